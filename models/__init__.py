@@ -1,0 +1,1 @@
+"""Layers, models, self-supervision, training, evaluation and reports."""

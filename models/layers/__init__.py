@@ -1,0 +1,1 @@
+"""Building blocks of the models: one public class or one coherent family per file."""

@@ -1,0 +1,1 @@
+"""Apache Beam jobs, the end-to-end run and experiment tables."""

@@ -1,0 +1,1 @@
+"""The data contract: schema, encoders, sequences, splits, negatives, example codec, reader."""

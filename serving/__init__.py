@@ -1,0 +1,1 @@
+"""Export, signatures, parity, the embedded server and its client."""
