@@ -10,7 +10,8 @@ import sys
 
 _FIX = "Fix: import models.keras before anything that uses tf.keras (run `ctr-doctor` for details)."
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Level 3 hides the "unable to register factory" lines that TensorFlow 2.17 prints on every start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.setdefault("TF_USE_LEGACY_KERAS", "1") != "1":
     raise ImportError(
         "TF_USE_LEGACY_KERAS must be 1, found "
@@ -21,10 +22,9 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_recommenders as tfrs  # noqa: E402
 import tf_keras as keras  # noqa: E402
 
-if not tfrs.Model.__mro__[1].__module__.startswith("tf_keras"):
-    raise ImportError(
-        f"Expected tfrs.Model to derive from tf_keras, found {tfrs.Model.__mro__[1].__module__}. {_FIX}"
-    )
+_parent = tfrs.Model.__mro__[1].__module__
+if not _parent.startswith("tf_keras"):
+    raise ImportError(f"Expected tfrs.Model to derive from tf_keras, found {_parent}. {_FIX}")
 if tf.__version__.split(".")[:2] != keras.__version__.split(".")[:2]:
     raise ImportError(
         f"Expected tf-keras of TensorFlow's minor version {tf.__version__}, found "

@@ -290,7 +290,7 @@ class Schema:
         except FileNotFoundError:
             raise UserError(
                 f"Expected a schema file, found none at {path}.",
-                "check --schema, or leave it out for a canonical log (user_id, item_id, timestamp).",
+                "check --schema, or leave it out for a log with user_id, item_id, timestamp.",
             ) from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
@@ -334,7 +334,8 @@ class Schema:
         for key in (schema.user_key, schema.item_key):
             if not key.is_categorical:
                 raise UserError(
-                    f"{where}: expected a categorical encoder for the key {key.name!r}, found numeric."
+                    f"{where}: expected a categorical encoder for the key {key.name!r}, "
+                    "found numeric."
                 )
         return schema
 

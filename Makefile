@@ -1,0 +1,56 @@
+# make demo | test | lint | bench; everything runs in .venv, which the first target makes.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+DEMO ?= build/demo
+
+.PHONY: help install demo test test-fast test-modern lint format bench lock clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install:  ## Make .venv from the lock file
+	@VENV=$(VENV) scripts/install.sh requirements.lock
+
+demo: install  ## Generated log -> data, model, server, scores, report
+	@rm -rf $(DEMO)
+	@$(BIN)/python -m pipeline.synthesize --output=$(DEMO)/log.csv
+	@$(BIN)/python -m pipeline.run --input=$(DEMO)/log.csv --workdir=$(DEMO)/work \
+	  --model=din --ssl=miss
+
+test: install  ## The whole test suite
+	$(PYTEST)
+
+test-fast: install  ## The test suite without what is marked slow
+	$(PYTEST) -m "not slow"
+
+test-modern:  ## The whole test suite on the newest TensorFlow
+	@VENV=.venv-modern scripts/install.sh requirements-modern.lock
+	.venv-modern/bin/python -m pytest -n 2 --dist loadfile
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install  ## Format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## Speed ratios against stated baselines, to bench.json
+	$(BIN)/python -m tests.bench --output=bench.json
+
+# uv reads the bound on Python from pyproject.toml; the modern lane goes one version further.
+lock: install  ## Write both lock files anew
+	mkdir -p build/lock
+	sed "s/python_version < '3.13'\"\]/python_version < '3.14'\"]/" pyproject.toml > build/lock/pyproject.toml
+	cp requirements-modern.in build/lock/
+	uv pip compile pyproject.toml -c requirements.in $(LOCK_FLAGS) -o requirements.lock
+	cd build/lock && uv pip compile pyproject.toml -c requirements-modern.in $(LOCK_FLAGS) -o $(CURDIR)/requirements-modern.lock
+
+LOCK_FLAGS := --quiet --extra dev --extra bench --universal --python-version 3.10 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+clean:  ## Remove what the targets made
+	rm -rf build bench.json .venv .venv-modern

@@ -1,0 +1,64 @@
+"""Builds a model for a data set from its configuration."""
+
+from models import registry
+from models.base import CTRModel
+from models.config import RunConfig
+from models.embeddings import FeatureEmbedder, Features
+from models.keras import keras, tf
+from models.optimizers import LazyAdam
+from preprocessing.data_dir import DataDir
+from preprocessing.schema import Schema, candidate_key, history_key
+
+
+def build_model(config: RunConfig, data: DataDir) -> CTRModel:
+    """Creates all weights, seeded, in an order that self-supervision does not disturb.
+
+    Args:
+        config: Of the run.
+        data: Gives the schema and the size of each table.
+    """
+    keras.utils.set_random_seed(config.train.seed)
+    cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
+    embedder = FeatureEmbedder(data.schema, cardinalities, config.model.embedding_size)
+    backbone_class, _ = registry.load_model(config.model_name)
+    backbone = backbone_class(config.model, embedder.dims)
+    ssl = None
+    if config.ssl_name != registry.NO_SSL:
+        ssl_class, _ = registry.load_ssl(config.ssl_name)
+        ssl = ssl_class(config.ssl, embedder.dims)
+    model = CTRModel(data.schema, embedder, backbone, ssl, seed=config.train.seed)
+    # The backbone first: its initial weights are then the same with and without ssl.
+    features = _one_request(data.schema)
+    model(features)
+    if ssl is not None:
+        ssl.losses(
+            embedder.user_side(features),
+            embedder.candidates(features),
+            seed=tf.zeros([2], tf.int32),
+        )
+    return model
+
+
+def compile_model(model: CTRModel, config: RunConfig) -> None:
+    """Gives the model its optimisers: Adam for dense weights, lazy Adam for tables."""
+    train = config.train
+    model.compile(
+        optimizer=keras.optimizers.Adam(train.learning_rate),
+        embedding_optimizer=LazyAdam(train.embedding_learning_rate or train.learning_rate),
+        l2=train.l2,
+        clip_norm=train.clip_norm,
+    )
+
+
+def _one_request(schema: Schema) -> Features:
+    """A request of one event and one candidate, of the shapes and types of real ones."""
+
+    def value(categorical: bool, *shape: int) -> tf.Tensor:
+        return tf.ones(shape, tf.int64 if categorical else tf.float32)
+
+    features = {f.name: value(f.is_categorical, 1) for f in schema.user_features}
+    for feature in schema.item_features:
+        features[candidate_key(feature.name)] = value(feature.is_categorical, 1, 1)
+    for feature in schema.history_features:
+        features[history_key(feature.name)] = value(feature.is_categorical, 1, 1)
+    return features

@@ -1,0 +1,216 @@
+"""The configuration of a run: frozen dataclasses, JSON on disk, `--set` overrides.
+
+    {"data": "DATA", "model": {"name": "deminet", "interests": 4}, "ssl": {"name": "none"},
+     "train": {"batch_size": 128, "seed": 1}}
+
+A key that is not understood is an error with the closest match, never ignored.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models import registry
+from models.interfaces import ModelConfig
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch_size: Requests per step, over all replicas.
+        epochs: Passes over the training split, at most.
+        max_steps: Steps, at most; 0 for no bound.
+        learning_rate: Of Adam on the dense weights.
+        embedding_learning_rate: Of the lazy Adam on the tables; 0 for the same.
+        l2: Factor of the squared norm of the dense kernels in the loss.
+        clip_norm: Bound on the gradient's global norm; 0 for none.
+        evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
+            few epochs, so once per epoch is too seldom to catch the best weights.
+        patience: Evaluations without a better validation AUC before training stops.
+        seed: Of initial weights, order of the data and random draws.
+        deterministic: Let TensorFlow use deterministic operations only (slower).
+        distribute: auto, one_device or mirrored.
+    """
+
+    batch_size: int = 128
+    epochs: int = 20
+    max_steps: int = 0
+    learning_rate: float = 1e-3
+    embedding_learning_rate: float = 0.0
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    evaluations_per_epoch: int = 4
+    patience: int = 8
+    seed: int = 1
+    deterministic: bool = False
+    distribute: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in ("batch_size", "epochs", "evaluations_per_epoch", "patience"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected train.{name} of at least 1, found {getattr(self, name)}."
+                )
+        for name in ("max_steps", "embedding_learning_rate", "l2", "clip_norm", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
+        if self.learning_rate <= 0:
+            raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run.
+
+    Attributes:
+        data: Directory of the data set.
+        model_name: A name of `models.registry.MODELS` or a dotted path.
+        model: Settings of the model.
+        ssl_name: A name of `models.registry.SSL`, "none" or a dotted path.
+        ssl: Settings of the self-supervised loss; None with "none".
+        train: Settings of the training.
+    """
+
+    data: str
+    model_name: str
+    model: ModelConfig
+    ssl_name: str
+    ssl: Any
+    train: TrainConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json, every default spelled out."""
+        ssl = {} if self.ssl is None else dataclasses.asdict(self.ssl)
+        return {
+            "data": self.data,
+            "model": {"name": self.model_name, **dataclasses.asdict(self.model)},
+            "ssl": {"name": self.ssl_name, **ssl},
+            "train": dataclasses.asdict(self.train),
+        }
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes config.json."""
+        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
+    """Turns JSON content and `--set` overrides into a checked configuration.
+
+    Args:
+        content: As in the module docstring; what is left out takes its default.
+        overrides: "section.key=value", with the value in JSON or a bare string.
+
+    Raises:
+        UserError: Unknown section, key, model or ssl; a value of the wrong type.
+    """
+    sections = {
+        "data": content.get("data", ""),
+        **{name: dict(content.get(name, {})) for name in ("model", "ssl", "train")},
+    }
+    _check_known(content, sections, "configuration")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.partition(".")
+        if not equals or not dot or not isinstance(sections.get(section), dict):
+            raise UserError(
+                f"Expected --set=section.key=value with section model, ssl or train, "
+                f"found {override!r}.",
+                "for example --set=train.learning_rate=0.01.",
+            )
+        sections[section][name] = _parse(text)
+
+    model_name = sections["model"].pop("name", "din")
+    ssl_name = sections["ssl"].pop("name", registry.NO_SSL)
+    if model_name in registry.ALIASES:
+        model_name, ssl_name = registry.ALIASES[model_name]
+    model_class, model_settings = registry.load_model(model_name)
+    ssl = None
+    if ssl_name != registry.NO_SSL:
+        ssl_class, ssl_settings = registry.load_ssl(ssl_name)
+        ssl = _fill(ssl_class.Config, ssl_settings | sections["ssl"], "ssl")
+    elif sections["ssl"]:
+        raise UserError(
+            f"Expected no settings of ssl without self-supervision, found {sections['ssl']}.",
+            "choose one with --ssl.",
+        )
+    return RunConfig(
+        data=sections["data"],
+        model_name=model_name,
+        model=_fill(model_class.Config, model_settings | sections["model"], "model"),
+        ssl_name=ssl_name,
+        ssl=ssl,
+        train=_fill(TrainConfig, sections["train"], "train"),
+    )
+
+
+def load(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads the content of a config.json for `resolve`.
+
+    Raises:
+        UserError: The file is missing or not a JSON object.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected a configuration file, found none at {path}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"Expected an object in {path}, found {type(content).__name__}.")
+    return content
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _check_known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            raise UserError(
+                f"Unknown key {key!r} in {where}; known are {', '.join(known)}.",
+                f"did you mean {close[0]!r}?" if close else "",
+            )
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
+    """Builds a dataclass from JSON values, checking names and types."""
+    types = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind) if field.init}
+    _check_known(values, sorted(fields), f"section {section!r}")
+    return kind(
+        **{key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
+    )
+
+
+def _cast(value: Any, expected: Any, where: str) -> Any:
+    origin = typing.get_origin(expected) or expected
+    if origin is tuple and isinstance(value, (list, tuple)):
+        item = typing.get_args(expected)[0]
+        return tuple(_cast(element, item, where) for element in value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    options = typing.get_args(expected) if origin not in (tuple, float, int, str, bool) else ()
+    if options:
+        for option in options:
+            try:
+                return _cast(value, option, where)
+            except UserError:
+                continue
+    elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+        return value
+    name = getattr(expected, "__name__", str(expected))
+    raise UserError(f"Expected {where} of type {name}, found {value!r}.")

@@ -1,0 +1,106 @@
+"""DIN: Deep Interest Network (Zhou et al., KDD 2018), the base model of MISS.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
+the history, d embedding width per field, D = J d, A width of the first attention layer, K = 1.
+"""
+
+import dataclasses
+
+from models.interfaces import Backbone, Candidates, Dims, ModelConfig, State, UserSide, pair_fields
+from models.keras import tf
+from models.layers.local_activation import LocalActivation
+from models.layers.mlp import MLP
+from preprocessing.errors import UserError
+
+_ACTIVATIONS = ("dice", "sigmoid")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DINConfig(ModelConfig):
+    """Settings of DIN.
+
+    Attributes:
+        attention_units: Hidden widths of the local activation unit.
+        attention_activation: Its activation, "dice" (paper) or "sigmoid".
+        normalize: Softmax over its scores, which the paper leaves out.
+        units: Hidden widths of the network that scores.
+    """
+
+    attention_units: tuple[int, ...] = (80, 40)
+    attention_activation: str = "dice"
+    normalize: bool = False
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on an unknown activation."""
+        if self.attention_activation not in _ACTIVATIONS:
+            raise UserError(
+                f"Expected model.attention_activation to be one of {', '.join(_ACTIVATIONS)}, "
+                f"found {self.attention_activation!r}."
+            )
+
+
+class DIN(Backbone):
+    """Pools the history by each event's relevance to the candidate (eq. 3).
+
+    The pooled history is sum_l a(e_l, q) e_l with a from `LocalActivation`; a network on [user
+    fields, candidate, pooled history] gives the logit. Events are an unordered set to this model.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = DINConfig
+
+    def __init__(self, config: DINConfig, dims: Dims, name: str = "din") -> None:
+        super().__init__(name=name)
+        self.attention = LocalActivation(
+            dims.item_width,
+            config.attention_units,
+            config.attention_activation,
+            config.normalize,
+        )
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """The history, and its share of the attention's first layer. See the base class."""
+        del training, seed
+        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
+        return {
+            "fields_BFd": user.fields_BFd,
+            "history_BLD": history_BLD,
+            "encoded_BLA": self.attention.encode_events(history_BLD),
+            "mask_BL": user.mask_BL,
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        weights_BNL = self._attend(state, candidates, training)
+        pooled_BND = tf.matmul(weights_BNL, state["history_BLD"])
+        inputs = tf.concat([pair_fields(state["fields_BFd"], candidates), pooled_BND], -1)
+        return self.dnn(inputs)[..., 0]
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """The attention weights, of a single interest. See the base class.
+
+        Without `normalize` the weights are scores of either sign that do not sum to 1.
+        """
+        attention_BNL = self._attend(state, candidates, training=False)
+        return {
+            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
+            "attention_BNKL": attention_BNL[:, :, None],
+        }
+
+    def _attend(self, state: State, candidates: Candidates, training: bool) -> tf.Tensor:
+        """Weight of each event for each candidate, [B, N, L]."""
+        mask_BNL = candidates.mask_BN[:, :, None] & state["mask_BL"][:, None]
+        return self.attention(
+            candidates.target_BND,
+            state["history_BLD"],
+            state["encoded_BLA"],
+            mask_BNL,
+            training=training,
+        )

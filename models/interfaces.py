@@ -1,0 +1,182 @@
+"""What models, self-supervision and the training step hand to each other.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
+the history, E further item features, d embedding width per field, D = J d, P independent slots
+(such as the pairs of a contrastive loss).
+"""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+from models.keras import keras, tf
+
+State = dict[str, Any]
+
+
+class Dims(NamedTuple):
+    """Static sizes that a model is built for."""
+
+    user_fields: int
+    history_features: int
+    extra_fields: int
+    embedding_size: int
+    max_length: int
+
+    @property
+    def item_width(self) -> int:
+        """D, the width of an item: its history features side by side."""
+        return self.history_features * self.embedding_size
+
+
+class UserSide(NamedTuple):
+    """The embedded part of a request that all its candidates share.
+
+    Attributes:
+        fields_BFd: User and context features.
+        history_BLJd: The history, oldest event first; exactly zero at padding.
+        mask_BL: True for events, false for padding; a contiguous prefix.
+        key_B: Encoded user key, to tell whether two requests are of the same user.
+    """
+
+    fields_BFd: tf.Tensor
+    history_BLJd: tf.Tensor
+    mask_BL: tf.Tensor
+    key_B: tf.Tensor
+
+    @property
+    def history_BLD(self) -> tf.Tensor:
+        """The history with the features of an item side by side."""
+        shape = tf.shape(self.history_BLJd)
+        width = self.history_BLJd.shape[2] * self.history_BLJd.shape[3]
+        return tf.reshape(self.history_BLJd, [shape[0], shape[1], width])
+
+
+class Candidates(NamedTuple):
+    """The embedded candidates of a request.
+
+    Attributes:
+        target_BNJd: The features that history events also have, from the same tables.
+        extra_BNEd: Item features that the history lacks; E may be 0.
+        mask_BN: True for candidates, false for padding.
+    """
+
+    target_BNJd: tf.Tensor
+    extra_BNEd: tf.Tensor
+    mask_BN: tf.Tensor
+
+    @property
+    def target_BND(self) -> tf.Tensor:
+        """The target features of a candidate side by side."""
+        shape = tf.shape(self.target_BNJd)
+        width = self.target_BNJd.shape[2] * self.target_BNJd.shape[3]
+        return tf.reshape(self.target_BNJd, [shape[0], shape[1], width])
+
+
+class LossTerm(NamedTuple):
+    """One summand of the training loss: weight * mean over P of the weighted means over entries.
+
+    Attributes:
+        values_Pn: Loss of each entry (a request, a candidate) in each slot.
+        weights_Pn: 1 for valid entries and 0 for padding, or sample weights.
+        weight: Factor of this term in the total loss.
+    """
+
+    values_Pn: tf.Tensor
+    weights_Pn: tf.Tensor
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Settings that every model has.
+
+    Attributes:
+        embedding_size: d, width of each field's embedding.
+    """
+
+    embedding_size: int = 10
+
+
+class Backbone(keras.layers.Layer):
+    """A model without its embeddings and its losses.
+
+    Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
+    number of candidates.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """Computes everything that does not depend on the candidates.
+
+        Args:
+            user: The user side of the batch.
+            training: Whether this is a training step.
+            seed: int32 [2] for stateless random draws; given in training only.
+
+        Returns:
+            Tensors by name, each with the batch as its first axis.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement encode_user")
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request against its state.
+
+        Returns:
+            Logits [B, N]; those of padded candidates are finite and without meaning.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement score")
+
+    def auxiliary_losses(
+        self, state: State, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """Losses beside the main one, from the state of a training step."""
+        del state, candidates, seed
+        return {}
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Why the scores are what they are.
+
+        Returns:
+            `confidence_BNK`: weight of each of the K interests in the score, summing to 1.
+            `attention_BNKL`: weight of each history event in each interest, 0 at padding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement explain")
+
+
+class SelfSupervision(keras.layers.Layer):
+    """A loss on the history embeddings that any model can train with.
+
+    It shares the embedding tables with the model and nothing else, adds nothing to the score, and
+    is absent from the exported graph.
+    """
+
+    def losses(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """The self-supervised losses of a batch.
+
+        Args:
+            user: The user side, from the tables that are being trained.
+            candidates: The candidates, likewise.
+            seed: int32 [2] for stateless random draws, fresh at each step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement losses")
+
+
+def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:
+    """User fields, target features and extra features side by side for each candidate.
+
+    Returns:
+        [B, N, (F + J + E) d].
+    """
+    shape = tf.shape(candidates.target_BNJd)
+    batch, count = shape[0], shape[1]
+    width = user_fields_BFd.shape[1] * user_fields_BFd.shape[2]
+    user = tf.reshape(user_fields_BFd, [batch, 1, width])
+    user = tf.broadcast_to(user, [batch, count, width])
+    extra_width = candidates.extra_BNEd.shape[2] * candidates.extra_BNEd.shape[3]
+    extra = tf.reshape(candidates.extra_BNEd, [batch, count, extra_width])
+    return tf.concat([user, candidates.target_BND, extra], -1)

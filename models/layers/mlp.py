@@ -1,0 +1,38 @@
+"""A stack of dense layers."""
+
+from collections.abc import Sequence
+
+from models.keras import keras, tf
+
+
+class MLP(keras.layers.Layer):
+    """Dense layers with an activation after each but, unless asked, the last.
+
+    Args:
+        units: Widths, e.g. (40, 40, 1).
+        activation: After every hidden layer.
+        last_activation: After the last layer; linear by default.
+        last_bias: False for scorers in front of a softmax, where a bias has no effect.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        activation: str = "relu",
+        last_activation: str | None = None,
+        last_bias: bool = True,
+        name: str = "mlp",
+    ) -> None:
+        super().__init__(name=name)
+        hidden = [
+            keras.layers.Dense(width, activation, name=f"dense_{i}")
+            for i, width in enumerate(units[:-1])
+        ]
+        last = keras.layers.Dense(units[-1], last_activation, use_bias=last_bias, name="last")
+        self.stack = [*hidden, last]
+
+    def call(self, values: tf.Tensor) -> tf.Tensor:
+        """Maps [..., width] to [..., units[-1]]."""
+        for layer in self.stack:
+            values = layer(values)
+        return values

@@ -1,0 +1,58 @@
+"""The optimiser of embedding tables: its cost follows the rows touched, not the table."""
+
+from typing import Any
+
+from models.keras import keras, tf
+
+
+def sum_duplicates(gradient: Any) -> Any:
+    """A sparse gradient with distinct indices, whose norm is that of the dense gradient.
+
+    Args:
+        gradient: IndexedSlices; anything else comes back as it is.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, positions = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(indices))
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+
+class LazyAdam(keras.optimizers.Adam):
+    """Adam that updates only the rows whose ids occur in the batch.
+
+    Stock Adam decays the moments of every row and rewrites the whole table at each step; here rows
+    that the batch does not touch keep their moments and values. That differs slightly from Adam
+    (the moments of a rare row decay by its own updates, not by steps) and is what makes a table of
+    millions of rows affordable. Gradients of repeated ids are summed before they are squared.
+    """
+
+    def _deduplicate_sparse_grad(self, gradients: list[Any]) -> list[Any]:
+        """The base class calls this after aggregation over replicas, before `update_step`."""
+        return [sum_duplicates(gradient) for gradient in gradients]
+
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
+        """Applies one gradient, in place.
+
+        Args:
+            gradient: Rows with distinct indices, or dense (then this is plain Adam).
+            variable: The table.
+        """
+        if not isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable)
+            return
+        dtype = variable.dtype
+        slot = self._index_dict[self._var_key(variable)]
+        momentum, velocity = self._momentums[slot], self._velocities[slot]
+        step = tf.cast(self.iterations + 1, dtype)
+        beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
+        correction = tf.sqrt(1.0 - tf.pow(beta_2, step)) / (1.0 - tf.pow(beta_1, step))
+        rate = tf.cast(self.learning_rate, dtype) * correction
+
+        rows, values = gradient.indices, gradient.values
+        momentum_rows = beta_1 * tf.gather(momentum, rows) + (1.0 - beta_1) * values
+        velocity_rows = beta_2 * tf.gather(velocity, rows) + (1.0 - beta_2) * tf.square(values)
+        momentum.scatter_update(tf.IndexedSlices(momentum_rows, rows))
+        velocity.scatter_update(tf.IndexedSlices(velocity_rows, rows))
+        change = rate * momentum_rows / (tf.sqrt(velocity_rows) + self.epsilon)
+        variable.scatter_sub(tf.IndexedSlices(change, rows))

@@ -1,0 +1,39 @@
+"""Sums and gathers over the replicas of a tf.distribute strategy.
+
+Every function is the identity (or a plain reduction) with one replica, so that layers read the same
+in both cases and one replica equals many.
+"""
+
+from models.keras import tf
+
+
+def _context() -> tf.distribute.ReplicaContext | None:
+    """The replica context if there is more than one replica to talk to, else None."""
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def count() -> int:
+    """Number of replicas that train in step."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def index() -> tf.Tensor:
+    """Index of this replica, int32 scalar in [0, count())."""
+    context = _context()
+    if context is None:
+        return tf.constant(0)
+    replica = context.replica_id_in_sync_group
+    return tf.cast(replica, tf.int32)
+
+
+def all_sum(value: tf.Tensor) -> tf.Tensor:
+    """The sum of `value` over all replicas, on each of them; differentiable."""
+    context = _context()
+    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def all_gather(value: tf.Tensor, axis: int = 0) -> tf.Tensor:
+    """The values of all replicas side by side along `axis`, in replica order; differentiable."""
+    context = _context()
+    return value if context is None else context.all_gather(value, axis=axis)

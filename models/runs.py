@@ -1,0 +1,101 @@
+"""A run directory: what training leaves behind and everything later starts from.
+
+RUN/  config.json  schema.json  metrics.json  metrics.csv  checkpoints/  best/  events.*
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from models import config as config_module
+from models.base import CTRModel
+from models.building import build_model
+from models.config import RunConfig
+from models.keras import tf
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+
+CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
+CHECKPOINTS, BEST = "checkpoints", "best"
+
+
+class Run(NamedTuple):
+    """A finished or unfinished run and the data set it was trained on."""
+
+    path: pathlib.Path
+    config: RunConfig
+    data: DataDir
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Metrics by split."""
+        return read_metrics(self.path)
+
+
+def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
+    """Opens a run and its data set.
+
+    Args:
+        path: Of the run directory.
+        verify: Check the hashes of all shards of the data set.
+
+    Raises:
+        UserError: No run there, its data set is gone or has another schema.
+    """
+    path = pathlib.Path(path)
+    if not (path / CONFIG).exists():
+        raise UserError(
+            f"Expected a run directory with {CONFIG}, found none at {path}.",
+            "give the --workdir of models.train, or WORKDIR/run of pipeline.run.",
+        )
+    config = config_module.resolve(config_module.load(path / CONFIG))
+    data = DataDir.open(config.data, verify=verify)
+    Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
+    return Run(path, config, data)
+
+
+def load_model(path: str | pathlib.Path) -> CTRModel:
+    """The model of a run with the weights of its best validation AUC.
+
+    Raises:
+        UserError: No run there, or no weights yet.
+    """
+    run = open_run(path)
+    model = build_model(run.config, run.data)
+    restore_best(model, run.path)
+    return model
+
+
+def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointManager:
+    """Manages the best weights: those that serving needs, without optimisers and ssl."""
+    checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
+    return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
+
+
+def restore_best(model: CTRModel, path: pathlib.Path) -> None:
+    """Loads the best weights of a run into a model.
+
+    Raises:
+        UserError: The run has none yet.
+    """
+    manager = best_checkpoint(model, path)
+    if manager.latest_checkpoint is None:
+        raise UserError(
+            f"Expected trained weights in {path / BEST}, found none.",
+            "train first, or resume with models.train --resume.",
+        )
+    status = manager.checkpoint.restore(manager.latest_checkpoint)
+    status.assert_existing_objects_matched().expect_partial()
+
+
+def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Metrics by split, as far as they were measured."""
+    file = path / METRICS
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def write_metrics(path: pathlib.Path, metrics: dict[str, Any]) -> None:
+    """Adds metrics by split to those of the run."""
+    merged = read_metrics(path) | metrics
+    (path / METRICS).write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")

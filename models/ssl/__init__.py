@@ -1,0 +1,1 @@
+"""Self-supervised losses that plug into any model."""

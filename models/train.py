@@ -1,0 +1,307 @@
+"""Trains a model on a data set.
+
+    python -m models.train --data=DATA --model=deminet --workdir=RUN
+    python -m models.train --data=DATA --model=din --ssl=miss --set=ssl.alpha=0.5 --workdir=RUN
+    python -m models.train --workdir=RUN --resume
+
+Leaves in RUN: config.json (every default spelled out), schema.json, metrics.json, metrics.csv,
+TensorBoard events, checkpoints/ (to resume) and best/ (weights of the best validation AUC).
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from absl import flags
+from tqdm import tqdm
+
+from models import config as config_module
+from models import distribution, runs
+from models.building import build_model, compile_model
+from models.config import RunConfig
+from models.evaluate import Scorer, record
+from models.keras import tf
+from models.metrics import ranking_metrics
+from preprocessing import cli, dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+
+_LOG_EVERY = 20
+
+
+class Trainer:
+    """The life of one run: restore, train, evaluate, checkpoint, stop early, measure.
+
+    Order on resume: weights, optimisers and state from the last checkpoint, then the data of its
+    epoch (whose order is a function of seed and epoch) from the step after the checkpoint.
+
+    Args:
+        config: Of the run.
+        workdir: Run directory; exists and holds config.json.
+        progress: Show bars on standard error.
+    """
+
+    def __init__(self, config: RunConfig, workdir: pathlib.Path, progress: bool = True) -> None:
+        self.config = config
+        self.workdir = workdir
+        self.progress = progress
+
+        # Data.
+        self.data = DataDir.open(config.data)
+        self.requests = self.data.num_requests("train")
+        if not self.requests:
+            raise UserError(
+                f"Expected training requests in {self.data.path}, found none.",
+                "build the data with more events per user.",
+            )
+        steps = max(1, self.requests // config.train.batch_size)
+        self.evaluate_every = max(1, steps // config.train.evaluations_per_epoch)
+
+        # Model.
+        self.strategy = distribution.strategy(config.train.distribute)
+        with self.strategy.scope():
+            self.model = build_model(config, self.data)
+            compile_model(self.model, config)
+        self.scorer = Scorer(self.model, self.data)
+
+        # State: all that a resumed run must know, stored as JSON in the checkpoint.
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "step_in_epoch": 0,
+            "step": 0,
+            "best_auc": 0.0,
+            "best_step": 0,
+            "evaluations_without_gain": 0,
+            "seconds": 0.0,
+            "history": [],
+        }
+        self._stored_state = tf.Variable("", dtype=tf.string, trainable=False)
+        self.checkpoints = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=self.model, state=self._stored_state),
+            str(workdir / runs.CHECKPOINTS),
+            max_to_keep=2,
+        )
+        self.best = runs.best_checkpoint(self.model, workdir)
+        self.events = tf.summary.create_file_writer(str(workdir))
+
+    def restore(self) -> None:
+        """Continues from the last checkpoint, or from the start if there is none."""
+        latest = self.checkpoints.latest_checkpoint
+        if latest is None:
+            return
+        with self.strategy.scope():
+            self.model.build_optimizers()
+        self.checkpoints.checkpoint.restore(latest).assert_existing_objects_matched()
+        self.state = json.loads(self._stored_state.numpy())
+
+    def run(self) -> dict[str, dict[str, float]]:
+        """Trains to the end and measures the best weights.
+
+        Returns:
+            Metrics by split.
+
+        Raises:
+            UserError: The loss is not finite.
+        """
+        started = time.monotonic() - self.state["seconds"]
+        train_function = self.model.make_train_function()
+        while not self._finished():
+            with self._bar() as bar:
+                for logs in self._steps(train_function):
+                    self.state["step"] += 1
+                    self.state["step_in_epoch"] += 1
+                    self.state["seconds"] = time.monotonic() - started
+                    bar.update(min(self.config.train.batch_size, self.requests - bar.n))
+                    if self.state["step"] % _LOG_EVERY == 0:
+                        self._log(logs, bar)
+                    if self.state["step_in_epoch"] % self.evaluate_every == 0:
+                        self._evaluate(logs)
+                    if self._finished():
+                        break
+                else:
+                    self.state |= {"epoch": self.state["epoch"] + 1, "step_in_epoch": 0}
+        if self.best.latest_checkpoint is None:  # Stopped before the first evaluation.
+            self._evaluate(logs)
+        return self._measure()
+
+    def _finished(self) -> bool:
+        train = self.config.train
+        return (
+            self.state["epoch"] >= train.epochs
+            or self.state["evaluations_without_gain"] >= train.patience
+            or 0 < train.max_steps <= self.state["step"]
+        )
+
+    def _steps(self, train_function: Any) -> Iterator[dict[str, tf.Tensor]]:
+        """Runs the steps of the current epoch that are still to be done; yields their losses."""
+        train = self.config.train
+        batches = dataset.read(
+            self.data,
+            "train",
+            batch_size=train.batch_size,
+            shuffle_seed=train.seed + 1_000_003 * self.state["epoch"],
+        )
+        batches = batches.skip(self.state["step_in_epoch"])
+        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
+        while True:
+            try:
+                logs = train_function(iterator)
+            except tf.errors.OutOfRangeError:
+                return
+            except tf.errors.InvalidArgumentError as error:
+                if "not finite" not in str(error):
+                    raise
+                raise UserError(
+                    "Expected a finite loss, found NaN or infinity at step "
+                    f"{self.state['step'] + 1} of {self.workdir}.",
+                    "lower train.learning_rate or set train.clip_norm.",
+                ) from None
+            yield logs
+
+    def _evaluate(self, logs: dict[str, tf.Tensor]) -> None:
+        """Measures validation, keeps the weights if they are the best, writes a checkpoint."""
+        metrics = ranking_metrics(self.scorer.score("validation"))
+        if metrics["auc"] > self.state["best_auc"]:
+            self.state |= {"best_auc": metrics["auc"], "best_step": self.state["step"]}
+            self.state["evaluations_without_gain"] = 0
+            self.best.save()
+        else:
+            self.state["evaluations_without_gain"] += 1
+        row = {name: self.state[name] for name in ("step", "epoch", "seconds")}
+        row |= {f"train/{name}": float(value) for name, value in logs.items()}
+        row |= {f"validation/{name}": value for name, value in metrics.items()}
+        self.state["history"].append(row)
+        pd.DataFrame(self.state["history"]).to_csv(self.workdir / runs.HISTORY, index=False)
+        with self.events.as_default(step=self.state["step"]):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"validation/{name}", value)
+        self.events.flush()
+        self._stored_state.assign(json.dumps(self.state))
+        self.checkpoints.save(self.state["step"])
+
+    def _log(self, logs: dict[str, tf.Tensor], bar: tqdm) -> None:
+        """Shows the losses of a step in the bar and in TensorBoard."""
+        with self.events.as_default(step=self.state["step"]):
+            for name, value in logs.items():
+                tf.summary.scalar(f"train/{name}", value)
+        bar.set_postfix(
+            loss=f"{float(logs['loss']):.4f}", best_validation_auc=f"{self.state['best_auc']:.4f}"
+        )
+
+    def _bar(self) -> tqdm:
+        """The bar of an epoch: requests done, requests per second, time to go."""
+        return tqdm(
+            total=self.requests,
+            initial=min(self.requests, self.state["step_in_epoch"] * self.config.train.batch_size),
+            desc=f"epoch {self.state['epoch'] + 1}",
+            unit="request",
+            disable=not self.progress,
+        )
+
+    def _measure(self) -> dict[str, dict[str, float]]:
+        """Metrics of the best weights on the splits that have requests."""
+        runs.restore_best(self.model, self.workdir)
+        return {
+            split: record(self.workdir, split, self.scorer.score(split, progress=self.progress))
+            for split in ("validation", "test")
+            if self.data.num_requests(split)
+        }
+
+
+def train(
+    config: RunConfig, workdir: str | pathlib.Path, resume: bool = False, progress: bool = True
+) -> dict[str, dict[str, float]]:
+    """Trains a model; the library function behind this command.
+
+    Args:
+        config: Of the run.
+        workdir: Run directory, created if needed.
+        resume: Continue what is there. Without it a directory that holds a run is refused.
+        progress: Show bars on standard error.
+
+    Returns:
+        Metrics of the best weights by split.
+
+    Raises:
+        UserError: A run is already there, or the data set cannot be used.
+    """
+    workdir = pathlib.Path(workdir)
+    if (workdir / runs.CONFIG).exists() and not resume:
+        raise UserError(
+            f"Expected an empty --workdir, found a run in {workdir}.",
+            "add --resume to continue it, or choose another directory.",
+        )
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    trainer = Trainer(config, workdir, progress)
+    workdir.mkdir(parents=True, exist_ok=True)
+    config.save(workdir / runs.CONFIG)
+    trainer.data.schema.save(workdir / runs.SCHEMA)
+    if resume:
+        trainer.restore()
+    return trainer.run()
+
+
+def define_flags() -> None:
+    """Flags of this command; those left out keep the configuration's value."""
+    flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+    flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
+    flags.DEFINE_string("ssl", None, "Self-supervision: miss or none (default none).")
+    flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+    flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
+    flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
+    flags.DEFINE_string("distribute", None, "auto, one_device or mirrored (default auto).")
+    flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
+    flags.DEFINE_integer("seed", None, "Seed of weights, data order and draws (default 1).")
+    flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
+    flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
+
+
+def config_from_flags() -> RunConfig:
+    """The configuration: file, then flags, then --set.
+
+    Raises:
+        UserError: No data set named, or anything that `config.resolve` refuses.
+    """
+    given = flags.FLAGS
+    stored = pathlib.Path(given.workdir) / runs.CONFIG
+    source = given.config or (stored if given.resume and stored.exists() else None)
+    content = config_module.load(source) if source else {}
+    for section, name in (("model", given.model), ("ssl", given.ssl)):
+        if name is not None and name != content.get(section, {}).get("name"):
+            content[section] = {"name": name}
+    train_section = content.setdefault("train", {})
+    for name in ("distribute", "max_steps", "seed", "deterministic"):
+        if getattr(given, name) is not None:
+            train_section[name] = getattr(given, name)
+    if given.data is not None:
+        content["data"] = str(pathlib.Path(given.data).resolve())
+    if not content.get("data"):
+        raise UserError("Expected --data, found neither the flag nor a configuration with it.")
+    return config_module.resolve(content, given.set)
+
+
+def main() -> None:
+    """Trains and prints the metrics of the best weights."""
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    for split, metrics in train(config_from_flags(), workdir, flags.FLAGS.resume).items():
+        sys.stdout.write(
+            f"{split}: AUC {metrics['auc']:.4f}  GAUC {metrics['gauc']:.4f}  "
+            f"log loss {metrics['log_loss']:.4f}  "
+            f"calibration error {metrics['calibration_error']:.4f}\n"
+        )
+    sys.stdout.write(f"run: {workdir}\n")
+
+
+def console_main() -> None:
+    """Entry point."""
+    define_flags()
+    cli.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    console_main()

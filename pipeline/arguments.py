@@ -1,0 +1,111 @@
+"""What `pipeline.build_examples` is told."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from preprocessing.errors import UserError
+from preprocessing.splits import PROTOCOLS
+
+TRAIN_PREFIXES = ("last", "all")
+NEGATIVE_SAMPLING = ("uniform", "popularity")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildArguments:
+    """Arguments of a build; the manifest keeps them.
+
+    Attributes:
+        input: Files, as a comma-separated list of paths and glob patterns.
+        output: The data directory to write.
+        schema: Path of schema.json, or None to infer the schema of a canonical log.
+        protocol: One of `preprocessing.splits.PROTOCOLS`.
+        split_fraction: `time_split`: share of the rows in train and validation together.
+        validation_fraction: `time_split`: share of those rows in validation.
+        train_prefixes: `leave_last_out`: `last` or `all`, see `preprocessing.splits`.
+        min_history: Events that must precede a positive.
+        min_user_events: Users with fewer events are filtered.
+        min_item_events: Events of items with fewer events are filtered, before users are counted.
+        negatives: Sampled candidates per request.
+        negative_sampling: `uniform` over the items, or by `popularity` (number of events).
+        seed: Seed of negatives and candidate order.
+        num_shards: Files of train; validation and test get a quarter of it, at least one.
+        max_user_events: Of users with more events the most recent ones are kept.
+        max_bad_fraction: Share of rejected rows above which the build fails.
+        overwrite: Replace a completed data set.
+        num_partitions: Partitions by user, or None to derive it from the size of the input. The
+            shards do not depend on it.
+        beam_options: Options passed on to Beam, such as `--runner=FlinkRunner`.
+    """
+
+    input: str
+    output: str
+    schema: str | None = None
+    protocol: str = "leave_last_out"
+    split_fraction: float = 0.8
+    validation_fraction: float = 0.1
+    train_prefixes: str = "last"
+    min_history: int = 1
+    min_user_events: int = 1
+    min_item_events: int = 1
+    negatives: int = 1
+    negative_sampling: str = "uniform"
+    seed: int = 1
+    num_shards: int = 16
+    max_user_events: int = 10_000
+    max_bad_fraction: float = 0.01
+    overwrite: bool = False
+    num_partitions: int | None = None
+    beam_options: tuple[str, ...] = ()
+
+    @property
+    def output_path(self) -> pathlib.Path:
+        """The data directory."""
+        return pathlib.Path(self.output)
+
+    def shards(self, split: str) -> int:
+        """Number of files of a split."""
+        return self.num_shards if split == "train" else max(1, self.num_shards // 4)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest keeps: everything that the content of the data set depends on."""
+        record = dataclasses.asdict(self)
+        for name in ("output", "overwrite", "num_partitions", "beam_options"):
+            del record[name]
+        return record
+
+    def check(self) -> None:
+        """Raises `UserError` on the first argument out of range."""
+        for name, choices in (
+            ("protocol", PROTOCOLS),
+            ("train_prefixes", TRAIN_PREFIXES),
+            ("negative_sampling", NEGATIVE_SAMPLING),
+        ):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"--{name}: expected one of {', '.join(choices)}, found "
+                    f"{getattr(self, name)!r}."
+                )
+        for name, lowest in (
+            ("min_history", 0),
+            ("min_user_events", 1),
+            ("min_item_events", 1),
+            ("negatives", 0),
+            ("num_shards", 1),
+            ("max_user_events", 1),
+        ):
+            if getattr(self, name) < lowest:
+                raise UserError(
+                    f"--{name}: expected at least {lowest}, found {getattr(self, name)}."
+                )
+        for name in ("split_fraction", "validation_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name}: expected a number between 0 and 1, found {getattr(self, name)}."
+                )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(
+                f"--max_bad_fraction: expected a number from 0 to 1, found {self.max_bad_fraction}."
+            )
+        if self.num_partitions is not None and self.num_partitions < 1:
+            raise ValueError(f"expected at least one partition, found {self.num_partitions}")

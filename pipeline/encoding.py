@@ -1,0 +1,256 @@
+"""From events to requests: negatives, candidate order, windows, encoding. R requests of a block."""
+
+import collections
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.arguments import BuildArguments
+from pipeline.counting import COUNT
+from pipeline.events import Events, Plan
+from preprocessing import encoders, negatives, splits
+from preprocessing.codec import Ragged, encode_examples
+from preprocessing.columns import from_buffers
+from preprocessing.encoders import FittedEncoder
+from preprocessing.errors import UserError
+from preprocessing.fingerprint import fingerprint64
+from preprocessing.schema import (
+    LABEL,
+    REQUEST_ID,
+    TIMESTAMP,
+    Feature,
+    Schema,
+    candidate_key,
+    history_key,
+)
+from preprocessing.sequences import Windows, history_windows
+
+KEY, RECORD = "key", "record"
+"""Columns of encoded requests: fingerprint of the request id, serialised example."""
+
+_BLOCK_REQUESTS = 8192
+
+
+class ShardPiece(NamedTuple):
+    """Requests of one partition for one shard."""
+
+    split: int
+    shard: int
+    records: pa.Table
+
+
+class ItemCatalogue:
+    """Items that the requests of one split draw negatives from, encoded.
+
+    Args:
+        items: One row per item: item features and COUNT, sorted by item key.
+        universe: All items of the data set in the order that numbers them.
+        encoders: Encoder of each item feature.
+        arguments: For the kind of sampling.
+    """
+
+    def __init__(
+        self,
+        items: pa.Table,
+        universe: pa.Array,
+        encoders: Mapping[str, FittedEncoder],
+        schema: Schema,
+        arguments: BuildArguments,
+    ) -> None:
+        numbers = pc.index_in(_one(items[schema.item_key.name]), value_set=universe)
+        popular = arguments.negative_sampling == "popularity"
+        weights = items[COUNT].to_numpy() if popular else np.ones(items.num_rows, np.int64)
+        self.draws = negatives.Catalogue(
+            numbers.to_numpy().astype(np.int64), np.cumsum(weights, dtype=np.int64)
+        )
+        self._encoded = {
+            feature.name: encoders[feature.name].encode(_one(items[feature.name]))
+            for feature in schema.item_features
+        }
+
+    def encoded(self, name: str, items_RN: np.ndarray) -> np.ndarray:
+        """An encoded feature of items given by number, same shape."""
+        return self._encoded[name][np.searchsorted(self.draws.items_K, items_RN)]
+
+
+def load_encoders(
+    schema: Schema, vocab_dir: Any, numbers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, FittedEncoder]:
+    """The encoder of each feature from what `build_examples` saved."""
+    return {
+        feature.name: encoders.load(feature, vocab_dir, numbers[feature.name])
+        for feature in schema.encoded_features
+    }
+
+
+class RequestEncoder:
+    """Encodes the requests of a partition.
+
+    Args:
+        plan: Arguments and schema.
+        encoders: Encoder of each feature.
+        catalogues: Item table of each split, see `counting.catalogue`; the last one holds all items.
+    """
+
+    def __init__(
+        self, plan: Plan, encoders: Mapping[str, FittedEncoder], catalogues: list[pa.Table]
+    ) -> None:
+        self._plan = plan
+        self._encoders = encoders
+        self._universe = _one(catalogues[-1][plan.schema.item_key.name])
+        self._catalogues = [
+            ItemCatalogue(items, self._universe, encoders, plan.schema, plan.arguments)
+            for items in catalogues
+        ]
+
+    def encode(
+        self, events: Events, counters: collections.Counter[str]
+    ) -> Iterator[ShardPiece]:
+        """Yields the requests of the partition by shard, and adds to the counters.
+
+        Args:
+            events: Events of the partition.
+            counters: Gets requests, users, history lengths and ids out of vocabulary per split.
+        """
+        partition = _Partition(self._plan, self._encoders, self._universe, events)
+        for split, name in enumerate(splits.SPLITS):
+            rows = np.flatnonzero(events.split == split)
+            if not len(rows):
+                continue
+            num_shards = self._plan.arguments.shards(name)
+            ids = partition.request_ids(rows)
+            keys = fingerprint64(ids)
+            order = np.lexsort((keys, keys % np.uint64(num_shards)))
+            rows, ids, keys = rows[order], ids.take(pa.array(order)), keys[order]
+            partition.count(split, rows, counters)
+            catalogue = self._catalogues[split]
+            partition.require_free_items(catalogue, rows)
+            for start in range(0, len(rows), _BLOCK_REQUESTS):
+                block = slice(start, start + _BLOCK_REQUESTS)
+                records = partition.records(catalogue, rows[block], ids[block], keys[block])
+                table = pa.table({KEY: keys[block], RECORD: records})
+                shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)
+                bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+                for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+                    yield ShardPiece(split, int(shards[first]), table.slice(first, end - first))
+
+
+class _Partition:
+    """Events of a partition with every feature encoded once, from which requests are gathered."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        encoders: Mapping[str, FittedEncoder],
+        universe: pa.Array,
+        events: Events,
+    ) -> None:
+        self._arguments = plan.arguments
+        self._schema = plan.schema
+        self._encoders = encoders
+        self._events = events
+        self._encoded = {
+            feature.name: encoders[feature.name].encode(events.column(feature.name))
+            for feature in plan.schema.encoded_features
+        }
+        found = pc.index_in(events.column(plan.schema.item_key.name), value_set=universe)
+        items = pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        self._own = negatives.OwnItems(events.users, items, len(universe))
+
+    @functools.cached_property
+    def _user_texts(self) -> pa.Array:
+        return self._events.column(self._schema.user_key.name).cast(pa.large_string())
+
+    def request_ids(self, rows: np.ndarray) -> pa.Array:
+        """`<user>:<index of the positive within the user's events>`, large_binary."""
+        index = pa.array(self._events.positions[rows]).cast(pa.large_string())
+        users = self._user_texts.take(pa.array(rows))
+        return pc.binary_join_element_wise(users, index, ":").cast(pa.large_binary())
+
+    def require_free_items(self, catalogue: ItemCatalogue, rows: np.ndarray) -> None:
+        """Raises `UserError` if a user leaves too few items to draw negatives from."""
+        touched_U = self._own.count_in(catalogue.draws, len(self._events.starts) - 1)
+        free_R = len(catalogue.draws.items_K) - touched_U[self._events.users[rows]]
+        worst = int(np.argmin(free_R))
+        if free_R[worst] < self._arguments.negatives:
+            raise UserError(
+                f"--negatives={self._arguments.negatives}: expected that many items that user "
+                f"{self._user_texts[rows[worst]].as_py()!r} never touched, found {free_R[worst]} "
+                f"among the {len(catalogue.draws.items_K)} items to draw from.",
+                "lower --negatives, or give a longer log.",
+            )
+
+    def records(
+        self, catalogue: ItemCatalogue, rows: np.ndarray, ids: pa.Array, keys: np.ndarray
+    ) -> pa.Array:
+        """Serialised examples of the requests whose positives are `rows`, large_binary."""
+        arguments, schema, events = self._arguments, self._schema, self._events
+        drawn_RN = negatives.sample(
+            catalogue.draws,
+            self._own,
+            events.users[rows],
+            keys,
+            arguments.negatives,
+            arguments.seed,
+        )
+        order_RN = negatives.candidate_order(keys, 1 + arguments.negatives, arguments.seed)
+        splits_R = np.arange(len(rows) + 1, dtype=np.int64) * order_RN.shape[1]
+
+        context = {feature.name: Ragged.single(self._encoded[feature.name][rows])
+                   for feature in schema.user_features}
+        for feature in schema.item_features:
+            positive_R1 = self._encoded[feature.name][rows][:, None]
+            values_RN = np.hstack([positive_R1, catalogue.encoded(feature.name, drawn_RN)])
+            values = np.take_along_axis(values_RN, order_RN, axis=1).reshape(-1)
+            context[candidate_key(feature.name)] = Ragged(values, splits_R)
+        context[LABEL] = Ragged((order_RN == 0).astype(np.int64).reshape(-1), splits_R)
+        context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
+        context[REQUEST_ID] = Ragged.single(ids)
+
+        windows = self._windows(rows)
+        history = {
+            history_key(feature.name): Ragged(
+                self._encoded[feature.name][windows.rows], windows.row_splits
+            )
+            for feature in schema.history_features
+        }
+        history[history_key(TIMESTAMP)] = Ragged(
+            events.timestamps[windows.rows], windows.row_splits
+        )
+        return from_buffers(*encode_examples(context, history))
+
+    def count(self, split: int, rows: np.ndarray, counters: collections.Counter[str]) -> None:
+        """Adds the requests of a split to the counters."""
+        name = splits.SPLITS[split]
+        windows = self._windows(rows)
+        counters[f"{name}/requests"] += len(rows)
+        counters[f"{name}/users"] += len(np.unique(self._events.users[rows]))
+        lengths, times = np.unique(windows.lengths, return_counts=True)
+        for length, count in zip(lengths.tolist(), times.tolist(), strict=True):
+            counters[f"{name}/history_length/{length}"] += count
+        keyed: list[tuple[str, Feature, np.ndarray]] = [
+            *((feature.name, feature, rows) for feature in self._schema.user_features),
+            *((candidate_key(f.name), f, rows) for f in self._schema.item_features),
+            *((history_key(f.name), f, windows.rows) for f in self._schema.history_features),
+        ]
+        for key, feature, where in keyed:
+            num_oov = self._encoders[feature.name].num_oov
+            if num_oov:
+                ids = self._encoded[feature.name][where]
+                counters[f"{name}/values/{key}"] += len(ids)
+                counters[f"{name}/oov/{key}"] += int(((ids > 0) & (ids <= num_oov)).sum())
+
+    def _windows(self, rows: np.ndarray) -> Windows:
+        return history_windows(
+            rows, self._events.positions[rows], self._schema.history.max_length
+        )
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    column = column.combine_chunks()
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

@@ -1,0 +1,169 @@
+"""The events of one partition of users: sorted, filtered, and assigned to splits.
+
+Every stage that needs events loads them through `Events.load`, which applies the same rules to the
+same sorted file: no stage can see other events than another.
+"""
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.arguments import BuildArguments
+from pipeline.validation import FILE, LINE, TIME
+from preprocessing import splits
+from preprocessing.schema import Schema
+from preprocessing.sequences import event_order, positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all stages know: arguments, schema, where intermediate files are, and the cut-offs.
+
+    Attributes:
+        arguments: What the user asked for.
+        schema: The data contract.
+        num_partitions: Partitions by user.
+        cutoffs: Time points of `time_split`; None until known, and for other protocols.
+    """
+
+    arguments: BuildArguments
+    schema: Schema
+    num_partitions: int
+    cutoffs: splits.Cutoffs | None = None
+
+    @property
+    def work(self) -> pathlib.Path:
+        """Directory of intermediate files, on a file system that all workers share."""
+        return self.arguments.output_path / "_work"
+
+    @property
+    def kept_items(self) -> pathlib.Path:
+        """Table of the items with at least `min_item_events` events, if that is more than one."""
+        return self.work / "kept_items.arrow"
+
+    def partition(self, index: int) -> pathlib.Path:
+        """File with the sorted events of a partition."""
+        return self.work / "events" / f"{index:05d}.arrow"
+
+
+def sort_events(elements: Iterable[bytes], user_key: str) -> pa.Table:
+    """The rows of one partition, sorted by (user, time, row order).
+
+    Args:
+        elements: Tables of events, in any order.
+        user_key: Name of the feature by which events are grouped.
+    """
+    events = tables.concat(elements).combine_chunks()
+    time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
+    return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Events of whole users, sorted by (user, time, row order). E events, U users.
+
+    Attributes:
+        plan: Arguments and schema.
+        table: The events that survive the filters, each column one chunk.
+        starts: int64 [U + 1], first row of each user, then E.
+        filtered: Rows taken out, by rule.
+    """
+
+    plan: Plan
+    table: pa.Table
+    starts: np.ndarray
+    filtered: collections.Counter[str]
+
+    @classmethod
+    def load(cls, plan: Plan, partition: int) -> "Events":
+        """Reads a partition and applies the filters: items, then users, then the cap per user."""
+        arguments = plan.arguments
+        filtered: collections.Counter[str] = collections.Counter()
+        path = plan.partition(partition)
+        table = tables.read(path)
+        if arguments.min_item_events > 1:
+            known = tables.read(plan.kept_items)[plan.schema.item_key.name]
+            keep = pc.is_in(table[plan.schema.item_key.name], value_set=known)
+            filtered["min_item_events"] = table.num_rows - pc.sum(keep).as_py()
+            table = table.filter(keep)
+        table = table.combine_chunks()
+        starts = tables.group_starts(_column(table, plan.schema.user_key.name))
+        lengths = np.diff(starts)
+
+        enough_U = lengths >= arguments.min_user_events
+        filtered["min_user_events"] = int(lengths[~enough_U].sum())
+        excess_U = np.where(enough_U, np.maximum(lengths - arguments.max_user_events, 0), 0)
+        filtered["max_user_events"] = int(excess_U.sum())
+        keep_E = np.repeat(enough_U, lengths) & (positions(starts) >= np.repeat(excess_U, lengths))
+        if not keep_E.all():
+            table = table.filter(pa.array(keep_E)).combine_chunks()
+            kept_U = (lengths - excess_U)[enough_U]
+            starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
+        return cls(plan, table, starts, +filtered)
+
+    def column(self, name: str) -> pa.Array:
+        """One column as one array."""
+        return _column(self.table, name)
+
+    @functools.cached_property
+    def timestamps(self) -> np.ndarray:
+        """Time of each event, int64 [E]; its index within its user if the log has no time."""
+        if self.plan.schema.timestamp is None:
+            return self.positions
+        return self.table[TIME].to_numpy()
+
+    @functools.cached_property
+    def positions(self) -> np.ndarray:
+        """Index of each event within its user's events, int64 [E]."""
+        return positions(self.starts)
+
+    @functools.cached_property
+    def users(self) -> np.ndarray:
+        """Number of the user of each event, int64 [E]."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @functools.cached_property
+    def split(self) -> np.ndarray:
+        """Split of which each event is the positive, int8 [E], or NONE."""
+        arguments = self.plan.arguments
+        if arguments.protocol == "leave_last_out":
+            return splits.leave_last_out(
+                self.starts, arguments.train_prefixes, arguments.min_history
+            )
+        if self.plan.cutoffs is None:
+            raise ValueError("time_split needs cut-offs")
+        return splits.time_split(
+            self.timestamps, self.starts, self.plan.cutoffs, arguments.min_history
+        )
+
+    @functools.cached_property
+    def first_use(self) -> np.ndarray:
+        """First split whose requests contain each event, int8 [E], or NONE."""
+        return splits.first_use(self.split, self.starts, self.plan.schema.history.max_length)
+
+    def unused(self) -> collections.Counter[str]:
+        """Rows that no request contains, by rule.
+
+        `too_few_events`: their user has no positive. `max_length`: they lie before the histories
+        of all positives of their user.
+        """
+        unused_E = self.first_use == splits.NONE
+        has_positive_U = np.zeros(len(self.starts) - 1, bool)
+        has_positive_U[self.users[self.split != splits.NONE]] = True
+        short_E = ~has_positive_U[self.users]
+        return +collections.Counter(
+            too_few_events=int((unused_E & short_E).sum()),
+            max_length=int((unused_E & ~short_E).sum()),
+        )
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

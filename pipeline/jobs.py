@@ -1,0 +1,312 @@
+"""The Beam pipelines of `build_examples`, one function each.
+
+    ingest   files -> validated events -> one sorted file per partition of users, rejected rows
+    time     events -> counts of timestamps (time_split)
+    fit      events -> counts of values and items over the training data
+    write    events -> requests -> shards
+
+They meet in a work directory that all workers share, as they share the output directory. Between
+them the driver looks at the counts: that is where cut-offs and vocabularies come from, and where a
+log with too many bad rows is turned away. Elements are few and large: Arrow tables as bytes. What
+workers need is loaded once per worker, from files.
+"""
+
+import collections
+import functools
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from pipeline import counting, tables
+from pipeline.encoding import RequestEncoder, load_encoders
+from pipeline.events import Events, Plan, sort_events
+from pipeline.readers import InputRange, read
+from pipeline.runner import mark_done
+from pipeline.sink import EMPTY, WriteShard
+from pipeline.validation import TIME, columns_of, validate
+from preprocessing import data_dir, splits
+from preprocessing.fingerprint import fingerprint64
+from preprocessing.schema import Hash, Schema
+
+COUNTERS = "counters"
+ITEMS = "items"
+
+
+class ReadEvents(beam.DoFn):
+    """Reads a range, validates it and deals its events out to the partitions.
+
+    Emits (partition, table); tagged COUNTERS: (counter, number); tagged ITEMS: table of counts.
+
+    Args:
+        plan: Arguments and schema.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def process(self, part: InputRange) -> Iterator[Any]:
+        """Reads one range."""
+        schema = self._plan.schema
+        counters: collections.Counter[str] = collections.Counter()
+        rejected = self._plan.work.parent / "rejected" / f"part-{part_name(part)}.jsonl"
+        with _RejectedFile(rejected) as file:
+            for batch in read(part, columns_of(schema)):
+                result = validate(batch, schema)
+                counters["read"] += result.read
+                counters["filtered/behaviours"] += result.filtered
+                for rejection in result.rejections:
+                    counters[f"rejected/{rejection.reason}"] += 1
+                    file.write(rejection._asdict())
+                yield from self._deal(result.events)
+                if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
+                    items = result.events[schema.item_key.name].combine_chunks()
+                    counted = counting.count_values(items)
+                    yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(counted))
+                mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
+        for name, count in counters.items():
+            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+
+    def _deal(self, events: pa.Table) -> Iterator[tuple[int, bytes]]:
+        if not events.num_rows:
+            return
+        users = events[self._plan.schema.user_key.name].combine_chunks().dictionary_encode()
+        hashed = fingerprint64(users.dictionary.cast(pa.large_string()))
+        of_user = (hashed % np.uint64(self._plan.num_partitions)).astype(np.int64)
+        of_event = of_user[users.indices.to_numpy()]
+        order = np.argsort(of_event, kind="stable")
+        events = events.take(pa.array(order))
+        bounds = np.searchsorted(of_event[order], np.arange(self._plan.num_partitions + 1))
+        for partition in range(self._plan.num_partitions):
+            low, high = int(bounds[partition]), int(bounds[partition + 1])
+            if low < high:
+                yield partition, tables.to_bytes(events.slice(low, high - low))
+
+
+def part_name(part: InputRange) -> str:
+    """Names what belongs to a range: `00002` or, with its row group, `00002-00007`."""
+    name = f"{part.file.index:05d}"
+    return name if part.row_group is None else f"{name}-{part.row_group:05d}"
+
+
+class _RejectedFile:
+    """JSON lines of rejected rows; the file exists only if there are any."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._lines: list[str] = []
+
+    def __enter__(self) -> "_RejectedFile":
+        self._path.unlink(missing_ok=True)
+        return self
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        if len(self._lines) >= 10_000:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._lines:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.writelines(self._lines)
+        self._lines = []
+
+    def __exit__(self, *error: object) -> None:
+        self._flush()
+
+
+def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None:
+    """Files to sorted events: `events/`, `counters/ingest.json`, `items.arrow` in the work directory."""
+    outputs = (
+        pipeline
+        | "Ranges" >> beam.Create(parts, reshuffle=True)
+        | "Read" >> beam.ParDo(ReadEvents(plan)).with_outputs(COUNTERS, ITEMS, main="events")
+    )
+    (
+        outputs.events.with_output_types(tuple[int, bytes])
+        | "GroupByPartition" >> beam.GroupByKey()
+        | "Sort" >> beam.MapTuple(functools.partial(_write_partition, plan))
+    )
+    _write_counters(outputs[COUNTERS], plan, "ingest")
+    if plan.arguments.min_item_events > 1:
+        merge = counting.MergeTables(counting.merge_counts)
+        (
+            outputs[ITEMS].with_output_types(bytes)
+            | "CountItems" >> beam.CombineGlobally(merge)
+            | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
+        )
+
+
+def _write_partition(plan: Plan, partition: int, elements: Iterable[bytes]) -> None:
+    tables.write(plan.partition(partition), sort_events(elements, plan.schema.user_key.name))
+
+
+def count_times(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
+    """Events to counts of timestamps: `times.arrow` in the work directory."""
+
+    def count(partition: int) -> bytes:
+        counted = counting.count_values(Events.load(plan, partition).column(TIME))
+        mark_done(plan.work / "time", str(partition))
+        return tables.to_bytes(counted)
+
+    (
+        pipeline
+        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Count" >> beam.Map(count).with_output_types(bytes)
+        | "Merge" >> beam.CombineGlobally(counting.MergeTables(counting.merge_counts))
+        | "Write" >> beam.Map(_write_bytes, plan.work / "times.arrow")
+    )
+
+
+class CountTraining(beam.DoFn):
+    """Counts values and items of the training data of a partition.
+
+    Emits (feature, table of counts); tagged ITEMS: table of items; tagged COUNTERS: (counter,
+    number).
+
+    Args:
+        plan: Arguments, schema and cut-offs.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def process(self, partition: int) -> Iterator[Any]:
+        """Counts one partition."""
+        schema = self._plan.schema
+        events = Events.load(self._plan, partition)
+        trained = pa.array(np.flatnonzero(events.first_use == splits.TRAIN))
+        positives = pa.array(np.flatnonzero(events.split == splits.TRAIN))
+        for feature in schema.encoded_features:
+            if not isinstance(feature.encoder, Hash):
+                # Requests carry the user's side once, as it was at the positive.
+                rows = trained if feature in schema.item_features else positives
+                values = events.column(feature.name).take(rows)
+                yield feature.name, tables.to_bytes(counting.count_values(values))
+        items = counting.count_items(events.table, events.first_use, schema)
+        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
+        counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
+        counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
+        counters["used"] = int((events.first_use != splits.NONE).sum())
+        counters["users"] = len(np.unique(events.users[events.first_use != splits.NONE]))
+        for name, count in counters.items():
+            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+        mark_done(self._plan.work / "fit", str(partition))
+
+
+def fit(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
+    """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`."""
+    outputs = (
+        pipeline
+        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Count" >> beam.ParDo(CountTraining(plan)).with_outputs(COUNTERS, ITEMS, main="values")
+    )
+    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
+    (
+        outputs["values"].with_output_types(tuple[str, bytes])
+        | "MergeValues" >> beam.CombinePerKey(counting.MergeTables(counting.merge_counts))
+        | "WriteValues" >> beam.MapTuple(functools.partial(_write_values, plan.work / "values"))
+    )
+    (
+        outputs[ITEMS].with_output_types(bytes)
+        | "MergeItems" >> beam.CombineGlobally(counting.MergeTables(merge_items))
+        | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
+    )
+    _write_counters(outputs[COUNTERS], plan, "fit")
+
+
+def _write_values(directory: pathlib.Path, name: str, data: bytes) -> None:
+    tables.write(directory / f"{name}.arrow", tables.from_bytes(data))
+
+
+class EncodeRequests(beam.DoFn):
+    """Encodes the requests of a partition.
+
+    Emits ((split, shard), records); tagged COUNTERS: (counter, number).
+
+    Args:
+        plan: Arguments, schema and cut-offs.
+        vocab_dir: Where the vocabularies are.
+        numbers: What encoders learnt beside vocabularies, by feature.
+    """
+
+    def __init__(
+        self, plan: Plan, vocab_dir: pathlib.Path, numbers: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._plan = plan
+        self._vocab_dir = vocab_dir
+        self._numbers = numbers
+
+    def setup(self) -> None:
+        """Loads vocabularies and item catalogues, once per worker."""
+        catalogues = [tables.read(catalogue_path(self._plan, name)) for name in splits.SPLITS]
+        fitted = load_encoders(self._plan.schema, self._vocab_dir, self._numbers)
+        self._encoder = RequestEncoder(self._plan, fitted, catalogues)
+
+    def process(self, partition: int) -> Iterator[Any]:
+        """Encodes one partition."""
+        counters: collections.Counter[str] = collections.Counter()
+        events = Events.load(self._plan, partition)
+        for piece in self._encoder.encode(events, counters):
+            yield (piece.split, piece.shard), tables.to_bytes(piece.records)
+        for name, count in counters.items():
+            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+
+
+def catalogue_path(plan: Plan, split: str) -> pathlib.Path:
+    """Table of the items that the requests of a split draw negatives from."""
+    return plan.work / "catalogues" / f"{split}.arrow"
+
+
+def write(
+    plan: Plan,
+    vocab_dir: pathlib.Path,
+    numbers: Mapping[str, Mapping[str, Any]],
+    partitions: list[int],
+    pipeline: beam.Pipeline,
+) -> None:
+    """Events to shards: the shards, `shards/*.json` and `counters/write.json`."""
+    num_shards = tuple(plan.arguments.shards(name) for name in splits.SPLITS)
+    every_shard = [((s, i), EMPTY) for s, count in enumerate(num_shards) for i in range(count)]
+    outputs = (
+        pipeline
+        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Encode"
+        >> beam.ParDo(EncodeRequests(plan, vocab_dir, numbers)).with_outputs(
+            COUNTERS, main="records"
+        )
+    )
+    element = tuple[tuple[int, int], bytes]
+    no_records = pipeline | "EveryShard" >> beam.Create(every_shard).with_output_types(element)
+    (
+        (outputs.records.with_output_types(element), no_records)
+        | "WithEmptyShards" >> beam.Flatten()
+        | "GroupByShard" >> beam.GroupByKey()
+        | "Write"
+        >> beam.ParDo(WriteShard(plan.arguments.output_path, plan.work / "shards", num_shards))
+    )
+    _write_counters(outputs[COUNTERS], plan, "write")
+
+
+def _write_counters(counters: beam.PCollection, plan: Plan, stage: str) -> None:
+    (
+        counters.with_output_types(tuple[str, int])
+        | "AddCounters" >> beam.CombinePerKey(sum)
+        | "AllCounters" >> beam.combiners.ToDict()
+        | "WriteCounters" >> beam.Map(_write_json, plan.work / "counters" / f"{stage}.json")
+    )
+
+
+def _write_json(content: Any, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data_dir.write_json(path, content)
+
+
+def _write_bytes(data: bytes, path: pathlib.Path) -> None:
+    if data:
+        tables.write(path, tables.from_bytes(data))

@@ -1,0 +1,74 @@
+"""The deterministic sink: group by shard, sort by key, write."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.encoding import KEY, RECORD
+from preprocessing import data_dir
+from preprocessing.columns import binary_buffers
+from preprocessing.splits import SPLITS
+from preprocessing.tfrecord import write_shard
+
+EMPTY = tables.to_bytes(pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())}))
+"""What an element without records looks like: makes sure that every shard is written."""
+
+
+def shard_name(split: str, shard: int, num_shards: int) -> str:
+    """File name of a shard."""
+    return f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord.gz"
+
+
+def sorted_records(elements: Iterable[bytes]) -> pa.LargeBinaryArray:
+    """The records of a shard by key; equal keys (one in 2^64) by content, so that order never
+    depends on which worker was first.
+    """
+    table = tables.concat(elements).combine_chunks()
+    keys = table[KEY].to_numpy()
+    order = np.argsort(keys, kind="stable")
+    records = table[RECORD].combine_chunks()
+    if (np.diff(keys[order]) == 0).any():
+        order = np.array(sorted(order, key=lambda row: (keys[row], records[row].as_py())))
+    taken = records.take(pa.array(order, pa.int64()))
+    return pa.concat_arrays(taken.chunks) if isinstance(taken, pa.ChunkedArray) else taken
+
+
+class WriteShard(beam.DoFn):
+    """Writes ((split, shard), records of all partitions) as one file.
+
+    Its size and hash go to a JSON file of the same name in `reports`, where a repeated attempt
+    overwrites them with the same content.
+
+    Args:
+        output: The data directory.
+        reports: Where to say what was written.
+        num_shards: Files of each split.
+    """
+
+    def __init__(
+        self, output: pathlib.Path, reports: pathlib.Path, num_shards: tuple[int, ...]
+    ) -> None:
+        self._output = output
+        self._reports = reports
+        self._num_shards = num_shards
+
+    def process(self, element: tuple[tuple[int, int], Iterable[bytes]]) -> Iterable[Any]:
+        """Writes one shard; emits nothing."""
+        (split, shard), pieces = element
+        name = shard_name(SPLITS[split], shard, self._num_shards[split])
+        buffer, offsets = binary_buffers(sorted_records(pieces))
+        size, sha256 = write_shard(self._output / name, buffer, offsets)
+        report = {
+            "split": SPLITS[split],
+            "file": name,
+            "requests": len(offsets) - 1,
+            "bytes": size,
+            "sha256": sha256,
+        }
+        data_dir.write_json(self._reports / f"{name}.json", report)
+        return ()

@@ -1,0 +1,501 @@
+"""Generates a log of users with known interests, and tells the best AUC that any model can reach.
+
+    python -m pipeline.synthesize --output=log.csv --users=2000 --items=500 --interests=10
+
+The extension of --output chooses CSV (.csv), Parquet (.parquet) or JSON lines (.jsonl). The columns
+are canonical: user_id, item_id, category_id, timestamp. What the log was drawn from is written to
+OUTPUT.truth.json. The same flags give the same bytes.
+
+How the log comes about. Every item belongs to one of G interests and to one of several categories
+of that interest; neither ids nor categories tell which interest. A user u has theta_u ~
+Dirichlet(a, ..., a). Every event draws an interest z ~ theta_u, independently of the events before
+it, so that interests interleave, and then an item of interest z that the user has not had yet, with
+probability proportional to (rank within the interest)^-s. As no user meets an item twice, "already
+in the history" gives nothing away: it is true of no positive and of no negative.
+
+Why the best scorer is known. Given the interests, the choice of items says nothing about theta_u,
+so that theta_u integrates out (Dirichlet-multinomial). After a history of n events, n_k of them of
+interest k, the next item is the unseen item c of interest k with probability
+
+    p(c | history) = (n_k + a) / (n + G a) * w_c / (sum of w over the unseen items of interest k).
+
+A negative drawn uniformly from the items other than the user's own is c with probability
+(1 - p(c | history)) / (M - n - 1) if M items exist. The log of the ratio of both, a function of the
+history and the candidate alone, has the largest AUC of all scorers (Neyman-Pearson lemma).
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from absl import flags
+
+from preprocessing import cli
+from preprocessing.errors import UserError
+
+# Shapes: U users, E events, M items, G interests, C categories per interest,
+#         B requests, N candidates per request, H history events of all requests.
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_COLUMNS = ("user_id", "item_id", "category_id", "timestamp")
+_FIRST_TIMESTAMP = 1_700_000_000
+_DAY_SECONDS = 86_400
+_START_DAYS = 30  # users arrive within this period
+_SCORED_USERS = 20_000  # users are exchangeable: so many make the error of the best AUC small
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SynthesizeArguments:
+    """What a log is drawn from.
+
+    Attributes:
+        users: U.
+        items: M, dealt out evenly to the interests.
+        interests: G.
+        categories_per_interest: C; categories are finer than interests, so that a model has to
+            learn which of them go together.
+        events_per_user: Mean number of events per user; lengths are uniform within 50 % of it and
+            say nothing about interests.
+        concentration: a of the Dirichlet distribution; the smaller, the fewer interests per user.
+        popularity_exponent: s of the Zipf distribution of the items within an interest.
+        seed: Of the only random generator.
+    """
+
+    users: int = 2000
+    items: int = 500
+    interests: int = 10
+    categories_per_interest: int = 4
+    events_per_user: int = 18
+    concentration: float = 0.1
+    popularity_exponent: float = 0.5
+    seed: int = 1
+
+    @property
+    def longest(self) -> int:
+        """Largest number of events of a user."""
+        return self.events_per_user + self.events_per_user // 2
+
+    @property
+    def shortest(self) -> int:
+        """Smallest number of events of a user."""
+        return self.events_per_user - self.events_per_user // 2
+
+    def check(self) -> None:
+        """Raises `UserError` unless a log can be drawn.
+
+        A user must never run out of items of an interest, and leave_last_out needs four events.
+        """
+        for flag, value, lowest in (
+            ("--users", self.users, 2),
+            ("--interests", self.interests, 2),
+            ("--events_per_user", self.events_per_user, 7),
+            ("--seed", self.seed, 0),
+        ):
+            if value < lowest:
+                raise UserError(f"{flag}: expected at least {lowest}, found {value}.")
+        needed = self.interests * max(self.longest, self.categories_per_interest)
+        if self.items < needed:
+            raise UserError(
+                f"--items: expected at least {needed} ({self.interests} interests, of each as many "
+                f"items as the longest history has events), found {self.items}.",
+                "raise --items or lower --interests or --events_per_user.",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """The catalogue as it was drawn: with `arguments`, all that the best scorer needs.
+
+    Attributes:
+        arguments: What the log was drawn from.
+        interest_M: Interest of each item, in [0, G).
+        category_M: Category of each item, in [0, G C).
+        weight_M: w, the probability of each item within its interest; sums to 1 per interest.
+    """
+
+    arguments: SynthesizeArguments
+    interest_M: Ints
+    category_M: Ints
+    weight_M: Floats
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes truth.json; floats keep every bit."""
+        content = {
+            "arguments": dataclasses.asdict(self.arguments),
+            "items": {
+                "item_id": _ids("i", len(self.interest_M)),
+                "category_id": [f"c{category}" for category in self.category_M],
+                "interest": self.interest_M.tolist(),
+                "weight": self.weight_M.tolist(),
+            },
+        }
+        pathlib.Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> "Truth":
+        """Reads what `save` wrote."""
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        items = content["items"]
+        return cls(
+            arguments=SynthesizeArguments(**content["arguments"]),
+            interest_M=np.array(items["interest"], np.int64),
+            category_M=np.array([int(name[1:]) for name in items["category_id"]], np.int64),
+            weight_M=np.array(items["weight"], np.float64),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SyntheticLog:
+    """A drawn log, user by user and each user's events oldest first.
+
+    Attributes:
+        truth: The catalogue.
+        theta_UG: Interests of each user; not written, as no scorer of histories may know them.
+        user_E: User of each event.
+        item_E: Item of each event.
+        timestamp_E: Time of each event in seconds; increases strictly within a user.
+    """
+
+    truth: Truth
+    theta_UG: Floats
+    user_E: Ints
+    item_E: Ints
+    timestamp_E: Ints
+
+    def table(self) -> pa.Table:
+        """The log as it is written: in the order of time, with the canonical columns."""
+        order_E = np.lexsort((self.user_E, self.timestamp_E))
+        item_E = self.item_E[order_E]
+        category_M = self.truth.category_M
+        return pa.table(
+            [
+                _take(_ids("u", len(self.theta_UG)), self.user_E[order_E]),
+                _take(_ids("i", len(category_M)), item_E),
+                _take(_ids("c", int(category_M.max()) + 1), category_M[item_E]),
+                pa.array(self.timestamp_E[order_E]),
+            ],
+            names=list(_COLUMNS),
+        )
+
+
+def synthesize(args: SynthesizeArguments) -> SyntheticLog:
+    """Draws a log.
+
+    Raises:
+        UserError: `args` cannot be satisfied.
+    """
+    args.check()
+    rng = np.random.default_rng(args.seed)
+    truth = _draw_catalogue(args, rng)
+    theta_UG = rng.dirichlet(np.full(args.interests, args.concentration), args.users)
+    length_U = rng.integers(args.shortest, args.longest, args.users, endpoint=True)
+    user_E = np.repeat(np.arange(args.users), length_U)
+    interest_E = _draw_within(theta_UG.ravel(), np.full(args.users, args.interests), user_E, rng)
+    interest_E -= user_E * args.interests
+    gap_E = 1 + (_DAY_SECONDS * rng.standard_exponential(len(user_E))).astype(np.int64)
+    start_U = _FIRST_TIMESTAMP + rng.integers(0, _START_DAYS * _DAY_SECONDS, args.users)
+    elapsed_E = np.cumsum(gap_E)
+    elapsed_before_U = (elapsed_E - gap_E)[np.cumsum(length_U) - length_U]
+    return SyntheticLog(
+        truth=truth,
+        theta_UG=theta_UG,
+        user_E=user_E,
+        item_E=_draw_items(truth, user_E, interest_E, rng),
+        timestamp_E=(start_U - elapsed_before_U)[user_E] + elapsed_E,
+    )
+
+
+def write(log: SyntheticLog, output: str | pathlib.Path) -> pathlib.Path:
+    """Writes the log, and its truth beside it.
+
+    Args:
+        log: From `synthesize`.
+        output: Path ending in .csv, .parquet or .jsonl.
+
+    Returns:
+        Path of the truth: `output` + ".truth.json".
+
+    Raises:
+        UserError: Another extension, or a path that cannot be written.
+    """
+    output = pathlib.Path(output)
+    truth_path = output.with_name(f"{output.name}.truth.json")
+    writer = _WRITERS.get(output.suffix)
+    if writer is None:
+        raise UserError(
+            f"--output: expected a path ending in {', '.join(_WRITERS)}, found {str(output)!r}."
+        )
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            writer(log.table(), file)
+        os.replace(partial, output)
+        log.truth.save(truth_path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise UserError(
+            f"--output: expected a path that can be written, found {str(output)!r}: {error}."
+        ) from None
+    return truth_path
+
+
+def oracle_scores(
+    truth: Truth, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]
+) -> Floats:
+    """Scores of the best possible scorer of (history, candidate): log odds of being the positive.
+
+    Exact if a request holds the event that follows a whole history and negatives drawn uniformly
+    from the items that the user, with that event, does not have: the test split of
+    leave_last_out with histories that are not cut off.
+
+    Args:
+        truth: The catalogue.
+        histories: [B] sequences of item ids, each id at most once.
+        candidates: [B, N] item ids.
+
+    Returns:
+        [B, N]; -inf for a candidate that is in its history, as nobody meets an item twice.
+
+    Raises:
+        KeyError: An item that is not in the catalogue.
+    """
+    index = {item: i for i, item in enumerate(_ids("i", len(truth.interest_M)))}
+    row_H = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    history_H = np.array([index[item] for history in histories for item in history], np.int64)
+    candidate_BN = np.array([[index[item] for item in row] for row in candidates], np.int64)
+    return _log_odds(truth, row_H, history_H, candidate_BN)
+
+
+def best_auc(log: SyntheticLog, negatives: int = 100) -> tuple[float, float]:
+    """The AUC that no model exceeds on the last event of each user, but for chance.
+
+    Scores of all users are pooled, as for the AUC of a model. Several negatives per user estimate
+    the AUC for one negative per user with less noise.
+
+    Args:
+        log: From `synthesize`. At most 20,000 of its users are scored.
+        negatives: N - 1, drawn uniformly from the items that the user does not have.
+
+    Returns:
+        The AUC and its standard error over the draw of users.
+    """
+    args = log.truth.arguments
+    chosen_E = log.user_E < _SCORED_USERS
+    user_E, item_E = log.user_E[chosen_E], log.item_E[chosen_E]
+    last_E = np.append(user_E[1:] != user_E[:-1], True)
+    own_E = np.sort(user_E * args.items + item_E)
+    rng = np.random.default_rng([args.seed, 1])  # another stream than that of the log
+    user_BN = np.broadcast_to(np.arange(last_E.sum())[:, None], (last_E.sum(), negatives))
+    negative_BN = rng.integers(0, args.items, user_BN.shape)
+    while (own_BN := _contains(own_E, user_BN * args.items + negative_BN)).any():
+        negative_BN[own_BN] = rng.integers(0, args.items, own_BN.sum())
+    score_BN = _log_odds(
+        log.truth,
+        user_E[~last_E],
+        item_E[~last_E],
+        np.concatenate([item_E[last_E, None], negative_BN], axis=1),
+    )
+    return _pooled_auc(score_BN[:, 0], score_BN[:, 1:])
+
+
+def _log_odds(truth: Truth, row_H: Ints, history_H: Ints, candidate_BN: Ints) -> Floats:
+    """`oracle_scores` on item numbers; `row_H` is the request of each history event."""
+    args = truth.arguments
+    B, M, G = len(candidate_BN), len(truth.interest_M), args.interests
+    cell_H = row_H * G + truth.interest_M[history_H]
+    count_BG = np.bincount(cell_H, minlength=B * G).reshape(B, G)
+    seen_BG = np.bincount(cell_H, truth.weight_M[history_H], minlength=B * G).reshape(B, G)
+    interest_BN = truth.interest_M[candidate_BN]
+    in_history_BN = _contains(
+        np.sort(row_H * M + history_H), np.arange(B)[:, None] * M + candidate_BN
+    )
+    length_B1 = count_BG.sum(axis=1, keepdims=True)
+    interest_probability_BG = (count_BG + args.concentration) / (length_B1 + G * args.concentration)
+    # An interest whose every item is seen leaves no weight; its items are all -inf below.
+    unseen_BG = np.maximum(1 - seen_BG, np.finfo(np.float64).tiny)
+    p_BN = truth.weight_M[candidate_BN] * np.take_along_axis(
+        interest_probability_BG / unseen_BG, interest_BN, axis=1
+    )
+    p_BN[in_history_BN] = 0.0
+    with np.errstate(divide="ignore"):
+        return np.log(p_BN) - np.log1p(-p_BN) + np.log(M - length_B1 - 1)
+
+
+def _pooled_auc(positive_B: Floats, negative_BN: Floats) -> tuple[float, float]:
+    """AUC of all pairs, and its standard error with one independent unit per row.
+
+    The structural components of DeLong et al. (1988): how a row's positive does against all
+    negatives, and how its negatives do against all positives. They are added per row before taking
+    the variance, as both depend on one history.
+    """
+    B = len(positive_B)
+    win_B = _mid_rank(np.sort(negative_BN, axis=None), positive_B) / negative_BN.size
+    loss_BN = _mid_rank(np.sort(positive_B), negative_BN) / B
+    error = np.std(win_B - loss_BN.mean(axis=1), ddof=1) / np.sqrt(B)
+    return float(win_B.mean()), float(error)
+
+
+def _mid_rank(ordered: Floats, values: Floats) -> Floats:
+    """How many of `ordered` are below each value; ties count one half."""
+    return (
+        np.searchsorted(ordered, values, side="left")
+        + np.searchsorted(ordered, values, side="right")
+    ) / 2
+
+
+def _draw_catalogue(args: SynthesizeArguments, rng: np.random.Generator) -> Truth:
+    """Deals items out to interests and categories, popular and rare ones alike."""
+    rank_M, interest_M = np.divmod(np.arange(args.items), args.interests)
+    weight_M = (rank_M + 1.0) ** -args.popularity_exponent
+    weight_M /= np.bincount(interest_M, weight_M)[interest_M]
+    category_M = interest_M * args.categories_per_interest + rank_M % args.categories_per_interest
+    category_M = rng.permutation(args.interests * args.categories_per_interest)[category_M]
+    order_M = rng.permutation(args.items)  # an item's number says nothing about it
+    return Truth(
+        arguments=args,
+        interest_M=interest_M[order_M],
+        category_M=category_M[order_M],
+        weight_M=weight_M[order_M],
+    )
+
+
+def _draw_items(truth: Truth, user_E: Ints, interest_E: Ints, rng: np.random.Generator) -> Ints:
+    """An item of its interest for each event, none twice for a user.
+
+    Draws with repetition, then redraws every event whose item an earlier event of its user holds,
+    until none does. That is exactly "draw until the item is new", event after event: an item once
+    held by an event stays held by that event or an earlier one, hence an event only ever turns
+    down items that earlier events end up with.
+    """
+    args = truth.arguments
+    by_interest_M = np.argsort(truth.interest_M, kind="stable")
+    weight_M = truth.weight_M[by_interest_M]
+    size_G = np.bincount(truth.interest_M, minlength=args.interests)
+    item_E = by_interest_M[_draw_within(weight_M, size_G, interest_E, rng)]
+    active = np.arange(len(user_E))  # events of the users that may still hold an item twice
+    while len(active):
+        key = user_E[active] * args.items + item_E[active]
+        order = np.argsort(key, kind="stable")  # stable: the earlier event comes first
+        key = key[order]
+        again = np.sort(active[order[1:][key[1:] == key[:-1]]])
+        item_E[again] = by_interest_M[_draw_within(weight_M, size_G, interest_E[again], rng)]
+        unsettled_U = np.zeros(args.users, bool)
+        unsettled_U[user_E[again]] = True
+        active = active[unsettled_U[user_E[active]]]
+    return item_E
+
+
+def _draw_within(probability: Floats, size: Ints, group_E: Ints, rng: np.random.Generator) -> Ints:
+    """One entry of its group for each event, by inverting the distribution function.
+
+    Args:
+        probability: Groups one after the other; each sums to 1.
+        size: Entries of each group.
+        group_E: The group to draw from.
+        rng: Source of one uniform number per event.
+
+    Returns:
+        Positions in `probability`, [E].
+    """
+    end = np.cumsum(size)
+    start = end - size
+    cumulative = np.cumsum(probability)
+    # Group g takes [g, g + 1): one search over all groups. Clipping catches rounding at the ends.
+    before = np.repeat(cumulative[start] - probability[start], size)
+    steps = cumulative - before + np.repeat(np.arange(len(size)), size)
+    found_E = np.searchsorted(steps, group_E + rng.random(len(group_E)), side="right")
+    return np.clip(found_E, start[group_E], end[group_E] - 1)
+
+
+def _contains(ordered: Ints, values: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each value is among `ordered`."""
+    if not len(ordered):
+        return np.zeros(values.shape, bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[at] == values
+
+
+def _ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+def _take(names: list[str], index_E: Ints) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(index_E))
+
+
+def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
+    file.write(f"{','.join(_COLUMNS)}\n".encode())
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
+    pyarrow.csv.write_csv(table, file, options)
+
+
+def _write_jsonl(table: pa.Table, file: IO[bytes]) -> None:
+    for batch in table.to_batches(max_chunksize=10_000):
+        file.writelines(
+            orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()
+        )
+
+
+_WRITERS: dict[str, Callable[[pa.Table, IO[bytes]], None]] = {
+    ".csv": _write_csv,
+    ".parquet": pyarrow.parquet.write_table,
+    ".jsonl": _write_jsonl,
+}
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    default = SynthesizeArguments()
+    flags.DEFINE_string("output", None, "Log to write: .csv, .parquet or .jsonl.", required=True)
+    flags.DEFINE_integer("users", default.users, "Number of users.")
+    flags.DEFINE_integer("items", default.items, "Number of items.")
+    flags.DEFINE_integer("interests", default.interests, "Number of interests.")
+    flags.DEFINE_integer("events_per_user", default.events_per_user, "Mean events per user.")
+    flags.DEFINE_integer("seed", default.seed, "Seed of everything random.")
+
+
+def main() -> None:
+    """Draws and writes a log and prints its size and its best reachable AUC."""
+    values = flags.FLAGS
+    args = SynthesizeArguments(
+        users=values.users,
+        items=values.items,
+        interests=values.interests,
+        events_per_user=values.events_per_user,
+        seed=values.seed,
+    )
+    log = synthesize(args)
+    truth_path = write(log, values.output)
+    auc, error = best_auc(log)
+    lines = (
+        f"{args.users:,} users, {len(log.item_E):,} events, "
+        f"{len(np.unique(log.item_E)):,} of {args.items:,} items",
+        f"best reachable AUC (leave-last-out, 1 uniform negative): {auc:.3f} ± {error:.3f}",
+        f"wrote {values.output} and {truth_path}",
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def console_main() -> None:
+    """Entry point of ctr-synthesize."""
+    define_flags()
+    cli.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,176 @@
+"""A data set on disk: what `pipeline.build_examples` writes and everything else reads.
+
+DATA/  schema.json  manifest.json  stats.json  vocab/<feature>.txt
+       train-00000-of-00016.tfrecord.gz ...  validation-...  test-...
+       rejected/  _COMPLETED (written last)
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from preprocessing import encoders
+from preprocessing.encoders import FittedEncoder
+from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+
+FORMAT_VERSION = 1
+COMPLETED = "_COMPLETED"
+MANIFEST = "manifest.json"
+SCHEMA = "schema.json"
+STATS = "stats.json"
+VOCABULARIES = "vocab"
+_REBUILD = "run python -m pipeline.build_examples again."
+
+
+@dataclasses.dataclass(frozen=True)
+class DataDir:
+    """A complete data set.
+
+    Attributes:
+        path: The directory.
+        schema: What the examples hold.
+        manifest: The content of manifest.json: counts, shards with hashes, cut-offs, arguments.
+        stats: The content of stats.json.
+        encoders: Feature name to its encoder, for every feature that has one.
+    """
+
+    path: pathlib.Path
+    schema: Schema
+    manifest: dict[str, Any]
+    stats: dict[str, Any]
+    encoders: dict[str, FittedEncoder]
+
+    @classmethod
+    def open(cls, path: str | pathlib.Path, verify: bool = True) -> "DataDir":
+        """Opens a data set and checks it.
+
+        Args:
+            path: The directory.
+            verify: Compare the SHA-256 of every shard with the manifest.
+
+        Raises:
+            UserError: The directory is missing, incomplete, or not what its manifest says.
+        """
+        path = pathlib.Path(path)
+        if not path.is_dir():
+            raise UserError(f"Expected a data set, found no directory {path}.", "check --data.")
+        if not (path / COMPLETED).exists():
+            raise UserError(
+                f"Expected a complete data set in {path}, found no {COMPLETED}: its build is "
+                "running, failed, or it is not a data set.",
+                _REBUILD,
+            )
+        manifest = _read_json(path / MANIFEST)
+        version = manifest.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"Expected format version {FORMAT_VERSION} in {path / MANIFEST}, found "
+                f"{version!r}.",
+                _REBUILD,
+            )
+        schema = Schema.load(path / SCHEMA)
+        if manifest["schema_hash"] != schema.hash():
+            raise UserError(
+                f"Expected {path / SCHEMA} with the hash {manifest['schema_hash'][:12]} of the "
+                f"manifest, found {schema.hash()[:12]}: the schema was changed after the build.",
+                _REBUILD,
+            )
+        stats = _read_json(path / STATS)
+        fitted = {
+            feature.name: encoders.load(
+                feature, path / VOCABULARIES, stats["encoders"].get(feature.name, {})
+            )
+            for feature in schema.encoded_features
+        }
+        data = cls(path, schema, manifest, stats, fitted)
+        if verify:
+            data.verify()
+        return data
+
+    @property
+    def vocab_dir(self) -> pathlib.Path:
+        """Directory of the vocabulary files."""
+        return self.path / VOCABULARIES
+
+    def shards(self, split: str) -> list[pathlib.Path]:
+        """The files of a split, in order.
+
+        Raises:
+            UserError: The data set has no such split.
+        """
+        return [self.path / shard["file"] for shard in self._split(split)["shards"]]
+
+    def num_requests(self, split: str) -> int:
+        """Number of examples of a split.
+
+        Raises:
+            UserError: The data set has no such split.
+        """
+        return int(self._split(split)["requests"])
+
+    def verify(self) -> None:
+        """Compares every shard with the SHA-256 in the manifest.
+
+        Raises:
+            UserError: Names the first shard that is missing or differs.
+        """
+        for split in self.manifest["splits"].values():
+            for shard in split["shards"]:
+                path = self.path / shard["file"]
+                if not path.exists():
+                    raise UserError(
+                        f"Expected the shard {path} of the manifest, found no such file.", _REBUILD
+                    )
+                found = sha256_file(path)
+                if found != shard["sha256"]:
+                    raise UserError(
+                        f"Expected {path} with SHA-256 {shard['sha256'][:12]}, found {found[:12]}: "
+                        "the file is damaged or was changed.",
+                        _REBUILD,
+                    )
+
+    def _split(self, split: str) -> dict[str, Any]:
+        splits = self.manifest["splits"]
+        if split not in splits:
+            raise UserError(
+                f"Expected one of the splits {', '.join(splits)} of {self.path}, found {split!r}."
+            )
+        return splits[split]
+
+
+def sha256_file(path: str | pathlib.Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: str | pathlib.Path, content: Any) -> None:
+    """Writes JSON with sorted keys: under a temporary name, then renamed."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def finish(path: str | pathlib.Path) -> None:
+    """Declares a data set complete; the last thing that its writer does."""
+    (pathlib.Path(path) / COMPLETED).touch()
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected {path}, found no such file.", _REBUILD) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"Expected JSON in {path}, found a syntax error: {error}.", _REBUILD
+        ) from None

@@ -1,0 +1,153 @@
+"""Sampled negatives, and the order of the candidates of a request.
+
+Random bits come from a counter, not from a generator with a state: SplitMix64 (Steele, Lea and
+Flood, 2014) of the seed, the fingerprint of the request id and the number of the draw. A request
+therefore gets the same negatives whatever partition, worker or batch it is processed in.
+
+Each split draws from its own catalogue, which holds the items that its requests and those of
+earlier splits contain: were the training negatives drawn from the whole log, then items from the
+future, which all share the out-of-vocabulary id, would only ever be seen as negatives.
+
+Shapes: R requests, N negatives per request, K items of a catalogue.
+"""
+
+import dataclasses
+
+import numpy as np
+
+MAX_TRIES = 32
+"""Redraws before the free items of a request are listed one by one."""
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_ORDER_STREAM = 1 << 62
+
+
+def splitmix64(state: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function of `state + gamma`: 64 well mixed bits per 64-bit input."""
+    z = np.asarray(state, np.uint64) + _GAMMA
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def random_bits(seed: int, keys_R: np.ndarray, counter: int) -> np.ndarray:
+    """Bits of draw number `counter` of each request, uint64 [R].
+
+    Args:
+        seed: Seed of the data set.
+        keys_R: uint64, fingerprint of each request id.
+        counter: Number of the draw.
+    """
+    mixed_seed = splitmix64(np.array([seed % 2**64], np.uint64))
+    stream_R = splitmix64(keys_R ^ mixed_seed)
+    return splitmix64(stream_R + np.array([counter], np.uint64) * _GAMMA)
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """The items that may be drawn in one split.
+
+    Attributes:
+        items_K: int64, increasing item numbers.
+        cumulative_K: int64, cumulative weights: of 1 each for uniform sampling, of the number of
+            events for popularity sampling.
+    """
+
+    items_K: np.ndarray
+    cumulative_K: np.ndarray
+
+    def draw(self, bits: np.ndarray) -> np.ndarray:
+        """One item per 64 random bits; the modulo bias is below the total weight / 2^64."""
+        ticket = (bits % np.uint64(self.cumulative_K[-1])).astype(np.int64)
+        return self.items_K[np.searchsorted(self.cumulative_K, ticket, side="right")]
+
+
+class OwnItems:
+    """The items that each user has ever touched.
+
+    Args:
+        users: int64, number of the user of each event.
+        items: int64, number of the item of each event, or negative for an item that no catalogue
+            holds.
+        num_items: One more than the largest item number.
+    """
+
+    def __init__(self, users: np.ndarray, items: np.ndarray, num_items: int) -> None:
+        self._num_items = np.int64(max(num_items, 1))
+        known = items >= 0
+        self._pairs = np.unique(users[known] * self._num_items + items[known])
+
+    def contain(self, users_R: np.ndarray, items_R: np.ndarray) -> np.ndarray:
+        """Whether each user has touched each item, bool [R]."""
+        wanted = users_R * self._num_items + items_R
+        found = np.searchsorted(self._pairs, wanted)
+        found[found == len(self._pairs)] = 0
+        return (self._pairs[found] == wanted) if len(self._pairs) else np.zeros(len(wanted), bool)
+
+    def of(self, user: int) -> np.ndarray:
+        """Items of one user in increasing order."""
+        low, high = np.searchsorted(
+            self._pairs, [user * self._num_items, (user + 1) * self._num_items]
+        )
+        return self._pairs[low:high] % self._num_items
+
+    def count_in(self, catalogue: Catalogue, num_users: int) -> np.ndarray:
+        """How many items of the catalogue each user has touched, int64 [num_users]."""
+        inside = np.isin(self._pairs % self._num_items, catalogue.items_K)
+        return np.bincount(self._pairs[inside] // self._num_items, minlength=num_users)
+
+
+def sample(
+    catalogue: Catalogue,
+    own: OwnItems,
+    users_R: np.ndarray,
+    keys_R: np.ndarray,
+    num_negatives: int,
+    seed: int,
+) -> np.ndarray:
+    """Draws distinct items that the user of the request never touched, int64 [R, N].
+
+    A draw that hits one of the user's own items or an earlier negative of the same request is
+    repeated; after `MAX_TRIES` the draw is made among the free items alone, which has the same
+    distribution.
+
+    Args:
+        catalogue: Items to draw from.
+        own: Items of every user.
+        users_R: int64, number of the user of each request.
+        keys_R: uint64, fingerprint of each request id.
+        num_negatives: N. Every user must leave at least N items of the catalogue free (see
+            `OwnItems.count_in`).
+        seed: Seed of the data set.
+    """
+    negatives_RN = np.full((len(keys_R), num_negatives), -1, np.int64)
+    for n in range(num_negatives):
+        open_rows = np.arange(len(keys_R))
+        for attempt in range(MAX_TRIES):
+            bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + attempt)
+            drawn = catalogue.draw(bits)
+            taken = own.contain(users_R[open_rows], drawn)
+            taken |= (negatives_RN[open_rows, :n] == drawn[:, None]).any(axis=1)
+            negatives_RN[open_rows[~taken], n] = drawn[~taken]
+            open_rows = open_rows[taken]
+            if not len(open_rows):
+                break
+        last_bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + MAX_TRIES)
+        for row, bits in zip(open_rows, last_bits, strict=True):
+            taken_items = np.concatenate([own.of(users_R[row]), negatives_RN[row, :n]])
+            free = ~np.isin(catalogue.items_K, taken_items)
+            weights = np.diff(catalogue.cumulative_K, prepend=0)[free]
+            rest = Catalogue(catalogue.items_K[free], np.cumsum(weights))
+            negatives_RN[row, n] = rest.draw(np.array([bits]))[0]
+    return negatives_RN
+
+
+def candidate_order(keys_R: np.ndarray, num_candidates: int, seed: int) -> np.ndarray:
+    """A random order of the candidates of each request, int64 [R, num_candidates].
+
+    A positive that always came first would reveal itself to anything that sees positions.
+    """
+    bits = [
+        random_bits(seed, keys_R, _ORDER_STREAM + position) for position in range(num_candidates)
+    ]
+    return np.argsort(np.stack(bits, axis=1), axis=1, kind="stable")

@@ -1,0 +1,71 @@
+"""Histories: which earlier events of its user a request sees.
+
+Events are columns sorted by (user, time, row order); a user's events are one block of rows. Time
+is the order (timestamp, row order): an event is *before* another of the same user if its timestamp
+is smaller, or equal and its row comes earlier in the log. Every rule of this package that says
+"before", "earlier" or "most recent" means this order, so that logs with coarse timestamps (whole
+days) and logs without any are treated alike.
+
+Shapes: E events, U users, P positives.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Histories of several requests as one ragged array of event rows, oldest first.
+
+    Attributes:
+        rows: int64, the event rows of all histories, one history after the other.
+        row_splits: int64 [P + 1], history i is `rows[row_splits[i]:row_splits[i + 1]]`.
+    """
+
+    rows: np.ndarray
+    row_splits: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events per history, int64 [P]."""
+        return np.diff(self.row_splits)
+
+
+def event_order(
+    users_E: np.ndarray, timestamps_E: np.ndarray, files_E: np.ndarray, rows_E: np.ndarray
+) -> np.ndarray:
+    """The permutation that sorts events by (user, timestamp, file, row), int64 [E].
+
+    Args:
+        users_E: Any integer code per user.
+        timestamps_E: Time of each event; all equal if the log has no time column.
+        files_E: Index of the input file.
+        rows_E: Row within the file.
+    """
+    return np.lexsort((rows_E, files_E, timestamps_E, users_E))
+
+
+def positions(starts: np.ndarray) -> np.ndarray:
+    """Index of each event within its user's events, int64 [E].
+
+    Args:
+        starts: int64 [U + 1], first row of each user, then E.
+    """
+    return np.arange(starts[-1], dtype=np.int64) - np.repeat(starts[:-1], np.diff(starts))
+
+
+def history_windows(positives_P: np.ndarray, positions_P: np.ndarray, max_length: int) -> Windows:
+    """The `max_length` most recent events before each positive.
+
+    Args:
+        positives_P: Row of each positive event.
+        positions_P: Its index within its user's events, which is how many events precede it.
+        max_length: L; of longer histories the most recent events are kept.
+    """
+    lengths_P = np.minimum(positions_P, max_length)
+    row_splits = np.zeros(len(positives_P) + 1, np.int64)
+    np.cumsum(lengths_P, out=row_splits[1:])
+    offsets_P = positives_P - lengths_P - row_splits[:-1]
+    rows = np.arange(row_splits[-1], dtype=np.int64) + np.repeat(offsets_P, lengths_P)
+    return Windows(rows, row_splits)

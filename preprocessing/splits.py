@@ -1,0 +1,152 @@
+"""Protocols: which events are positives of which split.
+
+`leave_last_out` (MISS, section V-A): of a user's events e_1..e_n, e_n is the positive of test,
+e_(n-1) of validation, e_(n-2) of train; each has all earlier events as its history.
+
+`time_split` (DemiNet, section 4.1): one global time point divides the log; an event is a positive
+of the split that its time falls in. Its history reaches back over the time point, because a
+request sees all that its user did before it.
+
+"Before" is the order of (timestamp, row), see `preprocessing.sequences`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from preprocessing.errors import UserError
+from preprocessing.sequences import positions
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+NONE = 3
+"""Marks an event that is no positive, or that no request contains."""
+
+SPLITS = ("train", "validation", "test")
+"""Names of the splits, indexed by TRAIN, VALIDATION, TEST."""
+
+PROTOCOLS = ("leave_last_out", "time_split")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutoffs:
+    """Time points of `time_split`: both belong to the part that they end.
+
+    Attributes:
+        train_end: Last timestamp of train; validation is (train_end, validation_end].
+        validation_end: Last timestamp of validation; test is everything later.
+    """
+
+    train_end: int
+    validation_end: int
+
+
+def time_cutoff(timestamps: np.ndarray, counts: np.ndarray, fraction: float) -> int:
+    """The earliest timestamp t such that at least `fraction` of the rows have a time <= t.
+
+    Rows that share a timestamp stay together, so the part up to t can hold a little more.
+
+    Args:
+        timestamps: Distinct timestamps in increasing order.
+        counts: Rows of each.
+        fraction: Share of the rows, in (0, 1).
+    """
+    cumulative = np.cumsum(counts)
+    wanted = math.ceil(fraction * int(cumulative[-1]))
+    return int(timestamps[np.searchsorted(cumulative, wanted)])
+
+
+def fit_cutoffs(
+    timestamps: np.ndarray, counts: np.ndarray, split_fraction: float, validation_fraction: float
+) -> Cutoffs:
+    """Cuts the log at `split_fraction`, and the part before it again for validation.
+
+    Args:
+        timestamps: Distinct timestamps in increasing order.
+        counts: Rows of each.
+        split_fraction: Share of the rows in train and validation together.
+        validation_fraction: Share of those rows in validation.
+
+    Raises:
+        UserError: A part would be empty because too many rows share a timestamp.
+    """
+    validation_end = time_cutoff(timestamps, counts, split_fraction)
+    before = timestamps <= validation_end
+    train_end = time_cutoff(timestamps[before], counts[before], 1 - validation_fraction)
+    if not train_end < validation_end < int(timestamps[-1]):
+        raise UserError(
+            f"time_split: expected distinct times for train, validation and test, found "
+            f"{len(timestamps)} distinct timestamps with the cuts at {train_end} and "
+            f"{validation_end} of {int(timestamps[-1])}.",
+            "change --split_fraction or --validation_fraction, or use --protocol=leave_last_out.",
+        )
+    return Cutoffs(train_end, validation_end)
+
+
+def leave_last_out(starts: np.ndarray, train_prefixes: str, min_history: int) -> np.ndarray:
+    """Split of which each event is the positive, int8 [E], or NONE.
+
+    Users with fewer than `min_history` + 3 events have no positive at all: with the default of one
+    earlier event those are the users with fewer than four events.
+
+    Args:
+        starts: int64 [U + 1], first row of each user, then E.
+        train_prefixes: `last`: one train positive per user, e_(n-2). `all`: every event up to
+            e_(n-2) that has enough history. Validation and test are the same in both.
+        min_history: Events that must precede a positive.
+    """
+    lengths_E = np.repeat(np.diff(starts), np.diff(starts))
+    before_E = positions(starts)
+    after_E = lengths_E - 1 - before_E
+    split_E = np.full(len(before_E), NONE, np.int8)
+    enough_E = lengths_E >= min_history + 3
+    if train_prefixes == "all":
+        split_E[enough_E & (after_E >= 2) & (before_E >= min_history)] = TRAIN
+    else:
+        split_E[enough_E & (after_E == 2)] = TRAIN
+    split_E[enough_E & (after_E == 1)] = VALIDATION
+    split_E[enough_E & (after_E == 0)] = TEST
+    return split_E
+
+
+def time_split(
+    timestamps_E: np.ndarray, starts: np.ndarray, cutoffs: Cutoffs, min_history: int
+) -> np.ndarray:
+    """Split of which each event is the positive, int8 [E], or NONE.
+
+    Args:
+        timestamps_E: Time of each event.
+        starts: int64 [U + 1], first row of each user, then E.
+        cutoffs: The global time points.
+        min_history: Events that must precede a positive.
+    """
+    ends = np.array([cutoffs.train_end, cutoffs.validation_end], np.int64)
+    split_E = np.searchsorted(ends, timestamps_E, side="left").astype(np.int8)
+    split_E[positions(starts) < min_history] = NONE
+    return split_E
+
+
+def first_use(split_E: np.ndarray, starts: np.ndarray, max_length: int) -> np.ndarray:
+    """The first split whose requests contain each event, int8 [E], or NONE.
+
+    An event is contained as the positive, or in the history of one of the next `max_length`
+    events of its user. Whatever is fitted on training data uses the events of first use TRAIN, no
+    others: an event that train requests do not contain cannot inform them.
+
+    Args:
+        split_E: Split of which each event is the positive, or NONE.
+        starts: int64 [U + 1], first row of each user, then E.
+        max_length: L of the histories.
+    """
+    num_events = len(split_E)
+    rows_E = np.arange(num_events)
+    last_E = np.repeat(starts[1:] - 1, np.diff(starts))
+    reach_E = np.minimum(rows_E + max_length, last_E)
+    first_E = np.full(num_events, NONE, np.int8)
+    for split in (TEST, VALIDATION, TRAIN):
+        marked_E = np.where(split_E == split, rows_E, num_events)
+        next_E = np.minimum.accumulate(marked_E[::-1])[::-1]
+        contained_E = split_E == split
+        contained_E[:-1] |= next_E[1:] <= reach_E[:-1]
+        first_E[contained_E] = split
+    return first_E

@@ -1,0 +1,352 @@
+"""MISS: golden values, the NumPy twin, where it draws, and that it leaves the model alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from models import replicas
+from models.din import DIN, DINConfig
+from models.interfaces import Dims
+from models.keras import keras, tf
+from models.ssl.miss import MISS, MISSConfig, Pairs
+from preprocessing.errors import UserError
+from reference import embedded
+from reference import miss as reference
+
+DIMS = Dims(user_fields=1, history_features=2, extra_fields=0, embedding_size=4, max_length=9)
+LENGTHS = (9, 4, 0, 1, 2, 3, 7, 5)
+SEED = tf.constant([3, 8])
+
+
+def build(config=None, dims=DIMS, *, random=True):
+    ssl = MISS(config or MISSConfig(), dims)
+    ssl.losses(*embedded.batch(dims, [3, 5]), seed=SEED)
+    if random:
+        embedded.randomize(ssl, seed=1)
+        # Positive, so that the rectifiers stay alive.
+        for weight in (ssl.horizontal, ssl.vertical):
+            weight.assign(tf.abs(weight) + 0.1)
+    return ssl
+
+
+def total(terms):
+    """The summands of the training loss (see LossTerm)."""
+    return tf.add_n(
+        [
+            term.weight
+            * tf.reduce_mean(
+                tf.math.divide_no_nan(
+                    tf.reduce_sum(term.values_Pn * term.weights_Pn, -1),
+                    tf.reduce_sum(term.weights_Pn, -1),
+                )
+            )
+            for term in terms.values()
+        ]
+    )
+
+
+def slots(config, features):
+    """(m, n, rows) of each slot; n and rows are None in a slot of interests."""
+    sizes = range(1, config.widths + 1)
+    interests = [(m, None, None) for m in sizes for _ in range(config.pairs_per_filter)]
+    heights = range(1, min(config.heights, features) + 1)
+    return interests + [
+        (m, n, features - n + 1)
+        for m, n in itertools.product(sizes, heights)
+        for _ in range(config.feature_pairs_per_filter)
+    ]
+
+
+def kernels(ssl, m, n):
+    """g_m, and g^_mn unless n is None."""
+
+    def pick(flat, size):
+        start = size * (size - 1) // 2
+        return flat[start : start + size]
+
+    horizontal = pick(ssl.horizontal.numpy(), m)
+    return (horizontal,) if n is None else (horizontal, pick(ssl.vertical.numpy()[m - 1], n))
+
+
+def draw(ssl, lengths, seed=SEED):
+    mask = np.arange(DIMS.max_length) < np.array(lengths)[:, None]
+    return Pairs(*(value.numpy() for value in ssl.draw(tf.constant(mask), seed)))
+
+
+# --- golden values ---
+
+
+def test_golden_convolutions():
+    ssl = build(MISSConfig(widths=3, heights=2), Dims(1, 2, 0, 1, 4), random=False)
+    ssl.horizontal.assign([1.0, 0.5, 1.0, 1.0, 1.0, -1.0])
+    ssl.vertical.assign([[1.0, 1.0, 0.5]] * 3)
+    user, _ = embedded.batch(Dims(1, 2, 0, 1, 4), [4] * 3)
+    row = np.array([1.0, -2.0, 3.0, 0.5], np.float32)
+    user = user._replace(history_BLJd=tf.constant(np.tile(row[None, :, None, None], (3, 1, 2, 1))))
+    starts_SVB = np.tile(np.arange(3), (len(ssl._horizontal_S), 2, 1))
+    merged = ssl._merge_events(user, tf.constant(starts_SVB, tf.int32)).numpy()
+    np.testing.assert_allclose(merged[1, 0, :, 0, 0], [0.0, 2.0, 2.0], atol=1e-6)
+    np.testing.assert_allclose(merged[2, 0, :2, 0, 0], [0.0, 0.5], atol=1e-6)
+
+    windows = np.zeros((6, 2, 2, 2, 1), np.float32)  # Q, V, B, J, d
+    windows[..., 0, 0], windows[..., 1, 0] = [1.0, 2.0], [3.0, 4.0]
+    features = ssl._merge_features(tf.constant(windows), tf.zeros([6, 2, 2], tf.int32))
+    np.testing.assert_allclose(features[1, 0, :, 0], [2.5, 4.0], atol=1e-6)
+
+
+def test_golden_number_of_parameters():
+    ssl = build(MISSConfig(), Dims(1, 2, 0, 10, 50), random=False)
+    assert sum(int(np.prod(w.shape)) for w in ssl.trainable_variables) == 1075
+    assert ssl.horizontal.shape == (6,)
+    assert ssl.vertical.shape == (3, 3)
+
+
+def test_filters_start_as_averages():
+    ssl = build(random=False)
+    np.testing.assert_allclose(ssl.horizontal, [1.0] + [1 / 2] * 2 + [1 / 3] * 3)
+    np.testing.assert_allclose(ssl.vertical, [[1.0, 0.5, 0.5]] * 3)
+
+
+# --- the twin ---
+
+
+@pytest.mark.parametrize(
+    ("config", "features"),
+    [
+        (MISSConfig(), 2),
+        (MISSConfig(pairs_per_filter=2, feature_pairs_per_filter=2, temperature=0.3), 3),
+        (MISSConfig(widths=4, heights=3, distances=1), 1),
+        (MISSConfig(widths=1, heights=1, encoder_units=(5,), feature_encoder_units=(4, 3, 2)), 2),
+    ],
+)
+def test_equals_the_twin(config, features):
+    dims = DIMS._replace(history_features=features)
+    ssl = build(config, dims)
+    user, candidates = embedded.batch(dims, LENGTHS)
+    key = tf.constant([1, 2, 3, 4, 5, 6, 1, 7])
+    user = user._replace(key_B=key)
+    pairs = ssl.draw(user.mask_BL, SEED)
+    terms = ssl.losses(user, candidates, seed=SEED)
+    assert list(terms) == ["miss_interest", "miss_feature"]
+    values = np.concatenate([term.values_Pn for term in terms.values()])
+    weights = np.concatenate([term.weights_Pn for term in terms.values()])
+    layers = {
+        None: [[w.numpy() for w in layer.weights] for layer in ssl.encoder.stack],
+        1: [[w.numpy() for w in layer.weights] for layer in ssl.feature_encoder.stack],
+    }
+    shapes = slots(config, features)
+    assert len(shapes) == len(values)
+    for s, (m, n, _) in enumerate(shapes):
+        q = s - config.widths * config.pairs_per_filter
+        expected, valid = reference.slot_losses(
+            user.history_BLJd.numpy(),
+            LENGTHS,
+            key.numpy(),
+            pairs.starts_SVB.numpy()[s],
+            None if n is None else pairs.rows_QVB.numpy()[q],
+            kernels(ssl, m, n),
+            layers[None if n is None else 1],
+            config.temperature,
+        )
+        np.testing.assert_array_equal(weights[s] > 0, valid)
+        np.testing.assert_allclose(values[s], expected, rtol=1e-5, atol=5e-6)
+
+
+def test_symmetric_contrast_swaps_the_views():
+    user, candidates = embedded.batch(DIMS, LENGTHS)
+    one_sided, symmetric = build(), build(MISSConfig(symmetric=True))
+    symmetric.set_weights(one_sided.get_weights())
+    pairs = one_sided.draw(user.mask_BL, SEED)
+    swapped = pairs._replace(starts_SVB=pairs.starts_SVB[:, ::-1], rows_QVB=pairs.rows_QVB[:, ::-1])
+    forward, backward = one_sided.losses_of(user, pairs), one_sided.losses_of(user, swapped)
+    both = symmetric.losses(user, candidates, seed=SEED)
+    for name, term in both.items():
+        mean = (forward[name].values_Pn + backward[name].values_Pn) / 2
+        np.testing.assert_allclose(term.values_Pn, mean, rtol=1e-5, atol=1e-6)
+
+
+# --- where it draws ---
+
+
+def test_draws_stay_inside_the_history():
+    config = MISSConfig(pairs_per_filter=5, feature_pairs_per_filter=5)
+    ssl = build(config, DIMS._replace(history_features=3))
+    lengths = np.arange(DIMS.max_length + 1)
+    for step in range(20):
+        pairs = draw(ssl, lengths, tf.constant([0, step]))
+        for s, (m, n, rows) in enumerate(slots(config, 3)):
+            windows = lengths - m + 1
+            over_time = n is None or rows == 1
+            np.testing.assert_array_equal(pairs.valid_SB[s], windows >= (2 if over_time else 1))
+            valid = pairs.valid_SB[s]
+            first, second = pairs.starts_SVB[s, :, valid].T
+            assert np.all(first >= 0)
+            assert np.all(second + m <= lengths[valid])
+            if over_time:
+                assert np.all((second - first >= 1) & (second - first <= config.distances))
+            else:
+                np.testing.assert_array_equal(first, second)
+            if n is not None:
+                row, other = pairs.rows_QVB[s - config.widths * 5, :, valid].T
+                assert np.all((np.minimum(row, other) >= 0) & (np.maximum(row, other) < rows))
+                assert np.all((row != other) == (rows > 1))
+
+
+def test_draws_of_the_shortest_histories():
+    ssl = build()
+    alone = draw(ssl, [1] * 50)
+    interests = alone.valid_SB[:3]
+    assert not interests.any()
+    three = draw(ssl, [3] * 50)
+    # Filter 2 has two windows and so one pair; filter 3 has one window and none.
+    np.testing.assert_array_equal(three.starts_SVB[1], [[0] * 50, [1] * 50])
+    assert three.valid_SB[1].all()
+    assert not three.valid_SB[2].any()
+
+
+@pytest.mark.parametrize("length", [9, 4, 3])
+def test_distances_and_starts_are_uniform(length):
+    ssl = build()
+    size = 30_000
+    pairs = draw(ssl, [length] * size)
+    for s, m in enumerate((1, 2, 3)):
+        windows = length - m + 1
+        if windows < 2:
+            continue
+        first, second = pairs.starts_SVB[s]
+        furthest = min(3, windows - 1)
+        counts = np.bincount(second - first, minlength=furthest + 1)[1:]
+        # Six standard deviations of a binomial count.
+        tolerance = 6 * np.sqrt(size / furthest)
+        np.testing.assert_allclose(counts, size / furthest, atol=tolerance)
+        near = first[second - first == 1]
+        counts = np.bincount(near, minlength=windows - 1)
+        expected = len(near) / (windows - 1)
+        np.testing.assert_allclose(counts, expected, atol=6 * np.sqrt(expected))
+
+
+def test_features_of_a_window_are_uniform():
+    ssl = build(dims=DIMS._replace(history_features=3))
+    pairs = draw(ssl, [9] * 30_000)
+    first, second = pairs.rows_QVB[0]
+    counts = np.bincount(first * 3 + second, minlength=9).reshape(3, 3)
+    assert not np.diag(counts).any()
+    np.testing.assert_allclose(counts[~np.eye(3, dtype=bool)], 5000, atol=6 * np.sqrt(5000))
+
+
+def test_slots_steps_and_replicas_draw_their_own(monkeypatch):
+    ssl = build(MISSConfig(pairs_per_filter=2))
+    lengths = [9] * 200
+    first = draw(ssl, lengths)
+    again = draw(ssl, lengths)
+    later = draw(ssl, lengths, SEED + 1)
+    monkeypatch.setattr(replicas, "index", lambda: tf.constant(1))
+    elsewhere = draw(ssl, lengths)
+    np.testing.assert_array_equal(first.starts_SVB, again.starts_SVB)
+    assert (first.starts_SVB != later.starts_SVB).mean() > 0.5
+    assert (first.starts_SVB != elsewhere.starts_SVB).mean() > 0.5
+    assert (first.starts_SVB[0] != first.starts_SVB[1]).mean() > 0.5
+
+
+# --- invariants ---
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e3, np.nan])
+def test_padding_changes_nothing(garbage):
+    ssl = build()
+    user, candidates = embedded.batch(DIMS, LENGTHS)
+    padded = embedded.pad(user, 6, garbage)
+
+    def loss_and_gradient(user):
+        with tf.GradientTape() as tape:
+            tape.watch(user.history_BLJd)
+            value = total(ssl.losses(user, candidates, seed=SEED))
+        gradient = tf.convert_to_tensor(tape.gradient(value, user.history_BLJd))
+        return value, gradient.numpy()
+
+    value, gradient = loss_and_gradient(user)
+    padded_value, padded_gradient = loss_and_gradient(padded)
+    np.testing.assert_allclose(padded_value, value, rtol=1e-6)
+    np.testing.assert_allclose(padded_gradient[:, : DIMS.max_length], gradient, atol=1e-6)
+    assert not padded_gradient[:, DIMS.max_length :].any()
+    assert not gradient[~user.mask_BL.numpy()].any()
+
+
+@pytest.mark.parametrize("lengths", [[0, 0, 0], [1, 1, 1], [0, 1, 0]])
+def test_nothing_to_pair_is_no_loss(lengths):
+    ssl = build(dims=DIMS._replace(history_features=1))
+    user, candidates = embedded.batch(DIMS._replace(history_features=1), lengths, length=1)
+    with tf.GradientTape() as tape:
+        tape.watch(user.history_BLJd)
+        value = total(ssl.losses(user, candidates, seed=SEED))
+    assert value == 0.0
+    for gradient in tape.gradient(value, [user.history_BLJd, *ssl.trainable_variables]):
+        np.testing.assert_array_equal(tf.convert_to_tensor(gradient), 0.0)
+
+
+def test_a_gradient_reaches_every_weight_and_every_event():
+    ssl = build(MISSConfig(pairs_per_filter=8))
+    user, candidates = embedded.batch(DIMS, [9] * 6)
+    with tf.GradientTape() as tape:
+        tape.watch(user.history_BLJd)
+        value = total(ssl.losses(user, candidates, seed=SEED))
+    history, *gradients = tape.gradient(value, [user.history_BLJd, *ssl.trainable_variables])
+    for weight, gradient in zip(ssl.trainable_variables, gradients, strict=True):
+        assert np.any(gradient.numpy()), weight.name
+    assert np.all(gradients[0].numpy())  # Every scalar of every horizontal filter,
+    assert np.all(gradients[1].numpy())  # and of every vertical one.
+    assert np.any(tf.convert_to_tensor(history).numpy(), axis=(2, 3)).all()
+
+
+def test_alpha_scales_and_switches_off():
+    user, candidates = embedded.batch(DIMS, LENGTHS)
+
+    def gradient(**alphas):
+        ssl = build(MISSConfig(**alphas))
+        with tf.GradientTape() as tape:
+            tape.watch(user.history_BLJd)
+            value = total(ssl.losses(user, candidates, seed=SEED))
+        return tf.convert_to_tensor(tape.gradient(value, user.history_BLJd)).numpy()
+
+    assert not gradient(alpha=0.0).any()
+    interest = gradient(alpha=1.0, alpha_feature=0.0)
+    feature = gradient(alpha=0.0, alpha_feature=1.0)
+    assert interest.any()
+    assert feature.any()
+    np.testing.assert_allclose(gradient(alpha=0.5), 0.5 * (interest + feature), atol=1e-6)
+
+
+def test_leaves_the_model_alone():
+    """Same initial weights, logits and (with alpha 0) gradients as the model without it."""
+    user, candidates = embedded.batch(DIMS, LENGTHS)
+
+    def run(with_ssl):
+        keras.utils.set_random_seed(5)
+        model = DIN(DINConfig(), DIMS)
+        ssl = MISS(MISSConfig(alpha=0.0), DIMS) if with_ssl else None
+        with tf.GradientTape() as tape:
+            state = model.encode_user(user, training=True, seed=SEED)
+            logits = model.score(state, candidates, training=True)
+            value = tf.reduce_mean(tf.square(logits))
+            if ssl is not None:
+                value += total(ssl.losses(user, candidates, seed=SEED))
+        gradients = tape.gradient(value, model.trainable_variables)
+        return [logits, *model.get_weights(), *gradients]
+
+    for plain, joint in zip(run(False), run(True), strict=True):
+        np.testing.assert_array_equal(plain, joint)
+
+
+def test_fewer_features_than_heights():
+    ssl = build(MISSConfig(heights=3), DIMS._replace(history_features=2))
+    assert ssl.vertical.shape == (3, 3)
+    assert len(ssl._vertical_Q) == 6
+
+
+@pytest.mark.parametrize(
+    "settings", [{"widths": 0}, {"heights": 0}, {"distances": 0}, {"temperature": 0.0}]
+)
+def test_settings_out_of_range_are_named(settings):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        MISSConfig(**settings)

@@ -1,0 +1,88 @@
+"""Configurations: defaults, overrides, and errors that help."""
+
+import json
+
+import pytest
+
+from models import config, registry
+from models.deminet import DemiNetConfig
+from preprocessing.errors import UserError
+
+
+def test_defaults_and_overrides():
+    run = config.resolve(
+        {"data": "d", "model": {"name": "deminet", "interests": 2}, "train": {"seed": 7}},
+        ["model.threshold=0.8", "train.learning_rate=1"],
+    )
+    assert isinstance(run.model, DemiNetConfig)
+    assert (run.model.interests, run.model.threshold) == (2, 0.8)
+    assert run.train.learning_rate == 1.0
+    assert isinstance(run.train.learning_rate, float)
+    assert run.train.seed == 7
+    assert run.ssl is None
+
+
+def test_json_round_trip(tmp_path):
+    run = config.resolve({"data": "d", "model": {"name": "miss"}})
+    assert (run.model_name, run.ssl_name) == ("din", "miss")
+    run.save(tmp_path / "config.json")
+    assert config.resolve(config.load(tmp_path / "config.json")) == run
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["batch_size"] == 128
+
+
+def test_named_variant_sets_its_settings_and_yields_to_explicit_ones():
+    assert config.resolve({"model": {"name": "deminet_wo_ssl"}}).model.ssl_weight == 0.0
+    explicit = config.resolve({"model": {"name": "deminet_wo_ssl"}}, ["model.ssl_weight=0.5"])
+    assert explicit.model.ssl_weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ({"trian": {}}, [], "did you mean 'train'"),
+        ({"train": {"batchsize": 3}}, [], "did you mean 'batch_size'"),
+        ({}, ["train.lerning_rate=1"], "did you mean 'learning_rate'"),
+        ({}, ["learning_rate=1"], "section.key=value"),
+        ({}, ["train.batch_size=big"], "train.batch_size of type int, found 'big'"),
+        ({}, ["train.batch_size=1.5"], "train.batch_size of type int, found 1.5"),
+        ({}, ["train.batch_size=0"], "at least 1, found 0"),
+        ({"model": {"name": "demnet"}}, [], "did you mean 'deminet'"),
+        ({"ssl": {"name": "mis"}}, [], "did you mean 'miss'"),
+        ({"ssl": {"alpha": 1.0}}, [], "without self-supervision"),
+        ({"model": {"name": "no.such:Model"}}, [], "to name a module"),
+        ({"model": {"name": "models.metrics"}}, [], "Expected one Backbone in models.metrics"),
+    ],
+)
+def test_mistakes_are_explained(content, overrides, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        config.resolve(content, overrides)
+
+
+def test_every_registered_name_loads():
+    for name in registry.MODELS:
+        registry.load_model(name)
+    for name in registry.SSL:
+        registry.load_ssl(name)
+
+
+def test_dotted_path_outside_the_repository(tmp_path, monkeypatch):
+    (tmp_path / "their_model.py").write_text(
+        "from models.interfaces import Backbone\nclass Theirs(Backbone):\n    pass\n"
+    )
+    package = tmp_path / "their_pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (tmp_path / "their_model.py").rename(package / "model.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    found, settings = registry.load_model("their_pkg.model")
+    assert found.__name__ == "Theirs"
+    assert settings == {}
+    assert registry.load_model("their_pkg.model:Theirs")[0] is found
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="found none at"):
+        config.load(tmp_path / "absent.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UserError, match="syntax error"):
+        config.load(tmp_path / "broken.json")
