@@ -44,6 +44,8 @@ class CTRModel(tfrs.Model):
         self.backbone = backbone
         self.ssl = ssl
         self._seed = seed
+        # What train_step returns is global already; Keras would add it up over replicas.
+        self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(
             loss=keras.losses.BinaryCrossentropy(
                 from_logits=True, reduction=keras.losses.Reduction.NONE

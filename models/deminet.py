@@ -166,23 +166,22 @@ class DemiNet(Backbone):
             nodes_BVLD = layer(nodes_BVLD, graph)
         positioned_BVLD = nodes_BVLD + self.positions(mask_BL)[:, None]
         nodes_BVLD = tf.where(mask_BL[:, None, :, None], positioned_BVLD, 0.0)
-        projected_BVLT = self.extractor.project(nodes_BVLD)
 
         fields_BFd = user.fields_BFd
         width = fields_BFd.shape[1] * fields_BFd.shape[2]
         fields = tf.reshape(fields_BFd, [tf.shape(fields_BFd)[0], width])
         # Split, not sliced: the gradient of a slice is a copy of the whole.
-        full_nodes, view_nodes = _split_views(nodes_BVLD)
-        full_projected, view_projected = _split_views(projected_BVLT)
+        full_BVLD, views_BVLD = tf.split(nodes_BVLD, [1, 2 if has_views else 0], axis=1)
+        nodes_BLD = tf.squeeze(full_BVLD, 1)
         state = {
-            "nodes_BLD": full_nodes,
-            "projected_BLT": full_projected,
+            "nodes_BLD": nodes_BLD,
+            "projected_BLT": self.extractor.project(nodes_BLD),
             "mask_BL": mask_BL,
             "user_BU": tf.concat([masked_mean(history_BLD, mask_BL), fields], -1),
         }
         if has_views:
-            state["view_nodes_BVLD"] = view_nodes
-            state["view_projected_BVLT"] = view_projected
+            state["view_nodes_BVLD"] = views_BVLD
+            state["view_projected_BVLT"] = self.extractor.project(views_BVLD)
         return state
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
@@ -239,12 +238,6 @@ class DemiNet(Backbone):
             candidates.target_BND,
         )
         return tf.squeeze(interests_BVNKD, 1), tf.squeeze(attention_BVNKL, 1)
-
-
-def _split_views(values_BVX: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The complete graph's values, [B, ...], and those of the other views, [B, V - 1, ...]."""
-    full, views = tf.split(values_BVX, [1, tf.shape(values_BVX)[1] - 1], axis=1)
-    return tf.squeeze(full, 1), views
 
 
 def _context(state: State, candidates: Candidates) -> tf.Tensor:

@@ -246,49 +246,68 @@ def train(
     return trainer.run()
 
 
-def define_flags() -> None:
-    """Flags of this command; those left out keep the configuration's value."""
-    flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+def define_config_flags() -> None:
+    """Flags that make up a configuration; those left out keep the configuration's value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
     flags.DEFINE_string("ssl", None, "Self-supervision: miss or none (default none).")
-    flags.DEFINE_string("workdir", None, "Run directory.", required=True)
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
     flags.DEFINE_string("distribute", None, "auto, one_device or mirrored (default auto).")
     flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
-    flags.DEFINE_integer("seed", None, "Seed of weights, data order and draws (default 1).")
     flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
-    flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
 
 
-def config_from_flags() -> RunConfig:
+def config_from_flags(data: str | None, seed: int | None, stored: str | None = None) -> RunConfig:
     """The configuration: file, then flags, then --set.
+
+    Args:
+        data: Data set directory; None for that of the file.
+        seed: Of the training; None for that of the file.
+        stored: Configuration file to start from where --config names none.
 
     Raises:
         UserError: No data set named, or anything that `config.resolve` refuses.
     """
     given = flags.FLAGS
-    stored = pathlib.Path(given.workdir) / runs.CONFIG
-    source = given.config or (stored if given.resume and stored.exists() else None)
+    source = given.config or stored
     content = config_module.load(source) if source else {}
     for section, name in (("model", given.model), ("ssl", given.ssl)):
         if name is not None and name != content.get(section, {}).get("name"):
             content[section] = {"name": name}
-    train_section = content.setdefault("train", {})
-    for name in ("distribute", "max_steps", "seed", "deterministic"):
-        if getattr(given, name) is not None:
-            train_section[name] = getattr(given, name)
-    if given.data is not None:
-        content["data"] = str(pathlib.Path(given.data).resolve())
+    content["train"] = content.get("train", {}) | {
+        name: value
+        for name, value in (
+            ("seed", seed),
+            ("distribute", given.distribute),
+            ("max_steps", given.max_steps),
+            ("deterministic", given.deterministic),
+        )
+        if value is not None
+    }
+    if data is not None:
+        content["data"] = str(pathlib.Path(data).resolve())
     if not content.get("data"):
         raise UserError("Expected --data, found neither the flag nor a configuration with it.")
     return config_module.resolve(content, given.set)
 
 
+def define_flags() -> None:
+    """Flags of this command."""
+    define_config_flags()
+    flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+    flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+    flags.DEFINE_integer("seed", None, "Seed of weights, data order and draws (default 1).")
+    flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
+
+
 def main() -> None:
     """Trains and prints the metrics of the best weights."""
-    workdir = pathlib.Path(flags.FLAGS.workdir)
-    for split, metrics in train(config_from_flags(), workdir, flags.FLAGS.resume).items():
+    given = flags.FLAGS
+    workdir = pathlib.Path(given.workdir)
+    stored = workdir / runs.CONFIG
+    start = str(stored) if given.resume and stored.exists() else None
+    config = config_from_flags(given.data, given.seed, start)
+    for split, metrics in train(config, workdir, given.resume).items():
         sys.stdout.write(
             f"{split}: AUC {metrics['auc']:.4f}  GAUC {metrics['gauc']:.4f}  "
             f"log loss {metrics['log_loss']:.4f}  "

@@ -1,4 +1,4 @@
-"""Counts over the training data: of values, for vocabularies and quantiles; of items, for negatives.
+"""Counts over the training data: of values, for encoders; of items, for negatives.
 
 Both are tables that can be merged in any order with the same result, which is what a Beam combiner
 needs: memory grows with the number of distinct values, never with the log, and sums of integers do
@@ -8,12 +8,12 @@ merged counts, for the same reason.
 
 from collections.abc import Callable, Iterable, Sequence
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import tables
+from pipeline.beam import beam
 from pipeline.validation import FILE, LINE, TIME
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE

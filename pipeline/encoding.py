@@ -62,14 +62,14 @@ class ItemCatalogue:
         schema: Schema,
         arguments: BuildArguments,
     ) -> None:
-        numbers = pc.index_in(_one(items[schema.item_key.name]), value_set=universe)
+        numbers = pc.index_in(tables.one_array(items[schema.item_key.name]), value_set=universe)
         popular = arguments.negative_sampling == "popularity"
         weights = items[COUNT].to_numpy() if popular else np.ones(items.num_rows, np.int64)
         self.draws = negatives.Catalogue(
             numbers.to_numpy().astype(np.int64), np.cumsum(weights, dtype=np.int64)
         )
         self._encoded = {
-            feature.name: encoders[feature.name].encode(_one(items[feature.name]))
+            feature.name: encoders[feature.name].encode(tables.one_array(items[feature.name]))
             for feature in schema.item_features
         }
 
@@ -94,7 +94,7 @@ class RequestEncoder:
     Args:
         plan: Arguments and schema.
         encoders: Encoder of each feature.
-        catalogues: Item table of each split, see `counting.catalogue`; the last one holds all items.
+        catalogues: Items of each split, see `counting.catalogue`; the last one holds all items.
     """
 
     def __init__(
@@ -102,15 +102,13 @@ class RequestEncoder:
     ) -> None:
         self._plan = plan
         self._encoders = encoders
-        self._universe = _one(catalogues[-1][plan.schema.item_key.name])
+        self._universe = tables.one_array(catalogues[-1][plan.schema.item_key.name])
         self._catalogues = [
             ItemCatalogue(items, self._universe, encoders, plan.schema, plan.arguments)
             for items in catalogues
         ]
 
-    def encode(
-        self, events: Events, counters: collections.Counter[str]
-    ) -> Iterator[ShardPiece]:
+    def encode(self, events: Events, counters: collections.Counter[str]) -> Iterator[ShardPiece]:
         """Yields the requests of the partition by shard, and adds to the counters.
 
         Args:
@@ -170,7 +168,8 @@ class _Partition:
         """`<user>:<index of the positive within the user's events>`, large_binary."""
         index = pa.array(self._events.positions[rows]).cast(pa.large_string())
         users = self._user_texts.take(pa.array(rows))
-        return pc.binary_join_element_wise(users, index, ":").cast(pa.large_binary())
+        colon = pa.scalar(":", pa.large_string())
+        return pc.binary_join_element_wise(users, index, colon).cast(pa.large_binary())
 
     def require_free_items(self, catalogue: ItemCatalogue, rows: np.ndarray) -> None:
         """Raises `UserError` if a user leaves too few items to draw negatives from."""
@@ -201,8 +200,10 @@ class _Partition:
         order_RN = negatives.candidate_order(keys, 1 + arguments.negatives, arguments.seed)
         splits_R = np.arange(len(rows) + 1, dtype=np.int64) * order_RN.shape[1]
 
-        context = {feature.name: Ragged.single(self._encoded[feature.name][rows])
-                   for feature in schema.user_features}
+        context = {
+            feature.name: Ragged.single(self._encoded[feature.name][rows])
+            for feature in schema.user_features
+        }
         for feature in schema.item_features:
             positive_R1 = self._encoded[feature.name][rows][:, None]
             values_RN = np.hstack([positive_R1, catalogue.encoded(feature.name, drawn_RN)])
@@ -246,11 +247,4 @@ class _Partition:
                 counters[f"{name}/oov/{key}"] += int(((ids > 0) & (ids <= num_oov)).sum())
 
     def _windows(self, rows: np.ndarray) -> Windows:
-        return history_windows(
-            rows, self._events.positions[rows], self._schema.history.max_length
-        )
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    column = column.combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        return history_windows(rows, self._events.positions[rows], self._schema.history.max_length)

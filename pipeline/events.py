@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.arguments import BuildArguments
+from pipeline.counting import VALUE
 from pipeline.validation import FILE, LINE, TIME
 from preprocessing import splits
 from preprocessing.schema import Schema
@@ -47,6 +48,10 @@ class Plan:
     def kept_items(self) -> pathlib.Path:
         """Table of the items with at least `min_item_events` events, if that is more than one."""
         return self.work / "kept_items.arrow"
+
+    def catalogue(self, split: str) -> pathlib.Path:
+        """Table of the items that the requests of a split draw negatives from."""
+        return self.work / "catalogues" / f"{split}.arrow"
 
     def partition(self, index: int) -> pathlib.Path:
         """File with the sorted events of a partition."""
@@ -89,12 +94,12 @@ class Events:
         path = plan.partition(partition)
         table = tables.read(path)
         if arguments.min_item_events > 1:
-            known = tables.read(plan.kept_items)[plan.schema.item_key.name]
+            known = tables.read(plan.kept_items)[VALUE]
             keep = pc.is_in(table[plan.schema.item_key.name], value_set=known)
             filtered["min_item_events"] = table.num_rows - pc.sum(keep).as_py()
             table = table.filter(keep)
         table = table.combine_chunks()
-        starts = tables.group_starts(_column(table, plan.schema.user_key.name))
+        starts = tables.group_starts(tables.one_array(table[plan.schema.user_key.name]))
         lengths = np.diff(starts)
 
         enough_U = lengths >= arguments.min_user_events
@@ -110,7 +115,7 @@ class Events:
 
     def column(self, name: str) -> pa.Array:
         """One column as one array."""
-        return _column(self.table, name)
+        return tables.one_array(self.table[name])
 
     @functools.cached_property
     def timestamps(self) -> np.ndarray:
@@ -162,8 +167,3 @@ class Events:
             too_few_events=int((unused_E & short_E).sum()),
             max_length=int((unused_E & ~short_E).sum()),
         )
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table[name]
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

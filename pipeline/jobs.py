@@ -18,11 +18,11 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from pipeline import counting, tables
+from pipeline.beam import beam
 from pipeline.encoding import RequestEncoder, load_encoders
 from pipeline.events import Events, Plan, sort_events
 from pipeline.readers import InputRange, read
@@ -31,10 +31,11 @@ from pipeline.sink import EMPTY, WriteShard
 from pipeline.validation import TIME, columns_of, validate
 from preprocessing import data_dir, splits
 from preprocessing.fingerprint import fingerprint64
-from preprocessing.schema import Hash, Schema
+from preprocessing.schema import Hash
 
 COUNTERS = "counters"
 ITEMS = "items"
+TIMES = "times"
 
 
 class ReadEvents(beam.DoFn):
@@ -121,14 +122,14 @@ class _RejectedFile:
 
 
 def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None:
-    """Files to sorted events: `events/`, `counters/ingest.json`, `items.arrow` in the work directory."""
+    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `items.arrow`."""
     outputs = (
         pipeline
         | "Ranges" >> beam.Create(parts, reshuffle=True)
         | "Read" >> beam.ParDo(ReadEvents(plan)).with_outputs(COUNTERS, ITEMS, main="events")
     )
     (
-        outputs.events.with_output_types(tuple[int, bytes])
+        outputs.events
         | "GroupByPartition" >> beam.GroupByKey()
         | "Sort" >> beam.MapTuple(functools.partial(_write_partition, plan))
     )
@@ -136,7 +137,7 @@ def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None
     if plan.arguments.min_item_events > 1:
         merge = counting.MergeTables(counting.merge_counts)
         (
-            outputs[ITEMS].with_output_types(bytes)
+            outputs[ITEMS]
             | "CountItems" >> beam.CombineGlobally(merge)
             | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
         )
@@ -183,11 +184,12 @@ class CountTraining(beam.DoFn):
         trained = pa.array(np.flatnonzero(events.first_use == splits.TRAIN))
         positives = pa.array(np.flatnonzero(events.split == splits.TRAIN))
         for feature in schema.encoded_features:
-            if not isinstance(feature.encoder, Hash):
-                # Requests carry the user's side once, as it was at the positive.
-                rows = trained if feature in schema.item_features else positives
-                values = events.column(feature.name).take(rows)
-                yield feature.name, tables.to_bytes(counting.count_values(values))
+            # Requests carry the user's side once, as it was at the positive.
+            rows = trained if feature in schema.item_features else positives
+            if isinstance(feature.encoder, Hash):
+                rows = rows[:0]  # nothing to learn
+            values = events.column(feature.name).take(rows)
+            yield feature.name, tables.to_bytes(counting.count_values(values))
         items = counting.count_items(events.table, events.first_use, schema)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
         counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
@@ -208,12 +210,12 @@ def fit(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
     )
     merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
     (
-        outputs["values"].with_output_types(tuple[str, bytes])
+        outputs["values"]
         | "MergeValues" >> beam.CombinePerKey(counting.MergeTables(counting.merge_counts))
         | "WriteValues" >> beam.MapTuple(functools.partial(_write_values, plan.work / "values"))
     )
     (
-        outputs[ITEMS].with_output_types(bytes)
+        outputs[ITEMS]
         | "MergeItems" >> beam.CombineGlobally(counting.MergeTables(merge_items))
         | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
     )
@@ -227,7 +229,8 @@ def _write_values(directory: pathlib.Path, name: str, data: bytes) -> None:
 class EncodeRequests(beam.DoFn):
     """Encodes the requests of a partition.
 
-    Emits ((split, shard), records); tagged COUNTERS: (counter, number).
+    Emits ((split, shard), records); tagged COUNTERS: (counter, number);
+    tagged TIMES: (split, first and last time of its positives).
 
     Args:
         plan: Arguments, schema and cut-offs.
@@ -244,7 +247,7 @@ class EncodeRequests(beam.DoFn):
 
     def setup(self) -> None:
         """Loads vocabularies and item catalogues, once per worker."""
-        catalogues = [tables.read(catalogue_path(self._plan, name)) for name in splits.SPLITS]
+        catalogues = [tables.read(self._plan.catalogue(name)) for name in splits.SPLITS]
         fitted = load_encoders(self._plan.schema, self._vocab_dir, self._numbers)
         self._encoder = RequestEncoder(self._plan, fitted, catalogues)
 
@@ -256,11 +259,10 @@ class EncodeRequests(beam.DoFn):
             yield (piece.split, piece.shard), tables.to_bytes(piece.records)
         for name, count in counters.items():
             yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
-
-
-def catalogue_path(plan: Plan, split: str) -> pathlib.Path:
-    """Table of the items that the requests of a split draw negatives from."""
-    return plan.work / "catalogues" / f"{split}.arrow"
+        for split, name in enumerate(splits.SPLITS):
+            times = events.timestamps[events.split == split]
+            if len(times):
+                yield beam.pvalue.TaggedOutput(TIMES, (name, (int(times.min()), int(times.max()))))
 
 
 def write(
@@ -278,24 +280,35 @@ def write(
         | "Partitions" >> beam.Create(partitions, reshuffle=True)
         | "Encode"
         >> beam.ParDo(EncodeRequests(plan, vocab_dir, numbers)).with_outputs(
-            COUNTERS, main="records"
+            COUNTERS, TIMES, main="records"
         )
     )
-    element = tuple[tuple[int, int], bytes]
-    no_records = pipeline | "EveryShard" >> beam.Create(every_shard).with_output_types(element)
+    no_records = pipeline | "EveryShard" >> beam.Create(every_shard)
     (
-        (outputs.records.with_output_types(element), no_records)
+        (outputs.records, no_records)
         | "WithEmptyShards" >> beam.Flatten()
         | "GroupByShard" >> beam.GroupByKey()
         | "Write"
         >> beam.ParDo(WriteShard(plan.arguments.output_path, plan.work / "shards", num_shards))
     )
     _write_counters(outputs[COUNTERS], plan, "write")
+    (
+        outputs[TIMES]
+        | "TimeRanges" >> beam.CombinePerKey(_hull)
+        | "AllTimeRanges" >> beam.combiners.ToDict()
+        | "WriteTimeRanges" >> beam.Map(_write_json, plan.work / "counters" / "times.json")
+    )
+
+
+def _hull(ranges: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The smallest range that holds all ranges."""
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
 
 
 def _write_counters(counters: beam.PCollection, plan: Plan, stage: str) -> None:
     (
-        counters.with_output_types(tuple[str, int])
+        counters
         | "AddCounters" >> beam.CombinePerKey(sum)
         | "AllCounters" >> beam.combiners.ToDict()
         | "WriteCounters" >> beam.Map(_write_json, plan.work / "counters" / f"{stage}.json")

@@ -265,7 +265,9 @@ def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     skipped: list[Rejection] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        reason = "too many fields" if row.actual_columns > row.expected_columns else "too few fields"
+        reason = (
+            "too many fields" if row.actual_columns > row.expected_columns else "too few fields"
+        )
         detail = f"{reason}: expected {row.expected_columns}, found {row.actual_columns}"
         skipped.append(Rejection.of(path, row.number, detail, row.text))
         return "skip"

@@ -12,11 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tqdm import tqdm
 
+from pipeline.beam import beam
 from preprocessing.errors import UserError
 
 _POLL_SECONDS = 0.25
@@ -32,7 +36,7 @@ def check_options(arguments: Sequence[str], own: Iterable[str]) -> None:
         arguments: What the command line holds beside the flags of the command.
         own: Names of those flags, to suggest one for a misspelt flag.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):  # an option that two groups share
             options._add_argparse_args(parser)

@@ -4,18 +4,20 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from pipeline import tables
+from pipeline.beam import beam
 from pipeline.encoding import KEY, RECORD
 from preprocessing import data_dir
 from preprocessing.columns import binary_buffers
 from preprocessing.splits import SPLITS
 from preprocessing.tfrecord import write_shard
 
-EMPTY = tables.to_bytes(pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())}))
+EMPTY = tables.to_bytes(
+    pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())})
+)
 """What an element without records looks like: makes sure that every shard is written."""
 
 
@@ -25,8 +27,9 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
 
 
 def sorted_records(elements: Iterable[bytes]) -> pa.LargeBinaryArray:
-    """The records of a shard by key; equal keys (one in 2^64) by content, so that order never
-    depends on which worker was first.
+    """The records of a shard by key, and by content if keys are equal (a chance of 2^-64 a pair).
+
+    Their order therefore never depends on which worker was first.
     """
     table = tables.concat(elements).combine_chunks()
     keys = table[KEY].to_numpy()

@@ -42,6 +42,12 @@ def read(path: pathlib.Path) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a table as one contiguous array."""
+    column = column.combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
 def group_starts(column: pa.Array) -> np.ndarray:
     """First row of each run of equal values, then the number of rows: int64 [groups + 1]."""
     if not len(column):
@@ -51,11 +57,6 @@ def group_starts(column: pa.Array) -> np.ndarray:
     return np.concatenate([[0], inner, [len(column)]]).astype(np.int64)
 
 
-def codes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def codes(column: pa.ChunkedArray) -> np.ndarray:
     """An integer per value, equal for equal values: int64 [rows]."""
-    encoded = column.dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return one_array(column).dictionary_encode().indices.to_numpy().astype(np.int64)

@@ -150,7 +150,9 @@ def _as_number(array: pa.Array, dtype: DType) -> tuple[pa.Array, np.ndarray]:
     array, not_a_number = _cast(array, pa.float64() if dtype is DType.FLOAT32 else pa.int64())
     bad |= not_a_number
     if dtype is DType.FLOAT32:
-        array = pc.cast(pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array), pa.float32())
+        array = pc.cast(
+            pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array), pa.float32()
+        )
         bad |= _mask(pc.fill_null(pc.is_inf(array), False))
     return array, bad
 
@@ -167,7 +169,9 @@ def _cast(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, np.ndarray]:
         return pc.cast(array, to), np.zeros(len(array), bool)
     except pa.ArrowInvalid:
         encoded = array.dictionary_encode()
-        values = [_cast_one(encoded.dictionary[i : i + 1], to) for i in range(len(encoded.dictionary))]
+        values = [
+            _cast_one(encoded.dictionary[i : i + 1], to) for i in range(len(encoded.dictionary))
+        ]
         cast = pa.array(values, to).take(encoded.indices)
         return cast, _mask(pc.and_(pc.is_null(cast), pc.is_valid(array)))
 

@@ -9,7 +9,13 @@ from absl import app, flags
 from preprocessing.errors import UserError
 
 
-def run(main: Callable[[], int | None], usage: str) -> None:
+def run(
+    main: Callable[[], int | None],
+    usage: str,
+    *,
+    positional: str | None = None,
+    rest: str | None = None,
+) -> None:
     """Parses the flags, calls `main` and exits with its status.
 
     A `UserError` becomes one line on standard error and exit status 1; its stack trace is shown
@@ -18,6 +24,8 @@ def run(main: Callable[[], int | None], usage: str) -> None:
     Args:
         main: The command. It reads `flags.FLAGS` and returns an exit status or None for success.
         usage: The module docstring, printed by `--help`.
+        positional: Name of a flag that may be given as an argument without a name.
+        rest: Name of a multi_string flag that collects flags which this command does not have.
     """
     flags.DEFINE_bool("debug", False, "Show the stack trace of an error and debug log lines.")
 
@@ -38,7 +46,22 @@ def run(main: Callable[[], int | None], usage: str) -> None:
             return 1
 
     app.usage = lambda *args, **kwargs: _print_usage(usage, *args, **kwargs)
-    app.run(guarded)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, positional, rest))
+
+
+def _parse(argv: list[str], positional: str | None, rest: str | None) -> list[str]:
+    """Parses the command line; returns the program name and the arguments that nothing takes."""
+    try:
+        given = list(flags.FLAGS(argv, known_only=rest is not None))
+    except flags.Error as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())} Fix: see --help.\n")
+        sys.exit(1)
+    if rest is not None:
+        flags.FLAGS[rest].value = list(flags.FLAGS[rest].value or ()) + given[1:]
+        return given[:1]
+    if positional is not None and len(given) == 2:
+        flags.FLAGS[positional].value = given.pop()
+    return given
 
 
 def _print_usage(

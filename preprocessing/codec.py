@@ -8,8 +8,8 @@
 Every message is a length followed by its content, and the length is all that differs between the
 headers of two rows. A feature of all rows is therefore two Arrow columns: its payloads, written
 with array arithmetic, and its headers, built once per distinct payload length. One element-wise
-join of all columns gives the examples. Map entries are sorted by key, so that equal examples have equal
-bytes; they are the bytes of protobuf's own deterministic serialisation.
+join of all columns gives the examples. Map entries are sorted by key, so that equal examples have
+equal bytes; they are the bytes of protobuf's own deterministic serialisation.
 """
 
 import dataclasses

@@ -44,7 +44,7 @@ def write_shard(
     """
     path = pathlib.Path(path)
     compressor = zlib.compressobj(compress_level, zlib.DEFLATED, _GZIP)
-    content = compressor.compress(frame(buffer, offsets)) + compressor.flush()
+    content = compressor.compress(frame(buffer, offsets).data) + compressor.flush()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)
@@ -59,14 +59,14 @@ def frame(buffer: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         offsets: [records + 1] int64.
     """
     column = from_buffers(np.ascontiguousarray(buffer), offsets)
-    crcs = [google_crc32c.value(record.as_buffer()) for record in column]
+    crcs = [_masked_crc(record) for record in column.to_pylist()]
     lengths, which = np.unique(np.diff(offsets), return_inverse=True)
     sizes = [struct.pack("<Q", length) for length in lengths.tolist()]
-    headers = [size + _CRC.pack(_masked(google_crc32c.value(size))) for size in sizes]
+    headers = [size + _CRC.pack(_masked_crc(size)) for size in sizes]
     framed = pc.binary_join_element_wise(
         pa.array(headers, pa.large_binary()).take(pa.array(which)),
         column,
-        _fixed_width(_mask(np.array(crcs, np.uint32))),
+        _fixed_width(np.array(crcs, np.uint32)),
         pa.scalar(b"", pa.large_binary()),
     )
     return binary_buffers(framed)[0]
@@ -102,24 +102,21 @@ def _read_record(file: gzip.GzipFile | IO[bytes]) -> bytes | None:
     if len(header) < _HEADER.size:
         raise ValueError("the file ends within its header")
     length, length_crc = _HEADER.unpack(header)
-    if _masked(google_crc32c.value(header[:8])) != length_crc:
+    if _masked_crc(header[:8]) != length_crc:
         raise ValueError("the checksum of its length does not match")
     data = file.read(length)
     footer = file.read(_CRC.size)
     if len(data) < length or len(footer) < _CRC.size:
         raise ValueError("the file ends within its data")
-    if _masked(google_crc32c.value(data)) != _CRC.unpack(footer)[0]:
+    if _masked_crc(data) != _CRC.unpack(footer)[0]:
         raise ValueError("the checksum of its data does not match")
     return data
 
 
-def _mask(crc: np.ndarray) -> np.ndarray:
-    """TFRecord's masking of CRCs (uint32): rotated right by 15 bits, plus a constant."""
-    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
-
-
-def _masked(crc: int) -> int:
-    return int(_mask(np.array([crc], np.uint32))[0])
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C in the masking of TFRecord: rotated right by 15 bits, plus a constant."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _fixed_width(words: np.ndarray) -> pa.LargeBinaryArray:

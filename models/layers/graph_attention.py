@@ -5,7 +5,7 @@ head width, W window, R relations with a learned attention: earlier, later, simi
 relations including the self-connection.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
@@ -13,6 +13,8 @@ from models.layers.item_graph import ItemGraph, shifted, window_offsets
 from models.layers.masking import masked_softmax
 
 _RELATIONS = 3
+_LOWEST = -1e9
+_SPREAD = 40.0
 
 
 class DependencyAttention(keras.layers.Layer):
@@ -70,51 +72,70 @@ class DependencyAttention(keras.layers.Layer):
         """
         if self.project is not None:
             nodes_BVLD = self.project(nodes_BVLD)
+        *context, similar, carried_BVHLX = self._prepare(nodes_BVLD, graph.mask_BL)
+        contexts = tf.unstack(graph.context_BVRWL, axis=2)
+        window = graph.context_BVRWL.shape[3]
+        sums = [
+            _context_sums(carried_BVHLX, *sides)
+            for sides in zip(context, contexts, window_offsets(window), strict=True)
+        ]
+        sums.append(_similarity_sums(carried_BVHLX, similar, graph.similar_BVLL))
+        sums.append(tf.broadcast_to(carried_BVHLX, tf.shape(sums[-1])))
+        fused_BVHLC = self._fuse(tf.stack(sums, axis=2), _reached(graph))
+
+        shape = tf.shape(fused_BVHLC)
+        fused_BVLD = tf.reshape(
+            tf.transpose(fused_BVHLC, [0, 1, 3, 2, 4]),
+            [shape[0], shape[1], shape[3], self.heads * self.head_width],
+        )
+        return tf.where(graph.mask_BL[:, None, :, None], fused_BVLD, 0.0)
+
+    def _prepare(self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor) -> list[Any]:
+        """What depends on single nodes only.
+
+        Returns:
+            The `_PairScores` of the three relations, and what nodes send, [B, V, H, L, C + 2]: the
+            node itself, W_d . h of eq. 9, and 1. Eq. 9 is linear up to its bias, so that its value
+            for a message is the message of its values; and the sum of the ones is the denominator
+            of eq. 7.
+        """
         shape = tf.shape(nodes_BVLD)
         batch, views, length = shape[0], shape[1], shape[2]
         nodes_BVLHC = tf.reshape(nodes_BVLD, [batch, views, length, self.heads, self.head_width])
         nodes_BVHLC = tf.transpose(nodes_BVLHC, [0, 1, 3, 2, 4])
 
-        *context, similar = self._scores(nodes_BVLD, graph.mask_BL)
-        contexts = tf.unstack(graph.context_BVRWL, axis=2)
-        window = graph.context_BVRWL.shape[3]
-        messages = [
-            _context_messages(nodes_BVHLC, *sides)
-            for sides in zip(context, contexts, window_offsets(window), strict=True)
-        ]
-        messages.append(_similarity_messages(nodes_BVHLC, similar, graph.similar_BVLL))
-        messages.append(tf.broadcast_to(nodes_BVHLC, tf.shape(messages[-1])))
-        fused_BVHLC = self._fuse(tf.stack(messages, axis=2), _reached(graph))
-
-        fused_BVLHC = tf.transpose(fused_BVHLC, [0, 1, 3, 2, 4])
-        fused_BVLD = tf.reshape(fused_BVLHC, [batch, -1, length, self.heads * self.head_width])
-        return tf.where(graph.mask_BL[:, None, :, None], fused_BVLD, 0.0)
-
-    def _scores(self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor) -> list["_PairScores"]:
-        """Eq. 6 for every relation, from one product with all weight vectors."""
-        weights_SHC = tf.concat([self.receiver_RHC, self.sender_RHC], axis=0)
+        weights = [self.receiver_RHC, self.sender_RHC, tf.expand_dims(self.relation_HC, 0)]
         # Block diagonal: the scores of a head read the slice of that head only.
-        own_HH = tf.eye(self.heads, dtype=weights_SHC.dtype)
-        kernel = tf.einsum("shc,hg->hcsg", weights_SHC, own_HH)
-        kernel = tf.reshape(kernel, [self.heads * self.head_width, -1])
-        shape = tf.shape(nodes_BVLD)
+        own_HH = tf.eye(self.heads, dtype=weights[0].dtype)
+        kernel_HCSH = tf.einsum("shc,hg->hcsg", tf.concat(weights, axis=0), own_HH)
+        kernel = tf.reshape(kernel_HCSH, [self.heads * self.head_width, -1])
         scores = tf.tensordot(nodes_BVLD, kernel, axes=1)
-        scores = tf.reshape(scores, [shape[0], shape[1], shape[2], 2 * _RELATIONS, self.heads])
-        scores = tf.unstack(tf.transpose(scores, [3, 0, 1, 4, 2]))
+        scores = tf.reshape(scores, [batch, views, length, 2 * _RELATIONS + 1, self.heads])
+        *pairs, relation_BVHL = tf.unstack(tf.transpose(scores, [3, 0, 1, 4, 2]))
+        carried = [
+            nodes_BVHLC,
+            tf.expand_dims(relation_BVHL, -1),
+            tf.ones_like(nodes_BVHLC)[..., :1],
+        ]
         return [
-            _PairScores.of(receiver_BVHL, sender_BVHL, mask_BL, self.slope)
-            for receiver_BVHL, sender_BVHL in zip(
-                scores[:_RELATIONS], scores[_RELATIONS:], strict=True
-            )
+            *(
+                _PairScores.of(receiver_BVHL, sender_BVHL, mask_BL, self.slope)
+                for receiver_BVHL, sender_BVHL in zip(
+                    pairs[:_RELATIONS], pairs[_RELATIONS:], strict=True
+                )
+            ),
+            tf.concat(carried, -1),
         ]
 
-    def _fuse(self, messages_BVQHLC: tf.Tensor, reached_BVQL: tf.Tensor) -> tf.Tensor:
+    def _fuse(self, sums_BVQHLX: tf.Tensor, reached_BVQL: tf.Tensor) -> tf.Tensor:
         """Eqs 9-11: weighs the relations of each node and head, and sums their messages."""
-        scores_BVQHL = tf.reduce_sum(messages_BVQHLC * tf.expand_dims(self.relation_HC, 1), axis=-1)
-        bias = tf.expand_dims(self.relation_bias_H, 1)
-        scores_BVQHL = tf.nn.leaky_relu(scores_BVQHL + bias, self.slope)
-        weights_BVQHL = masked_softmax(scores_BVQHL, reached_BVQL[:, :, :, None], axis=2)
-        return tf.reduce_sum(messages_BVQHLC * tf.expand_dims(weights_BVQHL, -1), axis=2)
+        nodes, scores, totals = tf.split(sums_BVQHLX, [self.head_width, 1, 1], axis=-1)
+        scores_BVQHLX = tf.math.divide_no_nan(scores, totals)
+        bias_HLX = tf.reshape(self.relation_bias_H, [-1, 1, 1])
+        scores_BVQHLX = tf.nn.leaky_relu(scores_BVQHLX + bias_HLX, self.slope)
+        reached_BVQHLX = reached_BVQL[:, :, :, None, :, None]
+        weights_BVQHLX = masked_softmax(scores_BVQHLX, reached_BVQHLX, axis=2)
+        return tf.reduce_sum(nodes * tf.math.divide_no_nan(weights_BVQHLX, totals), axis=2)
 
 
 class _PairScores(NamedTuple):
@@ -122,8 +143,9 @@ class _PairScores(NamedTuple):
 
     LeakyReLU(x) = max(x, slope x), so the exponential is max(e^u_i e^v_j, e^(slope u_i) e^(slope
     v_j)): two products of vectors and a maximum in place of L x L exponentials. Each row i is
-    scaled by a factor that cancels in eq. 7 and keeps all four vectors in [0, 1]. Padded senders
-    are 0.
+    scaled by a factor that cancels in eq. 7 and keeps all four vectors in [0, 1]. Senders that
+    score more than 40 below the highest of their history count as 40 below, so that the sum over
+    any neighbourhood, and its square in the gradient, stay normal float32 numbers.
     """
 
     high_receiver_BVHL: tf.Tensor
@@ -137,9 +159,9 @@ class _PairScores(NamedTuple):
     ) -> "_PairScores":
         """Factorises scores u and v, in float32."""
         receiver, sender = tf.cast(receiver_BVHL, tf.float32), tf.cast(sender_BVHL, tf.float32)
-        sender = tf.where(mask_BL[:, None, None], sender, -1e9)
-        highest = tf.stop_gradient(tf.reduce_max(sender, axis=-1, keepdims=True))
-        receiver, sender = receiver + highest, sender - highest
+        masked = tf.where(mask_BL[:, None, None], sender, _LOWEST)
+        highest = tf.stop_gradient(tf.reduce_max(masked, axis=-1, keepdims=True))
+        receiver, sender = receiver + highest, tf.clip_by_value(sender - highest, -_SPREAD, 0.0)
         scale = tf.stop_gradient(tf.nn.leaky_relu(receiver, slope))
         return cls(
             tf.exp(receiver - scale),
@@ -149,25 +171,25 @@ class _PairScores(NamedTuple):
         )
 
 
-def _context_messages(
-    nodes_BVHLC: tf.Tensor, scores: _PairScores, context_BVWL: tf.Tensor, offsets: list[int]
+def _context_sums(
+    carried_BVHLX: tf.Tensor, scores: _PairScores, context_BVWL: tf.Tensor, offsets: list[int]
 ) -> tf.Tensor:
-    """Eqs 7-8 over the window on one side of each node."""
-    weights, messages = [], []
+    """Eqs 7-8, before the division, over the window on one side of each node."""
+    terms = []
     for edges_BVL, offset in zip(tf.unstack(context_BVWL, axis=2), offsets, strict=True):
         high_BVHL = scores.high_receiver_BVHL * shifted(scores.high_sender_BVHL, offset, 3)
         low_BVHL = scores.low_receiver_BVHL * shifted(scores.low_sender_BVHL, offset, 3)
         weights_BVHL = tf.maximum(high_BVHL, low_BVHL)
-        edges = tf.cast(edges_BVL, weights_BVHL.dtype)[:, :, None]
-        weights.append(tf.cast(weights_BVHL * edges, nodes_BVHLC.dtype))
-        messages.append(tf.expand_dims(weights[-1], -1) * shifted(nodes_BVHLC, offset, 3))
-    return tf.math.divide_no_nan(tf.add_n(messages), tf.expand_dims(tf.add_n(weights), -1))
+        weights_BVHL *= tf.cast(edges_BVL, weights_BVHL.dtype)[:, :, None]
+        weights_BVHL = tf.cast(weights_BVHL, carried_BVHLX.dtype)
+        terms.append(tf.expand_dims(weights_BVHL, -1) * shifted(carried_BVHLX, offset, 3))
+    return tf.add_n(terms)
 
 
-def _similarity_messages(
-    nodes_BVHLC: tf.Tensor, scores: _PairScores, similar_BVLL: tf.Tensor
+def _similarity_sums(
+    carried_BVHLX: tf.Tensor, scores: _PairScores, similar_BVLL: tf.Tensor
 ) -> tf.Tensor:
-    """Eqs 7-8 over the similar nodes, wherever they are."""
+    """Eqs 7-8, before the division, over the similar nodes, wherever they are."""
 
     def product(receiver_BVHL: tf.Tensor, sender_BVHL: tf.Tensor) -> tf.Tensor:
         return tf.matmul(tf.expand_dims(receiver_BVHL, -1), tf.expand_dims(sender_BVHL, -2))
@@ -177,12 +199,7 @@ def _similarity_messages(
         product(scores.low_receiver_BVHL, scores.low_sender_BVHL),
     )
     weights_BVHLL *= tf.cast(similar_BVLL, weights_BVHLL.dtype)[:, :, None]
-    weights_BVHLL = tf.cast(weights_BVHLL, nodes_BVHLC.dtype)
-    # A column of ones beside the nodes makes the same product sum the weights.
-    ones = tf.ones_like(nodes_BVHLC[..., :1])
-    sums = tf.matmul(weights_BVHLL, tf.concat([nodes_BVHLC, ones], -1))
-    messages, totals = tf.split(sums, [nodes_BVHLC.shape[-1], 1], axis=-1)
-    return tf.math.divide_no_nan(messages, totals)
+    return tf.matmul(tf.cast(weights_BVHLL, carried_BVHLX.dtype), carried_BVHLX)
 
 
 def _reached(graph: ItemGraph) -> tf.Tensor:

@@ -101,8 +101,10 @@ class MISS(SelfSupervision):
         self.config = config
         self._fields = dims.history_features
         heights = min(config.heights, self._fields)
-        filters = np.arange(config.widths)
-        verticals = np.repeat(np.arange(config.widths * heights), config.feature_pairs_per_filter)
+        filters = np.arange(config.widths, dtype=np.int32)
+        verticals = np.repeat(
+            np.arange(config.widths * heights, dtype=np.int32), config.feature_pairs_per_filter
+        )
         self._interest_slots = config.widths * config.pairs_per_filter
         # Slot -> index of its filters. Index 0 spans one event (or feature), index 1 two, ...
         self._horizontal_S = np.concatenate(
@@ -144,7 +146,7 @@ class MISS(SelfSupervision):
         seed = tf.random.experimental.stateless_fold_in(seed, replicas.index())
         over_time_S1 = self._over_time_S[:, None]
         length_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
-        windows_SB = length_B - self._horizontal_S[:, None].astype(np.int32)
+        windows_SB = length_B - self._horizontal_S[:, None]
         furthest_SB = tf.minimum(windows_SB - 1, self.config.distances)
         distance_SB = 1 + randomness.integers(
             randomness.for_place(seed, "miss/distance"), furthest_SB
@@ -154,9 +156,8 @@ class MISS(SelfSupervision):
             randomness.for_place(seed, "miss/start"), windows_SB - distance_SB
         )
 
-        rows_QB = tf.broadcast_to(
-            self._rows_Q[:, None].astype(np.int32), [len(self._rows_Q), tf.shape(mask_BL)[0]]
-        )
+        batch = tf.shape(mask_BL)[0]
+        rows_QB = tf.broadcast_to(self._rows_Q[:, None], [len(self._rows_Q), batch])
         row_QB = randomness.integers(randomness.for_place(seed, "miss/row"), rows_QB)
         step_QB = 1 + randomness.integers(randomness.for_place(seed, "miss/step"), rows_QB - 1)
         return Pairs(

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from sklearn import metrics
 
-from pipeline import synthesize
+from pipeline import synthesize, synthetic_truth
 from preprocessing.errors import UserError
 from preprocessing.schema import infer_schema
 
@@ -19,12 +19,12 @@ READERS = {
     ".parquet": pyarrow.parquet.read_table,
     ".jsonl": pyarrow.json.read_json,
 }
-SMALL = synthesize.SynthesizeArguments(users=300, items=120, interests=4, events_per_user=12)
+SMALL = synthetic_truth.SynthesizeArguments(users=300, items=120, interests=4, events_per_user=12)
 
 
 @pytest.fixture(scope="module")
 def log():
-    return synthesize.synthesize(synthesize.SynthesizeArguments(users=4000, seed=5))
+    return synthesize.synthesize(synthetic_truth.SynthesizeArguments(users=4000, seed=5))
 
 
 def by_user(log):
@@ -125,8 +125,8 @@ def test_interests_are_drawn_from_theta_independently_of_the_previous_event(log)
 
 def test_log_odds_equal_those_of_a_simulation():
     """Two interests, six items: sequences of three by an exponential race, negatives by choice."""
-    truth = synthesize.Truth(
-        arguments=synthesize.SynthesizeArguments(items=6, interests=2, concentration=0.4),
+    truth = synthetic_truth.Truth(
+        arguments=synthetic_truth.SynthesizeArguments(items=6, interests=2, concentration=0.4),
         interest_M=np.array([0, 1, 0, 1, 0, 1]),
         category_M=np.zeros(6, np.int64),
         weight_M=np.array([0.5, 0.6, 0.3, 0.3, 0.2, 0.1]),
@@ -149,7 +149,7 @@ def test_log_odds_equal_those_of_a_simulation():
         n = len(history)
         match = (sequence[:, :n] == history).all(axis=1)
         positive = sequence[match, n]
-        scores = synthesize.oracle_scores(
+        scores = synthetic_truth.oracle_scores(
             truth, [[f"i{item}" for item in history]], [[f"i{item}" for item in range(6)]]
         )[0]
         np.testing.assert_array_equal(np.isneginf(scores), np.isin(range(6), history))
@@ -171,9 +171,9 @@ def test_log_odds_equal_those_of_a_simulation():
 @pytest.mark.parametrize(
     "args",
     [
-        synthesize.SynthesizeArguments(users=3000, seed=2),
+        synthetic_truth.SynthesizeArguments(users=3000, seed=2),
         # Users come close to running out of the items of an interest.
-        synthesize.SynthesizeArguments(
+        synthetic_truth.SynthesizeArguments(
             users=3000, items=66, interests=3, events_per_user=15, popularity_exponent=1.5, seed=3
         ),
     ],
@@ -183,7 +183,7 @@ def test_the_closed_form_is_calibrated_on_generated_logs(args):
     sequences = by_user(drawn)
     histories = [sequence[:-1] for sequence in sequences]
     catalogue = [f"i{item}" for item in range(args.items)]
-    scores_BM = synthesize.oracle_scores(drawn.truth, histories, [catalogue] * len(histories))
+    scores_BM = synthetic_truth.oracle_scores(drawn.truth, histories, [catalogue] * len(histories))
     p_BM = next_probability(scores_BM, args.items, histories)
     np.testing.assert_allclose(p_BM.sum(axis=1), 1)
     hit_BM = np.array([np.isin(catalogue, sequence[-1]) for sequence in sequences])
@@ -209,7 +209,7 @@ def test_best_auc_is_that_of_the_oracle_on_raw_ids(log):
         [sequence[-1], *negatives]
         for sequence, negatives in zip(sequences, draw_negatives(log, sequences, 20), strict=True)
     ]
-    scores = synthesize.oracle_scores(log.truth, [s[:-1] for s in sequences], candidates)
+    scores = synthetic_truth.oracle_scores(log.truth, [s[:-1] for s in sequences], candidates)
     labels = np.zeros(scores.shape)
     labels[:, 0] = 1
     assert metrics.roc_auc_score(labels.ravel(), scores.ravel()) == pytest.approx(auc, abs=0.003)
@@ -222,7 +222,7 @@ def test_the_standard_error_is_the_spread_over_draws_of_dependent_rows():
         row_B1 = 2 * rng.normal(size=(100, 1))
         scores_BN = np.round(row_B1 + rng.normal(size=(100, 6)), 1)
         scores_BN[:, 0] += 1
-        results.append(synthesize._pooled_auc(scores_BN[:, 0], scores_BN[:, 1:]))
+        results.append(synthetic_truth.pooled_auc(scores_BN[:, 0], scores_BN[:, 1:]))
     labels_BN = np.zeros(scores_BN.shape)
     labels_BN[:, 0] = 1
     assert results[-1][0] == pytest.approx(
@@ -255,7 +255,7 @@ def test_no_other_scorer_of_histories_beats_the_oracle(log):
 
     def oracle(**changes):
         changed = dataclasses.replace(truth, arguments=dataclasses.replace(args, **changes))
-        return synthesize.oracle_scores(changed, histories, candidates)
+        return synthetic_truth.oracle_scores(changed, histories, candidates)
 
     best = auc(oracle())
     rng = np.random.default_rng(0)
@@ -270,19 +270,19 @@ def test_no_other_scorer_of_histories_beats_the_oracle(log):
 
 def test_truth_survives_the_file(tmp_path):
     drawn = synthesize.synthesize(SMALL)
-    truth = synthesize.Truth.load(synthesize.write(drawn, tmp_path / "log.csv"))
+    truth = synthetic_truth.Truth.load(synthesize.write(drawn, tmp_path / "log.csv"))
     assert truth.arguments == SMALL
     np.testing.assert_array_equal(truth.category_M, drawn.truth.category_M)
     histories, candidates = [["i3", "i7"], []], [["i1", "i2"], ["i3", "i4"]]
     np.testing.assert_array_equal(
-        synthesize.oracle_scores(truth, histories, candidates),
-        synthesize.oracle_scores(drawn.truth, histories, candidates),
+        synthetic_truth.oracle_scores(truth, histories, candidates),
+        synthetic_truth.oracle_scores(drawn.truth, histories, candidates),
     )
 
 
 def test_an_item_outside_the_catalogue_is_an_error():
     with pytest.raises(KeyError, match="i120"):
-        synthesize.oracle_scores(synthesize.synthesize(SMALL).truth, [["i1"]], [["i120"]])
+        synthetic_truth.oracle_scores(synthesize.synthesize(SMALL).truth, [["i1"]], [["i120"]])
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_command_line(tmp_path):
     done = run(f"--output={path}", "--users=300", "--items=150", "--interests=5", "--seed=4")
     assert done.returncode == 0, done.stderr
     drawn = synthesize.synthesize(
-        synthesize.SynthesizeArguments(users=300, items=150, interests=5, seed=4)
+        synthetic_truth.SynthesizeArguments(users=300, items=150, interests=5, seed=4)
     )
     assert pyarrow.json.read_json(path).equals(drawn.table())
     assert json.loads((tmp_path / "log.jsonl.truth.json").read_text())["arguments"]["users"] == 300

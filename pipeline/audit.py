@@ -1,0 +1,284 @@
+"""Proves that a data set keeps its promises, from the written shards alone.
+
+    python -m pipeline.audit DATA
+
+Prints one line per promise and, for each broken one, the first requests that break it; the exit
+status is then 1. How order is proved in logs whose unit of time is a day: a request id ends in
+the index of its positive among the events of its user, so step k of a history of L steps before
+index i is event i - L + k, and all requests must agree on what event j of a user was and when.
+Values out of vocabulary share an id and cannot be told apart here; they are left out where that
+matters.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from absl import flags
+from tqdm import tqdm
+
+from pipeline.audit_requests import Requests, encoded_keys, read_requests
+from preprocessing import cli, splits
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.fingerprint import fingerprint64
+from preprocessing.schema import candidate_key, history_key
+
+CHECKS = {
+    "hashes": "every shard has the SHA-256 of the manifest",
+    "ids": "every id is a row of its embedding table, every number is finite",
+    "candidates": "every request has one positive and N distinct negatives",
+    "order": "no event of a history comes at or after the positive in the order of (time, row)",
+    "complete": "histories hold the most recent events, up to max_length",
+    "negatives": "no negative is an item of its user, in any split",
+    "unique": "no request occurs twice, in one split or in two",
+    "protocol": "the positives of each split are those of the protocol",
+    "vocabulary": "every value of a vocabulary occurs in a training request",
+    "conservation": "rows and requests add up to what the manifest counts",
+}
+"""Promises by name."""
+
+_SHOWN = 5
+_COMPACT_EVERY = 64
+
+
+@dataclasses.dataclass
+class Finding:
+    """A broken promise: how often, and the first places."""
+
+    count: int = 0
+    examples: list[str] = dataclasses.field(default_factory=list)
+
+
+def audit(path: str | pathlib.Path) -> dict[str, Finding]:
+    """Audits a data set.
+
+    Args:
+        path: The data directory.
+
+    Returns:
+        Broken promises by name (see `CHECKS`); empty if all are kept.
+
+    Raises:
+        UserError: The directory is no complete data set, or a shard does not match its hash.
+    """
+    return _Audit(DataDir.open(path)).run()
+
+
+class _Audit:
+    """Reads all requests once; then compares what it has kept of them."""
+
+    def __init__(self, data: DataDir) -> None:
+        self._data = data
+        self._schema = data.schema
+        self._findings: collections.defaultdict[str, Finding] = collections.defaultdict(Finding)
+        self._ids: list[pa.Array] = []
+        self._split: list[np.ndarray] = []
+        self._positives: list[np.ndarray] = []  # rows: user, index, time
+        self._events: list[np.ndarray] = []  # rows: user, index, item, time
+        self._negatives: list[np.ndarray] = []  # rows: user, item, number of the request
+        self._trained = {
+            feature.name: np.zeros(data.encoders[feature.name].cardinality, bool)
+            for feature in (*data.schema.user_features, *data.schema.history_features)
+            if data.encoders[feature.name].num_oov
+        }
+        self._num_requests = 0
+
+    def run(self) -> dict[str, Finding]:
+        total = sum(self._data.num_requests(split) for split in splits.SPLITS)
+        with tqdm(total=total, desc="Auditing", unit=" requests", leave=False, disable=None) as bar:
+            for split, name in enumerate(splits.SPLITS):
+                first = self._num_requests
+                for batch in read_requests(self._data, name):
+                    self._check_alone(batch)
+                    self._keep(batch, split)
+                    bar.update(len(batch))
+                found, expected = self._num_requests - first, self._data.num_requests(name)
+                if found != expected:
+                    self._fail("conservation", f"{name}: {found} requests, not {expected}")
+        self._check_conservation()
+        self._check_vocabularies()
+        if self._num_requests:
+            self._check_together()
+        return dict(self._findings)
+
+    def _fail(self, check: str, example: str, count: int = 1) -> None:
+        finding = self._findings[check]
+        finding.count += count
+        if len(finding.examples) < _SHOWN:
+            finding.examples.append(example)
+
+    def _fail_where(self, check: str, ids: pa.Array, bad_B: np.ndarray, why: str) -> None:
+        rows = np.flatnonzero(bad_B)
+        for shown, row in enumerate(rows[:_SHOWN]):
+            rest = len(rows) - _SHOWN + 1 if shown == _SHOWN - 1 else 1
+            name = ids[int(row)].as_py().decode("utf-8", errors="backslashreplace")
+            self._fail(check, f"request {name}: {why}", max(rest, 1))
+
+    def _check_alone(self, batch: Requests) -> None:
+        """What one request shows by itself."""
+        schema, encoders = self._schema, self._data.encoders
+        for key, feature in encoded_keys(schema):
+            values, cardinality = batch.values[key], encoders[feature.name].cardinality
+            lowest = int(feature in (schema.user_key, schema.item_key))  # keys are never padding
+            bad = ~np.isfinite(values)
+            if feature.is_categorical:
+                bad = (values < lowest) | (values >= cardinality)
+            bad_B = (bad & batch.mask(key)).reshape(len(batch), -1).any(axis=1)
+            self._fail_where("ids", batch.ids, bad_B, f"{key} is out of range")
+
+        item_BN = np.sort(batch.values[candidate_key(schema.item_key.name)], axis=1)
+        repeated_BN = (np.diff(item_BN, axis=1) == 0) & (item_BN[:, 1:] >= self._first_known)
+        bad_B = batch.is_candidate_BN.sum(axis=1) != 1 + self._argument("negatives")
+        bad_B |= (batch.label_BN == 1).sum(axis=1) != 1
+        bad_B |= repeated_BN.any(axis=1)
+        self._fail_where("candidates", batch.ids, bad_B, "candidates are miscounted or repeated")
+
+        late_BL = batch.history_time_BL > batch.timestamp_B[:, None]
+        bad_B = (late_BL & batch.is_event_BL).any(axis=1)
+        self._fail_where("order", batch.ids, bad_B, "its history holds a later event")
+        _, index_B = batch.user_and_index()
+        bad_B = batch.lengths_B != np.minimum(index_B, schema.history.max_length)
+        self._fail_where("complete", batch.ids, bad_B, "its history is not that of its index")
+
+    def _keep(self, batch: Requests, split: int) -> None:
+        """Keeps what requests are compared with."""
+        item = self._schema.item_key
+        user_B, index_B = batch.user_and_index()
+        start_B = index_B - batch.lengths_B
+        row, step = np.nonzero(batch.is_event_BL)
+        self._events += [
+            np.stack([user_B, index_B, batch.positives(item), batch.timestamp_B]),
+            np.stack(
+                [
+                    user_B[row],
+                    start_B[row] + step,
+                    batch.values[history_key(item.name)][row, step],
+                    batch.history_time_BL[row, step],
+                ]
+            ),
+        ]
+        if len(self._events) >= _COMPACT_EVERY:
+            self._events = [np.unique(np.hstack(self._events), axis=1)]
+        row, position = np.nonzero(batch.is_candidate_BN & (batch.label_BN == 0))
+        drawn = batch.values[candidate_key(item.name)][row, position]
+        self._negatives.append(np.stack([user_B[row], drawn, self._num_requests + row]))
+        self._positives.append(np.stack([user_B, index_B, batch.timestamp_B]))
+        self._split.append(np.full(len(batch), split))
+        self._ids.append(batch.ids)
+        self._num_requests += len(batch)
+        if split == splits.TRAIN:
+            for key, feature in encoded_keys(self._schema):
+                if feature.name in self._trained and not key.startswith(candidate_key("")):
+                    self._trained[feature.name][batch.values[key][batch.mask(key)]] = True
+            for feature in self._schema.history_features:
+                if feature.name in self._trained:
+                    self._trained[feature.name][batch.positives(feature)] = True
+
+    def _check_together(self) -> None:
+        """What only several requests show."""
+        ids = pa.concat_arrays(self._ids)
+        split_R = np.concatenate(self._split)
+        keys_R = fingerprint64(ids)
+        order = np.argsort(keys_R, kind="stable")
+        again_R = np.zeros(len(ids), bool)
+        again_R[order[1:]] = keys_R[order[1:]] == keys_R[order[:-1]]
+        self._fail_where("unique", ids, again_R, "occurs more than once")
+
+        user, index, item, time = np.unique(np.hstack(self._events), axis=1)
+        same_user = user[1:] == user[:-1]
+        differ = same_user & (index[1:] == index[:-1])
+        for row in np.flatnonzero(differ)[:_SHOWN]:
+            self._fail("order", f"two versions of event {index[row]} of one user", 1)
+        for row in np.flatnonzero(same_user & (time[1:] < time[:-1]))[:_SHOWN]:
+            self._fail("order", f"event {index[row + 1]} of a user is earlier than the one before")
+
+        users, event_user = np.unique(user, return_inverse=True)
+        rows_of_table = self._data.encoders[self._schema.item_key.name].cardinality
+        owned = np.unique(event_user * rows_of_table + item)
+        drawn_user, drawn_item, request = np.hstack(self._negatives)
+        drawn = np.searchsorted(users, drawn_user) * rows_of_table + drawn_item
+        bad_R = np.zeros(len(ids), bool)
+        bad_R[request[np.isin(drawn, owned) & (drawn_item >= self._first_known)]] = True
+        self._fail_where("negatives", ids, bad_R, "a negative is an item of its user")
+
+        positive_user, index_R, time_R = np.hstack(self._positives)
+        if self._argument("protocol") == "time_split":
+            cutoffs = self._data.manifest["cutoffs"]
+            ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
+            bad_R = np.searchsorted(ends, time_R) != split_R
+        else:
+            bad_R = self._not_leave_last_out(
+                np.searchsorted(users, positive_user), index_R, split_R
+            )
+        self._fail_where("protocol", ids, bad_R, "is in the wrong split")
+
+    def _not_leave_last_out(
+        self, user_R: np.ndarray, index_R: np.ndarray, split_R: np.ndarray
+    ) -> np.ndarray:
+        """Requests that leave_last_out would not put into their split."""
+        last_U = np.zeros(user_R.max() + 1, np.int64)
+        np.maximum.at(last_U, user_R, index_R)
+        from_end_R = last_U[user_R] - index_R
+        bad_R = from_end_R != splits.TEST - split_R
+        if self._argument("train_prefixes") == "all":
+            bad_R &= (split_R != splits.TRAIN) | (from_end_R < splits.TEST)
+        return bad_R
+
+    def _check_vocabularies(self) -> None:
+        for name, trained in self._trained.items():
+            encoder = self._data.encoders[name]
+            unknown = np.flatnonzero(~trained[encoder.num_oov + 1 :]) + encoder.num_oov + 1
+            if len(unknown):
+                value = encoder.decode(unknown[:1])[0]
+                self._fail(
+                    "vocabulary", f"{name}: {value!r} is in no training request", len(unknown)
+                )
+
+    def _check_conservation(self) -> None:
+        account = self._data.manifest["conservation"]
+        parts = [account["used"], *account["filtered"].values(), *account["rejected"].values()]
+        if account["read"] != sum(parts):
+            self._fail("conservation", f"{account['read']} rows read, {sum(parts)} accounted for")
+
+    @property
+    def _first_known(self) -> int:
+        """The lowest item id that stands for one item; ids that items may share are below."""
+        encoder = self._data.encoders[self._schema.item_key.name]
+        return encoder.num_oov + 1 if encoder.num_oov else encoder.cardinality
+
+    def _argument(self, name: str) -> Any:
+        return self._data.manifest["arguments"][name]
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("data", None, "The data directory; may be given without --data.")
+
+
+def main() -> int:
+    """Audits a data set and prints the result; 1 if a promise is broken."""
+    if flags.FLAGS.data is None:
+        raise UserError("Expected a data directory, found none.", "python -m pipeline.audit DATA")
+    findings = audit(flags.FLAGS.data)
+    for name, promise in CHECKS.items():
+        finding = findings.get(name, Finding())
+        verdict = f"FAILED {finding.count} times" if finding.count else "ok"
+        sys.stdout.write(f"{name:12} {verdict}: {promise}\n")
+        for example in finding.examples:
+            sys.stdout.write(f"{'':12}   {example}\n")
+    return 1 if findings else 0
+
+
+def console_main() -> None:
+    """Entry point of `ctr-audit`."""
+    define_flags()
+    cli.run(main, __doc__, positional="data")
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,174 @@
+"""Raw logs to a served model in one command.
+
+    python -m pipeline.run --input=log.csv --workdir=WORK --model=din --ssl=miss
+    python -m pipeline.run --input='logs/*.parquet' --schema=schema.json --workdir=WORK
+        --protocol=time_split --model=deminet --set=train.learning_rate=0.0005
+
+Fills WORK with data/ (the data set), run/ (the training run), model/<version>/ (the SavedModel),
+requests.jsonl (a few requests for the client) and report.html. Takes the flags of
+pipeline.build_examples and models.train. A stage that is complete is not done again: run the same
+command to continue after an interruption.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from models import runs
+from models import train as training
+from models.config import RunConfig
+from models.report import write_report
+from pipeline import build_examples as building
+from pipeline.arguments import BuildArguments
+from preprocessing import cli
+from preprocessing.data_dir import COMPLETED, DataDir
+from preprocessing.errors import UserError
+from serving import export as exporting
+from serving import parity as checking
+from serving import requests as sampling
+from serving import score as scoring
+from serving import server
+
+MODEL_NAME = "ctr"
+_PARITY_REQUESTS = 2000
+_SMOKE_REQUESTS = 3
+
+
+def run(
+    arguments: BuildArguments, config: RunConfig, workdir: str | pathlib.Path
+) -> dict[str, dict[str, float]]:
+    """Runs all stages that are not yet complete.
+
+    Args:
+        arguments: Of the data set; its output is WORKDIR/data.
+        config: Of the training; its data is WORKDIR/data.
+        workdir: Created if needed.
+
+    Returns:
+        Metrics of the model by split.
+
+    Raises:
+        UserError: Anything that a stage refuses, or a workdir that was begun with other arguments.
+    """
+    workdir = pathlib.Path(workdir)
+    _claim(workdir, arguments, config)
+    run_dir, model_dir = workdir / "run", workdir / "model"
+
+    _stage(1, "data", (workdir / "data" / COMPLETED).exists, lambda: _build(arguments))
+    _stage(
+        2, "train", lambda: "test" in runs.read_metrics(run_dir), lambda: _train(config, run_dir)
+    )
+    _stage(3, "export", model_dir.exists, lambda: exporting.export(run_dir, model_dir))
+    found: dict[str, Any] = {"model": model_dir.resolve()}
+    _stage(4, "serve", lambda: False, lambda: found.update(_serve(workdir, run_dir, model_dir)))
+    report = workdir / "report.html"
+    _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, found))
+
+    metrics = runs.read_metrics(run_dir)
+    _say(f"scores over REST, candidates from best to worst:\n{found['scores']}")
+    for split, values in metrics.items():
+        _say(f"{split}: AUC {values['auc']:.4f}  log loss {values['log_loss']:.4f}")
+    _say(
+        f"serve: python -m serving.server --model_name={MODEL_NAME} "
+        f"--model_base_path={found['model']} --rest_api_port=8501"
+    )
+    _say(f"report: {report.resolve()}")
+    return metrics
+
+
+def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
+    """Remembers what a workdir was begun with; refuses to continue it with anything else."""
+    begun = {"data": arguments.to_json(), "run": config.to_json()}
+    begun = json.loads(json.dumps(begun))  # Tuples as they are read back.
+    file = workdir / "arguments.json"
+    if file.exists():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        changed = [
+            f"{section}.{key} was {stored[section].get(key)!r}, is {value!r}"
+            for section in begun
+            for key, value in begun[section].items()
+            if stored[section].get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"Expected the arguments that {workdir} was begun with; {'; '.join(changed)}.",
+                "choose another --workdir, or remove this one.",
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(begun, indent=2) + "\n", encoding="utf-8")
+
+
+def _stage(
+    number: int, name: str, is_complete: Callable[[], bool], work: Callable[[], Any]
+) -> None:
+    """Does a stage unless it is complete, with a line before and after."""
+    if is_complete():
+        _say(f"[{number}/5] {name}: complete")
+        return
+    _say(f"[{number}/5] {name}")
+    started = time.monotonic()
+    work()
+    _say(f"[{number}/5] {name}: {time.monotonic() - started:.0f} s")
+
+
+def _build(arguments: BuildArguments) -> DataDir:
+    return building.build_examples(arguments)
+
+
+def _train(config: RunConfig, run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
+    return training.train(config, run_dir, resume=(run_dir / runs.CONFIG).exists())
+
+
+def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
+    """Serves the model, checks that served scores are the offline ones, scores a few requests."""
+    requests_file = workdir / "requests.jsonl"
+    sampling.write_requests(runs.open_run(run_dir).data, "test", _SMOKE_REQUESTS, requests_file)
+    with server.running(model_dir, MODEL_NAME) as url:
+        differences = checking.parity(
+            run_dir, exporting.latest_version(model_dir), url=url, limit=_PARITY_REQUESTS
+        )
+        ranked = scoring.score_file(url, requests_file)
+    _say(
+        f"largest difference on {_PARITY_REQUESTS} test requests: "
+        + ", ".join(f"{pair} {value:.1e}" for pair, value in differences.items())
+    )
+    return {
+        "parity": differences,
+        "requests": requests_file.resolve(),
+        "scores": "\n".join(json.dumps(line) for line in ranked),
+    }
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def define_flags() -> None:
+    """Flags of this command."""
+    building.define_log_flags()
+    training.define_config_flags()
+    flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
+
+
+def main() -> None:
+    """Runs all stages."""
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    arguments = building.arguments_from_flags(output=str(workdir / "data"))
+    config = training.config_from_flags(data=str(workdir / "data"), seed=None)
+    run(arguments, config, workdir)
+
+
+def console_main() -> None:
+    """Entry point."""
+    define_flags()
+    cli.run(main, __doc__, rest="beam_options")
+
+
+if __name__ == "__main__":
+    console_main()

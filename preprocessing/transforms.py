@@ -1,0 +1,100 @@
+"""The encoders of `preprocessing.encoders` inside a TensorFlow graph.
+
+A serving signature takes raw values; `RawEncoder` turns them into the ids that the model was
+trained on. Vocabularies are assets, so that a SavedModel carries them.
+
+Every method keeps the shape of its input.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from preprocessing import encoders
+from preprocessing.encoders import FittedEncoder
+from preprocessing.schema import PAD_ID, DType
+
+
+class RawEncoder(tf.Module):
+    """Encodes raw tensors with the same result as `FittedEncoder.encode`.
+
+    Args:
+        fitted: Feature name to its encoder.
+        vocab_dir: Directory of the vocabulary files; they become assets.
+    """
+
+    def __init__(self, fitted: dict[str, FittedEncoder], vocab_dir: str | pathlib.Path) -> None:
+        super().__init__(name="raw_encoder")
+        self._fitted = dict(fitted)
+        self._tables = {
+            name: _table(encoders.vocabulary_path(name, vocab_dir))
+            for name, encoder in fitted.items()
+            if isinstance(encoder, encoders.VocabularyEncoder) and len(encoder.vocabulary)
+        }
+
+    def encode(self, name: str, raw: tf.Tensor) -> tf.Tensor:
+        """Encodes raw values of one feature.
+
+        Args:
+            name: The feature.
+            raw: Any shape, of the feature's dtype. Strings and integers equal to the pad value get
+                id 0; NaN counts as missing.
+
+        Returns:
+            Same shape: int64 ids, or float32 if the feature is numeric.
+        """
+        encoder = self._fitted[name]
+        default = encoder.feature.default
+        if encoder.feature.dtype is DType.FLOAT32 and default is not None:
+            raw = tf.where(tf.math.is_nan(raw), tf.constant(default, tf.float32), raw)
+        if isinstance(encoder, encoders.NumericEncoder):
+            return _scale(encoder, raw)
+        ids = self._ids(name, encoder, raw)
+        if encoder.feature.dtype is DType.FLOAT32:
+            return ids
+        return tf.where(raw == encoder.feature.pad_value, tf.constant(PAD_ID, tf.int64), ids)
+
+    def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
+        """Ids of values that are no padding."""
+        if isinstance(encoder, encoders.BucketisedEncoder):
+            return _bucketise(encoder, raw)
+        text = tf.strings.as_string(raw) if raw.dtype == tf.int64 else raw
+        if isinstance(encoder, encoders.HashEncoder):
+            return 1 + tf.strings.to_hash_bucket_fast(text, encoder.cardinality - 1)
+        oov = 1 + tf.strings.to_hash_bucket_fast(text, encoder.num_oov)
+        if name not in self._tables:
+            return oov
+        line = self._tables[name].lookup(text)
+        return tf.where(line >= 0, line + (1 + encoder.num_oov), oov)
+
+
+def _table(path: pathlib.Path) -> Any:
+    """Text to line number of a vocabulary file, -1 if it is not there."""
+    lines = tf.lookup.TextFileInitializer(
+        str(path),
+        key_dtype=tf.string,
+        key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+        value_dtype=tf.int64,
+        value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    return tf.lookup.StaticHashTable(lines, default_value=-1)
+
+
+def _scale(encoder: encoders.NumericEncoder, raw: tf.Tensor) -> tf.Tensor:
+    """Normalised float32, 0 where missing; in double precision, as `NumericEncoder` does it."""
+    numbers = tf.cast(raw, tf.float64)
+    if encoder.log:
+        numbers = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))
+    scaled = tf.cast((numbers - encoder.mean) / encoder.std, tf.float32)
+    return tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), scaled)
+
+
+def _bucketise(encoder: encoders.BucketisedEncoder, raw: tf.Tensor) -> tf.Tensor:
+    """Ids of intervals; `MISSING_ID` for NaN."""
+    numbers = tf.cast(raw, tf.float64)
+    boundaries = tf.constant(encoder.boundaries, tf.float64)
+    flat = tf.searchsorted(boundaries, tf.reshape(numbers, [-1]), side="right", out_type=tf.int64)
+    ids = tf.reshape(flat, tf.shape(raw)) + np.int64(encoders.MISSING_ID + 1)
+    return tf.where(tf.math.is_nan(numbers), np.int64(encoders.MISSING_ID), ids)

@@ -1,0 +1,178 @@
+"""Proves that an exported model scores as the trained one does, whichever way it is asked.
+
+    python -m serving.parity --run=WORKDIR/run --model=WORKDIR/model/1 --split=test
+
+Every request of the split is scored offline (as in evaluation), by the signature that takes raw
+values, by the one that takes serialized examples, and over REST. Prints the largest difference of
+each from the offline scores; the exit status is 1 if one exceeds --tolerance. Without --url an
+embedded server is started for the REST leg.
+"""
+
+import contextlib
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from models import runs
+from models.keras import tf
+from preprocessing import cli
+from preprocessing.errors import UserError
+from preprocessing.schema import PAD_ID, Schema, candidate_key
+from serving import raw_requests, server
+from serving.client import Client
+from serving.servable import Servable
+from serving.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
+
+TOLERANCE = 1e-6
+REST = "rest"
+_BATCH_SIZE = 64
+_MODEL_NAME = "parity"
+
+
+def parity(
+    run_dir: str | pathlib.Path,
+    version: str | pathlib.Path,
+    *,
+    url: str = "",
+    split: str = "test",
+    limit: int = 0,
+    tolerance: float = TOLERANCE,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Compares the scores of all ways into a model with the offline ones.
+
+    Args:
+        run_dir: The run that was exported.
+        version: Directory of the exported version.
+        url: Address of the served model; "" starts a server for the time being.
+        split: Split whose requests are scored.
+        limit: Number of requests to stop at; 0 for all.
+        tolerance: Largest difference of probabilities that passes.
+        progress: Show a bar on standard error.
+
+    Returns:
+        `requests`, `candidates`, `max_difference` {way: number}, `tolerance`, and `ok`.
+
+    Raises:
+        UserError: No run or export there, they differ in their schema, the split is empty, or the
+            server does not answer.
+    """
+    run = runs.open_run(run_dir)
+    version = _checked_version(version, run.data.schema)
+    model = runs.load_model(run_dir)
+    offline = tf.function(lambda features: tf.sigmoid(model(features)), reduce_retracing=True)
+    servable = Servable(version)
+    item_key = candidate_key(run.data.schema.item_key.name)
+    largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
+    requests = candidates = 0
+    total = min(run.data.num_requests(split), limit or sys.maxsize)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(url or stack.enter_context(_serving(version))))
+        bar = stack.enter_context(
+            tqdm(total=total, desc="parity", unit="request", disable=not progress)
+        )
+        for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, limit):
+            mask_BN = batch.features[item_key].numpy() != PAD_ID
+            expected_BN = np.where(mask_BN, offline(batch.features).numpy(), 0.0)
+            found = {
+                SERVING_DEFAULT: servable.predict(SERVING_DEFAULT, batch.raw)[SCORES],
+                SERIALIZED: servable.predict(SERIALIZED, {EXAMPLES: batch.examples})[SCORES],
+                REST: np.array(client.predict(batch.raw), np.float32),
+            }
+            for way, scores_BN in found.items():
+                difference = np.abs(scores_BN - expected_BN).max(initial=0.0)
+                # NaN must not pass: it compares false with everything.
+                largest[way] = float(np.fmax(largest[way], np.nan_to_num(difference, nan=np.inf)))
+            requests += len(mask_BN)
+            candidates += int(mask_BN.sum())
+            bar.update(len(mask_BN))
+    if not requests:
+        raise UserError(
+            f"Expected requests in split {split!r} of {run.data.path}, found none.",
+            "compare on another split.",
+        )
+    return {
+        "requests": requests,
+        "candidates": candidates,
+        "max_difference": largest,
+        "tolerance": tolerance,
+        "ok": max(largest.values()) <= tolerance,
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The result of `parity` in lines for people."""
+    lines = [
+        f"{way:16} largest difference {difference:.3g}"
+        for way, difference in result["max_difference"].items()
+    ]
+    verdict = "agree" if result["ok"] else "DIFFER"
+    lines.append(
+        f"offline and served scores {verdict} on {result['requests']} requests with "
+        f"{result['candidates']} candidates (tolerance {result['tolerance']:g})"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _checked_version(path: str | pathlib.Path, schema: Schema) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if not (path / "saved_model.pb").exists():
+        raise UserError(
+            f"Expected an exported model, found no saved_model.pb in {path}.",
+            "name a version, as in --model=WORKDIR/model/1.",
+        )
+    exported = path / "assets" / "schema.json"
+    Schema.load(exported).require_equal(schema, str(exported), "that of the run")
+    return path
+
+
+@contextlib.contextmanager
+def _serving(version: pathlib.Path) -> Iterator[str]:
+    """The address of a server that serves this version and no other."""
+    with tempfile.TemporaryDirectory() as base:
+        (pathlib.Path(base) / "1").symlink_to(version.resolve(), target_is_directory=True)
+        with server.running(base, _MODEL_NAME, file_system_poll_wait_seconds=0) as running:
+            yield running.url
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string("run", None, "Run directory that models.train filled.")
+    flags.DEFINE_string("model", None, "Directory of the exported version.")
+    flags.DEFINE_string("url", "", "Address of the served model (default: serve it here).")
+    flags.DEFINE_string("split", "test", "Split whose requests are scored.")
+    flags.DEFINE_integer("limit", 0, "Number of requests to stop at; 0 for all.", 0)
+    flags.DEFINE_float("tolerance", TOLERANCE, "Largest difference that passes.", 0)
+    flags.mark_flags_as_required(["run", "model"])
+
+
+def main() -> int:
+    """Compares and prints the differences."""
+    values = flags.FLAGS
+    result = parity(
+        values.run,
+        values.model,
+        url=values.url,
+        split=values.split,
+        limit=values.limit,
+        tolerance=values.tolerance,
+        progress=True,
+    )
+    sys.stdout.write(describe(result))
+    return 0 if result["ok"] else 1
+
+
+def console_main() -> None:
+    """Entry point."""
+    define_flags()
+    cli.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    console_main()

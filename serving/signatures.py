@@ -1,0 +1,198 @@
+"""The signatures of an exported model, derived from the schema.
+
+    serving_default   raw user and context features [B], `history_<feature>` [B, L],
+                      `candidate_<feature>` [B, N]  ->  `scores` [B, N]
+    serialized        `examples` [B], serialized SequenceExamples  ->  the same scores
+    explain           as serving_default  ->  scores, and why
+
+Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
+anywhere and be longer than the model's: events are moved together in order, and the most recent
+ones kept.
+
+Shapes: B requests, N candidates, L history length, K interests.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.base import CTRModel
+from models.interfaces import Backbone
+from models.keras import tf
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.schema import (
+    PAD_ID,
+    DType,
+    Feature,
+    Role,
+    Schema,
+    candidate_key,
+    history_key,
+)
+from preprocessing.transforms import RawEncoder
+
+SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
+SCORES = "scores"
+EXAMPLES = "examples"
+_DTYPES = {DType.STRING: tf.string, DType.INT64: tf.int64, DType.FLOAT32: tf.float32}
+
+
+def history_input(name: str) -> str:
+    """Name of a history feature in the signatures."""
+    return f"history_{name}"
+
+
+def candidate_input(name: str) -> str:
+    """Name of a candidate feature in the signatures."""
+    return f"candidate_{name}"
+
+
+def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
+    """Inputs of `serving_default`: name to the feature and its key in encoded examples.
+
+    Raises:
+        UserError: Two features would get the same name.
+    """
+    named = [(f.name, f, f.name) for f in schema.user_features]
+    named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
+    named += [(candidate_input(f.name), f, candidate_key(f.name)) for f in schema.item_features]
+    inputs: dict[str, tuple[Feature, str]] = {}
+    for name, feature, key in named:
+        if name in inputs:
+            raise UserError(
+                f"Expected distinct names of serving inputs, found {name!r} twice.",
+                "rename the feature of that name in the schema.",
+            )
+        inputs[name] = feature, key
+    return inputs
+
+
+class ServingModule(tf.Module):
+    """What is exported: the weights that scoring needs, the vocabularies, and the signatures.
+
+    Neither optimisers nor self-supervision are reachable from here. Layers are kept out of sight of
+    the saver, which would otherwise trace training variants of them; their weights are tracked.
+
+    Args:
+        model: A trained model.
+        data: The data set it was trained on: schema and fitted encoders.
+    """
+
+    def __init__(self, model: CTRModel, data: DataDir) -> None:
+        super().__init__(name="serving")
+        self.encoder = RawEncoder(data.encoders, data.vocab_dir)
+        self.weights = [*model.embedder.variables, *model.backbone.variables]
+        scorer = _Scorer(model, data)
+        inputs = raw_inputs(data.schema)
+        raw_specs = {
+            name: tf.TensorSpec([None, None] if f.role is Role.ITEM else [None], _DTYPES[f.dtype])
+            for name, (f, _) in inputs.items()
+        }
+
+        def encode(raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return {
+                key: self.encoder.encode(feature.name, raw[name])
+                for name, (feature, key) in inputs.items()
+            }
+
+        def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+            return scorer.scores(encode(raw))
+
+        def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            return scorer.scores(dataset.parse(data.schema, examples))
+
+        def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+            return scorer.explanation(encode(raw))
+
+        self._signatures = {
+            SERVING_DEFAULT: tf.function(serving_default).get_concrete_function(**raw_specs),
+            SERIALIZED: tf.function(serialized).get_concrete_function(
+                examples=tf.TensorSpec([None], tf.string)
+            ),
+        }
+        if type(model.backbone).explain is not Backbone.explain:
+            traced = tf.function(explain).get_concrete_function(**raw_specs)
+            self._signatures[EXPLAIN] = traced
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """Concrete functions by name; `explain` only if the model can say why."""
+        return dict(self._signatures)
+
+
+class _Scorer:
+    """Scores encoded features."""
+
+    def __init__(self, model: CTRModel, data: DataDir) -> None:
+        self._model = model
+        self._schema = data.schema
+        self._num_oov = {name: encoder.num_oov for name, encoder in data.encoders.items()}
+
+    def scores(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Probabilities, 0 for padded candidates."""
+        features = compact_history(self._schema, features)
+        return {SCORES: self._probabilities(features, self._model(features))}
+
+    def explanation(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Scores, interest weights, attention over the compacted history, unknown values."""
+        features = compact_history(self._schema, features)
+        backbone, embedder = self._model.backbone, self._model.embedder
+        state = backbone.encode_user(embedder.user_side(features))
+        candidates = embedder.candidates(features)
+        why = backbone.explain(state, candidates)
+        return {
+            SCORES: self._probabilities(features, backbone.score(state, candidates)),
+            "confidence": why["confidence_BNK"],
+            "attention": why["attention_BNKL"],
+            "unknown_ids": self._unknown(features),
+        }
+
+    def _probabilities(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> tf.Tensor:
+        mask_BN = features[candidate_key(self._schema.item_key.name)] != PAD_ID
+        return tf.where(mask_BN, tf.sigmoid(tf.cast(logits_BN, tf.float32)), 0.0)
+
+    def _unknown(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[B] int64: values of a request that are not in their vocabulary."""
+        counts_B = []
+        for feature, key in raw_inputs(self._schema).values():
+            num_oov = self._num_oov[feature.name]
+            if num_oov:
+                ids = features[key]
+                unknown = tf.cast((ids > PAD_ID) & (ids <= num_oov), tf.int64)
+                counts_B.append(tf.reduce_sum(tf.reshape(unknown, [tf.shape(ids)[0], -1]), axis=1))
+        if not counts_B:
+            return tf.zeros_like(features[self._schema.user_key.name], tf.int64)
+        return tf.add_n(counts_B)
+
+
+def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Moves the events of each history together and keeps the most recent ones.
+
+    Args:
+        schema: Names the history features; an event is where the item key is not padding.
+        features: Encoded features with `history/<feature>` [B, L], as
+            `preprocessing.dataset.parse` describes them, but with padding anywhere.
+
+    Returns:
+        The features with histories [B, L'] in the old order, padded with 0 on the right, where L'
+        is what the longest history needs: at least 1 and at most the schema's `max_length`.
+    """
+    is_event_BL = features[history_key(schema.item_key.name)] != PAD_ID
+    # Padding behind the last event, so that even an empty history has something to gather.
+    is_event_BL = tf.pad(is_event_BL, [[0, 0], [0, 1]])
+    # Stable: events keep their order, and go before the padding.
+    order_BL = tf.argsort(tf.cast(~is_event_BL, tf.int32), axis=1, stable=True)
+    counts_B = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1)
+    kept_B = tf.minimum(counts_B, schema.history.max_length)
+    slots_L = tf.range(tf.maximum(tf.reduce_max(kept_B), 1))
+    is_kept_BL = slots_L < kept_B[:, None]
+    places_BL = tf.where(is_kept_BL, (counts_B - kept_B)[:, None] + slots_L, 0)
+    sources_BL = tf.gather(order_BL, places_BL, batch_dims=1)
+    compacted = dict(features)
+    for feature in schema.history_features:
+        key = history_key(feature.name)
+        padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
+        values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
+        compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))
+    return compacted

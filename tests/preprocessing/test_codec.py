@@ -1,0 +1,144 @@
+"""preprocessing.codec against protobuf: equal bytes, and equal messages after parsing."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from preprocessing.codec import Ragged, encode_examples
+
+_INT64 = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-200, 200),
+    st.sampled_from([2 ** (7 * i) + d for i in range(1, 9) for d in (-1, 0)]),
+)
+_FLOAT32 = st.floats(width=32, allow_nan=False)
+_BYTES = st.one_of(st.binary(max_size=20), st.binary(min_size=120, max_size=300))
+_KINDS = {"int64": _INT64, "float32": _FLOAT32, "bytes": _BYTES}
+_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+
+
+@st.composite
+def _columns(draw, rows):
+    """Name to (kind, list of values per row)."""
+    names = draw(st.lists(_NAMES, unique=True, max_size=4))
+    columns = {}
+    for name in names:
+        kind = draw(st.sampled_from(sorted(_KINDS)))
+        values = st.lists(_KINDS[kind], max_size=5)
+        columns[name] = (kind, [draw(values) for _ in range(rows)])
+    return columns
+
+
+def _ragged(kind, rows):
+    flat = [value for row in rows for value in row]
+    splits = np.cumsum([0] + [len(row) for row in rows])
+    return Ragged(flat if kind == "bytes" else np.array(flat, kind), splits)
+
+
+def _feature(kind, values):
+    if kind == "bytes":
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if kind == "float32":
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def _message(context, feature_lists, row):
+    """The same example, built from protobuf objects."""
+    example = tf.train.SequenceExample()
+    for name, (kind, rows) in context.items():
+        example.context.feature[name].CopyFrom(_feature(kind, rows[row]))
+    for name, (kind, rows) in feature_lists.items():
+        steps = example.feature_lists.feature_list[name].feature
+        steps.extend(_feature(kind, [value]) for value in rows[row])
+    return example
+
+
+def _encode(context, feature_lists):
+    buffer, offsets = encode_examples(
+        {name: _ragged(*column) for name, column in context.items()},
+        {name: _ragged(*column) for name, column in feature_lists.items()},
+    )
+    assert buffer.dtype == np.uint8
+    assert offsets[0] == 0
+    assert offsets[-1] == len(buffer)
+    return [buffer[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(st.data())
+def test_bytes_are_those_of_deterministic_protobuf(data):
+    rows = data.draw(st.integers(1, 4))
+    context, feature_lists = data.draw(_columns(rows)), data.draw(_columns(rows))
+    hypothesis.assume(context or feature_lists)
+    encoded = _encode(context, feature_lists)
+    assert len(encoded) == rows
+    for row, example in enumerate(encoded):
+        expected = _message(context, feature_lists, row)
+        assert tf.train.SequenceExample.FromString(example) == expected
+        assert example == expected.SerializeToString(deterministic=True)
+
+
+def test_histories_of_many_lengths_and_value_widths():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 60, 500)
+    ids = [rng.integers(-(2 ** rng.integers(1, 63)), 2**40, n).tolist() for n in lengths]
+    names = [[f"ü{value}" * 20] for value in lengths]
+    scores = [rng.normal(size=n).astype(np.float32).tolist() for n in lengths]
+    context = {"user": ("bytes", [[n[0].encode()] for n in names]), "label": ("int64", ids)}
+    lists = {"history/id": ("int64", ids), "history/score": ("float32", scores)}
+    for row, example in enumerate(_encode(context, lists)):
+        assert example == _message(context, lists, row).SerializeToString(deterministic=True)
+
+
+def test_empty_history_is_an_empty_list_and_empty_context_keeps_its_type():
+    (example,) = _encode({"label": ("int64", [[]])}, {"history/id": ("int64", [[]])})
+    parsed = tf.train.SequenceExample.FromString(example)
+    assert parsed.context.feature["label"].HasField("int64_list")
+    assert "history/id" in parsed.feature_lists.feature_list
+    assert not parsed.feature_lists.feature_list["history/id"].feature
+
+
+def test_arrow_strings_and_views_need_no_conversion():
+    strings = pa.array(["drop", "a", "ü", "drop"]).slice(1, 2)
+    ids = np.arange(4, dtype=np.int64)[::2]
+    buffer, offsets = encode_examples(
+        {"request_id": Ragged.single(strings), "id": Ragged.single(ids)}, {}
+    )
+    second = tf.train.SequenceExample.FromString(buffer[offsets[1] : offsets[2]].tobytes())
+    assert second.context.feature["request_id"].bytes_list.value == ["ü".encode()]
+    assert second.context.feature["id"].int64_list.value == [2]
+
+
+def test_no_rows():
+    buffer, offsets = encode_examples(
+        {"id": Ragged(np.zeros(0, np.int64), np.zeros(1, np.int64))},
+        {"history/name": Ragged(pa.array([], pa.string()), np.zeros(1, np.int64))},
+    )
+    assert len(buffer) == 0
+    np.testing.assert_array_equal(offsets, [0])
+
+
+@pytest.mark.parametrize("splits", [[], [1, 3], [0, 2], [0, 3, 2, 3]])
+def test_rejects_row_splits_that_do_not_fit(splits):
+    with pytest.raises(ValueError, match="expected row splits"):
+        Ragged(np.arange(3), np.array(splits, np.int64))
+
+
+def test_rejects_features_of_different_length():
+    with pytest.raises(ValueError, match=r"one number of rows for all features, found \[1, 2\]"):
+        encode_examples({"a": Ragged.single(np.arange(1)), "b": Ragged.single(np.arange(2))}, {})
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64, np.float64, bool])
+def test_rejects_other_dtypes(dtype):
+    with pytest.raises(ValueError, match="expected int64, float32 or bytes, found"):
+        encode_examples({"a": Ragged.single(np.ones(1, dtype))}, {})
+
+
+def test_rejects_nulls():
+    with pytest.raises(ValueError, match="without nulls"):
+        encode_examples({"a": Ragged.single(pa.array(["x", None]))}, {})

@@ -1,0 +1,132 @@
+"""preprocessing.transforms: the graph encodes as NumPy does, and carries its vocabularies."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from preprocessing import encoders
+from preprocessing.schema import (
+    Bucketised,
+    DType,
+    Feature,
+    Hash,
+    Numeric,
+    Role,
+    Vocabulary,
+)
+from preprocessing.transforms import RawEncoder
+
+_WORDS = ["a", "ü", "two words", " lead", "tab\tbed", "\u2028", "\x85", '"quoted"', "nul\0", "10"]
+_TEXTS = [*_WORDS, "", "unknown", "日本語" * 30, "A", "10.0", "\x00"]
+_NUMBERS = [0, -1, -2, 7, 2**62, -(2**63), 10, 11]
+_FLOATS = [0.0, -0.0, 0.1, 1.5, -3.25, 1e30, -1e30, np.nan, 5.0, np.inf]
+
+
+def _feature(encoder, dtype, default=None):
+    return Feature(
+        name="f", column="f", role=Role.ITEM, dtype=dtype, encoder=encoder, default=default
+    )
+
+
+_CASES = {
+    "vocabulary": (Vocabulary(oov_buckets=1), DType.STRING, None, _WORDS, _TEXTS),
+    "vocabulary_buckets": (Vocabulary(oov_buckets=13), DType.STRING, None, _WORDS, _TEXTS),
+    "vocabulary_default": (Vocabulary(oov_buckets=2), DType.STRING, "a", _WORDS, _TEXTS),
+    "vocabulary_empty": (Vocabulary(min_count=5), DType.STRING, None, _WORDS, _TEXTS),
+    "vocabulary_int": (Vocabulary(oov_buckets=4), DType.INT64, None, [7, 10, -2, 0], _NUMBERS),
+    "hash": (Hash(buckets=101), DType.STRING, None, ["a"], _TEXTS),
+    "hash_int": (Hash(buckets=101), DType.INT64, None, [1], _NUMBERS),
+    "none": (Numeric(normalisation="none"), DType.FLOAT32, None, [1.0], _FLOATS),
+    "standard": (Numeric(), DType.FLOAT32, None, [1.0, 4.0, 9.5], _FLOATS),
+    "standard_int": (Numeric(), DType.INT64, None, [1, 4, 9], _NUMBERS),
+    "standard_default": (Numeric(), DType.FLOAT32, 4.0, [1.0, 4.0, 9.5], _FLOATS),
+    "bucketised": (Bucketised(boundaries=(0.0, 0.1, 5.0)), DType.FLOAT32, None, [1.0], _FLOATS),
+    "bucketised_default": (Bucketised(boundaries=(0.0, 5.0)), DType.FLOAT32, 7.5, [1.0], _FLOATS),
+    "bucketised_int": (Bucketised(boundaries=(0.0, 10.0)), DType.INT64, None, [1], _NUMBERS),
+    "quantiles": (Bucketised(quantiles=3), DType.FLOAT32, None, _FLOATS, _FLOATS),
+    "quantiles_of_nothing": (Bucketised(quantiles=3), DType.FLOAT32, None, [np.nan], _FLOATS),
+}
+
+
+def _fit(case, vocab_dir):
+    encoder, dtype, default, training, raw = _CASES[case]
+    kinds = {DType.STRING: None, DType.INT64: np.int64, DType.FLOAT32: np.float32}
+    feature = _feature(encoder, dtype, default)
+    fitted = encoders.fit(feature, pa.array(training), np.ones(len(training), np.int64))
+    encoders.save_vocabulary(fitted, vocab_dir)
+    return fitted, raw if dtype is DType.STRING else np.array(raw, kinds[dtype])
+
+
+@pytest.mark.parametrize("case", sorted(_CASES))
+def test_graph_encodes_as_numpy(tmp_path, case):
+    fitted, raw = _fit(case, tmp_path)
+    graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(raw))
+    expected = fitted.encode(raw)
+    assert graph.dtype.as_numpy_dtype == expected.dtype
+    np.testing.assert_array_equal(graph.numpy(), expected)
+
+
+def test_log_standard_agrees_to_the_last_bit_but_one(tmp_path):
+    feature = _feature(Numeric(normalisation="log_standard"), DType.FLOAT32)
+    raw = np.concatenate([np.random.default_rng(0).normal(size=500) * 1e4, _FLOATS])
+    raw = raw.astype(np.float32)
+    fitted = encoders.fit(feature, pa.array(raw[:500]), np.ones(500, np.int64))
+    graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(raw)).numpy()
+    np.testing.assert_allclose(graph, fitted.encode(raw), rtol=2e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["vocabulary_buckets", "hash_int", "bucketised", "standard"])
+@pytest.mark.parametrize("shape", [(2, 4), (0, 5), (2, 2, 2)])
+def test_keeps_the_shape(tmp_path, case, shape):
+    fitted, raw = _fit(case, tmp_path)
+    raw = np.array(raw)[: np.prod(shape)].reshape(shape)
+    graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(raw))
+    np.testing.assert_array_equal(graph.numpy(), fitted.encode(raw.ravel()).reshape(shape))
+
+
+def test_decoded_ids_encode_back_in_the_graph(tmp_path):
+    fitted, _ = _fit("vocabulary_buckets", tmp_path)
+    ids = np.arange(fitted.cardinality)
+    graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(fitted.decode(ids)))
+    np.testing.assert_array_equal(graph.numpy(), ids)
+
+
+def test_saved_model_carries_its_vocabularies(tmp_path):
+    vocab_dir = tmp_path / "vocab"
+    vocab_dir.mkdir()
+    fitted = {}
+    raw = {}
+    for case in ("vocabulary_buckets", "vocabulary_int", "hash", "standard", "bucketised"):
+        (tmp_path / case).mkdir()
+        fitted[case], raw[case] = _fit(case, tmp_path / case)
+        if (tmp_path / case / "f.txt").exists():
+            shutil.move(tmp_path / case / "f.txt", vocab_dir / f"{case}.txt")
+
+    class Served(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = RawEncoder(fitted, vocab_dir)
+
+        @tf.function
+        def encode(self, **columns):
+            return {name: self.encoder.encode(name, column) for name, column in columns.items()}
+
+    served = Served()
+    specs = {
+        name: tf.TensorSpec([None], tf.constant(column).dtype, name=name)
+        for name, column in raw.items()
+    }
+    signature = served.encode.get_concrete_function(**specs)
+    tf.saved_model.save(served, str(tmp_path / "first"), signatures={"encode": signature})
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    shutil.rmtree(vocab_dir)
+
+    loaded = tf.saved_model.load(str(tmp_path / "second"))
+    result = loaded.signatures["encode"](**{name: tf.constant(raw[name]) for name in raw})
+    for name, encoder in fitted.items():
+        np.testing.assert_array_equal(result[name].numpy(), encoder.encode(raw[name]))
+    assets = {path.name for path in (tmp_path / "second" / "assets").iterdir()}
+    assert assets == {"vocabulary_buckets.txt", "vocabulary_int.txt"}

@@ -1,0 +1,175 @@
+"""DemiNet, equation by equation (arXiv 2109.12512): one request, one candidate, explicit loops.
+
+Nothing here is batched, padded, factorised or shared; a history is an array [n, D] of its n events.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+RELATIONS = ("in", "out", "sim")
+Array = Any
+Edges = dict[str, list[list[int]]]
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    return np.where(x > 0, x, slope * x)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(np.asarray(x) - np.max(x))
+    return e / e.sum()
+
+
+def neighbours(history: Array, window: int, threshold: float) -> Edges:
+    """Eqs 1-4: for each relation and node, the nodes it receives messages from."""
+    n = len(history)
+    edges: Edges = {relation: [[] for _ in range(n)] for relation in RELATIONS}
+    for i in range(n):
+        for j in range(n):
+            if i - window <= j < i:
+                edges["in"][i].append(j)
+            if i < j <= i + window:
+                edges["out"][i].append(j)
+            norm = np.linalg.norm(history[i]) * np.linalg.norm(history[j])
+            if i != j and history[i] @ history[j] / max(norm, 1e-12) >= threshold:
+                edges["sim"][i].append(j)
+    return edges
+
+
+@dataclasses.dataclass
+class GraphWeights:
+    """Of one layer: W_n^(r) as [relation][head] -> [2 C], W_d and b_d as [head] -> [C] and []."""
+
+    projection: Array | None
+    pair: dict[str, Array]
+    relation: Array
+    relation_bias: Array
+    slope: float
+
+
+def importances(h: Array, w: Array, slope: float) -> Array:
+    """Eq. 6 for all pairs of one relation and head, with [h_i || h_j] written out."""
+    n = len(h)
+    a = np.zeros([n, n])
+    for i in range(n):
+        for j in range(n):
+            a[i, j] = leaky_relu(w @ np.concatenate([h[i], h[j]]), slope)
+    return a
+
+
+def graph_attention(nodes: Array, edges: Edges, weights: GraphWeights) -> Array:
+    """Eqs 6-11."""
+    if weights.projection is not None:
+        nodes = nodes @ weights.projection
+    n, heads = len(nodes), len(weights.relation)
+    by_head = np.split(nodes, heads, axis=1)
+    refined = []
+    for i in range(n):
+        parts = []
+        for head, h in enumerate(by_head):
+            messages = [h[i]]  # The self-connection, eq. 5.
+            for relation in RELATIONS:
+                receive_from = edges[relation][i]
+                if not receive_from:
+                    continue  # Takes no part in eq. 10.
+                a = importances(h, weights.pair[relation][head], weights.slope)
+                alpha = softmax([a[i, j] for j in receive_from])  # Eq. 7.
+                messages.append(sum(alpha[k] * h[j] for k, j in enumerate(receive_from)))  # Eq. 8.
+            e = [
+                leaky_relu(weights.relation[head] @ m + weights.relation_bias[head], weights.slope)
+                for m in messages
+            ]  # Eq. 9.
+            beta = softmax(e)  # Eq. 10.
+            parts.append(sum(b * m for b, m in zip(beta, messages, strict=True)))
+        refined.append(np.concatenate(parts))  # Eq. 11.
+    return np.reshape(refined, [n, nodes.shape[1]])
+
+
+def add_positions(nodes: Array, table: Array) -> Array:
+    """Eq. 12, with rank 0 for the most recent event."""
+    n = len(nodes)
+    return np.reshape([nodes[i] + table[n - 1 - i] for i in range(n)], nodes.shape)
+
+
+@dataclasses.dataclass
+class AttentionWeights:
+    """Weights of Attention_k: layers [2 D, A], [A] and [A]."""
+
+    kernel: Array
+    bias: Array
+    last: Array
+    slope: float
+
+
+def interest(nodes: Array, target: Array, weights: AttentionWeights) -> tuple[Array, Array]:
+    """Eq. 13 for one k: the interest and the weights of the events in it."""
+    if len(nodes) == 0:
+        return np.zeros_like(target), np.zeros(0)
+    scores = [
+        weights.last
+        @ leaky_relu(np.concatenate([h, target]) @ weights.kernel + weights.bias, weights.slope)
+        for h in nodes
+    ]
+    alpha = softmax(scores)
+    return sum(a * h for a, h in zip(alpha, nodes, strict=True)), alpha
+
+
+def mlp(x: Array, layers: list[tuple[Array, Array]]) -> Array:
+    """ReLU between layers, none after the last."""
+    for i, (kernel, bias) in enumerate(layers):
+        x = x @ kernel + bias
+        if i < len(layers) - 1:
+            x = np.maximum(x, 0)
+    return x
+
+
+@dataclasses.dataclass
+class ExpertWeights:
+    """Batch normalisation and layers of one expert."""
+
+    mean: Array
+    variance: Array
+    epsilon: float
+    scale: Array
+    offset: Array
+    layers: list[tuple[Array, Array]]
+
+
+def expert(x: Array, weights: ExpertWeights) -> float:
+    """o_k, from E' = `x`."""
+    x = (x - weights.mean) / np.sqrt(weights.variance + weights.epsilon)
+    return float(mlp(x * weights.scale + weights.offset, weights.layers)[0])
+
+
+def confidences(
+    interests: list[Array], context: Array, layers: list[tuple[Array, Array]], prototypes: Array
+) -> Array:
+    """Eq. 14."""
+    fits = [
+        mlp(np.concatenate([v, context]), layers) @ p / np.sqrt(len(p))
+        for v, p in zip(interests, prototypes, strict=True)
+    ]
+    return softmax(fits)
+
+
+def combine(confidence: Array, scores: Array) -> float:
+    """The logit in eq. 15."""
+    return float(sum(w * o for w, o in zip(confidence, scores, strict=True)))
+
+
+def drop_edges(edges: Edges, keep: dict[str, Array]) -> Edges:
+    """Eqs 16-17: `keep[relation][i, j]` says whether the edge from j to i stays."""
+    return {
+        relation: [[j for j in js if keep[relation][i, j]] for i, js in enumerate(received)]
+        for relation, received in edges.items()
+    }
+
+
+def divergence(first: Array, second: Array) -> float:
+    """Eq. 18 for one interest."""
+    p, q = softmax(first), softmax(second)
+    forward = sum(p * np.log(p / q))
+    backward = sum(q * np.log(q / p))
+    return float(0.5 * forward + 0.5 * backward)

@@ -1,0 +1,129 @@
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+from toy_models import export
+
+from preprocessing.errors import UserError
+from serving import server, warmup
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def command(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving.server", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_hot_reload_never_leaves_a_gap(exported, tmp_path):
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    answers, stop = [], threading.Event()
+
+    def keep_asking(url):
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                reply = client.post(f"{url}:predict", json={"instances": [2.0]})
+                answers.append((reply.status_code, reply.json().get("predictions")))
+
+    with server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
+        assert running.version == 123
+        client = threading.Thread(target=keep_asking, args=(running.url,))
+        client.start()
+        export(tmp_path, "124", 3.0)
+        wait_for(lambda: answers and answers[-1] == (200, [4.0]))
+        stop.set()
+        client.join()
+        status = httpx.get(running.url).json()["model_version_status"]
+    assert {answer[0] for answer in answers} == {200}
+    assert answers == sorted(answers, key=lambda answer: answer[1])
+    assert [(entry["version"], entry["state"]) for entry in status] == [
+        ("124", "AVAILABLE"),
+        ("123", "END"),
+    ]
+
+
+def test_version_with_a_failing_warmup_is_not_served(exported, tmp_path):
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    hidden = shutil.copytree(exported / "00000123", tmp_path / ".tmp")
+    warmup.write(hidden, [("gather", {"ids": np.array([99])})])
+    with server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
+        hidden.rename(tmp_path / "124")
+        wait_for(lambda: len(httpx.get(running.url).json()["model_version_status"]) == 2)
+        newest = {"state": ""}
+
+        def ended():
+            newest.update(httpx.get(running.url).json()["model_version_status"][0])
+            return newest["state"] == "END"
+
+        wait_for(ended)
+        assert newest["status"]["error_code"] == "INVALID_ARGUMENT"
+        reply = httpx.post(f"{running.url}:predict", json={"instances": [2.0]})
+        assert reply.json() == {"predictions": [3.0]}
+
+    with server.running(tmp_path, "toy", enable_model_warmup=False) as running:
+        assert running.version == 124
+
+
+def test_taken_port_is_one_line(exported):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(UserError, match=f"free port at --rest_api_port={port}"),
+            server.running(exported, "toy", port=port),
+        ):
+            pass
+
+
+def test_base_path_without_a_loadable_model(tmp_path):
+    (tmp_path / "1").mkdir()
+    with (
+        pytest.raises(UserError, match="Could not find SavedModel"),
+        server.running(tmp_path, "toy", max_num_load_retries=0),
+    ):
+        pass
+
+
+def test_command_answers_what_it_accepted_before_it_stops(exported):
+    process = command(f"--model_base_path={exported}", "--model_name=toy", "--rest_api_port=0")
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("Serving version 123 at http://127.0.0.1:")
+        url = line.split()[-1]
+        replies = []
+        document = {"signature_name": "slow", "instances": [1.0]}
+        asking = threading.Thread(
+            target=lambda: replies.append(httpx.post(f"{url}:predict", json=document, timeout=60))
+        )
+        asking.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        asking.join()
+        assert replies[0].json() == {"predictions": [1.0]}
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+    finally:
+        process.kill()
+    assert "Traceback" not in process.stderr.read()
