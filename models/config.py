@@ -47,7 +47,7 @@ class TrainConfig:
     l2: float = 0.0
     clip_norm: float = 0.0
     evaluations_per_epoch: int = 4
-    patience: int = 8
+    patience: int = 5
     seed: int = 1
     deterministic: bool = False
     distribute: str = "auto"

@@ -10,7 +10,7 @@ otherwise), and every further column describes the item. The schema is then prin
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
 the build. The same log and the same flags give byte-identical shards for any number of workers.
 Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
---direct_num_workers=4 --direct_running_mode=multi_processing.
+--direct_num_workers=4 --direct_running_mode=multi_threading.
 """
 
 import dataclasses
@@ -224,8 +224,8 @@ def _write_catalogues(plan: Plan) -> None:
         tables.write(plan.catalogue(name), rows)
 
 
-def define_flags() -> None:
-    """Defines the flags of this command."""
+def define_log_flags() -> None:
+    """Defines the flags that say what to build from what, all but --output."""
     default: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(BuildArguments)}
 
     def text(name: str, meaning: str) -> None:
@@ -242,7 +242,6 @@ def define_flags() -> None:
 
     text("input", "Log files: paths and glob patterns, separated by commas.")
     text("schema", "schema.json; inferred for a canonical log if left out.")
-    text("output", "Data directory to write.")
     choice("protocol", splits.PROTOCOLS, "How events are split into train, validation and test.")
     number("split_fraction", "time_split: share of the rows in train and validation.")
     number("validation_fraction", "time_split: share of those rows in validation.")
@@ -258,11 +257,18 @@ def define_flags() -> None:
     number("max_bad_fraction", "Share of bad rows above which the build fails.")
     flags.DEFINE_bool("overwrite", False, "Replace a complete data set in --output.")
     flags.DEFINE_multi_string("beam_options", [], "Filled with the flags that go to Beam.")
-    flags.mark_flags_as_required(["input", "output"])
+    flags.mark_flag_as_required("input")
 
 
-def main() -> None:
-    """Builds a data set as the flags say."""
+def arguments_from_flags(output: str) -> BuildArguments:
+    """What the flags of `define_log_flags` say.
+
+    Args:
+        output: The data directory to write.
+
+    Raises:
+        UserError: A flag that neither this command nor Beam knows.
+    """
     values: dict[str, Any] = {
         field.name: flags.FLAGS[field.name].value
         for field in dataclasses.fields(BuildArguments)
@@ -270,7 +276,18 @@ def main() -> None:
     }
     check_options(values["beam_options"], list(flags.FLAGS))
     values["beam_options"] = tuple(values["beam_options"])
-    build_examples(BuildArguments(**values))
+    return BuildArguments(**{**values, "output": output})
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    define_log_flags()
+    flags.DEFINE_string("output", None, "Data directory to write.", required=True)
+
+
+def main() -> None:
+    """Builds a data set as the flags say."""
+    build_examples(arguments_from_flags(flags.FLAGS.output))
 
 
 def console_main() -> None:

@@ -30,9 +30,9 @@ from preprocessing.data_dir import COMPLETED, DataDir
 from preprocessing.errors import UserError
 from serving import export as exporting
 from serving import parity as checking
-from serving import requests as sampling
 from serving import score as scoring
 from serving import server
+from serving.samples import sample_requests
 
 MODEL_NAME = "ctr"
 _PARITY_REQUESTS = 2000
@@ -127,18 +127,17 @@ def _train(config: RunConfig, run_dir: pathlib.Path) -> dict[str, dict[str, floa
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores are the offline ones, scores a few requests."""
     requests_file = workdir / "requests.jsonl"
-    sampling.write_requests(runs.open_run(run_dir).data, "test", _SMOKE_REQUESTS, requests_file)
-    with server.running(model_dir, MODEL_NAME) as url:
-        differences = checking.parity(
-            run_dir, exporting.latest_version(model_dir), url=url, limit=_PARITY_REQUESTS
-        )
-        ranked = scoring.score_file(url, requests_file)
-    _say(
-        f"largest difference on {_PARITY_REQUESTS} test requests: "
-        + ", ".join(f"{pair} {value:.1e}" for pair, value in differences.items())
-    )
+    requests = sample_requests(runs.open_run(run_dir).data, "test", _SMOKE_REQUESTS)
+    requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
+    version = max(model_dir.iterdir(), key=lambda path: int(path.name))
+    with server.running(model_dir, MODEL_NAME) as running:
+        checked = checking.parity(run_dir, version, url=running.url, limit=_PARITY_REQUESTS)
+        ranked = list(scoring.score(running.url, requests_file))
+    sys.stdout.write(checking.describe(checked))
+    if not checked["ok"]:
+        raise RuntimeError(f"served scores differ from offline ones: {checked}")
     return {
-        "parity": differences,
+        "parity": checked["max_difference"],
         "requests": requests_file.resolve(),
         "scores": "\n".join(json.dumps(line) for line in ranked),
     }

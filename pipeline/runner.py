@@ -24,9 +24,8 @@ from pipeline.beam import beam
 from preprocessing.errors import UserError
 
 _POLL_SECONDS = 0.25
-_USER_ERROR = re.compile(
-    rf"^{UserError.__module__}\.{UserError.__name__}: (.*?)(?: \[while running .*)?$", re.MULTILINE
-)
+_USER_ERROR = re.compile(rf"^{UserError.__module__}\.{UserError.__name__}: (.*)$", re.MULTILINE)
+_WHERE = re.compile(r" \[while running '.*$")
 
 
 def check_options(arguments: Sequence[str], own: Iterable[str]) -> None:
@@ -85,10 +84,11 @@ def run_stage(
         with _progress(title, watch, total), _quiet(), beam.Pipeline(runner, options) as pipeline:
             construct(pipeline)
     except Exception as error:
-        found = _USER_ERROR.findall(str(error))
-        if isinstance(error, UserError) or not found:
+        # Other processes send their errors as text; Beam adds where in the pipeline they arose.
+        messages = [str(error)] if isinstance(error, UserError) else _USER_ERROR.findall(str(error))
+        if not messages:
             raise
-        raise UserError(found[-1]) from error
+        raise UserError(_WHERE.sub("", messages[-1])) from error
     seconds = time.perf_counter() - start
     tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
     return seconds

@@ -106,7 +106,7 @@ def _feature(key: bytes, ragged: Ragged) -> list[pa.Array]:
         offsets = np.arange(len(values) + 1, dtype=np.int64) * 4
     else:
         kind, packed = _TAG_3, True
-        data, offsets = _varint_stream(values, lambda width: b"")
+        data, offsets = _varints(values, lambda width: b"")
 
     def header(length: int) -> bytes:
         tail = _TAG_1 + _varint(length) if packed and length else b""
@@ -130,7 +130,7 @@ def _list(key: bytes, ragged: Ragged) -> list[pa.Array]:
         data = steps.reshape(-1)
         offsets = np.arange(len(values) + 1, dtype=np.int64) * steps.shape[1]
     else:
-        data, offsets = _varint_stream(values, lambda w: bytes([0x0A, 4 + w, 0x1A, 2 + w, 0x0A, w]))
+        data, offsets = _varints(values, lambda w: bytes([0x0A, 4 + w, 0x1A, 2 + w, 0x0A, w]))
     return _with_headers(
         data, offsets[ragged.row_splits], lambda length: _entry_header(key, b"", length)
     )
@@ -158,64 +158,82 @@ def _bytes_stream(values: Any, header: Callable[[int], bytes]) -> tuple[np.ndarr
     return binary_buffers(_join([headers, column]))
 
 
-def _varint_stream(
-    values: np.ndarray, prefix: Callable[[int], bytes]
-) -> tuple[np.ndarray, np.ndarray]:
+def _varints(values: np.ndarray, prefix: Callable[[int], bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Every integer as a prefix and a varint: data and offsets [values + 1].
 
-    A varint holds seven bits per byte, lowest first; all bytes but the last have the high bit set.
-    Values of equal width are written together.
+    Ids are many and small: each one that may occur is encoded once, then taken as often as it
+    occurs. Other integers, such as times, are encoded one by one.
 
     Args:
-        values: int64; negative ones are taken modulo 2**64, as protobuf does.
+        values: int64.
         prefix: Bytes before a varint of the given width.
     """
     if values.dtype != np.int64:
         raise ValueError(f"expected int64, float32 or bytes, found {values.dtype}")
+    if not len(values):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    if values.min() < 0 or values.max() > len(values):
+        return _varint_stream(values, prefix)
+    by_value = from_buffers(*_varint_stream(np.arange(values.max() + 1), prefix))
+    return binary_buffers(by_value.take(pa.array(values)))
+
+
+def _varint_stream(
+    values: np.ndarray, prefix: Callable[[int], bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `_varints`.
+
+    A varint holds seven bits per byte, lowest first; all bytes but the last have the high bit set.
+    Negative integers are taken modulo 2**64, as protobuf does. Values of equal width are written
+    together.
+    """
     words = np.ascontiguousarray(values).view(np.uint64)
     widths = np.ones(len(words), np.uint8)
-    highest = int(words.max(initial=0))
+    lowest, highest = int(words.min()), int(words.max())
     for bits in range(7, 64, 7):
-        if highest >> bits:
+        if lowest >> bits:
+            widths += np.uint8(1)
+        elif highest >> bits:
             widths += words >= np.uint64(1 << bits)
     prefixes = [prefix(width) for width in range(11)]
-    sizes = np.array([width + len(head) for width, head in enumerate(prefixes)], np.int64)
+    sizes = np.array([width + len(head) for width, head in enumerate(prefixes)], np.uint8)
     offsets = np.zeros(len(words) + 1, np.int64)
     np.cumsum(sizes[widths], out=offsets[1:])
     data = np.empty(int(offsets[-1]), np.uint8)
     for start in range(0, len(words), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        for width in range(1, 11):
-            rows = np.flatnonzero(widths[block] == width)
-            if len(rows):
-                cells = _varint_cells(words[block][rows], width, prefixes[width])
+        block = slice(start, min(start + _BLOCK, len(words)))
+        narrow, wide = int(widths[block].min()), int(widths[block].max())
+        for width in range(narrow, wide + 1):
+            at, chosen = offsets[block], words[block]
+            if narrow < wide:
+                rows = np.flatnonzero(widths[block] == width)
+                at, chosen = at[rows], chosen[rows]
+            if len(at):
+                cells = _varint_cells(chosen, width, prefixes[width])
                 # One store of a whole cell per value, at whatever byte the value starts.
                 starts = (len(data) - cells.itemsize + 1,)
                 target: np.ndarray = np.ndarray(starts, cells.dtype, buffer=data, strides=(1,))
-                target[offsets[:-1][block][rows]] = cells
-                if len(rows) == len(widths[block]):
-                    break
+                target[at] = cells
     return data, offsets
 
 
 def _varint_cells(words: np.ndarray, width: int, prefix: bytes) -> np.ndarray:
     """[n] void cells that hold the prefix and the varint, for uint64 words of one varint width."""
+    more = sum(0x80 << 8 * i for i in range(width - 1))  # the high bits of all bytes but the last
     low = words & np.uint64(0x7F)
     for i in range(1, min(width, 8)):
-        low |= (words & np.uint64(0x7F << 7 * i)) << np.uint64(i)
-    high = words >> np.uint64(56) & np.uint64(0x7F) | (words >> np.uint64(63) << np.uint64(8))
-    more = sum(0x80 << 8 * i for i in range(width - 1))  # the high bits of all bytes but the last
+        septet = words & np.uint64(0x7F << 7 * i)
+        septet <<= np.uint64(i)
+        low |= septet
     low |= np.uint64(more & 0xFFFFFFFFFFFFFFFF)
-    high |= np.uint64(more >> 64)
+    free = 8 * len(prefix)
     cells = np.empty((len(words), 2), "<u8")
-    if prefix:
-        free = 8 * len(prefix)
-        cells[:, 0] = low << np.uint64(free) | np.uint64(int.from_bytes(prefix, "little"))
-        cells[:, 1] = low >> np.uint64(64 - free) | high << np.uint64(free)
-    else:
-        cells[:, 0], cells[:, 1] = low, high
-    size = len(prefix) + width
-    return np.ndarray(len(words), f"V{size}", buffer=cells.data, strides=(16,))
+    cells[:, 0] = low << np.uint64(free) | np.uint64(int.from_bytes(prefix, "little"))
+    cells[:, 1] = low >> np.uint64(64 - free) if prefix else 0
+    if width > 8:
+        high = words >> np.uint64(56) & np.uint64(0x7F) | words >> np.uint64(63) << np.uint64(8)
+        cells[:, 1] |= (high | np.uint64(more >> 64)) << np.uint64(free)
+    return np.ndarray(len(words), f"V{len(prefix) + width}", buffer=cells.data, strides=(16,))
 
 
 def _varint(value: int) -> bytes:

@@ -12,6 +12,8 @@ import os
 import pathlib
 from typing import Any
 
+import tqdm
+
 from preprocessing import encoders
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
@@ -118,20 +120,20 @@ class DataDir:
         Raises:
             UserError: Names the first shard that is missing or differs.
         """
-        for split in self.manifest["splits"].values():
-            for shard in split["shards"]:
-                path = self.path / shard["file"]
-                if not path.exists():
-                    raise UserError(
-                        f"Expected the shard {path} of the manifest, found no such file.", _REBUILD
-                    )
-                found = sha256_file(path)
-                if found != shard["sha256"]:
-                    raise UserError(
-                        f"Expected {path} with SHA-256 {shard['sha256'][:12]}, found {found[:12]}: "
-                        "the file is damaged or was changed.",
-                        _REBUILD,
-                    )
+        shards = [s for split in self.manifest["splits"].values() for s in split["shards"]]
+        for shard in tqdm.tqdm(shards, "verifying shards", leave=False, delay=2):
+            path = self.path / shard["file"]
+            if not path.exists():
+                raise UserError(
+                    f"Expected the shard {path} of the manifest, found no such file.", _REBUILD
+                )
+            found = sha256_file(path)
+            if found != shard["sha256"]:
+                raise UserError(
+                    f"Expected {path} with SHA-256 {shard['sha256'][:12]}, found {found[:12]}: "
+                    "the file is damaged or was changed.",
+                    _REBUILD,
+                )
 
     def _split(self, split: str) -> dict[str, Any]:
         splits = self.manifest["splits"]

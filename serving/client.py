@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import orjson
 
 from preprocessing.errors import UserError
 
@@ -70,7 +69,8 @@ class Client:
         """
         columns = {name: _jsonable(value) for name, value in inputs.items()}
         document = {"signature_name": signature_name, "inputs": columns}
-        return self._ask("POST", ":predict", _dumps(document))["outputs"]
+        # Not orjson, here and below: TensorFlow Serving reads and writes NaN.
+        return self._ask("POST", ":predict", json.dumps(document).encode())["outputs"]
 
     def _ask(self, verb: str, path: str, body: bytes | None = None) -> Any:
         try:
@@ -81,7 +81,6 @@ class Client:
                 "start one with python -m serving.server, or check --url.",
             ) from None
         try:
-            # Not orjson: replies may hold NaN.
             document = json.loads(reply.content)
         except ValueError:
             document = None
@@ -97,7 +96,7 @@ class Client:
 
 def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value if value.dtype != object else _jsonable(value.tolist())
+        return _jsonable(value.tolist()) if value.dtype == object else value.tolist()
     if isinstance(value, list):
         return [_jsonable(child) for child in value]
     if isinstance(value, bytes):
@@ -106,7 +105,3 @@ def _jsonable(value: Any) -> Any:
         except UnicodeDecodeError:
             return {"b64": base64.b64encode(value).decode("ascii")}
     return value
-
-
-def _dumps(document: Any) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -52,7 +52,8 @@ def export(
     model = runs.load_model(run_dir)
     output = pathlib.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    version = _next_version(output) if version is None else version
+    if version is None:
+        version = max(_versions(output), default=0) + 1
     target = output / str(version)
     if target.exists():
         raise _version_exists(target)
@@ -78,9 +79,23 @@ def export(
     return target
 
 
-def _next_version(output: pathlib.Path) -> int:
-    versions = [int(child.name) for child in output.iterdir() if child.name.isdecimal()]
-    return max(versions, default=0) + 1
+def latest_version(output: str | pathlib.Path) -> pathlib.Path:
+    """The directory of the highest version.
+
+    Raises:
+        UserError: There is none.
+    """
+    versions = _versions(pathlib.Path(output))
+    if not versions:
+        raise UserError(
+            f"Expected an exported version in {output}, found none.", "run serving.export first."
+        )
+    return versions[max(versions)]
+
+
+def _versions(output: pathlib.Path) -> dict[int, pathlib.Path]:
+    children = output.iterdir() if output.is_dir() else ()
+    return {int(child.name): child for child in children if child.name.isdecimal()}
 
 
 def _version_exists(target: pathlib.Path) -> UserError:

@@ -23,7 +23,7 @@ from models import runs
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from preprocessing.schema import PAD_ID, Schema, candidate_key
+from preprocessing.schema import PAD_ID, Schema, candidate_key, history_key
 from serving import raw_requests, server
 from serving.client import Client
 from serving.servable import Servable
@@ -64,13 +64,19 @@ def parity(
             server does not answer.
     """
     run = runs.open_run(run_dir)
-    version = _checked_version(version, run.data.schema)
+    schema = run.data.schema
+    version = _checked_version(version, schema)
     model = runs.load_model(run_dir)
-    offline = tf.function(lambda features: tf.sigmoid(model(features)), reduce_retracing=True)
+    offline = tf.function(lambda features: tf.sigmoid(model(_padded(schema, features))))
     servable = Servable(version)
-    item_key = candidate_key(run.data.schema.item_key.name)
+    item_key = candidate_key(schema.item_key.name)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
     requests = candidates = 0
+    if not run.data.num_requests(split):
+        raise UserError(
+            f"Expected requests in split {split!r} of {run.data.path}, found none.",
+            "compare on another split.",
+        )
     total = min(run.data.num_requests(split), limit or sys.maxsize)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url or stack.enter_context(_serving(version))))
@@ -92,11 +98,6 @@ def parity(
             requests += len(mask_BN)
             candidates += int(mask_BN.sum())
             bar.update(len(mask_BN))
-    if not requests:
-        raise UserError(
-            f"Expected requests in split {split!r} of {run.data.path}, found none.",
-            "compare on another split.",
-        )
     return {
         "requests": requests,
         "candidates": candidates,
@@ -112,12 +113,22 @@ def describe(result: dict[str, Any]) -> str:
         f"{way:16} largest difference {difference:.3g}"
         for way, difference in result["max_difference"].items()
     ]
-    verdict = "agree" if result["ok"] else "DIFFER"
+    verdict = "agree with" if result["ok"] else "DIFFER from"
     lines.append(
-        f"offline and served scores {verdict} on {result['requests']} requests with "
-        f"{result['candidates']} candidates (tolerance {result['tolerance']:g})"
+        f"Served scores {verdict} offline ones on {result['requests']} requests with "
+        f"{result['candidates']} candidates (tolerance {result['tolerance']:g})."
     )
     return "\n".join(lines) + "\n"
+
+
+def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The features with histories of the full length, as the longest ones in evaluation."""
+    padded = dict(features)
+    for feature in schema.history_features:
+        history_BL = features[history_key(feature.name)]
+        missing = schema.history.max_length - tf.shape(history_BL)[1]
+        padded[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing]])
+    return padded
 
 
 def _checked_version(path: str | pathlib.Path, schema: Schema) -> pathlib.Path:

@@ -9,6 +9,7 @@ metadata of the served model.
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -161,6 +162,8 @@ def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> An
             raise _missing(name, record, where)
         return field.default
     value = record[name]
+    if value is None and field.dtype is DType.FLOAT32:
+        return math.nan  # what the encoders take for a missing number
     expected, types = _JSON_TYPES[field.dtype]
     if not isinstance(value, types) or isinstance(value, bool):
         raise UserError(f"{where}: expected {expected} as {name!r}, found {_shown(value)}.")

@@ -12,6 +12,7 @@ items are scored as such, an empty history is fine, and of a long one the most r
 With --schema (the model's assets/schema.json) fields that have a default may be left out.
 """
 
+import json
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -60,8 +61,8 @@ def score(
                 continue
             where = f"{path}:{number}"
             try:
-                request = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
+                request = json.loads(line)  # not orjson: a missing number may be NaN
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: expected JSON, found a syntax error: {error}.") from None
             scores_BN = client.predict(request_format.inputs(request, where))
             ranked = [

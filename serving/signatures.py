@@ -192,6 +192,12 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     compacted = dict(features)
     for feature in schema.history_features:
         key = history_key(feature.name)
+        tf.debugging.assert_equal(
+            tf.shape(features[key]),
+            tf.shape(features[history_key(schema.item_key.name)]),
+            f"{history_input(feature.name)} must have the shape of "
+            f"{history_input(schema.item_key.name)}",
+        )
         padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
         values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
         compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))

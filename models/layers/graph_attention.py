@@ -5,7 +5,7 @@ head width, W window, R relations with a learned attention: earlier, later, simi
 relations including the self-connection.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
@@ -72,17 +72,35 @@ class DependencyAttention(keras.layers.Layer):
         """
         if self.project is not None:
             nodes_BVLD = self.project(nodes_BVLD)
-        *context, similar, carried_BVHLX = self._prepare(nodes_BVLD, graph.mask_BL)
-        contexts = tf.unstack(graph.context_BVRWL, axis=2)
-        window = graph.context_BVRWL.shape[3]
-        sums = [
-            _context_sums(carried_BVHLX, *sides)
-            for sides in zip(context, contexts, window_offsets(window), strict=True)
-        ]
-        sums.append(_similarity_sums(carried_BVHLX, similar, graph.similar_BVLL))
-        sums.append(tf.broadcast_to(carried_BVHLX, tf.shape(sums[-1])))
-        fused_BVHLC = self._fuse(tf.stack(sums, axis=2), _reached(graph))
+        nodes_BVHLC, own_BVHL, scores = self._prepare(nodes_BVLD, graph.mask_BL)
+        context = _context_weights(scores[:-1], graph.context_BVRWL)
+        similar_BVHLL = _similarity_weights(scores[-1], graph.similar_BVLL)
 
+        # W_d . h of eq. 9 is linear, so its value for a message is the message of its values; and
+        # the message of ones is the denominator of eq. 7.
+        ones_BVHL = tf.ones_like(own_BVHL)
+        sent = [nodes_BVHLC, tf.expand_dims(own_BVHL, -1), tf.expand_dims(ones_BVHL, -1)]
+        received = tf.matmul(similar_BVHLL, tf.concat(sent, -1))
+        similar_BVHLC, *similar = tf.split(received, [self.head_width, 1, 1], axis=-1)
+        own = [_context_sum(side, own_BVHL) for side in context]
+        own += [tf.squeeze(similar[0], -1), own_BVHL]
+        totals = [tf.add_n(list(side.values())) for side in context]
+        totals += [tf.squeeze(similar[1], -1), ones_BVHL]
+        *sides, similar_share, self_share = self._shares(own, totals, _reached(graph))
+
+        # Eqs 8 and 11 in one sum: the share of a relation scales its weights, before they meet the
+        # nodes wherever there are few of them.
+        scaled = [
+            {offset: weights_BVHL * share_BVHL for offset, weights_BVHL in side.items()}
+            for side, share_BVHL in zip(context, sides, strict=True)
+        ]
+        fused_BVHLC = tf.add_n(
+            [
+                *(_context_sum(side, nodes_BVHLC) for side in scaled),
+                tf.expand_dims(similar_share, -1) * similar_BVHLC,
+                tf.expand_dims(self_share, -1) * nodes_BVHLC,
+            ]
+        )
         shape = tf.shape(fused_BVHLC)
         fused_BVLD = tf.reshape(
             tf.transpose(fused_BVHLC, [0, 1, 3, 2, 4]),
@@ -90,20 +108,18 @@ class DependencyAttention(keras.layers.Layer):
         )
         return tf.where(graph.mask_BL[:, None, :, None], fused_BVLD, 0.0)
 
-    def _prepare(self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor) -> list[Any]:
+    def _prepare(
+        self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list["_PairScores"]]:
         """What depends on single nodes only.
 
         Returns:
-            The `_PairScores` of the three relations, and what nodes send, [B, V, H, L, C + 2]: the
-            node itself, W_d . h of eq. 9, and 1. Eq. 9 is linear up to its bias, so that its value
-            for a message is the message of its values; and the sum of the ones is the denominator
-            of eq. 7.
+            The heads of the nodes [B, V, H, L, C], W_d . h of eq. 9 for each [B, V, H, L], and the
+            scores of eq. 6 for each of the three relations.
         """
         shape = tf.shape(nodes_BVLD)
         batch, views, length = shape[0], shape[1], shape[2]
         nodes_BVLHC = tf.reshape(nodes_BVLD, [batch, views, length, self.heads, self.head_width])
-        nodes_BVHLC = tf.transpose(nodes_BVLHC, [0, 1, 3, 2, 4])
-
         weights = [self.receiver_RHC, self.sender_RHC, tf.expand_dims(self.relation_HC, 0)]
         # Block diagonal: the scores of a head read the slice of that head only.
         own_HH = tf.eye(self.heads, dtype=weights[0].dtype)
@@ -111,31 +127,41 @@ class DependencyAttention(keras.layers.Layer):
         kernel = tf.reshape(kernel_HCSH, [self.heads * self.head_width, -1])
         scores = tf.tensordot(nodes_BVLD, kernel, axes=1)
         scores = tf.reshape(scores, [batch, views, length, 2 * _RELATIONS + 1, self.heads])
-        *pairs, relation_BVHL = tf.unstack(tf.transpose(scores, [3, 0, 1, 4, 2]))
-        carried = [
-            nodes_BVHLC,
-            tf.expand_dims(relation_BVHL, -1),
-            tf.ones_like(nodes_BVHLC)[..., :1],
+        *scores, own_BVHL = tf.unstack(tf.transpose(scores, [3, 0, 1, 4, 2]))
+        pairs = [
+            _PairScores.of(receiver_BVHL, sender_BVHL, mask_BL, self.slope)
+            for receiver_BVHL, sender_BVHL in zip(
+                scores[:_RELATIONS], scores[_RELATIONS:], strict=True
+            )
         ]
-        return [
-            *(
-                _PairScores.of(receiver_BVHL, sender_BVHL, mask_BL, self.slope)
-                for receiver_BVHL, sender_BVHL in zip(
-                    pairs[:_RELATIONS], pairs[_RELATIONS:], strict=True
-                )
-            ),
-            tf.concat(carried, -1),
-        ]
+        return tf.transpose(nodes_BVLHC, [0, 1, 3, 2, 4]), own_BVHL, pairs
 
-    def _fuse(self, sums_BVQHLX: tf.Tensor, reached_BVQL: tf.Tensor) -> tf.Tensor:
-        """Eqs 9-11: weighs the relations of each node and head, and sums their messages."""
-        nodes, scores, totals = tf.split(sums_BVQHLX, [self.head_width, 1, 1], axis=-1)
-        scores_BVQHLX = tf.math.divide_no_nan(scores, totals)
-        bias_HLX = tf.reshape(self.relation_bias_H, [-1, 1, 1])
-        scores_BVQHLX = tf.nn.leaky_relu(scores_BVQHLX + bias_HLX, self.slope)
-        reached_BVQHLX = reached_BVQL[:, :, :, None, :, None]
-        weights_BVQHLX = masked_softmax(scores_BVQHLX, reached_BVQHLX, axis=2)
-        return tf.reduce_sum(nodes * tf.math.divide_no_nan(weights_BVQHLX, totals), axis=2)
+    def _shares(
+        self, own: list[tf.Tensor], totals: list[tf.Tensor], reached_BVQL: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Eqs 9-10: weight of each relation, divided by the denominator of eq. 7.
+
+        Args:
+            own: For each relation the sum of W_d . h over what a node receives, [B, V, H, L].
+            totals: For each relation the sum of the weights, likewise.
+            reached_BVQL: Whether a node has neighbours.
+
+        Returns:
+            [B, V, H, L] for each relation.
+        """
+        shape = tf.shape(own[_RELATIONS - 1])
+
+        def stack(values: list[tf.Tensor]) -> tf.Tensor:
+            # What a node sends to itself may be the same for all views.
+            return tf.stack([tf.broadcast_to(value, shape) for value in values], axis=2)
+
+        totals_BVQHL = stack(totals)
+        scores_BVQHL = tf.math.divide_no_nan(stack(own), totals_BVQHL)
+        scores_BVQHL += tf.expand_dims(self.relation_bias_H, -1)
+        weights_BVQHL = masked_softmax(
+            tf.nn.leaky_relu(scores_BVQHL, self.slope), reached_BVQL[:, :, :, None], axis=2
+        )
+        return tf.unstack(tf.math.divide_no_nan(weights_BVQHL, totals_BVQHL), axis=2)
 
 
 class _PairScores(NamedTuple):
@@ -157,49 +183,56 @@ class _PairScores(NamedTuple):
     def of(
         cls, receiver_BVHL: tf.Tensor, sender_BVHL: tf.Tensor, mask_BL: tf.Tensor, slope: float
     ) -> "_PairScores":
-        """Factorises scores u and v, in float32."""
+        """Factorises scores u and v, computing in float32 whatever their type."""
+        dtype = receiver_BVHL.dtype
         receiver, sender = tf.cast(receiver_BVHL, tf.float32), tf.cast(sender_BVHL, tf.float32)
         masked = tf.where(mask_BL[:, None, None], sender, _LOWEST)
         highest = tf.stop_gradient(tf.reduce_max(masked, axis=-1, keepdims=True))
         receiver, sender = receiver + highest, tf.clip_by_value(sender - highest, -_SPREAD, 0.0)
         scale = tf.stop_gradient(tf.nn.leaky_relu(receiver, slope))
-        return cls(
-            tf.exp(receiver - scale),
-            tf.exp(sender),
-            tf.exp(slope * receiver - scale),
-            tf.exp(slope * sender),
-        )
+        exponents = receiver - scale, sender, slope * receiver - scale, slope * sender
+        return cls(*(tf.cast(tf.exp(exponent), dtype) for exponent in exponents))
 
 
-def _context_sums(
-    carried_BVHLX: tf.Tensor, scores: _PairScores, context_BVWL: tf.Tensor, offsets: list[int]
-) -> tf.Tensor:
-    """Eqs 7-8, before the division, over the window on one side of each node."""
+def _context_weights(
+    scores: list[_PairScores], context_BVRWL: tf.Tensor
+) -> list[dict[int, tf.Tensor]]:
+    """Numerators of eq. 7 on either side of each node: offset of the neighbour -> [B, V, H, L]."""
+    offsets_RW = window_offsets(context_BVRWL.shape[3])
+    context = []
+    for pair, offsets, edges_BVWL in zip(
+        scores, offsets_RW, tf.unstack(context_BVRWL, axis=2), strict=True
+    ):
+        side = {}
+        for offset, edges_BVL in zip(offsets, tf.unstack(edges_BVWL, axis=2), strict=True):
+            high_BVHL = pair.high_receiver_BVHL * shifted(pair.high_sender_BVHL, offset, 3)
+            low_BVHL = pair.low_receiver_BVHL * shifted(pair.low_sender_BVHL, offset, 3)
+            edges = tf.cast(edges_BVL, high_BVHL.dtype)[:, :, None]
+            side[offset] = tf.maximum(high_BVHL, low_BVHL) * edges
+        context.append(side)
+    return context
+
+
+def _context_sum(side: dict[int, tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+    """Sum over one side of each node of the weights times [B, V, H, L] or [B, V, H, L, C]."""
     terms = []
-    for edges_BVL, offset in zip(tf.unstack(context_BVWL, axis=2), offsets, strict=True):
-        high_BVHL = scores.high_receiver_BVHL * shifted(scores.high_sender_BVHL, offset, 3)
-        low_BVHL = scores.low_receiver_BVHL * shifted(scores.low_sender_BVHL, offset, 3)
-        weights_BVHL = tf.maximum(high_BVHL, low_BVHL)
-        weights_BVHL *= tf.cast(edges_BVL, weights_BVHL.dtype)[:, :, None]
-        weights_BVHL = tf.cast(weights_BVHL, carried_BVHLX.dtype)
-        terms.append(tf.expand_dims(weights_BVHL, -1) * shifted(carried_BVHLX, offset, 3))
+    for offset, weights_BVHL in side.items():
+        weights = weights_BVHL if values.shape.rank == 4 else tf.expand_dims(weights_BVHL, -1)
+        terms.append(weights * shifted(values, offset, 3))
     return tf.add_n(terms)
 
 
-def _similarity_sums(
-    carried_BVHLX: tf.Tensor, scores: _PairScores, similar_BVLL: tf.Tensor
-) -> tf.Tensor:
-    """Eqs 7-8, before the division, over the similar nodes, wherever they are."""
+def _similarity_weights(pair: _PairScores, similar_BVLL: tf.Tensor) -> tf.Tensor:
+    """Numerators of eq. 7 for all pairs of nodes, 0 where they are not similar, [B, V, H, L, L]."""
 
     def product(receiver_BVHL: tf.Tensor, sender_BVHL: tf.Tensor) -> tf.Tensor:
         return tf.matmul(tf.expand_dims(receiver_BVHL, -1), tf.expand_dims(sender_BVHL, -2))
 
     weights_BVHLL = tf.maximum(
-        product(scores.high_receiver_BVHL, scores.high_sender_BVHL),
-        product(scores.low_receiver_BVHL, scores.low_sender_BVHL),
+        product(pair.high_receiver_BVHL, pair.high_sender_BVHL),
+        product(pair.low_receiver_BVHL, pair.low_sender_BVHL),
     )
-    weights_BVHLL *= tf.cast(similar_BVLL, weights_BVHLL.dtype)[:, :, None]
-    return tf.matmul(tf.cast(weights_BVHLL, carried_BVHLX.dtype), carried_BVHLX)
+    return weights_BVHLL * tf.cast(similar_BVLL, weights_BVHLL.dtype)[:, :, None]
 
 
 def _reached(graph: ItemGraph) -> tf.Tensor:

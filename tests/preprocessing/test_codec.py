@@ -94,6 +94,16 @@ def test_histories_of_many_lengths_and_value_widths():
         assert example == _message(context, lists, row).SerializeToString(deterministic=True)
 
 
+def test_ids_that_repeat_and_integers_of_every_width():
+    ids = np.tile(np.arange(300), 3).tolist()
+    edges = [2**bits - 1 + d for bits in range(0, 63, 7) for d in (0, 1)]
+    edges += [2**63 - 1, -1, -(2**63)]
+    context = {"small": ("int64", [ids, []]), "edges": ("int64", [edges, edges[::-1]])}
+    lists = {"small": ("int64", [[7], ids]), "edges": ("int64", [edges[::-1], edges])}
+    for row, example in enumerate(_encode(context, lists)):
+        assert example == _message(context, lists, row).SerializeToString(deterministic=True)
+
+
 def test_empty_history_is_an_empty_list_and_empty_context_keeps_its_type():
     (example,) = _encode({"label": ("int64", [[]])}, {"history/id": ("int64", [[]])})
     parsed = tf.train.SequenceExample.FromString(example)

@@ -4,9 +4,13 @@ import pathlib
 
 import httpx
 import pytest
+import toy_runs
 from toy_models import export
 
+from preprocessing.data_dir import DataDir
+from serving import export as exporting
 from serving import server
+from serving.servable import Servable
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,32 @@ def http(served):
     """A client of the server; relative URLs start at its root."""
     with httpx.Client(base_url=served.url.split("/v1/")[0], timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory) -> DataDir:
+    return toy_runs.write_data(tmp_path_factory.mktemp("toy") / "data")
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory, toy_data) -> pathlib.Path:
+    """A run of DIN with self-supervision, so that there is something to leave out."""
+    return toy_runs.write_run(tmp_path_factory.mktemp("toy") / "run", toy_data, "din", "miss")
+
+
+@pytest.fixture(scope="session")
+def toy_version(tmp_path_factory, toy_run) -> pathlib.Path:
+    """The run, exported. Tests leave it as it is."""
+    return exporting.export(toy_run, tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture(scope="session")
+def toy_servable(toy_version) -> Servable:
+    return Servable(toy_version)
+
+
+@pytest.fixture(scope="session")
+def toy_url(toy_version):
+    """Address of the exported run."""
+    with server.running(toy_version.parent, "ctr") as running:
+        yield running.url

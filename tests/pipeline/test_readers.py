@@ -1,0 +1,156 @@
+import gzip
+
+import pyarrow as pa
+import pytest
+from log_builders import columns, random_events, write_log
+
+from pipeline import readers
+from preprocessing.errors import UserError
+
+NAMES = ["user_id", "item_id"]
+
+
+def _read(path, names=NAMES):
+    """All rows as (line, values) and all rejections as (line, reason)."""
+    (file,) = readers.list_inputs(str(path))
+    rows, rejections = [], []
+    for part in readers.ranges(file):
+        for batch in readers.read(part, names):
+            values = zip(*(batch.columns[name].to_pylist() for name in names), strict=True)
+            rows += zip(batch.lines.tolist(), values, strict=True)
+            rejections += [(r.line, r.reason) for r in batch.rejections]
+            assert all(r.file == str(path) for r in batch.rejections)
+            assert 0 <= batch.blocks_done <= readers.num_blocks(part)
+    return rows, rejections
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_every_format_gives_the_rows_with_their_lines(tmp_path, name):
+    log = columns(random_events())
+    path = write_log(tmp_path / name, log)
+    (file,) = readers.list_inputs(path)
+    assert readers.column_names(file) == list(log)
+    rows, rejections = _read(path)
+    first = 2 if "csv" in name else 1
+    expected = zip(log["user_id"], log["item_id"], strict=True)
+    assert [
+        (line, tuple(v.decode() if isinstance(v, bytes) else v for v in values))
+        for line, values in rows
+    ] == list(enumerate(expected, first))
+    assert not rejections
+
+
+def test_csv_lines_with_a_wrong_number_of_fields_keep_the_count_of_lines(tmp_path):
+    text = b"user_id,item_id\nu1,i1\nu2,i2,extra\nu3\nu4,i4\nu5,i5,x,y\n"
+    (tmp_path / "a.csv").write_bytes(text)
+    rows, rejections = _read(tmp_path / "a.csv")
+    assert [line for line, _ in rows] == [2, 5]
+    assert rejections == [
+        (3, "too many fields: expected 2, found 3"),
+        (4, "too few fields: expected 2, found 1"),
+        (6, "too many fields: expected 2, found 4"),
+    ]
+
+
+def test_csv_line_numbers_hold_across_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_BLOCK_BYTES", 64)
+    bad = {4, 5, 31, 32, 33, 100}
+    lines = ["user_id,item_id"]
+    lines += [f"u{n},i{n},x" if n in bad else f"u{n},i{n}" for n in range(2, 101)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    rows, rejections = _read(tmp_path / "a.csv")
+    assert rows == [(n, (b"u%d" % n, b"i%d" % n)) for n in range(2, 101) if n not in bad]
+    assert {line for line, _ in rejections} == bad
+
+
+def test_csv_quotes_commas_line_breaks_and_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfuser_id,item_id\n"u,""1",i1\nu2,"i\n2"\n')
+    (file,) = readers.list_inputs(str(tmp_path / "a.csv"))
+    assert readers.column_names(file) == NAMES
+    rows, _ = _read(tmp_path / "a.csv")
+    assert [values for _, values in rows] == [(b'u,"1', b"i1"), (b"u2", b"i\n2")]
+
+
+def test_json_lines_that_are_no_records(tmp_path):
+    lines = [
+        b'{"user_id": "u1", "item_id": 7}',
+        b'{"user_id": "u2"',
+        b"",
+        b"[1, 2]",
+        b'{"user_id": "\xff", "item_id": "i"}',
+        b'{"user_id": "u6", "item_id": [1]}',
+        b'{"item_id": "i7", "other": {}}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    rows, rejections = _read(tmp_path / "a.jsonl")
+    assert rows == [(1, ("u1", "7")), (7, (None, "i7"))]
+    assert rejections == [
+        (2, "not JSON"),
+        (4, "not a JSON object"),
+        (5, "invalid UTF-8"),
+        (6, "column 'item_id': expected one value, found a nested one"),
+    ]
+
+
+def test_json_types_are_kept_unless_mixed():
+    assert readers._json_column([1, None, 3]).type == pa.int64()
+    assert readers._json_column([1, "a", None, 2.5, True]).to_pylist() == [
+        "1",
+        "a",
+        None,
+        "2.5",
+        "true",
+    ]
+    assert readers._json_column([2**64 - 1, -1]).to_pylist() == [str(2**64 - 1), "-1"]
+
+
+def test_globs_are_sorted_and_lists_keep_their_order(tmp_path):
+    for name in ("b.csv", "a.csv", "c.jsonl"):
+        (tmp_path / name).write_text("x")
+    found = readers.list_inputs(f"{tmp_path}/c.jsonl, {tmp_path}/*.csv")
+    assert [file.path[len(str(tmp_path)) + 1 :] for file in found] == ["c.jsonl", "a.csv", "b.csv"]
+    assert [file.index for file in found] == [0, 1, 2]
+    with pytest.raises(UserError, match="every file once"):
+        readers.list_inputs(f"{tmp_path}/*.csv,{tmp_path}/a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "found an empty file"),
+        ("a.jsonl.gz", b"", "found an empty file"),
+        ("a.csv", b"user_id,item_id\n", "found none below the header"),
+        ("a.jsonl", b"\n\n", "expected rows in .*a.jsonl, found none"),
+        ("a.txt", b"x", "ends in .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet, found .*a.txt"),
+        ("a.parquet", b"PAR1 nonsense", "expected parquet in .*a.parquet, found it unreadable"),
+        ("a.csv.gz", b"user_id,item_id\n", "expected csv in .*a.csv.gz, found it unreadable"),
+    ],
+)
+def test_files_that_are_no_logs(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        readers.column_names(*readers.list_inputs(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("nowhere.csv", "expected a file at .*nowhere.csv, found nothing"),
+        ("nothing-*.csv", "expected files that match .*found none"),
+        ("", "expected a file at .*, found a directory"),
+    ],
+)
+def test_inputs_that_are_not_there(tmp_path, pattern, message):
+    with pytest.raises(UserError, match=message):
+        readers.list_inputs(f"{tmp_path}/{pattern}")
+    with pytest.raises(UserError, match="at least one file"):
+        readers.list_inputs(" , ")
+
+
+def test_a_truncated_gzip_file_is_named(tmp_path):
+    whole = gzip.compress(
+        b"user_id,item_id\n" + b"".join(b"u%d,i%d\n" % (i, i * i) for i in range(9999))
+    )
+    (tmp_path / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"a\.csv\.gz, found it unreadable"):
+        _read(tmp_path / "a.csv.gz")

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessing import splits
+from preprocessing.errors import UserError
+from reference import windows
+
+LOGS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+def _sorted_log(times_per_user):
+    """Events in sorted order, user starts and timestamps of a list of times per user."""
+    events = [
+        (f"u{user}", f"i{user}-{row}", time)
+        for user, times in enumerate(times_per_user)
+        for row, time in enumerate(sorted(times))
+    ]
+    starts = np.concatenate([[0], np.cumsum([len(times) for times in times_per_user])])
+    return events, starts, np.array([time for _, _, time in events])
+
+
+def _requests_by_split(split, events):
+    return {
+        name: {events[row] for row in np.flatnonzero(split == number)}
+        for number, name in enumerate(splits.SPLITS)
+    }
+
+
+@given(LOGS, st.sampled_from(["last", "all"]), st.integers(0, 3), st.integers(1, 4))
+def test_leave_last_out_and_first_use_equal_brute_force(log, prefixes, min_history, max_length):
+    events, starts, _ = _sorted_log(log)
+    expected = windows.split_requests(
+        events, "leave_last_out", max_length, min_history, train_prefixes=prefixes
+    )
+    split = splits.leave_last_out(starts, prefixes, min_history)
+    _assert_same(split, events, starts, expected, max_length)
+
+
+@given(LOGS, st.integers(0, 5), st.integers(0, 3), st.integers(0, 3), st.integers(1, 4))
+def test_time_split_and_first_use_equal_brute_force(log, train_end, more, min_history, max_length):
+    events, starts, times = _sorted_log(log)
+    cutoffs = (train_end, train_end + more)
+    expected = windows.split_requests(
+        events, "time_split", max_length, min_history, cutoffs=cutoffs
+    )
+    split = splits.time_split(times, starts, splits.Cutoffs(*cutoffs), min_history)
+    _assert_same(split, events, starts, expected, max_length)
+
+
+def _assert_same(split, events, starts, expected, max_length):
+    positives = {name: {p for p, _ in requests.values()} for name, requests in expected.items()}
+    assert _requests_by_split(split, events) == positives
+    first_use = splits.first_use(split, starts, max_length)
+    for event, use in zip(events, first_use, strict=True):
+        containing = [
+            n for n, name in enumerate(splits.SPLITS) if event in windows.contained(expected[name])
+        ]
+        assert use == min(containing, default=splits.NONE)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1), st.floats(0.01, 0.99))
+def test_cutoff_equals_brute_force(times, fraction):
+    values, counts = np.unique(times, return_counts=True)
+    assert splits.time_cutoff(values, counts, fraction) == windows.cutoff(times, fraction)
+
+
+def test_cutoffs_keep_rows_of_one_time_together():
+    times, counts = np.array([10, 20, 30, 40]), np.array([6, 1, 2, 1])
+    # 8 of 10 rows are wanted: 30 is cut off after all its rows, 9 rows. 90% of those 9: up to 30,
+    # which leaves nothing; 70% of them: 7 rows up to 20.
+    assert splits.fit_cutoffs(times, counts, 0.8, 0.3) == splits.Cutoffs(20, 30)
+    with pytest.raises(UserError, match="expected distinct times for train, validation and test"):
+        splits.fit_cutoffs(times, counts, 0.8, 0.1)
+
+
+def test_cutoffs_need_rows_after_them():
+    with pytest.raises(UserError, match="--split_fraction"):
+        splits.fit_cutoffs(np.array([1, 2]), np.array([1, 9]), 0.8, 0.5)

@@ -1,0 +1,137 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import toy_runs
+from tensorflow.core.protobuf import saved_model_pb2
+
+from models import runs
+from models.keras import tf
+from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+from serving import export as exporting
+from serving import raw_requests, warmup
+from serving.servable import Servable
+from serving.status import ServingError, invalid
+
+
+def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_run):
+    assert toy_version.name == "1"
+    assert [child.name for child in toy_version.parent.iterdir()] == ["1"]
+    assets = toy_version / "assets"
+    assert {path.name for path in assets.iterdir()} == {
+        "schema.json",
+        "config.json",
+        "model_card.md",
+        "user_id.txt",
+        "item_id.txt",
+        "category_id.txt",
+    }
+    assert Schema.load(assets / "schema.json").hash() == toy_runs.SCHEMA.hash()
+    assert json.loads((assets / "config.json").read_text())["model"]["name"] == "din"
+    assert (assets / "item_id.txt").read_text().split("\n")[:-1] == sorted(toy_runs.ITEMS)
+    card = (assets / "model_card.md").read_text()
+    for expected in (toy_runs.SCHEMA.hash(), "miss", "| test | 0.5000 |", "candidate_price"):
+        assert expected in card
+
+
+def test_exported_weights_are_those_that_score(toy_version, toy_run):
+    """No optimiser, no self-supervision."""
+    model = runs.load_model(toy_run)
+    stored = tf.train.list_variables(str(toy_version / "variables" / "variables"))
+    sizes = sorted(np.prod(shape, dtype=int) for name, shape in stored if "weights" in name)
+    wanted = [*model.embedder.variables, *model.backbone.variables]
+    assert sizes == sorted(int(tf.size(variable)) for variable in wanted)
+    assert len(model.ssl.variables) > 0
+    others = [name for name, _ in stored if "weights" not in name]
+    assert others == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
+
+
+def test_exported_graph_neither_draws_nor_trains(toy_version):
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((toy_version / "saved_model.pb").read_bytes())
+    functions = saved_model.meta_graphs[0].graph_def.library.function
+    ops = {node.op for function in functions for node in function.node_def}
+    assert "MatMul" in ops or "BatchMatMulV2" in ops
+    assert not [op for op in ops if "Random" in op or "Apply" in op or op.endswith("Grad")]
+
+
+def test_version_is_self_contained(toy_version, toy_data, tmp_path):
+    moved = shutil.copytree(toy_version, tmp_path / "elsewhere" / "1")
+    batch = next(raw_requests.batches(toy_data, "test", 4))
+    vocabularies = toy_data.vocab_dir
+    vocabularies.rename(tmp_path / "away")
+    try:
+        found = Servable(moved).predict("serving_default", batch.raw)["scores"]
+    finally:
+        (tmp_path / "away").rename(vocabularies)
+    expected = Servable(toy_version).predict("serving_default", batch.raw)["scores"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_warmup_covers_every_signature(toy_version):
+    servable = Servable(toy_version)
+    assert warmup.replay(servable) == 9
+    content = (toy_version / warmup.WARMUP_FILE).read_bytes()
+    for name in (b"serving_default", b"serialized", b"explain"):
+        assert content.count(name) == 3
+
+
+def test_versions_count_up(toy_version, toy_run, tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "notes").mkdir()
+    target = exporting.export(toy_run, tmp_path)
+    assert target == tmp_path / "8"
+    assert exporting.latest_version(tmp_path) == target
+    with pytest.raises(UserError, match="Expected a new version.*leave out --version"):
+        exporting.export(toy_run, tmp_path, 7)
+
+
+def test_failing_warmup_publishes_nothing(toy_run, tmp_path, monkeypatch):
+    def fail(servable):
+        raise invalid("indices[0] = 99 is not in [0, 10)")
+
+    monkeypatch.setattr(exporting.warmup, "replay", fail)
+    with pytest.raises(UserError, match=r"indices\[0\] = 99.*Nothing was published"):
+        exporting.export(toy_run, tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_interrupted_export_leaves_no_version(toy_run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting.warmup, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        exporting.export(toy_run, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latest_version_of_nothing(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="Expected an exported version"):
+            exporting.latest_version(path)
+
+
+def test_run_without_weights_is_refused(toy_run, tmp_path):
+    untrained = shutil.copytree(toy_run, tmp_path / "run")
+    shutil.rmtree(untrained / runs.BEST)
+    with pytest.raises(UserError, match="Expected trained weights"):
+        exporting.export(untrained, tmp_path / "model")
+
+
+def test_missing_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Expected a run directory"):
+        exporting.export(tmp_path / "none", tmp_path / "model")
+
+
+def test_servable_refuses_what_is_no_saved_model(tmp_path):
+    with pytest.raises(ServingError, match="Could not find SavedModel .pb"):
+        Servable(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(ServingError, match="Could not parse"):
+        Servable(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ServingError, match="Could not find meta graph def"):
+        Servable(tmp_path)

@@ -1,0 +1,222 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import toy_runs
+
+from preprocessing.errors import UserError
+from serving.client import Client
+from serving.samples import sample_requests
+from serving.score import score
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def event(item, category=2):
+    return {"item_id": item, "category_id": category}
+
+
+def candidate(item):
+    return event(item) | {"price": 2.0}
+
+
+def request(**changes):
+    base = {
+        "user_id": "user 1",
+        "age": 33.0,
+        "hour": 7,
+        "history": [event(item) for item in toy_runs.ITEMS[:3]],
+        "candidates": [candidate(item) for item in toy_runs.ITEMS[:5]],
+    }
+    return base | changes
+
+
+@pytest.fixture
+def ask(tmp_path, toy_url):
+    def ask(*lines, schema=""):
+        path = tmp_path / "requests.jsonl"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return list(score(toy_url, path, schema))
+
+    return ask
+
+
+def by_item(ranked):
+    return {row["item_id"]: row["score"] for row in ranked["candidates"]}
+
+
+def test_candidates_come_best_first(ask):
+    first, second = ask(json.dumps(request()), "", json.dumps(request(history=[])))
+    assert (first["request"], second["request"]) == (1, 3)
+    for ranked in (first, second):
+        values = [row["score"] for row in ranked["candidates"]]
+        assert values == sorted(values, reverse=True)
+        assert {row["item_id"] for row in ranked["candidates"]} == set(toy_runs.ITEMS[:5])
+        assert ranked["candidates"][0]["price"] == 2.0
+        assert all(0 < value < 1 for value in values)
+    assert by_item(first) != by_item(second)
+
+
+def test_scores_are_those_of_the_signature(ask, toy_servable):
+    ranked = by_item(ask(json.dumps(request()))[0])
+    texts = lambda *names: np.array([[n.encode() for n in names]], object)  # noqa: E731
+    expected = toy_servable.predict(
+        "serving_default",
+        {
+            "user_id": np.array([b"user 1"], object),
+            "age": np.array([33.0], np.float32),
+            "hour": np.array([7]),
+            "history_item_id": texts(*toy_runs.ITEMS[:3]),
+            "history_category_id": np.full([1, 3], 2),
+            "candidate_item_id": texts(*toy_runs.ITEMS[:5]),
+            "candidate_category_id": np.full([1, 5], 2),
+            "candidate_price": np.full([1, 5], 2.0, np.float32),
+        },
+    )["scores"]
+    found = [ranked[item] for item in toy_runs.ITEMS[:5]]
+    np.testing.assert_array_equal(np.array(found, np.float32), expected[0])
+
+
+def test_unknown_items_are_scored(ask):
+    ranked = by_item(ask(json.dumps(request(candidates=[candidate("new"), candidate("newer")])))[0])
+    assert set(ranked) == {"new", "newer"}
+    assert all(0 < value < 1 for value in ranked.values())
+
+
+def test_of_a_long_history_the_most_recent_events_count(ask):
+    events = [event(item) for item in toy_runs.ITEMS]
+    recent, long, other = ask(
+        json.dumps(request(history=events[-toy_runs.MAX_LENGTH :])),
+        json.dumps(request(history=events)),
+        json.dumps(request(history=events[: toy_runs.MAX_LENGTH])),
+    )
+    assert by_item(long) == pytest.approx(by_item(recent), abs=1e-6)
+    assert by_item(long) != pytest.approx(by_item(other), abs=1e-3)
+
+
+def test_schema_supplies_defaults(ask, toy_version):
+    line = request()
+    del line["age"]
+    with pytest.raises(UserError, match=":1: expected the field 'age'"):
+        ask(json.dumps(line))
+    schema = toy_version / "assets" / "schema.json"
+    assert by_item(ask(json.dumps(line), schema=schema)[0]) == pytest.approx(
+        by_item(ask(json.dumps(request(age=30.0)))[0]), abs=1e-6
+    )
+
+
+def test_requests_of_the_data_set_are_understood(ask, toy_data):
+    requests = sample_requests(toy_data, "test", 5)
+    ranked = ask(*map(json.dumps, requests))
+    assert len(ranked) == 5
+    for asked, answered in zip(requests, ranked, strict=True):
+        assert len(answered["candidates"]) == len(asked["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "requests.jsonl:1: expected JSON, found a syntax error"),
+        ("[" * 100_000, "requests.jsonl:1: expected JSON"),
+        ("5", "requests.jsonl:1: expected an object, found 5"),
+        (json.dumps(request(hour="7")), "requests.jsonl:1: expected an integer as 'hour'"),
+    ],
+)
+def test_bad_lines(ask, line, message):
+    with pytest.raises(UserError) as caught:
+        ask(line)
+    assert message in str(caught.value)
+
+
+def test_missing_file(toy_url, tmp_path):
+    with pytest.raises(UserError, match="Expected a file of requests, found none"):
+        list(score(toy_url, tmp_path / "none.jsonl"))
+
+
+def test_client_quotes_the_server(toy_url):
+    with (
+        Client(toy_url) as client,
+        pytest.raises(UserError, match="found HTTP 400: Missing named input: "),
+    ):
+        client.predict({"user_id": ["u"]})
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:9/v1/models/ctr", "start one with python -m serving.server"),
+        ("no address", "or check --url"),
+    ],
+)
+def test_server_that_is_not_there(address, message):
+    with Client(address) as client, pytest.raises(UserError, match=message):
+        client.signature("serving_default")
+
+
+def test_other_paths_and_models(toy_url):
+    with (
+        Client(toy_url.replace("/ctr", "/other")) as client,
+        pytest.raises(UserError, match="HTTP 404: Servable not found for request: Latest"),
+    ):
+        client.signature("serving_default")
+    with (
+        Client(toy_url.replace("/v1/", "/v2/")) as client,
+        pytest.raises(UserError, match="HTTP 404: Not Found"),
+    ):
+        client.signature("serving_default")
+    with Client(toy_url) as client, pytest.raises(UserError, match="Expected the signature 'none'"):
+        client.signature("none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"history_category_id": [[2, 2, 2]]}, "history_category_id must have the shape of"),
+        ({"candidate_category_id": [[2, 2]]}, "Shapes of all inputs must match"),
+        ({"user_id": [["u"]]}, "Shapes of all inputs must match"),
+        ({"candidate_item_id": ["a"]}, ""),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(toy_url, changes, message):
+    inputs = {
+        "user_id": ["u"],
+        "age": [1.0],
+        "hour": [1],
+        "history_item_id": [["a", "b"]],
+        "history_category_id": [[2, 2]],
+        "candidate_item_id": [["c"]],
+        "candidate_category_id": [[2]],
+        "candidate_price": [[1.0]],
+    }
+    with Client(toy_url) as client:
+        assert len(client.predict(inputs)[0]) == 1
+        with pytest.raises(UserError, match=f"found HTTP 400: .*{message}"):
+            client.predict(inputs | changes)
+
+
+def test_client_carries_bytes_that_are_not_text(served):
+    with Client(served.url + ":predict") as client:
+        outputs = client.predict(
+            {"ids": np.array([[1]]), "names": np.array([b"\xff\x00"], object)}, "describe"
+        )
+    assert outputs["raw_bytes"] == [{"b64": "/wA="}]
+
+
+def test_command(toy_url, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    path.write_text(json.dumps(request()) + "\n" + "{}\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "serving.score", f"--url={toy_url}", f"--requests={path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert len(json.loads(result.stdout)["candidates"]) == 5
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {path}:2: expected the field ")
+    assert line.endswith(", found nothing.")
