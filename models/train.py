@@ -31,6 +31,8 @@ from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
 _LOG_EVERY = 20
+_EVALUATION_INTERVAL = 40
+"""Steps between evaluations at least, so that a small data set trains before it is judged."""
 
 
 class Trainer:
@@ -59,7 +61,7 @@ class Trainer:
                 "build the data with more events per user.",
             )
         steps = max(1, self.requests // config.train.batch_size)
-        self.evaluate_every = max(1, steps // config.train.evaluations_per_epoch)
+        self.evaluate_every = max(_EVALUATION_INTERVAL, steps // config.train.evaluations_per_epoch)
 
         # Model.
         self.strategy = distribution.strategy(config.train.distribute)
@@ -118,7 +120,7 @@ class Trainer:
                     bar.update(min(self.config.train.batch_size, self.requests - bar.n))
                     if self.state["step"] % _LOG_EVERY == 0:
                         self._log(logs, bar)
-                    if self.state["step_in_epoch"] % self.evaluate_every == 0:
+                    if self.state["step"] % self.evaluate_every == 0:
                         self._evaluate(logs)
                     if self._finished():
                         break

@@ -108,8 +108,10 @@ class RequestEncoder:
             for items in catalogues
         ]
 
-    def encode(self, events: Events, counters: collections.Counter[str]) -> Iterator[ShardPiece]:
-        """Yields the requests of the partition by shard, and adds to the counters.
+    def encode(
+        self, events: Events, counters: collections.Counter[str]
+    ) -> Iterator[list[ShardPiece]]:
+        """Yields the requests of the partition in blocks, each in the order of shards.
 
         Args:
             events: Events of the partition.
@@ -134,8 +136,10 @@ class RequestEncoder:
                 table = pa.table({KEY: keys[block], RECORD: records})
                 shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)
                 bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
-                for first, end in zip(bounds[:-1], bounds[1:], strict=True):
-                    yield ShardPiece(split, int(shards[first]), table.slice(first, end - first))
+                yield [
+                    ShardPiece(split, int(shards[first]), table.slice(first, end - first))
+                    for first, end in zip(bounds[:-1], bounds[1:], strict=True)
+                ]
 
 
 class _Partition:

@@ -58,14 +58,14 @@ class Plan:
         return self.work / "events" / f"{index:05d}.arrow"
 
 
-def sort_events(elements: Iterable[bytes], user_key: str) -> pa.Table:
+def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time, row order).
 
     Args:
-        elements: Tables of events, in any order.
+        parts: Where its events are, in any order.
         user_key: Name of the feature by which events are grouped.
     """
-    events = tables.concat(elements).combine_chunks()
+    events = pa.concat_tables(map(tables.read_part, parts)).combine_chunks()
     time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
     return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
 

@@ -7,8 +7,8 @@
 
 They meet in a work directory that all workers share, as they share the output directory. Between
 them the driver looks at the counts: that is where cut-offs and vocabularies come from, and where a
-log with too many bad rows is turned away. Elements are few and large: Arrow tables as bytes. What
-workers need is loaded once per worker, from files.
+log with too many bad rows is turned away. Elements are few and stand for much: tables of counts, or
+references to files of events and requests. What workers need is loaded once per worker, from files.
 """
 
 import collections
@@ -27,7 +27,7 @@ from pipeline.encoding import RequestEncoder, load_encoders
 from pipeline.events import Events, Plan, sort_events
 from pipeline.readers import InputRange, read
 from pipeline.runner import mark_done
-from pipeline.sink import EMPTY, WriteShard
+from pipeline.sink import WriteShard
 from pipeline.validation import TIME, columns_of, validate
 from preprocessing import data_dir, splits
 from preprocessing.fingerprint import fingerprint64
@@ -41,7 +41,7 @@ TIMES = "times"
 class ReadEvents(beam.DoFn):
     """Reads a range, validates it and deals its events out to the partitions.
 
-    Emits (partition, table); tagged COUNTERS: (counter, number); tagged ITEMS: table of counts.
+    Emits (partition, reference to events); tagged COUNTERS: (counter, number); tagged ITEMS: table of counts.
 
     Args:
         plan: Arguments and schema.
@@ -56,14 +56,15 @@ class ReadEvents(beam.DoFn):
         counters: collections.Counter[str] = collections.Counter()
         rejected = self._plan.work.parent / "rejected" / f"part-{part_name(part)}.jsonl"
         with _RejectedFile(rejected) as file:
-            for batch in read(part, columns_of(schema)):
+            for number, batch in enumerate(read(part, columns_of(schema))):
                 result = validate(batch, schema)
                 counters["read"] += result.read
                 counters["filtered/behaviours"] += result.filtered
                 for rejection in result.rejections:
                     counters[f"rejected/{rejection.reason}"] += 1
                     file.write(rejection._asdict())
-                yield from self._deal(result.events)
+                path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
+                yield from self._deal(result.events, path)
                 if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
                     items = result.events[schema.item_key.name].combine_chunks()
                     counted = counting.count_values(items)
@@ -72,20 +73,20 @@ class ReadEvents(beam.DoFn):
         for name, count in counters.items():
             yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
 
-    def _deal(self, events: pa.Table) -> Iterator[tuple[int, bytes]]:
+    def _deal(self, events: pa.Table, path: pathlib.Path) -> Iterable[tuple[int, tables.Reference]]:
+        """Writes events to a file with one part per partition that has any."""
         if not events.num_rows:
-            return
+            return ()
         users = events[self._plan.schema.user_key.name].combine_chunks().dictionary_encode()
         hashed = fingerprint64(users.dictionary.cast(pa.large_string()))
         of_user = (hashed % np.uint64(self._plan.num_partitions)).astype(np.int64)
         of_event = of_user[users.indices.to_numpy()]
         order = np.argsort(of_event, kind="stable")
         events = events.take(pa.array(order))
-        bounds = np.searchsorted(of_event[order], np.arange(self._plan.num_partitions + 1))
-        for partition in range(self._plan.num_partitions):
-            low, high = int(bounds[partition]), int(bounds[partition + 1])
-            if low < high:
-                yield partition, tables.to_bytes(events.slice(low, high - low))
+        present, first = np.unique(of_event[order], return_index=True)
+        counts = np.diff(first, append=len(order)).tolist()
+        parts = [events.slice(*bounds) for bounds in zip(first.tolist(), counts, strict=True)]
+        return zip(present.tolist(), tables.write_parts(path, parts), strict=True)
 
 
 def part_name(part: InputRange) -> str:
@@ -143,8 +144,8 @@ def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None
         )
 
 
-def _write_partition(plan: Plan, partition: int, elements: Iterable[bytes]) -> None:
-    tables.write(plan.partition(partition), sort_events(elements, plan.schema.user_key.name))
+def _write_partition(plan: Plan, partition: int, parts: Iterable[tables.Reference]) -> None:
+    tables.write(plan.partition(partition), sort_events(parts, plan.schema.user_key.name))
 
 
 def count_times(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
@@ -229,7 +230,7 @@ def _write_values(directory: pathlib.Path, name: str, data: bytes) -> None:
 class EncodeRequests(beam.DoFn):
     """Encodes the requests of a partition.
 
-    Emits ((split, shard), records); tagged COUNTERS: (counter, number);
+    Emits ((split, shard), reference to records); tagged COUNTERS: (counter, number);
     tagged TIMES: (split, first and last time of its positives).
 
     Args:
@@ -255,8 +256,11 @@ class EncodeRequests(beam.DoFn):
         """Encodes one partition."""
         counters: collections.Counter[str] = collections.Counter()
         events = Events.load(self._plan, partition)
-        for piece in self._encoder.encode(events, counters):
-            yield (piece.split, piece.shard), tables.to_bytes(piece.records)
+        for number, pieces in enumerate(self._encoder.encode(events, counters)):
+            path = self._plan.work / "requests" / f"{partition:05d}.{number}.arrow"
+            references = tables.write_parts(path, [piece.records for piece in pieces])
+            for piece, reference in zip(pieces, references, strict=True):
+                yield (piece.split, piece.shard), reference
         for name, count in counters.items():
             yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
         for split, name in enumerate(splits.SPLITS):
@@ -274,7 +278,7 @@ def write(
 ) -> None:
     """Events to shards: the shards, `shards/*.json` and `counters/write.json`."""
     num_shards = tuple(plan.arguments.shards(name) for name in splits.SPLITS)
-    every_shard = [((s, i), EMPTY) for s, count in enumerate(num_shards) for i in range(count)]
+    every_shard = [((s, i), None) for s, count in enumerate(num_shards) for i in range(count)]
     outputs = (
         pipeline
         | "Partitions" >> beam.Create(partitions, reshuffle=True)

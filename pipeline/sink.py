@@ -15,23 +15,19 @@ from preprocessing.columns import binary_buffers
 from preprocessing.splits import SPLITS
 from preprocessing.tfrecord import write_shard
 
-EMPTY = tables.to_bytes(
-    pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())})
-)
-"""What an element without records looks like: makes sure that every shard is written."""
-
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
     """File name of a shard."""
     return f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord.gz"
 
 
-def sorted_records(elements: Iterable[bytes]) -> pa.LargeBinaryArray:
+def sorted_records(parts: Iterable[tables.Reference]) -> pa.LargeBinaryArray:
     """The records of a shard by key, and by content if keys are equal (a chance of 2^-64 a pair).
 
     Their order therefore never depends on which worker was first.
     """
-    table = tables.concat(elements).combine_chunks()
+    none = pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())})
+    table = pa.concat_tables([none, *map(tables.read_part, parts)]).combine_chunks()
     keys = table[KEY].to_numpy()
     order = np.argsort(keys, kind="stable")
     records = table[RECORD].combine_chunks()
@@ -42,7 +38,7 @@ def sorted_records(elements: Iterable[bytes]) -> pa.LargeBinaryArray:
 
 
 class WriteShard(beam.DoFn):
-    """Writes ((split, shard), records of all partitions) as one file.
+    """Writes ((split, shard), where the records of all partitions are) as one file.
 
     Its size and hash go to a JSON file of the same name in `reports`, where a repeated attempt
     overwrites them with the same content.
@@ -60,11 +56,13 @@ class WriteShard(beam.DoFn):
         self._reports = reports
         self._num_shards = num_shards
 
-    def process(self, element: tuple[tuple[int, int], Iterable[bytes]]) -> Iterable[Any]:
-        """Writes one shard; emits nothing."""
-        (split, shard), pieces = element
+    def process(
+        self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
+    ) -> Iterable[Any]:
+        """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
+        (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])
-        buffer, offsets = binary_buffers(sorted_records(pieces))
+        buffer, offsets = binary_buffers(sorted_records(filter(None, parts)))
         size, sha256 = write_shard(self._output / name, buffer, offsets)
         report = {
             "split": SPLITS[split],

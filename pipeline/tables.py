@@ -1,8 +1,15 @@
-"""Arrow tables between the stages of the job: as bytes in Beam elements, as files in between."""
+"""Arrow tables between the stages of the job.
 
+Counts travel inside Beam elements, as bytes. Events and requests, which grow with the log, go to
+files of the work directory, and elements only refer to them: a runner that keeps groups in memory,
+as the embedded one does, then keeps references.
+"""
+
+import contextlib
 import os
 import pathlib
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +34,38 @@ def concat(elements: Iterable[bytes]) -> pa.Table:
     return pa.concat_tables([from_bytes(data) for data in elements])
 
 
+Reference = tuple[str, int]
+"""A part of a file that `write_parts` wrote: its path, and which part."""
+
+
+def write_parts(path: pathlib.Path, parts: Sequence[pa.Table]) -> list[Reference]:
+    """Writes tables of one schema as the parts of one file; at least one table, none without rows."""
+    with _new_file(path, parts[0].schema) as writer:
+        for part in parts:
+            writer.write_batch(part.combine_chunks().to_batches()[0])
+    return [(str(path), number) for number in range(len(parts))]
+
+
+def read_part(reference: Reference) -> pa.Table:
+    """Reads a part of a file, memory-mapped."""
+    path, number = reference
+    with pa.memory_map(path) as source:
+        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
+
+
 def write(path: pathlib.Path, table: pa.Table) -> None:
-    """Writes a table under a temporary name, then renames, so that retried work is harmless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pa.ipc.new_file(temporary, table.schema) as writer:
+    """Writes a table as a file of its own; see `write_parts`."""
+    with _new_file(path, table.schema) as writer:
         writer.write_table(table)
+
+
+@contextlib.contextmanager
+def _new_file(path: pathlib.Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """Writes under a temporary name, then renames, so that repeated work is harmless."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with pa.ipc.new_file(temporary, schema) as writer:
+        yield writer
     os.replace(temporary, path)
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from preprocessing.errors import UserError
 
@@ -31,7 +32,10 @@ def run(
 
     def guarded(argv: list[str]) -> int | None:
         debug = flags.FLAGS.debug
-        logging.getLogger().setLevel(logging.DEBUG if debug else logging.WARNING)
+        level = logging.DEBUG if debug else logging.WARNING
+        absl_logging.set_verbosity(absl_logging.converter.standard_to_absl(level))
+        logging.getLogger().setLevel(level)
+        logging.getLogger("tensorflow").setLevel(level)  # has a level and a handler of its own
         try:
             if len(argv) > 1:
                 raise UserError(
