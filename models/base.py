@@ -52,7 +52,7 @@ class CTRModel(tfrs.Model):
             )
         )
 
-    def compile(  # type: ignore[override]
+    def compile(
         self,
         optimizer: keras.optimizers.Optimizer,
         embedding_optimizer: keras.optimizers.Optimizer,

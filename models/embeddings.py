@@ -4,7 +4,7 @@ Shapes: B requests, N candidates, L history length, F user and context fields, J
 the history, E further item features, d embedding width per field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from models.interfaces import Candidates, Dims, UserSide
 from models.keras import keras, tf
@@ -84,7 +84,9 @@ class FeatureEmbedder(keras.layers.Layer):
         )
         return Candidates(target_BNJd, extra_BNEd, features[candidate_key(key)] != PAD_ID)
 
-    def _stack(self, chosen: tuple[Feature, ...], features: Features, key: object) -> tf.Tensor:
+    def _stack(
+        self, chosen: tuple[Feature, ...], features: Features, key: Callable[[str], str]
+    ) -> tf.Tensor:
         """Embeddings of the chosen features side by side: [..., number of features, d]."""
         embedded = [self._embed(feature, features[key(feature.name)]) for feature in chosen]
         return tf.stack(embedded, axis=-2)

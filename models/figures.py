@@ -1,6 +1,7 @@
 """The figures of a run report, as SVG text."""
 
 import io
+from typing import Any
 
 import matplotlib
 
@@ -16,7 +17,7 @@ from models.metrics import reliability
 # Legible on white and on near-black, so that one file serves light and dark readers.
 _INK = "#7a8290"
 _BLUE, _ORANGE = "#3b82f6", "#f59e0b"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.family": "sans-serif",
@@ -51,8 +52,9 @@ def curves(history: pd.DataFrame) -> str:
         auc = loss.twinx()
         auc.spines["right"].set_visible(True)
         auc.plot(history["step"], history["validation/auc"], color=_BLUE, label="validation AUC")
-        best = history["validation/auc"].idxmax()
-        auc.scatter(history["step"][best], history["validation/auc"][best], color=_BLUE, zorder=3)
+        best = int(history["validation/auc"].to_numpy().argmax())
+        kept = history.iloc[best]
+        auc.scatter(kept["step"], kept["validation/auc"], color=_BLUE, zorder=3)
         auc.set_ylabel("AUC")
         handles = [*loss.get_lines(), *auc.get_lines()]
         figure.legend(handles=handles, loc="upper center", ncols=3, fontsize=8)

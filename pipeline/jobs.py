@@ -41,7 +41,7 @@ TIMES = "times"
 class ReadEvents(beam.DoFn):
     """Reads a range, validates it and deals its events out to the partitions.
 
-    Emits (partition, reference to events); tagged COUNTERS: (counter, number); tagged ITEMS: table of counts.
+    Emits (partition, reference to events); tagged COUNTERS: counters; tagged ITEMS: table of counts.
 
     Args:
         plan: Arguments and schema.
@@ -70,8 +70,7 @@ class ReadEvents(beam.DoFn):
                     counted = counting.count_values(items)
                     yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(counted))
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
-        for name, count in counters.items():
-            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
 
     def _deal(self, events: pa.Table, path: pathlib.Path) -> Iterable[tuple[int, tables.Reference]]:
         """Writes events to a file with one part per partition that has any."""
@@ -168,8 +167,7 @@ def count_times(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> N
 class CountTraining(beam.DoFn):
     """Counts values and items of the training data of a partition.
 
-    Emits (feature, table of counts); tagged ITEMS: table of items; tagged COUNTERS: (counter,
-    number).
+    Emits (feature, table of counts); tagged ITEMS: table of items; tagged COUNTERS: counters.
 
     Args:
         plan: Arguments, schema and cut-offs.
@@ -197,8 +195,7 @@ class CountTraining(beam.DoFn):
         counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
         counters["used"] = int((events.first_use != splits.NONE).sum())
         counters["users"] = len(np.unique(events.users[events.first_use != splits.NONE]))
-        for name, count in counters.items():
-            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
         mark_done(self._plan.work / "fit", str(partition))
 
 
@@ -230,8 +227,8 @@ def _write_values(directory: pathlib.Path, name: str, data: bytes) -> None:
 class EncodeRequests(beam.DoFn):
     """Encodes the requests of a partition.
 
-    Emits ((split, shard), reference to records); tagged COUNTERS: (counter, number);
-    tagged TIMES: (split, first and last time of its positives).
+    Emits ((split, shard), reference to records); tagged COUNTERS: counters; tagged
+    TIMES: first and last time of the positives by split.
 
     Args:
         plan: Arguments, schema and cut-offs.
@@ -261,12 +258,11 @@ class EncodeRequests(beam.DoFn):
             references = tables.write_parts(path, [piece.records for piece in pieces])
             for piece, reference in zip(pieces, references, strict=True):
                 yield (piece.split, piece.shard), reference
-        for name, count in counters.items():
-            yield beam.pvalue.TaggedOutput(COUNTERS, (name, count))
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
         for split, name in enumerate(splits.SPLITS):
             times = events.timestamps[events.split == split]
             if len(times):
-                yield beam.pvalue.TaggedOutput(TIMES, (name, (int(times.min()), int(times.max()))))
+                yield beam.pvalue.TaggedOutput(TIMES, {name: [int(times.min()), int(times.max())]})
 
 
 def write(
@@ -298,25 +294,35 @@ def write(
     _write_counters(outputs[COUNTERS], plan, "write")
     (
         outputs[TIMES]
-        | "TimeRanges" >> beam.CombinePerKey(_hull)
-        | "AllTimeRanges" >> beam.combiners.ToDict()
+        | "TimeRanges" >> beam.CombineGlobally(_hull)
         | "WriteTimeRanges" >> beam.Map(_write_json, plan.work / "counters" / "times.json")
     )
-
-
-def _hull(ranges: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """The smallest range that holds all ranges."""
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
 
 
 def _write_counters(counters: beam.PCollection, plan: Plan, stage: str) -> None:
     (
         counters
-        | "AddCounters" >> beam.CombinePerKey(sum)
-        | "AllCounters" >> beam.combiners.ToDict()
+        | "AddCounters" >> beam.CombineGlobally(_add)
         | "WriteCounters" >> beam.Map(_write_json, plan.work / "counters" / f"{stage}.json")
     )
+
+
+def _add(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Adds counters up."""
+    total: collections.Counter[str] = collections.Counter()
+    for some in counters:
+        total.update(some)
+    return dict(total)
+
+
+def _hull(ranges: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
+    """The smallest range by name that holds all ranges of that name."""
+    hull: dict[str, list[int]] = {}
+    for some in ranges:
+        for name, (low, high) in some.items():
+            lowest, highest = hull.get(name, (low, high))
+            hull[name] = [min(low, lowest), max(high, highest)]
+    return hull
 
 
 def _write_json(content: Any, path: pathlib.Path) -> None:

@@ -39,7 +39,7 @@ Reference = tuple[str, int]
 
 
 def write_parts(path: pathlib.Path, parts: Sequence[pa.Table]) -> list[Reference]:
-    """Writes tables of one schema as the parts of one file; at least one table, none without rows."""
+    """Writes tables of one schema, at least one and none without rows, as parts of a file."""
     with _new_file(path, parts[0].schema) as writer:
         for part in parts:
             writer.write_batch(part.combine_chunks().to_batches()[0])

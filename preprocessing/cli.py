@@ -1,5 +1,6 @@
 """What every command shares: absl start-up, one-line errors, `--debug`."""
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def run(
     def guarded(argv: list[str]) -> int | None:
         debug = flags.FLAGS.debug
         level = logging.DEBUG if debug else logging.WARNING
-        absl_logging.set_verbosity(absl_logging.converter.standard_to_absl(level))
+        absl_logging.set_verbosity(absl_logging.DEBUG if debug else absl_logging.WARNING)
         logging.getLogger().setLevel(level)
         logging.getLogger("tensorflow").setLevel(level)  # has a level and a handler of its own
         try:
@@ -49,7 +50,7 @@ def run(
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
             return 1
 
-    app.usage = lambda *args, **kwargs: _print_usage(usage, *args, **kwargs)
+    app.usage = functools.partial(_print_usage, usage)  # type: ignore[assignment]
     app.run(guarded, flags_parser=lambda argv: _parse(argv, positional, rest))
 
 

@@ -5,7 +5,6 @@ it, so that no feature name is typed twice. See docs/schema.md for the file form
 """
 
 import dataclasses
-import difflib
 import enum
 import hashlib
 import json
@@ -13,7 +12,10 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from preprocessing import encoder_specs
+from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
+from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
 
 PAD_ID = 0
 """Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""
@@ -42,68 +44,17 @@ class DType(str, enum.Enum):
     FLOAT32 = "float32"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """Ids by count in the training data; rarer values share `oov_buckets` ids."""
-
-    kind: str = dataclasses.field(default="vocabulary", init=False)
-    min_count: int = 1
-    oov_buckets: int = 1
-
-    def check(self) -> None:
-        """Raises `ValueError` on values out of range."""
-        _at_least("min_count", self.min_count, 1)
-        _at_least("oov_buckets", self.oov_buckets, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hash:
-    """Ids by a 64-bit fingerprint of the value, modulo `buckets`."""
-
-    kind: str = dataclasses.field(default="hash", init=False)
-    buckets: int
-
-    def check(self) -> None:
-        """Raises `ValueError` on values out of range."""
-        _at_least("buckets", self.buckets, 2)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Numeric:
-    """One float: as it is, standardised, or standardised after sign(x) log(1 + |x|)."""
-
-    kind: str = dataclasses.field(default="numeric", init=False)
-    normalisation: str = "standard"
-
-    def check(self) -> None:
-        """Raises `ValueError` on an unknown normalisation."""
-        _one_of("normalisation", self.normalisation, ("none", "standard", "log_standard"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bucketised:
-    """Ids by the interval that a number falls into: boundaries given, or training quantiles."""
-
-    kind: str = dataclasses.field(default="bucketised", init=False)
-    boundaries: tuple[float, ...] = ()
-    quantiles: int = 0
-
-    def check(self) -> None:
-        """Raises `ValueError` unless exactly one of boundaries and quantiles is given."""
-        if bool(self.boundaries) == bool(self.quantiles):
-            raise ValueError("expected either 'boundaries' or 'quantiles'")
-        if list(self.boundaries) != sorted(set(self.boundaries)):
-            raise ValueError("expected 'boundaries' in increasing order")
-
-
-Encoder = Vocabulary | Hash | Numeric | Bucketised
-_ENCODERS: dict[str, type[Encoder]] = {
-    "vocabulary": Vocabulary,
-    "hash": Hash,
-    "numeric": Numeric,
-    "bucketised": Bucketised,
-}
 _FEATURE_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
+_PAD_VALUES: dict[DType, str | int | float] = {
+    DType.STRING: "",
+    DType.INT64: -1,
+    DType.FLOAT32: 0.0,
+}
+_DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
+    DType.STRING: (str,),
+    DType.INT64: (int,),
+    DType.FLOAT32: (int, float),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +88,7 @@ class Feature:
     @property
     def pad_value(self) -> str | int | float:
         """Raw value that stands for "no event here" in serving requests."""
-        return {DType.STRING: "", DType.INT64: -1, DType.FLOAT32: 0.0}[self.dtype]
+        return _PAD_VALUES[self.dtype]
 
     def to_json(self) -> dict[str, Any]:
         """The record of this feature in schema.json."""
@@ -148,10 +99,7 @@ class Feature:
             "dtype": self.dtype.value,
         }
         if self.encoder is not None:
-            record["encoder"] = {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in dataclasses.asdict(self.encoder).items()
-            }
+            record["encoder"] = encoder_specs.to_json(self.encoder)
         if self.default is not None:
             record["default"] = self.default
         if self.description:
@@ -307,10 +255,10 @@ class Schema:
         Raises:
             UserError: Unknown or missing keys, unknown roles, duplicate names, no user or item.
         """
-        _check_keys(content, {"features", "history"}, {"features"}, where)
+        check_keys(content, {"features", "history"}, {"features"}, where)
         features = tuple(
             _feature(record, f"{where}: features[{i}]")
-            for i, record in enumerate(content["features"])
+            for i, record in enumerate(array(content["features"], f"{where}: features"))
         )
         names = [feature.name for feature in features]
         for name in names:
@@ -377,6 +325,12 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
     items = ["item_id"] + [
         c for c in columns if c not in ("user_id", "item_id", "timestamp", "position")
     ]
+    for name in items:
+        if not name.isidentifier():
+            raise UserError(
+                f"Expected column names that are identifiers, found {name!r}.",
+                'name a schema file with --schema; it maps columns to names ("column").',
+            )
     features = [categorical("user_id", Role.USER)]
     features += [categorical(name, Role.ITEM) for name in items]
     if "timestamp" in columns:
@@ -387,7 +341,7 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
 
 
 def _feature(record: Any, where: str) -> Feature:
-    _check_keys(
+    check_keys(
         record,
         {"name", "column", "role", "dtype", "encoder", "default", "description"},
         {"name", "role", "dtype"},
@@ -397,16 +351,22 @@ def _feature(record: Any, where: str) -> Feature:
     if not isinstance(name, str) or not name.isidentifier():
         raise UserError(f"{where}: expected an identifier as 'name', found {name!r}.")
     where = f"{where} ({name})"
-    role = _enum(Role, record["role"], f"{where}: role")
-    dtype = _enum(DType, record["dtype"], f"{where}: dtype")
+    role = member(Role, record["role"], f"{where}: role")
+    dtype = member(DType, record["dtype"], f"{where}: dtype")
     encoder = None
     if role in _FEATURE_ROLES:
+        if name in (TIMESTAMP, REQUEST_ID, LABEL):
+            raise UserError(
+                f"{where}: expected a name other than {TIMESTAMP}, {REQUEST_ID} and {LABEL} for "
+                f"role {role.value!r}: examples use these for themselves.",
+                "choose another 'name' and keep the column's with \"column\".",
+            )
         if "encoder" not in record:
             raise UserError(
                 f"{where}: expected an 'encoder' for role {role.value!r}, found none.",
                 'for example "encoder": {"kind": "vocabulary"}.',
             )
-        encoder = _encoder(record["encoder"], f"{where}: encoder")
+        encoder = encoder_specs.parse(record["encoder"], f"{where}: encoder")
         if isinstance(encoder, (Numeric, Bucketised)) and dtype is DType.STRING:
             raise UserError(f"{where}: expected a numeric dtype for {encoder.kind}, found string.")
         if isinstance(encoder, (Vocabulary, Hash)) and dtype is DType.FLOAT32:
@@ -417,87 +377,51 @@ def _feature(record: Any, where: str) -> Feature:
         raise UserError(f"{where}: expected no 'encoder' for role {role.value!r}, found one.")
     return Feature(
         name=name,
-        column=record.get("column", name),
+        column=string(record.get("column", name), f"{where}: column"),
         role=role,
         dtype=dtype,
         encoder=encoder,
-        default=record.get("default"),
+        default=_default(record.get("default"), dtype, f"{where}: default"),
         description=record.get("description", ""),
     )
 
 
-def _encoder(record: Any, where: str) -> Encoder:
-    kind = record.get("kind") if isinstance(record, Mapping) else None
-    if kind not in _ENCODERS:
-        raise UserError(f"{where}: expected 'kind' of {', '.join(_ENCODERS)}, found {kind!r}.")
-    fields = {field.name: field for field in dataclasses.fields(_ENCODERS[kind])}
-    required = {
-        name
-        for name, field in fields.items()
-        if field.init and field.default is dataclasses.MISSING
-    }
-    _check_keys(record, set(fields), required, where)
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in record.items()
-        if key != "kind"
-    }
-    encoder = _ENCODERS[kind](**values)
-    try:
-        encoder.check()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}.") from None
-    return encoder
+def _default(value: Any, dtype: DType, where: str) -> Any:
+    """The default if it is of the feature's type and not its padding."""
+    if value is None:
+        return None
+    if not isinstance(value, _DEFAULT_TYPES[dtype]) or isinstance(value, bool):
+        raise UserError(f"{where}: expected a value of dtype {dtype.value}, found {value!r}.")
+    if dtype is not DType.FLOAT32 and value == _PAD_VALUES[dtype]:
+        raise UserError(f"{where}: expected another value than {value!r}, which means padding.")
+    return value
 
 
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
-    _check_keys(record, {"max_length", "features", "behaviours"}, set(), where)
+    check_keys(record, {"max_length", "features", "behaviours"}, (), where)
     items = [feature.name for feature in features if feature.role is Role.ITEM]
-    chosen = tuple(record.get("features", items))
+    chosen = tuple(array(record.get("features", items), f"{where}: features"))
     for name in chosen:
         if name not in items:
             raise UserError(
-                f"{where}: expected names of item features ({', '.join(items)}), found {name!r}."
+                f"{where}: expected names of item features ({', '.join(items)}), found {name!r}.",
+                did_you_mean(name, items),
             )
+        if chosen.count(name) > 1:
+            raise UserError(f"{where}: expected each feature once, found {name!r} twice.")
     if not chosen or chosen[0] != items[0]:
         raise UserError(f"{where}: expected the item key {items[0]!r} first, found {list(chosen)}.")
-    max_length = record.get("max_length", 50)
-    if not isinstance(max_length, int) or max_length < 1:
-        raise UserError(f"{where}: expected a positive 'max_length', found {max_length!r}.")
     behaviours = None
     if "behaviours" in record:
-        _check_keys(
-            record["behaviours"], {"column", "values"}, {"column", "values"}, f"{where}: behaviours"
-        )
+        rule = record["behaviours"]
+        check_keys(rule, {"column", "values"}, {"column", "values"}, f"{where}: behaviours")
+        values = array(rule["values"], f"{where}: behaviours: values")
         behaviours = Behaviours(
-            column=record["behaviours"]["column"],
-            values=tuple(str(value) for value in record["behaviours"]["values"]),
+            column=string(rule["column"], f"{where}: behaviours: column"),
+            values=tuple(str(value) for value in values),
         )
+    max_length = integer(record.get("max_length", 50), f"{where}: max_length", 1)
     return History(max_length=max_length, features=chosen, behaviours=behaviours)
-
-
-def _check_keys(record: Any, known: set[str], required: set[str], where: str) -> None:
-    if not isinstance(record, Mapping):
-        raise UserError(f"{where}: expected an object, found {type(record).__name__}.")
-    for key in record:
-        if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {sorted(known)}."
-            raise UserError(f"{where}: unknown key {key!r}.", hint)
-    for key in sorted(required - set(record)):
-        raise UserError(f"{where}: expected the key {key!r}, found {sorted(record)}.")
-
-
-def _enum(kind: type[Any], value: Any, where: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        choices = ", ".join(member.value for member in kind)
-        close = difflib.get_close_matches(str(value), choices.split(", "), 1)
-        raise UserError(
-            f"{where}: expected one of {choices}, found {value!r}.",
-            f"did you mean {close[0]!r}?" if close else "",
-        ) from None
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -510,15 +434,3 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     else:
         return {prefix: value}
     return {leaf: found for path, child in items for leaf, found in _flatten(child, path).items()}
-
-
-def _at_least(name: str, value: int, lowest: int) -> None:
-    if not isinstance(value, int) or value < lowest:
-        raise ValueError(
-            f"expected '{name}' to be an integer of at least {lowest}, found {value!r}"
-        )
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"expected '{name}' to be one of {', '.join(choices)}, found {value!r}")

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import message
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2
 
 from models.keras import tf
+from serving.protos import get_model_metadata_pb2, saved_model_pb2, types_pb2
 from serving.status import Code, ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"

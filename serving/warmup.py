@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from google.protobuf import message
-from tensorflow_serving.apis import prediction_log_pb2
 
 from models.keras import tf
+from serving.protos import prediction_log_pb2
 from serving.servable import Servable
 from serving.status import Code, ServingError, invalid
 

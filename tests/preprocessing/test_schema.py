@@ -216,7 +216,7 @@ def _drop(*path):
         ),
         (
             _mistake(("features", 0, "zzz"), 1),
-            "s.json: features[0]: unknown key 'zzz'. Fix: known keys: ['column', 'default',",
+            "s.json: features[0]: unknown key 'zzz'. Fix: known keys: column, default,",
         ),
         (
             _mistake(("feature",), []),
@@ -241,31 +241,32 @@ def _drop(*path):
         ),
         (
             _mistake(("features", 0, "encoder"), {"kind": "vocabluary"}),
-            "encoder: expected 'kind' of vocabulary, hash, numeric, bucketised, found 'vocabluary'",
+            "encoder: kind: expected one of vocabulary, hash, numeric, bucketised, found "
+            "'vocabluary'. Fix: did you mean 'vocabulary'?",
         ),
         (
             _mistake(("features", 0, "encoder"), "hash"),
-            "encoder: expected 'kind' of vocabulary, hash, numeric, bucketised, found None",
+            "encoder: expected an object, found str",
         ),
         (
             _mistake(("features", 2, "encoder"), {"kind": "hash"}),
-            "features[2] (device): encoder: expected the key 'buckets', found ['kind']",
+            "features[2] (device): encoder: expected the key 'buckets', found",
         ),
         (
             _mistake(("features", 2, "encoder", "buckets"), 1),
-            "expected 'buckets' to be an integer of at least 2, found 1",
+            "buckets: expected an integer of at least 2, found 1",
         ),
         (
             _mistake(("features", 0, "encoder", "oov_buckets"), 0),
-            "expected 'oov_buckets' to be an integer of at least 1, found 0",
+            "oov_buckets: expected an integer of at least 1, found 0",
         ),
         (
             _mistake(("features", 0, "encoder", "min_count"), "2"),
-            "expected 'min_count' to be an integer of at least 1, found '2'",
+            "min_count: expected an integer of at least 1, found '2'",
         ),
         (
             _mistake(("features", 1, "encoder", "normalisation"), "minmax"),
-            "expected 'normalisation' to be one of none, standard, log_standard, found 'minmax'",
+            "normalisation: expected one of none, standard, log_standard, found 'minmax'",
         ),
         (
             _mistake(("features", 4, "encoder", "boundaries"), [2.0, 1.0]),
@@ -287,7 +288,7 @@ def _drop(*path):
             _mistake(("features", 0, "name"), "user id"),
             "features[0]: expected an identifier as 'name', found 'user id'",
         ),
-        (_drop("features"), "expected the key 'features', found ['history']"),
+        (_drop("features"), "expected the key 'features', found history"),
         (_drop("features", 0, "dtype"), "features[0]: expected the key 'dtype', found"),
         (
             _drop("features", 0, "encoder"),
@@ -323,14 +324,40 @@ def _drop(*path):
         ),
         (
             _mistake(("history", "max_length"), 0),
-            "history: expected a positive 'max_length', found 0",
+            "history: max_length: expected an integer of at least 1, found 0",
         ),
         (
             _drop("history", "behaviours", "values"),
-            "history: behaviours: expected the key 'values', found ['column']",
+            "history: behaviours: expected the key 'values', found column",
         ),
         (_mistake(("features", 0), "user_id"), "features[0]: expected an object, found str"),
         (_mistake(("history",), 50), "history: expected an object, found int"),
+        (_mistake(("features",), 5), "features: expected an array, found 5"),
+        (_mistake(("features", 0, "encoder", "kind"), ["x"]), "kind: expected one of"),
+        (_mistake(("features", 0, "column"), 3), "column: expected a string, found 3"),
+        (_mistake(("features", 0, "default"), 3), "default: expected a value of dtype string"),
+        (_mistake(("features", 0, "default"), ""), "expected another value than '', which means"),
+        (_mistake(("features", 3, "default"), -1), "expected another value than -1, which means"),
+        (_mistake(("features", 0, "name"), "label"), "expected a name other than timestamp"),
+        (_mistake(("features", 4, "encoder", "boundaries"), "12"), "expected an array, found '12'"),
+        (_mistake(("features", 4, "encoder", "boundaries"), ["a"]), "expected numbers, found 'a'"),
+        (
+            _mistake(("features", 4, "encoder"), {"kind": "bucketised", "quantiles": -2}),
+            "quantiles: expected an integer of at least 0, found -2",
+        ),
+        (_mistake(("history", "features"), 5), "history: features: expected an array, found 5"),
+        (
+            _mistake(("history", "features"), ["item_id", "item_id"]),
+            "expected each feature once, found 'item_id' twice",
+        ),
+        (
+            _mistake(("history", "max_length"), True),
+            "expected an integer of at least 1, found True",
+        ),
+        (
+            _mistake(("history", "behaviours", "values"), "buy"),
+            "values: expected an array, found 'buy'",
+        ),
     ],
 )
 def test_each_mistake_is_one_line_that_says_where(content, make, message):
@@ -399,3 +426,8 @@ def test_infers_a_log_in_row_order():
 def test_cannot_infer_without_the_keys():
     with pytest.raises(UserError, match="user_id and item_id, found user, item_id.*--schema"):
         infer_schema(["user", "item_id"])
+
+
+def test_inferred_columns_must_be_identifiers():
+    with pytest.raises(UserError, match=r"identifiers, found 'price \(EUR\)'"):
+        infer_schema(["user_id", "item_id", "price (EUR)"])

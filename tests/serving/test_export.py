@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 import toy_runs
-from tensorflow.core.protobuf import saved_model_pb2
 
 from models import runs
 from models.keras import tf
@@ -12,6 +11,7 @@ from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving import export as exporting
 from serving import raw_requests, warmup
+from serving.protos import saved_model_pb2
 from serving.servable import Servable
 from serving.status import ServingError, invalid
 

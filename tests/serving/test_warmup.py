@@ -2,10 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
-from tensorflow_serving.apis import prediction_log_pb2
 
 from models.keras import tf
 from serving import warmup
+from serving.protos import prediction_log_pb2
 from serving.servable import Servable
 from serving.status import Code, ServingError
 

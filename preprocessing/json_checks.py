@@ -1,0 +1,64 @@
+"""Checks on parsed JSON, each with a message that says what was expected, found, and where."""
+
+import difflib
+import enum
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from preprocessing.errors import UserError
+
+_Member = TypeVar("_Member", bound=enum.Enum)
+
+
+def check_keys(record: Any, known: Collection[str], required: Collection[str], where: str) -> None:
+    """Raises `UserError` unless `record` is an object of known keys with all required ones."""
+    if not isinstance(record, Mapping):
+        raise UserError(f"{where}: expected an object, found {type(record).__name__}.")
+    for key in record:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"known keys: {', '.join(sorted(known))}."
+            raise UserError(f"{where}: unknown key {key!r}.", hint)
+    for key in sorted(set(required) - set(record)):
+        raise UserError(f"{where}: expected the key {key!r}, found {', '.join(sorted(record))}.")
+
+
+def string(value: Any, where: str) -> str:
+    """The value if it is a string that is not empty, else `UserError`."""
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{where}: expected a string, found {value!r}.")
+    return value
+
+
+def integer(value: Any, where: str, lowest: int) -> int:
+    """The value if it is an integer of at least `lowest`, else `UserError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise UserError(f"{where}: expected an integer of at least {lowest}, found {value!r}.")
+    return value
+
+
+def array(value: Any, where: str) -> list[Any]:
+    """The value if it is an array, else `UserError`."""
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"{where}: expected an array, found {value!r}.")
+    return list(value)
+
+
+def choice(value: Any, choices: Collection[str], where: str) -> str:
+    """The value if it is one of the choices, else `UserError` with the closest one."""
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(
+            f"{where}: expected one of {', '.join(choices)}, found {value!r}.",
+            did_you_mean(value, choices),
+        )
+    return value
+
+
+def member(kind: type[_Member], value: Any, where: str) -> _Member:
+    """The member of an enumeration of strings with this value, else `UserError`."""
+    return kind(choice(value, [each.value for each in kind], where))
+
+
+def did_you_mean(value: Any, known: Collection[str]) -> str:
+    """A hint at the closest known word; empty if none is close."""
+    close = difflib.get_close_matches(str(value), sorted(known), 1)
+    return f"did you mean {close[0]!r}?" if close else ""
