@@ -24,35 +24,41 @@ from preprocessing.errors import UserError
 from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, candidate_key, history_key
 
 SPLITS = ("train", "validation", "test")
+_BATCH_SIZE = 512
 
 
 class Scorer:
     """Scores splits with one compiled function, so that repeated evaluations trace once."""
 
     def __init__(self, model: CTRModel, data: DataDir) -> None:
-        self._model = model
         self._data = data
         self._candidate = candidate_key(data.schema.item_key.name)
         self._history = history_key(data.schema.item_key.name)
         self._logits = tf.function(lambda features: model(features))
+        self._batches: dict[str, tf.data.Dataset] = {}
 
-    def score(self, split: str, batch_size: int = 512, progress: bool = False) -> Scores:
+    def score(self, split: str, progress: bool = False) -> Scores:
         """Scores every candidate of a split.
 
         Args:
             split: train, validation or test.
-            batch_size: Requests per step.
             progress: Show a bar on standard error.
         """
         parts: list[Scores] = []
-        batches = dataset.read(self._data, split, batch_size=batch_size, shuffle_seed=None)
-        with tqdm(
-            total=self._data.num_requests(split),
-            desc=f"score {split}",
-            unit="request",
-            disable=not progress,
-        ) as bar:
-            for features in batches:
+        if split not in self._batches:
+            self._batches[split] = dataset.read(
+                self._data, split, batch_size=_BATCH_SIZE, shuffle_seed=None
+            )
+        with (
+            dataset.reading(self._data),
+            tqdm(
+                total=self._data.num_requests(split),
+                desc=f"score {split}",
+                unit="request",
+                disable=not progress,
+            ) as bar,
+        ):
+            for features in self._batches[split]:
                 parts.append(self._collect(features, self._logits(features)))
                 bar.update(int(features[REQUEST_ID].shape[0]))
         if not parts:

@@ -92,7 +92,8 @@ def auc_by_length(label: np.ndarray, logit: np.ndarray, length: np.ndarray) -> s
 def _svg(figure: plt.Figure) -> str:
     """The figure without the XML header, fit to stand inside HTML."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -154,7 +154,7 @@ def _history_rows(history: pd.DataFrame) -> list[list[str]]:
     return [
         [
             f"{row['step']:.0f}",
-            f"{row['epoch'] + 1:.0f}",
+            f"{row['epoch']:.2f}",
             f"{row['seconds']:.0f}",
             f"{row['train/loss']:.4f}",
             f"{row['validation/log_loss']:.4f}",

@@ -9,6 +9,7 @@ TensorBoard events, checkpoints/ (to resume) and best/ (weights of the best vali
 """
 
 import json
+import math
 import pathlib
 import sys
 import time
@@ -39,7 +40,7 @@ class Trainer:
     """The life of one run: restore, train, evaluate, checkpoint, stop early, measure.
 
     Order on resume: weights, optimisers and state from the last checkpoint, then the data of its
-    epoch (whose order is a function of seed and epoch) from the step after the checkpoint.
+    epoch (whose order is a function of seed and epoch) from the batch after the checkpoint.
 
     Args:
         config: Of the run.
@@ -60,8 +61,10 @@ class Trainer:
                 f"Expected training requests in {self.data.path}, found none.",
                 "build the data with more events per user.",
             )
-        steps = max(1, self.requests // config.train.batch_size)
-        self.evaluate_every = max(_EVALUATION_INTERVAL, steps // config.train.evaluations_per_epoch)
+        self.steps_per_epoch = math.ceil(self.requests / config.train.batch_size)
+        self.evaluate_every = max(
+            _EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch
+        )
 
         # Model.
         self.strategy = distribution.strategy(config.train.distribute)
@@ -72,8 +75,6 @@ class Trainer:
 
         # State: all that a resumed run must know, stored as JSON in the checkpoint.
         self.state: dict[str, Any] = {
-            "epoch": 0,
-            "step_in_epoch": 0,
             "step": 0,
             "best_auc": 0.0,
             "best_step": 0,
@@ -111,11 +112,13 @@ class Trainer:
         """
         started = time.monotonic() - self.state["seconds"]
         train_function = self.model.make_train_function()
+        batches = self._batches()
         while not self._finished():
-            with self._bar() as bar:
-                for logs in self._steps(train_function):
+            epoch, done = divmod(self.state["step"], self.steps_per_epoch)
+            with self._bar(epoch, done) as bar:
+                for _ in range(done, self.steps_per_epoch):
+                    logs = self._step(train_function, batches)
                     self.state["step"] += 1
-                    self.state["step_in_epoch"] += 1
                     self.state["seconds"] = time.monotonic() - started
                     bar.update(min(self.config.train.batch_size, self.requests - bar.n))
                     if self.state["step"] % _LOG_EVERY == 0:
@@ -124,8 +127,6 @@ class Trainer:
                         self._evaluate(logs)
                     if self._finished():
                         break
-                else:
-                    self.state |= {"epoch": self.state["epoch"] + 1, "step_in_epoch": 0}
         if self.best.latest_checkpoint is None:  # Stopped before the first evaluation.
             self._evaluate(logs)
         return self._measure()
@@ -133,36 +134,37 @@ class Trainer:
     def _finished(self) -> bool:
         train = self.config.train
         return (
-            self.state["epoch"] >= train.epochs
+            self.state["step"] >= train.epochs * self.steps_per_epoch
             or self.state["evaluations_without_gain"] >= train.patience
             or 0 < train.max_steps <= self.state["step"]
         )
 
-    def _steps(self, train_function: Any) -> Iterator[dict[str, tf.Tensor]]:
-        """Runs the steps of the current epoch that are still to be done; yields their losses."""
-        train = self.config.train
+    def _batches(self) -> Iterator[dict[str, tf.Tensor]]:
+        """The batches that are still to be trained on, to the last epoch."""
+        epoch, done = divmod(self.state["step"], self.steps_per_epoch)
         batches = dataset.read(
             self.data,
             "train",
-            batch_size=train.batch_size,
-            shuffle_seed=train.seed + 1_000_003 * self.state["epoch"],
+            batch_size=self.config.train.batch_size,
+            shuffle_seed=self.config.train.seed,
+            first_epoch=epoch,
+            epochs=max(1, self.config.train.epochs - epoch),
         )
-        batches = batches.skip(self.state["step_in_epoch"])
-        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
-        while True:
-            try:
-                logs = train_function(iterator)
-            except tf.errors.OutOfRangeError:
-                return
-            except tf.errors.InvalidArgumentError as error:
-                if "not finite" not in str(error):
-                    raise
-                raise UserError(
-                    "Expected a finite loss, found NaN or infinity at step "
-                    f"{self.state['step'] + 1} of {self.workdir}.",
-                    "lower train.learning_rate or set train.clip_norm.",
-                ) from None
-            yield logs
+        return iter(self.strategy.experimental_distribute_dataset(batches.skip(done)))
+
+    def _step(self, train_function: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:
+        """Trains on the next batch; returns its losses."""
+        try:
+            with dataset.reading(self.data):
+                return train_function(batches)
+        except tf.errors.InvalidArgumentError as error:
+            if "not finite" not in str(error):
+                raise
+            raise UserError(
+                "Expected a finite loss, found NaN or infinity at step "
+                f"{self.state['step'] + 1} of {self.workdir}.",
+                "lower train.learning_rate or set train.clip_norm.",
+            ) from None
 
     def _evaluate(self, logs: dict[str, tf.Tensor]) -> None:
         """Measures validation, keeps the weights if they are the best, writes a checkpoint."""
@@ -173,7 +175,11 @@ class Trainer:
             self.best.save()
         else:
             self.state["evaluations_without_gain"] += 1
-        row = {name: self.state[name] for name in ("step", "epoch", "seconds")}
+        row = {
+            "step": self.state["step"],
+            "epoch": self.state["step"] / self.steps_per_epoch,
+            "seconds": self.state["seconds"],
+        }
         row |= {f"train/{name}": float(value) for name, value in logs.items()}
         row |= {f"validation/{name}": value for name, value in metrics.items()}
         self.state["history"].append(row)
@@ -194,12 +200,12 @@ class Trainer:
             loss=f"{float(logs['loss']):.4f}", best_validation_auc=f"{self.state['best_auc']:.4f}"
         )
 
-    def _bar(self) -> tqdm:
+    def _bar(self, epoch: int, done: int) -> tqdm:
         """The bar of an epoch: requests done, requests per second, time to go."""
         return tqdm(
             total=self.requests,
-            initial=min(self.requests, self.state["step_in_epoch"] * self.config.train.batch_size),
-            desc=f"epoch {self.state['epoch'] + 1}",
+            initial=done * self.config.train.batch_size,
+            desc=f"epoch {epoch + 1}",
             unit="request",
             disable=not self.progress,
         )

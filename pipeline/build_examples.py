@@ -81,7 +81,12 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
     counters = describe.counters(plan, "ingest")
     _check_rejected(plan, counters)
     partitions = [i for i in range(plan.num_partitions) if plan.partition(i).exists()]
-    if arguments.min_item_events > 1 and partitions:
+    if not partitions:
+        raise UserError(
+            f"Expected events in {arguments.input}, found none among {counters['read']} rows.",
+            "check history.behaviours in the schema.",
+        )
+    if arguments.min_item_events > 1:
         items = tables.read(plan.work / "items.arrow")
         enough = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
         tables.write(plan.kept_items, items.filter(enough))

@@ -111,8 +111,8 @@ class MergeTables(beam.CombineFn):
         return self._shrink(merged)
 
     def extract_output(self, accumulator: list[bytes]) -> bytes:
-        """The merged table; empty bytes if there was no input."""
-        return b"".join(self._shrink(accumulator))
+        """The merged table; at least one was added."""
+        return self._shrink(accumulator)[0]
 
     def _shrink(self, accumulator: Sequence[bytes]) -> list[bytes]:
         if not accumulator:

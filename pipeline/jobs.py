@@ -41,7 +41,8 @@ TIMES = "times"
 class ReadEvents(beam.DoFn):
     """Reads a range, validates it and deals its events out to the partitions.
 
-    Emits (partition, reference to events); tagged COUNTERS: counters; tagged ITEMS: table of counts.
+    Emits (partition, reference to events); tagged COUNTERS: counters; tagged ITEMS:
+    table of counts.
 
     Args:
         plan: Arguments and schema.
@@ -138,7 +139,7 @@ def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None
         merge = counting.MergeTables(counting.merge_counts)
         (
             outputs[ITEMS]
-            | "CountItems" >> beam.CombineGlobally(merge)
+            | "CountItems" >> beam.CombineGlobally(merge).without_defaults()
             | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
         )
 
@@ -159,7 +160,8 @@ def count_times(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> N
         pipeline
         | "Partitions" >> beam.Create(partitions, reshuffle=True)
         | "Count" >> beam.Map(count).with_output_types(bytes)
-        | "Merge" >> beam.CombineGlobally(counting.MergeTables(counting.merge_counts))
+        | "Merge"
+        >> beam.CombineGlobally(counting.MergeTables(counting.merge_counts)).without_defaults()
         | "Write" >> beam.Map(_write_bytes, plan.work / "times.arrow")
     )
 
@@ -214,7 +216,7 @@ def fit(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
     )
     (
         outputs[ITEMS]
-        | "MergeItems" >> beam.CombineGlobally(counting.MergeTables(merge_items))
+        | "MergeItems" >> beam.CombineGlobally(counting.MergeTables(merge_items)).without_defaults()
         | "WriteItems" >> beam.Map(_write_bytes, plan.work / "items.arrow")
     )
     _write_counters(outputs[COUNTERS], plan, "fit")
@@ -259,10 +261,13 @@ class EncodeRequests(beam.DoFn):
             for piece, reference in zip(pieces, references, strict=True):
                 yield (piece.split, piece.shard), reference
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
-        for split, name in enumerate(splits.SPLITS):
-            times = events.timestamps[events.split == split]
-            if len(times):
-                yield beam.pvalue.TaggedOutput(TIMES, {name: [int(times.min()), int(times.max())]})
+        times = [events.timestamps[events.split == split] for split in range(len(splits.SPLITS))]
+        ranges = {
+            name: [int(some.min()), int(some.max())]
+            for name, some in zip(splits.SPLITS, times, strict=True)
+            if len(some)
+        }
+        yield beam.pvalue.TaggedOutput(TIMES, ranges)
 
 
 def write(
@@ -294,7 +299,7 @@ def write(
     _write_counters(outputs[COUNTERS], plan, "write")
     (
         outputs[TIMES]
-        | "TimeRanges" >> beam.CombineGlobally(_hull)
+        | "TimeRanges" >> beam.CombineGlobally(_hull).without_defaults()
         | "WriteTimeRanges" >> beam.Map(_write_json, plan.work / "counters" / "times.json")
     )
 
@@ -302,7 +307,7 @@ def write(
 def _write_counters(counters: beam.PCollection, plan: Plan, stage: str) -> None:
     (
         counters
-        | "AddCounters" >> beam.CombineGlobally(_add)
+        | "AddCounters" >> beam.CombineGlobally(_add).without_defaults()
         | "WriteCounters" >> beam.Map(_write_json, plan.work / "counters" / f"{stage}.json")
     )
 
@@ -331,5 +336,4 @@ def _write_json(content: Any, path: pathlib.Path) -> None:
 
 
 def _write_bytes(data: bytes, path: pathlib.Path) -> None:
-    if data:
-        tables.write(path, tables.from_bytes(data))
+    tables.write(path, tables.from_bytes(data))

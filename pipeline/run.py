@@ -63,7 +63,8 @@ def run(
     _stage(
         2, "train", lambda: "test" in runs.read_metrics(run_dir), lambda: _train(config, run_dir)
     )
-    _stage(3, "export", model_dir.exists, lambda: exporting.export(run_dir, model_dir))
+    exported = any(model_dir.glob("[0-9]*"))
+    _stage(3, "export", lambda: exported, lambda: exporting.export(run_dir, model_dir))
     found: dict[str, Any] = {"model": model_dir.resolve()}
     _stage(4, "serve", lambda: False, lambda: found.update(_serve(workdir, run_dir, model_dir)))
     report = workdir / "report.html"
@@ -129,7 +130,7 @@ def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path
     requests_file = workdir / "requests.jsonl"
     requests = sample_requests(runs.open_run(run_dir).data, "test", _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
-    version = max(model_dir.iterdir(), key=lambda path: int(path.name))
+    version = exporting.latest_version(model_dir)
     with server.running(model_dir, MODEL_NAME) as running:
         checked = checking.parity(run_dir, version, url=running.url, limit=_PARITY_REQUESTS)
         ranked = list(scoring.score(running.url, requests_file))

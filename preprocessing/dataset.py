@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
@@ -81,14 +80,16 @@ def read(
     *,
     batch_size: int,
     shuffle_seed: int | None,
-    drop_remainder: bool = False,
+    first_epoch: int = 0,
+    epochs: int = 1,
     history_buckets: Sequence[int] = (8, 16, 32),
 ) -> tf.data.Dataset:
-    """One epoch of a split in batches of requests.
+    """Epochs of a split in batches of requests, each epoch in an order of its own.
 
-    The sequence of batches follows from the data, the batch size and the seed (together with
-    `tf.random.set_seed`, if that is used). Iterating twice gives the same batches twice: give
-    another seed for the next epoch.
+    The batches of an epoch follow from the data, the batch size, the seed and the number of the
+    epoch (together with `tf.random.set_seed`, if that is used), so that a reader can start at any
+    epoch. Iterating twice gives the same batches twice. An epoch has ceil(requests / batch_size)
+    batches.
 
     Args:
         data: The data set.
@@ -96,7 +97,8 @@ def read(
         batch_size: Requests per batch. The last batch holds what remains.
         shuffle_seed: Seed of the order of requests; None keeps the order of the shards inside a
             history bucket.
-        drop_remainder: Leave out the last requests that do not fill a batch.
+        first_epoch: Number of the first epoch.
+        epochs: How many epochs to read.
         history_buckets: Lengths to which histories may be padded. The schema's `max_length` is
             always the last one.
 
@@ -109,22 +111,31 @@ def read(
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
-    requests = data.num_requests(split)
-    dataset = _serialized(data.shards(split), requests, shuffle_seed)
-    if drop_remainder:
-        # Before they are put in order of length, or the longest would be the ones left out.
-        dataset = dataset.take(requests - requests % batch_size)
+    files, requests = data.shards(split), data.num_requests(split)
     block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
-    def parse_block(index: tf.Tensor, serialized_R: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = None if shuffle_seed is None else tf.stack([tf.cast(shuffle_seed, tf.int64), epoch])
+        return (
+            _serialized(files, requests, seed)
+            .batch(block_size)
+            .enumerate()
+            .map(lambda i, block_R: parse_block(seed, i, block_R), num_parallel_calls=2)
+            .prefetch(1)  # the next block is parsed while batches are cut from this one
+            .flat_map(cut_block)
+        )
+
+    def parse_block(
+        seed: tf.Tensor | None, index: tf.Tensor, serialized_R: tf.Tensor
+    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
         """A parsed block, its requests in order of their bucket, and where its batches start."""
         block = parse(schema, serialized_R)
         lengths_R = _lengths(block[history_key(schema.item_key.name)])
         bucket_R = tf.searchsorted(tf.constant(buckets, tf.int64), lengths_R)
         starts = tf.range(0, tf.size(serialized_R, tf.int64), batch_size)
-        if shuffle_seed is not None:
-            seed = tf.stack([tf.constant(shuffle_seed, tf.int64), index])
-            starts = tf.random.experimental.stateless_shuffle(starts, seed)
+        if seed is not None:
+            block_seed = tf.random.experimental.stateless_fold_in(seed, index)
+            starts = tf.random.experimental.stateless_shuffle(starts, block_seed)
         return block, tf.argsort(bucket_R, stable=True), starts
 
     def cut_block(block: Any, order_R: tf.Tensor, starts: tf.Tensor) -> tf.data.Dataset:
@@ -132,14 +143,8 @@ def read(
             lambda start: _cut(schema, block, order_R[start : start + batch_size], buckets)
         )
 
-    dataset = (
-        dataset.batch(block_size)
-        .enumerate()
-        .map(parse_block, num_parallel_calls=2)
-        .prefetch(1)  # the next block is parsed while batches are cut from this one
-        .flat_map(cut_block)
-        .prefetch(2)
-    )
+    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(read_epoch)
+    dataset = dataset.prefetch(2)
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
@@ -163,13 +168,13 @@ def reading(data: DataDir) -> Iterator[None]:
         ) from error
 
 
-def _serialized(paths: Sequence[Any], requests: int, seed: int | None) -> tf.data.Dataset:
+def _serialized(paths: Sequence[Any], requests: int, seed: tf.Tensor | None) -> tf.data.Dataset:
     """Serialized examples, shuffled if there is a seed."""
-    files = [str(path) for path in paths]
+    files = tf.constant([str(path) for path in paths], tf.string)
     if seed is None:
         return tf.data.TFRecordDataset(files, compression_type="GZIP")
-    order = np.random.default_rng(seed).permutation(len(files))
-    dataset = tf.data.Dataset.from_tensor_slices([files[i] for i in order]).interleave(
+    files = tf.random.experimental.stateless_shuffle(files, seed)
+    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"),
         cycle_length=_SHARDS_IN_TURNS,
         block_length=16,
@@ -177,7 +182,8 @@ def _serialized(paths: Sequence[Any], requests: int, seed: int | None) -> tf.dat
         deterministic=True,
     )
     size = max(1, min(requests, SHUFFLE_BUFFER))
-    return dataset.shuffle(size, seed=seed, reshuffle_each_iteration=False)
+    epoch_seed = seed[0] + 1_000_003 * seed[1]
+    return dataset.shuffle(size, seed=epoch_seed, reshuffle_each_iteration=False)
 
 
 def _cut(

@@ -106,7 +106,7 @@ def test_empty_histories_have_finite_scores_and_gradients(trained):
 
 def test_every_weight_gets_a_gradient(trained):
     features = builders.batch(requests=32, seed=1)
-    # ReLU units of random weights may be dead for one batch; a weight is alive if any seed moves it.
+    # ReLU units of random weights may be dead for one draw; a weight is alive if any moves it.
     alive = {weight.name: False for weight in trained.trainable_variables}
     for seed in range(4):
         with tf.GradientTape() as tape:

@@ -17,8 +17,7 @@ def scored():
 
 def _pairwise_auc(label, logit):
     positive, negative = logit[label == 1], logit[label == 0]
-    wins = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
-    return wins
+    return (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
 
 
 def test_grouped_auc_equals_pairs_within_groups(scored):

@@ -113,6 +113,14 @@ def test_nothing_left_after_filtering_is_explained(tmp_path):
         _build(path, tmp_path, min_item_events=1000)
 
 
+def test_a_log_without_a_single_event_is_explained(tmp_path):
+    schema = infer_schema(["user_id", "item_id", "timestamp"]).to_json()
+    schema["history"]["behaviours"] = {"column": "timestamp", "values": ["buy"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    with pytest.raises(UserError, match="found none among 150 rows. Fix: check history.behaviours"):
+        _build(_csv(tmp_path, _rows()), tmp_path, schema=str(tmp_path / "schema.json"))
+
+
 def test_a_complete_data_set_is_replaced_only_on_demand(tmp_path):
     path = _csv(tmp_path, _rows())
     _build(path, tmp_path)

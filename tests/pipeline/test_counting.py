@@ -1,5 +1,3 @@
-import functools
-
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
@@ -92,10 +90,3 @@ def test_the_combiner_adds_many_tables_up():
             | beam.Map(lambda data: _counts(tables.from_bytes(data)))
         )
         assert_that(merged, equal_to([expected]))
-
-
-def test_the_combiner_of_nothing_is_empty():
-    combiner = counting.MergeTables(functools.partial(counting.merge_items, key="item_id"))
-    assert (
-        combiner.extract_output(combiner.merge_accumulators([combiner.create_accumulator()])) == b""
-    )

@@ -130,20 +130,24 @@ def test_many_blocks(data, monkeypatch):
     assert _same(batches, _read(data))
 
 
-@pytest.mark.parametrize("drop", [False, True])
-def test_batch_size_counts_requests(data, drop):
-    sizes = [len(_numbers(batch)) for batch in _read(data, batch_size=50, drop_remainder=drop)]
-    assert sorted(sizes) == ([] if drop else [30]) + [50] * 4
+def test_batch_size_counts_requests(data):
+    sizes = [len(_numbers(batch)) for batch in _read(data, batch_size=50)]
+    assert sorted(sizes) == [30] + [50] * 4
 
 
-def test_remainder_is_dropped_at_random_not_by_length(data):
-    kept = np.concatenate(
-        [_numbers(b) for b in _read(data, batch_size=50, drop_remainder=True, shuffle_seed=5)]
+def test_every_epoch_has_an_order_of_its_own_and_can_be_the_first(data):
+    per_epoch = -(-REQUESTS // 50)
+    epochs = _read(data, batch_size=50, shuffle_seed=5, epochs=3)
+    assert len(epochs) == 3 * per_epoch
+    parts = [epochs[i : i + per_epoch] for i in range(0, len(epochs), per_epoch)]
+    for part in parts:
+        seen = np.concatenate([_numbers(batch) for batch in part])
+        np.testing.assert_array_equal(np.sort(seen), np.arange(REQUESTS))
+    assert not _same(parts[0], parts[1])
+    assert _same(parts[0], _read(data, batch_size=50, shuffle_seed=5))
+    assert _same(
+        parts[1] + parts[2], _read(data, batch_size=50, shuffle_seed=5, first_epoch=1, epochs=2)
     )
-    left_out = np.setdiff1d(np.arange(REQUESTS), kept)
-    lengths = left_out % (MAX_LENGTH + 1)
-    assert len(left_out) == 30
-    assert lengths.min() <= 3
 
 
 def test_shuffle_works_beyond_its_buffer(data, monkeypatch):
@@ -159,7 +163,6 @@ def test_shuffle_works_beyond_its_buffer(data, monkeypatch):
 def test_batch_larger_than_the_split(data):
     (batch,) = _read(data, batch_size=1000)
     assert _check(batch) == (MAX_LENGTH, MAX_LENGTH)
-    assert _read(data, batch_size=1000, drop_remainder=True) == []
 
 
 def test_options_are_deterministic_and_without_autotuning(data):

@@ -1,0 +1,195 @@
+"""Runs: what they leave behind, that they resume exactly, and what they refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import config, doctor, evaluate, report, runs, train
+from models.keras import tf
+from preprocessing.errors import UserError
+
+
+def _config(data, *overrides, model="din", ssl="none"):
+    content = {
+        "data": str(data.path),
+        "model": {"name": model, "embedding_size": 4},
+        "ssl": {"name": ssl},
+        "train": {"batch_size": 64, "max_steps": 80, "learning_rate": 0.01},
+    }
+    return config.resolve(content, overrides)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """The directory of a finished run."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    train.train(_config(data, ssl="miss"), path, progress=False)
+    return path
+
+
+def test_a_run_leaves_what_the_design_names(run, data):
+    assert {path.name for path in run.iterdir()} >= {
+        "config.json",
+        "schema.json",
+        "metrics.json",
+        "metrics.csv",
+        "checkpoints",
+        "best",
+        "scores-test.parquet",
+    }
+    assert list(run.glob("events.out.tfevents.*"))
+    stored = json.loads((run / "config.json").read_text())
+    assert stored["ssl"]["name"] == "miss"
+    assert stored["train"]["learning_rate"] == 0.01
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {"validation", "test"}
+    assert metrics["test"]["requests"] == data.num_requests("test")
+    assert metrics["test"]["candidates"] == 2 * data.num_requests("test")
+    history = pd.read_csv(run / "metrics.csv")
+    assert history["step"].tolist() == [40, 80]
+    assert {"train/loss", "train/miss_interest", "validation/auc"} <= set(history.columns)
+    assert metrics["validation"]["auc"] == pytest.approx(history["validation/auc"].max())
+
+
+def test_tensorboard_has_every_loss_term(run):
+    names = set()
+    for path in run.glob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            names |= {value.tag for value in event.summary.value}
+    assert {"train/loss", "train/log_loss", "train/miss_feature", "train/gradient_norm"} <= names
+    assert "validation/auc" in names
+
+
+def test_evaluate_measures_the_best_weights_again(run):
+    before = runs.read_metrics(run)["test"]
+    after = evaluate.evaluate(run, "test", progress=False)
+    assert after == pytest.approx(before, rel=1e-6)
+    trained = evaluate.evaluate(run, "train", progress=False)
+    assert runs.read_metrics(run)["train"] == pytest.approx(trained)
+
+
+def _weights(path):
+    checkpoint = tf.train.latest_checkpoint(str(path / "checkpoints"))
+    reader = tf.train.load_checkpoint(checkpoint)
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "VARIABLE_VALUE" in name and not name.startswith(("state", "save_counter"))
+    }
+
+
+@pytest.mark.parametrize(("model", "ssl"), [("din", "miss"), ("deminet", "none")])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, model, ssl):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    long = _config(data, "train.max_steps=80", model=model, ssl=ssl)
+    train.train(long, whole, progress=False)
+    train.train(_config(data, "train.max_steps=43", model=model, ssl=ssl), parts, progress=False)
+    # The checkpoint is that of step 40; steps 41 to 43 are done again.
+    train.train(long, parts, resume=True, progress=False)
+    expected, found = _weights(whole), _weights(parts)
+    assert expected.keys() == found.keys()
+    assert len(expected) > 20
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    kept = ["step", "epoch", "train/loss", "validation/auc"]
+    rows = [pd.read_csv(path / "metrics.csv")[kept] for path in (whole, parts)]
+    pd.testing.assert_frame_equal(*rows)
+
+
+def test_a_run_is_not_overwritten(run, data):
+    with pytest.raises(UserError, match="Expected an empty --workdir, found a run"):
+        train.train(_config(data), run, progress=False)
+
+
+def test_early_stop_keeps_the_best_weights(data, tmp_path):
+    settings = (
+        "train.max_steps=0",
+        "train.epochs=200",
+        "train.patience=2",
+        "train.learning_rate=0.1",
+    )
+    metrics = train.train(_config(data, *settings), tmp_path / "run", progress=False)
+    history = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    best = history["validation/auc"].argmax()
+    assert len(history) == best + 3
+    assert metrics["validation"]["auc"] == pytest.approx(history["validation/auc"][best])
+
+
+def test_a_diverging_run_stops_with_one_line(data, tmp_path):
+    with pytest.raises(UserError, match="Expected a finite loss, found NaN .* at step"):
+        train.train(_config(data, "train.learning_rate=1e30"), tmp_path / "run", progress=False)
+
+
+def test_damaged_data_is_refused(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data.path, copy)
+    shard = next(copy.glob("train-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    changed = config.resolve({**_config(data).to_json(), "data": str(copy)})
+    with pytest.raises(UserError, match=shard.name):
+        train.train(changed, tmp_path / "run", progress=False)
+    (copy / "_COMPLETED").unlink()
+    with pytest.raises(UserError, match="_COMPLETED"):
+        train.train(changed, tmp_path / "run", progress=False)
+
+
+def test_a_run_of_another_schema_is_refused(run, data, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    schema = json.loads((copy / "schema.json").read_text())
+    schema["history"]["max_length"] = 7
+    (copy / "schema.json").write_text(json.dumps(schema))
+    with pytest.raises(UserError, match="history.max_length: 7 here, 50 there"):
+        runs.load_model(copy)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: runs.open_run(path), "Expected a run directory with config.json"),
+        (lambda path: evaluate.evaluate(path, "tset"), "Expected --split of train, validation"),
+        (lambda path: report.write_report(path, path / "r.html"), "Expected a run directory"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, call, message):
+    with pytest.raises(UserError, match=message):
+        call(tmp_path)
+
+
+def test_unfinished_runs_have_no_report_and_no_weights(run, data, tmp_path):
+    for name in ("config.json", "schema.json"):
+        shutil.copy(run / name, tmp_path / name)
+    with pytest.raises(UserError, match="Expected a finished run .* found no metrics"):
+        report.write_report(tmp_path, tmp_path / "report.html")
+    with pytest.raises(UserError, match="Expected trained weights in .*best, found none"):
+        runs.load_model(tmp_path)
+
+
+def test_report_holds_metrics_figures_and_configuration(run, tmp_path):
+    serving = {
+        "model": "MODEL",
+        "parity": {"rest": 1e-9},
+        "requests": "requests.jsonl",
+        "scores": '{"request": 1}',
+    }
+    html = report.write_report(run, tmp_path / "report.html", serving).read_text()
+    assert html.count("<svg") == html.count("<figure") == 3
+    assert "http://" not in html.replace("http://127.0.0.1", "").replace("http://www.w3.org", "")
+    auc = f"{runs.read_metrics(run)['test']['auc']:.4f}"
+    markdown = (tmp_path / "report.md").read_text()
+    for text in (auc, "learning_rate", "--model_base_path=MODEL", "leave_last_out", "item_id"):
+        assert text in html
+        assert text in markdown
+
+
+def test_doctor_finds_this_environment_well(capsys):
+    status = doctor.main()
+    out = capsys.readouterr().out
+    assert "ok     keras" in out
+    assert "ok     checksums" in out
+    assert (status == 0) == ("NOT OK" not in out)

@@ -1,0 +1,120 @@
+"""The benchmarks: how times are compared and reported, and a run of seconds."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from bench import figures, runner
+
+from preprocessing.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until a call moves it on."""
+    now = [0.0]
+    monkeypatch.setattr(figures.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_calls_take_turns_after_a_first_one_that_does_not_count(clock):
+    calls, seconds = [], {"ours": iter([9, 3, 1, 2]), "baseline": iter([9, 8, 40, 10])}
+
+    def call(name):
+        calls.append(name)
+        clock[0] += next(seconds[name])
+
+    times = figures.compare(
+        lambda: call("ours"), lambda: call("baseline"), rounds=3, ours_units=10, baseline_units=2
+    )
+    assert calls == ["ours", "baseline"] * 4
+    assert times.ours == pytest.approx((0.1, 0.2))
+    assert times.baseline == pytest.approx((4.0, 5.0))
+
+    speedup = times.speedup("x", "b", at_least=40)
+    assert (speedup.value, speedup.median) == pytest.approx((40.0, 25.0))
+    cost = times.cost("x", "b", at_most=0.025)
+    assert (cost.value, cost.median) == pytest.approx((0.025, 0.04))
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "ok"), [(">=", 2.0, True), (">=", 1.9, False), ("<=", 2.1, False)]
+)
+def test_a_miss_is_told(tmp_path, monkeypatch, capsys, bound, value, ok):
+    figure = figures.Figure(
+        name="speed",
+        value=value,
+        median=value,
+        unit="times",
+        target=figures.Target(bound, 2.0),
+        baseline="the old one",
+        detail="1 ms : 2 ms",
+    )
+    monkeypatch.setattr(runner, "BENCHMARKS", {"fast": lambda quick: [figure]})
+    runner.run(tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text()) == {
+        "speed": {
+            "value": value,
+            "unit": "times",
+            "target": 2.0,
+            "ok": ok,
+            "baseline": "the old one",
+            "command": "python -m tests.bench --only=fast",
+        }
+    }
+    printed = capsys.readouterr().out
+    assert ("MISSED" in printed) == (not ok)
+    assert f"Targets missed: {'none' if ok else 'speed'}." in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2.0, "2 s"), (0.01234, "12.3 ms"), (5.6e-6, "5.6 µs")]
+)
+def test_durations_are_readable(seconds, text):
+    assert figures.readable(seconds) == text
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"found 'codek'.*did you mean 'codec'"):
+        runner.run(tmp_path / "bench.json", only=["codek"])
+
+
+def test_output_needs_a_directory(tmp_path):
+    with pytest.raises(UserError, match="existing directory"):
+        runner.run(tmp_path / "none" / "bench.json")
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_writes(tmp_path):
+    output = tmp_path / "bench.json"
+    flags = [f"--output={output}", "--quick", "--only=codec,lazy_adam,dha_pair_tensor"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records = json.loads(output.read_text())
+    assert list(records) == [
+        "codec",
+        "lazy_adam",
+        "lazy_adam_rows",
+        "dha_pair_tensor",
+        "dha_pair_tensor_by_head",
+    ]
+    for name, record in records.items():
+        assert list(record) == ["value", "unit", "target", "ok", "baseline", "command"]
+        assert math.isfinite(record["value"])
+        assert record["value"] > 0
+        assert f"\n{name} " in done.stdout
+        assert record["command"].endswith(" --quick")
+    # Of every order of magnitude that it may have, whatever else the machine does.
+    assert records["codec"]["value"] > 5
+    assert records["dha_pair_tensor_by_head"]["ok"]
