@@ -92,7 +92,7 @@ def test_output_needs_a_directory(tmp_path):
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path):
     output = tmp_path / "bench.json"
-    flags = [f"--output={output}", "--quick", "--only=codec,lazy_adam,dha_pair_tensor"]
+    flags = [f"--output={output}", "--quick", "--only=codec,lazy_adam"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", *flags],
         cwd=ROOT,
@@ -102,19 +102,11 @@ def test_the_command_measures_and_writes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     records = json.loads(output.read_text())
-    assert list(records) == [
-        "codec",
-        "lazy_adam",
-        "lazy_adam_rows",
-        "dha_pair_tensor",
-        "dha_pair_tensor_by_head",
-    ]
+    assert list(records) == ["codec", "lazy_adam", "lazy_adam_rows"]
     for name, record in records.items():
         assert list(record) == ["value", "unit", "target", "ok", "baseline", "command"]
         assert math.isfinite(record["value"])
         assert record["value"] > 0
         assert f"\n{name} " in done.stdout
         assert record["command"].endswith(" --quick")
-    # Of every order of magnitude that it may have, whatever else the machine does.
-    assert records["codec"]["value"] > 5
-    assert records["dha_pair_tensor_by_head"]["ok"]
+    assert records["codec"]["value"] > 5  # whatever else the machine does

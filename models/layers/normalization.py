@@ -38,6 +38,9 @@ class MaskedBatchNormalization(keras.layers.Layer):
         }
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **shared)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **shared)
+        self.seen_batches = self.add_weight(
+            name="seen_batches", initializer="zeros", **shared | {"shape": ()}
+        )
 
     def call(self, values: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Standardises `values`.
@@ -52,8 +55,12 @@ class MaskedBatchNormalization(keras.layers.Layer):
         """
         if training:
             mean_C, variance_C = self._batch_statistics(values, mask)
-            self._remember(self.moving_mean, mean_C)
-            self._remember(self.moving_variance, variance_C)
+            # A plain mean of the first batches, then a moving one: the initial values, which are
+            # far from the variance of fresh embeddings, leave no trace.
+            momentum = tf.minimum(self.momentum, self.seen_batches / (self.seen_batches + 1.0))
+            self._remember(self.moving_mean, mean_C, momentum)
+            self._remember(self.moving_variance, variance_C, momentum)
+            self.seen_batches.assign_add(1.0)
         else:
             mean_C, variance_C = self.moving_mean, self.moving_variance
         return (values - mean_C) * tf.math.rsqrt(variance_C + self.epsilon)
@@ -68,5 +75,5 @@ class MaskedBatchNormalization(keras.layers.Layer):
         variance_C = replicas.all_sum(tf.reduce_sum(squares, axes)) / count
         return mean_C, variance_C
 
-    def _remember(self, average: tf.Variable, value: tf.Tensor) -> None:
-        average.assign(average * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
+    def _remember(self, average: tf.Variable, value: tf.Tensor, momentum: tf.Tensor) -> None:
+        average.assign(average * momentum + tf.stop_gradient(value) * (1.0 - momentum))

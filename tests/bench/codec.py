@@ -1,5 +1,7 @@
 """Sequence examples: written as columns, and built one protobuf message after another."""
 
+from typing import Any
+
 import numpy as np
 
 from models.keras import tf
@@ -79,12 +81,12 @@ def _messages(
     ]
 
 
-def _row(ragged: Ragged, row: int) -> list[int] | list[bytes]:
+def _row(ragged: Ragged, row: int) -> list[Any]:
     values = ragged.values[ragged.row_splits[row] : ragged.row_splits[row + 1]]
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-def _feature(values: list[int] | list[bytes]) -> tf.train.Feature:
+def _feature(values: list[Any]) -> tf.train.Feature:
     if isinstance(values[0], bytes):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))

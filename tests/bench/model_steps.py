@@ -5,6 +5,7 @@ Shapes: B requests, N candidates, L history length.
 
 import types
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from models.base import CTRModel
 from models.building import build_model, compile_model
 from models.config import resolve
 from models.keras import tf
+from preprocessing.data_dir import DataDir
 from preprocessing.schema import infer_schema
 
 from .figures import Figure, compare
@@ -67,7 +69,8 @@ def _model(name: str, ssl: str = "none") -> CTRModel:
     encoders = {
         feature: types.SimpleNamespace(cardinality=rows) for feature, rows in _CARDINALITIES.items()
     }
-    model = build_model(config, types.SimpleNamespace(schema=_SCHEMA, encoders=encoders))
+    data = types.SimpleNamespace(schema=_SCHEMA, encoders=encoders)  # all that a model asks of it
+    model = build_model(config, cast(DataDir, data))
     compile_model(model, config)
     return model
 

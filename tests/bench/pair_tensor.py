@@ -23,7 +23,7 @@ PairScores = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 def measure(quick: bool) -> list[Figure]:
     """One unit of work is a layer forward and backward, on a graph that is given."""
-    nodes_BLD, mask_BL = _histories(8 if quick else 64)
+    nodes_BLD, mask_BL = _histories(8 if quick else 256)
     graph = build_graph(nodes_BLD, mask_BL, window=_WINDOW, threshold=0.7)
     edges_BRLL = _dense_edges(graph.similar_BVLL[:, 0], mask_BL)
     layer = DependencyAttention(_WIDTH, _HEADS)
@@ -51,7 +51,8 @@ def measure(quick: bool) -> list[Figure]:
         for mine, theirs in zip(ours(), baseline(), strict=True):
             largest = float(tf.reduce_max(tf.abs(theirs)))
             np.testing.assert_allclose(mine, theirs, atol=1e-4 * largest)
-        figures.append(compare(ours, baseline).speedup(name, f"{title}, {size}", target))
+        times = compare(ours, baseline)
+        figures.append(times.speedup(name, f"{title}, {size}", target))
     return figures
 
 
@@ -74,6 +75,7 @@ def pair_tensor_attention(
     Returns:
         h' of eq. 11, [B, L, D].
     """
+    assert layer.project is not None
     shape = [*nodes_BLD.shape[:2], layer.heads, layer.head_width]
     nodes_BLHC = tf.reshape(layer.project(nodes_BLD), shape)
     nodes_BHLC = tf.transpose(nodes_BLHC, [0, 2, 1, 3])
