@@ -173,7 +173,7 @@ class CTRModel(tfrs.Model):
         total = tf.add_n([terms[name].weight * share for name, share in shares.items()])
         if self._l2:
             kernels = [w for w in self.trainable_variables if "kernel" in w.name]
-            penalty = tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+            penalty = sum(tf.reduce_sum(tf.square(kernel)) for kernel in kernels)
             total += self._l2 * penalty / replicas.count()
         logs = {"loss": total} | shares
         return total, {name: replicas.all_sum(value) for name, value in logs.items()}

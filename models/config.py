@@ -9,6 +9,7 @@ A key that is not understood is an error with the closest match, never ignored.
 import dataclasses
 import difflib
 import json
+import os
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,8 @@ class TrainConfig:
         l2: Factor of the squared norm of the dense kernels in the loss.
         clip_norm: Bound on the gradient's global norm; 0 for none.
         evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
-            few epochs, so once per epoch is too seldom to catch the best weights.
+            few epochs, so once per epoch is too seldom to catch the best weights. There are at
+            least 40 steps from one evaluation to the next, however short the epoch.
         patience: Evaluations without a better validation AUC before training stops.
         seed: Of initial weights, order of the data and random draws.
         deterministic: Let TensorFlow use deterministic operations only (slower).
@@ -71,7 +73,7 @@ class RunConfig:
     """Everything that determines a run.
 
     Attributes:
-        data: Directory of the data set.
+        data: Absolute path of the data set.
         model_name: A name of `models.registry.MODELS` or a dotted path.
         model: Settings of the model.
         ssl_name: A name of `models.registry.SSL`, "none" or a dotted path.
@@ -97,8 +99,10 @@ class RunConfig:
         }
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes config.json."""
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        """Writes config.json; its data path is relative to it, so that both can move together."""
+        content = self.to_json()
+        content["data"] = os.path.relpath(self.data, path.parent)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
@@ -152,7 +156,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
 
 
 def load(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads the content of a config.json for `resolve`.
+    """Reads the content of a config.json for `resolve`, its data path made absolute.
 
     Raises:
         UserError: The file is missing or not a JSON object.
@@ -165,6 +169,8 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected an object in {path}, found {type(content).__name__}.")
+    if content.get("data"):
+        content["data"] = str((pathlib.Path(path).parent / content["data"]).resolve())
     return content
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
+from preprocessing.errors import UserError
+
 
 class Scores(NamedTuple):
     """Scored candidates of a split, one entry per candidate.
@@ -32,8 +34,17 @@ def ranking_metrics(scores: Scores) -> dict[str, float]:
         auc, gauc, log_loss, normalised_entropy (log loss over that of the base rate),
         calibration_error (expected, ten bins of equal counts), bias_ratio (mean predicted over
         mean observed rate), candidates and requests.
+
+    Raises:
+        UserError: All labels are the same, so that there is nothing to rank.
     """
     label = scores.label.astype(np.float64)
+    if label.min() == label.max():
+        raise UserError(
+            f"Expected positive and negative candidates, found {len(label)} with the label "
+            f"{label[0]:g}.",
+            "build the data with --negatives of at least 1.",
+        )
     logit = scores.logit.astype(np.float64)
     probability = _sigmoid(logit)
     base_rate = label.mean()

@@ -4,8 +4,9 @@ RUN/  config.json  schema.json  metrics.json  metrics.csv  checkpoints/  best/  
 """
 
 import json
+import math
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from models import config as config_module
 from models.base import CTRModel
@@ -17,7 +18,15 @@ from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
+
+
+def begin(path: pathlib.Path, config: RunConfig, data: DataDir) -> None:
+    """Writes what a run directory says of itself before the first step."""
+    path.mkdir(parents=True, exist_ok=True)
+    config.save(path / CONFIG)
+    data.schema.save(path / SCHEMA)
+    (path / FINGERPRINT).write_text(data.fingerprint, encoding="utf-8")
 
 
 class Run(NamedTuple):
@@ -52,6 +61,13 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     config = config_module.resolve(config_module.load(path / CONFIG))
     data = DataDir.open(config.data, verify=verify)
     Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
+    if (path / FINGERPRINT).read_text(encoding="utf-8") != data.fingerprint:
+        # Ids of another build mean other values, so the weights would be those of other words.
+        raise UserError(
+            f"Expected the data set that {path} was trained on in {data.path}, found another "
+            "build of it.",
+            "train anew, or build the data set with the arguments it had.",
+        )
     return Run(path, config, data)
 
 
@@ -95,7 +111,10 @@ def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def write_metrics(path: pathlib.Path, metrics: dict[str, Any]) -> None:
-    """Adds metrics by split to those of the run."""
-    merged = read_metrics(path) | metrics
+def write_metrics(path: pathlib.Path, metrics: dict[str, dict[str, float]]) -> None:
+    """Adds metrics by split to those of the run; one that is not a number becomes null."""
+    merged = read_metrics(path) | {
+        split: {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for split, values in metrics.items()
+    }
     (path / METRICS).write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")

@@ -36,6 +36,9 @@ _EVALUATION_INTERVAL = 40
 """Steps between evaluations at least, so that a small data set trains before it is judged."""
 
 
+_RESUMABLE_SETTINGS = ("epochs", "max_steps", "patience", "distribute")
+
+
 class Trainer:
     """The life of one run: restore, train, evaluate, checkpoint, stop early, measure.
 
@@ -61,6 +64,13 @@ class Trainer:
                 f"Expected training requests in {self.data.path}, found none.",
                 "build the data with more events per user.",
             )
+        validation = self.data.manifest["splits"]["validation"]
+        if not validation["candidates"] > validation["requests"] > 0:
+            raise UserError(
+                f"Expected validation requests with several candidates in {self.data.path}, found "
+                f"{validation['requests']} requests with {validation['candidates']} candidates.",
+                "build the data with --negatives of at least 1, from a longer log.",
+            )
         self.steps_per_epoch = math.ceil(self.requests / config.train.batch_size)
         self.evaluate_every = max(
             _EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch
@@ -76,6 +86,7 @@ class Trainer:
         # State: all that a resumed run must know, stored as JSON in the checkpoint.
         self.state: dict[str, Any] = {
             "step": 0,
+            "evaluated_step": 0,
             "best_auc": 0.0,
             "best_step": 0,
             "evaluations_without_gain": 0,
@@ -127,8 +138,9 @@ class Trainer:
                         self._evaluate(logs)
                     if self._finished():
                         break
-        if self.best.latest_checkpoint is None:  # Stopped before the first evaluation.
+        if self.state["step"] != self.state["evaluated_step"]:
             self._evaluate(logs)
+        self.events.close()
         return self._measure()
 
     def _finished(self) -> bool:
@@ -175,6 +187,7 @@ class Trainer:
             self.best.save()
         else:
             self.state["evaluations_without_gain"] += 1
+        self.state["evaluated_step"] = self.state["step"]
         row = {
             "step": self.state["step"],
             "epoch": self.state["step"] / self.steps_per_epoch,
@@ -235,23 +248,44 @@ def train(
         Metrics of the best weights by split.
 
     Raises:
-        UserError: A run is already there, or the data set cannot be used.
+        UserError: A run is already there, or it was begun with other settings, or the data set
+            cannot be used.
     """
     workdir = pathlib.Path(workdir)
-    if (workdir / runs.CONFIG).exists() and not resume:
+    begun = (workdir / runs.CONFIG).exists()
+    if begun and not resume:
         raise UserError(
             f"Expected an empty --workdir, found a run in {workdir}.",
             "add --resume to continue it, or choose another directory.",
         )
+    if begun:
+        _check_resumable(runs.open_run(workdir).config, config)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     trainer = Trainer(config, workdir, progress)
-    workdir.mkdir(parents=True, exist_ok=True)
-    config.save(workdir / runs.CONFIG)
-    trainer.data.schema.save(workdir / runs.SCHEMA)
-    if resume:
+    if begun:
         trainer.restore()
+    runs.begin(workdir, config, trainer.data)
     return trainer.run()
+
+
+def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
+    """Refuses settings under which the stored weights or data position mean something else."""
+    before, after = stored.to_json(), config.to_json()
+    changed = [
+        f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
+        for section in ("model", "ssl", "train")
+        for key, value in after[section].items()
+        if before[section].get(key) != value
+        and not (section == "train" and key in _RESUMABLE_SETTINGS)
+    ]
+    if stored.data != config.data:
+        changed.append(f"data was {stored.data}, is {config.data}")
+    if changed:
+        raise UserError(
+            f"Expected the settings that the run was begun with; {'; '.join(changed)}.",
+            f"leave them out; only train.{', train.'.join(_RESUMABLE_SETTINGS)} may change.",
+        )
 
 
 def define_config_flags() -> None:

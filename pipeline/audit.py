@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import candidate_key, history_key
 
 CHECKS = {
-    "hashes": "every shard has the SHA-256 of the manifest",
+    "hashes": "every file has the SHA-256 of the manifest",
     "ids": "every id is a row of its embedding table, every number is finite",
     "candidates": "every request has one positive and N distinct negatives",
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
@@ -112,12 +113,20 @@ class _Audit:
         if len(finding.examples) < _SHOWN:
             finding.examples.append(example)
 
+    def _fail_rows(self, check: str, bad: np.ndarray, example: Callable[[int], str]) -> None:
+        """Counts every row that is marked, and describes the first ones."""
+        rows = np.flatnonzero(bad).tolist()
+        if rows:
+            finding = self._findings[check]
+            finding.count += len(rows)
+            finding.examples += map(example, rows[: _SHOWN - len(finding.examples)])
+
     def _fail_where(self, check: str, ids: pa.Array, bad_B: np.ndarray, why: str) -> None:
-        rows = np.flatnonzero(bad_B)
-        for shown, row in enumerate(rows[:_SHOWN]):
-            rest = len(rows) - _SHOWN + 1 if shown == _SHOWN - 1 else 1
-            name = ids[int(row)].as_py().decode("utf-8", errors="backslashreplace")
-            self._fail(check, f"request {name}: {why}", max(rest, 1))
+        def example(row: int) -> str:
+            name = ids[row].as_py().decode("utf-8", errors="backslashreplace")
+            return f"request {name}: {why}"
+
+        self._fail_rows(check, bad_B, example)
 
     def _check_alone(self, batch: Requests) -> None:
         """What one request shows by itself."""
@@ -191,11 +200,16 @@ class _Audit:
 
         user, index, item, time = np.unique(np.hstack(self._events), axis=1)
         same_user = user[1:] == user[:-1]
-        differ = same_user & (index[1:] == index[:-1])
-        for row in np.flatnonzero(differ)[:_SHOWN]:
-            self._fail("order", f"two versions of event {index[row]} of one user", 1)
-        for row in np.flatnonzero(same_user & (time[1:] < time[:-1]))[:_SHOWN]:
-            self._fail("order", f"event {index[row + 1]} of a user is earlier than the one before")
+        self._fail_rows(
+            "order",
+            same_user & (index[1:] == index[:-1]),
+            lambda row: f"two versions of event {index[row]} of one user",
+        )
+        self._fail_rows(
+            "order",
+            same_user & (time[1:] < time[:-1]),
+            lambda row: f"event {index[row + 1]} of a user is earlier than the one before",
+        )
 
         users, event_user = np.unique(user, return_inverse=True)
         rows_of_table = self._data.encoders[self._schema.item_key.name].cardinality

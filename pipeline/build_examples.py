@@ -4,8 +4,9 @@
         [--schema=schema.json] [--protocol=leave_last_out|time_split] [--negatives=1] ...
 
 Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event. Without --schema the log
-needs the columns user_id and item_id; timestamp is its order if there is one (the order of rows
-otherwise), and every further column describes the item. The schema is then printed and written.
+needs the columns user_id and item_id; its order is timestamp, or position (the place of an event
+among those of its user), or else the order of rows; every further column describes the item. The
+schema is then printed and written.
 
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
 the build. The same log and the same flags give byte-identical shards for any number of workers.
@@ -20,8 +21,10 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from absl import flags
 from tqdm import tqdm
@@ -35,12 +38,11 @@ from preprocessing import cli, data_dir, encoders, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import DType, Role, Schema, infer_schema
+from preprocessing.schema import POSITION, DType, Hash, Role, Schema, infer_schema
 
 _PARTITION_BYTES = 32 << 20
-_OURS = re.compile(
-    r"_work|rejected|vocab|(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|.*\.json"
-)
+_FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
+_OURS = re.compile(rf"_work|rejected|vocab|{_FILE}|\.({_FILE})\.\d+\.tmp")
 
 
 def build_examples(arguments: BuildArguments) -> DataDir:
@@ -96,22 +98,14 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
         stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
 
-    fit = functools.partial(jobs.fit, plan, partitions)
-    stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
+    plan = _count(plan, stage, partitions)
     counters |= describe.counters(plan, "fit")
-    if not counters.get("used"):
-        raise UserError(
-            f"Expected users with enough events for --protocol={arguments.protocol}, found none "
-            f"(rows filtered: {describe.by_prefix(counters, 'filtered/')}).",
-            "lower --min_user_events, --min_item_events or --min_history, or give a longer log.",
-        )
     fitted = _fit_encoders(plan)
     vocab_dir = output / data_dir.VOCABULARIES
     vocab_dir.mkdir(exist_ok=True)
     for encoder in fitted.values():
         encoders.save_vocabulary(encoder, vocab_dir)
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
-    _write_catalogues(plan)
 
     write = functools.partial(jobs.write, plan, vocab_dir, numbers, partitions)
     num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
@@ -145,6 +139,13 @@ def _load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> S
             "--protocol=time_split: expected a feature of role 'timestamp', found none.",
             "use --protocol=leave_last_out, which needs the order of rows only.",
         )
+    is_inferred_position = arguments.schema is None and POSITION in columns[0]
+    if is_inferred_position and arguments.protocol == "time_split":
+        raise UserError(
+            f"--protocol=time_split: expected times that users share, found {POSITION}, which "
+            "orders the events of each user only.",
+            "use --protocol=leave_last_out.",
+        )
     if schema.timestamp is not None and schema.timestamp.dtype is not DType.INT64:
         raise UserError(
             f"Expected dtype int64 for the timestamp {schema.timestamp.name!r}, found "
@@ -163,6 +164,7 @@ def _load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> S
 
 def _prepare_output(arguments: BuildArguments) -> None:
     """Makes an empty output directory; what an earlier build left is removed, nothing else."""
+    data_dir.require_local(arguments.output, "--output")
     output = arguments.output_path
     if output.is_file():
         raise UserError(f"--output: expected a directory, found a file at {output}.")
@@ -213,20 +215,59 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
     )
 
 
+def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> Plan:
+    """Counts values and items over the training data; returns the plan of the requests to write.
+
+    Requests that cannot get their negatives are left out. Items that only they contain are then not
+    drawn by others either, which may need them, so that counting is repeated until nothing changes:
+    hardly ever more than once, and only if a user has nearly as many events as there are items.
+
+    Raises:
+        UserError: Nothing is left to train on.
+    """
+    arguments = plan.arguments
+    sizes: list[int] = []
+    while True:
+        fit = functools.partial(jobs.fit, plan, partitions)
+        stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
+        counters = describe.counters(plan, "fit")
+        if not counters["train/positives"]:
+            raise UserError(
+                f"Expected users with enough events for --protocol={arguments.protocol} who leave "
+                f"--negatives={arguments.negatives} items of the training data untouched, found "
+                f"none (rows filtered: {describe.by_prefix(counters, 'filtered/')}).",
+                "lower --min_user_events, --min_item_events, --min_history or --negatives, or "
+                "give a longer log.",
+            )
+        before, sizes = sizes, _write_catalogues(plan)
+        longest = max(map(int, describe.by_prefix(counters, "longest/")))
+        if sizes == before or (not before and longest + arguments.negatives <= min(sizes)):
+            return plan
+        plan = dataclasses.replace(plan, is_scarce=True)
+
+
 def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
     fitted = {}
+    trained = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
     for feature in plan.schema.encoded_features:
         counted = tables.read(plan.work / "values" / f"{feature.name}.arrow")
+        if feature in plan.schema.item_features and not isinstance(feature.encoder, Hash):
+            candidates = counting.candidate_values(trained, feature.name)
+            counted = counting.merge_counts(pa.concat_tables([counted, candidates]))
         values = tables.one_array(counted[counting.VALUE])
         fitted[feature.name] = encoders.fit(feature, values, counted[counting.COUNT].to_numpy())
     return fitted
 
 
-def _write_catalogues(plan: Plan) -> None:
+def _write_catalogues(plan: Plan) -> list[int]:
+    """Writes the items that each split draws from; returns how many."""
+    sizes = []
     items = tables.read(plan.work / "items.arrow")
     for split, name in enumerate(splits.SPLITS):
         rows = counting.catalogue(items, plan.schema.item_key.name, split)
         tables.write(plan.catalogue(name), rows)
+        sizes.append(rows.num_rows)
+    return sizes
 
 
 def define_log_flags() -> None:

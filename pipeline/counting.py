@@ -18,7 +18,7 @@ from pipeline.validation import FILE, LINE, TIME
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
 
-VALUE, COUNT, FIRST_USE = "#value", "#count", "#first_use"
+VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 _MERGE_EVERY = 32
 
 
@@ -34,12 +34,27 @@ def merge_counts(counts: pa.Table) -> pa.Table:
     return merged.rename_columns([VALUE, COUNT]).sort_by(VALUE)
 
 
-def count_items(events: pa.Table, first_use_E: np.ndarray, schema: Schema) -> pa.Table:
+def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
+    """Values of an item feature that events contribute as candidates only, and how often each.
+
+    Args:
+        catalogue: Items of the training data, see `catalogue`.
+        name: The feature.
+    """
+    values = pa.table({VALUE: catalogue[name], COUNT: catalogue[CANDIDATES]})
+    return values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
+
+
+def count_items(
+    events: pa.Table, first_use_E: np.ndarray, is_candidate_E: np.ndarray, schema: Schema
+) -> pa.Table:
     """Events per item and first use, with the item's features as of its last event.
 
     Args:
         events: Events with the item features, TIME, FILE and LINE.
         first_use_E: First split that contains each event, or NONE.
+        is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
+            positives only.
         schema: Names the item features.
     """
     names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
@@ -47,6 +62,7 @@ def count_items(events: pa.Table, first_use_E: np.ndarray, schema: Schema) -> pa
     items = events.select(names).take(pa.array(used))
     items = items.append_column(FIRST_USE, pa.array(first_use_E[used]))
     items = items.append_column(COUNT, pa.array(np.ones(len(used), np.int64)))
+    items = items.append_column(CANDIDATES, pa.array(is_candidate_E[used].astype(np.int64)))
     return merge_items(items, schema.item_key.name)
 
 
@@ -58,16 +74,16 @@ def merge_items(items: pa.Table, key: str) -> pa.Table:
         key: Name of the item key.
     """
     item = tables.codes(items[key])
-    time, file, line, use, count = (
-        items[name].to_numpy() for name in (TIME, FILE, LINE, FIRST_USE, COUNT)
-    )
+    time, file, line, use = (items[name].to_numpy() for name in (TIME, FILE, LINE, FIRST_USE))
     order = np.lexsort((line, file, time, use, item))
     group = np.stack([item, use])[:, order]
     is_last = np.append((group[:, 1:] != group[:, :-1]).any(axis=0), True)[: len(order)]
     last = np.flatnonzero(is_last)
-    sums = np.diff(np.cumsum(count[order])[last], prepend=0)
     merged = items.take(pa.array(order[last]))
-    return merged.set_column(merged.column_names.index(COUNT), COUNT, pa.array(sums))
+    for name in (COUNT, CANDIDATES):
+        sums = np.diff(np.cumsum(items[name].to_numpy()[order])[last], prepend=0)
+        merged = merged.set_column(merged.column_names.index(name), name, pa.array(sums))
+    return merged
 
 
 def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:

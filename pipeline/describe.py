@@ -41,7 +41,7 @@ def conservation(counters: Mapping[str, int]) -> dict[str, Any]:
 
 
 def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
-    """The content of manifest.json."""
+    """The content of manifest.json; stats.json and the vocabularies are written by then."""
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((plan.work / "shards").glob("*.json"))
@@ -61,11 +61,14 @@ def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
             "shards": shards,
         }
     cutoffs = plan.cutoffs
+    output = plan.arguments.output_path
+    small = [output / data_dir.STATS, *sorted((output / data_dir.VOCABULARIES).iterdir())]
     return {
         "format_version": data_dir.FORMAT_VERSION,
         "schema_hash": plan.schema.hash(),
         "code_version": importlib.metadata.version("sequence-ctr"),
         "arguments": plan.arguments.to_json(),
+        "files": {str(path.relative_to(output)): data_dir.sha256_file(path) for path in small},
         "splits": by_split,
         "cutoffs": {}
         if cutoffs is None
@@ -92,6 +95,7 @@ def _split_stats(plan: Plan, counters: Mapping[str, int], split: str) -> dict[st
     times = json.loads((plan.work / "counters" / "times.json").read_text(encoding="utf-8"))
     return {
         "requests": counters.get(f"{split}/requests", 0),
+        "requests_left_out": counters.get(f"{split}/left_out", 0),
         "users": counters.get(f"{split}/users", 0),
         "items_to_draw_from": tables.read(plan.catalogue(split)).num_rows,
         "positive_share": 1 / (1 + plan.arguments.negatives),

@@ -1,4 +1,10 @@
-"""From events to requests: negatives, candidate order, windows, encoding. R requests of a block."""
+"""From events to requests: negatives, candidate order, windows, encoding. R requests of a block.
+
+The item features of all candidates, the positive and the negatives, are those of the split's
+catalogue: as of the last event of the item that the split or an earlier one contains. Were those of
+the positive as of its own event, then a feature that changes over time would tell which candidate
+it is. History events keep the features that they had.
+"""
 
 import collections
 import functools
@@ -17,7 +23,6 @@ from preprocessing import encoders, negatives, splits
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.columns import from_buffers
 from preprocessing.encoders import FittedEncoder
-from preprocessing.errors import UserError
 from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     LABEL,
@@ -127,9 +132,8 @@ class RequestEncoder:
             keys = fingerprint64(ids)
             order = np.lexsort((keys, keys % np.uint64(num_shards)))
             rows, ids, keys = rows[order], ids.take(pa.array(order)), keys[order]
-            partition.count(split, rows, counters)
             catalogue = self._catalogues[split]
-            partition.require_free_items(catalogue, rows)
+            partition.count(split, catalogue, rows, counters)
             for start in range(0, len(rows), _BLOCK_REQUESTS):
                 block = slice(start, start + _BLOCK_REQUESTS)
                 records = partition.records(catalogue, rows[block], ids[block], keys[block])
@@ -160,9 +164,8 @@ class _Partition:
             feature.name: encoders[feature.name].encode(events.column(feature.name))
             for feature in plan.schema.encoded_features
         }
-        found = pc.index_in(events.column(plan.schema.item_key.name), value_set=universe)
-        items = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-        self._own = negatives.OwnItems(events.users, items, len(universe))
+        self._items = events.items(universe)
+        self._own = negatives.OwnItems(events.users, self._items, len(universe))
 
     @functools.cached_property
     def _user_texts(self) -> pa.Array:
@@ -174,19 +177,6 @@ class _Partition:
         users = self._user_texts.take(pa.array(rows))
         colon = pa.scalar(":", pa.large_string())
         return pc.binary_join_element_wise(users, index, colon).cast(pa.large_binary())
-
-    def require_free_items(self, catalogue: ItemCatalogue, rows: np.ndarray) -> None:
-        """Raises `UserError` if a user leaves too few items to draw negatives from."""
-        touched_U = self._own.count_in(catalogue.draws, len(self._events.starts) - 1)
-        free_R = len(catalogue.draws.items_K) - touched_U[self._events.users[rows]]
-        worst = int(np.argmin(free_R))
-        if free_R[worst] < self._arguments.negatives:
-            raise UserError(
-                f"--negatives={self._arguments.negatives}: expected that many items that user "
-                f"{self._user_texts[rows[worst]].as_py()!r} never touched, found {free_R[worst]} "
-                f"among the {len(catalogue.draws.items_K)} items to draw from.",
-                "lower --negatives, or give a longer log.",
-            )
 
     def records(
         self, catalogue: ItemCatalogue, rows: np.ndarray, ids: pa.Array, keys: np.ndarray
@@ -202,6 +192,8 @@ class _Partition:
             arguments.seed,
         )
         order_RN = negatives.candidate_order(keys, 1 + arguments.negatives, arguments.seed)
+        items_RN = np.hstack([self._items[rows][:, None], drawn_RN])
+        items_RN = np.take_along_axis(items_RN, order_RN, axis=1)
         splits_R = np.arange(len(rows) + 1, dtype=np.int64) * order_RN.shape[1]
 
         context = {
@@ -209,10 +201,8 @@ class _Partition:
             for feature in schema.user_features
         }
         for feature in schema.item_features:
-            positive_R1 = self._encoded[feature.name][rows][:, None]
-            values_RN = np.hstack([positive_R1, catalogue.encoded(feature.name, drawn_RN)])
-            values = np.take_along_axis(values_RN, order_RN, axis=1).reshape(-1)
-            context[candidate_key(feature.name)] = Ragged(values, splits_R)
+            values_RN = catalogue.encoded(feature.name, items_RN)
+            context[candidate_key(feature.name)] = Ragged(values_RN.reshape(-1), splits_R)
         context[LABEL] = Ragged((order_RN == 0).astype(np.int64).reshape(-1), splits_R)
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
@@ -229,8 +219,14 @@ class _Partition:
         )
         return from_buffers(*encode_examples(context, history))
 
-    def count(self, split: int, rows: np.ndarray, counters: collections.Counter[str]) -> None:
-        """Adds the requests of a split to the counters."""
+    def count(
+        self,
+        split: int,
+        catalogue: ItemCatalogue,
+        rows: np.ndarray,
+        counters: collections.Counter[str],
+    ) -> None:
+        """Adds the requests of a split, whose positives are `rows`, to the counters."""
         name = splits.SPLITS[split]
         windows = self._windows(rows)
         counters[f"{name}/requests"] += len(rows)
@@ -238,15 +234,21 @@ class _Partition:
         lengths, times = np.unique(windows.lengths, return_counts=True)
         for length, count in zip(lengths.tolist(), times.tolist(), strict=True):
             counters[f"{name}/history_length/{length}"] += count
+        schema, encoded = self._schema, self._encoded
         keyed: list[tuple[str, Feature, np.ndarray]] = [
-            *((feature.name, feature, rows) for feature in self._schema.user_features),
-            *((candidate_key(f.name), f, rows) for f in self._schema.item_features),
-            *((history_key(f.name), f, windows.rows) for f in self._schema.history_features),
+            *((f.name, f, encoded[f.name][rows]) for f in schema.user_features),
+            *(
+                (candidate_key(f.name), f, catalogue.encoded(f.name, self._items[rows]))
+                for f in schema.item_features
+            ),
+            *(
+                (history_key(f.name), f, encoded[f.name][windows.rows])
+                for f in schema.history_features
+            ),
         ]
-        for key, feature, where in keyed:
+        for key, feature, ids in keyed:
             num_oov = self._encoders[feature.name].num_oov
             if num_oov:
-                ids = self._encoded[feature.name][where]
                 counters[f"{name}/values/{key}"] += len(ids)
                 counters[f"{name}/oov/{key}"] += int(((ids > 0) & (ids <= num_oov)).sum())
 

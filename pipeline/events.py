@@ -19,6 +19,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.counting import VALUE
 from pipeline.validation import FILE, LINE, TIME
 from preprocessing import splits
+from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
 from preprocessing.sequences import event_order, positions
 
@@ -32,12 +33,15 @@ class Plan:
         schema: The data contract.
         num_partitions: Partitions by user.
         cutoffs: Time points of `time_split`; None until known, and for other protocols.
+        is_scarce: Some users may own nearly all items that their negatives are drawn from; see
+            `Events.split`.
     """
 
     arguments: BuildArguments
     schema: Schema
     num_partitions: int
     cutoffs: splits.Cutoffs | None = None
+    is_scarce: bool = False
 
     @property
     def work(self) -> pathlib.Path:
@@ -136,7 +140,33 @@ class Events:
 
     @functools.cached_property
     def split(self) -> np.ndarray:
-        """Split of which each event is the positive, int8 [E], or NONE."""
+        """Split of which each event is the positive, int8 [E], or NONE.
+
+        It is the one of the protocol. Left out are positives, if the plan says that there may be
+        any, whose user leaves fewer than `negatives` items of the split's catalogue untouched.
+        """
+        split_E = self._protocol_split.copy()
+        if self.plan.is_scarce:
+            key = self.plan.schema.item_key.name
+            catalogues = [
+                tables.one_array(tables.read(self.plan.catalogue(name))[key])
+                for name in splits.SPLITS
+            ]
+            own = OwnItems(self.users, self.items(catalogues[-1]), len(catalogues[-1]))
+            for split, keys in enumerate(catalogues):
+                items_K = pc.index_in(keys, value_set=catalogues[-1]).to_numpy()
+                free_U = len(keys) - own.count_in(items_K, len(self.starts) - 1)
+                is_short_E = (free_U < self.plan.arguments.negatives)[self.users]
+                split_E[(split_E == split) & is_short_E] = splits.NONE
+        return split_E
+
+    def items(self, universe: pa.Array) -> np.ndarray:
+        """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""
+        found = pc.index_in(self.column(self.plan.schema.item_key.name), value_set=universe)
+        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+
+    @functools.cached_property
+    def _protocol_split(self) -> np.ndarray:
         arguments = self.plan.arguments
         if arguments.protocol == "leave_last_out":
             return splits.leave_last_out(
@@ -151,19 +181,36 @@ class Events:
     @functools.cached_property
     def first_use(self) -> np.ndarray:
         """First split whose requests contain each event, int8 [E], or NONE."""
-        return splits.first_use(self.split, self.starts, self.plan.schema.history.max_length)
+        return self._first_use(self.split)
+
+    def _first_use(self, split_E: np.ndarray) -> np.ndarray:
+        return splits.first_use(split_E, self.starts, self.plan.schema.history.max_length)
+
+    @functools.cached_property
+    def in_training_history(self) -> np.ndarray:
+        """Whether each event is in the history of a training request, bool [E]."""
+        max_length = self.plan.schema.history.max_length
+        return splits.in_history(self.split, splits.TRAIN, self.starts, max_length)
+
+    def left_out(self) -> dict[str, int]:
+        """Requests of the protocol, by split, that cannot get their negatives."""
+        missing_E = self._protocol_split[self.split == splits.NONE]
+        return {name: int((missing_E == split).sum()) for split, name in enumerate(splits.SPLITS)}
 
     def unused(self) -> collections.Counter[str]:
         """Rows that no request contains, by rule.
 
         `too_few_events`: their user has no positive. `max_length`: they lie before the histories
-        of all positives of their user.
+        of all positives of their user. `too_few_negatives`: only requests that cannot get their
+        negatives would contain them.
         """
         unused_E = self.first_use == splits.NONE
+        protocol_unused_E = self._first_use(self._protocol_split) == splits.NONE
         has_positive_U = np.zeros(len(self.starts) - 1, bool)
-        has_positive_U[self.users[self.split != splits.NONE]] = True
+        has_positive_U[self.users[self._protocol_split != splits.NONE]] = True
         short_E = ~has_positive_U[self.users]
         return +collections.Counter(
-            too_few_events=int((unused_E & short_E).sum()),
-            max_length=int((unused_E & ~short_E).sum()),
+            too_few_events=int((protocol_unused_E & short_E).sum()),
+            max_length=int((protocol_unused_E & ~short_E).sum()),
+            too_few_negatives=int((unused_E & ~protocol_unused_E).sum()),
         )

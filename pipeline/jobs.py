@@ -182,19 +182,27 @@ class CountTraining(beam.DoFn):
         """Counts one partition."""
         schema = self._plan.schema
         events = Events.load(self._plan, partition)
-        trained = pa.array(np.flatnonzero(events.first_use == splits.TRAIN))
-        positives = pa.array(np.flatnonzero(events.split == splits.TRAIN))
+        is_positive = events.split == splits.TRAIN
+        in_history = events.in_training_history
+        histories = pa.array(np.flatnonzero(in_history))
+        positives = pa.array(np.flatnonzero(is_positive))
         for feature in schema.encoded_features:
-            # Requests carry the user's side once, as it was at the positive.
-            rows = trained if feature in schema.item_features else positives
+            # Requests carry the user's side once, as it was at the positive. Item features of the
+            # positive are those of the catalogue: `counting.candidate_values` adds them.
+            rows = histories if feature in schema.item_features else positives
             if isinstance(feature.encoder, Hash):
                 rows = rows[:0]  # nothing to learn
             values = events.column(feature.name).take(rows)
             yield feature.name, tables.to_bytes(counting.count_values(values))
-        items = counting.count_items(events.table, events.first_use, schema)
+        items = counting.count_items(
+            events.table, events.first_use, is_positive & ~in_history, schema
+        )
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
         counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
         counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
+        counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
+        counters["train/positives"] = len(positives)
+        counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
         counters["used"] = int((events.first_use != splits.NONE).sum())
         counters["users"] = len(np.unique(events.users[events.first_use != splits.NONE]))
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))

@@ -19,9 +19,10 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
+from pipeline import csv_records
+from preprocessing.data_dir import require_local
 from preprocessing.errors import UserError
 
 BATCH_ROWS = 1 << 17
@@ -90,9 +91,8 @@ class RawBatch:
     Attributes:
         file: Where they come from.
         columns: Arrow array per column, all of one length.
-        lines: int64, line number of each row. Parquet: number of the row, from 1. CSV: number of
-            the record, the header being line 1; it is the line number unless there are blank
-            lines or line breaks within quotes.
+        lines: int64, line number of each row. Parquet: number of the row, from 1. CSV: the header
+            is line 1; blank lines and line breaks in columns that are not read do not count.
         rejections: Lines among them that are no records.
         blocks_done: How much of the range is read by now, in units of `num_blocks`.
     """
@@ -113,6 +113,7 @@ def list_inputs(patterns: str) -> list[InputFile]:
     """
     paths: list[str] = []
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        require_local(pattern, "--input")
         matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
         if not matches:
             raise UserError(
@@ -228,12 +229,11 @@ def _open(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
 def _csv_header(path: str) -> tuple[list[str], bool]:
     with _open(path) as (binary, _):
         text = io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="")
-        records = (record for record in csv.reader(text) if record)
         try:
-            header, first = next(records, []), next(records, None)
+            header = next((record for record in csv.reader(text) if record), [])
         except csv.Error as error:
             raise pa.ArrowInvalid(str(error)) from error
-    return header, first is not None
+        return header, any(line.strip() for line in text)
 
 
 def _json_keys(path: str) -> tuple[list[str], bool]:
@@ -256,49 +256,22 @@ def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
 
 
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
-    """Every column as bytes: types and encoding are judged later, row by row.
-
-    Arrow calls `skip` for every line with another number of fields than the header, with its line
-    number; the numbers of the good rows are those in between.
-    """
+    """Every column as bytes: types and encoding are judged later, row by row."""
     path = part.file.path
-    skipped: list[Rejection] = []
-
-    def skip(row: pa.csv.InvalidRow) -> str:
-        reason = (
-            "too many fields" if row.actual_columns > row.expected_columns else "too few fields"
-        )
-        detail = f"{reason}: expected {row.expected_columns}, found {row.actual_columns}"
-        skipped.append(Rejection.of(path, row.number, detail, row.text))
-        return "skip"
-
-    with _open(path) as (file, blocks_done):
-        reader = pa.csv.open_csv(
-            file,
-            # Line numbers of skipped rows are known in the single-threaded reader only.
-            pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-            pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-            pa.csv.ConvertOptions(
-                check_utf8=False,
-                strings_can_be_null=False,
-                include_columns=columns,
-                column_types=dict.fromkeys(columns, pa.binary()),
-            ),
-        )
-        line, reported = part.first_line, 0
-        for batch in reader:
-            bad = np.array([rejection.line for rejection in skipped[reported:]], np.int64)
-            lines = np.setdiff1d(np.arange(line, line + batch.num_rows + len(bad)), bad)
-            lines = lines[: batch.num_rows]
-            last = int(lines[-1]) if len(lines) else line - 1
-            passed = int(np.searchsorted(bad, last))
-            rejections = skipped[reported : reported + passed]
-            reported, line = reported + passed, last + 1
-            arrays = dict(zip(columns, batch.columns, strict=True))
-            yield RawBatch(part.file, arrays, lines, rejections, blocks_done())
-        empty = {name: pa.array([], pa.binary()) for name in columns}
-        rest = skipped[reported:]
-        yield RawBatch(part.file, empty, np.zeros(0, np.int64), rest, blocks_done())
+    num_fields = len(_csv_header(path)[0])
+    try:
+        with _open(path) as (file, blocks_done):
+            for batch in csv_records.read(file, num_fields, columns, _BLOCK_BYTES):
+                rejections = [Rejection.of(path, *bad) for bad in batch.bad]
+                yield RawBatch(part.file, batch.columns, batch.lines, rejections, blocks_done())
+    except csv_records.OpenQuoteError as error:
+        with _open(path) as (file, _):
+            line = csv_records.open_record(file, _BLOCK_BYTES)
+        raise UserError(
+            f"--input: expected every quotation mark closed, found a record that begins in line "
+            f"{line} of {path} and does not end.",
+            "mend that line; within quotes a quotation mark is written twice.",
+        ) from error
 
 
 def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:

@@ -6,8 +6,8 @@
 
 Fills WORK with data/ (the data set), run/ (the training run), model/<version>/ (the SavedModel),
 requests.jsonl (a few requests for the client) and report.html. Takes the flags of
-pipeline.build_examples and models.train. A stage that is complete is not done again: run the same
-command to continue after an interruption.
+pipeline.build_examples and models.train; --seed seeds both. A stage that is complete is not done
+again: run the same command to continue after an interruption.
 """
 
 import json
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from absl import flags
 
 from models import runs
@@ -24,6 +25,7 @@ from models import train as training
 from models.config import RunConfig
 from models.report import write_report
 from pipeline import build_examples as building
+from pipeline import readers
 from pipeline.arguments import BuildArguments
 from preprocessing import cli
 from preprocessing.data_dir import COMPLETED, DataDir
@@ -63,7 +65,7 @@ def run(
     _stage(
         2, "train", lambda: "test" in runs.read_metrics(run_dir), lambda: _train(config, run_dir)
     )
-    exported = any(model_dir.glob("[0-9]*"))
+    exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
     _stage(3, "export", lambda: exported, lambda: exporting.export(run_dir, model_dir))
     found: dict[str, Any] = {"model": model_dir.resolve()}
     _stage(4, "serve", lambda: False, lambda: found.update(_serve(workdir, run_dir, model_dir)))
@@ -83,25 +85,34 @@ def run(
 
 
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
-    """Remembers what a workdir was begun with; refuses to continue it with anything else."""
-    begun = {"data": arguments.to_json(), "run": config.to_json()}
-    begun = json.loads(json.dumps(begun))  # Tuples as they are read back.
+    """Remembers what each stage was begun with; refuses to continue it with anything else."""
+    files = {file.path: file.size for file in readers.list_inputs(arguments.input)}
+    claim = {
+        "data": {**arguments.to_json(), "sizes": files},
+        "run": config.to_json() | {"data": ""},
+    }
+    claim = json.loads(json.dumps(claim))  # Tuples as they are read back.
+    begun = {
+        "data": (workdir / "data" / COMPLETED).exists(),
+        "run": (workdir / "run" / runs.CONFIG).exists(),
+    }
     file = workdir / "arguments.json"
-    if file.exists():
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        changed = [
-            f"{section}.{key} was {stored[section].get(key)!r}, is {value!r}"
-            for section in begun
-            for key, value in begun[section].items()
-            if stored[section].get(key) != value
-        ]
-        if changed:
-            raise UserError(
-                f"Expected the arguments that {workdir} was begun with; {'; '.join(changed)}.",
-                "choose another --workdir, or remove this one.",
-            )
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else claim
+    changed = [
+        f"{section}.{key} was {stored[section].get(key)!r}, is {value!r}"
+        for section in claim
+        if begun[section]
+        for key, value in claim[section].items()
+        if stored[section].get(key) != value
+    ]
+    if changed:
+        raise UserError(
+            f"Expected the arguments and files that {workdir} was begun with; "
+            f"{'; '.join(changed)}.",
+            "choose another --workdir, or remove this one.",
+        )
     workdir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(begun, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
 
 
 def _stage(
@@ -136,11 +147,15 @@ def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path
         ranked = list(scoring.score(running.url, requests_file))
     sys.stdout.write(checking.describe(checked))
     if not checked["ok"]:
-        raise RuntimeError(f"served scores differ from offline ones: {checked}")
+        raise UserError(
+            f"Expected served scores to be the offline ones within {checked['tolerance']:g}, "
+            f"found {checked['max_difference']}.",
+            "report this as a bug, with the model.",
+        )
     return {
         "parity": checked["max_difference"],
         "requests": requests_file.resolve(),
-        "scores": "\n".join(json.dumps(line) for line in ranked),
+        "scores": "\n".join(orjson.dumps(line).decode() for line in ranked),
     }
 
 
@@ -160,7 +175,7 @@ def main() -> None:
     """Runs all stages."""
     workdir = pathlib.Path(flags.FLAGS.workdir)
     arguments = building.arguments_from_flags(output=str(workdir / "data"))
-    config = training.config_from_flags(data=str(workdir / "data"), seed=None)
+    config = training.config_from_flags(data=arguments.output, seed=arguments.seed)
     run(arguments, config, workdir)
 
 

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import tqdm
@@ -25,6 +27,7 @@ MANIFEST = "manifest.json"
 SCHEMA = "schema.json"
 STATS = "stats.json"
 VOCABULARIES = "vocab"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _REBUILD = "run python -m pipeline.build_examples again."
 
 
@@ -38,6 +41,8 @@ class DataDir:
         manifest: The content of manifest.json: counts, shards with hashes, cut-offs, arguments.
         stats: The content of stats.json.
         encoders: Feature name to its encoder, for every feature that has one.
+        fingerprint: SHA-256 of manifest.json. The manifest holds the hashes of all files, so equal
+            fingerprints mean equal data sets.
     """
 
     path: pathlib.Path
@@ -45,6 +50,7 @@ class DataDir:
     manifest: dict[str, Any]
     stats: dict[str, Any]
     encoders: dict[str, FittedEncoder]
+    fingerprint: str
 
     @classmethod
     def open(cls, path: str | pathlib.Path, verify: bool = True) -> "DataDir":
@@ -52,11 +58,14 @@ class DataDir:
 
         Args:
             path: The directory.
-            verify: Compare the SHA-256 of every shard with the manifest.
+            verify: Compare the SHA-256 of every shard with the manifest. That of statistics and
+                vocabularies, which are small, is always compared; the schema has a hash of its own,
+                because descriptions may change.
 
         Raises:
             UserError: The directory is missing, incomplete, or not what its manifest says.
         """
+        require_local(path, "--data")
         path = pathlib.Path(path)
         if not path.is_dir():
             raise UserError(f"Expected a data set, found no directory {path}.", "check --data.")
@@ -74,6 +83,9 @@ class DataDir:
                 f"{version!r}.",
                 _REBUILD,
             )
+        _require_keys(manifest, ("schema_hash", "splits"), path / MANIFEST)
+        for name, sha256 in manifest.get("files", {}).items():
+            _check_hash(path / name, sha256)
         schema = Schema.load(path / SCHEMA)
         if manifest["schema_hash"] != schema.hash():
             raise UserError(
@@ -82,13 +94,14 @@ class DataDir:
                 _REBUILD,
             )
         stats = _read_json(path / STATS)
+        _require_keys(stats, ("encoders",), path / STATS)
         fitted = {
             feature.name: encoders.load(
                 feature, path / VOCABULARIES, stats["encoders"].get(feature.name, {})
             )
             for feature in schema.encoded_features
         }
-        data = cls(path, schema, manifest, stats, fitted)
+        data = cls(path, schema, manifest, stats, fitted, sha256_file(path / MANIFEST))
         if verify:
             data.verify()
         return data
@@ -122,18 +135,7 @@ class DataDir:
         """
         shards = [s for split in self.manifest["splits"].values() for s in split["shards"]]
         for shard in tqdm.tqdm(shards, "verifying shards", leave=False, delay=2):
-            path = self.path / shard["file"]
-            if not path.exists():
-                raise UserError(
-                    f"Expected the shard {path} of the manifest, found no such file.", _REBUILD
-                )
-            found = sha256_file(path)
-            if found != shard["sha256"]:
-                raise UserError(
-                    f"Expected {path} with SHA-256 {shard['sha256'][:12]}, found {found[:12]}: "
-                    "the file is damaged or was changed.",
-                    _REBUILD,
-                )
+            _check_hash(self.path / shard["file"], shard["sha256"])
 
     def _split(self, split: str) -> dict[str, Any]:
         splits = self.manifest["splits"]
@@ -142,6 +144,21 @@ class DataDir:
                 f"Expected one of the splits {', '.join(splits)} of {self.path}, found {split!r}."
             )
         return splits[split]
+
+
+def require_local(path: str | pathlib.Path, flag: str) -> None:
+    """Raises `UserError` on a URL such as s3://bucket/log.csv.
+
+    Args:
+        path: What the user gave.
+        flag: Where.
+    """
+    if _SCHEME.match(str(path)):
+        raise UserError(
+            f"{flag}: expected a path of this machine's file system, found {path}: other file "
+            "systems are not supported yet.",
+            "mount the remote directory, or copy it here first.",
+        )
 
 
 def sha256_file(path: str | pathlib.Path) -> str:
@@ -167,12 +184,35 @@ def finish(path: str | pathlib.Path) -> None:
     (pathlib.Path(path) / COMPLETED).touch()
 
 
+def _check_hash(path: pathlib.Path, sha256: str) -> None:
+    """Raises `UserError` unless the file has this SHA-256."""
+    if not path.exists():
+        raise UserError(f"Expected the file {path} of the manifest, found no such file.", _REBUILD)
+    found = sha256_file(path)
+    if found != sha256:
+        raise UserError(
+            f"Expected {path} with SHA-256 {sha256[:12]}, found {found[:12]}: the file is damaged "
+            "or was changed.",
+            _REBUILD,
+        )
+
+
+def _require_keys(content: dict[str, Any], keys: Sequence[str], path: pathlib.Path) -> None:
+    """Raises `UserError` unless the content of a JSON file has all these keys."""
+    for key in keys:
+        if key not in content:
+            raise UserError(f"Expected the key {key!r} in {path}, found none.", _REBUILD)
+
+
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"Expected {path}, found no such file.", _REBUILD) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(
             f"Expected JSON in {path}, found a syntax error: {error}.", _REBUILD
         ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"Expected an object in {path}, found {type(content).__name__}.", _REBUILD)
+    return content

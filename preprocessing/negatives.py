@@ -91,9 +91,9 @@ class OwnItems:
         )
         return self._pairs[low:high] % self._num_items
 
-    def count_in(self, catalogue: Catalogue, num_users: int) -> np.ndarray:
-        """How many items of the catalogue each user has touched, int64 [num_users]."""
-        inside = np.isin(self._pairs % self._num_items, catalogue.items_K)
+    def count_in(self, items_K: np.ndarray, num_users: int) -> np.ndarray:
+        """How many of the given items each user has touched, int64 [num_users]."""
+        inside = np.isin(self._pairs % self._num_items, items_K)
         return np.bincount(self._pairs[inside] // self._num_items, minlength=num_users)
 
 

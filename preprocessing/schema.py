@@ -24,6 +24,9 @@ TIMESTAMP = "timestamp"
 REQUEST_ID = "request_id"
 LABEL = "label"
 
+POSITION = "position"
+"""Column of a canonical log without times: the place of an event among those of its user."""
+
 
 class Role(str, enum.Enum):
     """What a feature describes."""
@@ -299,17 +302,18 @@ def history_key(name: str) -> str:
 
 
 def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
-    """The schema of a canonical log: user_id, item_id, perhaps timestamp, further item columns.
+    """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
-    Every id is read as a string and gets a vocabulary. A column `position` counts as row order and
-    is left out.
+    Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
+    that only knows the order of each user's events, the column position.
 
     Args:
         columns: Column names of the log.
         max_length: L, in events.
 
     Raises:
-        UserError: The log has no user_id or no item_id.
+        UserError: The log has no user_id or no item_id, has both timestamp and position, or has a
+            column whose name is no identifier.
     """
     columns = list(columns)
     for needed in ("user_id", "item_id"):
@@ -319,12 +323,18 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
                 "name a schema file with --schema.",
             )
 
+    times = [name for name in (TIMESTAMP, POSITION) if name in columns]
+    if len(times) > 1:
+        raise UserError(
+            f"Expected one column that orders events, found both {TIMESTAMP} and {POSITION}.",
+            f'name a schema file with --schema; it can give {POSITION} the role "item" or '
+            '"context", or leave it out.',
+        )
+
     def categorical(name: str, role: Role) -> Feature:
         return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
 
-    items = ["item_id"] + [
-        c for c in columns if c not in ("user_id", "item_id", "timestamp", "position")
-    ]
+    items = ["item_id"] + [c for c in columns if c not in ("user_id", "item_id", *times)]
     for name in items:
         if not name.isidentifier():
             raise UserError(
@@ -333,10 +343,10 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
             )
     features = [categorical("user_id", Role.USER)]
     features += [categorical(name, Role.ITEM) for name in items]
-    if "timestamp" in columns:
-        features.append(
-            Feature(name=TIMESTAMP, column=TIMESTAMP, role=Role.TIMESTAMP, dtype=DType.INT64)
-        )
+    features += [
+        Feature(name=TIMESTAMP, column=column, role=Role.TIMESTAMP, dtype=DType.INT64)
+        for column in times
+    ]
     return Schema(tuple(features), History(max_length=max_length, features=tuple(items)))
 
 

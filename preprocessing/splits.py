@@ -138,15 +138,27 @@ def first_use(split_E: np.ndarray, starts: np.ndarray, max_length: int) -> np.nd
         starts: int64 [U + 1], first row of each user, then E.
         max_length: L of the histories.
     """
+    first_E = np.full(len(split_E), NONE, np.int8)
+    for split in (TEST, VALIDATION, TRAIN):
+        first_E[(split_E == split) | in_history(split_E, split, starts, max_length)] = split
+    return first_E
+
+
+def in_history(split_E: np.ndarray, split: int, starts: np.ndarray, max_length: int) -> np.ndarray:
+    """Events that are in the history of a positive of a split, bool [E].
+
+    Args:
+        split_E: Split of which each event is the positive, or NONE.
+        split: TRAIN, VALIDATION or TEST.
+        starts: int64 [U + 1], first row of each user, then E.
+        max_length: L of the histories.
+    """
     num_events = len(split_E)
     rows_E = np.arange(num_events)
     last_E = np.repeat(starts[1:] - 1, np.diff(starts))
     reach_E = np.minimum(rows_E + max_length, last_E)
-    first_E = np.full(num_events, NONE, np.int8)
-    for split in (TEST, VALIDATION, TRAIN):
-        marked_E = np.where(split_E == split, rows_E, num_events)
-        next_E = np.minimum.accumulate(marked_E[::-1])[::-1]
-        contained_E = split_E == split
-        contained_E[:-1] |= next_E[1:] <= reach_E[:-1]
-        first_E[contained_E] = split
-    return first_E
+    marked_E = np.where(split_E == split, rows_E, num_events)
+    next_E = np.minimum.accumulate(marked_E[::-1])[::-1]
+    found_E = np.zeros(num_events, bool)
+    found_E[:-1] = next_E[1:] <= reach_E[:-1]
+    return found_E

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from preprocessing import encoders
+from preprocessing.data_dir import sha256_file
 from preprocessing.encoders import FittedEncoder
 from preprocessing.schema import PAD_ID, DType
 
@@ -34,16 +35,25 @@ class RawEncoder(tf.Module):
             if isinstance(encoder, encoders.VocabularyEncoder) and len(encoder.vocabulary)
         }
 
-    def encode(self, name: str, raw: tf.Tensor) -> tf.Tensor:
+    def encode(self, name: str, raw: tf.Tensor, is_real: tf.Tensor | bool = False) -> tf.Tensor:
         """Encodes raw values of one feature.
+
+        NaN is missing, and becomes the feature's default if there is one. Texts and integers have
+        the pad value for two things, which only the caller can tell apart: padding, and a missing
+        value of a user, event or candidate that is there. Padding gets id 0. A missing value gets
+        the id that the data pipeline gives it: that of the default, or of a missing number. Where
+        the pipeline rejects the row (no default, vocabulary or hash), no such value was trained on,
+        and it is treated like every other value never seen: it gets the out-of-vocabulary id or
+        the bucket of its text.
 
         Args:
             name: The feature.
-            raw: Any shape, of the feature's dtype. Strings and integers equal to the pad value get
-                id 0; NaN counts as missing.
+            raw: Any shape, of the feature's dtype.
+            is_real: Where pad values are missing values, not padding: the shape of `raw`, or one
+                bool for all of it.
 
         Returns:
-            Same shape: int64 ids, or float32 if the feature is numeric.
+            The shape of `raw`: int64 ids, or float32 if the feature is numeric.
         """
         encoder = self._fitted[name]
         default = encoder.feature.default
@@ -54,10 +64,14 @@ class RawEncoder(tf.Module):
         ids = self._ids(name, encoder, raw)
         if encoder.feature.dtype is DType.FLOAT32:
             return ids
-        return tf.where(raw == encoder.feature.pad_value, tf.constant(PAD_ID, tf.int64), ids)
+        missing = ids
+        if default is not None or isinstance(encoder, encoders.BucketisedEncoder):
+            missing = tf.constant(encoder.encode([None])[0], tf.int64)
+        pads = tf.where(is_real, missing, tf.constant(PAD_ID, tf.int64))
+        return tf.where(raw == encoder.feature.pad_value, pads, ids)
 
     def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
-        """Ids of values that are no padding."""
+        """Ids of values, the pad value taken for one like any other."""
         if isinstance(encoder, encoders.BucketisedEncoder):
             return _bucketise(encoder, raw)
         text = tf.strings.as_string(raw) if raw.dtype == tf.int64 else raw
@@ -70,9 +84,23 @@ class RawEncoder(tf.Module):
         return tf.where(line >= 0, line + (1 + encoder.num_oov), oov)
 
 
+class _VocabularyFile(tf.lookup.TextFileInitializer):
+    """The lines of a vocabulary file as the content of a table.
+
+    TensorFlow would name the table by the file's path. Then all tables of a process that come from
+    one path share what the first one read, even if the file has changed (TensorFlow issue 56974),
+    and the path of the training machine is told to whoever reads the SavedModel.
+    """
+
+    @property
+    def _shared_name(self) -> str:
+        path = pathlib.Path(self._filename_arg)
+        return f"{path.stem}_{sha256_file(path)[:16]}"
+
+
 def _table(path: pathlib.Path) -> Any:
     """Text to line number of a vocabulary file, -1 if it is not there."""
-    lines = tf.lookup.TextFileInitializer(
+    lines = _VocabularyFile(
         str(path),
         key_dtype=tf.string,
         key_index=tf.lookup.TextFileIndex.WHOLE_LINE,

@@ -7,7 +7,9 @@ never see half a version: it is filled in a hidden directory, its warm-up reques
 disk, and only then is it renamed.
 """
 
+import contextlib
 import itertools
+import json
 import os
 import pathlib
 import shutil
@@ -45,37 +47,28 @@ def export(
         The directory of the version.
 
     Raises:
-        UserError: No trained run there, the version exists, or the exported model does not answer
-            its own warm-up requests: nothing is published then.
+        UserError: No trained run there, its data set has another schema, the version exists, or the
+            exported model does not answer its own warm-up requests: nothing is published then.
     """
     run = runs.open_run(run_dir)
     model = runs.load_model(run_dir)
     output = pathlib.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
     if version is None:
         version = max(_versions(output), default=0) + 1
     target = output / str(version)
     if target.exists():
         raise _version_exists(target)
-    hidden = output / f".tmp-{version}-{os.getpid()}"
-    try:
-        module = ServingModule(model, run.data)
-        signatures = module.signatures
-        tf.saved_model.save(module, str(hidden), signatures=signatures)
-        assets = hidden / "assets"
-        assets.mkdir(exist_ok=True)
-        run.data.schema.save(assets / "schema.json")
-        shutil.copyfile(run.path / runs.CONFIG, assets / "config.json")
-        card = model_card.write(run, signatures)
-        (assets / "model_card.md").write_text(card, encoding="utf-8")
-        warmup.write(hidden, _warmup_requests(run.data, signatures))
-        _replay(hidden)
+    with _directory(output):
+        hidden = output / f".tmp-{version}-{os.getpid()}"
         try:
-            hidden.rename(target)
-        except OSError:
-            raise _version_exists(target) from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+            _fill(hidden, run, ServingModule(model, run.data))
+            _replay(hidden)
+            try:
+                hidden.rename(target)
+            except OSError:
+                raise _version_exists(target) from None
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
     return target
 
 
@@ -91,6 +84,36 @@ def latest_version(output: str | pathlib.Path) -> pathlib.Path:
             f"Expected an exported version in {output}, found none.", "run serving.export first."
         )
     return versions[max(versions)]
+
+
+@contextlib.contextmanager
+def _directory(path: pathlib.Path) -> Iterator[None]:
+    """Makes a directory; a failure takes back whatever was made and is still empty."""
+    made = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # another export may have filled it meanwhile
+            for directory in made:
+                directory.rmdir()
+        raise
+
+
+def _fill(version: pathlib.Path, run: runs.Run, module: ServingModule) -> None:
+    """Writes the SavedModel of a run with its assets and warm-up requests."""
+    signatures = module.signatures
+    tf.saved_model.save(module, str(version), signatures=signatures)
+    assets = version / "assets"
+    assets.mkdir(exist_ok=True)
+    run.data.schema.save(assets / "schema.json")
+    config = run.config.to_json()
+    del config["data"]  # a path on the machine that trained the model
+    text = json.dumps(config, indent=2) + "\n"
+    (assets / "config.json").write_text(text, encoding="utf-8")
+    card = model_card.write(run, signatures)
+    (assets / "model_card.md").write_text(card, encoding="utf-8")
+    warmup.write(version, _warmup_requests(run.data, signatures))
 
 
 def _versions(output: pathlib.Path) -> dict[int, pathlib.Path]:

@@ -1,12 +1,19 @@
 """The page that travels with an exported model: what it is, how it was measured, how to ask it."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from models.keras import keras, tf
 from models.runs import Run
 
-_PACKAGES = ("tensorflow", "tf-keras", "numpy")
+# Of the modules, not of the distributions: TensorFlow is installed under several names.
+_VERSIONS = {
+    "tensorflow": tf.__version__,
+    "tf-keras": keras.__version__,
+    "numpy": np.__version__,
+}
 
 
 def write(run: Run, signatures: Mapping[str, Any]) -> str:
@@ -16,8 +23,9 @@ def write(run: Run, signatures: Mapping[str, Any]) -> str:
         f"# {config.model_name}, self-supervision: {config.ssl_name}",
         "",
         f"* Schema: `{schema.hash()}`",
+        f"* Data set: `{run.data.fingerprint}` (SHA-256 of its manifest.json)",
         f"* Histories: the most recent {schema.history.max_length} events",
-        *(f"* {name} {importlib.metadata.version(name)}" for name in _PACKAGES),
+        *(f"* {name} {version}" for name, version in _VERSIONS.items()),
         "",
         "## Data",
         "",
@@ -44,15 +52,20 @@ def write(run: Run, signatures: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     names = sorted({name for split in metrics.values() for name in split})
     if not names:
         return "None were recorded."
     rows = [
-        (split, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+        (split, *(_number(values[name]) if name in values else "" for name in names))
         for split, values in metrics.items()
     ]
     return _table(("split", *names), rows)
+
+
+def _number(value: float | None) -> str:
+    """A metric; one that was not a number is stored as null."""
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _shape(spec: Any) -> str:

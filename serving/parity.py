@@ -2,10 +2,13 @@
 
     python -m serving.parity --run=WORKDIR/run --model=WORKDIR/model/1 --split=test
 
-Every request of the split is scored offline (as in evaluation), by the signature that takes raw
-values, by the one that takes serialized examples, and over REST. Prints the largest difference of
-each from the offline scores; the exit status is 1 if one exceeds --tolerance. Without --url an
-embedded server is started for the REST leg.
+Every request of the split is scored offline, by the signature that takes raw values, by the one
+that takes serialized examples, and over REST. Offline means: by the model that models.evaluate
+restores, from the stored examples, with every history padded to the schema's full length.
+(Evaluation pads to the next of a few lengths, served models as little as they can. Padding may
+change a score by rounding, no more, and this command would show it if it did.) Prints the largest
+difference of each from the offline scores; the exit status is 1 if one exceeds --tolerance. Without
+--url an embedded server is started for the REST leg.
 """
 
 import contextlib
@@ -122,7 +125,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The features with histories of the full length, as the longest ones in evaluation."""
+    """The features with histories of the full length: as far from served ones as can be."""
     padded = dict(features)
     for feature in schema.history_features:
         history_BL = features[history_key(feature.name)]

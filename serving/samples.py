@@ -1,5 +1,6 @@
 """Requests of a data set as people write them: the inverse of `serving.request_format`."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,9 @@ def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[d
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON knows."""
+    """A value that JSON knows; a missing number is null."""
     if isinstance(value, bytes):
         return value.decode()
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -10,6 +10,10 @@ One request per line:
 Prints one line per request: its number and its candidates, best first, each with its score. Unknown
 items are scored as such, an empty history is fine, and of a long one the most recent events count.
 With --schema (the model's assets/schema.json) fields that have a default may be left out.
+
+A served model tells the names and types of its fields over REST, nothing else of its schema: those
+are what --schema is compared with. Whether encoders and defaults agree too shows only where the
+model's files are: serving.parity compares the schema hashes of a run and of an exported model.
 """
 
 import json
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
 from absl import flags
 
@@ -45,7 +50,8 @@ def score(
         equal scores keep their order.
 
     Raises:
-        UserError: No server, another schema than the model's, or a line that is no request.
+        UserError: No server, fields of other names or types than the model's, a line that is no
+            request, or a score that is no number.
     """
     path = pathlib.Path(requests)
     if not path.is_file():
@@ -65,6 +71,11 @@ def score(
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: expected JSON, found a syntax error: {error}.") from None
             scores_BN = client.predict(request_format.inputs(request, where))
+            if not np.isfinite(scores_BN).all():
+                raise UserError(
+                    f"{where}: expected probabilities from {url}, found {scores_BN[0]}.",
+                    "check the numbers of the request, then the metrics of the model's training.",
+                )
             ranked = [
                 {**candidate, SCORE: probability}
                 for candidate, probability in zip(request[CANDIDATES], scores_BN[0], strict=True)

@@ -7,7 +7,12 @@
 
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
-ones kept.
+ones kept. The attention of `explain` [B, N, K, L] belongs to the steps as they were sent: it is 0
+at padding and at events that were too old to be kept.
+
+"" and -1 are padding where the item key of the step or candidate is padding. Anywhere else they are
+missing values: they become the default of their feature, as in the data that the model was trained
+on, and without a default they are scored as unknown values; see `RawEncoder.encode`.
 
 Shapes: B requests, N candidates, L history length, K interests.
 """
@@ -90,20 +95,14 @@ class ServingModule(tf.Module):
             for name, (f, _) in inputs.items()
         }
 
-        def encode(raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return {
-                key: self.encoder.encode(feature.name, raw[name])
-                for name, (feature, key) in inputs.items()
-            }
-
         def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scorer.scores(encode(raw))
+            return scorer.scores(encode(data.schema, self.encoder, raw))
 
         def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             return scorer.scores(dataset.parse(data.schema, examples))
 
         def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scorer.explanation(encode(raw))
+            return scorer.explanation(encode(data.schema, self.encoder, raw))
 
         self._signatures = {
             SERVING_DEFAULT: tf.function(serving_default).get_concrete_function(**raw_specs),
@@ -121,6 +120,38 @@ class ServingModule(tf.Module):
         return dict(self._signatures)
 
 
+def encode(
+    schema: Schema, encoder: RawEncoder, raw: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Encodes the inputs of `serving_default`.
+
+    Args:
+        schema: Names the inputs.
+        encoder: Encodes each feature.
+        raw: Inputs by name, as `raw_inputs` lists them.
+
+    Returns:
+        Encoded features by their keys in examples, padding where it was.
+    """
+    features = {
+        f.name: encoder.encode(f.name, raw[f.name], is_real=True) for f in schema.user_features
+    }
+    for group, input_of, key_of in (
+        (schema.history_features, history_input, history_key),
+        (schema.item_features, candidate_input, candidate_key),
+    ):
+        item, *others = group  # the item key comes first
+        ids = encoder.encode(item.name, raw[input_of(item.name)])
+        features[key_of(item.name)] = ids
+        for feature in others:
+            name = input_of(feature.name)
+            # Here, because encoding would spread a single column over all steps.
+            values = _require_shape(raw[name], ids, name, input_of(item.name))
+            is_real = ids != PAD_ID
+            features[key_of(feature.name)] = encoder.encode(feature.name, values, is_real)
+    return features
+
+
 class _Scorer:
     """Scores encoded features."""
 
@@ -135,7 +166,8 @@ class _Scorer:
         return {SCORES: self._probabilities(features, self._model(features))}
 
     def explanation(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Scores, interest weights, attention over the compacted history, unknown values."""
+        """Scores, interest weights, attention over the history as given, unknown values."""
+        slots_BL = history_slots(self._schema, features)
         features = compact_history(self._schema, features)
         backbone, embedder = self._model.backbone, self._model.embedder
         state = backbone.encode_user(embedder.user_side(features))
@@ -144,7 +176,7 @@ class _Scorer:
         return {
             SCORES: self._probabilities(features, backbone.score(state, candidates)),
             "confidence": why["confidence_BNK"],
-            "attention": why["attention_BNKL"],
+            "attention": _at_steps(why["attention_BNKL"], slots_BL),
             "unknown_ids": self._unknown(features),
         }
 
@@ -178,9 +210,9 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
         The features with histories [B, L'] in the old order, padded with 0 on the right, where L'
         is what the longest history needs: at least 1 and at most the schema's `max_length`.
     """
-    is_event_BL = features[history_key(schema.item_key.name)] != PAD_ID
+    item = history_key(schema.item_key.name)
     # Padding behind the last event, so that even an empty history has something to gather.
-    is_event_BL = tf.pad(is_event_BL, [[0, 0], [0, 1]])
+    is_event_BL = tf.pad(features[item] != PAD_ID, [[0, 0], [0, 1]])
     # Stable: events keep their order, and go before the padding.
     order_BL = tf.argsort(tf.cast(~is_event_BL, tf.int32), axis=1, stable=True)
     counts_B = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1)
@@ -192,13 +224,42 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     compacted = dict(features)
     for feature in schema.history_features:
         key = history_key(feature.name)
-        tf.debugging.assert_equal(
-            tf.shape(features[key]),
-            tf.shape(features[history_key(schema.item_key.name)]),
-            f"{history_input(feature.name)} must have the shape of "
-            f"{history_input(schema.item_key.name)}",
-        )
-        padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
+        given_BL = _require_shape(features[key], features[item], key, item)
+        padded_BL = tf.pad(given_BL, [[0, 0], [0, 1]])
         values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
         compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))
     return compacted
+
+
+def history_slots(schema: Schema, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Where `compact_history` puts the steps of a history.
+
+    Args:
+        schema: As for `compact_history`.
+        features: Likewise.
+
+    Returns:
+        [B, L] int32: the step's index in the compacted history, -1 if it is not in there.
+    """
+    is_event_BL = features[history_key(schema.item_key.name)] != PAD_ID
+    rank_BL = tf.cumsum(tf.cast(is_event_BL, tf.int32), axis=1)
+    counts_B1 = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1, keepdims=True)
+    dropped_B1 = tf.maximum(counts_B1 - schema.history.max_length, 0)
+    return tf.where(is_event_BL, tf.maximum(rank_BL - dropped_B1, 0) - 1, -1)
+
+
+def _at_steps(attention_BNKS: tf.Tensor, slots_BL: tf.Tensor) -> tf.Tensor:
+    """Attention over slots S of the compacted history [B, N, K, S] to the steps [B, N, K, L]."""
+    attention_BSNK = tf.transpose(attention_BNKS, [0, 3, 1, 2])
+    steps_BLNK = tf.gather(attention_BSNK, tf.maximum(slots_BL, 0), batch_dims=1)
+    is_kept_BL11 = (slots_BL >= 0)[:, :, None, None]
+    steps_BLNK = tf.where(is_kept_BL11, steps_BLNK, tf.zeros_like(steps_BLNK))
+    return tf.transpose(steps_BLNK, [0, 2, 3, 1])
+
+
+def _require_shape(values: tf.Tensor, like: tf.Tensor, name: str, like_name: str) -> tf.Tensor:
+    """The values, once it is certain that they have the shape of others."""
+    message = f"{name} must have the shape of {like_name}"
+    check = tf.debugging.assert_equal(tf.shape(values), tf.shape(like), message)
+    with tf.control_dependencies([check]):
+        return tf.identity(values)

@@ -15,7 +15,6 @@ ALLOWED = {
     "pipeline": {"serving", "models", "preprocessing"},
 }
 KERAS_MODULE = "models/keras.py"
-TENSORFLOW_IO_MODULE = "preprocessing/remote_io.py"
 
 
 def _imports(path: pathlib.Path) -> set[str]:
@@ -45,7 +44,7 @@ def test_rooms_import_only_downwards():
     assert not wrong
 
 
-def test_one_module_imports_keras_and_one_tensorflow_io():
+def test_one_module_imports_keras_and_none_tensorflow_io():
     found = {"keras": set(), "tensorflow_io": set(), "apache_beam": set()}
     for path in _sources():
         for name in _imports(path):
@@ -53,7 +52,7 @@ def test_one_module_imports_keras_and_one_tensorflow_io():
             if top in found:
                 found[top].add(str(path.relative_to(ROOT)))
     assert found["keras"] == {KERAS_MODULE}
-    assert found["tensorflow_io"] == {TENSORFLOW_IO_MODULE}
+    assert not found["tensorflow_io"]  # its doctor's probe runs in a process of its own
     assert {name.split("/")[0] for name in found["apache_beam"]} == {"pipeline"}
 
 

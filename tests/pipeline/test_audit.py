@@ -11,6 +11,7 @@ from log_builders import columns, random_events, write_log
 from pipeline.arguments import BuildArguments
 from pipeline.audit import CHECKS, audit
 from pipeline.build_examples import build_examples
+from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.tfrecord import read_records, write_shard
@@ -109,7 +110,26 @@ def test_a_history_of_other_events_is_found(data):
         steps[0].int64_list.value[0], steps[-1].int64_list.value[0] = items[-1], items[0]
 
     _rewrite(data, "test", change)
-    assert "two versions of event" in _only(audit(data.path), "order").examples[0]
+    finding = _only(audit(data.path), "order")
+    assert "two versions of event" in finding.examples[0]
+    assert finding.count == 2
+
+
+def test_every_violation_is_counted_and_the_first_are_shown(data):
+    changed = []
+
+    def change(examples):
+        for example in examples:
+            steps = _steps(example, "item_id")
+            if len(steps) > 1:
+                first, last = (steps[i].int64_list.value for i in (0, -1))
+                first[0], last[0] = last[0], first[0]
+                changed.append(example)
+
+    _rewrite(data, "test", change)
+    finding = _only(audit(data.path), "order")
+    assert finding.count == 2 * len(changed) > 10
+    assert len(finding.examples) == 5
 
 
 def test_a_shortened_history_is_found(data):
@@ -170,8 +190,13 @@ def test_an_id_out_of_its_table_is_found(data):
 
 
 def test_a_value_that_no_training_request_holds_is_found(data):
-    with open(data.vocab_dir / "item_id.txt", "a") as file:
+    path = data.vocab_dir / "item_id.txt"
+    with open(path, "a") as file:
         file.write("from the future\n")
+    with pytest.raises(UserError, match=r"item_id.txt with SHA-256"):
+        audit(data.path)
+    data.manifest["files"]["vocab/item_id.txt"] = data_dir.sha256_file(path)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
     finding = _only(audit(data.path), "vocabulary")
     assert finding.examples == ["item_id: 'from the future' is in no training request"]
 

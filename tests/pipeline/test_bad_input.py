@@ -130,6 +130,57 @@ def test_a_complete_data_set_is_replaced_only_on_demand(tmp_path):
     assert data.manifest["arguments"]["seed"] == 2
 
 
+def test_what_a_killed_build_left_is_removed(tmp_path):
+    output = tmp_path / "data"
+    (output / "_work" / "events").mkdir(parents=True)
+    (output / "vocab").mkdir()
+    left = [
+        ".train-00003-of-00016.tfrecord.gz.4711.tmp",
+        ".manifest.json.4711.tmp",
+        "test-00000-of-00004.tfrecord.gz",
+        "schema.json",
+        "vocab/.item_id.txt.4711.tmp",
+    ]
+    for name in left:
+        (output / name).write_text("")
+    _build(_csv(tmp_path, _rows()), tmp_path)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "_COMPLETED", "manifest.json", "schema.json", "stats.json",
+        *(f"{split}-00000-of-00001.tfrecord.gz" for split in ("test", "train", "validation")),
+        "vocab",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/data", "hdfs:/data"])
+def test_other_file_systems_are_refused(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--output: expected a path of this machine's file system"):
+        build_examples(BuildArguments(input=_csv(tmp_path, _rows()), output=output))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_positions_are_no_times(tmp_path):
+    path = _csv(tmp_path, _rows(), "user_id,item_id,position")
+    with pytest.raises(UserError, match="expected times that users share, found position"):
+        _build(path, tmp_path, protocol="time_split")
+    path = _csv(tmp_path, [f"{row},1" for row in _rows()], "user_id,item_id,position,timestamp")
+    with pytest.raises(UserError, match="found both timestamp and position"):
+        _build(path, tmp_path)
+
+
+def test_lines_swallowed_by_a_stray_quote_are_rejected_and_counted(tmp_path):
+    lines = _rows(100)
+    lines[10], lines[13] = '"' + lines[10], lines[13].replace(",", ',"', 1)
+    data = _build(_csv(tmp_path, lines), tmp_path)
+    reason = "too few fields: expected 3, found 2"
+    assert data.manifest["conservation"]["read"] == 500
+    assert data.manifest["conservation"]["rejected"] == {reason: 4}
+    assert [(record["line"], record["reason"]) for record in _rejected(tmp_path)] == [
+        (line, reason) for line in range(12, 16)
+    ]
+    assert _rejected(tmp_path)[1]["excerpt"] == lines[11]
+
+
 def test_foreign_files_are_never_removed(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("years of work")
@@ -138,6 +189,10 @@ def test_foreign_files_are_never_removed(tmp_path):
     ):
         _build(_csv(tmp_path, _rows()), tmp_path, overwrite=True)
     assert (tmp_path / "data" / "thesis.tex").exists()
+    (tmp_path / "data" / "thesis.tex").rename(tmp_path / "data" / "notes.json")
+    with pytest.raises(UserError, match="found .*notes.json"):
+        _build(_csv(tmp_path, _rows()), tmp_path, overwrite=True)
+    assert (tmp_path / "data" / "notes.json").exists()
     (tmp_path / "file").write_text("")
     arguments = BuildArguments(input=_csv(tmp_path, _rows()), output=str(tmp_path / "file"))
     with pytest.raises(UserError, match="expected a directory, found a file"):

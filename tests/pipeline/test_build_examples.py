@@ -15,6 +15,7 @@ from log_builders import (
 )
 
 from pipeline.arguments import BuildArguments
+from pipeline.audit import audit
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
@@ -161,6 +162,19 @@ def test_an_order_only_log_is_ordered_by_file_and_row(tmp_path):
         build_examples(dataclasses.replace(arguments, protocol="time_split", overwrite=True))
 
 
+def test_a_log_with_positions_is_ordered_by_them(tmp_path):
+    log = {
+        "position": [3, 1, 4, 2, 2, 1, 4, 3],
+        "user_id": ["u"] * 4 + ["v"] * 4,
+        "item_id": ["c", "a", "d", "b", "y", "x", "w", "z"],
+    }
+    data = _build(tmp_path, log)
+    example = read_examples(data, "test")["u:3"]
+    assert example["history/item_id"] == data.encoders["item_id"].encode(["a", "b", "c"]).tolist()
+    assert example["history/timestamp"] == [1, 2, 3]
+    assert example["timestamp"] == [4]
+
+
 def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
     events = random_events(seed=9, users=60, days=10**6)  # no ties
     log = columns(events)
@@ -182,6 +196,9 @@ def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
 
     expected = build("one", paths, num_partitions=1)
     assert len(expected) == 4 + 1 + 1 + 3
+    assert build("same", paths, num_partitions=3) == expected
+    for name in ("manifest.json", "stats.json"):
+        assert (tmp_path / "same" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert build("many", paths[::-1], num_partitions=5) == expected
     threads = ("--direct_num_workers=3", "--direct_running_mode=multi_threading")
     assert build("threads", paths, num_partitions=4, beam_options=threads) == expected
@@ -263,10 +280,70 @@ def test_negatives_and_their_features_come_from_the_past(tmp_path):
     assert example["candidate/category_id"][place] == old
     sizes = {split: stats["items_to_draw_from"] for split, stats in data.stats["splits"].items()}
     assert sizes == {"train": 4, "validation": 6, "test": 7}
-    with pytest.raises(
-        UserError, match="expected that many items that user '[ac]' never touched, found 1"
-    ):
-        _build(tmp_path, log, output="more", negatives=2)
+    with pytest.raises(UserError, match="who leave --negatives=4 items .* untouched, found none"):
+        _build(tmp_path, log, output="more", negatives=4)
+
+
+def test_candidates_have_the_features_of_the_catalogue_and_histories_those_of_their_time(tmp_path):
+    events = random_events(seed=11, days=10**6)  # no ties
+    log = columns(events)
+    log["category_id"] = [f"{item}@{time}" for _, item, time in events]
+    data = _build(tmp_path, log, train_prefixes="all", negatives=3, num_partitions=2)
+    assert audit(data.path) == {}
+    encode = {name: encoder.encode for name, encoder in data.encoders.items()}
+    expected = windows.split_requests(events, "leave_last_out", MAX_LENGTH, train_prefixes="all")
+    last: dict[str, int] = {}
+    for split, requests in expected.items():
+        for _, item, time in windows.contained(requests):
+            last[item] = max(time, last.get(item, 0))
+        examples = read_examples(data, split)
+        for request, (positive, history) in requests.items():
+            example = examples[request]
+            place = example["label"].index(1)
+            category = f"{positive[1]}@{last[positive[1]]}"
+            assert example["candidate/category_id"][place] == encode["category_id"]([category])[0]
+            then = [f"{item}@{time}" for _, item, time in history]
+            assert example["history/category_id"] == encode["category_id"](then).tolist()
+    vocabulary = set((data.vocab_dir / "category_id.txt").read_text().splitlines())
+    assert vocabulary < set(log["category_id"])
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_users_who_own_nearly_every_item_are_left_out_and_counted(tmp_path, sampling):
+    common = [f"i{n}" for n in range(12)]
+    events = [
+        (f"u{user}", common[(3 * user + n) % 12], 100 * user + n)
+        for user in range(8)
+        for n in range(5)
+    ]
+    # Only hoarder owns the items from i12 on; without them nothing is left for collector.
+    hoarder = [("hoarder", f"i{n}", 5000 + n) for n in range(16)]
+    collector = [("collector", item, 9000 + n) for n, item in enumerate(common)]
+    arguments = {"negatives": 2, "negative_sampling": sampling, "train_prefixes": "all"}
+    alone = _build(tmp_path, columns(events), output="alone", **arguments)
+    log = columns([*hoarder, *events, *collector])
+    data = _build(tmp_path, log, num_partitions=3, **arguments)
+    assert shard_bytes(data.path) == shard_bytes(alone.path)
+    assert data.manifest["conservation"] == {
+        "read": 68, "used": 40, "filtered": {"too_few_negatives": 28}, "rejected": {},
+    }  # fmt: skip
+    left_out = {name: split["requests_left_out"] for name, split in data.stats["splits"].items()}
+    assert left_out == {"train": 13 + 9, "validation": 2, "test": 2}
+    assert audit(data.path) == {}
+
+
+def test_a_request_is_left_out_only_of_the_split_whose_items_its_user_owns(tmp_path):
+    # Train requests contain i0 to i5, of which u owns all but i5; later ones also i6 to i9.
+    rows = {"u": (0, 1, 2, 3, 4), "v": (3, 4, 5, 6, 7), "w": (0, 1, 2, 8, 9)}
+    events = [(user, f"i{n}", 100 + n) for user, items in rows.items() for n in items]
+    data = _build(tmp_path, columns(events), negatives=2)
+    requests = {name: set(read_examples(data, name)) for name in ("train", "validation", "test")}
+    assert requests["train"] == {"v:2", "w:2"}
+    assert requests["validation"] == {"u:3", "v:3", "w:3"}
+    assert requests["test"] == {"u:4", "v:4", "w:4"}
+    assert data.stats["splits"]["train"]["requests_left_out"] == 1
+    assert data.manifest["conservation"]["used"] == 15
+    assert audit(data.path) == {}
 
 
 def test_manifest_and_stats_add_up(tmp_path):

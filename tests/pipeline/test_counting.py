@@ -36,7 +36,8 @@ def _items(rows):
             LINE: line,
         }  # fmt: skip
     )
-    return events, np.array(use, np.int8)
+    use = np.array(use, np.int8)
+    return events, use, (use == TRAIN) & (np.array(line) == 1)
 
 
 ROWS = [
@@ -53,6 +54,9 @@ ROWS = [
 
 def test_catalogues_hold_items_as_of_their_last_event_in_reach():
     items = counting.count_items(*_items(ROWS), SCHEMA)
+
+    trained = counting.catalogue(items, "item_id", TRAIN)
+    assert _counts(counting.candidate_values(trained, "category_id")) == {"late in train": 3}
 
     def catalogue(split):
         table = counting.catalogue(items, "item_id", split)

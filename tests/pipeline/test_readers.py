@@ -67,8 +67,59 @@ def test_csv_quotes_commas_line_breaks_and_a_byte_order_mark(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfuser_id,item_id\n"u,""1",i1\nu2,"i\n2"\n')
     (file,) = readers.list_inputs(str(tmp_path / "a.csv"))
     assert readers.column_names(file) == NAMES
-    rows, _ = _read(tmp_path / "a.csv")
-    assert [values for _, values in rows] == [(b'u,"1', b"i1"), (b"u2", b"i\n2")]
+    rows, rejections = _read(tmp_path / "a.csv")
+    assert rows == [(2, (b'u,"1', b"i1"))]
+    assert rejections == [(3, "line break in a value"), (4, "line break in a value")]
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+@pytest.mark.parametrize(
+    ("opening", "closing", "reason"),
+    [
+        (b'"u10,i10', b'u13,"i13', "too few fields: expected 3, found 2"),
+        (b'u10,"i10', b'u13"', "line break in a value"),
+    ],
+)
+def test_every_line_between_two_stray_quotes_is_rejected_by_itself(
+    tmp_path, monkeypatch, opening, closing, reason, block_bytes
+):
+    monkeypatch.setattr(readers, "_BLOCK_BYTES", block_bytes)
+    lines = [b"user_id,item_id,text", *(b"u%d,i%d,t" % (n, n) for n in range(2, 41))]
+    lines[9], lines[12] = opening + b",t", closing + b",t"
+    lines[20] = b"u21,i21"
+    (tmp_path / "a.csv").write_bytes(b"\n".join(lines))
+    rows, rejections = _read(tmp_path / "a.csv")
+    bad = {10, 11, 12, 13, 21}
+    good = [n for n in range(2, 41) if n not in bad]
+    assert rows == [(n, (b"u%d" % n, b"i%d" % n)) for n in good]
+    assert rejections[:-1] == [(n, reason) for n in range(10, 14)]
+    assert rejections[-1] == (21, "too few fields: expected 3, found 2")
+
+
+def test_line_breaks_in_columns_that_are_not_read_are_of_no_interest(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'user_id,text,item_id\nu1,"a\nb\n""c""",i1\nu2,"",i2\n')
+    rows, rejections = _read(tmp_path / "a.csv")
+    assert [values for _, values in rows] == [(b"u1", b"i1"), (b"u2", b"i2")]
+    assert not rejections
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("bad", [b'"u30,i30,t', b'u30,i30,"t'])
+def test_a_quote_that_is_never_closed_is_located(tmp_path, monkeypatch, name, bad, block_bytes):
+    monkeypatch.setattr(readers, "_BLOCK_BYTES", block_bytes)
+    lines = [b"user_id,item_id,text", *(b'u%d,i%d,"t"' % (n, n) for n in range(2, 30))]
+    content = b"\n".join([*lines, bad, *(b"u%d,i%d,t" % (n, n) for n in range(31, 100)), b""])
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    readers.column_names(*readers.list_inputs(str(tmp_path / name)))
+    with pytest.raises(UserError, match=rf"a record that begins in line 30 of .*{name} and does"):
+        _read(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/a.csv", "hdfs:///logs/*.csv", "file:///a.csv"])
+def test_other_file_systems_are_refused(path):
+    with pytest.raises(UserError, match="--input: expected a path of this machine's file system"):
+        readers.list_inputs(path)
 
 
 def test_json_lines_that_are_no_records(tmp_path):

@@ -118,13 +118,17 @@ def data_path(tmp_path):
                 "bytes": size,
             }
         )
+    data_dir.write_json(path / data_dir.STATS, {"encoders": numbers})
     manifest = {
         "format_version": data_dir.FORMAT_VERSION,
         "schema_hash": schema.hash(),
+        "files": {
+            str(file.relative_to(path)): data_dir.sha256_file(file)
+            for file in [path / data_dir.STATS, *vocab_dir.iterdir()]
+        },
         "splits": {"train": {"requests": REQUESTS, "shards": shards}},
     }
     data_dir.write_json(path / data_dir.MANIFEST, manifest)
-    data_dir.write_json(path / data_dir.STATS, {"encoders": numbers})
     data_dir.finish(path)
     return path
 

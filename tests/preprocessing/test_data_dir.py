@@ -32,6 +32,12 @@ def _edit_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def _remove_key(path, key):
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+
+
 def _flip_a_byte(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -55,10 +61,27 @@ def _change_schema(path):
             lambda p: _edit_json(p, format_version=99),
             "Expected format version 1 in .*manifest.json, found 99",
         ),
+        (
+            "manifest.json",
+            lambda p: _remove_key(p, "schema_hash"),
+            "Expected the key 'schema_hash' in .*manifest.json, found none",
+        ),
+        (
+            "manifest.json",
+            lambda p: _remove_key(p, "splits"),
+            "Expected the key 'splits' in .*manifest.json, found none",
+        ),
+        (
+            "manifest.json",
+            lambda p: p.write_text("[]"),
+            "Expected an object in .*manifest.json, found list",
+        ),
         ("schema.json", lambda p: p.unlink(), "Expected a schema file, found none at"),
         ("schema.json", _change_schema, "the schema was changed after the build"),
-        ("stats.json", lambda p: p.unlink(), "Expected .*stats.json, found no such file"),
-        ("vocab/user_id.txt", lambda p: p.unlink(), "vocabulary of 'user_id', found no file"),
+        ("stats.json", lambda p: p.unlink(), "Expected the file .*stats.json of the manifest"),
+        ("stats.json", lambda p: _edit_json(p, users=3), "Expected .*stats.json with SHA-256"),
+        ("vocab/user_id.txt", lambda p: p.unlink(), "Expected the file .*vocab/user_id.txt of the"),
+        ("vocab/user_id.txt", _flip_a_byte, "Expected .*vocab/user_id.txt with SHA-256 .* changed"),
         (
             "train-00001-of-00003.tfrecord.gz",
             _flip_a_byte,
@@ -67,7 +90,7 @@ def _change_schema(path):
         (
             "train-00002-of-00003.tfrecord.gz",
             lambda p: p.unlink(),
-            "Expected the shard .*train-00002-of-00003.tfrecord.gz of the manifest",
+            "Expected the file .*train-00002-of-00003.tfrecord.gz of the manifest",
         ),
     ],
 )
@@ -75,6 +98,28 @@ def test_refuses_what_is_not_as_its_manifest_says(data_path, file, damage, messa
     damage(data_path / file)
     with pytest.raises(UserError, match=message):
         DataDir.open(data_path)
+
+
+def test_statistics_without_encoders_are_refused(data_path):
+    manifest = json.loads((data_path / "manifest.json").read_text())
+    del manifest["files"]["stats.json"]
+    _edit_json(data_path / "manifest.json", files=manifest["files"])
+    _remove_key(data_path / "stats.json", "encoders")
+    with pytest.raises(UserError, match="Expected the key 'encoders' in .*stats.json, found none"):
+        DataDir.open(data_path)
+
+
+def test_the_fingerprint_is_that_of_the_manifest(data_path):
+    before = DataDir.open(data_path).fingerprint
+    assert before == hashlib.sha256((data_path / "manifest.json").read_bytes()).hexdigest()
+    _edit_json(data_path / "manifest.json", arguments={"seed": 2})
+    assert DataDir.open(data_path).fingerprint != before
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/data", "az://c/data", "hdfs:/data", "file:///data"])
+def test_other_file_systems_are_refused(path):
+    with pytest.raises(UserError, match="--data: expected a path of this machine's file system"):
+        DataDir.open(path)
 
 
 def test_descriptions_may_change_after_the_build(data_path):
@@ -120,7 +165,7 @@ def test_write_json_is_sorted_and_leaves_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    ["schema", "encoders", "fingerprint", "codec", "columns", "tfrecord", "data_dir", "remote_io"],
+    ["schema", "encoders", "fingerprint", "codec", "columns", "tfrecord", "data_dir"],
 )
 def test_what_workers_use_needs_no_tensorflow(module):
     program = (

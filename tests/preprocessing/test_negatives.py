@@ -35,7 +35,7 @@ def test_negatives_are_distinct_and_never_own_items():
     users, items = rng.integers(0, 100, 3000), rng.integers(0, 60, 3000)
     own = OwnItems(users, items, 60)
     owned = set(zip(users.tolist(), items.tolist(), strict=True))
-    free = 60 - own.count_in(_uniform(range(60)), 100)
+    free = 60 - own.count_in(np.arange(60), 100)
     num_negatives = int(free.min())
     request_users = np.arange(4000) % 100
     drawn = negatives.sample(_uniform(range(60)), own, request_users, KEYS, num_negatives, seed=1)
@@ -66,7 +66,7 @@ def test_popular_items_are_drawn_by_count(own_items):
 def test_items_out_of_every_catalogue_are_nobodys():
     own = OwnItems(np.array([0, 0]), np.array([-1, 2]), 5)
     assert own.of(0).tolist() == [2]
-    assert own.count_in(_uniform([1, 2, 3]), 2).tolist() == [1, 0]
+    assert own.count_in(np.array([1, 2, 3]), 2).tolist() == [1, 0]
     assert OwnItems(np.array([], int), np.array([], int), 0).contain(
         np.array([0]), np.array([0])
     ).tolist() == [False]

@@ -403,7 +403,7 @@ def test_missing_and_broken_files(tmp_path):
 
 
 def test_infers_a_canonical_log():
-    schema = infer_schema(["timestamp", "user_id", "item_id", "position", "category_id"], 20)
+    schema = infer_schema(["timestamp", "user_id", "item_id", "category_id"], 20)
     assert [(f.name, f.role) for f in schema.features] == [
         ("user_id", Role.USER),
         ("item_id", Role.ITEM),
@@ -415,6 +415,16 @@ def test_infers_a_canonical_log():
     assert schema.history.features == ("item_id", "category_id")
     assert schema.history.max_length == 20
     assert Schema.from_json(schema.to_json()) == schema
+
+
+def test_position_is_the_time_of_a_log_without_times():
+    schema = infer_schema(["position", "user_id", "item_id"])
+    assert schema.item_features == (schema["item_id"],)
+    assert (schema.timestamp.name, schema.timestamp.column) == ("timestamp", "position")
+    assert schema.timestamp.dtype is DType.INT64
+    assert Schema.from_json(schema.to_json()) == schema
+    with pytest.raises(UserError, match="found both timestamp and position. Fix: name a schema"):
+        infer_schema(["position", "user_id", "item_id", "timestamp"])
 
 
 def test_infers_a_log_in_row_order():

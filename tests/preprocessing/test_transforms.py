@@ -69,6 +69,52 @@ def test_graph_encodes_as_numpy(tmp_path, case):
     np.testing.assert_array_equal(graph.numpy(), expected)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "dtype", "default"),
+    [
+        (Vocabulary(oov_buckets=3), DType.STRING, "ü"),
+        (Vocabulary(oov_buckets=3), DType.STRING, "not in the vocabulary"),
+        (Hash(buckets=101), DType.STRING, "a"),
+        (Vocabulary(), DType.INT64, 7),
+        (Hash(buckets=101), DType.INT64, 5),
+        (Bucketised(boundaries=(0.0, 5.0)), DType.INT64, 3),
+        (Bucketised(boundaries=(0.0, 5.0)), DType.INT64, None),
+        (Numeric(), DType.INT64, 3),
+    ],
+)
+def test_missing_values_are_encoded_as_the_pipeline_does(tmp_path, encoder, dtype, default):
+    values = pa.array([7, 10, -2]) if dtype is DType.INT64 else pa.array(_WORDS)
+    feature = _feature(encoder, dtype, default)
+    fitted = encoders.fit(feature, values, np.ones(len(values), np.int64))
+    encoders.save_vocabulary(fitted, tmp_path)
+    graph = RawEncoder({"f": fitted}, tmp_path)
+    pad, present = feature.pad_value, values[0].as_py()
+    # Pad values of an integer that is a plain number are numbers: there it has no missing ones.
+    seen_by_pipeline = pad if isinstance(encoder, Numeric) else None
+    expected = fitted.encode([seen_by_pipeline, present])
+    raw = tf.constant(np.array([[pad, pad, present]], object), dtype.value)
+    is_real = tf.constant([[True, False, True]])
+    missing, padding, known = graph.encode("f", raw, is_real).numpy()[0]
+    everywhere = graph.encode("f", raw, is_real=True).numpy()[0]
+    assert [missing, known] == expected.tolist()
+    assert padding == fitted.encode([pad])[0]
+    assert everywhere.tolist() == [missing, missing, known]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"), [(Vocabulary(oov_buckets=3), ["a", "ü"]), (Hash(buckets=101), ["a"])]
+)
+def test_missing_value_without_a_default_is_an_unknown_one(tmp_path, encoder, words):
+    fitted = encoders.fit(
+        _feature(encoder, DType.STRING), pa.array(words), np.ones(len(words), np.int64)
+    )
+    encoders.save_vocabulary(fitted, tmp_path)
+    graph = RawEncoder({"f": fitted}, tmp_path)
+    found = graph.encode("f", tf.constant(["", ""]), tf.constant([True, False])).numpy()
+    buckets = fitted.num_oov or encoder.buckets
+    assert found.tolist() == [1 + int(tf.strings.to_hash_bucket_fast("", buckets)), 0]
+
+
 def test_log_standard_agrees_to_the_last_bit_but_one(tmp_path):
     feature = _feature(Numeric(normalisation="log_standard"), DType.FLOAT32)
     raw = np.concatenate([np.random.default_rng(0).normal(size=500) * 1e4, _FLOATS])
@@ -92,6 +138,17 @@ def test_decoded_ids_encode_back_in_the_graph(tmp_path):
     ids = np.arange(fitted.cardinality)
     graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(fitted.decode(ids)))
     np.testing.assert_array_equal(graph.numpy(), ids)
+
+
+def test_vocabulary_rebuilt_in_the_same_place(tmp_path):
+    feature = _feature(Vocabulary(), DType.STRING)
+    kept = []
+    for words in (["a", "b"], ["b", "c", "a"]):
+        fitted = encoders.fit(feature, pa.array(words), np.arange(len(words), 0, -1))
+        encoders.save_vocabulary(fitted, tmp_path)
+        kept.append(RawEncoder({"f": fitted}, tmp_path))
+        found = kept[-1].encode("f", tf.constant(words)).numpy()
+        np.testing.assert_array_equal(found, fitted.encode(words))
 
 
 def test_saved_model_carries_its_vocabularies(tmp_path):
@@ -128,5 +185,6 @@ def test_saved_model_carries_its_vocabularies(tmp_path):
     result = loaded.signatures["encode"](**{name: tf.constant(raw[name]) for name in raw})
     for name, encoder in fitted.items():
         np.testing.assert_array_equal(result[name].numpy(), encoder.encode(raw[name]))
+    assert str(tmp_path).encode() not in (tmp_path / "second" / "saved_model.pb").read_bytes()
     assets = {path.name for path in (tmp_path / "second" / "assets").iterdir()}
     assert assets == {"vocabulary_buckets.txt", "vocabulary_int.txt"}

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import shutil
 
@@ -5,18 +6,19 @@ import numpy as np
 import pytest
 import toy_runs
 
+from models import config as run_config
 from models import runs
 from models.keras import tf
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving import export as exporting
-from serving import raw_requests, warmup
+from serving import model_card, raw_requests, warmup
 from serving.protos import saved_model_pb2
 from serving.servable import Servable
 from serving.status import ServingError, invalid
 
 
-def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_run):
+def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_data):
     assert toy_version.name == "1"
     assert [child.name for child in toy_version.parent.iterdir()] == ["1"]
     assets = toy_version / "assets"
@@ -32,8 +34,42 @@ def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_run):
     assert json.loads((assets / "config.json").read_text())["model"]["name"] == "din"
     assert (assets / "item_id.txt").read_text().split("\n")[:-1] == sorted(toy_runs.ITEMS)
     card = (assets / "model_card.md").read_text()
-    for expected in (toy_runs.SCHEMA.hash(), "miss", "| test | 0.5000 |", "candidate_price"):
+    for expected in (toy_runs.SCHEMA.hash(), toy_data.fingerprint, "miss", "| test | 0.5000 |"):
         assert expected in card
+    assert "candidate_price" in card
+
+
+def test_nothing_tells_where_the_model_was_trained(toy_version, toy_data, toy_run):
+    config = run_config.load(toy_version / "assets" / "config.json")
+    resolved = run_config.resolve(config)
+    assert resolved.data == ""
+    trained = runs.open_run(toy_run).config
+    assert (resolved.model, resolved.ssl, resolved.train) == (
+        trained.model,
+        trained.ssl,
+        trained.train,
+    )
+    for file in toy_version.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            for path in (toy_data.path, toy_run):
+                assert str(path).encode() not in content, file
+
+
+def test_model_card_does_not_ask_for_a_distribution(toy_run, monkeypatch):
+    """TensorFlow may be installed as tensorflow-cpu."""
+
+    def no_such_distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", no_such_distribution)
+    assert f"* tensorflow {tf.__version__}\n" in model_card.write(runs.open_run(toy_run), {})
+
+
+def test_model_card_with_a_metric_that_was_no_number(toy_run, tmp_path):
+    run = runs.open_run(shutil.copytree(toy_run, tmp_path / "run"))
+    runs.write_metrics(run.path, {"test": {"auc": np.nan, "logloss": 0.25}})
+    assert "| test | undefined | 0.2500 |" in model_card.write(run, {})
 
 
 def test_exported_weights_are_those_that_score(toy_version, toy_run):
@@ -94,8 +130,26 @@ def test_failing_warmup_publishes_nothing(toy_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(exporting.warmup, "replay", fail)
     with pytest.raises(UserError, match=r"indices\[0\] = 99.*Nothing was published"):
-        exporting.export(toy_run, tmp_path / "model")
-    assert list((tmp_path / "model").iterdir()) == []
+        exporting.export(toy_run, tmp_path / "new" / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_leaves_what_was_there(tmp_path):
+    """Not a directory of the user's, and not the version of another export either."""
+
+    def fail(*others):
+        for other in others:
+            other.mkdir()
+        raise RuntimeError
+
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    with pytest.raises(RuntimeError), exporting._directory(old):
+        fail()
+    assert old.is_dir()
+    with pytest.raises(RuntimeError), exporting._directory(new / "a"):
+        fail(new / "1")
+    assert [path.name for path in new.iterdir()] == ["1"]
 
 
 def test_interrupted_export_leaves_no_version(toy_run, tmp_path, monkeypatch):
@@ -119,6 +173,16 @@ def test_run_without_weights_is_refused(toy_run, tmp_path):
     shutil.rmtree(untrained / runs.BEST)
     with pytest.raises(UserError, match="Expected trained weights"):
         exporting.export(untrained, tmp_path / "model")
+
+
+def test_data_with_another_schema_is_refused(toy_run, toy_data, tmp_path):
+    changed = shutil.copytree(toy_run, tmp_path / "run")
+    runs.open_run(toy_run).config.save(changed / runs.CONFIG)
+    schema = (changed / runs.SCHEMA).read_text()
+    (changed / runs.SCHEMA).write_text(schema.replace('"buckets": 5', '"buckets": 6'))
+    with pytest.raises(UserError, match=r"features\[hour\].encoder.buckets: 6 here, 5 there"):
+        exporting.export(changed, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_missing_run_is_refused(tmp_path):

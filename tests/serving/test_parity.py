@@ -5,8 +5,10 @@ import pytest
 import toy_runs
 
 from models import runs
+from models.evaluate import Scorer
 from preprocessing.errors import UserError
 from serving import parity as checking
+from serving import raw_requests
 from serving.parity import parity
 
 
@@ -17,6 +19,19 @@ def test_every_way_into_the_model_agrees(toy_run, toy_version):
     assert set(result["max_difference"]) == {"serving_default", "serialized", "rest"}
     assert max(result["max_difference"].values()) <= 1e-6
     assert "agree with offline ones on 11 requests" in checking.describe(result)
+
+
+def test_served_scores_are_those_of_evaluation(toy_run, toy_data, toy_servable):
+    evaluated = Scorer(runs.load_model(toy_run), toy_data).score("test")
+    expected = {}
+    for request_id, logit in zip(evaluated.request_id, evaluated.logit, strict=True):
+        expected.setdefault(request_id, []).append(1 / (1 + np.exp(-np.float64(logit))))
+    assert len(expected) == toy_runs.REQUESTS["test"]
+    batch = next(raw_requests.batches(toy_data, "test", 64))
+    scores = toy_servable.predict("serving_default", batch.raw)["scores"]
+    for request_id, row in zip(batch.features["request_id"].numpy(), scores, strict=True):
+        wanted = expected[request_id.decode()]
+        np.testing.assert_allclose(row[: len(wanted)], wanted, atol=1e-6)
 
 
 def test_against_a_server_with_a_limit(toy_run, toy_version, toy_url):

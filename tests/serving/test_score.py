@@ -1,4 +1,5 @@
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -108,6 +109,22 @@ def test_schema_supplies_defaults(ask, toy_version):
     )
 
 
+def test_score_that_is_no_number_is_not_ranked(ask, monkeypatch):
+    monkeypatch.setattr(Client, "predict", lambda self, inputs: [[0.5, math.nan, 0.2, 0.1, 0.3]])
+    with pytest.raises(UserError, match="requests.jsonl:1: expected probabilities from .* nan"):
+        ask(json.dumps(request()))
+
+
+def test_requests_with_a_missing_number_are_json(ask, toy_data):
+    missing = toy_data.encoders["price"].decode(np.array([1]))
+    assert np.isnan(missing).all()
+    requests = sample_requests(toy_data, "test", 11)
+    prices = [row["price"] for asked in requests for row in asked["candidates"]]
+    assert None in prices
+    lines = [json.dumps(asked, allow_nan=False) for asked in requests]
+    assert len(ask(*lines)) == 11
+
+
 def test_requests_of_the_data_set_are_understood(ask, toy_data):
     requests = sample_requests(toy_data, "test", 5)
     ranked = ask(*map(json.dumps, requests))
@@ -175,7 +192,8 @@ def test_other_paths_and_models(toy_url):
     ("changes", "message"),
     [
         ({"history_category_id": [[2, 2, 2]]}, "history_category_id must have the shape of"),
-        ({"candidate_category_id": [[2, 2]]}, "Shapes of all inputs must match"),
+        ({"history_category_id": [[2]]}, "history_category_id must have the shape of"),
+        ({"candidate_category_id": [[2, 2]]}, "candidate_category_id must have the shape of"),
         ({"user_id": [["u"]]}, "Shapes of all inputs must match"),
         ({"candidate_item_id": ["a"]}, ""),
     ],

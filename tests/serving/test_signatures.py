@@ -141,7 +141,9 @@ def test_explanation(toy_servable, batch, toy_data):
     np.testing.assert_allclose(found["confidence"].sum(-1), 1.0, atol=1e-5)
     assert found["attention"].shape == (*found["confidence"].shape, lengths.max())
     beyond = np.arange(lengths.max()) >= lengths[:, None]
-    assert (found["attention"].transpose(0, 3, 1, 2)[beyond] == 0).all()
+    by_step = found["attention"].transpose(0, 3, 1, 2)
+    assert (by_step[beyond] == 0).all()
+    assert (by_step[~beyond] != 0).any()
 
     expected = np.zeros(requests, np.int64)
     for key, ids in batch.features.items():
@@ -152,6 +154,34 @@ def test_explanation(toy_servable, batch, toy_data):
             expected += ((ids > 0) & (ids <= num_oov)).sum(axis=1)
     assert expected.max() > 1
     np.testing.assert_array_equal(found["unknown_ids"], expected)
+
+
+def test_attention_belongs_to_the_steps_as_sent(toy_servable, batch):
+    """Padding before, between and behind events, and events too old for the model."""
+    plain = toy_servable.predict("explain", batch.raw)["attention"]
+    full = (batch.features["history/item_id"].numpy() != 0).sum(axis=1) == toy_runs.MAX_LENGTH
+    assert full.any()
+    changed, old = dict(batch.raw), 2
+    for name in histories(batch.raw):
+        values = np.concatenate([batch.raw[name][:, :old], batch.raw[name]], axis=1)
+        spread = np.full([len(values), 2 * values.shape[1] + 3], pad_of(name), values.dtype)
+        if isinstance(pad_of(name), str):
+            spread[:] = pad_of(name).encode()
+        spread[:, 1:-3:2] = values
+        changed[name] = spread
+    found = toy_servable.predict("explain", changed)["attention"][full]
+    steps = 1 + 2 * np.arange(old + toy_runs.MAX_LENGTH)
+    assert found.shape[-1] == 2 * len(steps) + 3
+    assert (found[..., steps[:old]] == 0).all()
+    np.testing.assert_allclose(found[..., steps[old:]], plain[full], atol=TOLERANCE)
+    rest = np.setdiff1d(np.arange(found.shape[-1]), steps)
+    assert (found[..., rest] == 0).all()
+
+
+def test_attention_over_no_steps(toy_servable, batch):
+    empty = {name: batch.raw[name][:, :0] for name in histories(batch.raw)}
+    found = toy_servable.predict("explain", batch.raw | empty)
+    assert found["attention"].shape == (*found["confidence"].shape, 0)
 
 
 def test_unknown_values_are_scored_and_counted(toy_servable, batch):
@@ -189,6 +219,11 @@ def test_compact_history_equals_its_definition(seed):
     expected = compacted_slowly(rows, toy_runs.MAX_LENGTH)
     np.testing.assert_array_equal(found[history_key("item_id")], expected[..., 0])
     np.testing.assert_array_equal(found[history_key("category_id")], expected[..., 1])
+    slots = signatures.history_slots(toy_runs.SCHEMA, features).numpy()
+    for row, (events, placed) in enumerate(zip(items, slots, strict=True)):
+        kept = placed >= 0
+        assert placed[kept].tolist() == list(range(np.count_nonzero(expected[row, :, 0])))
+        np.testing.assert_array_equal(expected[row, placed[kept], 0], events[kept])
     assert found["user_id"] is features["user_id"]
 
 

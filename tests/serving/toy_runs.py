@@ -62,7 +62,7 @@ CATEGORIES = list(range(-3, 4))
 REQUESTS = {"train": 4, "validation": 3, "test": 11}
 
 
-def write_data(path) -> DataDir:
+def write_data(path, schema: Schema = SCHEMA) -> DataDir:
     """A data set with histories of 0 to `MAX_LENGTH` events, 1 to 5 candidates, unknown values."""
     (path / "vocab").mkdir(parents=True)
     values = {
@@ -77,18 +77,18 @@ def write_data(path) -> DataDir:
         feature.name: encoders.fit(
             feature, values[feature.name], np.ones(len(values[feature.name]), np.int64)
         )
-        for feature in SCHEMA.encoded_features
+        for feature in schema.encoded_features
     }
     for encoder in fitted.values():
         encoders.save_vocabulary(encoder, path / "vocab")
-    SCHEMA.save(path / "schema.json")
+    schema.save(path / "schema.json")
     rng = np.random.default_rng(1)
     splits = {split: _write_split(path, split, n, fitted, rng) for split, n in REQUESTS.items()}
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
     data_dir.write_json(path / "stats.json", {"encoders": numbers})
     data_dir.write_json(
         path / "manifest.json",
-        {"format_version": 1, "schema_hash": SCHEMA.hash(), "splits": splits},
+        {"format_version": 1, "schema_hash": schema.hash(), "splits": splits},
     )
     data_dir.finish(path)
     return DataDir.open(path)
@@ -126,9 +126,7 @@ def write_run(path, data: DataDir, model: str, ssl: str = "none"):
     rng = np.random.default_rng(2)
     for table in built.embedder.trainable_variables:
         table.assign(tf.constant(rng.normal(size=table.shape), tf.float32))
-    path.mkdir(parents=True)
-    config.save(path / runs.CONFIG)
-    data.schema.save(path / runs.SCHEMA)
+    runs.begin(path, config, data)
     runs.best_checkpoint(built, path).save()
     runs.write_metrics(path, {"test": {"auc": 0.5}})
     return path
