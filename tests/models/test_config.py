@@ -23,7 +23,7 @@ def test_defaults_and_overrides():
 
 
 def test_json_round_trip(tmp_path):
-    run = config.resolve({"data": "d", "model": {"name": "miss"}})
+    run = config.resolve({"data": str(tmp_path / "d"), "model": {"name": "miss"}})
     assert (run.model_name, run.ssl_name) == ("din", "miss")
     run.save(tmp_path / "config.json")
     assert config.resolve(config.load(tmp_path / "config.json")) == run
