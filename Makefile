@@ -17,7 +17,7 @@ demo: install  ## Generated log -> data, model, server, scores, report
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m pipeline.synthesize --output=$(DEMO)/log.csv
 	@$(BIN)/python -m pipeline.run --input=$(DEMO)/log.csv --workdir=$(DEMO)/work \
-	  --model=din --ssl=miss
+	  --train_prefixes=all --model=din --ssl=miss --set=train.epochs=4
 
 test: install  ## The whole test suite
 	$(PYTEST)

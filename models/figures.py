@@ -32,6 +32,7 @@ _STYLE: Any = {
     "ytick.color": _INK,
     "legend.frameon": False,
     "figure.figsize": (5.2, 3.2),
+    "figure.constrained_layout.use": True,
 }
 _LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, np.inf)
 
@@ -57,8 +58,7 @@ def curves(history: pd.DataFrame) -> str:
         auc.scatter(kept["step"], kept["validation/auc"], color=_BLUE, zorder=3)
         auc.set_ylabel("AUC")
         handles = [*loss.get_lines(), *auc.get_lines()]
-        figure.legend(handles=handles, loc="upper center", ncols=3, fontsize=8)
-        figure.subplots_adjust(top=0.86)
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
         return _svg(figure)
 
 
