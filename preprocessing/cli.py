@@ -36,7 +36,8 @@ def run(
         level = logging.DEBUG if debug else logging.WARNING
         absl_logging.set_verbosity(absl_logging.DEBUG if debug else absl_logging.WARNING)
         logging.getLogger().setLevel(level)
-        logging.getLogger("tensorflow").setLevel(level)  # has a level and a handler of its own
+        # Has a level and a handler of its own, and warns of every function that sees new shapes.
+        logging.getLogger("tensorflow").setLevel(logging.DEBUG if debug else logging.ERROR)
         try:
             if len(argv) > 1:
                 raise UserError(
