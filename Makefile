@@ -49,8 +49,8 @@ lock: install  ## Write both lock files anew
 	uv pip compile pyproject.toml -c requirements.in $(LOCK_FLAGS) -o requirements.lock
 	cd build/lock && uv pip compile pyproject.toml -c requirements-modern.in $(LOCK_FLAGS) -o $(CURDIR)/requirements-modern.lock
 
-LOCK_FLAGS := --quiet --extra dev --extra bench --universal --python-version 3.10 --generate-hashes \
-  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+LOCK_FLAGS := --quiet --extra dev --extra bench --universal --python-version 3.10 \
+  --generate-hashes --no-annotate --no-header
 
 clean:  ## Remove what the targets made
 	rm -rf build bench.json .venv .venv-modern
