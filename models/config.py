@@ -7,7 +7,6 @@ A key that is not understood is an error with the closest match, never ignored.
 """
 
 import dataclasses
-import difflib
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ from typing import Any
 from models import registry
 from models.interfaces import ModelConfig
 from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,10 +185,9 @@ def _check_known(given: Mapping[str, Any], known: Iterable[str], where: str) -> 
     known = list(known)
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
             raise UserError(
                 f"Unknown key {key!r} in {where}; known are {', '.join(known)}.",
-                f"did you mean {close[0]!r}?" if close else "",
+                did_you_mean(key, known),
             )
 
 

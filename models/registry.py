@@ -1,12 +1,12 @@
 """Names on the command line -> classes. Adding a model is one file and one line here."""
 
-import difflib
 import importlib
 import inspect
 from typing import Any, NamedTuple
 
 from models.interfaces import Backbone, SelfSupervision
 from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
 
 
 class Entry(NamedTuple):
@@ -58,10 +58,9 @@ def _load(name: str, known: dict[str, Entry], base: type, flag: str) -> tuple[An
     elif "." in name:
         entry = Entry(name)
     else:
-        close = difflib.get_close_matches(name, known, 1)
         raise UserError(
             f"Expected --{flag} to be one of {', '.join(known)} or a dotted path, found {name!r}.",
-            f"did you mean {close[0]!r}?" if close else "",
+            did_you_mean(name, known),
         )
     module_name, _, class_name = entry.path.partition(":")
     try:

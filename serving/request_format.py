@@ -8,12 +8,12 @@ metadata of the served model.
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import DType, Feature, Schema
 
 HISTORY, CANDIDATES = "history", "candidates"
@@ -184,10 +184,9 @@ def _require_known(record: Mapping[str, Any], known: Iterable[str], where: str) 
     known = list(known)
     for name in record:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
             raise UserError(
                 f"{where}: unknown field {name!r}; known are {', '.join(known)}.",
-                f"did you mean {close[0]!r}?" if close else "leave it out.",
+                did_you_mean(name, known) or "leave it out.",
             )
 
 
