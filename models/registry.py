@@ -17,9 +17,9 @@ class Entry(NamedTuple):
 
 
 MODELS: dict[str, Entry] = {
-    "din": Entry("models.din:DIN"),
-    "deminet": Entry("models.deminet:DemiNet"),
-    "deminet_wo_ssl": Entry("models.deminet:DemiNet", {"ssl_weight": 0.0}),
+    "din": Entry("models.backbones.din:DIN"),
+    "deminet": Entry("models.backbones.deminet:DemiNet"),
+    "deminet_wo_ssl": Entry("models.backbones.deminet:DemiNet", {"ssl_weight": 0.0}),
 }
 
 SSL: dict[str, Entry] = {

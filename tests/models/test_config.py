@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models import config, registry
-from models.deminet import DemiNetConfig
+from models.backbones.deminet import DemiNetConfig
 from preprocessing.errors import UserError
 
 

@@ -25,6 +25,11 @@ def wait_for(condition, seconds=20):
         time.sleep(0.05)
 
 
+def states(url):
+    status = httpx.get(url).json()["model_version_status"]
+    return [(entry["version"], entry["state"]) for entry in status]
+
+
 def command(*flags):
     return subprocess.Popen(
         [sys.executable, "-m", "serving.server", *flags],
@@ -52,13 +57,10 @@ def test_hot_reload_never_leaves_a_gap(exported, tmp_path):
         wait_for(lambda: answers and answers[-1] == (200, [4.0]))
         stop.set()
         client.join()
-        status = httpx.get(running.url).json()["model_version_status"]
+        # The old version answers nothing any more, yet may still be on its way out.
+        wait_for(lambda: states(running.url) == [("124", "AVAILABLE"), ("123", "END")])
     assert {answer[0] for answer in answers} == {200}
     assert answers == sorted(answers, key=lambda answer: answer[1])
-    assert [(entry["version"], entry["state"]) for entry in status] == [
-        ("124", "AVAILABLE"),
-        ("123", "END"),
-    ]
 
 
 def test_version_with_a_failing_warmup_is_not_served(exported, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import replicas
-from models.din import DIN, DINConfig
+from models.backbones.din import DIN, DINConfig
 from models.interfaces import Dims
 from models.keras import keras, tf
 from models.ssl.miss import MISS, MISSConfig, Pairs

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import deminet as module
-from models.deminet import DemiNet, DemiNetConfig
+from models.backbones import deminet as module
+from models.backbones.deminet import DemiNet, DemiNetConfig
 from models.interfaces import Candidates, Dims, UserSide
 from models.keras import keras, tf
 from preprocessing.errors import UserError

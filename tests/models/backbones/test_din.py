@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.din import DIN, DINConfig
+from models.backbones.din import DIN, DINConfig
 from models.interfaces import Dims
 from models.keras import tf
 from preprocessing.errors import UserError
