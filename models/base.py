@@ -3,12 +3,12 @@
 Shapes: B requests, N candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import randomness, replicas
 from models.embeddings import FeatureEmbedder, Features
-from models.interfaces import Backbone, LossTerm, SelfSupervision
+from models.interfaces import Backbone, Candidates, LossTerm, SelfSupervision, UserSide
 from models.keras import keras, tf, tfrs
 from models.optimizers import sum_duplicates
 from preprocessing.schema import LABEL, Schema
@@ -56,6 +56,9 @@ class CTRModel(tfrs.Model):
         self,
         optimizer: keras.optimizers.Optimizer,
         embedding_optimizer: keras.optimizers.Optimizer,
+        ssl_optimizer: keras.optimizers.Optimizer | None = None,
+        ssl_embedding_optimizer: keras.optimizers.Optimizer | None = None,
+        joint: bool = True,
         l2: float = 0.0,
         clip_norm: float = 0.0,
         **kwargs: Any,
@@ -63,14 +66,20 @@ class CTRModel(tfrs.Model):
         """Prepares for training.
 
         Args:
-            optimizer: Of all dense weights.
-            embedding_optimizer: Of the embedding tables.
+            optimizer: Of all dense weights, in `train_step`.
+            embedding_optimizer: Of the embedding tables, in `train_step`.
+            ssl_optimizer: Of the dense weights that `ssl_step` trains, if it is to be called.
+            ssl_embedding_optimizer: Of the tables that `ssl_step` trains, likewise.
+            joint: Whether `train_step` also minimises the self-supervised loss (MISS, eq. 17).
             l2: Factor of the squared norm of the dense kernels in the loss.
             clip_norm: Bound on the global norm of all gradients; 0 for none.
             **kwargs: For `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.embedding_optimizer = embedding_optimizer
+        self.ssl_optimizer = ssl_optimizer
+        self.ssl_embedding_optimizer = ssl_embedding_optimizer
+        self._joint = joint and self.ssl is not None
         self._l2 = l2
         self._clip_norm = clip_norm
 
@@ -78,6 +87,10 @@ class CTRModel(tfrs.Model):
         """Creates the optimisers' slots ahead of the first step, to restore them."""
         self.embedding_optimizer.build(self._tables())
         self.optimizer.build(self._dense_weights())
+        if self.ssl_optimizer is not None and self.ssl_embedding_optimizer is not None:
+            tables, dense = self._ssl_weights()
+            self.ssl_embedding_optimizer.build(tables)
+            self.ssl_optimizer.build(dense)
 
     def call(self, features: Features, training: bool = False) -> tf.Tensor:
         """Logits [B, N] of encoded features (see `preprocessing.dataset.parse`)."""
@@ -89,6 +102,35 @@ class CTRModel(tfrs.Model):
         state = self.backbone.encode_user(self.embedder.user_side(features))
         return self.backbone.explain(state, self.embedder.candidates(features))
 
+    def diagnostics(self, features: Features) -> dict[str, tf.Tensor]:
+        """What backbone and self-supervision say about their parts, on a batch of features."""
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        seed = tf.stack([self._seed, 0])
+        found = self.backbone.diagnostics(user, candidates, seed=seed)
+        if self.ssl is not None:
+            found |= self.ssl.diagnostics(user, candidates, seed=seed)
+            found |= self._gradient_norms(features, seed)
+        return found
+
+    def _gradient_norms(self, features: Features, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How strongly both losses pull at the tables that they share.
+
+        The main loss is that of inference, so that no moving average changes.
+        """
+        with tf.GradientTape(persistent=True) as tape:
+            user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+            logits_BN = self.backbone.score(self.backbone.encode_user(user), candidates)
+            main = _share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
+            terms = self._ssl_terms(user, candidates, seed).values()
+            ssl = tf.add_n([term.weight * _share(term) for term in terms])
+        tables = self._ssl_weights()[0]
+        norms = {
+            name: tf.linalg.global_norm([sum_duplicates(g) for g in tape.gradient(loss, tables)])
+            for name, loss in (("log_loss", main), ("ssl", ssl))
+        }
+        norms["ssl_to_log_loss"] = tf.math.divide_no_nan(norms["ssl"], norms["log_loss"])
+        return {f"embedding_gradient/{name}": norm for name, norm in norms.items()}
+
     def loss_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
         """Every summand of the training loss, from one forward pass.
 
@@ -96,48 +138,76 @@ class CTRModel(tfrs.Model):
             features: Encoded features with labels.
             seed: int32 [2]; the same seed gives the same draws.
         """
-        user = self.embedder.user_side(features)
-        candidates = self.embedder.candidates(features)
+        user = self.embedder.user_side(features, seed=seed)
+        candidates = self.embedder.candidates(features, seed=seed)
         state = self.backbone.encode_user(user, training=True, seed=seed)
         logits_BN = self.backbone.score(state, candidates, training=True)
         terms = {MAIN_LOSS: self._main_loss(features[LABEL], logits_BN, candidates.mask_BN)}
         terms |= self.backbone.auxiliary_losses(state, candidates, seed=seed)
-        if self.ssl is not None:
-            terms |= self.ssl.losses(user, candidates, seed=randomness.for_place(seed, "ssl"))
+        for name, further in self.backbone.auxiliary_logits(state, candidates).items():
+            term = self._main_loss(features[LABEL], further.logits_BN, candidates.mask_BN)
+            terms[name] = term._replace(weight=further.weight)
+        if self._joint:
+            terms |= self._ssl_terms(user, candidates, seed)
         return terms
+
+    def ssl_loss(
+        self, features: Features, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The self-supervised loss by itself; labels are not read.
+
+        Args:
+            features: Encoded features.
+            seed: int32 [2]; the same seed gives the same draws.
+
+        Returns:
+            This replica's share of the loss, and the global value of the loss and its terms.
+        """
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        return self._total(self._ssl_terms(user, candidates, seed), self._ssl_weights()[1])
 
     def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
         """The total training loss of a batch; what tensorflow-recommenders asks of a model."""
         del training
-        return self._total(self.loss_terms(inputs, self._step_seed()))[0]
+        terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
+        return self._total(terms, self._dense_weights())[0]
 
     def train_step(self, inputs: Features) -> dict[str, tf.Tensor]:
         """One update of all weights.
 
         Returns:
-            The total loss, each of its terms and the gradient's norm, over the global batch.
+            The total loss, each of its terms, the ratio of each weighted further term to the main
+            one and the gradient's norm, over the global batch.
         """
-        with tf.GradientTape() as tape:
-            total, logs = self._total(self.loss_terms(inputs, self._step_seed()))
-        tf.debugging.assert_all_finite(total, "The training loss is not finite.")
-
         tables, dense = self._tables(), self._dense_weights()
-        gradients = tape.gradient(total, tables + dense)
-        # Summed over replicas before clipping, so that the norm is that of the global batch.
-        pairs = self.optimizer.aggregate_gradients(
-            list(zip(gradients, tables + dense, strict=True))
-        )
-        gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
-        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-        cut = len(tables)
-        self.embedding_optimizer.apply_gradients(
-            zip(gradients[:cut], tables, strict=True), skip_gradients_aggregation=True
-        )
-        self.optimizer.apply_gradients(
-            zip(gradients[cut:], dense, strict=True), skip_gradients_aggregation=True
-        )
+        with tf.GradientTape() as tape:
+            terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
+            total, logs = self._total(terms, dense)
+        optimizers = self.embedding_optimizer, self.optimizer
+        norm = self._descend(total, tape, tables, dense, optimizers)
+        # How much each further term weighs beside the main one.
+        ratios = {
+            f"{name}_ratio": tf.math.divide_no_nan(term.weight * logs[name], logs[MAIN_LOSS])
+            for name, term in terms.items()
+            if name != MAIN_LOSS
+        }
+        return logs | ratios | {"gradient_norm": norm}
+
+    def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
+        """One update from the self-supervised loss alone: pre-training (MISS, section IV-C).
+
+        It trains self-supervision and the tables of the history's features, with optimisers of its
+        own; the other weights of the model stay as they are.
+
+        Returns:
+            The loss, each of its terms and the gradient's norm, over the global batch.
+        """
+        assert self.ssl_optimizer is not None
+        assert self.ssl_embedding_optimizer is not None
+        with tf.GradientTape() as tape:
+            total, logs = self.ssl_loss(inputs, self._step_seed(self.ssl_optimizer))
+        optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
+        norm = self._descend(total, tape, *self._ssl_weights(), optimizers)
         return logs | {"gradient_norm": norm}
 
     def test_step(self, inputs: Features) -> dict[str, tf.Tensor]:
@@ -147,15 +217,65 @@ class CTRModel(tfrs.Model):
         return {MAIN_LOSS: replicas.all_sum(_share(term))}
 
     def _tables(self) -> list[tf.Variable]:
-        return list(self.embedder.tables.values())
+        return [*self.embedder.tables.values(), *self.backbone.tables]
 
     def _dense_weights(self) -> list[tf.Variable]:
-        tables = {table.ref() for table in self._tables()}
-        return [weight for weight in self.trainable_variables if weight.ref() not in tables]
+        """What `train_step` trains but for the tables."""
+        others = {table.ref() for table in self._tables()}
+        if self.ssl is not None and not self._joint:
+            others |= {weight.ref() for weight in self.ssl.trainable_variables}
+        return [weight for weight in self.trainable_variables if weight.ref() not in others]
 
-    def _step_seed(self) -> tf.Tensor:
+    def _ssl_weights(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
+        """The tables and the dense weights that `ssl_step` trains."""
+        assert self.ssl is not None
+        names = [feature.name for feature in self.schema.history_features]
+        tables, vectors = self.embedder.tables, self.embedder.vectors
+        dense = [vectors[name] for name in names if name in vectors]
+        return (
+            [tables[name] for name in names if name in tables],
+            dense + self.ssl.trainable_variables,
+        )
+
+    def _ssl_terms(
+        self, user: UserSide, candidates: Candidates, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        assert self.ssl is not None
+        return self.ssl.losses(user, candidates, seed=randomness.for_place(seed, "ssl"))
+
+    def _step_seed(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
         """Seed of this step's draws: a function of the run's seed and the step number."""
-        return tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        return tf.stack([self._seed, tf.cast(optimizer.iterations, tf.int32)])
+
+    def _descend(
+        self,
+        total: tf.Tensor,
+        tape: tf.GradientTape,
+        tables: list[tf.Variable],
+        dense: list[tf.Variable],
+        optimizers: tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer],
+    ) -> tf.Tensor:
+        """Updates tables and dense weights with an optimiser each.
+
+        Returns:
+            The norm of the gradient of the global batch, before clipping.
+        """
+        tf.debugging.assert_all_finite(total, "The training loss is not finite.")
+        gradients = tape.gradient(total, tables + dense)
+        # Summed over replicas before clipping, so that the norm is that of the global batch.
+        pairs = optimizers[1].aggregate_gradients(list(zip(gradients, tables + dense, strict=True)))
+        gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
+        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
+        if self._clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+        cut = len(tables)
+        for optimizer, some, weights in zip(
+            optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
+        ):
+            optimizer.apply_gradients(
+                zip(some, weights, strict=True), skip_gradients_aggregation=True
+            )
+        return norm
 
     def _main_loss(self, label_BN: tf.Tensor, logits_BN: tf.Tensor, mask_BN: tf.Tensor) -> LossTerm:
         """Binary cross-entropy of every candidate, from logits."""
@@ -167,12 +287,19 @@ class CTRModel(tfrs.Model):
         weights = tf.reshape(tf.cast(mask_BN, tf.float32), [1, -1])
         return LossTerm(tf.reshape(values, [1, -1]), weights, 1.0)
 
-    def _total(self, terms: Mapping[str, LossTerm]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """This replica's share of the loss, and the global value of the loss and its terms."""
+    def _total(
+        self, terms: Mapping[str, LossTerm], weights: Sequence[tf.Variable]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """This replica's share of the loss, and the global value of the loss and its terms.
+
+        Args:
+            terms: Summands.
+            weights: Dense weights that the loss trains, to penalise their kernels.
+        """
         shares = {name: _share(term) for name, term in terms.items()}
         total = tf.add_n([terms[name].weight * share for name, share in shares.items()])
         if self._l2:
-            kernels = [w for w in self.trainable_variables if "kernel" in w.name]
+            kernels = [weight for weight in weights if "kernel" in weight.name]
             penalty = sum(tf.reduce_sum(tf.square(kernel)) for kernel in kernels)
             total += self._l2 * penalty / replicas.count()
         logs = {"loss": total} | shares

@@ -19,8 +19,14 @@ def build_model(config: RunConfig, data: DataDir) -> CTRModel:
     """
     keras.utils.set_random_seed(config.train.seed)
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
-    embedder = FeatureEmbedder(data.schema, cardinalities, config.model.embedding_size)
     backbone_class, _ = registry.load_model(config.model_name)
+    embedder = FeatureEmbedder(
+        data.schema,
+        cardinalities,
+        config.model.embedding_size,
+        backbone_class.linear_weights,
+        config.train.oov_rate,
+    )
     backbone = backbone_class(config.model, embedder.dims)
     ssl = None
     if config.ssl_name != registry.NO_SSL:
@@ -30,21 +36,36 @@ def build_model(config: RunConfig, data: DataDir) -> CTRModel:
     # The backbone first: its initial weights are then the same with and without ssl.
     features = _one_request(data.schema)
     model(features)
+    user, candidates = embedder.user_side(features), embedder.candidates(features)
+    seed = tf.zeros([2], tf.int32)
+    # Weights that only training needs.
+    state = backbone.encode_user(user)
+    backbone.auxiliary_losses(state, candidates, seed=seed)
+    backbone.auxiliary_logits(state, candidates)
     if ssl is not None:
-        ssl.losses(
-            embedder.user_side(features),
-            embedder.candidates(features),
-            seed=tf.zeros([2], tf.int32),
-        )
+        ssl.losses(user, candidates, seed=seed)
     return model
 
 
 def compile_model(model: CTRModel, config: RunConfig) -> None:
-    """Gives the model its optimisers: Adam for dense weights, lazy Adam for tables."""
+    """Gives the model its optimisers: Adam for dense weights, lazy Adam for tables.
+
+    Steps of the self-supervised loss alone have a pair of their own, so that the main loss starts
+    with fresh moments after pre-training.
+    """
     train = config.train
+    ssl_optimizers = {}
+    if train.has_ssl_steps:
+        rate = train.ssl_learning_rate or train.learning_rate
+        ssl_optimizers = {
+            "ssl_optimizer": keras.optimizers.Adam(rate),
+            "ssl_embedding_optimizer": LazyAdam(rate),
+        }
     model.compile(
         optimizer=keras.optimizers.Adam(train.learning_rate),
         embedding_optimizer=LazyAdam(train.embedding_learning_rate or train.learning_rate),
+        **ssl_optimizers,
+        joint=train.joint,
         l2=train.l2,
         clip_norm=train.clip_norm,
     )

@@ -8,7 +8,6 @@ A key that is not understood is an error with the closest match, never ignored.
 
 import dataclasses
 import json
-import os
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from models import registry
 from models.interfaces import ModelConfig
+from preprocessing import files
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 
@@ -32,10 +32,23 @@ class TrainConfig:
         embedding_learning_rate: Of the lazy Adam on the tables; 0 for the same.
         l2: Factor of the squared norm of the dense kernels in the loss.
         clip_norm: Bound on the gradient's global norm; 0 for none.
+        oov_rate: Share of the known values that a step hides behind out-of-vocabulary ids, so that
+            the rows of these ids are trained: values unseen in training are common in tests.
         evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
             few epochs, so once per epoch is too seldom to catch the best weights. There are at
             least 40 steps from one evaluation to the next, however short the epoch.
-        patience: Evaluations without a better validation AUC before training stops.
+        patience: Evaluations without a better validation AUC before training stops; likewise
+            passes without a lower self-supervised loss on the histories of the validation split
+            before pre-training stops.
+        pretrain_epochs: Passes over the histories with the self-supervised loss alone, at most,
+            before the main loss starts with fresh optimisers.
+        ssl_steps: Steps with the self-supervised loss alone ahead of each step of the main loss.
+        ssl_learning_rate: Of steps with the self-supervised loss alone; 0 for `learning_rate`.
+        joint: Whether steps of the main loss also minimise the self-supervised loss.
+        sampling_rate: Share of the training samples (candidates with their labels) that is kept.
+        label_noise: Share of the training labels that is flipped.
+        unlabelled_histories: Let self-supervision read the histories of training requests that
+            `sampling_rate` leaves without any sample.
         seed: Of initial weights, order of the data and random draws.
         deterministic: Let TensorFlow use deterministic operations only (slower).
         distribute: auto, one_device or mirrored.
@@ -48,8 +61,16 @@ class TrainConfig:
     embedding_learning_rate: float = 0.0
     l2: float = 0.0
     clip_norm: float = 0.0
+    oov_rate: float = 0.05
     evaluations_per_epoch: int = 4
     patience: int = 5
+    pretrain_epochs: int = 0
+    ssl_steps: int = 0
+    ssl_learning_rate: float = 0.0
+    joint: bool = True
+    sampling_rate: float = 1.0
+    label_noise: float = 0.0
+    unlabelled_histories: bool = False
     seed: int = 1
     deterministic: bool = False
     distribute: str = "auto"
@@ -61,11 +82,31 @@ class TrainConfig:
                 raise UserError(
                     f"Expected train.{name} of at least 1, found {getattr(self, name)}."
                 )
-        for name in ("max_steps", "embedding_learning_rate", "l2", "clip_norm", "seed"):
+        for name in (
+            "max_steps",
+            "embedding_learning_rate",
+            "l2",
+            "clip_norm",
+            "pretrain_epochs",
+            "ssl_steps",
+            "ssl_learning_rate",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
+        if not 0 < self.sampling_rate <= 1:
+            raise UserError(f"Expected train.sampling_rate in (0, 1], found {self.sampling_rate}.")
+        if not 0 <= self.oov_rate < 1:
+            raise UserError(f"Expected train.oov_rate in [0, 1), found {self.oov_rate}.")
+        if not 0 <= self.label_noise <= 1:
+            raise UserError(f"Expected train.label_noise in [0, 1], found {self.label_noise}.")
+
+    @property
+    def has_ssl_steps(self) -> bool:
+        """Whether there are steps with the self-supervised loss alone."""
+        return self.pretrain_epochs > 0 or self.ssl_steps > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +129,29 @@ class RunConfig:
     ssl: Any
     train: TrainConfig
 
+    def __post_init__(self) -> None:
+        """Raises `UserError` if model, schedule and self-supervised loss do not go together."""
+        if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
+            raise UserError(
+                "Expected no train.pretrain_epochs and no train.ssl_steps without "
+                "self-supervision, found some.",
+                "choose one with --ssl.",
+            )
+        if self.ssl_name != registry.NO_SSL and not (self.train.joint or self.train.has_ssl_steps):
+            raise UserError(
+                f"Expected steps that train with ssl {self.ssl_name!r}, found train.joint=false "
+                "without train.pretrain_epochs and train.ssl_steps.",
+                "set one of them.",
+            )
+        # A model without embeddings (LR) has nothing that self-supervision could train.
+        least = 1 if self.ssl else min(1, type(self.model).embedding_size)
+        if self.model.embedding_size < least:
+            raise UserError(
+                f"Expected model.embedding_size of at least {least} for model "
+                f"{self.model_name!r} with ssl {self.ssl_name!r}, "
+                f"found {self.model.embedding_size}."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """The content of config.json, every default spelled out."""
         ssl = {} if self.ssl is None else dataclasses.asdict(self.ssl)
@@ -101,7 +165,7 @@ class RunConfig:
     def save(self, path: pathlib.Path) -> None:
         """Writes config.json; its data path is relative to it, so that both can move together."""
         content = self.to_json()
-        content["data"] = os.path.relpath(self.data, path.parent)
+        content["data"] = files.relative(self.data, path.parent)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -170,7 +234,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"Expected an object in {path}, found {type(content).__name__}.")
     if content.get("data"):
-        content["data"] = str((pathlib.Path(path).parent / content["data"]).resolve())
+        content["data"] = files.absolute(content["data"], pathlib.Path(path).parent)
     return content
 
 

@@ -14,13 +14,23 @@ State = dict[str, Any]
 
 
 class Dims(NamedTuple):
-    """Static sizes that a model is built for."""
+    """Static sizes that a model is built for.
+
+    Attributes:
+        user_fields: F.
+        history_features: J.
+        extra_fields: E.
+        embedding_size: d.
+        max_length: The largest L.
+        num_items: Rows of the item key's table, padding included.
+    """
 
     user_fields: int
     history_features: int
     extra_fields: int
     embedding_size: int
     max_length: int
+    num_items: int = 0
 
     @property
     def item_width(self) -> int:
@@ -36,12 +46,19 @@ class UserSide(NamedTuple):
         history_BLJd: The history, oldest event first; exactly zero at padding.
         mask_BL: True for events, false for padding; a contiguous prefix.
         key_B: Encoded user key, to tell whether two requests are of the same user.
+        items_BL: Encoded item key of each event; 0 at padding.
+        linear_B: Sum of the linear weights of the user side, those of a history averaged over its
+            events; 0 unless the model asks for them (`Backbone.linear_weights`).
+        history_ids: Encoded values [B, L] of each of the J history features.
     """
 
     fields_BFd: tf.Tensor
     history_BLJd: tf.Tensor
     mask_BL: tf.Tensor
     key_B: tf.Tensor
+    items_BL: tf.Tensor
+    linear_B: tf.Tensor
+    history_ids: tuple[tf.Tensor, ...] = ()
 
     @property
     def history_BLD(self) -> tf.Tensor:
@@ -58,11 +75,15 @@ class Candidates(NamedTuple):
         target_BNJd: The features that history events also have, from the same tables.
         extra_BNEd: Item features that the history lacks; E may be 0.
         mask_BN: True for candidates, false for padding.
+        key_BN: Encoded item key, to tell whether two candidates are the same item.
+        linear_BN: Sum of the linear weights of each candidate; 0 unless the model asks for them.
     """
 
     target_BNJd: tf.Tensor
     extra_BNEd: tf.Tensor
     mask_BN: tf.Tensor
+    key_BN: tf.Tensor
+    linear_BN: tf.Tensor
 
     @property
     def target_BND(self) -> tf.Tensor:
@@ -86,6 +107,18 @@ class LossTerm(NamedTuple):
     weight: float
 
 
+class AuxiliaryLogits(NamedTuple):
+    """What a further scorer says of the candidates; it learns from the labels of the main one.
+
+    Attributes:
+        logits_BN: Its scores.
+        weight: Factor of its log loss in the total loss.
+    """
+
+    logits_BN: tf.Tensor
+    weight: float
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Settings that every model has.
@@ -102,9 +135,20 @@ class Backbone(keras.layers.Layer):
 
     Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
     number of candidates.
+
+    Attributes:
+        Config: Class of the settings.
+        linear_weights: Whether each value also gets a scalar weight (as in logistic regression),
+            kept in a further column of its embedding table.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
+    linear_weights: ClassVar[bool] = False
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """Weights of which a step reads a few rows; they train with the embedding optimiser."""
+        return []
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -136,6 +180,11 @@ class Backbone(keras.layers.Layer):
         del state, candidates, seed
         return {}
 
+    def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
+        """Scorers beside the main one that train some of the model's parts, in training only."""
+        del state, candidates
+        return {}
+
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Why the scores are what they are.
 
@@ -144,6 +193,24 @@ class Backbone(keras.layers.Layer):
             `attention_BNKL`: weight of each history event in each interest, 0 at padding.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement explain")
+
+    def diagnostics(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Whether the parts of the model do their work, at every evaluation of a training run.
+
+        Nothing may change by it, neither weights nor moving averages.
+
+        Args:
+            user: The user side of a validation batch.
+            candidates: Its candidates.
+            seed: int32 [2] for random draws, the same at every call.
+
+        Returns:
+            Scalars by name, e.g. how evenly the experts of a mixture are used.
+        """
+        del user, candidates, seed
+        return {}
 
 
 class SelfSupervision(keras.layers.Layer):
@@ -164,6 +231,13 @@ class SelfSupervision(keras.layers.Layer):
             seed: int32 [2] for stateless random draws, fresh at each step.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement losses")
+
+    def diagnostics(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Whether self-supervision does its work; see `Backbone.diagnostics`."""
+        del user, candidates, seed
+        return {}
 
 
 def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:

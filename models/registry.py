@@ -16,14 +16,56 @@ class Entry(NamedTuple):
     settings: dict[str, Any] = {}
 
 
+_DEMINET = "models.backbones.deminet:DemiNet"
+
 MODELS: dict[str, Entry] = {
     "din": Entry("models.backbones.din:DIN"),
-    "deminet": Entry("models.backbones.deminet:DemiNet"),
-    "deminet_wo_ssl": Entry("models.backbones.deminet:DemiNet", {"ssl_weight": 0.0}),
+    "dien": Entry("models.backbones.dien:DIEN"),
+    "mind": Entry("models.backbones.mind:MIND"),
+    "comirec_sa": Entry("models.backbones.comirec:ComiRecSA"),
+    "comirec_dr": Entry("models.backbones.comirec:ComiRecDR"),
+    "dmin": Entry("models.backbones.dmin:DMIN"),
+    "sim": Entry("models.backbones.sim:SIM"),
+    "deminet": Entry(_DEMINET),
+    "deminet_wo_dha": Entry(_DEMINET, {"operator": "none", "ssl_weight": 0.0}),
+    "deminet_wo_ssl": Entry(_DEMINET, {"ssl_weight": 0.0}),
+    "deminet_wo_ie": Entry(_DEMINET, {"aggregation": "single"}),
+    "deminet_gat": Entry(_DEMINET, {"operator": "gat"}),
+    "deminet_lgc": Entry(_DEMINET, {"operator": "lgc"}),
+    "deminet_gcmc": Entry(_DEMINET, {"operator": "gcmc"}),
+    "deminet_multi_avg": Entry(_DEMINET, {"aggregation": "average"}),
+    "deminet_hard_routing": Entry(_DEMINET, {"aggregation": "hard_routing"}),
+    "deminet_moe": Entry(_DEMINET, {"aggregation": "moe"}),
+    "lr": Entry("models.backbones.lr:LR"),
+    "fm": Entry("models.backbones.fm:FM"),
+    "deepfm": Entry("models.backbones.deepfm:DeepFM"),
+    "ipnn": Entry("models.backbones.ipnn:IPNN"),
+    "dcn": Entry("models.backbones.dcn:DCN"),
+    "dcn_v2": Entry("models.backbones.dcn:DCN", {"cross": "matrix"}),
+    "xdeepfm": Entry("models.backbones.xdeepfm:XDeepFM"),
+    "autoint": Entry("models.backbones.autoint:AutoInt"),
+    "fignn": Entry("models.backbones.fignn:FiGNN"),
+    "dmr": Entry("models.backbones.dmr:DMR"),
 }
 
 SSL: dict[str, Entry] = {
     "miss": Entry("models.ssl.miss:MISS"),
+    # Without feature-level correlations (F), union-wise interests (U), long-range dependencies (L)
+    # or multiple interests (M): table VI of MISS.
+    "miss_wo_f": Entry("models.ssl.miss:MISS", {"heights": 0}),
+    "miss_wo_u": Entry("models.ssl.miss:MISS", {"widths": 1}),
+    "miss_wo_l": Entry("models.ssl.miss:MISS", {"distances": 1}),
+    "miss_wo_m": Entry("models.ssl.miss:MISS", {"extractor": "sample"}),
+    "miss_wo_fu": Entry("models.ssl.miss:MISS", {"heights": 0, "widths": 1}),
+    "miss_wo_fl": Entry("models.ssl.miss:MISS", {"heights": 0, "distances": 1}),
+    "miss_wo_ful": Entry("models.ssl.miss:MISS", {"heights": 0, "widths": 1, "distances": 1}),
+    "miss_wo_mful": Entry("models.ssl.miss:MISS", {"heights": 0, "extractor": "sample"}),
+    "miss_sa": Entry("models.ssl.miss:MISS", {"extractor": "sa"}),
+    "miss_lstm": Entry("models.ssl.miss:MISS", {"extractor": "lstm"}),
+    "rule": Entry("models.ssl.rule:Rule"),
+    "irssl": Entry("models.ssl.irssl:IRSSL"),
+    "s3rec": Entry("models.ssl.s3rec:S3Rec"),
+    "cl4srec": Entry("models.ssl.cl4srec:CL4SRec"),
 }
 
 NO_SSL = "none"

@@ -37,3 +37,16 @@ def all_gather(value: tf.Tensor, axis: int = 0) -> tf.Tensor:
     """The values of all replicas side by side along `axis`, in replica order; differentiable."""
     context = _context()
     return value if context is None else context.all_gather(value, axis=axis)
+
+
+def rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the rows of this replica lie among those of all replicas.
+
+    Args:
+        batch: Number of rows of this replica; replicas may hold unequal shares of the last batch.
+
+    Returns:
+        Number of rows of the replicas before this one, and of all replicas.
+    """
+    shares = all_gather(batch[None])
+    return tf.reduce_sum(shares[: index()]), tf.reduce_sum(shares)

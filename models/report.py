@@ -9,14 +9,14 @@ import pathlib
 import sys
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from absl import flags
 
-from models import figures, runs
+from models import figures, pages, runs
 from preprocessing import cli
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 
 _SPLITS = ("train", "validation", "test")
 _METRICS = (
@@ -35,7 +35,7 @@ def write_report(
     run_dir: str | pathlib.Path,
     output: str | pathlib.Path,
     serving: dict[str, Any] | None = None,
-) -> pathlib.Path:
+) -> AnyPath:
     """Writes the report as HTML and, beside it, as Markdown.
 
     Args:
@@ -94,18 +94,7 @@ def write_report(
         ],
         "serving": serving,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("models"),
-        autoescape=jinja2.select_autoescape(["html.j2", "html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    output = pathlib.Path(output)
-    for path, template in ((output, "report.html.j2"), (output.with_suffix(".md"), "report.md.j2")):
-        text = environment.get_template(template).render(content)
-        path.write_text(text, encoding="utf-8")
-    return output
+    return pages.write("models", "report", content, output)
 
 
 def _data_rows(run: runs.Run) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
+PRETRAINING = "pretraining.csv"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 
 

@@ -2,10 +2,12 @@
 
     python -m models.train --data=DATA --model=deminet --workdir=RUN
     python -m models.train --data=DATA --model=din --ssl=miss --set=ssl.alpha=0.5 --workdir=RUN
+    python -m models.train --data=DATA --model=din --ssl=miss --pretrain_epochs=40 --workdir=RUN
     python -m models.train --workdir=RUN --resume
 
 Leaves in RUN: config.json (every default spelled out), schema.json, metrics.json, metrics.csv,
-TensorBoard events, checkpoints/ (to resume) and best/ (weights of the best validation AUC).
+pretraining.csv, TensorBoard events, checkpoints/ (to resume) and best/ (weights of the best
+validation AUC).
 """
 
 import json
@@ -13,21 +15,24 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
 from models import config as config_module
-from models import distribution, runs
+from models import distribution, registry, runs
 from models.building import build_model, compile_model
 from models.config import RunConfig
 from models.evaluate import Scorer, record
 from models.keras import tf
+from models.label_stress import stressed
 from models.metrics import ranking_metrics
-from preprocessing import cli, dataset
+from models.pretraining import SelfSupervisedSteps
+from preprocessing import cli, dataset, files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
@@ -81,11 +86,18 @@ class Trainer:
         with self.strategy.scope():
             self.model = build_model(config, self.data)
             compile_model(self.model, config)
+            self.model.build_optimizers()
         self.scorer = Scorer(self.model, self.data)
+        if config.train.has_ssl_steps:
+            self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model, self.strategy)
+        self._sample: dict[str, tf.Tensor] | None = None
 
         # State: all that a resumed run must know, stored as JSON in the checkpoint.
         self.state: dict[str, Any] = {
             "step": 0,
+            "ssl_step": 0,
+            "pretrained": not config.train.pretrain_epochs,
+            "pretraining": [],
             "evaluated_step": 0,
             "best_auc": 0.0,
             "best_step": 0,
@@ -101,14 +113,13 @@ class Trainer:
         )
         self.best = runs.best_checkpoint(self.model, workdir)
         self.events = tf.summary.create_file_writer(str(workdir))
+        self.started = time.monotonic()
 
     def restore(self) -> None:
         """Continues from the last checkpoint, or from the start if there is none."""
         latest = self.checkpoints.latest_checkpoint
         if latest is None:
             return
-        with self.strategy.scope():
-            self.model.build_optimizers()
         self.checkpoints.checkpoint.restore(latest).assert_existing_objects_matched()
         self.state = json.loads(self._stored_state.numpy())
 
@@ -121,16 +132,22 @@ class Trainer:
         Raises:
             UserError: The loss is not finite.
         """
-        started = time.monotonic() - self.state["seconds"]
+        self.started = time.monotonic() - self.state["seconds"]
+        train_ssl = self._ssl_steps()
+        self._pretrain(train_ssl)
         train_function = self.model.make_train_function()
         batches = self._batches()
         while not self._finished():
             epoch, done = divmod(self.state["step"], self.steps_per_epoch)
-            with self._bar(epoch, done) as bar:
+            with self._bar(f"epoch {epoch + 1}", done) as bar:
                 for _ in range(done, self.steps_per_epoch):
+                    for _ in range(self.config.train.ssl_steps):
+                        ssl_logs = train_ssl()
                     logs = self._step(train_function, batches)
+                    if self.config.train.ssl_steps:
+                        logs["ssl_step_loss"] = ssl_logs["loss"]
                     self.state["step"] += 1
-                    self.state["seconds"] = time.monotonic() - started
+                    self.state["seconds"] = time.monotonic() - self.started
                     bar.update(min(self.config.train.batch_size, self.requests - bar.n))
                     if self.state["step"] % _LOG_EVERY == 0:
                         self._log(logs, bar)
@@ -142,6 +159,35 @@ class Trainer:
             self._evaluate(logs)
         self.events.close()
         return self._measure()
+
+    def _ssl_steps(self) -> Callable[[], dict[str, tf.Tensor]]:
+        """A function that does the next step of the self-supervised loss and returns its losses."""
+        if not self.config.train.has_ssl_steps:
+            return dict
+        function = self.ssl_steps.step_function()
+        batches = self.ssl_steps.batches(self.state["ssl_step"])
+
+        def step() -> dict[str, tf.Tensor]:
+            logs = self._step(function, batches)
+            self.state["ssl_step"] += 1
+            return logs
+
+        return step
+
+    def _pretrain(self, train_ssl: Callable[[], dict[str, tf.Tensor]]) -> None:
+        """Trains with the self-supervised loss alone; a checkpoint follows every pass."""
+        while not self.state["pretrained"]:
+            epoch, done = divmod(self.state["ssl_step"], self.steps_per_epoch)
+            with self._bar(f"pretraining {epoch + 1}", done) as bar:
+                for _ in range(done, self.steps_per_epoch):
+                    logs = train_ssl()
+                    bar.update(min(self.config.train.batch_size, self.requests - bar.n))
+                    step = self.state["ssl_step"]
+                    self.state["seconds"] = time.monotonic() - self.started
+                    if step % _LOG_EVERY == 0:
+                        self._write_events(step, logs, "pretraining/train")
+                        bar.set_postfix(loss=f"{float(logs['loss']):.4f}")
+            self._evaluate_pretraining(logs)
 
     def _finished(self) -> bool:
         train = self.config.train
@@ -162,7 +208,8 @@ class Trainer:
             first_epoch=epoch,
             epochs=max(1, self.config.train.epochs - epoch),
         )
-        return iter(self.strategy.experimental_distribute_dataset(batches.skip(done)))
+        batches = stressed(batches.skip(done), self.data.schema, self.config.train)
+        return iter(self.strategy.experimental_distribute_dataset(batches))
 
     def _step(self, train_function: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:
         """Trains on the next batch; returns its losses."""
@@ -188,37 +235,76 @@ class Trainer:
         else:
             self.state["evaluations_without_gain"] += 1
         self.state["evaluated_step"] = self.state["step"]
+        self._record("history", runs.HISTORY, self.state["step"], logs, metrics)
+
+    def _evaluate_pretraining(self, logs: dict[str, tf.Tensor]) -> None:
+        """Measures the self-supervised loss of validation histories, writes a checkpoint."""
+        measured = self.ssl_steps.validation_loss()
+        losses = [row["validation/loss"] for row in self.state["pretraining"]] + [measured["loss"]]
+        passes_without_gain = len(losses) - 1 - int(np.argmin(losses))
+        train = self.config.train
+        self.state["pretrained"] = (
+            len(losses) >= train.pretrain_epochs or passes_without_gain >= train.patience
+        )
+        self._record("pretraining", runs.PRETRAINING, self.state["ssl_step"], logs, measured)
+
+    def _record(
+        self,
+        table: str,
+        file: str,
+        step: int,
+        logs: dict[str, tf.Tensor],
+        measured: dict[str, float],
+    ) -> None:
+        """Adds a row to a table of the run, its numbers to TensorBoard; writes a checkpoint."""
+        found = {f"validation/{name}": value for name, value in measured.items()}
+        found |= self._diagnose()
         row = {
-            "step": self.state["step"],
-            "epoch": self.state["step"] / self.steps_per_epoch,
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
             "seconds": self.state["seconds"],
+            **{f"train/{name}": float(value) for name, value in logs.items()},
+            **found,
         }
-        row |= {f"train/{name}": float(value) for name, value in logs.items()}
-        row |= {f"validation/{name}": value for name, value in metrics.items()}
-        self.state["history"].append(row)
-        pd.DataFrame(self.state["history"]).to_csv(self.workdir / runs.HISTORY, index=False)
-        with self.events.as_default(step=self.state["step"]):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"validation/{name}", value)
+        self.state[table].append(row)
+        pd.DataFrame(self.state[table]).to_csv(self.workdir / file, index=False)
+        self._write_events(step, found, "" if table == "history" else table)
         self.events.flush()
         self._stored_state.assign(json.dumps(self.state))
-        self.checkpoints.save(self.state["step"])
+        self.checkpoints.save(self.state["step"] + self.state["ssl_step"])
+
+    def _write_events(self, step: int, values: Mapping[str, Any], group: str) -> None:
+        """Writes scalars to TensorBoard."""
+        with self.events.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{group}/{name}" if group else name, value)
+
+    def _diagnose(self) -> dict[str, float]:
+        """What the parts of the model do, on the first batch of validation requests."""
+        if self._sample is None:
+            batches = dataset.read(
+                self.data,
+                "validation",
+                batch_size=self.config.train.batch_size,
+                shuffle_seed=None,
+            )
+            self._sample = next(iter(batches))
+        found = self.model.diagnostics(self._sample)
+        return {f"diagnostics/{name}": float(value) for name, value in found.items()}
 
     def _log(self, logs: dict[str, tf.Tensor], bar: tqdm) -> None:
         """Shows the losses of a step in the bar and in TensorBoard."""
-        with self.events.as_default(step=self.state["step"]):
-            for name, value in logs.items():
-                tf.summary.scalar(f"train/{name}", value)
+        self._write_events(self.state["step"], logs, "train")
         bar.set_postfix(
             loss=f"{float(logs['loss']):.4f}", best_validation_auc=f"{self.state['best_auc']:.4f}"
         )
 
-    def _bar(self, epoch: int, done: int) -> tqdm:
+    def _bar(self, title: str, done: int) -> tqdm:
         """The bar of an epoch: requests done, requests per second, time to go."""
         return tqdm(
             total=self.requests,
             initial=done * self.config.train.batch_size,
-            desc=f"epoch {epoch + 1}",
+            desc=title,
             unit="request",
             disable=not self.progress,
         )
@@ -291,10 +377,15 @@ def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
 def define_config_flags() -> None:
     """Flags that make up a configuration; those left out keep the configuration's value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
-    flags.DEFINE_string("ssl", None, "Self-supervision: miss or none (default none).")
+    flags.DEFINE_string(
+        "ssl", None, f"Self-supervision: none, {', '.join(registry.SSL)} (default none)."
+    )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
     flags.DEFINE_string("distribute", None, "auto, one_device or mirrored (default auto).")
+    flags.DEFINE_integer(
+        "pretrain_epochs", None, "Passes with the self-supervised loss alone, first (default 0)."
+    )
     flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
     flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
 
@@ -321,13 +412,14 @@ def config_from_flags(data: str | None, seed: int | None, stored: str | None = N
         for name, value in (
             ("seed", seed),
             ("distribute", given.distribute),
+            ("pretrain_epochs", given.pretrain_epochs),
             ("max_steps", given.max_steps),
             ("deterministic", given.deterministic),
         )
         if value is not None
     }
     if data is not None:
-        content["data"] = str(pathlib.Path(data).resolve())
+        content["data"] = files.absolute(data, pathlib.Path())
     if not content.get("data"):
         raise UserError("Expected --data, found neither the flag nor a configuration with it.")
     return config_module.resolve(content, given.set)
@@ -345,6 +437,7 @@ def define_flags() -> None:
 def main() -> None:
     """Trains and prints the metrics of the best weights."""
     given = flags.FLAGS
+    files.require_local(given.workdir, "--workdir")
     workdir = pathlib.Path(given.workdir)
     stored = workdir / runs.CONFIG
     start = str(stored) if given.resume and stored.exists() else None

@@ -1,14 +1,19 @@
 """What `pipeline.build_examples` is told."""
 
 import dataclasses
-import pathlib
+import hashlib
 from typing import Any
 
+from pipeline.datasets import ADAPTERS, Adapter
+from preprocessing import files
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
+from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import PROTOCOLS
 
 TRAIN_PREFIXES = ("last", "all")
 NEGATIVE_SAMPLING = ("uniform", "popularity")
+CORE_FILTERS = ("once", "fixed_point")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +22,14 @@ class BuildArguments:
 
     Attributes:
         input: Files, as a comma-separated list of paths and glob patterns.
-        output: The data directory to write.
-        schema: Path of schema.json, or None to infer the schema of a canonical log.
+        output: The data directory to write. Inputs and output may be on object stores.
+        work_dir: Directory for intermediate files, which all workers share; None for the output.
+        dataset: Name of a published log (a key of `pipeline.datasets.ADAPTERS`), or None for any
+            other.
+        metadata: Files that describe the items of a published log, if it has such files.
+        behaviours: Kinds of events of a published log that count; empty for those of the paper.
+        schema: Path of schema.json, or None for that of the published log, or to infer the schema
+            of a canonical log.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
         validation_fraction: `time_split`: share of those rows in validation.
@@ -26,6 +37,7 @@ class BuildArguments:
         min_history: Events that must precede a positive.
         min_user_events: Users with fewer events are filtered.
         min_item_events: Events of items with fewer events are filtered, before users are counted.
+        core_filter: Apply these two filters `once`, or in turns until a `fixed_point` is reached.
         negatives: Sampled candidates per request.
         negative_sampling: `uniform` over the items, or by `popularity` (number of events).
         seed: Seed of negatives and candidate order.
@@ -40,6 +52,10 @@ class BuildArguments:
 
     input: str
     output: str
+    work_dir: str | None = None
+    dataset: str | None = None
+    metadata: str | None = None
+    behaviours: tuple[str, ...] = ()
     schema: str | None = None
     protocol: str = "leave_last_out"
     split_fraction: float = 0.8
@@ -48,6 +64,7 @@ class BuildArguments:
     min_history: int = 1
     min_user_events: int = 1
     min_item_events: int = 1
+    core_filter: str = "once"
     negatives: int = 1
     negative_sampling: str = "uniform"
     seed: int = 1
@@ -59,9 +76,22 @@ class BuildArguments:
     beam_options: tuple[str, ...] = ()
 
     @property
-    def output_path(self) -> pathlib.Path:
+    def output_path(self) -> AnyPath:
         """The data directory."""
-        return pathlib.Path(self.output)
+        return files.path(self.output, "--output")
+
+    @property
+    def work_path(self) -> AnyPath:
+        """Directory of intermediate files; no other output has the same one."""
+        if self.work_dir is None:
+            return self.output_path / "_work"
+        build = hashlib.sha256(self.output.encode()).hexdigest()[:16]
+        return files.path(self.work_dir, "--work_dir") / f"_work-{build}"
+
+    @property
+    def adapter(self) -> type[Adapter] | None:
+        """The adapter of the published log, None for any other log."""
+        return None if self.dataset is None else ADAPTERS[self.dataset]
 
     def shards(self, split: str) -> int:
         """Number of files of a split."""
@@ -70,7 +100,7 @@ class BuildArguments:
     def to_json(self) -> dict[str, Any]:
         """What the manifest keeps: everything that the content of the data set depends on."""
         record = dataclasses.asdict(self)
-        for name in ("output", "overwrite", "num_partitions", "beam_options"):
+        for name in ("output", "work_dir", "overwrite", "num_partitions", "beam_options"):
             del record[name]
         return record
 
@@ -80,12 +110,14 @@ class BuildArguments:
             ("protocol", PROTOCOLS),
             ("train_prefixes", TRAIN_PREFIXES),
             ("negative_sampling", NEGATIVE_SAMPLING),
+            ("core_filter", CORE_FILTERS),
         ):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"--{name}: expected one of {', '.join(choices)}, found "
                     f"{getattr(self, name)!r}."
                 )
+        self._check_dataset()
         for name, lowest in (
             ("min_history", 0),
             ("min_user_events", 1),
@@ -109,3 +141,31 @@ class BuildArguments:
             )
         if self.num_partitions is not None and self.num_partitions < 1:
             raise ValueError(f"expected at least one partition, found {self.num_partitions}")
+
+    def _check_dataset(self) -> None:
+        if self.dataset is not None and self.dataset not in ADAPTERS:
+            raise UserError(
+                f"--dataset: expected one of {', '.join(ADAPTERS)}, found {self.dataset!r}.",
+                did_you_mean(self.dataset, ADAPTERS)
+                or "leave it out for a log with a schema or with canonical columns.",
+            )
+        adapter = self.adapter
+        describes_items = adapter is not None and adapter.describes_items
+        if describes_items and self.metadata is None:
+            raise UserError(
+                f"--dataset={self.dataset}: expected the files that describe its items, found "
+                "no --metadata.",
+                "see docs/datasets.md for their names.",
+            )
+        if self.metadata is not None and not describes_items:
+            raise UserError(
+                f"--metadata: expected a --dataset with files that describe items, found "
+                f"{self.dataset}."
+            )
+        has_behaviours = adapter is not None and adapter.behaviour_column is not None
+        if self.behaviours and (not has_behaviours or self.schema is not None):
+            raise UserError(
+                "--behaviours: expected a --dataset with several kinds of events and no --schema, "
+                f"found --dataset={self.dataset}{' and --schema' if self.schema else ''}.",
+                "name the kinds that count in the schema (history.behaviours).",
+            )

@@ -12,7 +12,6 @@ matters.
 
 import collections
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,23 +21,29 @@ import pyarrow as pa
 from absl import flags
 from tqdm import tqdm
 
-from pipeline.audit_requests import Requests, encoded_keys, read_requests
+from pipeline import statistics
+from pipeline.audit_impressions import ImpressionChecks
+from pipeline.audit_requests import Requests, read_requests
+from pipeline.audit_statistics import StatisticsChecks
 from preprocessing import cli, splits
 from preprocessing.data_dir import DataDir
+from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 from preprocessing.fingerprint import fingerprint64
-from preprocessing.schema import candidate_key, history_key
+from preprocessing.schema import candidate_key, encoded_keys, history_key
 
 CHECKS = {
     "hashes": "every file has the SHA-256 of the manifest",
     "ids": "every id is a row of its embedding table, every number is finite",
-    "candidates": "every request has one positive and N distinct negatives",
+    "candidates": "every request has one positive and N distinct negatives (or what was shown)",
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
     "complete": "histories hold the most recent events, up to max_length",
     "negatives": "no negative is an item of its user, in any split",
     "unique": "no request occurs twice, in one split or in two",
     "protocol": "the positives of each split are those of the protocol",
     "vocabulary": "every value of a vocabulary occurs in a training request",
+    "statistics": "stats.json describes the requests; encoders learnt from those of train alone",
     "conservation": "rows and requests add up to what the manifest counts",
 }
 """Promises by name."""
@@ -55,7 +60,7 @@ class Finding:
     examples: list[str] = dataclasses.field(default_factory=list)
 
 
-def audit(path: str | pathlib.Path) -> dict[str, Finding]:
+def audit(path: str | AnyPath) -> dict[str, Finding]:
     """Audits a data set.
 
     Args:
@@ -67,7 +72,9 @@ def audit(path: str | pathlib.Path) -> dict[str, Finding]:
     Raises:
         UserError: The directory is no complete data set, or a shard does not match its hash.
     """
-    return _Audit(DataDir.open(path)).run()
+    data = DataDir.open(path)
+    statistics.require(data)
+    return _Audit(data).run()
 
 
 class _Audit:
@@ -79,7 +86,8 @@ class _Audit:
         self._findings: collections.defaultdict[str, Finding] = collections.defaultdict(Finding)
         self._ids: list[pa.Array] = []
         self._split: list[np.ndarray] = []
-        self._positives: list[np.ndarray] = []  # rows: user, index, time
+        self._times: list[np.ndarray] = []
+        self._positives: list[np.ndarray] = []  # rows: user, index
         self._events: list[np.ndarray] = []  # rows: user, index, item, time
         self._negatives: list[np.ndarray] = []  # rows: user, item, number of the request
         self._trained = {
@@ -88,6 +96,8 @@ class _Audit:
             if data.encoders[feature.name].num_oov
         }
         self._num_requests = 0
+        self._impressions = self._impression_checks()
+        self._statistics = StatisticsChecks(data)
 
     def run(self) -> dict[str, Finding]:
         total = sum(self._data.num_requests(split) for split in splits.SPLITS)
@@ -97,12 +107,15 @@ class _Audit:
                 for batch in read_requests(self._data, name):
                     self._check_alone(batch)
                     self._keep(batch, split)
+                    self._statistics.add(batch, split)
                     bar.update(len(batch))
                 found, expected = self._num_requests - first, self._data.num_requests(name)
                 if found != expected:
                     self._fail("conservation", f"{name}: {found} requests, not {expected}")
         self._check_conservation()
         self._check_vocabularies()
+        for problem in self._statistics.problems():
+            self._fail("statistics", problem)
         if self._num_requests:
             self._check_together()
         return dict(self._findings)
@@ -140,6 +153,10 @@ class _Audit:
             bad_B = (bad & batch.mask(key)).reshape(len(batch), -1).any(axis=1)
             self._fail_where("ids", batch.ids, bad_B, f"{key} is out of range")
 
+        if self._impressions is not None:
+            for check, bad_B, why in self._impressions.alone(batch):
+                self._fail_where(check, batch.ids, bad_B, why)
+            return
         item_BN = np.sort(batch.values[candidate_key(schema.item_key.name)], axis=1)
         repeated_BN = (np.diff(item_BN, axis=1) == 0) & (item_BN[:, 1:] >= self._first_known)
         bad_B = batch.is_candidate_BN.sum(axis=1) != 1 + self._argument("negatives")
@@ -156,6 +173,15 @@ class _Audit:
 
     def _keep(self, batch: Requests, split: int) -> None:
         """Keeps what requests are compared with."""
+        self._num_requests += len(batch)
+        self._split.append(np.full(len(batch), split))
+        self._times.append(batch.timestamp_B)
+        self._ids.append(batch.ids)
+        if split == splits.TRAIN:
+            self._keep_trained(batch)
+        if self._impressions is not None:
+            self._impressions.keep(batch, split)
+            return
         item = self._schema.item_key
         user_B, index_B = batch.user_and_index()
         start_B = index_B - batch.lengths_B
@@ -175,18 +201,19 @@ class _Audit:
             self._events = [np.unique(np.hstack(self._events), axis=1)]
         row, position = np.nonzero(batch.is_candidate_BN & (batch.label_BN == 0))
         drawn = batch.values[candidate_key(item.name)][row, position]
-        self._negatives.append(np.stack([user_B[row], drawn, self._num_requests + row]))
-        self._positives.append(np.stack([user_B, index_B, batch.timestamp_B]))
-        self._split.append(np.full(len(batch), split))
-        self._ids.append(batch.ids)
-        self._num_requests += len(batch)
-        if split == splits.TRAIN:
-            for key, feature in encoded_keys(self._schema):
-                if feature.name in self._trained and not key.startswith(candidate_key("")):
-                    self._trained[feature.name][batch.values[key][batch.mask(key)]] = True
-            for feature in self._schema.history_features:
-                if feature.name in self._trained:
-                    self._trained[feature.name][batch.positives(feature)] = True
+        first = self._num_requests - len(batch)
+        self._negatives.append(np.stack([user_B[row], drawn, first + row]))
+        self._positives.append(np.stack([user_B, index_B]))
+
+    def _keep_trained(self, batch: Requests) -> None:
+        """Marks the values of vocabularies that training requests hold, negatives aside."""
+        for key, feature in encoded_keys(self._schema):
+            is_sampled = key.startswith(candidate_key("")) and self._impressions is None
+            if feature.name in self._trained and not is_sampled:
+                self._trained[feature.name][batch.values[key][batch.mask(key)]] = True
+        for feature in self._schema.history_features:
+            if feature.name in self._trained:
+                self._trained[feature.name][batch.positives(feature)] = True
 
     def _check_together(self) -> None:
         """What only several requests show."""
@@ -197,7 +224,19 @@ class _Audit:
         again_R = np.zeros(len(ids), bool)
         again_R[order[1:]] = keys_R[order[1:]] == keys_R[order[:-1]]
         self._fail_where("unique", ids, again_R, "occurs more than once")
+        if self._argument("protocol") == "time_split":
+            cutoffs = self._data.manifest["cutoffs"]
+            ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
+            bad_R = np.searchsorted(ends, np.concatenate(self._times)) != split_R
+            self._fail_where("protocol", ids, bad_R, "is in the wrong split")
+        if self._impressions is not None:
+            for check, bad_R, why in self._impressions.together():
+                self._fail_where(check, ids, bad_R, why)
+        else:
+            self._check_clicks(ids, split_R)
 
+    def _check_clicks(self, ids: pa.Array, split_R: np.ndarray) -> None:
+        """Histories, negatives and leave_last_out, by the index of each positive."""
         user, index, item, time = np.unique(np.hstack(self._events), axis=1)
         same_user = user[1:] == user[:-1]
         self._fail_rows(
@@ -220,16 +259,12 @@ class _Audit:
         bad_R[request[np.isin(drawn, owned) & (drawn_item >= self._first_known)]] = True
         self._fail_where("negatives", ids, bad_R, "a negative is an item of its user")
 
-        positive_user, index_R, time_R = np.hstack(self._positives)
-        if self._argument("protocol") == "time_split":
-            cutoffs = self._data.manifest["cutoffs"]
-            ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
-            bad_R = np.searchsorted(ends, time_R) != split_R
-        else:
+        if self._argument("protocol") == "leave_last_out":
+            positive_user, index_R = np.hstack(self._positives)
             bad_R = self._not_leave_last_out(
                 np.searchsorted(users, positive_user), index_R, split_R
             )
-        self._fail_where("protocol", ids, bad_R, "is in the wrong split")
+            self._fail_where("protocol", ids, bad_R, "is in the wrong split")
 
     def _not_leave_last_out(
         self, user_R: np.ndarray, index_R: np.ndarray, split_R: np.ndarray
@@ -259,14 +294,26 @@ class _Audit:
         if account["read"] != sum(parts):
             self._fail("conservation", f"{account['read']} rows read, {sum(parts)} accounted for")
 
+    def _impression_checks(self) -> ImpressionChecks | None:
+        """What is checked of an impression log in place of negatives and indices."""
+        if not self._schema.is_impression_log:
+            return None
+        is_last_out = self._argument("protocol") == "leave_last_out"
+        train_prefixes = self._argument("train_prefixes") if is_last_out else None
+        first_user = _first_known(self._data.encoders[self._schema.user_key.name])
+        return ImpressionChecks(self._schema, first_user, train_prefixes)
+
     @property
     def _first_known(self) -> int:
-        """The lowest item id that stands for one item; ids that items may share are below."""
-        encoder = self._data.encoders[self._schema.item_key.name]
-        return encoder.num_oov + 1 if encoder.num_oov else encoder.cardinality
+        return _first_known(self._data.encoders[self._schema.item_key.name])
 
     def _argument(self, name: str) -> Any:
         return self._data.manifest["arguments"][name]
+
+
+def _first_known(encoder: FittedEncoder) -> int:
+    """The lowest id that stands for one value; ids that values may share are below."""
+    return encoder.num_oov + 1 if encoder.num_oov else encoder.cardinality
 
 
 def define_flags() -> None:

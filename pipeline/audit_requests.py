@@ -21,6 +21,7 @@ from preprocessing.schema import (
     Feature,
     Schema,
     candidate_key,
+    encoded_keys,
     history_key,
 )
 from preprocessing.tfrecord import read_records
@@ -78,15 +79,6 @@ class Requests:
         position_B1 = self.label_BN.argmax(axis=1)[:, None]
         values_BN = self.values[candidate_key(feature.name)]
         return np.take_along_axis(values_BN, position_B1, axis=1)[:, 0]
-
-
-def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
-    """Every encoded feature of an example with its key."""
-    return [
-        *((feature.name, feature) for feature in schema.user_features),
-        *((candidate_key(feature.name), feature) for feature in schema.item_features),
-        *((history_key(feature.name), feature) for feature in schema.history_features),
-    ]
 
 
 def read_requests(data: DataDir, split: str) -> Iterator[Requests]:

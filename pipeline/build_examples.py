@@ -3,7 +3,10 @@
     python -m pipeline.build_examples --input='logs/*.parquet' --output=DATA
         [--schema=schema.json] [--protocol=leave_last_out|time_split] [--negatives=1] ...
 
-Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event. Without --schema the log
+    python -m pipeline.build_examples --dataset=taobao --input=UserBehavior.csv --output=DATA ...
+
+Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event. --dataset names a published
+log of the papers in its raw form (docs/datasets.md). Of any other, without --schema, the log
 needs the columns user_id and item_id; its order is timestamp, or position (the place of an event
 among those of its user), or else the order of rows; every further column describes the item. The
 schema is then printed and written.
@@ -16,33 +19,44 @@ Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 
 import dataclasses
 import functools
-import json
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from absl import flags
 from tqdm import tqdm
 
-from pipeline import counting, describe, jobs, readers, tables
-from pipeline.arguments import NEGATIVE_SAMPLING, TRAIN_PREFIXES, BuildArguments
+from pipeline import (
+    core_filter,
+    counting,
+    describe,
+    item_history,
+    jobs,
+    readers,
+    tables,
+)
+from pipeline.arguments import CORE_FILTERS, NEGATIVE_SAMPLING, TRAIN_PREFIXES, BuildArguments
+from pipeline.datasets import ADAPTERS
 from pipeline.events import Plan
+from pipeline.log_schema import check_columns, load_schema
 from pipeline.runner import check_options, run_stage
-from pipeline.validation import columns_of
 from preprocessing import cli, data_dir, encoders, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
-from preprocessing.errors import UserError
-from preprocessing.schema import POSITION, DType, Hash, Role, Schema, infer_schema
+from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.files import remove_tree
 
-_PARTITION_BYTES = 32 << 20
+_PARTITION_BYTES = 32 << 20  # of raw log: what a worker holds is several times as much
+_SMALL_PARTITION_BYTES = 4 << 20
+_FEW_PARTITIONS = 8
+_COMPRESSION = 4
 _FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
-_OURS = re.compile(rf"_work|rejected|vocab|{_FILE}|\.({_FILE})\.\d+\.tmp")
+_OURS = re.compile(
+    rf"_work(-\w+)?|rejected|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
+)
 
 
 def build_examples(arguments: BuildArguments) -> DataDir:
@@ -55,28 +69,45 @@ def build_examples(arguments: BuildArguments) -> DataDir:
         The data set, opened.
 
     Raises:
-        UserError: Wrong arguments, an unreadable log, too many bad rows, nothing left to train on.
+        UserError: Wrong arguments, an unreadable log, too many bad rows, nothing left to train on,
+            a full disk.
     """
     start = time.perf_counter()
     arguments.check()
-    files = readers.list_inputs(arguments.input)
-    schema = _load_schema(arguments, files)
-    _prepare_output(arguments)
-    num_partitions = 1 + sum(file.size for file in files) // _PARTITION_BYTES
-    plan = Plan(arguments, schema, arguments.num_partitions or num_partitions)
-    try:
-        _build(plan, [part for file in files for part in readers.ranges(file)])
-    finally:
-        shutil.rmtree(plan.work, ignore_errors=True)
+    adapter = arguments.adapter
+    files = readers.list_inputs(arguments.input, header=adapter.header if adapter else None)
+    schema = load_schema(arguments, files)
+    if schema.is_impression_log:
+        arguments = dataclasses.replace(arguments, negatives=0)
+    with explained_write_errors("--output", arguments.output):
+        _prepare_output(arguments)
+        plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(files))
+        try:
+            _build(plan, [part for file in files for part in readers.ranges(file)])
+        finally:
+            remove_tree(plan.work)
     data = DataDir.open(arguments.output_path, verify=False)
     tqdm.write(describe.summary(data, time.perf_counter() - start), file=sys.stderr)
     return data
 
 
+def _num_partitions(files: list[readers.InputFile]) -> int:
+    """Partitions of a size that a worker can hold, of a small log as many as keep workers busy."""
+    compressed = (".gz", ".parquet")
+    size = sum(
+        file.size * (_COMPRESSION if file.path.endswith(compressed) else 1) for file in files
+    )
+    few = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
+    return max(few, 1 + size // _PARTITION_BYTES)
+
+
 def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
     """The stages in order; between them the driver decides how to go on."""
     arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
-    stage = functools.partial(run_stage, beam_options=arguments.beam_options)
+    stage = functools.partial(
+        run_stage, beam_options=arguments.beam_options, parallelism=plan.num_partitions
+    )
+    item_counters = _read_items(plan)
     num_blocks = sum(readers.num_blocks(part) for part in parts)
     ingest = functools.partial(jobs.ingest, plan, parts)
     stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
@@ -88,7 +119,10 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
             f"Expected events in {arguments.input}, found none among {counters['read']} rows.",
             "check history.behaviours in the schema.",
         )
-    if arguments.min_item_events > 1:
+    rounds = {}
+    if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
+        rounds = core_filter.keep_core(plan, stage, partitions)
+    elif arguments.min_item_events > 1:
         items = tables.read(plan.work / "items.arrow")
         enough = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
         tables.write(plan.kept_items, items.filter(enough))
@@ -99,7 +133,11 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
 
     plan = _count(plan, stage, partitions)
-    counters |= describe.counters(plan, "fit")
+    counters |= describe.counters(plan, "fit") | item_counters
+    if rounds:
+        for rule in ("min_item_events", "min_user_events"):
+            counters.pop(f"filtered/{rule}", None)
+        counters |= rounds
     fitted = _fit_encoders(plan)
     vocab_dir = output / data_dir.VOCABULARIES
     vocab_dir.mkdir(exist_ok=True)
@@ -118,53 +156,32 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
     data_dir.finish(output)
 
 
-def _load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Schema:
-    """The schema, checked against the columns of every file."""
-    columns = [readers.column_names(file) for file in files]
-    if arguments.schema is not None:
-        schema = Schema.load(arguments.schema)
-    else:
-        schema = infer_schema(columns[0])
-        records = "".join(f"  {json.dumps(f.to_json())}\n" for f in schema.features)
-        sys.stdout.write(f"Inferred schema:\n{records}")
-    for role in (Role.REQUEST, Role.LABEL):
-        for feature in schema.with_role(role):
-            raise UserError(
-                f"Expected a log of positive events, found the feature {feature.name!r} of role "
-                f"{role.value!r} in the schema.",
-                "leave it out: candidates other than the positive are sampled (--negatives).",
-            )
-    if schema.timestamp is None and arguments.protocol == "time_split":
-        raise UserError(
-            "--protocol=time_split: expected a feature of role 'timestamp', found none.",
-            "use --protocol=leave_last_out, which needs the order of rows only.",
-        )
-    is_inferred_position = arguments.schema is None and POSITION in columns[0]
-    if is_inferred_position and arguments.protocol == "time_split":
-        raise UserError(
-            f"--protocol=time_split: expected times that users share, found {POSITION}, which "
-            "orders the events of each user only.",
-            "use --protocol=leave_last_out.",
-        )
-    if schema.timestamp is not None and schema.timestamp.dtype is not DType.INT64:
-        raise UserError(
-            f"Expected dtype int64 for the timestamp {schema.timestamp.name!r}, found "
-            f"{schema.timestamp.dtype.value}."
-        )
-    for file, names in zip(files, columns, strict=True):
-        for column in columns_of(schema):
-            if names.count(column) != 1:
-                found = "it twice" if column in names else f"only {', '.join(names)}"
-                raise UserError(
-                    f"Expected the column {column!r} in {file.path}, found {found}.",
-                    'name the column in the schema ("column"), or mend the file.',
-                )
-    return schema
+def _read_items(plan: Plan) -> dict[str, int]:
+    """Reads the files that describe the items of a published log; returns their counters."""
+    arguments, adapter = plan.arguments, plan.arguments.adapter
+    if adapter is None or arguments.metadata is None:
+        return {}
+    files = readers.list_inputs(arguments.metadata, "--metadata")
+    if adapter.item_columns:
+        for file in files:
+            check_columns(file, readers.column_names(file), adapter.item_columns)
+    batches = tqdm(
+        adapter.read_items(files),
+        desc="Reading items",
+        unit=" blocks",
+        total=sum(readers.num_blocks(part) for file in files for part in readers.ranges(file)),
+        leave=False,
+        disable=None,
+    )
+    with jobs.RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
+        snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
+    _check_rejected(plan, counters)
+    tables.write(plan.item_history, snapshots)
+    return {f"metadata/{name}": count for name, count in counters.items()}
 
 
 def _prepare_output(arguments: BuildArguments) -> None:
     """Makes an empty output directory; what an earlier build left is removed, nothing else."""
-    data_dir.require_local(arguments.output, "--output")
     output = arguments.output_path
     if output.is_file():
         raise UserError(f"--output: expected a directory, found a file at {output}.")
@@ -185,9 +202,10 @@ def _prepare_output(arguments: BuildArguments) -> None:
     completed.unlink(missing_ok=True)
     for path in entries:
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink()
+    remove_tree(arguments.work_path)
 
 
 def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
@@ -248,12 +266,8 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
 
 def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
     fitted = {}
-    trained = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
     for feature in plan.schema.encoded_features:
-        counted = tables.read(plan.work / "values" / f"{feature.name}.arrow")
-        if feature in plan.schema.item_features and not isinstance(feature.encoder, Hash):
-            candidates = counting.candidate_values(trained, feature.name)
-            counted = counting.merge_counts(pa.concat_tables([counted, candidates]))
+        counted = describe.training_counts(plan, feature)
         values = tables.one_array(counted[counting.VALUE])
         fitted[feature.name] = encoders.fit(feature, values, counted[counting.COUNT].to_numpy())
     return fitted
@@ -288,6 +302,10 @@ def define_log_flags() -> None:
 
     text("input", "Log files: paths and glob patterns, separated by commas.")
     text("schema", "schema.json; inferred for a canonical log if left out.")
+    flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
+    text("work_dir", "Directory for intermediate files, shared by all workers; default: --output.")
+    text("metadata", "--dataset: files that describe the items.")
+    flags.DEFINE_list("behaviours", [], "--dataset: kinds of events that count.")
     choice("protocol", splits.PROTOCOLS, "How events are split into train, validation and test.")
     number("split_fraction", "time_split: share of the rows in train and validation.")
     number("validation_fraction", "time_split: share of those rows in validation.")
@@ -295,6 +313,7 @@ def define_log_flags() -> None:
     integer("min_history", "Events that must precede a positive.")
     integer("min_user_events", "Filter users with fewer events.")
     integer("min_item_events", "Filter events of items with fewer events.")
+    choice("core_filter", CORE_FILTERS, "Filter items, then users, once or until none is left.")
     integer("negatives", "Sampled candidates per request.")
     choice("negative_sampling", NEGATIVE_SAMPLING, "Weights of sampled candidates.")
     integer("seed", "Seed of negatives and candidate order.")
@@ -321,7 +340,8 @@ def arguments_from_flags(output: str) -> BuildArguments:
         if field.name in flags.FLAGS
     }
     check_options(values["beam_options"], list(flags.FLAGS))
-    values["beam_options"] = tuple(values["beam_options"])
+    for name in ("beam_options", "behaviours"):
+        values[name] = tuple(values[name])
     return BuildArguments(**{**values, "output": output})
 
 
@@ -332,8 +352,11 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Builds a data set as the flags say."""
-    build_examples(arguments_from_flags(flags.FLAGS.output))
+    """Builds a data set as the flags say, and writes its data card."""
+    data = build_examples(arguments_from_flags(flags.FLAGS.output))
+    from pipeline import data_card  # loads Matplotlib, which nothing else here needs
+
+    data_card.write_card(data.path)
 
 
 def console_main() -> None:

@@ -24,12 +24,24 @@ _MERGE_EVERY = 32
 
 def count_values(values: pa.Array) -> pa.Table:
     """Distinct values and how often each occurs; nulls are left out."""
-    counted = values.drop_null().value_counts()
-    return pa.table({VALUE: counted.field("values"), COUNT: counted.field("counts")})
+    values = values.drop_null()
+    if pa.types.is_integer(values.type):  # sorting is faster than hashing, above all of times
+        distinct, counts = np.unique(values.to_numpy(), return_counts=True)
+        return pa.table({VALUE: distinct, COUNT: counts})
+    counted = values.value_counts()
+    distinct = tables.decoded(counted.field("values"))
+    return pa.table({VALUE: distinct, COUNT: counted.field("counts")})
 
 
 def merge_counts(counts: pa.Table) -> pa.Table:
     """Adds up the counts of equal values; rows sorted by value."""
+    if pa.types.is_integer(counts[VALUE].type) and counts.num_rows:
+        values = counts[VALUE].to_numpy()
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+        sums = np.add.reduceat(counts[COUNT].to_numpy()[order], first)
+        return pa.table({VALUE: values[first], COUNT: sums})
     merged = counts.group_by(VALUE).aggregate([(COUNT, "sum")])
     return merged.rename_columns([VALUE, COUNT]).sort_by(VALUE)
 
@@ -58,12 +70,15 @@ def count_items(
         schema: Names the item features.
     """
     names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
-    used = np.flatnonzero(first_use_E != NONE)
-    items = events.select(names).take(pa.array(used))
-    items = items.append_column(FIRST_USE, pa.array(first_use_E[used]))
-    items = items.append_column(COUNT, pa.array(np.ones(len(used), np.int64)))
-    items = items.append_column(CANDIDATES, pa.array(is_candidate_E[used].astype(np.int64)))
-    return merge_items(items, schema.item_key.name)
+    items = events.select(names)
+    items = items.append_column(FIRST_USE, pa.array(first_use_E))
+    items = items.append_column(COUNT, pa.array(np.ones(len(first_use_E), np.int64)))
+    items = items.append_column(CANDIDATES, pa.array(is_candidate_E.astype(np.int64)))
+    merged = merge_items(items, schema.item_key.name)
+    merged = merged.filter(pc.not_equal(merged[FIRST_USE], NONE))
+    return pa.table(
+        {name: tables.decoded(tables.one_array(merged[name])) for name in merged.column_names}
+    )
 
 
 def merge_items(items: pa.Table, key: str) -> pa.Table:
@@ -73,17 +88,30 @@ def merge_items(items: pa.Table, key: str) -> pa.Table:
         items: Rows as `count_items` makes them.
         key: Name of the item key.
     """
-    item = tables.codes(items[key])
-    time, file, line, use = (items[name].to_numpy() for name in (TIME, FILE, LINE, FIRST_USE))
-    order = np.lexsort((line, file, time, use, item))
-    group = np.stack([item, use])[:, order]
-    is_last = np.append((group[:, 1:] != group[:, :-1]).any(axis=0), True)[: len(order)]
-    last = np.flatnonzero(is_last)
-    merged = items.take(pa.array(order[last]))
+    group = tables.codes(items[key]) * (NONE + 1) + items[FIRST_USE].to_numpy()
+    last = _last_rows(group, *(items[name].to_numpy() for name in (TIME, FILE, LINE)))
+    merged = items.take(pa.array(last))
     for name in (COUNT, CANDIDATES):
-        sums = np.diff(np.cumsum(items[name].to_numpy()[order])[last], prepend=0)
-        merged = merged.set_column(merged.column_names.index(name), name, pa.array(sums))
+        sums = np.bincount(group, items[name].to_numpy())[group[last]]  # exact below 2^53
+        column = pa.array(sums.astype(np.int64))
+        merged = merged.set_column(merged.column_names.index(name), name, column)
     return merged
+
+
+def _last_rows(
+    group: np.ndarray, time: np.ndarray, file: np.ndarray, line: np.ndarray
+) -> np.ndarray:
+    """The row of each group that is last by (time, file, line), in the order of groups."""
+    num_groups = group.max(initial=-1) + 1
+    rows = np.arange(len(group))
+    for key in (time, file, line):
+        of_group, values = group[rows], key[rows].astype(np.int64)
+        highest = np.full(num_groups, np.iinfo(np.int64).min)
+        np.maximum.at(highest, of_group, values)
+        rows = rows[values == highest[of_group]]
+    last = np.full(num_groups, -1)
+    last[group[rows]] = rows
+    return last[last >= 0]
 
 
 def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
@@ -123,8 +151,13 @@ class MergeTables(beam.CombineFn):
         """Adds the tables of several accumulators."""
         merged: list[bytes] = []
         for accumulator in accumulators:
-            merged += accumulator
-        return self._shrink(merged)
+            for element in accumulator:
+                merged = self.add_input(merged, element)
+        return merged
+
+    def compact(self, accumulator: list[bytes]) -> list[bytes]:
+        """Merges before the accumulator is sent elsewhere."""
+        return self._shrink(accumulator) if len(accumulator) > 1 else accumulator
 
     def extract_output(self, accumulator: list[bytes]) -> bytes:
         """The merged table; at least one was added."""

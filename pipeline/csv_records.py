@@ -7,10 +7,12 @@ no interest. A quotation mark that is still open at the end of the file leaves u
 of the file was meant to be, so such a file cannot be read.
 """
 
+import codecs
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -19,6 +21,16 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 _LINE_BREAK = re.compile(r"\r\n?|\n")
+
+# Arrow cannot show a bad record that is no UTF-8. While it parses, a byte that is none is written
+# as two private characters; the first of these, should a text hold it, is doubled. What Python's
+# "surrogateescape" makes of byte 0x80 + n is 0xDC80 + n.
+_ESCAPE = "\U0010fe00"
+_ESCAPED = {ord(_ESCAPE): _ESCAPE * 2} | {
+    0xDC80 + n: _ESCAPE + chr(0x10FF80 + n) for n in range(128)
+}
+_CHARACTERS = {sequence: chr(code) for code, sequence in _ESCAPED.items()}
+_ESCAPE_SEQUENCE = re.compile(f"{_ESCAPE}.")
 
 
 class OpenQuoteError(Exception):
@@ -38,7 +50,7 @@ class CsvBatch(NamedTuple):
 
     Attributes:
         columns: Binary array per column, all of one length.
-        lines: int64, line of each row; the header is line 1. Blank lines, and line breaks in
+        lines: int64, line of each row; a header is line 1. Blank lines, and line breaks in
             columns that are not read, do not count.
         bad: Lines among them that are no rows.
     """
@@ -49,15 +61,15 @@ class CsvBatch(NamedTuple):
 
 
 class _BadRecord(NamedTuple):
-    """A record that is no row; `number` counts records, the header being 1."""
+    """A record that is no row; `number` counts records from 1, with the header if there is one."""
 
     number: int
     reason: str
     text: str
 
 
-class _EndMarked:
-    """A file with one more line, by which to tell whether its end lies within quotes.
+class _Source:
+    """A file as Arrow shall see it: valid UTF-8, and a last line that tells if quotes are closed.
 
     Args:
         file: The file.
@@ -68,20 +80,37 @@ class _EndMarked:
 
     def __init__(self, file: BinaryIO, mark: str) -> None:
         self._file = file
-        self._mark = io.BytesIO(f"\n{mark}\n".encode())
+        self._mark = f"\n{mark}\n".encode()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._ready = b""
         self.has_quotes = False
+        self.has_escapes = False
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; empty after the mark."""
-        data = self._file.read(size)
-        if len(data) < size or size < 0:
-            data += self._mark.read(size - len(data))  # Arrow wants every block full but the last
+    def read(self, size: int) -> bytes:
+        """The next bytes, as many as asked for unless it is the end; empty after the mark."""
+        while len(self._ready) < size and self._mark:
+            data = self._file.read(size)
+            self._ready += self._valid(data, is_last=not data)
+            if not data:
+                self._ready += self._mark
+                self._mark = b""
+        data, self._ready = self._ready[:size], self._ready[size:]
         self.has_quotes = self.has_quotes or b'"' in data
         return data
 
     def close(self) -> None:
         """Leaves the file to its owner."""
         self.closed = True
+
+    def _valid(self, data: bytes, is_last: bool) -> bytes:
+        if data.isascii() and not self._decoder.getstate()[0]:
+            return data  # the rest is about as slow as parsing
+        text = self._decoder.decode(data, is_last)
+        if _ESCAPE not in text:
+            with contextlib.suppress(UnicodeEncodeError):
+                return text.encode()
+        self.has_escapes = True
+        return text.translate(_ESCAPED).encode()
 
 
 class _Lines:
@@ -98,7 +127,8 @@ class _Lines:
         bad_lines: list[BadLine] = []
         for record in sorted(bad):
             first = record.number + self._additional
-            texts = _LINE_BREAK.split(record.text)
+            text = _raw(record.text).decode("utf-8", errors="backslashreplace")
+            texts = _LINE_BREAK.split(text)
             bad_lines += [BadLine(first + i, record.reason, text) for i, text in enumerate(texts)]
             self._additional += len(texts) - 1
             lines[np.searchsorted(records, record.number, "right") :] += len(texts) - 1
@@ -106,7 +136,7 @@ class _Lines:
 
 
 def read(
-    file: BinaryIO, num_fields: int, columns: list[str], block_bytes: int
+    file: BinaryIO, header: Sequence[str], has_header: bool, columns: list[str], block_bytes: int
 ) -> Iterator[CsvBatch]:
     """Reads columns of a CSV file as bytes: types and encoding are not judged.
 
@@ -115,7 +145,8 @@ def read(
 
     Args:
         file: The file, at its beginning.
-        num_fields: Fields of the header.
+        header: Names of all columns.
+        has_header: Whether the first record of the file holds them.
         columns: Which to read.
         block_bytes: Read at once. No record may be longer.
 
@@ -124,7 +155,7 @@ def read(
         pa.ArrowInvalid: The file is no CSV.
     """
     bad: list[_BadRecord] = []
-    mark = "\0" + "," * num_fields  # a field too many, so that it is never a row
+    mark = "\0" + "," * len(header)  # a field too many, so that it is never a row
     ended = False
 
     def skip(row: pa.csv.InvalidRow) -> str:
@@ -138,11 +169,15 @@ def read(
         bad.append(_BadRecord(row.number, reason, row.text))
         return "skip"
 
-    source = _EndMarked(file, mark)
+    source = _Source(file, mark)
     reader = pa.csv.open_csv(
         source,
         # Numbers of skipped records are known in the single-threaded reader only.
-        pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
+        pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=block_bytes,
+            column_names=None if has_header else list(header),
+        ),
         pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         pa.csv.ConvertOptions(
             check_utf8=False,
@@ -151,7 +186,7 @@ def read(
             column_types=dict.fromkeys(columns, pa.binary()),
         ),
     )
-    lines, next_record, reported = _Lines(), 2, 0
+    lines, next_record, reported = _Lines(), 1 + has_header, 0
     for batch in _batches(reader):
         skipped = np.array([record.number for record in bad[reported:]], np.int64)
         records = np.arange(next_record, next_record + batch.num_rows + len(skipped))
@@ -167,9 +202,8 @@ def read(
                 for row in np.flatnonzero(broken)
             ]
             batch, records = batch.filter(pa.array(~broken)), records[~broken]
-        yield CsvBatch(
-            dict(zip(columns, batch.columns, strict=True)), *lines.number(records, found)
-        )
+        arrays = [_restored(a) if source.has_escapes else a for a in batch.columns]
+        yield CsvBatch(dict(zip(columns, arrays, strict=True)), *lines.number(records, found))
     if not ended:
         raise OpenQuoteError
     empty = {name: pa.array([], pa.binary()) for name in columns}
@@ -216,7 +250,23 @@ def _line_breaks(batch: pa.RecordBatch) -> np.ndarray:
     return found
 
 
+def _restored(column: pa.Array) -> pa.Array:
+    """A column as the file has it, without escapes."""
+    rows = np.flatnonzero(pc.find_substring(column, _ESCAPE.encode()).to_numpy() >= 0)
+    if not len(rows):
+        return column
+    values = pa.array([_raw(column[row].as_py().decode()) for row in rows], pa.binary())
+    has_escapes = np.zeros(len(column), bool)
+    has_escapes[rows] = True
+    return pc.replace_with_mask(column, pa.array(has_escapes), values)
+
+
+def _raw(text: str) -> bytes:
+    """The bytes of a text with escapes."""
+    text = _ESCAPE_SEQUENCE.sub(lambda match: _CHARACTERS[match[0]], text)
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _text(batch: pa.RecordBatch, row: int) -> str:
     """The values of a row."""
-    values = (column[row].as_py() for column in batch.columns)
-    return b",".join(values).decode("utf-8", errors="backslashreplace")
+    return b",".join(column[row].as_py() for column in batch.columns).decode()

@@ -5,11 +5,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import tables
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import counting, statistics, tables
+from pipeline.counting import COUNT, VALUE
 from pipeline.events import Plan
-from preprocessing import data_dir, splits
+from pipeline.partition_counts import SCALE, merge_values
+from preprocessing import data_dir, files, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
+from preprocessing.schema import Feature, Hash, Vocabulary, candidate_key, encoded_keys
 
 
 def counters(plan: Plan, stage: str) -> dict[str, int]:
@@ -44,9 +51,8 @@ def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
     """The content of manifest.json; stats.json and the vocabularies are written by then."""
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((plan.work / "shards").glob("*.json"))
+        for path in files.children(plan.work / "shards", "*.json")
     ]
-    candidates = 1 + plan.arguments.negatives
     by_split = {}
     for split in splits.SPLITS:
         shards = [
@@ -57,53 +63,158 @@ def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
         requests = sum(shard["requests"] for shard in shards)
         by_split[split] = {
             "requests": requests,
-            "candidates": requests * candidates,
+            "candidates": counters.get(f"{split}/candidates", 0),
             "shards": shards,
         }
     cutoffs = plan.cutoffs
     output = plan.arguments.output_path
-    small = [output / data_dir.STATS, *sorted((output / data_dir.VOCABULARIES).iterdir())]
+    vocabularies = files.children(output / data_dir.VOCABULARIES)
+    small = [data_dir.STATS, *(f"{data_dir.VOCABULARIES}/{path.name}" for path in vocabularies)]
     return {
         "format_version": data_dir.FORMAT_VERSION,
         "schema_hash": plan.schema.hash(),
         "code_version": importlib.metadata.version("sequence-ctr"),
         "arguments": plan.arguments.to_json(),
-        "files": {str(path.relative_to(output)): data_dir.sha256_file(path) for path in small},
+        "files": {name: data_dir.sha256_file(output / name) for name in small},
         "splits": by_split,
         "cutoffs": {}
         if cutoffs is None
         else {"train_end": cutoffs.train_end, "validation_end": cutoffs.validation_end},
         "conservation": conservation(counters),
+        "metadata": by_prefix(counters, "metadata/"),
     }
 
 
 def stats(
     plan: Plan, counters: Mapping[str, int], encoders: Mapping[str, FittedEncoder]
 ) -> dict[str, Any]:
-    """The content of stats.json."""
+    """The content of stats.json; docs/data_sets.md explains it."""
+    described = _describe_values(plan, encoders)
+    by_split = described.pop("splits")
     return {
         "users": counters["users"],
+        "defaulted": by_prefix(counters, "defaulted/"),
         "encoders": {name: encoder.numbers() for name, encoder in encoders.items()},
         "cardinality": {name: encoder.cardinality for name, encoder in encoders.items()},
-        "splits": {split: _split_stats(plan, counters, split) for split in splits.SPLITS},
+        "splits": {
+            split: _split_stats(plan, counters, split, by_split[split]) for split in splits.SPLITS
+        },
+        **described,
     }
 
 
-def _split_stats(plan: Plan, counters: Mapping[str, int], split: str) -> dict[str, Any]:
-    values = by_prefix(counters, f"{split}/values/")
+def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[str, Any]:
+    """What stats.json says of values and times.
+
+    Returns:
+        `vocabularies` by feature, `period` (length in units of the log's time), and for each split
+        `features` by key of an example and `events_by_period` by start of the period.
+    """
+    train = splits.SPLITS[splits.TRAIN]
+    counts = _key_counts(plan)
+    times = tables.read(plan.work / "periods.arrow")
+    period = statistics.PERIOD << (int(times[SCALE][0].as_py()) if times.num_rows else 0)
+    starts = [str(number * period) for number in times[VALUE].to_pylist()]
+    by_split = {}
+    for name in splits.SPLITS:
+        by_period = zip(starts, times[name].to_pylist(), strict=True)
+        by_split[name] = {
+            "features": {
+                key: statistics.describe_key(
+                    feature,
+                    encoders[feature.name],
+                    tables.one_array(counts[key][VALUE]),
+                    counts[key][name].to_numpy(),
+                    None if name == train else counts[key][train].to_numpy(),
+                )
+                for key, feature in encoded_keys(plan.schema)
+            },
+            "events_by_period": {start: count for start, count in by_period if count},
+        }
+    return {
+        "period": period,
+        "vocabularies": {
+            feature.name: statistics.describe_vocabulary(
+                feature.encoder, training_counts(plan, feature)[COUNT].to_numpy()
+            )
+            for feature in plan.schema.encoded_features
+            if isinstance(feature.encoder, Vocabulary)
+        },
+        "splits": by_split,
+    }
+
+
+def training_counts(plan: Plan, feature: Feature) -> pa.Table:
+    """Values that training requests hold and how often, counting each event once.
+
+    Args:
+        plan: The stage `jobs.fit` has run.
+        feature: One with an encoder. The values of a hash encoder are not counted.
+    """
+    counted = tables.read(plan.work / "values" / f"{feature.name}.arrow")
+    is_complete = feature not in plan.schema.item_features or plan.schema.is_impression_log
+    if is_complete or isinstance(feature.encoder, Hash):
+        return counted
+    trained = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
+    candidates = counting.candidate_values(trained, feature.name)
+    return counting.merge_counts(pa.concat_tables([counted, candidates]))
+
+
+def _key_counts(plan: Plan) -> dict[str, pa.Table]:
+    """The merged counts of every key of an example."""
+    schema = plan.schema
+    item_key, trained = candidate_key(schema.item_key.name), plan.work / "statistics"
+    items = tables.read(trained / f"{item_key}.arrow")
+    catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
+    counts = {}
+    for key, feature in encoded_keys(schema):
+        is_sampled = key != item_key and not schema.is_impression_log
+        if is_sampled and key == candidate_key(feature.name):
+            counts[key] = candidate_counts(items, catalogues, schema.item_key.name, feature.name)
+        else:
+            counts[key] = tables.read(trained / f"{key}.arrow")
+    return counts
+
+
+def candidate_counts(
+    items: pa.Table, catalogues: list[pa.Table], item_key: str, name: str
+) -> pa.Table:
+    """Counts of an item feature of positives, which the split's catalogue gives each item.
+
+    Args:
+        items: Counts of the item key.
+        catalogues: Items of each split with their features.
+        item_key: Name of the item key.
+        name: Of the feature.
+    """
+    none = pa.array(np.zeros(items.num_rows, np.int64))
+    parts = []
+    for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
+        rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
+        counts = {other: items[split] if other == split else none for other in splits.SPLITS}
+        parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
+    return merge_values(pa.concat_tables(parts))
+
+
+def _split_stats(
+    plan: Plan, counters: Mapping[str, int], split: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
     lengths = by_prefix(counters, f"{split}/history_length/")
     times = json.loads((plan.work / "counters" / "times.json").read_text(encoding="utf-8"))
+    requests = counters.get(f"{split}/requests", 0)
+    item_key = candidate_key(plan.schema.item_key.name)
     return {
-        "requests": counters.get(f"{split}/requests", 0),
+        "requests": requests,
+        "positives": counters.get(f"{split}/positives", 0),
+        "candidates": counters.get(f"{split}/candidates", 0),
+        "requests_without_positive": counters.get(f"{split}/without_positive", 0),
+        "items": values["features"][item_key]["distinct"],
         "requests_left_out": counters.get(f"{split}/left_out", 0),
         "users": counters.get(f"{split}/users", 0),
         "items_to_draw_from": tables.read(plan.catalogue(split)).num_rows,
-        "positive_share": 1 / (1 + plan.arguments.negatives),
         "time_range": times.get(split),
         "history_length": {length: lengths[length] for length in sorted(lengths, key=int)},
-        "oov_rate": {
-            key: counters.get(f"{split}/oov/{key}", 0) / count for key, count in values.items()
-        },
+        **values,
     }
 
 

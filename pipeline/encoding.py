@@ -8,7 +8,7 @@ it is. History events keep the features that they had.
 
 import collections
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.counting import COUNT
 from pipeline.events import Events, Plan
 from preprocessing import encoders, negatives, splits
-from preprocessing.codec import Ragged, encode_examples
+from preprocessing.codec import Ragged, Steps, encode_examples
 from preprocessing.columns import from_buffers
 from preprocessing.encoders import FittedEncoder
 from preprocessing.fingerprint import fingerprint64
@@ -28,12 +28,10 @@ from preprocessing.schema import (
     LABEL,
     REQUEST_ID,
     TIMESTAMP,
-    Feature,
     Schema,
     candidate_key,
     history_key,
 )
-from preprocessing.sequences import Windows, history_windows
 
 KEY, RECORD = "key", "record"
 """Columns of encoded requests: fingerprint of the request id, serialised example."""
@@ -73,6 +71,8 @@ class ItemCatalogue:
         self.draws = negatives.Catalogue(
             numbers.to_numpy().astype(np.int64), np.cumsum(weights, dtype=np.int64)
         )
+        self._row_of_item = np.zeros(len(universe), np.int32)
+        self._row_of_item[self.draws.items_K] = np.arange(items.num_rows)
         self._encoded = {
             feature.name: encoders[feature.name].encode(tables.one_array(items[feature.name]))
             for feature in schema.item_features
@@ -80,7 +80,7 @@ class ItemCatalogue:
 
     def encoded(self, name: str, items_RN: np.ndarray) -> np.ndarray:
         """An encoded feature of items given by number, same shape."""
-        return self._encoded[name][np.searchsorted(self.draws.items_K, items_RN)]
+        return self._encoded[name][self._row_of_item[items_RN]]
 
 
 def load_encoders(
@@ -120,30 +120,52 @@ class RequestEncoder:
 
         Args:
             events: Events of the partition.
-            counters: Gets requests, users, history lengths and ids out of vocabulary per split.
+            counters: Gets requests, users and history lengths per split.
         """
         partition = _Partition(self._plan, self._encoders, self._universe, events)
         for split, name in enumerate(splits.SPLITS):
             rows = np.flatnonzero(events.split == split)
             if not len(rows):
                 continue
-            num_shards = self._plan.arguments.shards(name)
-            ids = partition.request_ids(rows)
-            keys = fingerprint64(ids)
-            order = np.lexsort((keys, keys % np.uint64(num_shards)))
-            rows, ids, keys = rows[order], ids.take(pa.array(order)), keys[order]
-            catalogue = self._catalogues[split]
-            partition.count(split, catalogue, rows, counters)
-            for start in range(0, len(rows), _BLOCK_REQUESTS):
-                block = slice(start, start + _BLOCK_REQUESTS)
-                records = partition.records(catalogue, rows[block], ids[block], keys[block])
-                table = pa.table({KEY: keys[block], RECORD: records})
-                shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)
-                bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
-                yield [
-                    ShardPiece(split, int(shards[first]), table.slice(first, end - first))
-                    for first, end in zip(bounds[:-1], bounds[1:], strict=True)
-                ]
+            partition.count(split, rows, counters)
+            yield from shard_pieces(
+                split,
+                self._plan.arguments.shards(name),
+                rows,
+                partition.request_ids(rows),
+                functools.partial(partition.records, self._catalogues[split]),
+            )
+
+
+def shard_pieces(
+    split: int,
+    num_shards: int,
+    requests: np.ndarray,
+    ids: pa.Array,
+    records: Callable[[np.ndarray, pa.Array, np.ndarray], pa.Array],
+) -> Iterator[list[ShardPiece]]:
+    """Yields requests in blocks, each in the order of shards.
+
+    Args:
+        split: The split of all of them.
+        num_shards: Files of the split.
+        requests: int64, any numbers of the requests.
+        ids: Their ids, large_binary.
+        records: Encodes requests, given by number, id and fingerprint of the id.
+    """
+    keys = fingerprint64(ids)
+    order = np.lexsort((keys, keys % np.uint64(num_shards)))
+    requests, ids, keys = requests[order], ids.take(pa.array(order)), keys[order]
+    for start in range(0, len(requests), _BLOCK_REQUESTS):
+        block = slice(start, start + _BLOCK_REQUESTS)
+        encoded = records(requests[block], ids[block], keys[block])
+        table = pa.table({KEY: keys[block], RECORD: encoded})
+        shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)
+        bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        yield [
+            ShardPiece(split, int(shards[first]), table.slice(first, end - first))
+            for first, end in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
 
 
 class _Partition:
@@ -164,6 +186,11 @@ class _Partition:
             feature.name: encoders[feature.name].encode(events.column(feature.name))
             for feature in plan.schema.encoded_features
         }
+        self._steps = {
+            history_key(feature.name): Steps(self._encoded[feature.name])
+            for feature in plan.schema.history_features
+        }
+        self._steps[history_key(TIMESTAMP)] = Steps(events.timestamps)
         self._items = events.items(universe)
         self._own = negatives.OwnItems(events.users, self._items, len(universe))
 
@@ -207,50 +234,23 @@ class _Partition:
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
 
-        windows = self._windows(rows)
+        lengths_R = self._history_lengths(rows)
         history = {
-            history_key(feature.name): Ragged(
-                self._encoded[feature.name][windows.rows], windows.row_splits
-            )
-            for feature in schema.history_features
+            key: steps.rows(rows - lengths_R, lengths_R) for key, steps in self._steps.items()
         }
-        history[history_key(TIMESTAMP)] = Ragged(
-            events.timestamps[windows.rows], windows.row_splits
-        )
         return from_buffers(*encode_examples(context, history))
 
-    def count(
-        self,
-        split: int,
-        catalogue: ItemCatalogue,
-        rows: np.ndarray,
-        counters: collections.Counter[str],
-    ) -> None:
+    def count(self, split: int, rows: np.ndarray, counters: collections.Counter[str]) -> None:
         """Adds the requests of a split, whose positives are `rows`, to the counters."""
         name = splits.SPLITS[split]
-        windows = self._windows(rows)
         counters[f"{name}/requests"] += len(rows)
+        counters[f"{name}/positives"] += len(rows)
+        counters[f"{name}/candidates"] += len(rows) * (1 + self._arguments.negatives)
         counters[f"{name}/users"] += len(np.unique(self._events.users[rows]))
-        lengths, times = np.unique(windows.lengths, return_counts=True)
+        lengths, times = np.unique(self._history_lengths(rows), return_counts=True)
         for length, count in zip(lengths.tolist(), times.tolist(), strict=True):
             counters[f"{name}/history_length/{length}"] += count
-        schema, encoded = self._schema, self._encoded
-        keyed: list[tuple[str, Feature, np.ndarray]] = [
-            *((f.name, f, encoded[f.name][rows]) for f in schema.user_features),
-            *(
-                (candidate_key(f.name), f, catalogue.encoded(f.name, self._items[rows]))
-                for f in schema.item_features
-            ),
-            *(
-                (history_key(f.name), f, encoded[f.name][windows.rows])
-                for f in schema.history_features
-            ),
-        ]
-        for key, feature, ids in keyed:
-            num_oov = self._encoders[feature.name].num_oov
-            if num_oov:
-                counters[f"{name}/values/{key}"] += len(ids)
-                counters[f"{name}/oov/{key}"] += int(((ids > 0) & (ids <= num_oov)).sum())
 
-    def _windows(self, rows: np.ndarray) -> Windows:
-        return history_windows(rows, self._events.positions[rows], self._schema.history.max_length)
+    def _history_lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Events in the history of each positive; they are the rows just before it."""
+        return np.minimum(self._events.positions[rows], self._schema.history.max_length)

@@ -7,7 +7,6 @@ same sorted file: no stage can see other events than another.
 import collections
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.counting import VALUE
 from pipeline.validation import FILE, LINE, TIME
 from preprocessing import splits
+from preprocessing.files import AnyPath
 from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
 from preprocessing.sequences import event_order, positions
@@ -44,20 +44,25 @@ class Plan:
     is_scarce: bool = False
 
     @property
-    def work(self) -> pathlib.Path:
+    def work(self) -> AnyPath:
         """Directory of intermediate files, on a file system that all workers share."""
-        return self.arguments.output_path / "_work"
+        return self.arguments.work_path
 
     @property
-    def kept_items(self) -> pathlib.Path:
+    def kept_items(self) -> AnyPath:
         """Table of the items with at least `min_item_events` events, if that is more than one."""
         return self.work / "kept_items.arrow"
 
-    def catalogue(self, split: str) -> pathlib.Path:
+    @property
+    def item_history(self) -> AnyPath:
+        """Table of what the item files of a published log say, if it has any."""
+        return self.work / "item_history.arrow"
+
+    def catalogue(self, split: str) -> AnyPath:
         """Table of the items that the requests of a split draw negatives from."""
         return self.work / "catalogues" / f"{split}.arrow"
 
-    def partition(self, index: int) -> pathlib.Path:
+    def partition(self, index: int) -> AnyPath:
         """File with the sorted events of a partition."""
         return self.work / "events" / f"{index:05d}.arrow"
 
@@ -65,11 +70,13 @@ class Plan:
 def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time, row order).
 
+    Texts become dictionaries: the stages that follow look at every distinct one, not at every row.
+
     Args:
         parts: Where its events are, in any order.
         user_key: Name of the feature by which events are grouped.
     """
-    events = pa.concat_tables(map(tables.read_part, parts)).combine_chunks()
+    events = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
     time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
     return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
 
@@ -118,7 +125,7 @@ class Events:
         return cls(plan, table, starts, +filtered)
 
     def column(self, name: str) -> pa.Array:
-        """One column as one array."""
+        """One column as one array, of texts a dictionary array."""
         return tables.one_array(self.table[name])
 
     @functools.cached_property
@@ -162,8 +169,9 @@ class Events:
 
     def items(self, universe: pa.Array) -> np.ndarray:
         """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""
-        found = pc.index_in(self.column(self.plan.schema.item_key.name), value_set=universe)
-        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        values, codes = tables.distinct(self.column(self.plan.schema.item_key.name))
+        found = pc.fill_null(pc.index_in(values, value_set=universe), -1)
+        return found.to_numpy().astype(np.int64)[codes]
 
     @functools.cached_property
     def _protocol_split(self) -> np.ndarray:

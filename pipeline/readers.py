@@ -7,105 +7,66 @@ lines that are no records at all. `pipeline.validation` judges.
 import contextlib
 import csv
 import dataclasses
-import glob
 import gzip
 import io
 import itertools
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline import csv_records
-from preprocessing.data_dir import require_local
+from pipeline import csv_ranges, csv_records
+from pipeline.raw_batch import InputFile, RawBatch, Rejection
+from preprocessing import files
 from preprocessing.errors import UserError
 
 BATCH_ROWS = 1 << 17
 _BLOCK_BYTES = 1 << 23
-_EXCERPT = 200
 _SUFFIXES = {
     ".csv": "csv",
     ".csv.gz": "csv",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
+    ".json": "jsonl",
+    ".json.gz": "jsonl",
     ".parquet": "parquet",
 }
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
-class Rejection(NamedTuple):
-    """A bad row: `line` is its line, `excerpt` the beginning of its raw content."""
-
-    file: str
-    line: int
-    reason: str
-    excerpt: str
-
-    @classmethod
-    def of(cls, file: str, line: int, reason: str, raw: object) -> "Rejection":
-        """A rejection with the raw content cut short."""
-        return cls(file, line, reason, str(raw)[:_EXCERPT])
-
-
-@dataclasses.dataclass(frozen=True)
-class InputFile:
-    """One file of the log.
-
-    Attributes:
-        path: Where it is.
-        index: Its place in the order of rows.
-        format: `csv`, `jsonl` or `parquet`.
-        size: In bytes, as stored.
-    """
-
-    path: str
-    index: int
-    format: str
-    size: int
-
-
 @dataclasses.dataclass(frozen=True)
 class InputRange:
-    """What one worker reads: a whole text file, or one row group of a Parquet file.
+    """What one worker reads: a row group of a Parquet file, a text file or a part of it.
 
     Attributes:
         file: The file.
-        row_group: Index of the row group; None for text files.
+        number: Index of the row group or of the part; None for a whole text file.
         first_line: Line number of the first row.
+        start: First byte of a part of a text file.
+        end: The byte after its last one; None at the end of the file.
     """
 
     file: InputFile
-    row_group: int | None
+    number: int | None
     first_line: int
+    start: int = 0
+    end: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class RawBatch:
-    """Rows as the file has them.
+def list_inputs(
+    patterns: str, flag: str = "--input", header: tuple[str, ...] | None = None
+) -> list[InputFile]:
+    """The files that a flag names, in order; matches of a glob pattern are sorted by name.
 
-    Attributes:
-        file: Where they come from.
-        columns: Arrow array per column, all of one length.
-        lines: int64, line number of each row. Parquet: number of the row, from 1. CSV: the header
-            is line 1; blank lines and line breaks in columns that are not read do not count.
-        rejections: Lines among them that are no records.
-        blocks_done: How much of the range is read by now, in units of `num_blocks`.
-    """
-
-    file: InputFile
-    columns: dict[str, pa.Array]
-    lines: np.ndarray
-    rejections: list[Rejection]
-    blocks_done: int = 1
-
-
-def list_inputs(patterns: str) -> list[InputFile]:
-    """The files that --input names, in order; matches of a glob pattern are sorted by name.
+    Args:
+        patterns: Paths and glob patterns, separated by commas.
+        flag: Named in error messages.
+        header: See `InputFile`.
 
     Raises:
         UserError: A file is missing, empty, of unknown format or named twice; a pattern matches
@@ -113,40 +74,42 @@ def list_inputs(patterns: str) -> list[InputFile]:
     """
     paths: list[str] = []
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        require_local(pattern, "--input")
-        matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        matches = [str(path) for path in files.find(pattern, flag)]
         if not matches:
             raise UserError(
-                f"--input: expected files that match {pattern!r}, found none.", "check the pattern."
+                f"{flag}: expected files that match {pattern!r}, found none.", "check the pattern."
             )
         paths += matches
     if not paths:
-        raise UserError("--input: expected at least one file, found none.", "--input=log.csv")
+        raise UserError(f"{flag}: expected at least one file, found none.", f"{flag}=log.csv")
     for path in paths:
         if paths.count(path) > 1:
-            raise UserError(f"--input: expected every file once, found {path} more than once.")
-    return [_input_file(path, index) for index, path in enumerate(paths)]
+            raise UserError(f"{flag}: expected every file once, found {path} more than once.")
+    return [
+        dataclasses.replace(_input_file(path, index, flag), header=header)
+        for index, path in enumerate(paths)
+    ]
 
 
-def _input_file(path: str, index: int) -> InputFile:
-    name = pathlib.Path(path)
+def _input_file(path: str, index: int, flag: str) -> InputFile:
+    name = files.path(path, flag)
     if not name.is_file():
         found = "a directory" if name.is_dir() else "nothing"
         raise UserError(
-            f"--input: expected a file at {path}, found {found}.",
+            f"{flag}: expected a file at {path}, found {found}.",
             "give paths or quoted glob patterns, separated by commas.",
         )
     lower = name.name.lower()
     formats = [kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)]
     if not formats:
         raise UserError(
-            f"--input: expected a file name that ends in {', '.join(_SUFFIXES)}, found {path}.",
+            f"{flag}: expected a file name that ends in {', '.join(_SUFFIXES)}, found {path}.",
             "convert or rename the file.",
         )
     size = name.stat().st_size
     if size == 0:
         raise UserError(
-            f"--input: expected rows in {path}, found an empty file.", "leave it out of --input."
+            f"{flag}: expected rows in {path}, found an empty file.", f"leave it out of {flag}."
         )
     return InputFile(path, index, formats[0], size)
 
@@ -159,10 +122,10 @@ def column_names(file: InputFile) -> list[str]:
     """
     try:
         if file.format == "parquet":
-            parquet = pa.parquet.ParquetFile(file.path)
+            parquet = _parquet(file)
             names, has_rows = parquet.schema_arrow.names, parquet.metadata.num_rows > 0
         elif file.format == "csv":
-            names, has_rows = _csv_header(file.path)
+            names, has_rows = _csv_header(file)
         else:
             names, has_rows = _json_keys(file.path)
     except _READ_ERRORS as error:
@@ -179,11 +142,28 @@ def column_names(file: InputFile) -> list[str]:
 def ranges(file: InputFile) -> list[InputRange]:
     """Splits a file into parts that can be read on their own."""
     if file.format != "parquet":
-        return [InputRange(file, None, 2 if file.format == "csv" else 1)]
-    metadata = pa.parquet.ParquetFile(file.path).metadata
+        has_header = file.format == "csv" and file.header is None
+        parts = _cut_csv(file) if file.format == "csv" else []
+        if len(parts) < 2:
+            return [InputRange(file, None, 1 + has_header)]
+        return [
+            InputRange(file, i, part.first_line + (has_header and i == 0), part.start, part.end)
+            for i, part in enumerate(parts)
+        ]
+    metadata = _parquet(file).metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     firsts = itertools.accumulate(sizes, initial=1)
     return [InputRange(file, i, first) for i, first in zip(range(len(sizes)), firsts, strict=False)]
+
+
+def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
+    """Parts of a large CSV file on this machine; others would have to be fetched twice."""
+    path = files.path(file.path)
+    is_plain = isinstance(path, pathlib.Path) and not file.path.lower().endswith(".gz")
+    if not is_plain or file.size <= csv_ranges.RANGE_BYTES:
+        return []
+    with path.open("rb") as content:
+        return csv_ranges.cut(content, csv_ranges.RANGE_BYTES)
 
 
 def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
@@ -208,13 +188,16 @@ def _unreadable(file: InputFile, error: Exception) -> UserError:
 
 def num_blocks(part: InputRange) -> int:
     """How many values `RawBatch.blocks_done` can take."""
-    return 1 if part.row_group is not None else part.file.size // _BLOCK_BYTES + 1
+    if part.file.format == "parquet":
+        return 1
+    end = part.file.size if part.end is None else part.end
+    return (end - part.start) // _BLOCK_BYTES + 1
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+def open_text(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
     """The content of a text file, and a function that tells how many blocks are read by now."""
-    with open(path, "rb") as stored:
+    with files.path(path).open("rb") as stored:
 
         def blocks_done() -> int:
             return stored.tell() // _BLOCK_BYTES
@@ -226,19 +209,20 @@ def _open(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
             yield stored, blocks_done
 
 
-def _csv_header(path: str) -> tuple[list[str], bool]:
-    with _open(path) as (binary, _):
+def _csv_header(file: InputFile) -> tuple[list[str], bool]:
+    """The columns, and whether the file has any row."""
+    with open_text(file.path) as (binary, _):
         text = io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="")
         try:
-            header = next((record for record in csv.reader(text) if record), [])
+            header = file.header or next((record for record in csv.reader(text) if record), [])
         except csv.Error as error:
             raise pa.ArrowInvalid(str(error)) from error
-        return header, any(line.strip() for line in text)
+        return list(header), any(line.strip() for line in text)
 
 
 def _json_keys(path: str) -> tuple[list[str], bool]:
     keys: dict[str, None] = {}
-    with _open(path) as (file, _):
+    with open_text(path) as (file, _):
         lines = [line for line in itertools.islice(file, 1000) if line.strip()]
     for line in lines:
         row, _ = _parse_json(line)
@@ -246,10 +230,16 @@ def _json_keys(path: str) -> tuple[list[str], bool]:
     return list(keys), bool(lines)
 
 
+def _parquet(file: InputFile) -> pa.parquet.ParquetFile:
+    path = files.path(file.path)
+    local = isinstance(path, pathlib.Path)
+    return pa.parquet.ParquetFile(path if local else files.random_access(path))
+
+
 def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
-    parquet = pa.parquet.ParquetFile(part.file.path)
+    parquet = _parquet(part.file)
     line = part.first_line
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[part.row_group], columns=columns):
+    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns):
         lines = np.arange(line, line + batch.num_rows, dtype=np.int64)
         line += batch.num_rows
         yield RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
@@ -258,14 +248,23 @@ def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     """Every column as bytes: types and encoding are judged later, row by row."""
     path = part.file.path
-    num_fields = len(_csv_header(path)[0])
+    header, _ = _csv_header(part.file)
+    has_header = part.file.header is None and not part.start
+    before = part.first_line - 1 - has_header
     try:
-        with _open(path) as (file, blocks_done):
-            for batch in csv_records.read(file, num_fields, columns, _BLOCK_BYTES):
-                rejections = [Rejection.of(path, *bad) for bad in batch.bad]
-                yield RawBatch(part.file, batch.columns, batch.lines, rejections, blocks_done())
+        with open_text(path) as (file, blocks_done):
+            content = file
+            if part.end is not None:
+                content = cast(BinaryIO, csv_ranges.RangeFile(file, part.start, part.end))
+            for batch in csv_records.read(content, header, has_header, columns, _BLOCK_BYTES):
+                rejections = [
+                    Rejection.of(path, bad.line + before, bad.reason, bad.text) for bad in batch.bad
+                ]
+                done = blocks_done() - part.start // _BLOCK_BYTES
+                lines = batch.lines + before
+                yield RawBatch(part.file, batch.columns, lines, rejections, done)
     except csv_records.OpenQuoteError as error:
-        with _open(path) as (file, _):
+        with open_text(path) as (file, _):
             line = csv_records.open_record(file, _BLOCK_BYTES)
         raise UserError(
             f"--input: expected every quotation mark closed, found a record that begins in line "
@@ -275,11 +274,17 @@ def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
 
 
 def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
-    line = part.first_line
-    with _open(part.file.path) as (file, blocks_done):
+    for first_line, lines, blocks_done in read_lines(part.file.path):
+        batch = _json_batch(part.file, lines, first_line, columns)
+        yield dataclasses.replace(batch, blocks_done=blocks_done)
+
+
+def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
+    """Blocks of a text file: number of the first line, lines, how many blocks are read by now."""
+    line = 1
+    with open_text(path) as (file, blocks_done):
         while block := file.readlines(_BLOCK_BYTES):
-            batch = _json_batch(part.file, block, line, columns)
-            yield dataclasses.replace(batch, blocks_done=blocks_done())
+            yield line, block, blocks_done()
             line += len(block)
 
 

@@ -25,11 +25,12 @@ from models import train as training
 from models.config import RunConfig
 from models.report import write_report
 from pipeline import build_examples as building
-from pipeline import readers
+from pipeline import data_card, readers
 from pipeline.arguments import BuildArguments
 from preprocessing import cli
-from preprocessing.data_dir import COMPLETED, DataDir
+from preprocessing.data_dir import COMPLETED
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath, require_local
 from serving import export as exporting
 from serving import parity as checking
 from serving import score as scoring
@@ -86,7 +87,8 @@ def run(
 
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
     """Remembers what each stage was begun with; refuses to continue it with anything else."""
-    files = {file.path: file.size for file in readers.list_inputs(arguments.input)}
+    inputs = filter(None, (arguments.input, arguments.metadata))
+    files = {file.path: file.size for paths in inputs for file in readers.list_inputs(paths)}
     claim = {
         "data": {**arguments.to_json(), "sizes": files},
         "run": config.to_json() | {"data": ""},
@@ -128,8 +130,8 @@ def _stage(
     _say(f"[{number}/5] {name}: {time.monotonic() - started:.0f} s")
 
 
-def _build(arguments: BuildArguments) -> DataDir:
-    return building.build_examples(arguments)
+def _build(arguments: BuildArguments) -> AnyPath:
+    return data_card.write_card(building.build_examples(arguments).path)
 
 
 def _train(config: RunConfig, run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -173,6 +175,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs all stages."""
+    require_local(flags.FLAGS.workdir, "--workdir")
     workdir = pathlib.Path(flags.FLAGS.workdir)
     arguments = building.arguments_from_flags(output=str(workdir / "data"))
     config = training.config_from_flags(data=arguments.output, seed=arguments.seed)

@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import logging
 import os
-import pathlib
 import re
 import sys
 import threading
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from apache_beam.options.pipeline_options import (
+    DirectOptions,
     PipelineOptions,
     StandardOptions,
     _BeamArgumentParser,
@@ -22,8 +22,10 @@ from tqdm import tqdm
 
 from pipeline.beam import beam
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 
 _POLL_SECONDS = 0.25
+_MAX_THREADS = 4  # each holds a partition; more of them would mostly wait for the interpreter
 _USER_ERROR = re.compile(rf"^{UserError.__module__}\.{UserError.__name__}: (.*)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '.*$")
 
@@ -53,13 +55,15 @@ def run_stage(
     title: str,
     construct: Callable[[beam.Pipeline], object],
     beam_options: Sequence[str],
-    watch: pathlib.Path,
+    watch: AnyPath,
     total: int,
+    parallelism: int = 1,
 ) -> float:
     """Runs a pipeline to its end and says how long it took.
 
     Without --runner the pipeline runs in this process on Beam's FnApiRunner. That is named
-    explicitly: Beam's default would first look for a runner to download.
+    explicitly: Beam's default would first look for a runner to download. It gets several threads
+    if there is work for them: Arrow, NumPy and compression leave the interpreter's lock to others.
 
     Args:
         title: Of the stage, for people.
@@ -67,6 +71,7 @@ def run_stage(
         beam_options: Options from the command line.
         watch: Directory to which workers add a file for each finished piece of work.
         total: How many pieces there are.
+        parallelism: How much can be done at the same time.
 
     Returns:
         Seconds.
@@ -78,6 +83,11 @@ def run_stage(
     runner = options.view_as(StandardOptions).runner
     if runner in (None, "DirectRunner"):
         runner = FnApiRunner()
+        threads = min(parallelism, len(os.sched_getaffinity(0)), _MAX_THREADS)
+        if threads > 1 and not any(option.startswith("--direct_") for option in beam_options):
+            direct = options.view_as(DirectOptions)
+            direct.direct_num_workers = threads
+            direct.direct_running_mode = "multi_threading"
     start = time.perf_counter()
     watch.mkdir(parents=True, exist_ok=True)
     try:
@@ -94,20 +104,20 @@ def run_stage(
     return seconds
 
 
-def mark_done(watch: pathlib.Path, piece: str) -> None:
+def mark_done(watch: AnyPath, piece: str) -> None:
     """Adds a file that `run_stage` counts; harmless if repeated."""
     (watch / piece).touch()
 
 
 @contextlib.contextmanager
-def _progress(title: str, watch: pathlib.Path, total: int) -> Iterator[None]:
+def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
     """A bar on a terminal that follows the number of files in a directory."""
     stop = threading.Event()
     with tqdm(total=total, desc=title, leave=False, disable=None) as bar:
 
         def follow() -> None:
             while not stop.wait(_POLL_SECONDS):
-                bar.n = min(len(os.listdir(watch)), total)
+                bar.n = min(sum(1 for _ in watch.iterdir()), total)
                 bar.refresh()
 
         thread = threading.Thread(target=follow, daemon=True)

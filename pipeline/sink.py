@@ -1,19 +1,22 @@
 """The deterministic sink: group by shard, sort by key, write."""
 
-import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.beam import beam
 from pipeline.encoding import KEY, RECORD
 from preprocessing import data_dir
 from preprocessing.columns import binary_buffers
+from preprocessing.files import AnyPath
 from preprocessing.splits import SPLITS
 from preprocessing.tfrecord import write_shard
+
+_BLOCK_BYTES = 1 << 24
 
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
@@ -21,20 +24,44 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
     return f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord.gz"
 
 
-def sorted_records(parts: Iterable[tables.Reference]) -> pa.LargeBinaryArray:
-    """The records of a shard by key, and by content if keys are equal (a chance of 2^-64 a pair).
+def sorted_records(
+    parts: Iterable[tables.Reference], block_bytes: int = _BLOCK_BYTES
+) -> Iterator[pa.LargeBinaryArray]:
+    """Yields the records of a shard by key, and by content if keys are equal, in blocks.
 
-    Their order therefore never depends on which worker was first.
+    Their order therefore never depends on which worker was first, nor do the blocks, which are
+    equal ranges of keys: as keys are fingerprints, they hold about as much each. Only a block is in
+    memory at a time; the parts are mapped.
+
+    Args:
+        parts: Records, each part sorted by key.
+        block_bytes: Size of a block on the average.
     """
-    none = pa.table({KEY: pa.array([], pa.uint64()), RECORD: pa.array([], pa.large_binary())})
-    table = pa.concat_tables([none, *map(tables.read_part, parts)]).combine_chunks()
-    keys = table[KEY].to_numpy()
+    mapped = [tables.read_part(part) for part in parts]
+    if not mapped:
+        return
+    keys = [part[KEY].to_numpy() for part in mapped]
+    records = [tables.one_array(part[RECORD]) for part in mapped]
+    size = sum(int(pc.sum(pc.binary_length(some)).as_py()) for some in records)
+    num_blocks = 1 + size // block_bytes
+    ends = np.arange(1, num_blocks, dtype=np.uint64) * np.uint64((2**64 - 1) // num_blocks)
+    bounds = np.array([[0, *np.searchsorted(some, ends), len(some)] for some in keys])
+    for low, high in zip(bounds.T[:-1], bounds.T[1:], strict=True):
+        spans = list(zip(low.tolist(), high.tolist(), strict=True))
+        yield _sorted(
+            np.concatenate([some[slice(*span)] for some, span in zip(keys, spans, strict=True)]),
+            pa.concat_arrays(
+                [some.slice(a, b - a) for some, (a, b) in zip(records, spans, strict=True)]
+            ),
+        )
+
+
+def _sorted(keys: np.ndarray, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Records by key, and by content if keys are equal (a chance of 2^-64 a pair)."""
     order = np.argsort(keys, kind="stable")
-    records = table[RECORD].combine_chunks()
     if (np.diff(keys[order]) == 0).any():
         order = np.array(sorted(order, key=lambda row: (keys[row], records[row].as_py())))
-    taken = records.take(pa.array(order, pa.int64()))
-    return pa.concat_arrays(taken.chunks) if isinstance(taken, pa.ChunkedArray) else taken
+    return records.take(pa.array(order, pa.int64()))
 
 
 class WriteShard(beam.DoFn):
@@ -49,9 +76,7 @@ class WriteShard(beam.DoFn):
         num_shards: Files of each split.
     """
 
-    def __init__(
-        self, output: pathlib.Path, reports: pathlib.Path, num_shards: tuple[int, ...]
-    ) -> None:
+    def __init__(self, output: AnyPath, reports: AnyPath, num_shards: tuple[int, ...]) -> None:
         self._output = output
         self._reports = reports
         self._num_shards = num_shards
@@ -62,12 +87,19 @@ class WriteShard(beam.DoFn):
         """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
         (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])
-        buffer, offsets = binary_buffers(sorted_records(filter(None, parts)))
-        size, sha256 = write_shard(self._output / name, buffer, offsets)
+        num_records = 0
+
+        def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            nonlocal num_records
+            for records in sorted_records(filter(None, parts)):
+                num_records += len(records)
+                yield binary_buffers(records)
+
+        size, sha256 = write_shard(self._output / name, blocks())
         report = {
             "split": SPLITS[split],
             "file": name,
-            "requests": len(offsets) - 1,
+            "requests": num_records,
             "bytes": size,
             "sha256": sha256,
         }

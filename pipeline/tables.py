@@ -6,14 +6,14 @@ as the embedded one does, then keeps references.
 """
 
 import contextlib
-import os
-import pathlib
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from preprocessing import files
+from preprocessing.files import AnyPath
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -38,7 +38,7 @@ Reference = tuple[str, int]
 """A part of a file that `write_parts` wrote: its path, and which part."""
 
 
-def write_parts(path: pathlib.Path, parts: Sequence[pa.Table]) -> list[Reference]:
+def write_parts(path: AnyPath, parts: Sequence[pa.Table]) -> list[Reference]:
     """Writes tables of one schema, at least one and none without rows, as parts of a file."""
     with _new_file(path, parts[0].schema) as writer:
         for part in parts:
@@ -47,31 +47,28 @@ def write_parts(path: pathlib.Path, parts: Sequence[pa.Table]) -> list[Reference
 
 
 def read_part(reference: Reference) -> pa.Table:
-    """Reads a part of a file, memory-mapped."""
+    """Reads a part of a file, memory-mapped if it is on this machine."""
     path, number = reference
-    with pa.memory_map(path) as source:
+    with files.random_access(files.path(path)) as source:
         return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
 
 
-def write(path: pathlib.Path, table: pa.Table) -> None:
+def write(path: AnyPath, table: pa.Table) -> None:
     """Writes a table as a file of its own; see `write_parts`."""
     with _new_file(path, table.schema) as writer:
         writer.write_table(table)
 
 
 @contextlib.contextmanager
-def _new_file(path: pathlib.Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
-    """Writes under a temporary name, then renames, so that repeated work is harmless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with pa.ipc.new_file(temporary, schema) as writer:
+def _new_file(path: AnyPath, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """Writes a file that is never seen unfinished, so that repeated work is harmless."""
+    with files.create(path) as file, pa.ipc.new_file(file, schema) as writer:
         yield writer
-    os.replace(temporary, path)
 
 
-def read(path: pathlib.Path) -> pa.Table:
-    """Reads a table, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
+def read(path: AnyPath) -> pa.Table:
+    """Reads a table, memory-mapped if it is on this machine."""
+    with files.random_access(path) as source:
         return pa.ipc.open_file(source).read_all()
 
 
@@ -81,10 +78,34 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
 
+def with_dictionaries(table: pa.Table) -> pa.Table:
+    """The table with columns of one chunk each, those of texts as dictionary arrays."""
+    columns = {name: one_array(table[name]) for name in table.column_names}
+    return pa.table(
+        {
+            name: column.dictionary_encode() if pa.types.is_string(column.type) else column
+            for name, column in columns.items()
+        }
+    )
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """A column whose values stand in it, not in a dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def distinct(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The distinct values of a column without nulls, and the place of each value among them."""
+    encoded = column.dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy()
+
+
 def group_starts(column: pa.Array) -> np.ndarray:
     """First row of each run of equal values, then the number of rows: int64 [groups + 1]."""
     if not len(column):
         return np.zeros(1, np.int64)
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
     changes = pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
     inner = np.flatnonzero(changes) + 1
     return np.concatenate([[0], inner, [len(column)]]).astype(np.int64)

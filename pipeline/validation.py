@@ -1,20 +1,26 @@
 """Column-wise judgement of raw rows: each becomes an event, is filtered, or is rejected.
 
-Events carry the features of the schema with their declared types, and three columns of ours whose
-names no feature can have (feature names are identifiers).
+Events carry the features of the schema with their declared types, and columns of ours whose names
+no feature can have (feature names are identifiers).
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.readers import RawBatch, Rejection
+from pipeline.raw_batch import RawBatch, Rejection
 from preprocessing.schema import DType, Feature, Role, Schema
 
 TIME, FILE, LINE = "#time", "#file", "#line"
 """Columns of an event: timestamp (0 if the log has none), index of its file, line in it."""
+
+LABEL, REQUEST = "#label", "#request"
+"""Further columns of an impression: 1 if clicked, else 0; text that names its request."""
+
+_COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
 
 _TYPES = {DType.STRING: pa.string(), DType.INT64: pa.int64(), DType.FLOAT32: pa.float32()}
 _NAMES = {DType.STRING: "text", DType.INT64: "an integer", DType.FLOAT32: "a finite number"}
@@ -25,19 +31,24 @@ class Validated:
     """What became of the rows of a batch; every row is counted exactly once.
 
     Attributes:
-        events: One column per encoded feature, then TIME, FILE, LINE.
-        filtered: Rows that the behaviour filter of the schema took out.
+        events: One column per encoded feature, then TIME, LABEL and REQUEST if the schema has
+            them, FILE, LINE.
+        filtered: Rows taken out, by rule: `behaviours` of the schema, or what a reader of a
+            published log leaves out.
         rejections: Bad rows.
+        defaulted: How many values of the events are the default of their feature because the log
+            has none, by feature.
     """
 
     events: pa.Table
-    filtered: int
+    filtered: Mapping[str, int]
     rejections: list[Rejection]
+    defaulted: Mapping[str, int]
 
     @property
     def read(self) -> int:
         """Rows of the batch."""
-        return self.events.num_rows + self.filtered + len(self.rejections)
+        return self.events.num_rows + sum(self.filtered.values()) + len(self.rejections)
 
 
 def columns_of(schema: Schema) -> list[str]:
@@ -53,32 +64,38 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
 
     A missing value (null, NaN, an empty text, or the reserved pad value of a categorical integer)
     takes the default of its feature. Without a default it stays null for numeric and bucketised
-    encoders, which have a place for it, and rejects the row otherwise.
+    encoders, which have a place for it, and rejects the row otherwise. A label is 0 or 1.
 
     Args:
         batch: Raw rows with all columns of the schema.
         schema: What they should be.
     """
+    batch = batch.without(~_behaviours(batch, schema), "behaviours")
     num_rows = len(batch.lines)
-    kept = _behaviours(batch, schema)
-    good = kept.copy()
+    good = np.ones(num_rows, bool)
     rejections = list(batch.rejections)
     arrays: dict[str, pa.Array] = {}
-    for feature in schema.with_role(Role.USER, Role.ITEM, Role.CONTEXT, Role.TIMESTAMP):
-        array, reasons = _judge(batch.columns[feature.column], feature)
-        name = TIME if feature.role is Role.TIMESTAMP else feature.name
-        arrays[name] = array
+    for feature in schema.features:
+        name = _COLUMNS.get(feature.role, feature.name)
+        arrays[name], reasons = _judge(batch.columns[feature.column], feature)
         for reason, bad in reasons:
-            for row in np.flatnonzero(bad & good):
-                raw = {key: column[row].as_py() for key, column in batch.columns.items()}
-                line = int(batch.lines[row])
-                rejections.append(Rejection.of(batch.file.path, line, reason, raw))
+            rejections += [
+                batch.rejection(row, reason) for row in np.flatnonzero(bad & good).tolist()
+            ]
             good &= ~bad
+    defaulted = {}
+    for feature in schema.encoded_features:
+        array = arrays[feature.name]
+        if feature.default is not None and array.null_count:
+            defaulted[feature.name] = int((_mask(pc.is_null(array)) & good).sum())
+            arrays[feature.name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
     arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
     arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
     arrays[LINE] = pa.array(batch.lines)
-    events = pa.table(arrays).filter(pa.array(good))
-    return Validated(events, int(num_rows - kept.sum()), rejections)
+    events = pa.table(arrays)
+    if not good.all():
+        events = events.filter(pa.array(good))
+    return Validated(events, batch.filtered, rejections, defaulted)
 
 
 def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
@@ -86,7 +103,7 @@ def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
     behaviours = schema.history.behaviours
     if behaviours is None:
         return np.ones(len(batch.lines), bool)
-    text, _ = _as_text(batch.columns[behaviours.column])
+    text, _ = as_text(batch.columns[behaviours.column])
     found = pc.is_in(text, value_set=pa.array(behaviours.values, pa.string()))
     return found.to_numpy(zero_copy_only=False)
 
@@ -94,30 +111,43 @@ def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
 def _judge(array: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
     """A column with the type of its feature, and which of its rows are bad for which reason.
 
-    Bad rows hold any value of the right type. Reasons name no values, so that they can be counted.
+    Missing values are null, whether or not the feature has a default. Bad rows hold any value of
+    the right type. Reasons name no values, so that they can be counted.
     """
     where = f"column {feature.column!r}"
     if feature.dtype is DType.STRING:
-        array, bad = _as_text(array)
-        broken = pc.fill_null(pc.match_substring_regex(array, r"[\r\n]"), False)
+        array, bad = as_text(array)
         reasons = [
             (f"{where}: invalid UTF-8", bad),
-            (f"{where}: line break in a value", _mask(broken)),
+            (f"{where}: line break in a value", _line_breaks(array)),
         ]
     else:
-        array, bad = _as_number(array, feature.dtype)
+        array, bad = as_number(array, feature.dtype)
         reasons = [(f"{where}: not {_NAMES[feature.dtype]}", bad)]
     if feature.dtype is DType.STRING or feature.is_categorical:
         is_pad = pc.equal(array, pa.scalar(feature.pad_value, array.type))
         array = pc.if_else(pc.fill_null(is_pad, True), pa.scalar(None, array.type), array)
-    if feature.default is not None:
-        array = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
-    elif feature.role is Role.TIMESTAMP or feature.encoder.kind in ("vocabulary", "hash"):  # type: ignore[union-attr]
+    is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
+    if is_needed and feature.default is None:
         reasons.append((f"{where}: missing value", _mask(pc.is_null(array)) & ~bad))
+    if feature.role is Role.LABEL:
+        is_label = pc.is_in(array, value_set=pa.array([0, 1], array.type))
+        reasons.append((f"{where}: neither 0 nor 1", ~_mask(is_label)))
+        array = pc.cast(array, pa.int8(), safe=False)
+    if feature.role is Role.REQUEST:
+        array = pc.cast(array, pa.string())
     return array, reasons
 
 
-def _as_text(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _line_breaks(texts: pa.Array) -> np.ndarray:
+    """Which texts hold a line break, bool; a look at all bytes at once is nearly always enough."""
+    data = texts.buffers()[2]
+    if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
+        return np.zeros(len(texts), bool)
+    return _mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))
+
+
+def as_text(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """A column of any scalar type as texts, empty and absent ones as null; and which are no UTF-8.
 
     Floats that are all whole numbers are ids that once had a missing value beside them (a habit
@@ -135,7 +165,7 @@ def _as_text(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return pc.if_else(pc.fill_null(empty, True), pa.scalar(None, pa.string()), array), bad
 
 
-def _as_number(array: pa.Array, dtype: DType) -> tuple[pa.Array, np.ndarray]:
+def as_number(array: pa.Array, dtype: DType) -> tuple[pa.Array, np.ndarray]:
     """A column as int64 or float32, NaN as null; and which rows hold no such number.
 
     Date and time types become seconds since 1970.
@@ -146,7 +176,7 @@ def _as_number(array: pa.Array, dtype: DType) -> tuple[pa.Array, np.ndarray]:
         array = pc.cast(array, pa.timestamp("s"), safe=False).cast(pa.int64())
     bad = np.zeros(len(array), bool)
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        array, bad = _as_text(array)
+        array, bad = as_text(array)
     array, not_a_number = _cast(array, pa.float64() if dtype is DType.FLOAT32 else pa.int64())
     bad |= not_a_number
     if dtype is DType.FLOAT32:

@@ -13,6 +13,7 @@ equal bytes; they are the bytes of protobuf's own deterministic serialisation.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.columns import as_large_binary, binary_buffers, from_buffers
+from preprocessing.columns import as_large_binary, binary_buffers, from_buffers, slices
 
 # Field numbers 1..3 with wire type 2 (length and content), in which all of the above are written.
 _TAG_1, _TAG_2, _TAG_3 = b"\x0a", b"\x12", b"\x1a"
@@ -56,16 +57,45 @@ class Ragged:
         return cls(values, np.arange(len(values) + 1, dtype=np.int64))
 
 
+class Steps:
+    """Values as steps of a feature list, serialised once for all rows that repeat some of them.
+
+    Args:
+        values: [n] as in `Ragged`.
+
+    Raises:
+        ValueError: The steps take 2 GiB or more.
+    """
+
+    def __init__(self, values: Any) -> None:
+        self._data, self._offsets = _steps(values)
+        if len(self._data) > np.iinfo(np.int32).max:
+            raise ValueError(f"expected steps of less than 2 GiB, found {len(self._data)} bytes")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def rows(self, starts_R: np.ndarray, lengths_R: np.ndarray) -> pa.LargeBinaryArray:
+        """Feature lists of `encode_examples`: row i has the steps from `starts_R[i]` on.
+
+        Args:
+            starts_R: First step of each row.
+            lengths_R: Number of steps, which lie one after another.
+        """
+        starts, ends = self._offsets[starts_R], self._offsets[starts_R + lengths_R]
+        return slices(self._data, starts, ends - starts)
+
+
 def encode_examples(
-    context: Mapping[str, Ragged], feature_lists: Mapping[str, Ragged]
+    context: Mapping[str, Ragged], feature_lists: Mapping[str, Ragged | pa.LargeBinaryArray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Serialises one SequenceExample per row.
 
     Args:
         context: Name to the values of the feature in each row. A row without values becomes an
             empty list of its type.
-        feature_lists: Name to the values of the steps in each row, one value per step. A row
-            without values becomes an empty feature list.
+        feature_lists: Name to the values of the steps in each row, one value per step, or to what
+            `Steps.rows` returns. A row without values becomes an empty feature list.
 
     Returns:
         buffer: uint8, all examples one after another.
@@ -83,13 +113,13 @@ def encode_examples(
 
 
 def _map_field(
-    tag: bytes, features: Mapping[str, Ragged], encode: Callable[[bytes, Ragged], list[pa.Array]]
+    tag: bytes, features: Mapping[str, Any], encode: Callable[[bytes, Any], list[pa.Array]]
 ) -> list[pa.Array]:
     """Columns of a map: its header, then header and payload of each entry in key order."""
     if not features:
         return []
-    by_key = sorted((name.encode(), ragged) for name, ragged in features.items())
-    entries = [column for key, ragged in by_key for column in encode(key, ragged)]
+    by_key = sorted((name.encode(), name) for name in features)
+    entries = [column for key, name in by_key for column in encode(key, features[name])]
     lengths = np.sum([np.diff(binary_buffers(column)[1]) for column in entries], axis=0)
     return [_headers(lengths, lambda length: tag + _varint(length)), *entries]
 
@@ -113,29 +143,32 @@ def _feature(key: bytes, ragged: Ragged) -> list[pa.Array]:
         tail = kind + _varint(len(tail) + length) + tail
         return _entry_header(key, tail, length)
 
-    return _with_headers(data, offsets[ragged.row_splits], header)
+    return _with_headers(from_buffers(data, offsets[ragged.row_splits]), header)
 
 
-def _list(key: bytes, ragged: Ragged) -> list[pa.Array]:
+def _list(key: bytes, rows: Ragged | pa.LargeBinaryArray) -> list[pa.Array]:
     """Header and payload column of a feature list: the payload is one Feature field per step."""
-    values = ragged.values
+    if isinstance(rows, Ragged):
+        data, offsets = _steps(rows.values)
+        rows = from_buffers(data, offsets[rows.row_splits])
+    return _with_headers(rows, lambda length: _entry_header(key, b"", length))
+
+
+def _steps(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Every value as a Feature field of a feature list: data and offsets [values + 1]."""
     if not isinstance(values, np.ndarray):
-        data, offsets = _bytes_stream(values, _bytes_step)
-    elif values.dtype == np.float32:
+        return _bytes_stream(values, _bytes_step)
+    if values.dtype == np.float32:
         steps = np.empty((len(values), len(_FLOAT_STEP) + 4), np.uint8)
         steps[:, : len(_FLOAT_STEP)] = np.frombuffer(_FLOAT_STEP, np.uint8)
         steps[:, len(_FLOAT_STEP) :] = (
             np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(-1, 4)
         )
-        data = steps.reshape(-1)
-        offsets = np.arange(len(values) + 1, dtype=np.int64) * steps.shape[1]
-    else:
-        data, offsets = _varints(values, lambda w: bytes([0x0A, 4 + w, 0x1A, 2 + w, 0x0A, w]))
-    return _with_headers(
-        data, offsets[ragged.row_splits], lambda length: _entry_header(key, b"", length)
-    )
+        return steps.reshape(-1), np.arange(len(values) + 1, dtype=np.int64) * steps.shape[1]
+    return _varints(values, lambda w: bytes([0x0A, 4 + w, 0x1A, 2 + w, 0x0A, w]))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _entry_header(key: bytes, tail: bytes, length: int) -> bytes:
     """Header of a map entry whose value is `tail` followed by a payload of `length` bytes."""
     inner = _TAG_1 + _varint(len(key)) + key + _TAG_2 + _varint(len(tail) + length) + tail
@@ -236,6 +269,7 @@ def _varint_cells(words: np.ndarray, width: int, prefix: bytes) -> np.ndarray:
     return np.ndarray(len(words), f"V{len(prefix) + width}", buffer=cells.data, strides=(16,))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _varint(value: int) -> bytes:
     """One non-negative integer; see `_varint_stream`."""
     out = bytearray()
@@ -246,10 +280,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _with_headers(
-    data: np.ndarray, offsets: np.ndarray, header: Callable[[int], bytes]
-) -> list[pa.Array]:
-    return [_headers(np.diff(offsets), header), from_buffers(data, offsets)]
+def _with_headers(payloads: pa.LargeBinaryArray, header: Callable[[int], bytes]) -> list[pa.Array]:
+    return [_headers(np.diff(binary_buffers(payloads)[1]), header), payloads]
 
 
 def _headers(lengths: np.ndarray, header: Callable[[int], bytes]) -> pa.LargeBinaryArray:

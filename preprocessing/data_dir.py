@@ -8,17 +8,15 @@ DATA/  schema.json  manifest.json  stats.json  vocab/<feature>.txt
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import tqdm
 
-from preprocessing import encoders
+from preprocessing import encoders, files
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 from preprocessing.schema import Schema
 
 FORMAT_VERSION = 1
@@ -27,7 +25,6 @@ MANIFEST = "manifest.json"
 SCHEMA = "schema.json"
 STATS = "stats.json"
 VOCABULARIES = "vocab"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _REBUILD = "run python -m pipeline.build_examples again."
 
 
@@ -36,7 +33,7 @@ class DataDir:
     """A complete data set.
 
     Attributes:
-        path: The directory.
+        path: The directory, on this machine or on an object store.
         schema: What the examples hold.
         manifest: The content of manifest.json: counts, shards with hashes, cut-offs, arguments.
         stats: The content of stats.json.
@@ -45,7 +42,7 @@ class DataDir:
             fingerprints mean equal data sets.
     """
 
-    path: pathlib.Path
+    path: AnyPath
     schema: Schema
     manifest: dict[str, Any]
     stats: dict[str, Any]
@@ -53,7 +50,7 @@ class DataDir:
     fingerprint: str
 
     @classmethod
-    def open(cls, path: str | pathlib.Path, verify: bool = True) -> "DataDir":
+    def open(cls, path: str | AnyPath, verify: bool = True) -> "DataDir":
         """Opens a data set and checks it.
 
         Args:
@@ -65,8 +62,7 @@ class DataDir:
         Raises:
             UserError: The directory is missing, incomplete, or not what its manifest says.
         """
-        require_local(path, "--data")
-        path = pathlib.Path(path)
+        path = files.path(path, "--data")
         if not path.is_dir():
             raise UserError(f"Expected a data set, found no directory {path}.", "check --data.")
         if not (path / COMPLETED).exists():
@@ -83,8 +79,8 @@ class DataDir:
                 f"{version!r}.",
                 _REBUILD,
             )
-        _require_keys(manifest, ("schema_hash", "splits"), path / MANIFEST)
-        for name, sha256 in manifest.get("files", {}).items():
+        _require_keys(manifest, ("schema_hash", "files", "splits"), path / MANIFEST)
+        for name, sha256 in manifest["files"].items():
             _check_hash(path / name, sha256)
         schema = Schema.load(path / SCHEMA)
         if manifest["schema_hash"] != schema.hash():
@@ -107,11 +103,11 @@ class DataDir:
         return data
 
     @property
-    def vocab_dir(self) -> pathlib.Path:
+    def vocab_dir(self) -> AnyPath:
         """Directory of the vocabulary files."""
         return self.path / VOCABULARIES
 
-    def shards(self, split: str) -> list[pathlib.Path]:
+    def shards(self, split: str) -> list[AnyPath]:
         """The files of a split, in order.
 
         Raises:
@@ -146,45 +142,27 @@ class DataDir:
         return splits[split]
 
 
-def require_local(path: str | pathlib.Path, flag: str) -> None:
-    """Raises `UserError` on a URL such as s3://bucket/log.csv.
-
-    Args:
-        path: What the user gave.
-        flag: Where.
-    """
-    if _SCHEME.match(str(path)):
-        raise UserError(
-            f"{flag}: expected a path of this machine's file system, found {path}: other file "
-            "systems are not supported yet.",
-            "mount the remote directory, or copy it here first.",
-        )
-
-
-def sha256_file(path: str | pathlib.Path) -> str:
+def sha256_file(path: str | AnyPath) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with files.path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def write_json(path: str | pathlib.Path, content: Any) -> None:
-    """Writes JSON with sorted keys: under a temporary name, then renamed."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_json(path: str | AnyPath, content: Any) -> None:
+    """Writes JSON with sorted keys; the file is visible only once it is complete."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_bytes(files.path(path), f"{text}\n".encode())
 
 
-def finish(path: str | pathlib.Path) -> None:
+def finish(path: str | AnyPath) -> None:
     """Declares a data set complete; the last thing that its writer does."""
-    (pathlib.Path(path) / COMPLETED).touch()
+    (files.path(path) / COMPLETED).touch()
 
 
-def _check_hash(path: pathlib.Path, sha256: str) -> None:
+def _check_hash(path: AnyPath, sha256: str) -> None:
     """Raises `UserError` unless the file has this SHA-256."""
     if not path.exists():
         raise UserError(f"Expected the file {path} of the manifest, found no such file.", _REBUILD)
@@ -197,14 +175,14 @@ def _check_hash(path: pathlib.Path, sha256: str) -> None:
         )
 
 
-def _require_keys(content: dict[str, Any], keys: Sequence[str], path: pathlib.Path) -> None:
+def _require_keys(content: dict[str, Any], keys: Sequence[str], path: AnyPath) -> None:
     """Raises `UserError` unless the content of a JSON file has all these keys."""
     for key in keys:
         if key not in content:
             raise UserError(f"Expected the key {key!r} in {path}, found none.", _REBUILD)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

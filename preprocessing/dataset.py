@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from preprocessing import tensorflow_files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.schema import (
@@ -106,8 +107,9 @@ def read(
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
 
     Raises:
-        UserError: The data set has no such split.
+        UserError: The data set has no such split, or TensorFlow cannot read where it is.
     """
+    tensorflow_files.enable(data.path)
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)

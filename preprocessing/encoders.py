@@ -14,7 +14,6 @@ any other and only position tells padding apart. `transforms.RawEncoder` does th
 """
 
 import abc
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from preprocessing import files
 from preprocessing.columns import as_large_binary
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     PAD_ID,
@@ -65,11 +66,16 @@ class FittedEncoder(abc.ABC):
 
         Args:
             values: [n] Arrow array, NumPy array or sequence of the feature's dtype. Nulls (and NaN)
-                are missing: they become the default of the feature, if it has one.
+                are missing: they become the default of the feature, if it has one. Of a dictionary
+                array every distinct value is encoded once.
 
         Returns:
             [n] int64 ids, or float32 if the feature is numeric.
         """
+        if isinstance(values, pa.DictionaryArray):
+            missing = pa.nulls(1, values.dictionary.type)
+            encoded = self.encode(pa.concat_arrays([values.dictionary, missing]))
+            return encoded[values.indices.fill_null(len(values.dictionary)).to_numpy()]
         return self._encode(self._present(values))
 
     @abc.abstractmethod
@@ -342,7 +348,7 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
     return NumericEncoder(feature, mean, std if std > 0 else 1.0)
 
 
-def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | pathlib.Path) -> None:
+def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | AnyPath) -> None:
     """Writes `<feature>.txt`, one value per line in the order of ids, if there is a vocabulary.
 
     Raises:
@@ -363,14 +369,12 @@ def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | pathlib.Path) -> No
     path.write_bytes(lines.encode())
 
 
-def vocabulary_path(name: str, vocab_dir: str | pathlib.Path) -> pathlib.Path:
+def vocabulary_path(name: str, vocab_dir: str | AnyPath) -> AnyPath:
     """The vocabulary file of a feature."""
-    return pathlib.Path(vocab_dir) / f"{name}.txt"
+    return files.path(vocab_dir) / f"{name}.txt"
 
 
-def load(
-    feature: Feature, vocab_dir: str | pathlib.Path, numbers: Mapping[str, Any]
-) -> FittedEncoder:
+def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any]) -> FittedEncoder:
     """The encoder that was saved with `save_vocabulary` and `FittedEncoder.numbers`.
 
     Args:

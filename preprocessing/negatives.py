@@ -30,17 +30,17 @@ def splitmix64(state: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def random_bits(seed: int, keys_R: np.ndarray, counter: int) -> np.ndarray:
+def random_bits(seed: int, keys_R: np.ndarray, counter: int | np.ndarray) -> np.ndarray:
     """Bits of draw number `counter` of each request, uint64 [R].
 
     Args:
         seed: Seed of the data set.
         keys_R: uint64, fingerprint of each request id.
-        counter: Number of the draw.
+        counter: Number of the draw, one for all requests or one for each.
     """
     mixed_seed = splitmix64(np.array([seed % 2**64], np.uint64))
     stream_R = splitmix64(keys_R ^ mixed_seed)
-    return splitmix64(stream_R + np.array([counter], np.uint64) * _GAMMA)
+    return splitmix64(stream_R + np.atleast_1d(counter).astype(np.uint64) * _GAMMA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,11 @@ class Catalogue:
 
     def draw(self, bits: np.ndarray) -> np.ndarray:
         """One item per 64 random bits; the modulo bias is below the total weight / 2^64."""
-        ticket = (bits % np.uint64(self.cumulative_K[-1])).astype(np.int64)
-        return self.items_K[np.searchsorted(self.cumulative_K, ticket, side="right")]
+        total = self.cumulative_K[-1]
+        ticket = (bits % np.uint64(total)).astype(np.int64)
+        if total > len(self.items_K):  # else all weights are 1, and the ticket is the place
+            ticket = np.searchsorted(self.cumulative_K, ticket, side="right")
+        return self.items_K[ticket]
 
 
 class OwnItems:
@@ -142,12 +145,21 @@ def sample(
     return negatives_RN
 
 
+def order_bits(seed: int, keys_R: np.ndarray, positions: int | np.ndarray) -> np.ndarray:
+    """Random bits by which the candidate at a position is ordered, uint64 [R].
+
+    Args:
+        seed: Seed of the data set.
+        keys_R: uint64, fingerprint of the request of each candidate.
+        positions: Place of the candidate among those of its request.
+    """
+    return random_bits(seed, keys_R, _ORDER_STREAM + positions)
+
+
 def candidate_order(keys_R: np.ndarray, num_candidates: int, seed: int) -> np.ndarray:
     """A random order of the candidates of each request, int64 [R, num_candidates].
 
     A positive that always came first would reveal itself to anything that sees positions.
     """
-    bits = [
-        random_bits(seed, keys_R, _ORDER_STREAM + position) for position in range(num_candidates)
-    ]
+    bits = [order_bits(seed, keys_R, position) for position in range(num_candidates)]
     return np.argsort(np.stack(bits, axis=1), axis=1, kind="stable")

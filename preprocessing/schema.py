@@ -8,13 +8,13 @@ import dataclasses
 import enum
 import hashlib
 import json
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from preprocessing import encoder_specs
+from preprocessing import encoder_specs, files
 from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
 
 PAD_ID = 0
@@ -180,6 +180,11 @@ class Schema:
         """The time column, or None if time is the order of the rows."""
         return next(iter(self.with_role(Role.TIMESTAMP)), None)
 
+    @property
+    def is_impression_log(self) -> bool:
+        """Whether rows are labelled candidates, which share requests, instead of clicks."""
+        return bool(self.with_role(Role.REQUEST))
+
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:
             if feature.name == name:
@@ -199,9 +204,10 @@ class Schema:
             }
         return {"features": [f.to_json() for f in self.features], "history": history}
 
-    def save(self, path: str | pathlib.Path) -> None:
+    def save(self, path: str | AnyPath) -> None:
         """Writes schema.json."""
-        pathlib.Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_json(), indent=2) + "\n"
+        files.path(path).write_text(text, encoding="utf-8")
 
     def hash(self) -> str:
         """SHA-256 over everything but the descriptions, as 64 hexadecimal digits."""
@@ -230,14 +236,14 @@ class Schema:
             )
 
     @classmethod
-    def load(cls, path: str | pathlib.Path) -> "Schema":
+    def load(cls, path: str | AnyPath) -> "Schema":
         """Reads and checks schema.json.
 
         Raises:
             UserError: The file is missing, not JSON, or says something that is not understood.
         """
         try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            content = json.loads(files.path(path, "--schema").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
                 f"Expected a schema file, found none at {path}.",
@@ -299,6 +305,15 @@ def candidate_key(name: str) -> str:
 def history_key(name: str) -> str:
     """Name of an item feature (or the timestamp) of the history in an example."""
     return f"history/{name}"
+
+
+def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
+    """Every encoded feature of an example with its key."""
+    return [
+        *((feature.name, feature) for feature in schema.user_features),
+        *((candidate_key(feature.name), feature) for feature in schema.item_features),
+        *((history_key(feature.name), feature) for feature in schema.history_features),
+    ]
 
 
 def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:

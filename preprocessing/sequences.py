@@ -10,6 +10,7 @@ Shapes: E events, U users, P positives.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -43,7 +44,16 @@ def event_order(
         files_E: Index of the input file.
         rows_E: Row within the file.
     """
-    return np.lexsort((rows_E, files_E, timestamps_E, users_E))
+    keys = (rows_E, files_E, timestamps_E, users_E)
+    return np.lexsort([digit_E for key_E in keys for digit_E in _digits(key_E)])
+
+
+def _digits(key_E: np.ndarray) -> Iterator[np.ndarray]:
+    """Integers as 16-bit digits from the lowest on, which NumPy sorts in linear time."""
+    lowest, highest = (int(key_E.min()), int(key_E.max())) if len(key_E) else (0, 0)
+    rest_E = key_E.astype(np.uint64) - np.uint64(lowest % 2**64)
+    for shift in range(0, max(1, (highest - lowest).bit_length()), 16):
+        yield (rest_E >> np.uint64(shift)).astype(np.uint16)
 
 
 def positions(starts: np.ndarray) -> np.ndarray:
@@ -69,3 +79,20 @@ def history_windows(positives_P: np.ndarray, positions_P: np.ndarray, max_length
     offsets_P = positives_P - lengths_P - row_splits[:-1]
     rows = np.arange(row_splits[-1], dtype=np.int64) + np.repeat(offsets_P, lengths_P)
     return Windows(rows, row_splits)
+
+
+def window_counts(
+    positives_P: np.ndarray, positions_P: np.ndarray, max_length: int, num_events: int
+) -> np.ndarray:
+    """How many of the histories of `history_windows` hold each event, int64 [E].
+
+    Args:
+        positives_P: Row of each positive event.
+        positions_P: Its index within its user's events.
+        max_length: L.
+        num_events: E.
+    """
+    starts_P = positives_P - np.minimum(positions_P, max_length)
+    opened_E = np.bincount(starts_P, minlength=num_events + 1)
+    closed_E = np.bincount(positives_P, minlength=num_events + 1)
+    return np.cumsum(opened_E - closed_E)[:num_events]

@@ -120,10 +120,15 @@ def time_split(
         cutoffs: The global time points.
         min_history: Events that must precede a positive.
     """
-    ends = np.array([cutoffs.train_end, cutoffs.validation_end], np.int64)
-    split_E = np.searchsorted(ends, timestamps_E, side="left").astype(np.int8)
+    split_E = split_of(timestamps_E, cutoffs)
     split_E[positions(starts) < min_history] = NONE
     return split_E
+
+
+def split_of(timestamps: np.ndarray, cutoffs: Cutoffs) -> np.ndarray:
+    """Split that each time falls in, int8, same shape."""
+    ends = np.array([cutoffs.train_end, cutoffs.validation_end], np.int64)
+    return np.searchsorted(ends, timestamps, side="left").astype(np.int8)
 
 
 def first_use(split_E: np.ndarray, starts: np.ndarray, max_length: int) -> np.ndarray:

@@ -6,15 +6,15 @@ trained on. Vocabularies are assets, so that a SavedModel carries them.
 Every method keeps the shape of its input.
 """
 
-import pathlib
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from preprocessing import encoders
+from preprocessing import encoders, files, tensorflow_files
 from preprocessing.data_dir import sha256_file
 from preprocessing.encoders import FittedEncoder
+from preprocessing.files import AnyPath
 from preprocessing.schema import PAD_ID, DType
 
 
@@ -26,7 +26,7 @@ class RawEncoder(tf.Module):
         vocab_dir: Directory of the vocabulary files; they become assets.
     """
 
-    def __init__(self, fitted: dict[str, FittedEncoder], vocab_dir: str | pathlib.Path) -> None:
+    def __init__(self, fitted: dict[str, FittedEncoder], vocab_dir: str | AnyPath) -> None:
         super().__init__(name="raw_encoder")
         self._fitted = dict(fitted)
         self._tables = {
@@ -94,12 +94,13 @@ class _VocabularyFile(tf.lookup.TextFileInitializer):
 
     @property
     def _shared_name(self) -> str:
-        path = pathlib.Path(self._filename_arg)
+        path = files.path(self._filename_arg)
         return f"{path.stem}_{sha256_file(path)[:16]}"
 
 
-def _table(path: pathlib.Path) -> Any:
+def _table(path: AnyPath) -> Any:
     """Text to line number of a vocabulary file, -1 if it is not there."""
+    tensorflow_files.enable(path)
     lines = _VocabularyFile(
         str(path),
         key_dtype=tf.string,

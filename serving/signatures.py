@@ -17,7 +17,8 @@ on, and without a default they are scored as unknown values; see `RawEncoder.enc
 Shapes: B requests, N candidates, L history length, K interests.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.base import CTRModel
@@ -104,20 +105,22 @@ class ServingModule(tf.Module):
         def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
             return scorer.explanation(encode(data.schema, self.encoder, raw))
 
-        self._signatures = {
-            SERVING_DEFAULT: tf.function(serving_default).get_concrete_function(**raw_specs),
-            SERIALIZED: tf.function(serialized).get_concrete_function(
-                examples=tf.TensorSpec([None], tf.string)
-            ),
+        self._functions: dict[str, tuple[Callable[..., Any], dict[str, tf.TensorSpec]]] = {
+            SERVING_DEFAULT: (serving_default, raw_specs),
+            SERIALIZED: (serialized, {"examples": tf.TensorSpec([None], tf.string)}),
         }
         if type(model.backbone).explain is not Backbone.explain:
-            traced = tf.function(explain).get_concrete_function(**raw_specs)
-            self._signatures[EXPLAIN] = traced
+            self._functions[EXPLAIN] = explain, raw_specs
 
-    @property
+    @functools.cached_property
     def signatures(self) -> dict[str, Any]:
         """Concrete functions by name; `explain` only if the model can say why."""
-        return dict(self._signatures)
+        return {name: self.trace(name) for name in self._functions}
+
+    def trace(self, name: str) -> Any:
+        """The concrete function of one signature, traced anew."""
+        function, specs = self._functions[name]
+        return tf.function(function).get_concrete_function(**specs)
 
 
 def encode(

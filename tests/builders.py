@@ -66,8 +66,12 @@ def batch(
 
 
 def config(model: str, ssl: str = "none", *overrides: str) -> RunConfig:
-    """A run configuration with a small embedding."""
-    content = {"model": {"name": model, "embedding_size": 8}, "ssl": {"name": ssl}}
+    """A run configuration with a small embedding; training reads the values as they are."""
+    content = {
+        "model": {"name": model, "embedding_size": 8},
+        "ssl": {"name": ssl},
+        "train": {"oov_rate": 0.0},
+    }
     return resolve(content, overrides)
 
 

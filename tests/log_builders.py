@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from preprocessing.tfrecord import read_records
+from preprocessing.tfrecord import read_records, write_shard
 
 
 def random_events(
@@ -73,6 +73,22 @@ def read_examples(data, split: str) -> dict[str, dict[str, list]]:
             assert request not in examples
             examples[request.decode()] = features
     return examples
+
+
+def rewrite_split(data, split: str, change) -> None:
+    """Applies `change` to the examples of a split with one shard; the manifest then says so."""
+    import tensorflow as tf
+
+    (path,) = data.shards(split)
+    examples = [tf.train.SequenceExample.FromString(record) for record in read_records(path)]
+    change(examples)
+    records = [example.SerializeToString() for example in examples]
+    offsets = np.cumsum([0, *map(len, records)])
+    size, sha256 = write_shard(path, [(np.frombuffer(b"".join(records), np.uint8), offsets)])
+    entry = data.manifest["splits"][split]
+    entry["shards"][0] |= {"bytes": size, "sha256": sha256, "requests": len(records)}
+    entry["requests"] = len(records)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
 
 
 def shard_bytes(path) -> dict[str, bytes]:

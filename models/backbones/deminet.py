@@ -10,6 +10,7 @@ know besides the interests.
 """
 
 import dataclasses
+import math
 
 from models import randomness, replicas
 from models.interfaces import (
@@ -21,12 +22,19 @@ from models.interfaces import (
     State,
     UserSide,
 )
-from models.keras import tf
-from models.layers.graph_attention import DependencyAttention
-from models.layers.interest_consistency import interest_divergence
-from models.layers.interest_experts import ConfidenceNetwork, InterestExperts
+from models.keras import keras, tf
+from models.layers.graph_operators import OPERATORS, graph_layers
+from models.layers.interest_aggregation import AGGREGATIONS, aggregation_layer
+from models.layers.interest_consistency import DIVERGENCES, interest_divergence
+from models.layers.interest_experts import InterestExperts, expert_input
 from models.layers.interest_extractor import InterestExtractor
-from models.layers.item_graph import add_dropped_views, build_graph
+from models.layers.item_graph import (
+    ItemGraph,
+    add_dropped_views,
+    build_graph,
+    edge_densities,
+    merge_relations,
+)
 from models.layers.masking import masked_mean
 from models.layers.recency_positions import RecencyPositions
 from preprocessing.errors import UserError
@@ -41,15 +49,23 @@ class DemiNetConfig(ModelConfig):
     Attributes:
         embedding_size: d, width of each field's embedding.
         interests: K, number of interests and of experts.
-        threshold: t, cosine from which two items are similar.
+        operator: What passes messages on the graph: "dha" (eqs 6-11), "gat", "lgc" or "gcmc"
+            (Figure 3), or "none": interests are extracted from the history itself.
+        threshold: t, cosine from which two items are similar; above 1 none are.
         window: epsilon, neighbours on either side that are contextual.
-        depth: Layers of graph attention.
+        depth: Layers of the operator.
         heads: Heads of graph attention; must divide the item width D.
         head_mode: "project": heads are slices of a learned projection of the nodes; "slice": of the
             nodes themselves.
         edge_dropout: rho, probability of dropping an edge in a view.
+        drop_self: Whether views drop self-connections too.
+        divergence: Between the interests of two views: "symmetric_kl" (eq. 18 as it reads) or "js"
+            (Jensen-Shannon, as the text calls it).
         ssl_weight: beta, weight of the self-supervised loss; 0 switches it and its views off.
         attention_units: A, hidden units of each interest's attention; 0 means D.
+        attention_normalise: Whether the weights of the events in an interest sum to 1.
+        aggregation: Weights of the experts: "confidence" (eq. 14), "average", "hard_routing" or
+            "moe" (Table 2), or "single": one expert instead of K.
         expert_units: Hidden widths of an expert.
         confidence_units: Hidden widths of Confi-Net.
         slope: Of LeakyReLU on its negative side, everywhere.
@@ -57,30 +73,46 @@ class DemiNetConfig(ModelConfig):
 
     embedding_size: int = 16
     interests: int = 4
+    operator: str = "dha"
     threshold: float = 0.7
     window: int = 3
     depth: int = 2
     heads: int = 4
     head_mode: str = "project"
     edge_dropout: float = 0.6
+    drop_self: bool = False
+    divergence: str = "symmetric_kl"
     ssl_weight: float = 0.1
     attention_units: int = 0
+    attention_normalise: bool = True
+    aggregation: str = "confidence"
     expert_units: tuple[int, ...] = (200, 80)
     confidence_units: tuple[int, ...] = (80, 40)
     slope: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, expected, holds in (
-            ("interests", "at least 1", self.interests >= 1),
-            ("window", "at least 1", self.window >= 1),
-            ("heads", "at least 1", self.heads >= 1),
-            ("head_mode", f"one of {', '.join(_HEAD_MODES)}", self.head_mode in _HEAD_MODES),
-            ("edge_dropout", "in [0, 1]", 0.0 <= self.edge_dropout <= 1.0),
-            ("ssl_weight", "at least 0", self.ssl_weight >= 0.0),
-            ("slope", "in [0, 1]", 0.0 <= self.slope <= 1.0),
-            ("expert_units", "at least one width", len(self.expert_units) >= 1),
-            ("confidence_units", "at least one width", len(self.confidence_units) >= 1),
+        checks = {
+            "interests": ("at least 1", self.interests >= 1),
+            "window": ("at least 1", self.window >= 1),
+            "depth": ("at least 1", self.depth >= 1),
+            "heads": ("at least 1", self.heads >= 1),
+            "edge_dropout": ("in [0, 1]", 0.0 <= self.edge_dropout <= 1.0),
+            "ssl_weight": ("at least 0", self.ssl_weight >= 0.0),
+            "attention_units": ("at least 0", self.attention_units >= 0),
+            "slope": ("in [0, 1]", 0.0 <= self.slope <= 1.0),
+            "expert_units": ("at least one width", len(self.expert_units) >= 1),
+            "confidence_units": ("at least one width", len(self.confidence_units) >= 1),
+        }
+        for name, options in (
+            ("operator", OPERATORS),
+            ("head_mode", _HEAD_MODES),
+            ("divergence", DIVERGENCES),
+            ("aggregation", AGGREGATIONS),
         ):
+            checks[name] = (f"one of {', '.join(options)}", getattr(self, name) in options)
+        if self.operator == "none":
+            checks["ssl_weight"] = ("0 without a graph", self.ssl_weight == 0.0)
+        for name, (expected, holds) in checks.items():
             if not holds:
                 raise UserError(
                     f"Expected {name} to be {expected}, found {getattr(self, name)!r} in the "
@@ -91,6 +123,9 @@ class DemiNetConfig(ModelConfig):
 
 class DemiNet(Backbone):
     """Refines a history on a graph of its items, extracts K interests, and weighs K experts.
+
+    The paper's ablations, graph operators and aggregations are settings; models.registry names
+    them.
 
     Candidate-independent and computed once per request: the graph, its attention (eqs 1-12), the
     history's half of the interest attention, and the pooled user side. In training, two views of
@@ -117,26 +152,34 @@ class DemiNet(Backbone):
                 "change model.heads or model.embedding_size.",
             )
         self.config = config
-        self.graph_layers = [
-            DependencyAttention(
-                width,
-                config.heads,
-                project=config.head_mode == "project",
-                slope=config.slope,
-                name=f"graph_{i}",
-            )
-            for i in range(config.depth)
-        ]
+        self.graph_layers = graph_layers(
+            config.operator,
+            width,
+            depth=config.depth,
+            heads=config.heads,
+            project=config.head_mode == "project",
+            slope=config.slope,
+        )
         self.positions = RecencyPositions(dims.max_length, width)
         self.extractor = InterestExtractor(
-            width, config.interests, config.attention_units or width, slope=config.slope
+            width,
+            config.interests,
+            config.attention_units or width,
+            slope=config.slope,
+            normalise=config.attention_normalise,
         )
         context = 2 * width + (dims.user_fields + dims.extra_fields) * dims.embedding_size
         self.experts = InterestExperts(
-            config.interests * width + context, config.interests, config.expert_units
+            config.interests * width + context,
+            1 if config.aggregation == "single" else config.interests,
+            config.expert_units,
         )
-        self.confidence = ConfidenceNetwork(
-            width, context, config.interests, config.confidence_units
+        self.confidence = aggregation_layer(
+            config.aggregation,
+            width=width,
+            context_width=context,
+            interests=config.interests,
+            units=config.confidence_units,
         )
 
     def encode_user(
@@ -147,71 +190,63 @@ class DemiNet(Backbone):
         Returns:
             `nodes_BLD` (H*), `projected_BLT` (their half of the interest attention), `mask_BL`,
             `user_BU` (pooled history and user fields), and in self-supervised training the nodes
-            and projections of both views, `view_nodes_BVLD` and `view_projected_BVLT`.
+            of both views, `view_0_BLD` and `view_1_BLD`.
         """
         mask_BL = user.mask_BL
         history_BLD = tf.where(mask_BL[:, :, None], user.history_BLD, 0.0)
-        graph = build_graph(
-            history_BLD, mask_BL, window=self.config.window, threshold=self.config.threshold
-        )
-        has_views = training and seed is not None and self.config.ssl_weight > 0
-        if has_views:
-            # Each replica has requests of its own, and so draws of its own.
-            place = randomness.for_place(seed, "deminet/edge_dropout")
-            place = tf.random.experimental.stateless_fold_in(place, replicas.index())
-            graph = add_dropped_views(graph, rate=self.config.edge_dropout, seed=place)
-
         nodes_BVLD = tf.expand_dims(history_BLD, 1)
-        for layer in self.graph_layers:
-            nodes_BVLD = layer(nodes_BVLD, graph)
+        has_views = training and seed is not None and self.config.ssl_weight > 0
+        if self.graph_layers:
+            graph = self._graph(history_BLD, mask_BL)
+            if self.graph_layers[0].merges_relations:
+                graph = merge_relations(graph)
+            if has_views:
+                # Each replica has requests of its own, and so draws of its own.
+                place = randomness.for_place(seed, "deminet/edge_dropout")
+                place = tf.random.experimental.stateless_fold_in(place, replicas.index())
+                graph = add_dropped_views(
+                    graph,
+                    rate=self.config.edge_dropout,
+                    seed=place,
+                    drop_self=self.config.drop_self,
+                )
+            for layer in self.graph_layers:
+                nodes_BVLD = layer(nodes_BVLD, graph)
         positioned_BVLD = nodes_BVLD + self.positions(mask_BL)[:, None]
         nodes_BVLD = tf.where(mask_BL[:, None, :, None], positioned_BVLD, 0.0)
 
         fields_BFd = user.fields_BFd
         width = fields_BFd.shape[1] * fields_BFd.shape[2]
         fields = tf.reshape(fields_BFd, [tf.shape(fields_BFd)[0], width])
-        # Split, not sliced: the gradient of a slice is a copy of the whole.
-        full_BVLD, views_BVLD = tf.split(nodes_BVLD, [1, 2 if has_views else 0], axis=1)
-        nodes_BLD = tf.squeeze(full_BVLD, 1)
+        nodes_BLD, *views = tf.unstack(nodes_BVLD, 3 if has_views else 1, axis=1)
         state = {
             "nodes_BLD": nodes_BLD,
             "projected_BLT": self.extractor.project(nodes_BLD),
             "mask_BL": mask_BL,
             "user_BU": tf.concat([masked_mean(history_BLD, mask_BL), fields], -1),
         }
-        if has_views:
-            state["view_nodes_BVLD"] = views_BVLD
-            state["view_projected_BVLT"] = self.extractor.project(views_BVLD)
-        return state
+        return state | {f"view_{v}_BLD": view_BLD for v, view_BLD in enumerate(views)}
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Eqs 13-15 on the complete graph. See the base class."""
         interests_BNKD, _ = self._interests(state, candidates)
         context_BNC = _context(state, candidates)
-        shape = tf.shape(interests_BNKD)
-        width = interests_BNKD.shape[2] * interests_BNKD.shape[3]
-        flat = tf.reshape(interests_BNKD, [shape[0], shape[1], width])
-        scores_BNK = self.experts(
-            tf.concat([flat, context_BNC], -1), candidates.mask_BN, training=training
+        scores_BNE = self.experts(
+            expert_input(interests_BNKD, context_BNC), candidates.mask_BN, training=training
         )
-        confidence_BNK = self.confidence(interests_BNKD, context_BNC)
-        return tf.reduce_sum(confidence_BNK * scores_BNK, -1)
+        weights_BNE = self.confidence(interests_BNKD, context_BNC, training=training)
+        return tf.reduce_sum(weights_BNE * scores_BNE, -1)
 
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
         """Eq. 18: each interest must survive the loss of edges. See the base class."""
         del seed
-        if "view_nodes_BVLD" not in state:
+        if "view_0_BLD" not in state:
             return {}
-        interests_BVNKD, _ = self.extractor(
-            state["view_nodes_BVLD"],
-            state["view_projected_BVLT"],
-            state["mask_BL"],
-            candidates.target_BND,
-        )
-        first_BNKD, second_BNKD = tf.unstack(interests_BVNKD, axis=1)
-        divergence_BN = tf.reduce_sum(interest_divergence(first_BNKD, second_BNKD), -1)
+        first_BNKD, second_BNKD = self._view_interests(state, candidates)
+        divergence_BNK = interest_divergence(first_BNKD, second_BNKD, self.config.divergence)
+        divergence_BN = tf.reduce_sum(divergence_BNK, -1)
         weights_BN = tf.cast(candidates.mask_BN, tf.float32)
         return {
             "interest_consistency": LossTerm(
@@ -222,22 +257,66 @@ class DemiNet(Backbone):
         }
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """Confidence of each expert, and weights of the events in each interest."""
+        """Weight of each expert (one with `single`), and of the events in each interest."""
         interests_BNKD, attention_BNKL = self._interests(state, candidates)
         return {
             "confidence_BNK": self.confidence(interests_BNKD, _context(state, candidates)),
             "attention_BNKL": attention_BNKL,
         }
 
+    def diagnostics(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Whether graph, views and experts do their work. See the base class.
+
+        Returns:
+            `edge_density_*`: share of the pairs of events that a relation connects.
+            `view_cosine`: mean cosine of the interests of two views; 1 leaves nothing to learn.
+            `expert_usage_entropy`: of the mean weights of the experts, between 0 (all but one are
+            never listened to: they have collapsed) and 1 (all equally often).
+        """
+        found = {}
+        if self.graph_layers:
+            graph = self._graph(user.history_BLD, user.mask_BL)
+            found = {f"edge_density_{name}": x for name, x in edge_densities(graph).items()}
+        state = self.encode_user(user, training=True, seed=seed)
+        if "view_0_BLD" in state:
+            first_BNKD, second_BNKD = self._view_interests(state, candidates)
+            cosine_BNK = -keras.losses.cosine_similarity(first_BNKD, second_BNKD)
+            has_history_B = tf.reduce_any(user.mask_BL, axis=1)
+            both_BN = candidates.mask_BN & has_history_B[:, None]
+            found["view_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BNK, both_BN))
+        weights_BNE = self.explain(state, candidates)["confidence_BNK"]
+        experts = weights_BNE.shape[-1]
+        if experts > 1:
+            usage_E = tf.reduce_mean(tf.boolean_mask(weights_BNE, candidates.mask_BN), axis=0)
+            entropy = -tf.reduce_sum(tf.math.xlogy(usage_E, usage_E))
+            found["expert_usage_entropy"] = entropy / math.log(experts)
+        return found
+
+    def _graph(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> ItemGraph:
+        """Eqs 1-5."""
+        return build_graph(
+            history_BLD, mask_BL, window=self.config.window, threshold=self.config.threshold
+        )
+
     def _interests(self, state: State, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """Interests [B, N, K, D] on the complete graph, and the weights of the events in them."""
-        interests_BVNKD, attention_BVNKL = self.extractor(
-            tf.expand_dims(state["nodes_BLD"], 1),
-            tf.expand_dims(state["projected_BLT"], 1),
-            state["mask_BL"],
-            candidates.target_BND,
+        return self.extractor(
+            state["nodes_BLD"], state["projected_BLT"], state["mask_BL"], candidates.target_BND
         )
-        return tf.squeeze(interests_BVNKD, 1), tf.squeeze(attention_BVNKL, 1)
+
+    def _view_interests(self, state: State, candidates: Candidates) -> list[tf.Tensor]:
+        """Interests [B, N, K, D] on each of the two views with dropped edges.
+
+        One after the other: the tensors in between are large, and half of them fits into a cache.
+        """
+        views = [state["view_0_BLD"], state["view_1_BLD"]]
+        mask_BL, target_BND = state["mask_BL"], candidates.target_BND
+        return [
+            self.extractor(view_BLD, self.extractor.project(view_BLD), mask_BL, target_BND)[0]
+            for view_BLD in views
+        ]
 
 
 def _context(state: State, candidates: Candidates) -> tf.Tensor:

@@ -1,6 +1,10 @@
-"""Capsules: vectors whose length stands for the presence of something."""
+"""Capsules: vectors whose length stands for the presence of something.
+
+Shapes: B requests, K capsules, L history length, D width of a capsule.
+"""
 
 from models.keras import tf
+from models.layers.masking import masked_softmax
 
 
 def squash(values: tf.Tensor) -> tf.Tensor:
@@ -16,3 +20,35 @@ def squash(values: tf.Tensor) -> tf.Tensor:
     """
     square = tf.reduce_sum(tf.square(values), -1, keepdims=True)
     return values * (square / (1.0 + square)) * tf.math.rsqrt(square + 1e-9)
+
+
+def dynamic_routing(
+    votes_BKLD: tf.Tensor, logits_BKL: tf.Tensor, mask_BKL: tf.Tensor, iterations: int
+) -> tf.Tensor:
+    """How much of each event belongs to each capsule (Sabour et al., 2017, procedure 1).
+
+    An event shares itself out among the capsules, c = softmax over *capsules* of b, and each
+    capsule, v_k = squash(sum_l c_kl u_kl), attracts the events that agree with it, b += u v. No
+    gradient flows through the shares: only the last sum, which the caller makes, learns.
+
+    Args:
+        votes_BKLD: u, what each event says of each capsule; K may be 1 if it says the same of all.
+        logits_BKL: b before the first iteration; B may be 1.
+        mask_BKL: Boolean, true where the event and the capsule exist.
+        iterations: How often shares are computed, at least 1.
+
+    Returns:
+        The shares c of the last iteration, [B, K, L]: they sum to 1 over K, and are 0 at padding.
+    """
+    votes_BKLD = tf.stop_gradient(votes_BKLD)
+    shares_BKL = masked_softmax(logits_BKL, mask_BKL, axis=1)
+    for _ in range(iterations - 1):
+        capsules_BKD = capsules(shares_BKL, votes_BKLD)
+        logits_BKL += tf.squeeze(tf.matmul(votes_BKLD, capsules_BKD[..., None]), -1)
+        shares_BKL = masked_softmax(logits_BKL, mask_BKL, axis=1)
+    return shares_BKL
+
+
+def capsules(shares_BKL: tf.Tensor, votes_BKLD: tf.Tensor) -> tf.Tensor:
+    """v_k = squash(sum_l c_kl u_kl), [B, K, D]; K of the votes may be 1."""
+    return squash(tf.squeeze(tf.matmul(shares_BKL[:, :, None], votes_BKLD), 2))

@@ -1,17 +1,13 @@
-"""Interest experts and the network that says how far to trust each (DemiNet, eqs 14-15).
+"""The interest experts of DemiNet (arXiv 2109.12512, section "Multi-Interest Aggregation Module").
 
-The equations are those of arXiv 2109.12512.
-
-Shapes: B requests, N candidates, K interests and experts, D item width, I width of an expert's
-input, O width of a layer.
+Shapes: B requests, N candidates, K experts, I width of an expert's input, O width of a layer.
 """
 
-import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
-from models.layers.mlp import MLP
 from models.layers.normalization import MaskedBatchNormalization
 
 
@@ -33,16 +29,21 @@ class InterestExperts(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.experts = experts
+        self._widths = [width, *units, 1]
         self.normalize = MaskedBatchNormalization()
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Creates the weights of all experts."""
+        del shape
+        width, experts = self._widths[0], self.experts
         self.scale_IK = self.add_weight("scale", [width, experts], initializer="ones")
         self.offset_IK = self.add_weight("offset", [width, experts], initializer="zeros")
         self.kernels, self.biases = [], []
-        widths = [width, *units, 1]
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(pairwise(self._widths)):
             # The first kernel keeps I first, so that it is a plain [I, K O] matrix.
-            shape = [fan_in, experts, fan_out] if i == 0 else [experts, fan_in, fan_out]
+            own = [fan_in, experts, fan_out] if i == 0 else [experts, fan_in, fan_out]
             initial = glorot_uniform(fan_in, fan_out)
-            self.kernels.append(self.add_weight(f"kernel_{i}", shape, initializer=initial))
+            self.kernels.append(self.add_weight(f"kernel_{i}", own, initializer=initial))
             self.biases.append(
                 self.add_weight(f"bias_{i}", [experts, fan_out], initializer="zeros")
             )
@@ -51,7 +52,7 @@ class InterestExperts(keras.layers.Layer):
         """Scores every candidate with every expert.
 
         Args:
-            values_BNI: E', the flattened interests and the features of the pair.
+            values_BNI: E', see `expert_input`.
             mask_BN: Candidates that count in the statistics of the normalisation.
             training: Whether to use (and remember) the statistics of the batch.
 
@@ -71,55 +72,8 @@ class InterestExperts(keras.layers.Layer):
         return tf.reshape(tf.transpose(hidden_KXO[:, :, 0]), [batch, count, self.experts])
 
 
-class ConfidenceNetwork(keras.layers.Layer):
-    """Confi-Net: how well each interest fits the expert that speaks for it (eq. 14).
-
-    One three-layer network, shared by the interests, maps [v_k || c] to c_k; the confidence of
-    expert k is the softmax over k of c_k . p_k / sqrt(D) with its trainable prototype p_k.
-
-    Args:
-        width: D.
-        context_width: Width of c.
-        experts: K.
-        units: Widths of the hidden layers.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        context_width: int,
-        experts: int,
-        units: Sequence[int],
-        name: str = "confidence",
-    ) -> None:
-        super().__init__(name=name)
-        # The first layer in two parts: c is the same for all K interests.
-        fan_in = width + context_width
-        self.interest_half = keras.layers.Dense(
-            units[0],
-            use_bias=False,
-            kernel_initializer=glorot_uniform(fan_in, units[0]),
-            name="interest_half",
-        )
-        self.context_half = keras.layers.Dense(
-            units[0], kernel_initializer=glorot_uniform(fan_in, units[0]), name="context_half"
-        )
-        self.rest = MLP([*units[1:], width], name="rest")
-        self.factor = 1.0 / math.sqrt(width)
-        self.prototypes_KD = self.add_weight(
-            "prototypes",
-            [experts, width],
-            initializer=keras.initializers.RandomNormal(stddev=self.factor),
-        )
-
-    def call(self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor) -> tf.Tensor:
-        """Confidences omega, [B, N, K], summing to 1.
-
-        Args:
-            interests_BNKD: v_k.
-            context_BNC: c, the features of the pair.
-        """
-        context = self.context_half(context_BNC)[:, :, None]
-        combined_BNKD = self.rest(tf.nn.relu(self.interest_half(interests_BNKD) + context))
-        fit_BNK = tf.reduce_sum(combined_BNKD * self.prototypes_KD, -1) * self.factor
-        return tf.nn.softmax(fit_BNK)
+def expert_input(interests_BNKD: tf.Tensor, context_BNC: tf.Tensor) -> tf.Tensor:
+    """E': all interests of a pair side by side, then the features of the pair, [B, N, K D + C]."""
+    shape = tf.shape(interests_BNKD)
+    width = interests_BNKD.shape[2] * interests_BNKD.shape[3]
+    return tf.concat([tf.reshape(interests_BNKD, [shape[0], shape[1], width]), context_BNC], -1)

@@ -1,7 +1,7 @@
 """Several interests of a user in view of a candidate (DemiNet, arXiv 2109.12512, eq. 13).
 
-Shapes: B requests, V views of the same history, N candidates, L history length, D item width,
-K interests, A hidden units of the attention of one interest.
+Shapes: B requests, N candidates, L history length, D item width, K interests, A hidden units of the
+attention of one interest.
 """
 
 from models.keras import keras, tf
@@ -14,14 +14,15 @@ class InterestExtractor(keras.layers.Layer):
 
     The first layers of the K networks are one matrix, split into the half that reads the history
     and the half that reads the candidate: `project` applies the former once per request, whatever
-    the number of candidates. The weights of an interest are normalised over the events; an empty
-    history has no interests and gives zeros.
+    the number of candidates. An empty history has no interests and gives zeros.
 
     Args:
         width: D.
         interests: K.
         units: A.
         slope: Of LeakyReLU on its negative side.
+        normalise: Whether the weights of the events in an interest sum to 1 (masked softmax) or are
+            the bare scores.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class InterestExtractor(keras.layers.Layer):
         units: int,
         *,
         slope: float = 0.2,
+        normalise: bool = True,
         name: str = "interest_extractor",
     ) -> None:
         super().__init__(name=name)
-        self.interests, self.slope = interests, slope
+        self.interests, self.slope, self.normalise = interests, slope, normalise
         self.history_half = keras.layers.Dense(
             interests * units,
             use_bias=False,
@@ -46,8 +48,15 @@ class InterestExtractor(keras.layers.Layer):
             kernel_initializer=glorot_uniform(2 * width, units),
             name="target_half",
         )
+        self._units = units
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Creates the last layers of the attentions."""
+        del shape
         self.last_KA = self.add_weight(
-            "last_kernel", [interests, units], initializer=glorot_uniform(units, 1)
+            "last_kernel",
+            [self.interests, self._units],
+            initializer=glorot_uniform(self._units, 1),
         )
 
     def project(self, nodes: tf.Tensor) -> tf.Tensor:
@@ -63,38 +72,39 @@ class InterestExtractor(keras.layers.Layer):
 
     def call(
         self,
-        nodes_BVLD: tf.Tensor,
-        projected_BVLT: tf.Tensor,
+        nodes_BLD: tf.Tensor,
+        projected_BLT: tf.Tensor,
         mask_BL: tf.Tensor,
         target_BND: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Extracts the interests of each request and view for each candidate.
+        """Extracts the interests of each request for each candidate.
 
         Args:
-            nodes_BVLD: h*, what the interests are made of.
-            projected_BVLT: Its `project`ion, T = K A.
+            nodes_BLD: h*, what the interests are made of.
+            projected_BLT: Its `project`ion, T = K A.
             mask_BL: True for events.
             target_BND: Candidates.
 
         Returns:
-            Interests v_k, [B, V, N, K, D], and the weights of the events in them, [B, V, N, K, L],
-            which sum to 1, or to 0 for an empty history.
+            Interests v_k, [B, N, K, D], and the weights of the events in them, [B, N, K, L], 0 at
+            padding.
         """
-        shape, count = tf.shape(nodes_BVLD), tf.shape(target_BND)[1]
-        batch, views, length = shape[0], shape[1], shape[2]
-        hidden_BVNLT = tf.nn.leaky_relu(
-            tf.expand_dims(projected_BVLT, 2) + self.target_half(target_BND)[:, None, :, None],
-            self.slope,
+        hidden_BNLT = tf.nn.leaky_relu(
+            projected_BLT[:, None] + self.target_half(target_BND)[:, :, None], self.slope
         )
         # Block diagonal, so that the K last layers are one product without transposing the above.
         own_KK = tf.eye(self.interests, dtype=self.last_KA.dtype)
         last_TK = tf.reshape(self.last_KA[:, :, None] * own_KK[:, None], [-1, self.interests])
-        scores_BVNLK = tf.tensordot(hidden_BVNLT, last_TK, axes=1)
-        scores_BVNKL = tf.transpose(scores_BVNLK, [0, 1, 2, 4, 3])
-        weights_BVNKL = masked_softmax(scores_BVNKL, mask_BL[:, None, None, None])
-        flat = tf.reshape(weights_BVNKL, [batch, views, count * self.interests, length])
-        interests = tf.matmul(flat, nodes_BVLD)
-        interests_BVNKD = tf.reshape(
-            interests, [batch, views, count, self.interests, nodes_BVLD.shape[3]]
+        scores_BNKL = tf.transpose(tf.tensordot(hidden_BNLT, last_TK, axes=1), [0, 1, 3, 2])
+        mask_BNKL = mask_BL[:, None, None]
+        weights_BNKL = (
+            masked_softmax(scores_BNKL, mask_BNKL)
+            if self.normalise
+            else tf.where(mask_BNKL, scores_BNKL, 0.0)
         )
-        return interests_BVNKD, weights_BVNKL
+        batch, count, length = (tf.shape(scores_BNKL)[axis] for axis in (0, 1, 3))
+        flat = tf.reshape(weights_BNKL, [batch, count * self.interests, length])
+        interests_BNKD = tf.reshape(
+            tf.matmul(flat, nodes_BLD), [batch, count, self.interests, nodes_BLD.shape[2]]
+        )
+        return interests_BNKD, weights_BNKL

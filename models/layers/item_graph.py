@@ -5,28 +5,47 @@ D item width, W window: the largest distance of contextual neighbours, R = 2 dir
 window: earlier and later.
 
 No tensor here or in the layers that read the graph holds a pair of windows per pair of items:
-contextual neighbours are kept as W shifted copies, and only similarity is dense in L x L.
+contextual edges are kept per distance, and only similarity is dense in L x L.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from models import randomness
 from models.keras import tf
 
 
 class ItemGraph(NamedTuple):
-    """From which nodes each node receives messages; self-connections are implied.
+    """From which nodes each node receives messages, relation by relation.
 
     Attributes:
         context_BVRWL: Whether node i receives from the node w + 1 steps before it (R = 0, eq. 1) or
             after it (R = 1, eq. 2).
         similar_BVLL: Whether node i (third axis) receives from node j (last axis), eq. 4.
+        self_BVL: Whether node i receives from itself, eq. 5; V may be 1 for all views.
         mask_BL: Which nodes exist.
     """
 
     context_BVRWL: tf.Tensor
     similar_BVLL: tf.Tensor
+    self_BVL: tf.Tensor
     mask_BL: tf.Tensor
+
+
+class MergedGraph(NamedTuple):
+    """The same graph without its relations: who receives from whom, for whatever reason.
+
+    Attributes:
+        edges_BVLL: Whether node i (third axis) receives from another node j (last axis).
+        self_BVL: As in `ItemGraph`.
+        mask_BL: Which nodes exist.
+    """
+
+    edges_BVLL: tf.Tensor
+    self_BVL: tf.Tensor
+    mask_BL: tf.Tensor
+
+
+Graph = TypeVar("Graph", ItemGraph, MergedGraph)
 
 
 def window_offsets(window: int) -> list[list[int]]:
@@ -74,19 +93,34 @@ def build_graph(
     unit_BLD = tf.math.l2_normalize(tf.cast(tf.stop_gradient(history_BLD), tf.float32), -1)
     similar_BLL = tf.matmul(unit_BLD, unit_BLD, transpose_b=True) >= threshold
     similar_BLL &= mask_BL[:, :, None] & mask_BL[:, None, :] & (place_L[:, None] != place_L)
-    return ItemGraph(context_BRWL[:, None], similar_BLL[:, None], mask_BL)
+    return ItemGraph(context_BRWL[:, None], similar_BLL[:, None], mask_BL[:, None], mask_BL)
 
 
-def add_dropped_views(graph: ItemGraph, *, rate: float, seed: tf.Tensor) -> ItemGraph:
+def merge_relations(graph: ItemGraph) -> MergedGraph:
+    """One homogeneous graph: the union of the contextual and the similar edges."""
+    length = tf.shape(graph.mask_BL)[1]
+    distance_LL = tf.range(length) - tf.range(length)[:, None]
+    edges_BVLL = graph.similar_BVLL
+    offsets_RW = window_offsets(graph.context_BVRWL.shape[3])
+    for offsets, side_BVWL in zip(offsets_RW, tf.unstack(graph.context_BVRWL, axis=2), strict=True):
+        for offset, edges_BVL in zip(offsets, tf.unstack(side_BVWL, axis=2), strict=True):
+            edges_BVLL |= tf.expand_dims(edges_BVL, -1) & (distance_LL == offset)
+    return MergedGraph(edges_BVLL, graph.self_BVL, graph.mask_BL)
+
+
+def add_dropped_views(
+    graph: Graph, *, rate: float, seed: tf.Tensor, drop_self: bool = False
+) -> Graph:
     """The graph beside two views of it with edges dropped at random (eqs 16-17).
 
     Every directed edge of every relation is dropped by itself with probability `rate`, in each view
-    anew; self-connections stay. Heads and layers share the views.
+    anew. Heads and layers share the views.
 
     Args:
         graph: A graph with V = 1.
         rate: rho, probability of dropping an edge.
         seed: int32 [2].
+        drop_self: Whether self-connections are dropped too; a node may then receive nothing.
 
     Returns:
         A graph with V = 3: complete, first view, second view.
@@ -97,8 +131,30 @@ def add_dropped_views(graph: ItemGraph, *, rate: float, seed: tf.Tensor) -> Item
         draws = randomness.uniform(randomness.for_place(seed, place), shape)
         return tf.concat([edges, edges & (draws >= rate)], axis=1)
 
-    return ItemGraph(
-        add_views(graph.context_BVRWL, "item_graph/context"),
-        add_views(graph.similar_BVLL, "item_graph/similar"),
-        graph.mask_BL,
+    stays = {"mask_BL"} if drop_self else {"mask_BL", "self_BVL"}
+    return graph._replace(
+        **{
+            name: add_views(edges, f"item_graph/{name}")
+            for name, edges in graph._asdict().items()
+            if name not in stays
+        }
     )
+
+
+def edge_densities(graph: ItemGraph) -> dict[str, tf.Tensor]:
+    """Share of the ordered pairs of different events that each relation connects, over the batch.
+
+    Args:
+        graph: A graph with V = 1.
+
+    Returns:
+        Scalars by relation: earlier, later, similar.
+    """
+    lengths_B = tf.reduce_sum(tf.cast(graph.mask_BL, tf.float32), axis=1)
+    pairs = tf.reduce_sum(lengths_B * (lengths_B - 1.0))
+    earlier, later = tf.unstack(graph.context_BVRWL, axis=2)
+    relations = {"earlier": earlier, "later": later, "similar": graph.similar_BVLL}
+    return {
+        name: tf.math.divide_no_nan(tf.reduce_sum(tf.cast(edges, tf.float32)), pairs)
+        for name, edges in relations.items()
+    }

@@ -52,15 +52,24 @@ class LocalActivation(keras.layers.Layer):
         # A softmax would cancel the bias.
         self.scorer = keras.layers.Dense(1, use_bias=not normalize, name="scorer")
 
-    def encode_events(self, events_BLD: tf.Tensor) -> tf.Tensor:
-        """The part of the first layer that does not depend on the candidate, [B, L, A]."""
-        _, of_event, of_difference, _ = self._quarters(events_BLD.dtype)
-        bias = tf.cast(self.bias, events_BLD.dtype)
-        return tf.tensordot(events_BLD, of_event - of_difference, 1) + bias
+    def encode_events(self, events_BLD: tf.Tensor, query_BLD: tf.Tensor | None = None) -> tf.Tensor:
+        """The part of the first layer that does not depend on the candidate, [B, L, A].
+
+        Args:
+            events_BLD: History, finite at padding.
+            query_BLD: What every candidate's query has added to it at each event, such as a
+                position; None for nothing.
+        """
+        of_query, of_event, of_difference, of_product = self._quarters(events_BLD.dtype)
+        encoded_BLA = tf.tensordot(events_BLD, of_event - of_difference, 1)
+        if query_BLD is not None:
+            encoded_BLA += tf.tensordot(query_BLD, of_query + of_difference, 1)
+            encoded_BLA += tf.tensordot(query_BLD * events_BLD, of_product, 1)
+        return encoded_BLA + tf.cast(self.bias, events_BLD.dtype)
 
     def call(
         self,
-        targets_BND: tf.Tensor,
+        queries: tf.Tensor,
         events_BLD: tf.Tensor,
         encoded_BLA: tf.Tensor,
         mask_BNL: tf.Tensor,
@@ -69,7 +78,8 @@ class LocalActivation(keras.layers.Layer):
         """Weighs every event for every candidate.
 
         Args:
-            targets_BND: Candidates.
+            queries: Candidates, [B, N, D], or what asks in their stead of each event,
+                [B, N, L, D].
             events_BLD: History, finite at padding.
             encoded_BLA: `encode_events(events_BLD)`.
             mask_BNL: Boolean, true where both the candidate and the event exist.
@@ -78,18 +88,29 @@ class LocalActivation(keras.layers.Layer):
         Returns:
             Weights [B, N, L], 0 at padding.
         """
-        of_target, _, of_difference, of_product = self._quarters(events_BLD.dtype)
-        encoded_BNA = tf.tensordot(targets_BND, of_target + of_difference, 1)
-        product_BNLD = targets_BND[:, :, None] * events_BLD[:, None]
-        values = tf.tensordot(product_BNLD, of_product, 1)
-        values += encoded_BNA[:, :, None] + encoded_BLA[:, None]
-        values = self._activate(0, values, mask_BNL, training)
-        for i, layer in enumerate(self.hidden, 1):
-            values = self._activate(i, layer(values), mask_BNL, training)
-        scores_BNL = self.scorer(values)[..., 0]
+        scores_BNL = self.scores(queries, events_BLD, encoded_BLA, mask_BNL, training)
         if self.normalize:
             return masked_softmax(scores_BNL, mask_BNL)
         return tf.where(mask_BNL, scores_BNL, 0.0)
+
+    def scores(
+        self,
+        queries: tf.Tensor,
+        events_BLD: tf.Tensor,
+        encoded_BLA: tf.Tensor,
+        mask_BNL: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """The scores behind the weights, [B, N, L], without meaning at padding; see `call`."""
+        of_target, _, of_difference, of_product = self._quarters(events_BLD.dtype)
+        if queries.shape.rank == 3:
+            queries = queries[:, :, None]
+        values = tf.tensordot(queries * events_BLD[:, None], of_product, 1)
+        values += tf.tensordot(queries, of_target + of_difference, 1) + encoded_BLA[:, None]
+        values = self._activate(0, values, mask_BNL, training)
+        for i, layer in enumerate(self.hidden, 1):
+            values = self._activate(i, layer(values), mask_BNL, training)
+        return self.scorer(values)[..., 0]
 
     def _quarters(self, dtype: tf.DType) -> list[tf.Tensor]:
         """W1..W4, [D, A] each."""

@@ -19,8 +19,13 @@ class RecencyPositions(keras.layers.Layer):
 
     def __init__(self, max_length: int, width: int, name: str = "positions") -> None:
         super().__init__(name=name)
+        self._shape = [max_length, width]
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Creates the vectors."""
+        del shape
         self.table = self.add_weight(
-            "table", [max_length, width], initializer=keras.initializers.RandomNormal(stddev=0.01)
+            "table", self._shape, initializer=keras.initializers.RandomNormal(stddev=0.01)
         )
 
     def call(self, mask_BL: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ def info_nce(
     *,
     temperature: float,
     symmetric: bool = False,
+    cosine: bool = True,
 ) -> tf.Tensor:
     """How badly each first view finds its second view among those of the batch (MISS, eqs. 15-16).
 
@@ -27,20 +28,23 @@ def info_nce(
         loss[p, b] = log sum_c exp(s(z1[p, b], z2[p, c]) / tau) - s(z1[p, b], z2[p, b]) / tau,
 
     where c runs over the valid requests of the global batch, b among them, but for other requests
-    of the same user: these share the history, so they are no negatives.
+    with the same key: those of one user share the history, so they are no negatives.
 
     Args:
         first_PBw: Views that search.
         second_PBw: Views that are searched, in the same order.
         valid_PB: Boolean; an invalid request is neither searched for nor found in its slot.
-        key_B: Encoded user key.
+        key_B: Encoded user key, or whatever tells two views of the same thing.
         temperature: tau, positive.
         symmetric: Average with the loss of second views that search among the first ones.
+        cosine: False for s the inner product.
 
     Returns:
         Loss [P, B] in float32, 0 at invalid requests.
     """
-    first_PBw, second_PBw = _normalize(first_PBw), _normalize(second_PBw)
+    first_PBw, second_PBw = tf.cast(first_PBw, tf.float32), tf.cast(second_PBw, tf.float32)
+    if cosine:
+        first_PBw, second_PBw = unit_vectors(first_PBw), unit_vectors(second_PBw)
     allowed_PBC = _allowed_columns(valid_PB, key_B)
     loss_PB = _one_sided(first_PBw, second_PBw, allowed_PBC, temperature)
     if symmetric:
@@ -48,11 +52,17 @@ def info_nce(
     return tf.where(valid_PB, loss_PB, 0.0)
 
 
-def _normalize(views: tf.Tensor) -> tf.Tensor:
+def unit_vectors(views: tf.Tensor) -> tf.Tensor:
     """Scales each view to length 1; one of length 0 stays 0 and gets no gradient.
 
     A cosine has no gradient at 0. `tf.math.l2_normalize` would return a million times the incoming
     one there, and rectified views of untrained embeddings are exactly 0 now and then.
+
+    Args:
+        views: [..., w], any floating type.
+
+    Returns:
+        Unit vectors in float32, shape of `views`.
     """
     views = tf.cast(views, tf.float32)
     square = tf.reduce_sum(tf.square(views), -1, keepdims=True)
@@ -63,19 +73,17 @@ def _normalize(views: tf.Tensor) -> tf.Tensor:
 def _allowed_columns(valid_PB: tf.Tensor, key_B: tf.Tensor) -> tf.Tensor:
     """Which requests of the global batch each anchor is compared with, boolean [P, B, C]."""
     batch = tf.shape(key_B)[0]
-    # Replicas may hold unequal shares of the last batch.
-    shares = replicas.all_gather(batch[None])
-    rows_B = tf.reduce_sum(shares[: replicas.index()]) + tf.range(batch)
-    own_BC = rows_B[:, None] == tf.range(tf.reduce_sum(shares))
-    same_user_BC = key_B[:, None] == replicas.all_gather(key_B)
+    before, total = replicas.rows(batch)
+    own_BC = (before + tf.range(batch))[:, None] == tf.range(total)
+    same_key_BC = key_B[:, None] == replicas.all_gather(key_B)
     valid_PC = replicas.all_gather(valid_PB, axis=1)
-    return own_BC | (valid_PC[:, None] & ~same_user_BC)
+    return own_BC | (valid_PC[:, None] & ~same_key_BC)
 
 
 def _one_sided(
     anchors_PBw: tf.Tensor, others_PBw: tf.Tensor, allowed_PBC: tf.Tensor, temperature: float
 ) -> tf.Tensor:
-    """Loss [P, B] of unit vectors."""
+    """Loss [P, B] of the views as they are."""
     columns_PCw = replicas.all_gather(others_PBw, axis=1)
     scores_PBC = tf.matmul(anchors_PBw, columns_PCw, transpose_b=True) / temperature
     positive_PB = tf.reduce_sum(anchors_PBw * others_PBw, -1) / temperature

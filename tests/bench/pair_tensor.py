@@ -75,9 +75,9 @@ def pair_tensor_attention(
     Returns:
         h' of eq. 11, [B, L, D].
     """
-    assert layer.project is not None
+    assert layer.projection_DD is not None
     shape = [*nodes_BLD.shape[:2], layer.heads, layer.head_width]
-    nodes_BLHC = tf.reshape(layer.project(nodes_BLD), shape)
+    nodes_BLHC = tf.reshape(nodes_BLD @ layer.projection_DD, shape)
     nodes_BHLC = tf.transpose(nodes_BLHC, [0, 2, 1, 3])
     weights_RHE = tf.concat([layer.receiver_RHC, layer.sender_RHC], -1)
     scores_BRHLL = tf.nn.leaky_relu(pair_scores(nodes_BHLC, weights_RHE), layer.slope)  # Eq. 6.

@@ -1,14 +1,17 @@
 """A Beam job that handles a log row by row, as tutorials do: the baseline of `build_examples`.
 
-It does less than `build_examples`: no schema, no validation, no vocabularies, no negatives, no
-manifest. Every line is parsed by itself, every event is an element that is shuffled by user, every
-user is sorted by itself and every example is a protobuf message.
+It writes the same requests: those of the same protocol, with a sampled negative that is none of the
+user's own items, shuffled candidates, and as many shards. Every line is parsed by itself, every
+event is an element that is shuffled by user, every user is sorted by itself and every example is a
+protobuf message. What it leaves out makes it faster: no schema, no validation, hashed ids instead of
+vocabularies, one catalogue for all splits, no statistics, no manifest.
 """
 
 import csv
 import pathlib
+import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -16,63 +19,124 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from models.keras import tf
 
-Event = tuple[int, str, str]
-"""Time, item, category."""
+Item = tuple[str, str]
+"""Item, category."""
+Event = tuple[int, Item]
+"""Time, item."""
 
 _MAX_LENGTH = 50
-_POSITIVES = 3  # the last events of each user: train, validation and test of leave_last_out
 _BUCKETS = 1 << 20
+_SHARDS = {"train": 16, "validation": 4, "test": 4}
+_PERCENTILES = 101
+_TRAIN_END, _VALIDATION_END = 72, 80  # time_split: 80% of the rows, a tenth of them validation
 
 
-def build(log: str, output: pathlib.Path) -> None:
+def build(log: str, output: pathlib.Path, protocol: str) -> None:
     """Writes the examples of a canonical CSV log.
 
     Args:
         log: A file with the columns user_id, item_id, category_id, timestamp.
         output: Directory of the shards.
+        protocol: `leave_last_out` (one train positive per user) or `time_split`.
     """
     with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        _ = (
+        events = (
             pipeline
             | "Read" >> beam.io.ReadFromText(log, skip_header_lines=1)
             | "Parse" >> beam.Map(_parse)
-            | "GroupByUser" >> beam.GroupByKey()
-            | "Encode" >> beam.FlatMapTuple(_examples)
-            | "Write" >> beam.io.WriteToTFRecord(str(output / "part"), file_name_suffix=".gz")
         )
+        catalogue = events | "Items" >> beam.MapTuple(lambda _, event: event[1]) | beam.Distinct()
+        percentiles = (
+            events
+            | "Times" >> beam.MapTuple(lambda _, event: event[0])
+            | beam.ApproximateQuantiles.Globally(_PERCENTILES)
+        )
+        examples = (
+            events
+            | "GroupByUser" >> beam.GroupByKey()
+            | "Encode"
+            >> beam.FlatMap(
+                _examples,
+                protocol,
+                beam.pvalue.AsList(catalogue),
+                beam.pvalue.AsSingleton(percentiles),
+            )
+        )
+        for number, (name, shards) in enumerate(_SHARDS.items()):
+            _ = (
+                examples
+                | f"Only {name}" >> beam.Filter(lambda example, n=number: example[0] == n)
+                | f"Values {name}" >> beam.Values()
+                | f"Write {name}"
+                >> beam.io.WriteToTFRecord(
+                    str(output / name), file_name_suffix=".tfrecord.gz", num_shards=shards
+                )
+            )
 
 
 def _parse(line: str) -> tuple[str, Event]:
     user, item, category, timestamp = next(csv.reader([line]))
-    return user, (int(timestamp), item, category)
+    return user, (int(timestamp), (item, category))
 
 
-def _examples(user: str, events: Iterable[Event]) -> Iterator[bytes]:
-    """The requests of a user, serialised."""
+def _examples(
+    grouped: tuple[str, Iterable[Event]],
+    protocol: str,
+    catalogue: Sequence[Item],
+    percentiles: Sequence[int],
+) -> Iterator[tuple[int, bytes]]:
+    """The requests of a user: split, serialised example."""
+    user, events = grouped
     ordered = sorted(events)
-    for place in range(max(1, len(ordered) - _POSITIVES), len(ordered)):
-        time, item, category = ordered[place]
+    own = {item for _, item in ordered}
+    for place in range(1, len(ordered)):
+        time, positive = ordered[place]
+        if protocol == "time_split":
+            split = sum(time > percentiles[end] for end in (_TRAIN_END, _VALIDATION_END))
+        else:
+            split = place - len(ordered) + 3
+            if split < 0 or len(ordered) < 4:
+                continue
+        request = f"{user}:{place}"
+        generator = random.Random(request)
+        negative = generator.choice(catalogue)
+        while negative in own:
+            negative = generator.choice(catalogue)
+        candidates = [positive, negative]
+        generator.shuffle(candidates)
         history = ordered[max(0, place - _MAX_LENGTH) : place]
-        context = {
-            "user_id": _ints([_id(user)]),
-            "timestamp": _ints([time]),
-            "candidate/item_id": _ints([_id(item)]),
-            "candidate/category_id": _ints([_id(category)]),
-            "label": _ints([1]),
-        }
-        steps = {
-            "history/timestamp": [event[0] for event in history],
-            "history/item_id": [_id(event[1]) for event in history],
-            "history/category_id": [_id(event[2]) for event in history],
-        }
-        lists = {
-            name: tf.train.FeatureList(feature=[_ints([value]) for value in values])
-            for name, values in steps.items()
-        }
-        yield tf.train.SequenceExample(
-            context=tf.train.Features(feature=context),
-            feature_lists=tf.train.FeatureLists(feature_list=lists),
-        ).SerializeToString()
+        yield split, _example(user, request, time, candidates, positive, history)
+
+
+def _example(
+    user: str,
+    request: str,
+    time: int,
+    candidates: Sequence[Item],
+    positive: Item,
+    history: Sequence[Event],
+) -> bytes:
+    context = {
+        "user_id": _ints([_id(user)]),
+        "timestamp": _ints([time]),
+        "request_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[request.encode()])),
+        "candidate/item_id": _ints([_id(item) for item, _ in candidates]),
+        "candidate/category_id": _ints([_id(category) for _, category in candidates]),
+        "label": _ints([int(candidate == positive) for candidate in candidates]),
+    }
+    steps = {
+        "history/timestamp": [then for then, _ in history],
+        "history/item_id": [_id(item) for _, (item, _) in history],
+        "history/category_id": [_id(category) for _, (_, category) in history],
+    }
+    lists = {
+        name: tf.train.FeatureList(feature=[_ints([value]) for value in values])
+        for name, values in steps.items()
+    }
+    return tf.train.SequenceExample(
+        context=tf.train.Features(feature=context),
+        feature_lists=tf.train.FeatureLists(feature_list=lists),
+    ).SerializeToString()
 
 
 def _id(value: str) -> int:

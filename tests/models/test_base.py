@@ -111,7 +111,7 @@ def test_every_weight_gets_a_gradient(trained):
     alive = [False] * len(weights)
     for seed in range(4):
         with tf.GradientTape() as tape:
-            total, _ = trained._total(trained.loss_terms(features, tf.constant([seed, 1])))
+            total, _ = trained._total(trained.loss_terms(features, tf.constant([seed, 1])), [])
         for i, gradient in enumerate(tape.gradient(total, weights)):
             assert gradient is not None, weights[i].name
             alive[i] |= bool(np.abs(tf.convert_to_tensor(gradient)).max() > 0)
@@ -124,7 +124,8 @@ def test_train_step_lowers_the_loss_and_reports_every_term(trained):
     logs = [{name: float(v) for name, v in step(features).items()} for _ in range(60)]
     assert logs[-1]["log_loss"] < logs[0]["log_loss"]
     terms = set(trained.loss_terms(features, SEED))
-    assert set(logs[0]) == terms | {"loss", "gradient_norm"}
+    ratios = {f"{name}_ratio" for name in terms - {"log_loss"}}
+    assert set(logs[0]) == terms | ratios | {"loss", "gradient_norm"}
     weights = {name: t.weight for name, t in trained.loss_terms(features, SEED).items()}
     assert logs[0]["loss"] == pytest.approx(
         sum(weights[name] * logs[0][name] for name in terms), rel=1e-5

@@ -31,6 +31,7 @@ for name in ("one_device", "mirrored"):
     with strategy.scope():
         run = builders.config("din", "none", "train.l2=0.01", "train.clip_norm=0.5")
         model = builders.model(run)
+        dmr = builders.model(builders.config("dmr"))
     step = model.make_train_function()
     # Two batches of eight requests; the last one is uneven: five requests on two replicas.
     features = builders.batch(requests=21)
@@ -38,7 +39,11 @@ for name in ("one_device", "mirrored"):
     iterator = iter(strategy.experimental_distribute_dataset(dataset))
     losses = [{k: float(v) for k, v in step(iterator).items()} for _ in range(3)]
     weights = {w.name: w.numpy().ravel().tolist() for w in model.trainable_variables}
-    result[name] = [strategy.num_replicas_in_sync, losses, weights]
+    # DMR's further loss has negatives from the whole batch; tracing its step would take long.
+    batch = next(iter(strategy.experimental_distribute_dataset(dataset)))
+    terms = strategy.run(lambda batch: dmr._total(dmr.loss_terms(batch, [0, 1]), [])[1], (batch,))
+    term = strategy.experimental_local_results(terms["next_item"])[0]
+    result[name] = [strategy.num_replicas_in_sync, [*losses, {"next_item": float(term)}], weights]
 print(json.dumps(result))
 """
 

@@ -86,15 +86,6 @@ def test_a_column_missing_in_one_file_is_named_before_anything_is_written(tmp_pa
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("role", ["request", "label"])
-def test_impression_logs_are_refused(tmp_path, role):
-    schema = infer_schema(["user_id", "item_id", "timestamp"]).to_json()
-    schema["features"].append({"name": "extra", "role": role, "dtype": "int64"})
-    (tmp_path / "schema.json").write_text(json.dumps(schema))
-    with pytest.raises(UserError, match=f"found the feature 'extra' of role '{role}'"):
-        _build(_csv(tmp_path, _rows()), tmp_path, schema=str(tmp_path / "schema.json"))
-
-
 def test_a_time_of_another_type_is_refused(tmp_path):
     schema = infer_schema(["user_id", "item_id", "timestamp"]).to_json()
     schema["features"][-1]["dtype"] = "string"

@@ -357,11 +357,13 @@ def test_manifest_and_stats_add_up(tmp_path):
         assert len(record["shards"]) == (4 if split == "train" else 1)
         stats = data.stats["splits"][split]
         assert sum(stats["history_length"].values()) == stats["requests"] == record["requests"]
-        assert stats["positive_share"] == 0.25
+        assert stats["positives"] == record["requests"]
+        assert stats["candidates"] == record["candidates"]
         times = [example["timestamp"][0] for example in read_examples(data, split).values()]
         assert stats["time_range"] == [min(times), max(times)]
         ids = [i for e in read_examples(data, split).values() for i in e["history/item_id"]]
-        assert stats["oov_rate"]["history/item_id"] == pytest.approx(ids.count(1) / len(ids))
-    assert data.stats["splits"]["train"]["oov_rate"]["history/item_id"] == 0
+        described = stats["features"]["history/item_id"]
+        assert described["oov_rate"] == pytest.approx(ids.count(1) / len(ids))
+    assert data.stats["splits"]["train"]["features"]["history/item_id"]["oov_rate"] == 0
     assert not (data.path / "_work").exists()
     assert not (data.path / "rejected").exists()

@@ -63,6 +63,42 @@ def test_csv_line_numbers_hold_across_blocks(tmp_path, monkeypatch):
     assert {line for line, _ in rejections} == bad
 
 
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_csv_lines_that_are_no_utf8_cost_no_other_line(tmp_path, monkeypatch, block_bytes):
+    """Also with too many fields, at the end of a block, or in the middle of a character."""
+    monkeypatch.setattr(readers, "_BLOCK_BYTES", block_bytes)
+    lines = [b"user_id,item_id"] + [b"u%d,\xc3\xa4%d" % (n, n) for n in range(2, 101)]
+    broken = {5: b"\xff,1,2", 6: b"\xfe\xff", 50: b"u50,\xc3,\xa4", 100: b"\xf0\x9f\x98"}
+    values = {20: b"u20,\xf4\x8f\xbe\x80\xf4\x8f\xb8\x80", 31: b"u31,a\xe4b", 70: b"\xc3,i70"}
+    for line, content in (broken | values).items():
+        lines[line - 1] = content
+    (tmp_path / "a.csv").write_bytes(b"\n".join(lines))
+    rows, rejections = _read(tmp_path / "a.csv")
+    assert [line for line, _ in rejections] == sorted(broken)
+    assert rows == [
+        (line, tuple(content.split(b",")))
+        for line, content in enumerate(lines, 1)
+        if line > 1 and line not in broken
+    ]
+
+
+def test_csv_excerpts_show_the_bytes_that_are_no_utf8(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"user_id,item_id\n\xff\xc3\xa4,1,2\n")
+    (file,) = readers.list_inputs(str(tmp_path / "a.csv"))
+    (batch,) = readers.read(readers.ranges(file)[0], NAMES)
+    assert batch.rejections[0].excerpt == "\\xffä,1,2"
+
+
+def test_csv_without_a_header_is_given_one(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"u1,i1\nu2\nu3,i3\n")
+    (file,) = readers.list_inputs(str(tmp_path / "a.csv"), header=("user_id", "item_id"))
+    assert readers.column_names(file) == NAMES
+    batches = list(readers.read(readers.ranges(file)[0], ["item_id"]))
+    assert [value for b in batches for value in b.columns["item_id"].to_pylist()] == [b"i1", b"i3"]
+    assert [line for b in batches for line in b.lines.tolist()] == [1, 3]
+    assert [(r.line, r.excerpt) for b in batches for r in b.rejections] == [(2, "u2")]
+
+
 def test_csv_quotes_commas_line_breaks_and_a_byte_order_mark(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfuser_id,item_id\n"u,""1",i1\nu2,"i\n2"\n')
     (file,) = readers.list_inputs(str(tmp_path / "a.csv"))
@@ -172,7 +208,11 @@ def test_globs_are_sorted_and_lists_keep_their_order(tmp_path):
         ("a.jsonl.gz", b"", "found an empty file"),
         ("a.csv", b"user_id,item_id\n", "found none below the header"),
         ("a.jsonl", b"\n\n", "expected rows in .*a.jsonl, found none"),
-        ("a.txt", b"x", "ends in .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet, found .*a.txt"),
+        (
+            "a.txt",
+            b"x",
+            "ends in .csv, .csv.gz, .jsonl, .jsonl.gz, .json, .json.gz, .parquet, found .*a.txt",
+        ),
         ("a.parquet", b"PAR1 nonsense", "expected parquet in .*a.parquet, found it unreadable"),
         ("a.csv.gz", b"user_id,item_id\n", "expected csv in .*a.csv.gz, found it unreadable"),
     ],

@@ -23,7 +23,10 @@ def test_records_are_sorted_by_key_then_by_content(tmp_path):
         _part(tmp_path / "2", [5, 1], [b"d", b"a"]),
     ]
     for order in (parts, parts[::-1]):
-        assert sorted_records(order).to_pylist() == [b"a", b"d", b"e", b"z"]
+        (block,) = sorted_records(order)
+        assert block.to_pylist() == [b"a", b"d", b"e", b"z"]
+        blocks = [block.to_pylist() for block in sorted_records(order, block_bytes=2)]
+        assert blocks == [[b"a", b"d", b"e"], [], [b"z"]]
 
 
 def test_a_shard_is_written_and_reported_even_if_it_is_empty(tmp_path):

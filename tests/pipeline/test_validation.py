@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.readers import InputFile, RawBatch
+from pipeline.raw_batch import InputFile, RawBatch
 from pipeline.validation import FILE, LINE, TIME, columns_of, validate
 from preprocessing.schema import Schema
 
@@ -43,7 +43,7 @@ def test_good_rows_become_events_with_their_place():
         FILE: [3, 3],
         LINE: [2, 3],
     }
-    assert (result.read, result.filtered, result.rejections) == (2, 0, [])
+    assert (result.read, result.filtered, result.rejections) == (2, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,13 @@ def test_behaviours_filter_before_anything_else():
         schema, user=["u", "u", "", "u"], item=["i"] * 4, ts=[1, 2, 3, 4],
         kind=["buy", "view", "view", None],
     )  # fmt: skip
-    assert (result.events.num_rows, result.filtered, result.rejections) == (1, 3, [])
+    assert (result.events.num_rows, result.filtered, result.rejections) == (
+        1,
+        {"behaviours": 3},
+        [],
+    )
     numbers = _validate(schema, user=["u", "u"], item=["i", "i"], ts=[1, 2], kind=[1, 2])
-    assert (numbers.events.num_rows, numbers.filtered) == (1, 1)
+    assert (numbers.events.num_rows, numbers.filtered) == (1, {"behaviours": 1})
 
 
 def test_missing_values_take_the_default_or_stay_null_where_encoders_have_a_place():

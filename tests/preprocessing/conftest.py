@@ -108,7 +108,7 @@ def data_path(tmp_path):
     for i in range(SHARDS):
         name = f"train-{i:05d}-of-{SHARDS:05d}.tfrecord.gz"
         size, digest = write_shard(
-            path / name, *encode_examples(*requests(bounds[i], bounds[i + 1]))
+            path / name, [encode_examples(*requests(bounds[i], bounds[i + 1]))]
         )
         shards.append(
             {

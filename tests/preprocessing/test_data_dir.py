@@ -73,6 +73,11 @@ def _change_schema(path):
         ),
         (
             "manifest.json",
+            lambda p: _remove_key(p, "files"),
+            "Expected the key 'files' in .*manifest.json, found none",
+        ),
+        (
+            "manifest.json",
             lambda p: p.write_text("[]"),
             "Expected an object in .*manifest.json, found list",
         ),

@@ -15,6 +15,23 @@ def test_events_are_ordered_by_user_then_time_then_file_then_row():
     assert event_order(users, times, files, rows).tolist() == [4, 3, 2, 1, 5, 0]
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2) | st.sampled_from([2**16, 2**32]),
+            st.integers(0, 1),
+            st.integers(1, 2**40),
+        ),
+        max_size=20,
+    )
+)
+def test_the_order_of_any_times_is_that_of_python(rows):
+    columns = [np.array([row[i] for row in rows], np.int64) for i in range(4)]
+    expected = sorted(range(len(rows)), key=lambda i: rows[i])
+    assert event_order(*columns).tolist() == expected
+
+
 @given(LENGTHS)
 def test_positions_restart_at_every_user(lengths):
     starts = np.concatenate([[0], np.cumsum(lengths)])

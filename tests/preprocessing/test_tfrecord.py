@@ -25,7 +25,7 @@ def records():
 
 def test_tensorflow_reads_what_is_written(tmp_path, records):
     path = tmp_path / "train.tfrecord.gz"
-    size, digest = write_shard(path, *_pack(records))
+    size, digest = write_shard(path, [_pack(records)])
     content = path.read_bytes()
     assert size == len(content)
     assert digest == hashlib.sha256(content).hexdigest()
@@ -45,7 +45,7 @@ def test_reads_what_tensorflow_writes(tmp_path, records):
 
 def test_equal_records_give_equal_files_without_time_and_name(tmp_path, records):
     paths = [tmp_path / "a.tfrecord.gz", tmp_path / "b.tfrecord.gz"]
-    digests = {write_shard(path, *_pack(records))[1] for path in paths}
+    digests = {write_shard(path, [_pack(records)])[1] for path in paths}
     assert len(digests) == 1
     header = paths[0].read_bytes()[:10]
     assert header[3] == 0  # flags: neither a file name nor a comment
@@ -54,15 +54,15 @@ def test_equal_records_give_equal_files_without_time_and_name(tmp_path, records)
 
 def test_replaces_and_leaves_no_temporary_file(tmp_path, records):
     path = tmp_path / "train.tfrecord.gz"
-    write_shard(path, *_pack([b"old"]))
-    write_shard(path, *_pack(records), compress_level=9)
+    write_shard(path, [_pack([b"old"])])
+    write_shard(path, [_pack(records)])
     assert list(read_records(path)) == records
     assert [p.name for p in tmp_path.iterdir()] == ["train.tfrecord.gz"]
 
 
 def test_no_records(tmp_path):
     path = tmp_path / "empty.tfrecord.gz"
-    write_shard(path, *_pack([]))
+    write_shard(path, [_pack([])])
     assert list(read_records(path)) == []
     assert list(tf.data.TFRecordDataset(str(path), "GZIP")) == []
 
@@ -91,7 +91,7 @@ def test_a_file_cut_short_is_found(tmp_path, kept):
 
 def test_damaged_gzip_is_found(tmp_path, records):
     path = tmp_path / "train.tfrecord.gz"
-    write_shard(path, *_pack(records))
+    write_shard(path, [_pack(records)])
     whole = path.read_bytes()
     for damaged in (whole[:-20], whole[:50] + b"\xff" + whole[51:], b"not gzip"):
         path.write_bytes(damaged)

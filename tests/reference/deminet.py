@@ -59,8 +59,8 @@ def importances(h: Array, w: Array, slope: float) -> Array:
     return a
 
 
-def graph_attention(nodes: Array, edges: Edges, weights: GraphWeights) -> Array:
-    """Eqs 6-11."""
+def graph_attention(nodes: Array, edges: Edges, weights: GraphWeights, own: Array) -> Array:
+    """Eqs 6-11; `own[i]` says whether node i receives from itself (eq. 5)."""
     if weights.projection is not None:
         nodes = nodes @ weights.projection
     n, heads = len(nodes), len(weights.relation)
@@ -69,7 +69,7 @@ def graph_attention(nodes: Array, edges: Edges, weights: GraphWeights) -> Array:
     for i in range(n):
         parts = []
         for head, h in enumerate(by_head):
-            messages = [h[i]]  # The self-connection, eq. 5.
+            messages = [h[i]] if own[i] else []
             for relation in RELATIONS:
                 receive_from = edges[relation][i]
                 if not receive_from:
@@ -81,10 +81,69 @@ def graph_attention(nodes: Array, edges: Edges, weights: GraphWeights) -> Array:
                 leaky_relu(weights.relation[head] @ m + weights.relation_bias[head], weights.slope)
                 for m in messages
             ]  # Eq. 9.
-            beta = softmax(e)  # Eq. 10.
-            parts.append(sum(b * m for b, m in zip(beta, messages, strict=True)))
+            beta = softmax(e) if e else []  # Eq. 10.
+            parts.append(sum((b * m for b, m in zip(beta, messages, strict=True)), 0 * h[i]))
         refined.append(np.concatenate(parts))  # Eq. 11.
     return np.reshape(refined, [n, nodes.shape[1]])
+
+
+def union(edges: Edges) -> list[list[int]]:
+    """For each node, the nodes it receives from in any relation."""
+    n = len(edges["sim"])
+    return [[j for j in range(n) if any(j in edges[r][i] for r in RELATIONS)] for i in range(n)]
+
+
+def merged_attention(
+    nodes: Array,
+    neighbours: list[list[int]],
+    projection: Array | None,
+    pair: Array,
+    slope: float,
+    own: Array,
+) -> Array:
+    """GAT: eqs 6-8 on the union of all relations, the self-connection included; `pair` by head."""
+    if projection is not None:
+        nodes = nodes @ projection
+    by_head = np.split(nodes, len(pair), axis=1)
+    refined = []
+    for i in range(len(nodes)):
+        parts = []
+        for head, h in enumerate(by_head):
+            a = importances(h, pair[head], slope)
+            receive_from = [i, *neighbours[i]] if own[i] else neighbours[i]
+            alpha = softmax([a[i, j] for j in receive_from]) if receive_from else []
+            messages = (w * h[j] for w, j in zip(alpha, receive_from, strict=True))
+            parts.append(sum(messages, 0 * h[i]))
+        refined.append(np.concatenate(parts))
+    return np.reshape(refined, nodes.shape)
+
+
+def light_convolution(nodes: Array, neighbours: list[list[int]], depth: int) -> Array:
+    """LightGCN: a message from j to i is divided by sqrt(messages to i * messages from j)."""
+    sent = [sum(j in receive_from for receive_from in neighbours) for j in range(len(nodes))]
+    layers = [nodes]
+    for _ in range(depth):
+        refined = np.zeros_like(nodes)
+        for i, receive_from in enumerate(neighbours):
+            for j in receive_from:
+                refined[i] += layers[-1][j] / np.sqrt(len(receive_from) * sent[j])
+        layers.append(refined)
+    return sum(layers) / len(layers)
+
+
+def relational_convolution(
+    nodes: Array, edges: Edges, relations: dict[str, Array], combine: Array, own: Array
+) -> Array:
+    """GCMC: ReLU(sum over relations of the mean of W_r h_j), then a linear layer."""
+    refined = np.zeros_like(nodes)
+    for i in range(len(nodes)):
+        message = nodes[i] @ relations["self"] * own[i]
+        for relation in RELATIONS:
+            receive_from = edges[relation][i]
+            for j in receive_from:
+                message = message + nodes[j] @ relations[relation] / len(receive_from)
+        refined[i] = np.maximum(message, 0) @ combine
+    return refined
 
 
 def add_positions(nodes: Array, table: Array) -> Array:
@@ -103,7 +162,9 @@ class AttentionWeights:
     slope: float
 
 
-def interest(nodes: Array, target: Array, weights: AttentionWeights) -> tuple[Array, Array]:
+def interest(
+    nodes: Array, target: Array, weights: AttentionWeights, normalise: bool = True
+) -> tuple[Array, Array]:
     """Eq. 13 for one k: the interest and the weights of the events in it."""
     if len(nodes) == 0:
         return np.zeros_like(target), np.zeros(0)
@@ -112,7 +173,7 @@ def interest(nodes: Array, target: Array, weights: AttentionWeights) -> tuple[Ar
         @ leaky_relu(np.concatenate([h, target]) @ weights.kernel + weights.bias, weights.slope)
         for h in nodes
     ]
-    alpha = softmax(scores)
+    alpha = softmax(scores) if normalise else np.array(scores)
     return sum(a * h for a, h in zip(alpha, nodes, strict=True)), alpha
 
 
@@ -154,6 +215,21 @@ def confidences(
     return softmax(fits)
 
 
+def average(experts: int) -> Array:
+    """Multi-Avg: every expert counts alike."""
+    return np.full(experts, 1 / experts)
+
+
+def hard_routing(confidence: Array) -> Array:
+    """Only the expert of the highest confidence counts, the first of equals."""
+    return np.array([float(k == np.argmax(confidence)) for k in range(len(confidence))])
+
+
+def gate(expert_input: Array, kernel: Array) -> Array:
+    """MoE: a linear softmax gate on the experts' own input."""
+    return softmax(expert_input @ kernel)
+
+
 def combine(confidence: Array, scores: Array) -> float:
     """The logit in eq. 15."""
     return float(sum(w * o for w, o in zip(confidence, scores, strict=True)))
@@ -173,3 +249,10 @@ def divergence(first: Array, second: Array) -> float:
     forward = sum(p * np.log(p / q))
     backward = sum(q * np.log(q / p))
     return float(0.5 * forward + 0.5 * backward)
+
+
+def jensen_shannon(first: Array, second: Array) -> float:
+    """What the text around eq. 18 calls the divergence, for one interest."""
+    p, q = softmax(first), softmax(second)
+    m = (p + q) / 2
+    return float(0.5 * sum(p * np.log(p / m)) + 0.5 * sum(q * np.log(q / m)))

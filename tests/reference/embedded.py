@@ -21,16 +21,22 @@ def batch(dims: Dims, lengths, candidates=3, *, length=None, seed=0, valid_candi
     def tensor(values):
         return tf.constant(values, tf.float32)
 
+    others = np.random.default_rng([seed, 1])
+    items_BL = others.integers(1, max(dims.num_items, 2), mask_BL.shape) * mask_BL
     user = UserSide(
         fields_BFd=tensor(rng.normal(size=(size, dims.user_fields, width))),
         history_BLJd=tensor(history * mask_BL[..., None, None]),
         mask_BL=tf.constant(mask_BL),
         key_B=tf.range(1, size + 1, dtype=tf.int64),
+        items_BL=tf.constant(items_BL),
+        linear_B=tensor(others.normal(size=size)),
     )
     return user, Candidates(
         target_BNJd=tensor(rng.normal(size=(size, candidates, dims.history_features, width))),
         extra_BNEd=tensor(rng.normal(size=(size, candidates, dims.extra_fields, width))),
         mask_BN=tf.constant(np.arange(candidates) < real[:, None]),
+        linear_BN=tensor(others.normal(size=(size, candidates))),
+        key_BN=tf.constant(rng.integers(2, 2 + size * candidates, (size, candidates))),
     )
 
 
@@ -41,6 +47,7 @@ def pad(user: UserSide, steps: int, garbage: float) -> UserSide:
             user.history_BLJd, [[0, 0], [0, steps], [0, 0], [0, 0]], constant_values=garbage
         ),
         mask_BL=tf.pad(user.mask_BL, [[0, 0], [0, steps]]),
+        items_BL=tf.pad(user.items_BL, [[0, 0], [0, steps]]),
     )
 
 

@@ -53,28 +53,54 @@ def info_nce(first_Bw, second_Bw, valid_B, key_B, temperature):
     return out
 
 
-def slot_losses(history_BLJd, lengths_B, key_B, starts_2B, rows_2B, kernels, encoder, temperature):
-    """Loss [B] of one slot: `rows_2B` None for a slot of interests.
+def window(history_LJd, kernel_m, start):
+    """Eqs. 19-20: the interest that starts at an event, [J, d]."""
+    return horizontal(np.transpose(history_LJd, (1, 0, 2)), kernel_m)[:, start, :]
 
-    `kernels` is (g_m,) or (g_m, g^_mn). A request is valid if both windows fit into its history
-    and the views differ.
+
+def self_attention(history_LD, query, key, value):
+    """Every event's mixture of all events, [L, D]."""
+    out = np.zeros((len(history_LD), value.shape[1]))
+    for i, event in enumerate(history_LD):
+        scores = [(event @ query) @ (other @ key) / np.sqrt(key.shape[1]) for other in history_LD]
+        weights = np.exp(scores) / np.sum(np.exp(scores))
+        out[i] = sum(w * (other @ value) for w, other in zip(weights, history_LD, strict=True))
+    return out
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm(history_LD, kernel, recurrent, bias):
+    """Hidden states, [L, D]; gates side by side: input, forget, cell, output."""
+    width = recurrent.shape[0]
+    hidden, cell = np.zeros(width), np.zeros(width)
+    out = []
+    for event in history_LD:
+        gates = event @ kernel + hidden @ recurrent + bias
+        i, f, c, o = (gates[k * width : (k + 1) * width] for k in range(4))
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(c)
+        hidden = sigmoid(o) * np.tanh(cell)
+        out.append(hidden)
+    return np.array(out)
+
+
+def slot_loss(interests_VB, rows_VB, kernel_n, encoder, valid_B, key_B, temperature):
+    """Loss [B] of one slot.
+
+    `interests_VB` holds an interest [J, d] for each view of a valid request. `rows_VB` and
+    `kernel_n` are None in a slot of interests.
     """
-    m = len(kernels[0])
-    views, valid = [[], []], []
-    for b, length in enumerate(lengths_B):
-        fits = all(starts_2B[v][b] + m <= length for v in range(2))
-        places = [(starts_2B[v][b], None if rows_2B is None else rows_2B[v][b]) for v in range(2)]
-        valid.append(fits and places[0] != places[1])
-        for v, (start, row) in enumerate(places):
-            if not valid[-1]:
-                views[v].append(np.zeros(encoder[-1][1].shape))
+    views = []
+    for v in range(2):
+        encoded = np.zeros((len(valid_B), len(encoder[-1][1])))
+        for b, valid in enumerate(valid_B):
+            if not valid:
                 continue
-            tensor_JLd = np.transpose(history_BLJd[b, :length], (1, 0, 2))
-            interest = horizontal(tensor_JLd, kernels[0])
-            if row is None:
-                view = interest[:, start, :].ravel()
-            else:
-                view = vertical(interest, kernels[1])[row, start]
-            views[v].append(encode(view, encoder))
-    loss = info_nce(np.array(views[0]), np.array(views[1]), valid, key_B, temperature)
-    return loss, np.array(valid)
+            interest = interests_VB[v][b]
+            if rows_VB is not None:
+                interest = vertical(interest[:, None, :], kernel_n)[rows_VB[v][b], 0]
+            encoded[b] = encode(interest.ravel(), encoder)
+        views.append(encoded)
+    return info_nce(*views, valid_B, key_B, temperature)

@@ -7,7 +7,7 @@ import toy_runs
 
 from models import runs
 from models.keras import tf
-from pipeline.readers import InputFile, RawBatch
+from pipeline.raw_batch import InputFile, RawBatch
 from pipeline.validation import validate
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.columns import from_buffers

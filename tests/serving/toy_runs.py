@@ -86,10 +86,14 @@ def write_data(path, schema: Schema = SCHEMA) -> DataDir:
     splits = {split: _write_split(path, split, n, fitted, rng) for split, n in REQUESTS.items()}
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
     data_dir.write_json(path / "stats.json", {"encoders": numbers})
-    data_dir.write_json(
-        path / "manifest.json",
-        {"format_version": 1, "schema_hash": schema.hash(), "splits": splits},
-    )
+    files = [path / "stats.json", *(path / "vocab").iterdir()]
+    manifest = {
+        "format_version": data_dir.FORMAT_VERSION,
+        "schema_hash": schema.hash(),
+        "files": {str(file.relative_to(path)): data_dir.sha256_file(file) for file in files},
+        "splits": splits,
+    }
+    data_dir.write_json(path / "manifest.json", manifest)
     data_dir.finish(path)
     return DataDir.open(path)
 
@@ -113,7 +117,7 @@ def _write_split(path, split, requests, fitted, rng):
     context["request_id"] = Ragged.single([f"{split}:{i}".encode() for i in range(requests)])
     history = {history_key(f.name): ids(f.name, lengths) for f in SCHEMA.history_features}
     file = f"{split}-00000-of-00001.tfrecord.gz"
-    size, sha256 = tfrecord.write_shard(path / file, *encode_examples(context, history))
+    size, sha256 = tfrecord.write_shard(path / file, [encode_examples(context, history)])
     shard = {"file": file, "requests": requests, "sha256": sha256, "bytes": size}
     return {"requests": requests, "candidates": int(counts.sum()), "shards": [shard]}
 

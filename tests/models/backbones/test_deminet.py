@@ -4,13 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import registry
 from models.backbones import deminet as module
 from models.backbones.deminet import DemiNet, DemiNetConfig
 from models.interfaces import Candidates, Dims, UserSide
 from models.keras import keras, tf
+from models.layers.item_graph import MergedGraph
 from preprocessing.errors import UserError
 from reference import deminet as reference
-from reference import embedded
+from reference import deminet_weights, embedded
 
 DIMS = Dims(user_fields=1, history_features=2, extra_fields=1, embedding_size=4, max_length=9)
 SMALL: dict[str, Any] = {
@@ -79,39 +81,26 @@ class _Reference:
         self.targets = candidates.target_BND.numpy()
         self.extras = candidates.extra_BNEd.numpy()
         self.mask = candidates.mask_BN.numpy()
+        self.pairs = list(zip(*np.nonzero(self.mask), strict=True))
 
     def edges(self, b: int) -> reference.Edges:
         config = self.model.config
         return reference.neighbours(self.histories[b], config.window, config.threshold)
 
-    def nodes(self, b: int, edges: reference.Edges) -> np.ndarray:
+    def nodes(self, b: int, edges: reference.Edges, own: np.ndarray | None = None) -> np.ndarray:
         """H*, eqs 6-12."""
         nodes = self.histories[b]
+        own = np.ones(len(nodes)) if own is None else own
         for layer in self.model.graph_layers:
-            pair = np.concatenate([layer.receiver_RHC, layer.sender_RHC], -1)
-            weights = reference.GraphWeights(
-                projection=layer.project.kernel.numpy(),
-                pair=dict(zip(reference.RELATIONS, pair, strict=True)),
-                relation=layer.relation_HC.numpy(),
-                relation_bias=layer.relation_bias_H.numpy(),
-                slope=layer.slope,
-            )
-            nodes = reference.graph_attention(nodes, edges, weights)
+            nodes = deminet_weights.refine(self.model.config.operator, layer, nodes, edges, own)
         return reference.add_positions(nodes, self.model.positions.table.numpy())
 
     def interests(self, b: int, n: int, nodes: np.ndarray) -> list[np.ndarray]:
         """v_k, eq. 13."""
-        extractor = self.model.extractor
-        kernel = np.concatenate([extractor.history_half.kernel, extractor.target_half.kernel])
-        kernels = np.split(kernel, extractor.interests, axis=1)
-        biases = np.split(extractor.target_half.bias.numpy(), extractor.interests)
+        extractor, target = self.model.extractor, self.targets[b, n]
         return [
-            reference.interest(
-                nodes,
-                self.targets[b, n],
-                reference.AttentionWeights(kernel, bias, last, extractor.slope),
-            )[0]
-            for kernel, bias, last in zip(kernels, biases, extractor.last_KA.numpy(), strict=True)
+            deminet_weights.interest(extractor, k, nodes, target)[0]
+            for k in range(extractor.interests)
         ]
 
     def context(self, b: int, n: int) -> np.ndarray:
@@ -120,58 +109,89 @@ class _Reference:
         parts = [pooled, self.fields[b].ravel(), self.targets[b, n], self.extras[b, n].ravel()]
         return np.concatenate(parts)
 
-    def logits(self, training: bool) -> dict[tuple[int, int], float]:
-        """Eqs 13-15 for every valid candidate."""
-        pairs = list(zip(*np.nonzero(self.mask), strict=True))
-        interests = {(b, n): self.interests(b, n, self.nodes(b, self.edges(b))) for b, n in pairs}
-        inputs = {pair: np.concatenate([*interests[pair], self.context(*pair)]) for pair in pairs}
-        experts, confidence = self.model.experts, self.model.confidence
+    def logits(
+        self, interests: dict[tuple[int, int], list[np.ndarray]], training: bool
+    ) -> list[float]:
+        """Eqs 14-15 for every valid candidate, given its interests."""
+        inputs = [np.concatenate([*interests[pair], self.context(*pair)]) for pair in self.pairs]
+        experts, aggregation = self.model.experts, self.model.config.aggregation
         mean = experts.normalize.moving_mean.numpy()
         variance = experts.normalize.moving_variance.numpy()
         if training:
-            mean = np.mean(list(inputs.values()), 0)
-            variance = np.var(list(inputs.values()), 0)
-        first = np.concatenate([confidence.interest_half.kernel, confidence.context_half.kernel])
-        layers = [
-            (first, confidence.context_half.bias.numpy()),
-            *((dense.kernel.numpy(), dense.bias.numpy()) for dense in confidence.rest.stack),
-        ]
-        logits = {}
-        for pair in pairs:
-            scores = []
-            for k in range(self.model.config.interests):
-                kernels = [experts.kernels[0][:, k], *(kernel[k] for kernel in experts.kernels[1:])]
-                weights = reference.ExpertWeights(
-                    mean=mean,
-                    variance=variance,
-                    epsilon=experts.normalize.epsilon,
-                    scale=experts.scale_IK.numpy()[:, k],
-                    offset=experts.offset_IK.numpy()[:, k],
-                    layers=[
-                        (kernel.numpy(), bias[k].numpy())
-                        for kernel, bias in zip(kernels, experts.biases, strict=True)
-                    ],
-                )
-                scores.append(reference.expert(inputs[pair], weights))
-            omega = reference.confidences(
-                interests[pair], self.context(*pair), layers, confidence.prototypes_KD.numpy()
+            mean, variance = np.mean(inputs, 0), np.var(inputs, 0)
+            aggregation = aggregation.replace("hard_routing", "confidence")
+        logits = []
+        for pair, x in zip(self.pairs, inputs, strict=True):
+            scores = [
+                deminet_weights.expert(experts, k, x, mean, variance)
+                for k in range(experts.experts)
+            ]
+            shares = deminet_weights.expert_shares(
+                aggregation, self.model.confidence, interests[pair], self.context(*pair)
             )
-            logits[pair] = reference.combine(omega, scores)
+            logits.append(reference.combine(shares, scores))
         return logits
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_scores_equal_the_equations(training: bool) -> None:
-    model = _model(3, attention_units=5)
+def _recipe(name: str) -> dict[str, Any]:
+    return registry.MODELS[name].settings
+
+
+RECIPES = [name for name in registry.MODELS if name.startswith("deminet")]
+SWITCHES: dict[str, dict[str, Any]] = {
+    **{name: _recipe(name) for name in RECIPES},
+    "slices": {"head_mode": "slice"},
+    "deep": {"depth": 3, "heads": 4, "window": 3},
+    "bare_attention": {"attention_normalise": False},
+    "one_interest": {"interests": 1},
+    "sixteen_interests": {"interests": 16},
+    "attention_units": {"attention_units": 5},
+}
+
+
+@pytest.mark.parametrize("name", list(SWITCHES))
+def test_scores_equal_the_equations(name: str) -> None:
+    model = _model(3, **SWITCHES[name])
     user, candidates = _batch()
-    expected = _Reference(model, user, candidates).logits(training)
-    logits = _logits(model, user, candidates, training=training, seed=SEED if training else None)
-    assert len(expected) == 3 + 4 * 2
-    for pair, logit in expected.items():
-        np.testing.assert_allclose(logits[pair], logit, rtol=2e-5, atol=2e-5)
+    twin = _Reference(model, user, candidates)
+    nodes = [twin.nodes(b, twin.edges(b)) for b in range(len(LENGTHS))]
+    interests = {(b, n): twin.interests(b, n, nodes[b]) for b, n in twin.pairs}
+    assert len(interests) == 3 + 4 * 2
+    state = model.encode_user(user)
+    for training in (False, True):
+        expected = twin.logits(interests, training)
+        logits = model.score(state, candidates, training=training).numpy()[twin.mask]
+        np.testing.assert_allclose(logits, expected, rtol=5e-5, atol=5e-5)
 
 
-def test_self_supervision_equals_the_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+def _kept(views: Any, b: int, view: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Which edges a view keeps: by relation [receiver, sender], and of nodes to themselves."""
+    own = np.broadcast_to(views.self_BVL, [len(LENGTHS), 3, views.mask_BL.shape[1]])[b, view]
+    if isinstance(views, MergedGraph):
+        return dict.fromkeys(reference.RELATIONS, views.edges_BVLL.numpy()[b, view]), own
+    kept = {"sim": views.similar_BVLL.numpy()[b, view]}
+    for r, (relation, sign) in enumerate([("in", -1), ("out", +1)]):
+        kept[relation] = np.zeros_like(kept["sim"])
+        for w, i in zip(*np.nonzero(views.context_BVRWL.numpy()[b, view, r]), strict=True):
+            kept[relation][i, i + sign * (w + 1)] = True
+    return kept, own
+
+
+@pytest.mark.parametrize(
+    ("operator", "divergence", "drop_self"),
+    [
+        ("dha", "symmetric_kl", False),
+        ("dha", "js", True),
+        ("gat", "symmetric_kl", False),
+        ("gat", "symmetric_kl", True),
+        ("lgc", "symmetric_kl", False),
+        ("gcmc", "js", False),
+        ("gcmc", "symmetric_kl", True),
+    ],
+)
+def test_self_supervision_equals_the_equations(
+    operator: str, divergence: str, drop_self: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Eqs 16-18, the reference dropping the same edges."""
     views: list[Any] = []
     original = module.add_dropped_views
@@ -181,29 +201,20 @@ def test_self_supervision_equals_the_equations(monkeypatch: pytest.MonkeyPatch) 
         return views[-1]
 
     monkeypatch.setattr(module, "add_dropped_views", recording)
-    model = _model(3)
+    model = _model(3, operator=operator, divergence=divergence, drop_self=drop_self)
     user, candidates = _batch()
     divergences = _consistency(model, user, candidates).numpy()
     twin = _Reference(model, user, candidates)
-    context, similar = views[0].context_BVRWL.numpy(), views[0].similar_BVLL.numpy()
 
-    def keep(b: int, view: int) -> dict[str, np.ndarray]:
-        kept = {"sim": similar[b, view]}
-        for r, (relation, sign) in enumerate([("in", -1), ("out", +1)]):
-            kept[relation] = np.zeros_like(kept["sim"])
-            for w, i in zip(*np.nonzero(context[b, view, r]), strict=True):
-                kept[relation][i, i + sign * (w + 1)] = True
-        return kept
+    def interests(b: int, n: int, view: int) -> list[np.ndarray]:
+        kept, own = _kept(views[0], b, view)
+        edges = reference.drop_edges(twin.edges(b), kept)
+        return twin.interests(b, n, twin.nodes(b, edges, own))
 
-    expected = []
-    for b, n in zip(*np.nonzero(twin.mask), strict=True):
-        first, second = (
-            twin.interests(b, n, twin.nodes(b, reference.drop_edges(twin.edges(b), keep(b, v))))
-            for v in (1, 2)
-        )
-        expected.append(sum(map(reference.divergence, first, second)))
+    distance = reference.divergence if divergence == "symmetric_kl" else reference.jensen_shannon
+    expected = [sum(map(distance, interests(b, n, 1), interests(b, n, 2))) for b, n in twin.pairs]
     assert max(expected) > 1e-3
-    np.testing.assert_allclose(divergences, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(divergences, expected, rtol=2e-4, atol=1e-6)
 
 
 def test_golden_g4_and_g5() -> None:
@@ -299,10 +310,8 @@ def test_requests_do_not_see_each_other_at_inference() -> None:
     shuffled = [tf.nest.map_structure(lambda x: tf.gather(x, order), x) for x in (user, candidates)]
     np.testing.assert_allclose(_logits(model, *shuffled), expected[order], atol=1e-6)
     for b in range(5):
-        one = (
-            UserSide(*(x[b : b + 1] for x in user)),
-            Candidates(*(x[b : b + 1] for x in candidates)),
-        )
+        own = slice(b, b + 1)
+        one = [tf.nest.map_structure(lambda x, o=own: x[o], x) for x in (user, candidates)]
         np.testing.assert_allclose(_logits(model, *one)[0], expected[b], atol=1e-6)
 
 
@@ -326,17 +335,17 @@ def test_order_of_the_history_matters() -> None:
     assert np.abs(difference).min() > 1e-4
 
 
-def test_without_edges_slices_leave_the_history_alone() -> None:
-    """Invariant 7: DemiNet is then DemiNet without its graph."""
+def test_without_edges_slices_are_no_graph_at_all() -> None:
+    """Invariant 7: without any edge, DemiNet is DemiNet without its graph."""
     model = _model(head_mode="slice", threshold=1.1, edge_dropout=1.0)
     user, _ = _batch()
     state = model.encode_user(user, training=True, seed=SEED)
-    views = state["view_nodes_BVLD"] - model.positions(user.mask_BL)[:, None]
+    without = _model(operator="none", ssl_weight=0.0)
+    without.positions.table.assign(model.positions.table)
+    expected = without.encode_user(user)["nodes_BLD"]
     for view in (0, 1):
-        np.testing.assert_allclose(
-            tf.where(user.mask_BL[..., None], views[:, view], 0.0), user.history_BLD, atol=1e-6
-        )
-    assert not any("project" in weight.name for weight in model.graph_layers[0].weights)
+        np.testing.assert_allclose(state[f"view_{view}_BLD"], expected, atol=1e-6)
+    assert not any("projection" in weight.name for weight in model.graph_layers[0].weights)
 
 
 def test_views_agree_without_dropout() -> None:
@@ -383,7 +392,7 @@ def test_draws_follow_the_seed() -> None:
     user, _ = _batch()
 
     def views(seed: list[int]) -> np.ndarray:
-        return model.encode_user(user, training=True, seed=tf.constant(seed))["view_nodes_BVLD"]
+        return model.encode_user(user, training=True, seed=tf.constant(seed))["view_0_BLD"]
 
     np.testing.assert_array_equal(views([1, 2]), views([1, 2]))
     assert np.abs(views([1, 2]) - views([1, 3])).max() > 1e-3
@@ -404,17 +413,23 @@ def _gradients(model: DemiNet) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("head_mode", ["project", "slice"])
-def test_gradient_reaches_every_weight(head_mode: str) -> None:
-    gradients = _gradients(_model(head_mode=head_mode))
+@pytest.mark.parametrize("name", [*RECIPES, "slices", "bare_attention"])
+def test_gradient_reaches_every_weight(name: str) -> None:
+    gradients = _gradients(_model(**SWITCHES[name]))
     dead = [
         name for name, gradient in gradients.items() if gradient is None or not np.any(gradient)
     ]
     assert not dead
-    # Every slice of the weights of relations and of experts, too.
+    # Every slice of the weights of relations, too.
     for name, gradient in gradients.items():
         if "receiver" in name or "sender" in name:
-            assert (np.abs(gradient).max((1, 2)) > 0).all(), name
+            assert (np.abs(gradient).reshape([len(gradient), -1]).max(1) > 0).all(), name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_weights_have_names_of_their_own(name: str) -> None:
+    names = [weight.name for weight in _model(**_recipe(name)).weights]
+    assert len(set(names)) == len(names), sorted(names)
 
 
 def test_one_interest_is_one_expert() -> None:
@@ -459,6 +474,8 @@ def test_works_for_any_batch_in_one_graph() -> None:
         tf.TensorSpec([None, None, 2, 4]),
         tf.TensorSpec([None, None], tf.bool),
         tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, None], tf.int64),
+        tf.TensorSpec([None]),
     )
     run = tf.function(
         lambda user, candidates: model.score(model.encode_user(user), candidates),
@@ -476,7 +493,12 @@ def test_works_for_any_batch_in_one_graph() -> None:
     [
         ({"interests": 0}, "Expected interests to be at least 1, found 0"),
         ({"window": 0}, "Expected window to be at least 1, found 0"),
+        ({"depth": 0}, "Expected depth to be at least 1, found 0"),
         ({"head_mode": "split"}, "one of project, slice, found 'split'"),
+        ({"operator": "gcn"}, "one of dha, gat, lgc, gcmc, none, found 'gcn'"),
+        ({"divergence": "kl"}, "one of symmetric_kl, js, found 'kl'"),
+        ({"aggregation": "max"}, "moe, single, found 'max'"),
+        ({"operator": "none"}, "Expected ssl_weight to be 0 without a graph, found 0.1"),
         ({"edge_dropout": 1.5}, r"in \[0, 1\], found 1.5"),
         ({"heads": 3}, "Expected heads to divide the item width, found 3 heads"),
     ],
@@ -490,3 +512,73 @@ def test_defaults_are_those_of_the_paper() -> None:
     config = dataclasses.asdict(DemiNetConfig())
     stated = {"embedding_size": 16, "window": 3, "depth": 2, "edge_dropout": 0.6, "interests": 4}
     assert stated.items() <= config.items()
+
+
+def test_the_average_is_equal_confidence() -> None:
+    """Invariant 15; and hard routing trains as DemiNet does, and differs at inference only."""
+    user, candidates = _batch()
+    confident = _model()
+    average = _model(aggregation="average")
+    routed = _model(aggregation="hard_routing")
+    weights = {weight.name: weight for weight in confident.weights}
+    for model in (average, routed):
+        for weight in model.weights:
+            weight.assign(weights[weight.name])
+    arguments = {"training": True, "seed": SEED}
+    soft = _logits(confident, user, candidates, **arguments)
+    np.testing.assert_array_equal(_logits(routed, user, candidates, **arguments), soft)
+
+    for model in (average, routed):
+        for weight in model.weights:
+            weight.assign(weights[weight.name])
+    explained = confident.explain(confident.encode_user(user), candidates)["confidence_BNK"]
+    weights["confidence/prototypes:0"].assign(tf.zeros_like(confident.confidence.prototypes_KD))
+    equal = _logits(confident, user, candidates)
+    np.testing.assert_allclose(_logits(average, user, candidates), equal, atol=1e-5)
+    chosen = routed.explain(routed.encode_user(user), candidates)["confidence_BNK"]
+    np.testing.assert_array_equal(tf.argmax(chosen, -1), tf.argmax(explained, -1))
+    assert set(np.unique(chosen)) == {0.0, 1.0}
+
+
+def test_nothing_similar_is_no_similarity() -> None:
+    """Invariant 8: above a cosine of 1 the weights of the relation have no influence."""
+    model = _model(threshold=1.1)
+    user, candidates = _batch()
+    before = _logits(model, user, candidates)
+    for layer in model.graph_layers:
+        for weight in (layer.receiver_RHC, layer.sender_RHC):
+            weight.assign(weight * np.array([1.0, 1.0, 77.0])[:, None, None])
+    np.testing.assert_array_equal(_logits(model, user, candidates), before)
+
+
+def test_diagnostics_see_a_collapse_and_agreeing_views() -> None:
+    user, candidates = _batch()
+    model = _model()
+    before = [weight.numpy() for weight in model.weights]
+
+    def diagnose(model: DemiNet) -> dict[str, float]:
+        found = model.diagnostics(user, candidates, seed=SEED)
+        return {name: float(value) for name, value in found.items()}
+
+    found = diagnose(model)
+    assert set(found) == {
+        "edge_density_earlier",
+        "edge_density_later",
+        "edge_density_similar",
+        "view_cosine",
+        "expert_usage_entropy",
+    }
+    assert 0.2 < found["expert_usage_entropy"] < 1.0
+    assert found["view_cosine"] < 0.999
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+    twin = _model(edge_dropout=0.0, aggregation="average")
+    found = diagnose(twin)
+    assert found["view_cosine"] == pytest.approx(1.0, abs=1e-6)
+    assert found["expert_usage_entropy"] == pytest.approx(1.0, abs=1e-6)
+    model.confidence.rest.stack[-1].bias.assign(100 * model.confidence.prototypes_KD[0])
+    assert diagnose(model)["expert_usage_entropy"] < 0.1
+
+    plain = _model(operator="none", ssl_weight=0.0, aggregation="single")
+    assert diagnose(plain) == {}

@@ -149,7 +149,7 @@ def test_requests_are_independent_at_inference():
     order = np.array([4, 2, 0, 1])
 
     def pick(rows):
-        return type(rows)(*(tf.gather(value, order) for value in rows))
+        return tf.nest.map_structure(lambda value: tf.gather(value, order), rows)
 
     np.testing.assert_allclose(
         score(model, pick(user), pick(candidates)), logits[order], rtol=1e-6, atol=1e-6

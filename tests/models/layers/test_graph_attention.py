@@ -5,6 +5,7 @@ from models.keras import tf
 from models.layers.graph_attention import DependencyAttention
 from models.layers.item_graph import ItemGraph, add_dropped_views, build_graph
 from reference import deminet as reference
+from reference import deminet_weights
 
 LENGTHS = [6, 4, 1, 0]
 MASK = np.arange(6) < np.array(LENGTHS)[:, None]
@@ -20,17 +21,6 @@ def _layer(width: int = 8, heads: int = 2, project: bool = True, scale: float = 
     return layer
 
 
-def _reference_weights(layer: DependencyAttention) -> reference.GraphWeights:
-    pair = np.concatenate([layer.receiver_RHC.numpy(), layer.sender_RHC.numpy()], -1)
-    return reference.GraphWeights(
-        projection=None if layer.project is None else layer.project.kernel.numpy(),
-        pair=dict(zip(reference.RELATIONS, pair, strict=True)),
-        relation=layer.relation_HC.numpy(),
-        relation_bias=layer.relation_bias_H.numpy(),
-        slope=layer.slope,
-    )
-
-
 def _nodes(width: int = 8, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     items = random.normal(size=(4, width)).astype(np.float32)
@@ -40,8 +30,9 @@ def _nodes(width: int = 8, seed: int = 0) -> np.ndarray:
 def _only(graph: ItemGraph, relation: str) -> ItemGraph:
     """The graph with one relation beside the self-connection."""
     keep = np.array([relation == "in", relation == "out"])[None, None, :, None, None]
-    return ItemGraph(
-        graph.context_BVRWL & keep, graph.similar_BVLL & (relation == "sim"), graph.mask_BL
+    return graph._replace(
+        context_BVRWL=graph.context_BVRWL & keep,
+        similar_BVLL=graph.similar_BVLL & (relation == "sim"),
     )
 
 
@@ -54,13 +45,13 @@ def _complete(mask: np.ndarray) -> ItemGraph:
 def test_equals_equations_6_to_11(project: bool, scale: float) -> None:
     layer, nodes = _layer(project=project, scale=scale), _nodes()
     if project:
-        layer.project.kernel.assign(layer.project.kernel / scale)
+        layer.projection_DD.assign(layer.projection_DD / scale)
     graph = build_graph(nodes, MASK, window=2, threshold=0.3)
     refined = layer(nodes[:, None], graph).numpy()[:, 0]
     assert graph.similar_BVLL.numpy().any()
     for b, n in enumerate(LENGTHS):
         edges = reference.neighbours(nodes[b, :n], 2, 0.3)
-        expected = reference.graph_attention(nodes[b, :n], edges, _reference_weights(layer))
+        expected = deminet_weights.refine("dha", layer, nodes[b, :n], edges, np.ones(n))
         np.testing.assert_allclose(refined[b, :n], expected, rtol=2e-5, atol=2e-5)
         np.testing.assert_array_equal(refined[b, n:], 0)
 
@@ -72,8 +63,9 @@ def test_views_share_nodes_but_not_edges() -> None:
     together = layer(nodes[:, None], views).numpy()
     assert together.shape == (4, 3, 6, 8)
     for view in range(3):
-        alone = ItemGraph(
-            views.context_BVRWL[:, view : view + 1], views.similar_BVLL[:, view : view + 1], MASK
+        own = slice(view, view + 1)
+        alone = views._replace(
+            context_BVRWL=views.context_BVRWL[:, own], similar_BVLL=views.similar_BVLL[:, own]
         )
         np.testing.assert_allclose(together[:, view], layer(nodes[:, None], alone)[:, 0], atol=1e-6)
     assert np.abs(together[0, 1] - together[0, 2]).max() > 1e-3
@@ -104,7 +96,9 @@ def test_golden_g1() -> None:
     np.testing.assert_allclose(scores, GOLDEN_SCORES, atol=1e-6)
 
     mask = np.ones([1, 3], bool)
-    everyone = ItemGraph(tf.zeros([1, 1, 2, 1, 3], tf.bool), tf.ones([1, 1, 3, 3], tf.bool), mask)
+    everyone = ItemGraph(
+        tf.zeros([1, 1, 2, 1, 3], tf.bool), tf.ones([1, 1, 3, 3], tf.bool), mask[:, None], mask
+    )
     alpha = np.exp(GOLDEN_SCORES) / np.exp(GOLDEN_SCORES).sum(-1, keepdims=True)
     messages = _messages(_golden_layer(), everyone)
     np.testing.assert_allclose(messages, alpha @ GOLDEN_NODES[0, 0], atol=1e-6)
@@ -137,7 +131,8 @@ def test_golden_g3(has_out: bool, expected: list[float]) -> None:
     context[0, 0, 1, 0, 1] = has_out
     similar = np.zeros([1, 1, 4, 4], bool)
     similar[0, 0, 1, 3] = True
-    graph = ItemGraph(tf.constant(context), tf.constant(similar), np.ones([1, 4], bool))
+    mask = np.ones([1, 4], bool)
+    graph = ItemGraph(tf.constant(context), tf.constant(similar), mask[:, None], mask)
     np.testing.assert_allclose(layer(nodes, graph)[0, 0, 1], expected, atol=1e-6)
 
 
@@ -160,7 +155,7 @@ def test_without_edges_only_the_projection_remains(project: bool) -> None:
     alone = _only(build_graph(nodes[:, 0], MASK, window=2, threshold=0.0), "self")
     refined = layer(nodes, alone).numpy()
     if project:
-        np.testing.assert_allclose(refined, nodes @ layer.project.kernel.numpy(), atol=1e-5)
+        np.testing.assert_allclose(refined, nodes @ layer.projection_DD.numpy(), atol=1e-5)
     else:
         np.testing.assert_array_equal(refined, nodes)
 

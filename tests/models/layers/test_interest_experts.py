@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 
 from models.keras import tf
-from models.layers.interest_experts import ConfidenceNetwork, InterestExperts
-from reference import deminet as reference
+from models.layers.interest_experts import InterestExperts, expert_input
+from reference import deminet_weights
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(loc=2.0, size=(4, 3, 10)).astype(np.float32)
 MASK = np.arange(3) < np.array([3, 2, 1, 3])[:, None]
-INTERESTS = RANDOM.normal(size=(4, 3, 5, 6)).astype(np.float32)
 
 
 def _experts() -> InterestExperts:
@@ -20,23 +19,6 @@ def _experts() -> InterestExperts:
     return layer
 
 
-def expert_weights(
-    layer: InterestExperts, k: int, mean: np.ndarray, variance: np.ndarray
-) -> reference.ExpertWeights:
-    kernels = [layer.kernels[0][:, k], *(kernel[k] for kernel in layer.kernels[1:])]
-    return reference.ExpertWeights(
-        mean=mean,
-        variance=variance,
-        epsilon=layer.normalize.epsilon,
-        scale=layer.scale_IK.numpy()[:, k],
-        offset=layer.offset_IK.numpy()[:, k],
-        layers=[
-            (kernel.numpy(), bias[k].numpy())
-            for kernel, bias in zip(kernels, layer.biases, strict=True)
-        ],
-    )
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_each_expert_is_a_normalisation_and_a_network(training: bool) -> None:
     layer = _experts()
@@ -46,8 +28,7 @@ def test_each_expert_is_a_normalisation_and_a_network(training: bool) -> None:
         variance = layer.normalize.moving_variance.numpy()
     scores = layer(INPUTS, MASK, training=training).numpy()
     for b, n, k in np.ndindex(4, 3, 3):
-        weights = expert_weights(layer, k, mean, variance)
-        expected = reference.expert(INPUTS[b, n], weights)
+        expected = deminet_weights.expert(layer, k, INPUTS[b, n], mean, variance)
         np.testing.assert_allclose(scores[b, n, k], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -66,34 +47,14 @@ def test_no_weight_is_shared_by_experts() -> None:
 
 def test_experts_start_different_and_with_their_own_fans() -> None:
     layer = InterestExperts(100, 4, (100, 50))
+    layer.build([1, 1, 100])
     limit = np.sqrt(6 / 200)
     assert 0.98 * limit < np.abs(layer.kernels[0]).max() <= limit
     assert np.abs(layer.kernels[0][:, 0] - layer.kernels[0][:, 1]).max() > 0.5 * limit
 
 
-def _confidence() -> ConfidenceNetwork:
-    layer = ConfidenceNetwork(6, 10, 5, (8, 7))
-    layer(INTERESTS, INPUTS)
-    for weight in layer.trainable_weights:
-        weight.assign(RANDOM.normal(size=weight.shape))
-    return layer
-
-
-def confidence_layers(layer: ConfidenceNetwork) -> list[tuple[np.ndarray, np.ndarray]]:
-    first = np.concatenate([layer.interest_half.kernel, layer.context_half.kernel])
-    rest = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layer.rest.stack]
-    return [(first, layer.context_half.bias.numpy()), *rest]
-
-
-def test_confidence_equals_equation_14() -> None:
-    layer = _confidence()
-    confidence = layer(INTERESTS, INPUTS).numpy()
-    for b, n in np.ndindex(4, 3):
-        expected = reference.confidences(
-            list(INTERESTS[b, n]),
-            INPUTS[b, n],
-            confidence_layers(layer),
-            layer.prototypes_KD.numpy(),
-        )
-        np.testing.assert_allclose(confidence[b, n], expected, atol=1e-5)
-    np.testing.assert_allclose(confidence.sum(-1), 1, atol=1e-6)  # Invariant 12.
+def test_input_is_the_interests_then_the_context() -> None:
+    interests = np.arange(12, dtype=np.float32).reshape([1, 1, 3, 4])
+    context = np.array([[[50.0, 60.0]]], np.float32)
+    expected = [[[*range(12), 50, 60]]]
+    np.testing.assert_array_equal(expert_input(interests, context), expected)

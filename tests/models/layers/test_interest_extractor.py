@@ -1,41 +1,36 @@
 import numpy as np
+import pytest
 
 from models.keras import tf
 from models.layers.interest_extractor import InterestExtractor
-from reference import deminet as reference
+from reference import deminet_weights
 
 LENGTHS = [5, 2, 0]
 MASK = np.arange(5) < np.array(LENGTHS)[:, None]
 RANDOM = np.random.default_rng(0)
-NODES = (RANDOM.normal(size=(3, 2, 5, 6)) * MASK[:, None, :, None]).astype(np.float32)
+NODES = (RANDOM.normal(size=(3, 5, 6)) * MASK[..., None]).astype(np.float32)
 TARGET = RANDOM.normal(size=(3, 4, 6)).astype(np.float32)
 
 
-def _extractor() -> InterestExtractor:
-    layer = InterestExtractor(6, interests=3, units=7, slope=0.3)
+def _extractor(normalise: bool = True) -> InterestExtractor:
+    layer = InterestExtractor(6, interests=3, units=7, slope=0.3, normalise=normalise)
     layer(NODES, layer.project(NODES), MASK, TARGET)
     for weight in layer.trainable_weights:
         weight.assign(RANDOM.normal(size=weight.shape))
     return layer
 
 
-def _weights(layer: InterestExtractor, k: int) -> reference.AttentionWeights:
-    own = slice(7 * k, 7 * k + 7)
-    kernel = np.concatenate([layer.history_half.kernel, layer.target_half.kernel])[:, own]
-    bias = layer.target_half.bias.numpy()[own]
-    return reference.AttentionWeights(kernel, bias, layer.last_KA.numpy()[k], 0.3)
-
-
-def test_equals_equation_13() -> None:
-    layer = _extractor()
+@pytest.mark.parametrize("normalise", [True, False])
+def test_equals_equation_13(normalise: bool) -> None:
+    layer = _extractor(normalise)
     interests, weights = layer(NODES, layer.project(NODES), MASK, TARGET)
-    assert interests.shape == (3, 2, 4, 3, 6)
-    for b, v, n, k in np.ndindex(3, 2, 4, 3):
-        nodes = NODES[b, v, : LENGTHS[b]]
-        expected, alpha = reference.interest(nodes, TARGET[b, n], _weights(layer, k))
-        np.testing.assert_allclose(interests[b, v, n, k], expected, atol=1e-5)
-        np.testing.assert_allclose(weights[b, v, n, k, : LENGTHS[b]], alpha, atol=1e-5)
-        np.testing.assert_array_equal(weights[b, v, n, k, LENGTHS[b] :], 0)
+    assert interests.shape == (3, 4, 3, 6)
+    for b, n, k in np.ndindex(3, 4, 3):
+        nodes = NODES[b, : LENGTHS[b]]
+        expected, alpha = deminet_weights.interest(layer, k, nodes, TARGET[b, n])
+        np.testing.assert_allclose(interests[b, n, k], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(weights[b, n, k, : LENGTHS[b]], alpha, atol=1e-5)
+        np.testing.assert_array_equal(weights[b, n, k, LENGTHS[b] :], 0)
 
 
 def test_no_unit_of_one_interest_moves_another() -> None:

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from models.keras import tf
-from models.layers.item_graph import ItemGraph, add_dropped_views, build_graph, shifted
+from models.layers.item_graph import (
+    ItemGraph,
+    add_dropped_views,
+    build_graph,
+    edge_densities,
+    merge_relations,
+    shifted,
+)
 from reference import deminet as reference
 
 LENGTHS = [7, 5, 1, 0]
@@ -105,3 +112,41 @@ def test_dropping_none_or_all(rate: float, kept: bool) -> None:
         expected = edges.numpy() & kept
         np.testing.assert_array_equal(dropped[:, 1:2], expected)
         np.testing.assert_array_equal(dropped[:, 2:3], expected)
+
+
+@pytest.mark.parametrize("drop_self", [False, True])
+def test_self_connections_stay_unless_asked(drop_self: bool) -> None:
+    graph = _large_graph()
+    views = add_dropped_views(graph, rate=0.6, seed=tf.constant([1, 2]), drop_self=drop_self)
+    kept = np.broadcast_to(views.self_BVL, [64, 3, 20])
+    assert kept[:, 0].all()
+    share = 5 / np.sqrt(64 * 20)
+    for view in (1, 2):
+        assert abs(kept[:, view].mean() - (0.4 if drop_self else 1)) < share
+
+
+@pytest.mark.parametrize(("window", "threshold"), [(1, 0.2), (3, 0.7), (9, 1.1)])
+def test_merged_relations_are_their_union(window: int, threshold: float) -> None:
+    history = _history()
+    merged = merge_relations(build_graph(history, MASK, window=window, threshold=threshold))
+    edges = merged.edges_BVLL.numpy()[:, 0]
+    for b, n in enumerate(LENGTHS):
+        expected = reference.union(reference.neighbours(history[b, :n], window, threshold))
+        assert [list(np.flatnonzero(row)) for row in edges[b, :n]] == expected
+        assert not edges[b, n:].any()
+    np.testing.assert_array_equal(merged.self_BVL[:, 0], MASK)
+
+
+def test_edge_densities_are_shares_of_the_pairs_of_events() -> None:
+    history = _history()
+    found = edge_densities(build_graph(history, MASK, window=2, threshold=0.7))
+    edges = {"in": 0, "out": 0, "sim": 0}
+    for b, n in enumerate(LENGTHS):
+        for relation, received in reference.neighbours(history[b, :n], 2, 0.7).items():
+            edges[relation] += sum(map(len, received))
+    pairs = sum(n * (n - 1) for n in LENGTHS)
+    for name, relation in (("earlier", "in"), ("later", "out"), ("similar", "sim")):
+        assert float(found[name]) == pytest.approx(edges[relation] / pairs)
+    assert 0 < edges["sim"] < pairs
+    lonely = build_graph(history[:, :1], MASK[:, :1], window=2, threshold=0.7)
+    assert float(edge_densities(lonely)["similar"]) == 0.0

@@ -57,3 +57,17 @@ def test_weights_are_raw_scores_unless_normalised(activation):
     exponents = np.where(valid, np.exp(scores), 0.0)
     expected = exponents / np.maximum(exponents.sum(-1, keepdims=True), 1e-9)
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_query_gains_at_an_event_is_folded_exactly():
+    """Queries q + p with p of the event: once through `encode_events`, once as they are."""
+    targets, events, mask = inputs()
+    layer = LocalActivation(D, units=(7, 3), normalize=True)
+    weigh(layer, targets, events, mask)
+    embedded.randomize(layer)
+    gains = tf.constant(np.random.default_rng(2).normal(size=events.shape), tf.float32)
+    folded = layer(targets, events, layer.encode_events(events, gains), mask)
+    queries = targets[:, :, None] + gains[:, None]
+    plain = layer(queries, events, layer.encode_events(events), mask)
+    np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-6)
+    assert np.abs(folded - weigh(layer, targets, events, mask)).max() > 1e-3

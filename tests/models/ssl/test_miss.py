@@ -25,8 +25,9 @@ def build(config=None, dims=DIMS, *, random=True):
     if random:
         embedded.randomize(ssl, seed=1)
         # Positive, so that the rectifiers stay alive.
-        for weight in (ssl.horizontal, ssl.vertical):
-            weight.assign(tf.abs(weight) + 0.1)
+        for weight in ssl.trainable_variables:
+            if weight.name.startswith(("horizontal", "vertical")):
+                weight.assign(tf.abs(weight) + 0.1)
     return ssl
 
 
@@ -48,7 +49,7 @@ def total(terms):
 
 def slots(config, features):
     """(m, n, rows) of each slot; n and rows are None in a slot of interests."""
-    sizes = range(1, config.widths + 1)
+    sizes = range(1, 2 if config.extractor != "cnn" else config.widths + 1)
     interests = [(m, None, None) for m in sizes for _ in range(config.pairs_per_filter)]
     heights = range(1, min(config.heights, features) + 1)
     return interests + [
@@ -58,15 +59,18 @@ def slots(config, features):
     ]
 
 
-def kernels(ssl, m, n):
-    """g_m, and g^_mn unless n is None."""
+def _pick(flat, size):
+    """The filter of `size` scalars among those of 1, 2, ... end to end."""
+    start = size * (size - 1) // 2
+    return flat[start : start + size]
 
-    def pick(flat, size):
-        start = size * (size - 1) // 2
-        return flat[start : start + size]
 
-    horizontal = pick(ssl.horizontal.numpy(), m)
-    return (horizontal,) if n is None else (horizontal, pick(ssl.vertical.numpy()[m - 1], n))
+def horizontal_kernel(ssl, m):
+    return _pick(ssl.extractor.horizontal.numpy(), m)
+
+
+def vertical_kernel(ssl, m, n):
+    return _pick(ssl.vertical.numpy()[m - 1], n)
 
 
 def draw(ssl, lengths, seed=SEED):
@@ -79,13 +83,14 @@ def draw(ssl, lengths, seed=SEED):
 
 def test_golden_convolutions():
     ssl = build(MISSConfig(widths=3, heights=2), Dims(1, 2, 0, 1, 4), random=False)
-    ssl.horizontal.assign([1.0, 0.5, 1.0, 1.0, 1.0, -1.0])
+    ssl.extractor.horizontal.assign([1.0, 0.5, 1.0, 1.0, 1.0, -1.0])
     ssl.vertical.assign([[1.0, 1.0, 0.5]] * 3)
     user, _ = embedded.batch(Dims(1, 2, 0, 1, 4), [4] * 3)
     row = np.array([1.0, -2.0, 3.0, 0.5], np.float32)
     user = user._replace(history_BLJd=tf.constant(np.tile(row[None, :, None, None], (3, 1, 2, 1))))
     starts_SVB = np.tile(np.arange(3), (len(ssl._horizontal_S), 2, 1))
-    merged = ssl._merge_events(user, tf.constant(starts_SVB, tf.int32)).numpy()
+    starts_SVB = tf.constant(starts_SVB, tf.int32)
+    merged = ssl.extractor.interests(user, starts_SVB, ssl._horizontal_S).numpy()
     np.testing.assert_allclose(merged[1, 0, :, 0, 0], [0.0, 2.0, 2.0], atol=1e-6)
     np.testing.assert_allclose(merged[2, 0, :2, 0, 0], [0.0, 0.5], atol=1e-6)
 
@@ -98,17 +103,41 @@ def test_golden_convolutions():
 def test_golden_number_of_parameters():
     ssl = build(MISSConfig(), Dims(1, 2, 0, 10, 50), random=False)
     assert sum(int(np.prod(w.shape)) for w in ssl.trainable_variables) == 1075
-    assert ssl.horizontal.shape == (6,)
+    assert ssl.extractor.horizontal.shape == (6,)
     assert ssl.vertical.shape == (3, 3)
 
 
 def test_filters_start_as_averages():
     ssl = build(random=False)
-    np.testing.assert_allclose(ssl.horizontal, [1.0] + [1 / 2] * 2 + [1 / 3] * 3)
+    np.testing.assert_allclose(ssl.extractor.horizontal, [1.0] + [1 / 2] * 2 + [1 / 3] * 3)
     np.testing.assert_allclose(ssl.vertical, [[1.0, 0.5, 0.5]] * 3)
 
 
 # --- the twin ---
+
+
+def drawn_interests(ssl, config, user, pairs, slot, m):
+    """The interests [J, d] of each view of a slot, None where the history is too short."""
+    found = []
+    for v in range(2):
+        row = []
+        for b, length in enumerate(LENGTHS):
+            history = user.history_BLJd.numpy()[b, :length].astype(np.float64)
+            place = pairs.events.numpy()[slot, v, b]
+            if config.extractor == "sample":
+                kept = place[:length]
+                row.append(history[kept].mean(0) if kept.any() else None)
+                continue
+            if place + m > length:
+                row.append(None)
+            elif config.extractor == "cnn":
+                row.append(reference.window(history, horizontal_kernel(ssl, m), place))
+            else:
+                flat, weights = history.reshape(length, -1), ssl.extractor.get_weights()
+                twin = {"sa": reference.self_attention, "lstm": reference.lstm}[config.extractor]
+                row.append(twin(flat, *weights)[place].reshape(history.shape[1:]))
+        found.append(row)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -118,7 +147,13 @@ def test_filters_start_as_averages():
         (MISSConfig(pairs_per_filter=2, feature_pairs_per_filter=2, temperature=0.3), 3),
         (MISSConfig(widths=4, heights=3, distances=1), 1),
         (MISSConfig(widths=1, heights=1, encoder_units=(5,), feature_encoder_units=(4, 3, 2)), 2),
+        (MISSConfig(distance_distribution="gaussian", distances=4), 2),
+        (MISSConfig(heights=0, widths=2), 2),
+        (MISSConfig(extractor="sa", heights=3), 3),
+        (MISSConfig(extractor="lstm"), 2),
+        (MISSConfig(extractor="sample", pairs_per_filter=2), 2),
     ],
+    ids=["default", "repeated", "one_feature", "smallest", "gaussian", "F", "sa", "lstm", "M"],
 )
 def test_equals_the_twin(config, features):
     dims = DIMS._replace(history_features=features)
@@ -128,41 +163,41 @@ def test_equals_the_twin(config, features):
     user = user._replace(key_B=key)
     pairs = ssl.draw(user.mask_BL, SEED)
     terms = ssl.losses(user, candidates, seed=SEED)
-    assert list(terms) == ["miss_interest", "miss_feature"]
+    assert list(terms) == ["miss_interest", "miss_feature"][: 1 + bool(config.heights)]
     values = np.concatenate([term.values_Pn for term in terms.values()])
     weights = np.concatenate([term.weights_Pn for term in terms.values()])
-    layers = {
-        None: [[w.numpy() for w in layer.weights] for layer in ssl.encoder.stack],
-        1: [[w.numpy() for w in layer.weights] for layer in ssl.feature_encoder.stack],
-    }
     shapes = slots(config, features)
     assert len(shapes) == len(values)
-    for s, (m, n, _) in enumerate(shapes):
-        q = s - config.widths * config.pairs_per_filter
-        expected, valid = reference.slot_losses(
-            user.history_BLJd.numpy(),
-            LENGTHS,
-            key.numpy(),
-            pairs.starts_SVB.numpy()[s],
+    for s, (m, n, rows) in enumerate(shapes):
+        q = s - sum(shape[1] is None for shape in shapes)
+        interests = drawn_interests(ssl, config, user, pairs, s, m)
+        over_time = n is None or rows == 1
+        valid = [length - m + 1 >= (2 if over_time else 1) for length in LENGTHS]
+        encoder = ssl.encoder if n is None else ssl.feature_encoder
+        expected = reference.slot_loss(
+            interests,
             None if n is None else pairs.rows_QVB.numpy()[q],
-            kernels(ssl, m, n),
-            layers[None if n is None else 1],
+            None if n is None else vertical_kernel(ssl, m, n),
+            [[w.numpy() for w in layer.weights] for layer in encoder.stack],
+            valid,
+            key.numpy(),
             config.temperature,
         )
         np.testing.assert_array_equal(weights[s] > 0, valid)
-        np.testing.assert_allclose(values[s], expected, rtol=1e-5, atol=5e-6)
+        np.testing.assert_allclose(values[s], expected, rtol=1e-6, atol=4e-6)
+        np.testing.assert_allclose(np.mean(values[s]), np.mean(expected), rtol=1e-6, atol=1e-6)
 
 
 def test_symmetric_contrast_swaps_the_views():
     user, candidates = embedded.batch(DIMS, LENGTHS)
     one_sided, symmetric = build(), build(MISSConfig(symmetric=True))
     symmetric.set_weights(one_sided.get_weights())
-    pairs = one_sided.draw(user.mask_BL, SEED)
-    swapped = pairs._replace(starts_SVB=pairs.starts_SVB[:, ::-1], rows_QVB=pairs.rows_QVB[:, ::-1])
-    forward, backward = one_sided.losses_of(user, pairs), one_sided.losses_of(user, swapped)
+    views = one_sided.views(user, candidates, SEED)
     both = symmetric.losses(user, candidates, seed=SEED)
     for name, term in both.items():
-        mean = (forward[name].values_Pn + backward[name].values_Pn) / 2
+        forward = views[name]
+        backward = forward._replace(first_PBw=forward.second_PBw, second_PBw=forward.first_PBw)
+        mean = (one_sided.contrast(forward) + one_sided.contrast(backward)) / 2
         np.testing.assert_allclose(term.values_Pn, mean, rtol=1e-5, atol=1e-6)
 
 
@@ -180,7 +215,7 @@ def test_draws_stay_inside_the_history():
             over_time = n is None or rows == 1
             np.testing.assert_array_equal(pairs.valid_SB[s], windows >= (2 if over_time else 1))
             valid = pairs.valid_SB[s]
-            first, second = pairs.starts_SVB[s, :, valid].T
+            first, second = pairs.events[s, :, valid].T
             assert np.all(first >= 0)
             assert np.all(second + m <= lengths[valid])
             if over_time:
@@ -200,7 +235,7 @@ def test_draws_of_the_shortest_histories():
     assert not interests.any()
     three = draw(ssl, [3] * 50)
     # Filter 2 has two windows and so one pair; filter 3 has one window and none.
-    np.testing.assert_array_equal(three.starts_SVB[1], [[0] * 50, [1] * 50])
+    np.testing.assert_array_equal(three.events[1], [[0] * 50, [1] * 50])
     assert three.valid_SB[1].all()
     assert not three.valid_SB[2].any()
 
@@ -214,7 +249,7 @@ def test_distances_and_starts_are_uniform(length):
         windows = length - m + 1
         if windows < 2:
             continue
-        first, second = pairs.starts_SVB[s]
+        first, second = pairs.events[s]
         furthest = min(3, windows - 1)
         counts = np.bincount(second - first, minlength=furthest + 1)[1:]
         # Six standard deviations of a binomial count.
@@ -235,26 +270,65 @@ def test_features_of_a_window_are_uniform():
     np.testing.assert_allclose(counts[~np.eye(3, dtype=bool)], 5000, atol=6 * np.sqrt(5000))
 
 
-def test_slots_steps_and_replicas_draw_their_own(monkeypatch):
+def test_slots_and_steps_draw_their_own():
     ssl = build(MISSConfig(pairs_per_filter=2))
     lengths = [9] * 200
     first = draw(ssl, lengths)
     again = draw(ssl, lengths)
     later = draw(ssl, lengths, SEED + 1)
-    monkeypatch.setattr(replicas, "index", lambda: tf.constant(1))
-    elsewhere = draw(ssl, lengths)
-    np.testing.assert_array_equal(first.starts_SVB, again.starts_SVB)
-    assert (first.starts_SVB != later.starts_SVB).mean() > 0.5
-    assert (first.starts_SVB != elsewhere.starts_SVB).mean() > 0.5
-    assert (first.starts_SVB[0] != first.starts_SVB[1]).mean() > 0.5
+    np.testing.assert_array_equal(first.events, again.events)
+    assert (first.events != later.events).mean() > 0.5
+    assert (first.events[0] != first.events[1]).mean() > 0.5
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "sample"])
+def test_replicas_draw_what_one_would_have_drawn(monkeypatch, extractor):
+    ssl = build(MISSConfig(extractor=extractor))
+    lengths = [9, 4, 0, 7, 2, 9, 3, 1]
+    whole = draw(ssl, lengths)
+    monkeypatch.setattr(replicas, "rows", lambda batch: (tf.constant(5), tf.constant(8)))
+    share = draw(ssl, lengths[5:])
+    np.testing.assert_array_equal(share.events, whole.events[:, :, 5:])
+    np.testing.assert_array_equal(share.rows_QVB, whole.rows_QVB[:, :, 5:])
+
+
+def test_gaussian_distances_follow_their_density():
+    ssl = build(MISSConfig(distance_distribution="gaussian", distances=4, distance_scale=2.0))
+    size = 40_000
+    for length, furthest in ((9, 4), (4, 3), (2, 1)):
+        first, second = draw(ssl, [length] * size).events[0]
+        counts = np.bincount(second - first, minlength=furthest + 1)[1:]
+        density = np.exp(-(np.arange(1, furthest + 1) ** 2) / 8)
+        expected = size * density / density.sum()
+        assert len(counts) == furthest
+        # Six standard deviations of a binomial count.
+        np.testing.assert_array_less(abs(counts - expected), 6 * np.sqrt(expected) + 1)
+
+
+def test_sample_views_keep_half_and_never_nothing():
+    ssl = build(MISSConfig(extractor="sample"), DIMS._replace(history_features=3))
+    lengths = np.tile([1, 3, 9], 4000)
+    pairs = draw(ssl, lengths)
+    size_SVB = pairs.events.sum(-1)
+    assert size_SVB.min() == 1
+    np.testing.assert_array_equal(pairs.valid_SB[0], lengths >= 2)
+    # The smallest of the draws stays anyway: 4.5 of 9 on average, and once in 2^9 one more.
+    np.testing.assert_allclose(size_SVB[0, 0, 2::3].mean(), 4.5 + 2**-9, atol=0.1)
+    # Copies of the whole are drawn apart; two features are of the same copy.
+    assert (pairs.events[0, 0] != pairs.events[0, 1]).any()
+    np.testing.assert_array_equal(pairs.events[1, 0], pairs.events[1, 1])
 
 
 # --- invariants ---
 
 
-@pytest.mark.parametrize("garbage", [0.0, 1e3, np.nan])
-def test_padding_changes_nothing(garbage):
-    ssl = build()
+@pytest.mark.parametrize(
+    ("extractor", "garbage"),
+    [("cnn", 0.0), ("cnn", 1e3), ("cnn", np.nan)]
+    + [(extractor, np.nan) for extractor in ("sa", "lstm", "sample")],
+)
+def test_padding_changes_nothing(extractor, garbage):
+    ssl = build(MISSConfig(extractor=extractor))
     user, candidates = embedded.batch(DIMS, LENGTHS)
     padded = embedded.pad(user, 6, garbage)
 
@@ -345,7 +419,18 @@ def test_fewer_features_than_heights():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"widths": 0}, {"heights": 0}, {"distances": 0}, {"temperature": 0.0}]
+    "settings",
+    [
+        {"widths": 0},
+        {"heights": -1},
+        {"distances": 0},
+        {"pairs_per_filter": 0},
+        {"temperature": 0.0},
+        {"distance_scale": 0.0},
+        {"distance_distribution": "cauchy"},
+        {"extractor": "rnn"},
+    ],
+    ids=lambda settings: next(iter(settings)),
 )
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(UserError, match=next(iter(settings))):

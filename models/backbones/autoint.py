@@ -1,0 +1,69 @@
+"""AutoInt+: self-attention among fields beside a network (Song et al., CIKM 2019).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import keras, tf
+from models.layers.field_attention import FieldAttention
+from models.layers.mlp import MLP
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoIntConfig(ModelConfig):
+    """Settings of AutoInt+.
+
+    Attributes:
+        attention_layers: Layers of self-attention.
+        heads: Of each layer.
+        head_width: Of each head.
+        units: Hidden widths of the network.
+    """
+
+    attention_layers: int = 3
+    heads: int = 2
+    head_width: int = 16
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in ("attention_layers", "heads", "head_width"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
+                )
+
+
+class AutoInt(FieldwiseModel):
+    """z = w . attention(E) + b + DNN(E) (eq. 9, and the network that makes AutoInt AutoInt+).
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = AutoIntConfig
+
+    def __init__(self, config: AutoIntConfig, dims: Dims, name: str = "autoint") -> None:
+        super().__init__(name=name)
+        widths = [dims.embedding_size] + [
+            config.heads * config.head_width
+        ] * config.attention_layers
+        self.attentions = [
+            FieldAttention(width, config.heads, config.head_width, name=f"attention_{i}")
+            for i, width in enumerate(widths[:-1])
+        ]
+        self.last = keras.layers.Dense(1, use_bias=False, name="last")
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Attention and the network; b is the network's. See the base class."""
+        attended = fields_BNMd
+        for layer in self.attentions:
+            attended = layer(attended)
+        explicit = self.last(flatten_fields(attended))
+        return (explicit + self.dnn(flatten_fields(fields_BNMd)))[..., 0]

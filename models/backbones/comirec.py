@@ -1,0 +1,118 @@
+"""ComiRec: Controllable Multi-Interest framework (Cen et al., KDD 2020), made to rank.
+
+Its aggregation over interests, which trades accuracy for diversity of a retrieved list, has no
+place in the score of a single candidate.
+
+Shapes: B requests, L history length, D item width, K interests.
+"""
+
+import dataclasses
+import math
+
+from models.backbones.multi_interest import (
+    Interests,
+    MultiInterestBackbone,
+    MultiInterestConfig,
+)
+from models.interfaces import Dims
+from models.keras import keras, tf
+from models.layers.capsule import capsules, dynamic_routing
+from models.layers.masking import masked_softmax
+from models.layers.recency import reverse_history
+from models.layers.recency_positions import RecencyPositions
+from preprocessing.errors import UserError
+
+
+class ComiRecSA(MultiInterestBackbone):
+    """Interests by self-attention: softmax_l(W2 tanh(W1 (x + p))) x, one row of W2 each.
+
+    Positions steer the weights only; interests are made of the events themselves.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = MultiInterestConfig
+
+    def __init__(self, config: MultiInterestConfig, dims: Dims, name: str = "comirec_sa") -> None:
+        super().__init__(config, name)
+        width = dims.item_width
+        self.positions = RecencyPositions(dims.max_length, width)
+        self.hidden = keras.layers.Dense(4 * width, "tanh", use_bias=False, name="hidden")
+        self.scorer = keras.layers.Dense(config.interests, use_bias=False, name="scorer")
+
+    def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
+        """Self-attentive extraction. See the base class."""
+        scores_BLK = self.scorer(self.hidden(history_BLD + self.positions(mask_BL)))
+        attention_BKL = masked_softmax(tf.linalg.matrix_transpose(scores_BLK), mask_BL[:, None])
+        return Interests(
+            tf.matmul(attention_BKL, history_BLD), attention_BKL, _all_interests(attention_BKL)
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComiRecDRConfig(MultiInterestConfig):
+    """Settings of ComiRec-DR.
+
+    Attributes:
+        routing_iterations: Of dynamic routing.
+    """
+
+    routing_iterations: int = 3
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        super().__post_init__()
+        if self.routing_iterations < 1:
+            raise UserError(
+                "Expected model.routing_iterations to be at least 1, found "
+                f"{self.routing_iterations}."
+            )
+
+
+class ComiRecDR(MultiInterestBackbone):
+    """Interests by dynamic routing, where each (position, interest) has its own map.
+
+    Positions count from the recent end, so that a map keeps its meaning when histories grow or are
+    truncated. Maps start at a scale that keeps lengths; a standard deviation of 1, as in the
+    authors' code, would saturate every capsule.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = ComiRecDRConfig
+
+    def __init__(self, config: ComiRecDRConfig, dims: Dims, name: str = "comirec_dr") -> None:
+        super().__init__(config, name)
+        width = dims.item_width
+        self.routing_iterations = config.routing_iterations
+        self.kernel_LDKD = self.add_weight(
+            name="vote_kernel",
+            shape=(dims.max_length, width, config.interests, width),
+            initializer=keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(width)),
+        )
+
+    def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
+        """Routing from logits of 0. See the base class."""
+        votes_BKLD = tf.einsum(
+            "bli,liko->bklo",
+            reverse_history(history_BLD, mask_BL),
+            self.kernel_LDKD[: tf.shape(mask_BL)[1]],
+        )
+        logits_BKL = tf.zeros_like(votes_BKLD[..., 0])
+        shares_BKL = dynamic_routing(
+            votes_BKLD, logits_BKL, mask_BL[:, None], self.routing_iterations
+        )
+        return Interests(
+            capsules(shares_BKL, votes_BKLD),
+            reverse_history(shares_BKL, mask_BL, axis=2),
+            _all_interests(shares_BKL),
+        )
+
+
+def _all_interests(attention_BKL: tf.Tensor) -> tf.Tensor:
+    """Every user has all K interests: true, [B, K]."""
+    return tf.ones(tf.shape(attention_BKL)[:2], tf.bool)

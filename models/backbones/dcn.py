@@ -1,0 +1,80 @@
+"""DCN and DCN-M: deep and cross networks (Wang et al., ADKDD 2017; Wang et al., WWW 2021).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width,
+C = M d.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import keras, tf, tfrs
+from models.layers.interactions import VectorCross
+from models.layers.mlp import MLP
+from preprocessing.errors import UserError
+
+_CROSSES = {"vector": VectorCross, "matrix": tfrs.layers.dcn.Cross}
+_STRUCTURES = ("parallel", "stacked")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DCNConfig(ModelConfig):
+    """Settings of DCN and DCN-M.
+
+    Attributes:
+        cross: "vector": x' = x0 (w . x) + b + x (DCN, eq. 3); "matrix": x' = x0 * (W x + b) + x
+            (DCN-M, eq. 1).
+        cross_layers: Their number.
+        structure: "parallel": the score is linear in the cross network's output and the network's
+            on the same input; "stacked": the network reads the cross network's output.
+        units: Hidden widths of the network.
+    """
+
+    cross: str = "vector"
+    cross_layers: int = 3
+    structure: str = "parallel"
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for key, known in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
+            if getattr(self, key) not in known:
+                raise UserError(
+                    f"Expected model.{key} to be one of {', '.join(known)}, "
+                    f"found {getattr(self, key)!r}."
+                )
+        for key, value in (("cross_layers", self.cross_layers), ("units", len(self.units))):
+            if value < 1:
+                raise UserError(f"Expected at least one layer in model.{key}, found none.")
+
+
+class DCN(FieldwiseModel):
+    """Explicit crosses of bounded degree beside, or below, a network.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = DCNConfig
+
+    def __init__(self, config: DCNConfig, dims: Dims, name: str = "dcn") -> None:
+        super().__init__(name=name)
+        del dims
+        layer = _CROSSES[config.cross]
+        self.crosses = [layer(name=f"cross_{i}") for i in range(config.cross_layers)]
+        self.dnn = MLP(config.units, last_activation="relu", name="dnn")
+        self.last = keras.layers.Dense(1, name="last")
+        self._is_parallel = config.structure == "parallel"
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """The cross network and the network. See the base class."""
+        x0_BNC = flatten_fields(fields_BNMd)
+        x_BNC = x0_BNC
+        for cross in self.crosses:
+            x_BNC = cross(x0_BNC, x_BNC)
+        if self._is_parallel:
+            outputs = tf.concat([x_BNC, self.dnn(x0_BNC)], -1)
+        else:
+            outputs = self.dnn(x_BNC)
+        return self.last(outputs)[..., 0]

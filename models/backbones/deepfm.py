@@ -1,0 +1,44 @@
+"""DeepFM: a factorisation machine and a network on shared embeddings (Guo et al., IJCAI 2017).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import tf
+from models.layers.interactions import fm_second_order
+from models.layers.mlp import MLP
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepFMConfig(ModelConfig):
+    """Settings of DeepFM.
+
+    Attributes:
+        units: Hidden widths of the network.
+    """
+
+    units: tuple[int, ...] = (40, 40, 40)
+
+
+class DeepFM(FieldwiseModel):
+    """z = y_FM + y_DNN (eq. 1, before the sigmoid); their constant is the bias of the network.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = DeepFMConfig
+    linear_weights = True
+
+    def __init__(self, config: DeepFMConfig, dims: Dims, name: str = "deepfm") -> None:
+        super().__init__(name=name)
+        del dims
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Inner products of all pairs of fields, and the network. See the base class."""
+        return fm_second_order(fields_BNMd) + self.dnn(flatten_fields(fields_BNMd))[..., 0]

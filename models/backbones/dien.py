@@ -1,0 +1,93 @@
+"""DIEN: Deep Interest Evolution Network (Zhou et al., AAAI 2019), without its auxiliary loss.
+
+DemiNet (arXiv 2109.12512) compares with this form: the auxiliary loss wants displayed items that
+were not clicked beside each event, which most logs do not hold.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
+field, D item width, K = 1.
+"""
+
+import dataclasses
+
+from models.interfaces import Backbone, Candidates, Dims, ModelConfig, State, UserSide, pair_fields
+from models.keras import keras, tf
+from models.layers.augru import AUGRU
+from models.layers.masking import masked_softmax
+from models.layers.mlp import MLP
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DIENConfig(ModelConfig):
+    """Settings of DIEN.
+
+    Attributes:
+        units: Hidden widths of the network that scores.
+    """
+
+    units: tuple[int, ...] = (40, 40, 40)
+
+
+class DIEN(Backbone):
+    """Follows how a user's interest evolves towards a candidate.
+
+    Interest extractor layer: a GRU turns the history into interests h_l, which no candidate enters.
+    Interest evolving layer: a candidate e attends to them, a = softmax_l(h_l W e), and an AUGRU of
+    its own runs over them. A network on [user fields, candidate, last state] gives the logit.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = DIENConfig
+
+    def __init__(self, config: DIENConfig, dims: Dims, name: str = "dien") -> None:
+        super().__init__(name=name)
+        width = dims.item_width
+        # The loop over a cell, not the GRU layer: on a CPU it is as fast, it compiles in a quarter
+        # of the time, and it brings no GPU variant into the exported graph.
+        self.extractor = keras.layers.RNN(
+            keras.layers.GRUCell(width, name="cell"),
+            return_sequences=True,
+            name="interest_extractor",
+        )
+        self.attention = keras.layers.Dense(width, use_bias=False, name="attention")
+        self.evolution = AUGRU(width, name="interest_evolution")
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """Interests, and their side of the attention. See the base class."""
+        del training, seed
+        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
+        # Padding carries the state of the last event along.
+        interests_BLD = self.extractor(history_BLD, mask=user.mask_BL)
+        return {
+            "fields_BFd": user.fields_BFd,
+            "interests_BLD": interests_BLD,
+            "keys_BLD": self.attention(interests_BLD),
+            "mask_BL": user.mask_BL,
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        del training
+        evolved_BND = self.evolution(
+            state["interests_BLD"], self._attend(state, candidates), state["mask_BL"]
+        )
+        inputs = tf.concat([pair_fields(state["fields_BFd"], candidates), evolved_BND], -1)
+        return self.dnn(inputs)[..., 0]
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """The attention weights, of a single interest. See the base class."""
+        attention_BNL = self._attend(state, candidates)
+        return {
+            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
+            "attention_BNKL": attention_BNL[:, :, None],
+        }
+
+    def _attend(self, state: State, candidates: Candidates) -> tf.Tensor:
+        """Weight of each event for each candidate, [B, N, L]."""
+        scores_BNL = tf.matmul(candidates.target_BND, state["keys_BLD"], transpose_b=True)
+        return masked_softmax(scores_BNL, state["mask_BL"][:, None])

@@ -1,0 +1,251 @@
+"""DMIN: Deep Multi-Interest Network (Xiao et al., CIKM 2020).
+
+Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
+field, D item width, K interests (heads), A width of the first attention layer, P width of a
+position.
+"""
+
+import dataclasses
+
+from models import randomness
+from models.interfaces import (
+    Backbone,
+    Candidates,
+    Dims,
+    LossTerm,
+    ModelConfig,
+    State,
+    UserSide,
+    pair_fields,
+)
+from models.keras import keras, tf
+from models.layers.local_activation import LocalActivation
+from models.layers.mlp import MLP
+from models.layers.next_event import NextEvent
+from models.layers.recency_positions import RecencyPositions
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DMINConfig(ModelConfig):
+    """Settings of DMIN.
+
+    Attributes:
+        interests: K, heads of both self-attentions; must divide the item width D.
+        position_size: P, width of the position that joins the candidate in the attention.
+        auxiliary_weight: Weight of the loss by which refined events predict the next event; 0
+            leaves it out.
+        auxiliary_units: Hidden widths of its network.
+        attention_units: Hidden widths of the candidate's attention.
+        units: Hidden widths of the network that scores.
+    """
+
+    interests: int = 4
+    position_size: int = 2
+    auxiliary_weight: float = 0.0
+    auxiliary_units: tuple[int, ...] = (100, 50)
+    attention_units: tuple[int, ...] = (80, 40)
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in ("interests", "position_size"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
+                )
+        if self.auxiliary_weight < 0:
+            raise UserError(f"Expected model.auxiliary_weight >= 0, found {self.auxiliary_weight}.")
+
+
+class DMIN(Backbone):
+    """Refines events by self-attention, splits them into K interests, and attends to each.
+
+    The behaviour refiner is causal self-attention with K heads; the multi-interest extractor is a
+    second one whose heads stay apart, each a history of its own. Both are candidate-independent.
+    The candidate pools each of the K histories by the local activation unit of DIN, where it knows
+    the position of each event. A network on [user fields, candidate, sum of the history, its
+    product with the candidate, the K pools] gives the logit.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+
+    Raises:
+        UserError: The interests do not divide the item width.
+    """
+
+    Config = DMINConfig
+
+    def __init__(self, config: DMINConfig, dims: Dims, name: str = "dmin") -> None:
+        super().__init__(name=name)
+        width = dims.item_width
+        if width % config.interests:
+            raise UserError(
+                f"Expected interests to divide the item width, found {config.interests} interests "
+                f"for {dims.history_features} item features of {dims.embedding_size} = {width}.",
+                "change model.interests or model.embedding_size.",
+            )
+        self.config = config
+        head_width = width // config.interests
+        self.refiner = CausalBlock(config.interests, head_width, width, name="refiner")
+        self.extractors = [
+            CausalBlock(1, head_width, width, name=f"interest_{k}") for k in range(config.interests)
+        ]
+        self.positions = RecencyPositions(dims.max_length, config.position_size)
+        self.readers = [
+            PositionedActivation(width, config.attention_units, name=f"reader_{k}")
+            for k in range(config.interests)
+        ]
+        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.next_event = NextEvent(config.auxiliary_units) if config.auxiliary_weight else None
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """The K refined histories and what attention can know of them. See the base class."""
+        del training, seed
+        mask_BL = user.mask_BL
+        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        refined_BLD = self.refiner(history_BLD, mask_BL)
+        positions_BLP = self.positions(mask_BL)
+        interests = [extract(refined_BLD, mask_BL) for extract in self.extractors]
+        encoded = [
+            reader.encode_events(events_BLD, positions_BLP)
+            for reader, events_BLD in zip(self.readers, interests, strict=True)
+        ]
+        return {
+            "fields_BFd": user.fields_BFd,
+            "history_BLD": history_BLD,
+            "refined_BLD": refined_BLD,
+            "sum_BD": tf.reduce_sum(history_BLD, 1),
+            "interests_BKLD": tf.stack(interests, 1),
+            "encoded_BKLA": tf.stack(encoded, 1),
+            "mask_BL": mask_BL,
+            "key_B": user.key_B,
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        del training
+        weights_BNKL = self._attend(state, candidates)
+        pools_BKND = tf.matmul(tf.transpose(weights_BNKL, [0, 2, 1, 3]), state["interests_BKLD"])
+        target_BND = candidates.target_BND
+        sum_BND = tf.broadcast_to(state["sum_BD"][:, None], tf.shape(target_BND))
+        inputs = [
+            pair_fields(state["fields_BFd"], candidates),
+            sum_BND,
+            target_BND * sum_BND,
+            *tf.unstack(pools_BKND, axis=1),
+        ]
+        return self.dnn(tf.concat(inputs, -1))[..., 0]
+
+    def auxiliary_losses(
+        self, state: State, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """Refined events predict the next event, if the settings say so. See the base class."""
+        del candidates
+        if self.next_event is None:
+            return {}
+        values, weights = self.next_event(
+            state["refined_BLD"],
+            state["history_BLD"],
+            state["mask_BL"],
+            state["key_B"],
+            randomness.for_place(seed, "dmin/next_event"),
+        )
+        term = LossTerm(
+            tf.reshape(values, [1, -1]), tf.reshape(weights, [1, -1]), self.config.auxiliary_weight
+        )
+        return {"next_event": term}
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Weights of the events in each interest.
+
+        The network reads all interests alike, so their confidences are equal.
+        """
+        attention_BNKL = self._attend(state, candidates)
+        return {
+            "confidence_BNK": tf.ones_like(attention_BNKL[..., 0]) / self.config.interests,
+            "attention_BNKL": attention_BNKL,
+        }
+
+    def _attend(self, state: State, candidates: Candidates) -> tf.Tensor:
+        """Weight of each event in each interest for each candidate, [B, N, K, L]."""
+        mask_BNL = candidates.mask_BN[:, :, None] & state["mask_BL"][:, None]
+        interests = tf.unstack(state["interests_BKLD"], axis=1)
+        encoded = tf.unstack(state["encoded_BKLA"], axis=1)
+        weights = [
+            reader(candidates.target_BND, events_BLD, encoded_BLA, mask_BNL)
+            for reader, events_BLD, encoded_BLA in zip(
+                self.readers, interests, encoded, strict=True
+            )
+        ]
+        return tf.stack(weights, axis=2)
+
+
+class CausalBlock(keras.layers.Layer):
+    """Self-attention to the valid events up to one's own, and a feed-forward network.
+
+    y = LayerNorm(x + Attention(x)), then y + W2 relu(W1 y + b1) + b2. Scores are divided by the
+    root of a head's width; the authors' code takes the model's width instead, and masks no padding,
+    which goes well only as long as all padding is at the end.
+
+    Args:
+        heads: Heads of the attention.
+        head_width: Width of each.
+        width: D.
+    """
+
+    def __init__(self, heads: int, head_width: int, width: int, name: str) -> None:
+        super().__init__(name=name)
+        # Without biases: the softmax would cancel that of the keys.
+        self.attention = keras.layers.MultiHeadAttention(
+            heads, head_width, use_bias=False, output_shape=width, name="attention"
+        )
+        # Embeddings start with a variance near 0.001, which Keras' default epsilon would drown.
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self.feed_forward = MLP((2 * width, width), name="feed_forward")
+
+    def call(self, values_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
+        """Refines [B, L, D], finite at padding; padded steps come out without meaning."""
+        length = tf.shape(mask_BL)[1]
+        is_past_LL = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
+        mask_BLL = mask_BL[:, None] & is_past_LL
+        attended_BLD = self.attention(values_BLD, values_BLD, attention_mask=mask_BLL)
+        values_BLD = self.norm(values_BLD + attended_BLD)
+        return values_BLD + self.feed_forward(values_BLD)
+
+
+class PositionedActivation(keras.layers.Layer):
+    """A local activation unit whose query is W [target, position of the event].
+
+    W is kept in two parts. The query is then q + p with q of the candidate and p of the position,
+    and all that the first layer makes of p and the event alone is computed once per request:
+
+        W1 (q + p) + W4 ((q + p) * k) = (W1 q + W4 (q * k)) + (W1 p + W4 (p * k)).
+
+    Args:
+        width: D.
+        units: Hidden widths.
+    """
+
+    def __init__(self, width: int, units: tuple[int, ...], name: str) -> None:
+        super().__init__(name=name)
+        self.of_target = keras.layers.Dense(width, use_bias=False, name="of_target")
+        self.of_position = keras.layers.Dense(width, name="of_position")
+        self.activation = LocalActivation(width, units, "sigmoid", normalize=True)
+
+    def encode_events(self, events_BLD: tf.Tensor, positions_BLP: tf.Tensor) -> tf.Tensor:
+        """What does not depend on the candidate, [B, L, A]."""
+        return self.activation.encode_events(events_BLD, self.of_position(positions_BLP))
+
+    def call(
+        self,
+        targets_BND: tf.Tensor,
+        events_BLD: tf.Tensor,
+        encoded_BLA: tf.Tensor,
+        mask_BNL: tf.Tensor,
+    ) -> tf.Tensor:
+        """Weighs every event for every candidate; see `LocalActivation`."""
+        return self.activation(self.of_target(targets_BND), events_BLD, encoded_BLA, mask_BNL)

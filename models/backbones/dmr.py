@@ -1,0 +1,229 @@
+"""DMR: Deep Match to Rank (Lyu et al., AAAI 2020).
+
+Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
+field, D item width, P width of a position, A width of the first attention layer, C requests of all
+replicas, S sampled items.
+"""
+
+import dataclasses
+
+from models import randomness, replicas
+from models.interfaces import (
+    Backbone,
+    Candidates,
+    Dims,
+    LossTerm,
+    ModelConfig,
+    State,
+    UserSide,
+    pair_fields,
+)
+from models.keras import keras, tf
+from models.layers.local_activation import LocalActivation
+from models.layers.masking import masked_softmax
+from models.layers.mlp import MLP
+from models.layers.recency_positions import RecencyPositions
+from preprocessing.errors import UserError
+
+_LOWEST = -1e9
+_PRELU_SLOPE = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DMRConfig(ModelConfig):
+    """Settings of DMR.
+
+    Attributes:
+        position_size: P, width of the vector of each recency rank.
+        attention_units: Hidden widths of both attentions.
+        auxiliary_weight: Weight of the loss that makes the user vector find the next item.
+        sampled_negatives: S, items that this loss draws beside those of the batch.
+        units: Hidden widths of the network that scores.
+    """
+
+    position_size: int = 8
+    attention_units: tuple[int, ...] = (80, 40)
+    auxiliary_weight: float = 0.1
+    sampled_negatives: int = 100
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in ("position_size", "sampled_negatives"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
+                )
+        if self.auxiliary_weight <= 0:
+            raise UserError(f"Expected model.auxiliary_weight > 0, found {self.auxiliary_weight}.")
+
+
+class DMR(Backbone):
+    """Puts the relevance of the candidate to the user, in two forms, beside DIN's kind of input.
+
+    User-to-item network: attention by position pools the history into a user vector u; the
+    relevance is u . v', with v' from a second table of item vectors. An auxiliary loss makes the
+    same vector, of all events but the last, find the last one. Item-to-item network: attention by
+    candidate and position pools the history once more, and the sum of its raw scores is the second
+    relevance. As in the authors' code, the scoring network also reads the sum of the history and
+    its product with the candidate.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = DMRConfig
+
+    def __init__(self, config: DMRConfig, dims: Dims, name: str = "dmr") -> None:
+        super().__init__(name=name)
+        self.config = config
+        width = dims.item_width
+        self.positions = RecencyPositions(dims.max_length, config.position_size)
+        self.user_query = keras.layers.Dense(width, name="user_query")
+        self.user_prelu = _prelu("user_prelu", shared_axes=[1])
+        # Its scores only enter softmaxes, which would cancel a bias.
+        self.user_attention = LocalActivation(
+            width, config.attention_units, "sigmoid", normalize=True, name="user_attention"
+        )
+        self.user_vector = keras.layers.Dense(dims.embedding_size, name="user_vector")
+        self.vector_prelu = _prelu("vector_prelu")
+        self.item_vectors = self.add_weight(
+            name="item_vectors",
+            shape=(dims.num_items, dims.embedding_size),
+            initializer=keras.initializers.RandomUniform(-0.05, 0.05),
+            experimental_autocast=False,
+        )
+        self.target_query = keras.layers.Dense(width, name="target_query")
+        self.position_query = keras.layers.Dense(width, use_bias=False, name="position_query")
+        self.target_prelu = _prelu("target_prelu", shared_axes=[1, 2])
+        self.target_attention = LocalActivation(
+            width, config.attention_units, "sigmoid", name="target_attention"
+        )
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """v', of which a step reads the candidates and the sampled items. See the base class."""
+        return [self.item_vectors]
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """The user vector, and what the item-to-item network knows of the events.
+
+        See the base class. In training, `previous_Bd` is the user vector before the last event,
+        which is `last_item_B` and exists where `has_previous_B`.
+        """
+        del seed
+        mask_BL = user.mask_BL
+        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        positions_BLP = self.positions(mask_BL)
+        queries_BLD = self.user_prelu(self.user_query(positions_BLP))
+        scores_BL = self.user_attention.scores(
+            queries_BLD[:, None],
+            history_BLD,
+            self.user_attention.encode_events(history_BLD),
+            mask_BL[:, None],
+        )[:, 0]
+        state = {
+            "fields_BFd": user.fields_BFd,
+            "history_BLD": history_BLD,
+            "sum_BD": tf.reduce_sum(history_BLD, 1),
+            "encoded_BLA": self.target_attention.encode_events(history_BLD),
+            "positions_BLD": self.position_query(positions_BLP),
+            "mask_BL": mask_BL,
+            "user_Bd": self._user_vector(scores_BL, history_BLD, mask_BL),
+        }
+        if training:
+            lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1)
+            before_BL = tf.sequence_mask(lengths_B - 1, tf.shape(mask_BL)[1])
+            last_B = tf.maximum(lengths_B - 1, 0)
+            state |= {
+                "previous_Bd": self._user_vector(scores_BL, history_BLD, before_BL),
+                "last_item_B": tf.gather(user.items_BL, last_B, batch_dims=1),
+                "has_previous_B": lengths_B > 1,
+            }
+        return state
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        del training
+        scores_BNL = self._item_scores(state, candidates)
+        mask_BNL = tf.broadcast_to(state["mask_BL"][:, None], tf.shape(scores_BNL))
+        pooled_BND = tf.matmul(masked_softmax(scores_BNL, mask_BNL), state["history_BLD"])
+        to_items_BN = tf.reduce_sum(tf.where(mask_BNL, scores_BNL, 0.0), -1)
+        vectors_BNd = tf.nn.embedding_lookup(self.item_vectors, candidates.key_BN)
+        vectors_BNd = tf.cast(vectors_BNd, self.compute_dtype)
+        to_user_BN = tf.linalg.matvec(vectors_BNd, state["user_Bd"])
+        target_BND = candidates.target_BND
+        sum_BND = tf.broadcast_to(state["sum_BD"][:, None], tf.shape(target_BND))
+        relevances_BN2 = tf.stack([to_user_BN, to_items_BN], -1)
+        pairs = pair_fields(state["fields_BFd"], candidates)
+        inputs = [pairs, pooled_BND, relevances_BN2, sum_BND, target_BND * sum_BND]
+        return self.dnn(tf.concat(inputs, -1))[..., 0]
+
+    def auxiliary_losses(
+        self, state: State, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """The user vector before the last event must find that event's item.
+
+        It is sought, by a softmax of the products with v', among the last items of all requests and
+        S items drawn evenly. Repetitions of the sought item are no negatives. See the base class.
+        """
+        del candidates
+        if "previous_Bd" not in state:
+            return {}
+        items_B, valid_B = state["last_item_B"], state["has_previous_B"]
+        # All replicas draw the same items, so that together they compute the loss of one.
+        below = tf.fill([self.config.sampled_negatives], self.item_vectors.shape[0] - 1)
+        place = randomness.for_place(seed, "dmr/sampled_negatives")
+        drawn_S = 1 + tf.cast(randomness.integers(place, below), items_B.dtype)
+        others = tf.concat([replicas.all_gather(items_B), drawn_S], 0)
+        exist = tf.concat([replicas.all_gather(valid_B), tf.ones_like(drawn_S, tf.bool)], 0)
+        negative = exist[None] & (others[None] != items_B[:, None])
+
+        previous_Bd = tf.cast(state["previous_Bd"], tf.float32)
+        sought_Bd = tf.nn.embedding_lookup(self.item_vectors, items_B)
+        positive_B = tf.reduce_sum(previous_Bd * sought_Bd, -1)
+        logits = tf.matmul(
+            previous_Bd, tf.nn.embedding_lookup(self.item_vectors, others), transpose_b=True
+        )
+        logits = tf.concat([positive_B[:, None], tf.where(negative, logits, _LOWEST)], 1)
+        values_B = tf.reduce_logsumexp(logits, -1) - positive_B
+        return {
+            "next_item": LossTerm(
+                values_B[None], tf.cast(valid_B[None], tf.float32), self.config.auxiliary_weight
+            )
+        }
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Attention of the item-to-item network, of a single interest. See the base class."""
+        scores_BNL = self._item_scores(state, candidates)
+        attention_BNL = masked_softmax(scores_BNL, state["mask_BL"][:, None])
+        return {
+            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
+            "attention_BNKL": attention_BNL[:, :, None],
+        }
+
+    def _user_vector(
+        self, scores_BL: tf.Tensor, history_BLD: tf.Tensor, mask_BL: tf.Tensor
+    ) -> tf.Tensor:
+        """The user vector u of the events of a mask, [B, d]."""
+        weights_BL = masked_softmax(scores_BL, mask_BL)
+        pooled_BD = tf.linalg.matvec(history_BLD, weights_BL, transpose_a=True)
+        return self.vector_prelu(self.user_vector(pooled_BD))
+
+    def _item_scores(self, state: State, candidates: Candidates) -> tf.Tensor:
+        """How much each event matters to each candidate, [B, N, L]; unset at padding."""
+        target_BND = self.target_query(candidates.target_BND)
+        queries_BNLD = self.target_prelu(target_BND[:, :, None] + state["positions_BLD"][:, None])
+        return self.target_attention.scores(
+            queries_BNLD, state["history_BLD"], state["encoded_BLA"], state["mask_BL"][:, None]
+        )
+
+
+def _prelu(name: str, shared_axes: list[int] | None = None) -> keras.layers.Layer:
+    """A PReLU with a slope per channel."""
+    slope = keras.initializers.Constant(_PRELU_SLOPE)
+    return keras.layers.PReLU(slope, shared_axes=shared_axes, name=name)

@@ -1,0 +1,70 @@
+"""What the models share that see a request as a set of fields, without a module for sequences.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
+the history, E further item features, d embedding width per field, S = F + J fields of the user
+side, M = F + 2 J + E fields of a candidate's request.
+"""
+
+import abc
+
+from models.interfaces import Backbone, Candidates, Dims, State, UserSide
+from models.keras import tf
+from models.layers.masking import masked_mean
+
+
+def num_fields(dims: Dims) -> int:
+    """M, the number of fields that a model of these sizes sees."""
+    return dims.user_fields + 2 * dims.history_features + dims.extra_fields
+
+
+def flatten_fields(fields_BNMd: tf.Tensor) -> tf.Tensor:
+    """All fields of a candidate side by side, [B, N, M d]."""
+    shape = tf.shape(fields_BNMd)
+    width = fields_BNMd.shape[2] * fields_BNMd.shape[3]
+    return tf.reshape(fields_BNMd, [shape[0], shape[1], width])
+
+
+class FieldwiseModel(Backbone, abc.ABC):
+    """A model of the fields of a request, in which a feature of the history is one field: its mean.
+
+    The fields are those of user and context, the mean of each history feature over its events (zero
+    for an empty history), and the candidate's, in that order; MISS counts them so in its table II.
+    The history is embedded and averaged once per request.
+    """
+
+    @abc.abstractmethod
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Scores the fields of every candidate.
+
+        Returns:
+            Logits [B, N], without the linear weights.
+        """
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """The fields of the user side, `fields_BSd`, and its `linear_B`. See the base class."""
+        del training, seed
+        history_BLJd = tf.where(user.mask_BL[:, :, None, None], user.history_BLJd, 0.0)
+        mean_BJd = masked_mean(history_BLJd, user.mask_BL)
+        return {
+            "fields_BSd": tf.concat([user.fields_BFd, mean_BJd], 1),
+            "linear_B": user.linear_B,
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        del training
+        fields_BNMd = _candidate_fields(state["fields_BSd"], candidates)
+        logits_BN = tf.cast(self.interact(fields_BNMd), tf.float32)
+        if self.linear_weights:
+            logits_BN += state["linear_B"][:, None] + candidates.linear_BN
+        return logits_BN
+
+
+def _candidate_fields(user_BSd: tf.Tensor, candidates: Candidates) -> tf.Tensor:
+    """The fields of the user side and of each candidate, [B, N, M, d]."""
+    shape = tf.shape(candidates.target_BNJd)
+    count, width = user_BSd.shape[1:]
+    user_BNSd = tf.broadcast_to(user_BSd[:, None], [shape[0], shape[1], count, width])
+    return tf.concat([user_BNSd, candidates.target_BNJd, candidates.extra_BNEd], 2)

@@ -1,0 +1,55 @@
+"""Fi-GNN: a graph neural network on the fields of a request (Li et al., CIKM 2019).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields, num_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import keras, tf
+from models.layers.field_graph import FieldGraph
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FiGNNConfig(ModelConfig):
+    """Settings of Fi-GNN.
+
+    Attributes:
+        steps: Rounds of messages between the fields.
+    """
+
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` without any step."""
+        if self.steps < 1:
+            raise UserError(f"Expected model.steps of at least 1, found {self.steps}.")
+
+
+class FiGNN(FieldwiseModel):
+    """z = sum_i sigmoid(W2 h)_i (w1 . h_i), of the last states h of the fields.
+
+    Each field has an opinion, and attention weighs it by the states of all (attentional scoring
+    layer of the paper).
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = FiGNNConfig
+
+    def __init__(self, config: FiGNNConfig, dims: Dims, name: str = "fignn") -> None:
+        super().__init__(name=name)
+        fields = num_fields(dims)
+        self.graph = FieldGraph(fields, dims.embedding_size, config.steps)
+        self.opinion = keras.layers.Dense(1, use_bias=False, name="opinion")
+        self.attention = keras.layers.Dense(fields, "sigmoid", use_bias=False, name="attention")
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Each field's opinion, weighed by attention. See the base class."""
+        states_BNMd = self.graph(fields_BNMd)
+        opinions_BNM = self.opinion(states_BNMd)[..., 0]
+        return tf.reduce_sum(self.attention(flatten_fields(states_BNMd)) * opinions_BNM, -1)

@@ -1,0 +1,31 @@
+"""FM: factorisation machine (Rendle, ICDM 2010).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+from models.backbones.fieldwise import FieldwiseModel
+from models.interfaces import Dims, ModelConfig
+from models.keras import tf
+from models.layers.interactions import fm_second_order
+
+
+class FM(FieldwiseModel):
+    """z = sum_i w_i + sum_{i<j} <e_i, e_j> + b (eq. 1).
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    linear_weights = True
+
+    def __init__(self, config: ModelConfig, dims: Dims, name: str = "fm") -> None:
+        super().__init__(name=name)
+        del config, dims
+        self.bias = self.add_weight(
+            name="bias", shape=(), initializer="zeros", experimental_autocast=False
+        )
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Inner products of all pairs of fields. See the base class."""
+        return tf.cast(fm_second_order(fields_BNMd), tf.float32) + self.bias

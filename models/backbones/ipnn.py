@@ -1,0 +1,49 @@
+"""IPNN: product-based network with inner products (Qu et al., ICDM 2016).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width,
+P = M (M - 1) / 2 pairs of fields.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import tf
+from models.layers.interactions import pairwise_inner_products
+from models.layers.mlp import MLP
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IPNNConfig(ModelConfig):
+    """Settings of IPNN.
+
+    Attributes:
+        units: Hidden widths of the network.
+    """
+
+    units: tuple[int, ...] = (40, 40, 40)
+
+
+class IPNN(FieldwiseModel):
+    """A network on [fields, <e_i, e_j> of all pairs i < j].
+
+    The first layer of the network is the paper's product layer: its weights on the fields give the
+    linear signal l_z, and those on the products the quadratic signal l_p, here with a weight of its
+    own for each pair instead of the paper's weights of rank 1.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = IPNNConfig
+
+    def __init__(self, config: IPNNConfig, dims: Dims, name: str = "ipnn") -> None:
+        super().__init__(name=name)
+        del dims
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """The network on fields and products. See the base class."""
+        products_BNP = pairwise_inner_products(fields_BNMd)
+        return self.dnn(tf.concat([flatten_fields(fields_BNMd), products_BNP], -1))[..., 0]

@@ -1,0 +1,44 @@
+"""LR: logistic regression on the values of all features.
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel
+from models.interfaces import Dims, ModelConfig
+from models.keras import tf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LRConfig(ModelConfig):
+    """Settings of LR.
+
+    Attributes:
+        embedding_size: 0, as the score reads linear weights only.
+    """
+
+    embedding_size: int = 0
+
+
+class LR(FieldwiseModel):
+    """z = sum_i w_i + b, with a weight per value of a field; a history counts by its mean weight.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = LRConfig
+    linear_weights = True
+
+    def __init__(self, config: LRConfig, dims: Dims, name: str = "lr") -> None:
+        super().__init__(name=name)
+        del config, dims
+        self.bias = self.add_weight(
+            name="bias", shape=(), initializer="zeros", experimental_autocast=False
+        )
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """Returns the bias: there are no interactions."""
+        return tf.fill(tf.shape(fields_BNMd)[:2], self.bias)

@@ -1,0 +1,91 @@
+"""MIND: Multi-Interest Network with Dynamic routing (Li et al., CIKM 2019), made to rank.
+
+Shapes: B requests, L history length, D item width, K interests.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from models.backbones.multi_interest import (
+    Interests,
+    MultiInterestBackbone,
+    MultiInterestConfig,
+)
+from models.interfaces import Dims
+from models.keras import keras, tf
+from models.layers.capsule import capsules, dynamic_routing
+from models.layers.recency import reverse_history
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MINDConfig(MultiInterestConfig):
+    """Settings of MIND.
+
+    Attributes:
+        routing_iterations: Of dynamic routing.
+        adaptive: Give a user with n events only max(1, min(K, log2 n)) interests, as in the paper;
+            otherwise K, as in public code.
+    """
+
+    routing_iterations: int = 3
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        super().__post_init__()
+        if self.routing_iterations < 1:
+            raise UserError(
+                "Expected model.routing_iterations to be at least 1, found "
+                f"{self.routing_iterations}."
+            )
+
+
+class MIND(MultiInterestBackbone):
+    """Routes events to capsules through one map that all capsules share (B2I dynamic routing).
+
+    With a shared map nothing but the initial logits tells the capsules apart. They are drawn once,
+    by capsule and recency, and stay as they are: a weight that does not train, so that an exported
+    model scores as the trained one did. The authors draw them anew in every call.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = MINDConfig
+
+    def __init__(self, config: MINDConfig, dims: Dims, name: str = "mind") -> None:
+        super().__init__(config, name)
+        width = dims.item_width
+        self.routing_iterations = config.routing_iterations
+        self.to_vote = keras.layers.Dense(width, use_bias=False, name="to_vote")
+        self.logits_KL = self.add_weight(
+            name="routing_logits",
+            shape=(config.interests, dims.max_length),
+            initializer=keras.initializers.TruncatedNormal(stddev=1.0),
+            trainable=False,
+        )
+        # Without a bias, so that an empty history has no interest.
+        self.projection = keras.layers.Dense(width, "relu", use_bias=False, name="projection")
+        # Interest k exists from 2^(k + 1) events on, and the first one always does.
+        powers_K = 2 ** np.arange(1, config.interests + 1) * (np.arange(config.interests) > 0)
+        self._min_events_K = powers_K if config.adaptive else np.zeros_like(powers_K)
+
+    def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
+        """Behaviour-to-interest routing. See the base class."""
+        votes_B1LD = self.to_vote(reverse_history(history_BLD, mask_BL))[:, None]
+        lengths_B1 = tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1, keepdims=True)
+        mask_BK = lengths_B1 >= tf.constant(self._min_events_K, tf.int32)
+        shares_BKL = dynamic_routing(
+            votes_B1LD,
+            tf.cast(self.logits_KL[None, :, : tf.shape(mask_BL)[1]], votes_B1LD.dtype),
+            mask_BK[:, :, None] & mask_BL[:, None],
+            self.routing_iterations,
+        )
+        return Interests(
+            self.projection(capsules(shares_BKL, votes_B1LD)),
+            reverse_history(shares_BKL, mask_BL, axis=2),
+            mask_BK,
+        )

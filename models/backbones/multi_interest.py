@@ -1,0 +1,127 @@
+"""What MIND and ComiRec have in common: K interest vectors of a user, made without a candidate.
+
+Both are retrieval models. To rank with them, a candidate reads the interests by label-aware
+attention, and a network scores what it read (DemiNet, arXiv 2109.12512, compares with them so).
+
+Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
+field, D item width, K interests.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from models.interfaces import Backbone, Candidates, ModelConfig, State, UserSide, pair_fields
+from models.keras import tf
+from models.layers.label_aware_attention import label_aware_weights
+from models.layers.masking import masked_mean
+from models.layers.mlp import MLP
+from preprocessing.errors import UserError
+
+_READOUTS = ("soft", "hard")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiInterestConfig(ModelConfig):
+    """Settings of every model with label-aware interests.
+
+    Attributes:
+        interests: K.
+        readout: "soft": a candidate reads all interests, each by its weight; "hard": the one that
+            fits it best, as in the authors' code.
+        power: p of the soft readout, at least 1; the larger, the closer to the hard one.
+        units: Hidden widths of the network that scores.
+    """
+
+    interests: int = 4
+    readout: str = "soft"
+    power: float = 1.0
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name, expected, holds in (
+            ("interests", "at least 1", self.interests >= 1),
+            ("readout", f"one of {', '.join(_READOUTS)}", self.readout in _READOUTS),
+            ("power", "at least 1", self.power >= 1.0),
+        ):
+            if not holds:
+                raise UserError(
+                    f"Expected model.{name} to be {expected}, found {getattr(self, name)!r}."
+                )
+
+
+class Interests(NamedTuple):
+    """The interests of each user.
+
+    Attributes:
+        vectors_BKD: Exactly zero for an empty history.
+        attention_BKL: Weight of each event in each interest, 0 at padding.
+        mask_BK: True for interests that the user has; at least the first.
+    """
+
+    vectors_BKD: tf.Tensor
+    attention_BKL: tf.Tensor
+    mask_BK: tf.Tensor
+
+
+class MultiInterestBackbone(Backbone):
+    """Scores [user fields, candidate, mean of the history, what the candidate reads of interests].
+
+    All of the history's work is candidate-independent; a candidate costs K products and a network.
+
+    Args:
+        config: Settings.
+        name: Of the layer.
+    """
+
+    def __init__(self, config: MultiInterestConfig, name: str) -> None:
+        super().__init__(name=name)
+        self.config = config
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
+        """The interests in a history that is zero at padding."""
+        raise NotImplementedError(f"{type(self).__name__} must implement extract")
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """The interests and the mean of the history. See the base class."""
+        del training, seed
+        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
+        interests = self.extract(history_BLD, user.mask_BL)
+        return {
+            "fields_BFd": user.fields_BFd,
+            "mean_BD": masked_mean(history_BLD, user.mask_BL),
+            "interests_BKD": interests.vectors_BKD,
+            "attention_BKL": interests.attention_BKL,
+            "mask_BK": interests.mask_BK,
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        del training
+        pairs = pair_fields(state["fields_BFd"], candidates)
+        read_BND = tf.matmul(self._weights(state, candidates), state["interests_BKD"])
+        mean_BND = tf.broadcast_to(state["mean_BD"][:, None], tf.shape(read_BND))
+        return self.dnn(tf.concat([pairs, mean_BND, read_BND], -1))[..., 0]
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Weight of each interest for the candidate, and of each event in the interest."""
+        weights_BNK = self._weights(state, candidates)
+        attention_BKL = state["attention_BKL"]
+        shape = tf.concat([tf.shape(weights_BNK), tf.shape(attention_BKL)[2:]], 0)
+        return {
+            "confidence_BNK": weights_BNK,
+            "attention_BNKL": tf.broadcast_to(attention_BKL[:, None], shape),
+        }
+
+    def _weights(self, state: State, candidates: Candidates) -> tf.Tensor:
+        """Weight of each interest for each candidate, [B, N, K]."""
+        return label_aware_weights(
+            state["interests_BKD"],
+            candidates.target_BND,
+            state["mask_BK"],
+            power=self.config.power,
+            hard=self.config.readout == "hard",
+        )

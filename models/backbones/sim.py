@@ -1,0 +1,212 @@
+"""SIM: Search-based Interest Model (Pi et al., CIKM 2020), with soft search.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
+field, D item width, K events that a candidate retrieves, S recent events, H heads, C width of a
+head, A width of the first attention layer.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+from models.interfaces import (
+    AuxiliaryLogits,
+    Backbone,
+    Candidates,
+    Dims,
+    ModelConfig,
+    State,
+    UserSide,
+    pair_fields,
+)
+from models.keras import keras, tf
+from models.layers.local_activation import LocalActivation
+from models.layers.masking import masked_softmax
+from models.layers.mlp import MLP
+from models.layers.recency import reverse_history
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SIMConfig(ModelConfig):
+    """Settings of SIM.
+
+    Attributes:
+        retrieved_events: K, events of the whole history that a candidate retrieves.
+        recent_events: S, most recent events for the short-term interest.
+        heads: Heads of the attention to retrieved events; must divide the item width D.
+        auxiliary_weight: Weight of the search's own click loss, positive: without it the search
+            would stay as it was initialised.
+        attention_units: Hidden widths of the short-term attention.
+        units: Hidden widths of the network that scores, and of the one that trains the search.
+    """
+
+    retrieved_events: int = 10
+    recent_events: int = 10
+    heads: int = 1
+    auxiliary_weight: float = 1.0
+    attention_units: tuple[int, ...] = (80, 40)
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in ("retrieved_events", "recent_events", "heads"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
+                )
+        if self.auxiliary_weight <= 0:
+            raise UserError(f"Expected model.auxiliary_weight > 0, found {self.auxiliary_weight}.")
+
+
+class _Retrieved(NamedTuple):
+    """What a candidate retrieved.
+
+    Attributes:
+        steps_BNK: Index of each event in the history.
+        events_BNKD: The events.
+        weights_BNHK: Attention of each head; 0 where there were fewer than K events.
+    """
+
+    steps_BNK: tf.Tensor
+    events_BNKD: tf.Tensor
+    weights_BNHK: tf.Tensor
+
+
+class SIM(Backbone):
+    """Searches the history for what concerns the candidate, then attends to what it found.
+
+    The general search scores all events by r_l = (W_b x_l) (W_a e) and keeps the best K; no
+    gradient passes through the choice, so a network on [sum_l r_l x_l, e] with a click loss of its
+    own trains W_a and W_b. The exact search is multi-head attention of the candidate to the K
+    events. The S most recent events go through the local activation unit of DIN.
+    Time intervals, which the paper adds to the events, are not part of the model's input.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+
+    Raises:
+        UserError: The heads do not divide the item width.
+    """
+
+    Config = SIMConfig
+
+    def __init__(self, config: SIMConfig, dims: Dims, name: str = "sim") -> None:
+        super().__init__(name=name)
+        width = dims.item_width
+        if width % config.heads:
+            raise UserError(
+                f"Expected heads to divide the item width, found {config.heads} heads for "
+                f"{dims.history_features} item features of {dims.embedding_size} = {width}.",
+                "change model.heads or model.embedding_size.",
+            )
+        self.config = config
+        self.event_search = keras.layers.Dense(width, use_bias=False, name="event_search")
+        self.target_search = keras.layers.Dense(width, use_bias=False, name="target_search")
+        self.event_keys = keras.layers.Dense(width, use_bias=False, name="event_keys")
+        self.target_queries = keras.layers.Dense(width, use_bias=False, name="target_queries")
+        self.short_term = LocalActivation(width, config.attention_units, name="short_term")
+        self.search_dnn = MLP((*config.units, 1), name="search_dnn")
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """Projections of the history, and its recent end. See the base class."""
+        del training, seed
+        mask_BL = user.mask_BL
+        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        count = self.config.recent_events
+        recent_BSD = reverse_history(history_BLD, mask_BL)[:, :count]
+        return {
+            "fields_BFd": user.fields_BFd,
+            "history_BLD": history_BLD,
+            "search_BLD": self.event_search(history_BLD),
+            "keys_BLD": self.event_keys(history_BLD),
+            "mask_BL": mask_BL,
+            "recent_BSD": recent_BSD,
+            "recent_BSA": self.short_term.encode_events(recent_BSD),
+            "recent_mask_BS": mask_BL[:, :count],
+        }
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request. See the base class."""
+        retrieved = self._retrieve(state, candidates)
+        heads_BNHD = tf.matmul(retrieved.weights_BNHK, retrieved.events_BNKD)
+        shape = tf.shape(heads_BNHD)
+        long_BNX = tf.reshape(
+            heads_BNHD, [shape[0], shape[1], self.config.heads * heads_BNHD.shape[3]]
+        )
+        weights_BNS = self._attend_recent(state, candidates, training)
+        short_BND = tf.matmul(weights_BNS, state["recent_BSD"])
+        pairs = pair_fields(state["fields_BFd"], candidates)
+        return self.dnn(tf.concat([pairs, short_BND, long_BNX], -1))[..., 0]
+
+    def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
+        """The search as a ranking model of its own. See the base class."""
+        relevance_BNL = tf.where(state["mask_BL"][:, None], self._relevance(state, candidates), 0.0)
+        found_BND = tf.matmul(relevance_BNL, state["history_BLD"])
+        logits_BN = self.search_dnn(tf.concat([found_BND, candidates.target_BND], -1))[..., 0]
+        return {"search_loss": AuxiliaryLogits(logits_BN, self.config.auxiliary_weight)}
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Weights of the events in each head's long-term interest and in the short-term one.
+
+        Events that were not retrieved, or are not recent, have weight 0. The network reads all of
+        these interests alike, so their confidences are equal.
+        """
+        retrieved = self._retrieve(state, candidates)
+        mask_BL = state["mask_BL"]
+        length = tf.shape(mask_BL)[1]
+        places_BNKL = tf.one_hot(retrieved.steps_BNK, length, dtype=retrieved.weights_BNHK.dtype)
+        long_BNHL = tf.matmul(retrieved.weights_BNHK, places_BNKL)
+        weights_BNS = self._attend_recent(state, candidates, training=False)
+        missing = length - tf.shape(weights_BNS)[2]
+        recent_BNL = tf.pad(weights_BNS, [[0, 0], [0, 0], [0, missing]])
+        short_BNL = reverse_history(recent_BNL, mask_BL, axis=2)
+        attention_BNKL = tf.concat([long_BNHL, short_BNL[:, :, None]], 2)
+        count = self.config.heads + 1
+        return {
+            "confidence_BNK": tf.ones_like(attention_BNKL[..., 0]) / count,
+            "attention_BNKL": attention_BNKL,
+        }
+
+    def _relevance(self, state: State, candidates: Candidates) -> tf.Tensor:
+        """Relevance of every event to every candidate, [B, N, L]; without meaning at padding."""
+        target_BND = self.target_search(candidates.target_BND)
+        return tf.matmul(target_BND, state["search_BLD"], transpose_b=True)
+
+    def _retrieve(self, state: State, candidates: Candidates) -> _Retrieved:
+        """The K events that concern each candidate most, and the attention to them."""
+        mask_BL = state["mask_BL"]
+        relevance_BNL = self._relevance(state, candidates)
+        # The lowest number, not 0: relevances may be negative, and padding must lose to them all.
+        relevance_BNL = tf.where(mask_BL[:, None], relevance_BNL, relevance_BNL.dtype.min)
+        count = tf.minimum(self.config.retrieved_events, tf.shape(mask_BL)[1])
+        steps_BNK = tf.math.top_k(relevance_BNL, count).indices
+        mask_BNK = tf.gather(mask_BL, steps_BNK, batch_dims=1)
+        events_BNKD = tf.gather(state["history_BLD"], steps_BNK, batch_dims=1)
+
+        keys_BNKHC = self._split_heads(tf.gather(state["keys_BLD"], steps_BNK, batch_dims=1))
+        queries_BNHC = self._split_heads(self.target_queries(candidates.target_BND))
+        scores_BNHK = tf.einsum("bnhc,bnkhc->bnhk", queries_BNHC, keys_BNKHC)
+        scores_BNHK /= math.sqrt(queries_BNHC.shape[-1])
+        weights_BNHK = masked_softmax(scores_BNHK, mask_BNK[:, :, None])
+        return _Retrieved(steps_BNK, events_BNKD, weights_BNHK)
+
+    def _attend_recent(self, state: State, candidates: Candidates, training: bool) -> tf.Tensor:
+        """Weight of each recent event for each candidate, [B, N, S], latest first."""
+        return self.short_term(
+            candidates.target_BND,
+            state["recent_BSD"],
+            state["recent_BSA"],
+            candidates.mask_BN[:, :, None] & state["recent_mask_BS"][:, None],
+            training=training,
+        )
+
+    def _split_heads(self, values: tf.Tensor) -> tf.Tensor:
+        """[..., D] as [..., H, C]."""
+        heads, width = self.config.heads, values.shape[-1]
+        shape = tf.concat([tf.shape(values)[:-1], [heads, width // heads]], 0)
+        return tf.reshape(values, shape)

@@ -1,0 +1,60 @@
+"""xDeepFM: linear weights, a compressed interaction network and a network (Lian et al., KDD 2018).
+
+Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
+"""
+
+import dataclasses
+
+from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.interfaces import Dims, ModelConfig
+from models.keras import keras, tf
+from models.layers.interactions import CompressedInteraction
+from models.layers.mlp import MLP
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class XDeepFMConfig(ModelConfig):
+    """Settings of xDeepFM.
+
+    Attributes:
+        interaction_units: Rows of each feature map of the compressed interaction network. Half of
+            the rows of each map but the last go on to the next one.
+        units: Hidden widths of the network.
+    """
+
+    interaction_units: tuple[int, ...] = (40, 40)
+    units: tuple[int, ...] = (40, 40, 40)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on feature maps that cannot be halved."""
+        maps = self.interaction_units
+        if not maps or min(maps) < 1 or any(rows % 2 for rows in maps[:-1]):
+            raise UserError(
+                "Expected model.interaction_units to hold positive numbers, all but the last "
+                f"even, found {list(maps)}."
+            )
+
+
+class XDeepFM(FieldwiseModel):
+    """z = sum_i w_i + w . CIN(E) + DNN(E); the constant is the bias of the network.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = XDeepFMConfig
+    linear_weights = True
+
+    def __init__(self, config: XDeepFMConfig, dims: Dims, name: str = "xdeepfm") -> None:
+        super().__init__(name=name)
+        del dims
+        self.interaction = CompressedInteraction(config.interaction_units)
+        self.last = keras.layers.Dense(1, use_bias=False, name="last")
+        self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
+        """The compressed interaction network and the network. See the base class."""
+        explicit = self.last(self.interaction(fields_BNMd))
+        return (explicit + self.dnn(flatten_fields(fields_BNMd)))[..., 0]

@@ -1,0 +1,69 @@
+"""Lets every state of a history predict the event that follows (auxiliary loss of DIEN and DMIN).
+
+Shapes: B requests, L history length, D item width.
+"""
+
+from collections.abc import Sequence
+
+from models import randomness
+from models.keras import keras, tf
+from models.layers.mlp import MLP
+
+
+class NextEvent(keras.layers.Layer):
+    """A network tells the event that follows a state from one that does not (Zhou et al., 2019).
+
+    The papers take items that were displayed and not clicked for the latter. Logs of clicks have
+    none, so here they are events of another request of the batch: one shift for all requests, drawn
+    anew at each step, says which. Requests of the same user are no negatives of each other. With
+    several replicas, each draws from its own share of the batch.
+
+    Args:
+        units: Hidden widths of the network.
+    """
+
+    def __init__(self, units: Sequence[int] = (100, 50), name: str = "next_event") -> None:
+        super().__init__(name=name)
+        self.network = MLP((*units, 1), "sigmoid", name="network")
+
+    def call(
+        self,
+        states_BLD: tf.Tensor,
+        events_BLD: tf.Tensor,
+        mask_BL: tf.Tensor,
+        key_B: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Binary cross-entropy of both answers, summed.
+
+        Args:
+            states_BLD: What is known after each event.
+            events_BLD: The events.
+            mask_BL: True for events, a prefix.
+            key_B: Encoded user key.
+            seed: int32 [2].
+
+        Returns:
+            Losses [B, L - 1] of the states that have a successor, and weights: 1 for those whose
+            request also got a negative, else 0.
+        """
+        shift = 1 + randomness.integers(seed, tf.shape(key_B)[0] - 1)
+        negatives_BLD, has_events_B = _borrow(events_BLD, mask_BL, shift)
+        is_negative_B = has_events_B & (tf.roll(key_B, -shift, 0) != key_B)
+        states = states_BLD[:, :-1]
+        loss = tf.nn.softplus(-self._logits(states, events_BLD[:, 1:]))
+        loss += tf.nn.softplus(self._logits(states, negatives_BLD[:, 1:]))
+        return loss, tf.cast(mask_BL[:, 1:] & is_negative_B[:, None], loss.dtype)
+
+    def _logits(self, states: tf.Tensor, events: tf.Tensor) -> tf.Tensor:
+        """Whether the event follows the state; the last axis goes."""
+        return self.network(tf.concat([states, events], -1))[..., 0]
+
+
+def _borrow(
+    events_BLD: tf.Tensor, mask_BL: tf.Tensor, shift: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The events of the request `shift` rows further, repeated up to L, and whether it has any."""
+    lengths_B = tf.roll(tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1), -shift, 0)
+    steps_BL = tf.range(tf.shape(mask_BL)[1]) % tf.maximum(lengths_B, 1)[:, None]
+    return tf.gather(tf.roll(events_BLD, -shift, 0), steps_BL, batch_dims=1), lengths_B > 0

@@ -1,0 +1,92 @@
+"""Steps of the self-supervised loss alone: pre-training, and extra steps beside the main loss."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from models.base import CTRModel
+from models.config import RunConfig
+from models.keras import tf
+from models.label_stress import stressed
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+
+_FIRST_EPOCH = 1 << 20
+"""Numbers the epochs of this stream, so that their orders are not those of the main loss."""
+
+
+class SelfSupervisedSteps:
+    """Updates of the model from an endless stream of the training split's histories.
+
+    Self-supervision wants many more passes over the histories than the main loss can take before
+    it overfits. The batches follow from the seed and the number of steps done, so the stream can
+    start anywhere. It holds training requests only: what validation and test ask for lies after
+    every history of them.
+
+    Args:
+        config: Of the run.
+        data: The data set.
+        model: Compiled with optimisers for these steps.
+        strategy: Under which the model was built.
+    """
+
+    def __init__(
+        self, config: RunConfig, data: DataDir, model: CTRModel, strategy: tf.distribute.Strategy
+    ) -> None:
+        self._config, self._data, self._model, self._strategy = config, data, model, strategy
+        self._steps_per_epoch = -(-data.num_requests("train") // config.train.batch_size)
+        self._validation = dataset.read(
+            data, "validation", batch_size=config.train.batch_size, shuffle_seed=None
+        )
+        self._validation_loss = tf.function(
+            lambda features, seed: model.ssl_loss(features, seed)[1],
+            input_signature=[self._validation.element_spec, tf.TensorSpec([2], tf.int32)],
+        )
+
+    def batches(self, done: int) -> Iterator[dict[str, tf.Tensor]]:
+        """The stream of batches.
+
+        Args:
+            done: Steps done, after which to start.
+        """
+        epoch, skipped = divmod(done, self._steps_per_epoch)
+        train = self._config.train
+        batches = dataset.read(
+            self._data,
+            "train",
+            batch_size=train.batch_size,
+            shuffle_seed=train.seed,
+            first_epoch=_FIRST_EPOCH + epoch,
+            epochs=_FIRST_EPOCH,
+        )
+        batches = stressed(batches.skip(skipped), self._data.schema, train)
+        return iter(self._strategy.experimental_distribute_dataset(batches))
+
+    def step_function(self) -> Any:
+        """A function that takes the stream, trains on its next batch and returns the losses."""
+
+        @tf.function
+        def step(batches: Iterator[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+            logs = self._strategy.run(self._model.ssl_step, (next(batches),))
+            # Every replica reports the values of the global batch.
+            return {
+                name: self._strategy.experimental_local_results(value)[0]
+                for name, value in logs.items()
+            }
+
+        return step
+
+    def validation_loss(self) -> dict[str, float]:
+        """The self-supervised loss, and its terms, on the histories of the validation split.
+
+        The pairs that are drawn are the same at every call, so that values can be compared. These
+        histories end before the events that validation and test ask for.
+        """
+        totals: dict[str, float] = {}
+        requests = 0
+        for index, features in enumerate(self._validation):
+            size = int(next(iter(features.values())).shape[0])
+            requests += size
+            losses = self._validation_loss(features, tf.constant([0, index]))
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + size * float(value)
+        return {name: total / requests for name, total in totals.items()}

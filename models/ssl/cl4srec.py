@@ -1,0 +1,118 @@
+"""CL4SRec: crop, mask and reorder (Xie et al., ICDE 2022), as a rival of MISS.
+
+Shapes: B requests, V = 2 views, L history length, D item width, C = 2 B views of the batch.
+"""
+
+import dataclasses
+
+from models.interfaces import Candidates, Dims, UserSide
+from models.keras import tf
+from models.ssl import draws
+from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
+from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
+from preprocessing.errors import UserError
+
+_CROP, _MASK, _REORDER = range(3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CL4SRecConfig(ContrastiveConfig):
+    """Settings of CL4SRec.
+
+    Attributes:
+        crop: Share of the history that cropping keeps.
+        mask: Share of the events that masking hides.
+        reorder: Share of the history that reordering shuffles.
+        heads: Heads of the encoder's attention.
+    """
+
+    crop: float = 0.6
+    mask: float = 0.5
+    reorder: float = 0.2
+    heads: int = 2
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        super().__post_init__()
+        for name in ("crop", "mask", "reorder"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"Expected ssl.{name} in [0, 1], found {getattr(self, name)}.")
+
+
+class CL4SRec(Contrastive):
+    """Two altered copies of a history find each other among all copies of the batch.
+
+    Each copy is altered by an operator of its own, drawn from crop (keep a contiguous part of
+    max(1, floor(crop len)) events), mask (put a learned vector in place of floor(mask len) events)
+    and reorder (shuffle a contiguous part of floor(reorder len) events). The loss is NT-Xent: every
+    copy searches among the 2 (B - 1) copies of other users' histories and its own twin.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+    """
+
+    Config = CL4SRecConfig
+
+    def __init__(self, config: CL4SRecConfig, dims: Dims, name: str = "cl4srec") -> None:
+        super().__init__(config, name)
+        self.encoder = SequenceEncoder(dims, config.heads)
+
+    def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
+        """Altered copies, drawn afresh. See the base class."""
+        del candidates
+        return self.views_of(user, self.draw(user.mask_BL, seed))
+
+    def draw(self, mask_BL: tf.Tensor, seed: tf.Tensor) -> SequenceViews:
+        """Draws an operator for each copy and what it does."""
+        batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
+        lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
+        operator_VB = draws.scale(
+            draws.uniform(seed, "cl4srec/operator", [2], batch), tf.fill([2, batch], 3)
+        )
+        # How many events the operator concerns: what is kept, hidden or shuffled.
+        shares_VB = tf.gather(
+            [self.config.crop, self.config.mask, self.config.reorder], operator_VB
+        )
+        # A share such as 0.6 is a little less in binary, and 5 of them should be 3 events.
+        size_VB = tf.cast(shares_VB * tf.cast(lengths_B, tf.float32) + 1e-4, tf.int32)
+        is_crop_VB = operator_VB == _CROP
+        size_VB = tf.where(is_crop_VB, tf.maximum(size_VB, 1), size_VB)
+        starts_VB = draws.scale(
+            draws.uniform(seed, "cl4srec/start", [2], batch), lengths_B - size_VB + 1
+        )
+        noise_VBL = draws.per_event(seed, "cl4srec/event", [2], mask_BL)
+
+        place_L = tf.range(length)
+        first_VB1, size_VB1 = starts_VB[..., None], size_VB[..., None]
+        inside_VBL = (place_L >= first_VB1) & (place_L < first_VB1 + size_VB1)
+        # Events inside get random numbers between those of their neighbours outside.
+        order_VBL = tf.where(
+            inside_VBL,
+            tf.cast(first_VB1, tf.float32) + noise_VBL * tf.cast(size_VB1, tf.float32) * 0.999,
+            tf.cast(place_L, tf.float32),
+        )
+        sources_VBL = tf.where(
+            (operator_VB == _REORDER)[..., None],
+            tf.argsort(order_VBL, axis=-1, stable=True),
+            place_L + tf.where(is_crop_VB, starts_VB, 0)[..., None],
+        )
+        hidden_VBL = draws.ranks(tf.where(mask_BL, noise_VBL, 2.0)) < size_VB1
+        return SequenceViews(
+            sources_VBL=tf.minimum(sources_VBL, length - 1),
+            lengths_VB=tf.minimum(tf.where(is_crop_VB, size_VB, lengths_B), lengths_B),
+            hidden_VBL=hidden_VBL & (operator_VB == _MASK)[..., None],
+        )
+
+    def views_of(self, user: UserSide, drawn: SequenceViews) -> dict[str, Views]:
+        """Encoded copies: first ones beside second ones, against second ones beside first ones."""
+        first_BD, second_BD = tf.unstack(self.encoder.encode(user, drawn))
+        valid_B = drawn.lengths_VB[0] > 0
+        views = Views(
+            first_PBw=tf.concat([first_BD, second_BD], 0)[None],
+            second_PBw=tf.concat([second_BD, first_BD], 0)[None],
+            valid_PB=tf.concat([valid_B, valid_B], 0)[None],
+            key_B=tf.concat([user.key_B, user.key_B], 0),
+            weight=self.config.alpha,
+        )
+        return {"cl4srec": views}

@@ -1,0 +1,71 @@
+"""Random draws for the requests of a batch: each is the same for any number of replicas.
+
+Every replica draws for the rows of all of them and keeps its own. Nor does padding matter: draws
+per event have the history as their first axis, where more steps add numbers without changing those
+of earlier steps.
+
+Shapes: B requests of this replica, L history length; `...` is any number of further axes.
+"""
+
+from collections.abc import Sequence
+
+from models import randomness, replicas
+from models.keras import tf
+
+
+def uniform(
+    seed: tf.Tensor, place: str, axes: Sequence[int | tf.Tensor], batch: tf.Tensor
+) -> tf.Tensor:
+    """Uniform float32 numbers in [0, 1), [*axes, B].
+
+    Args:
+        seed: int32 [2].
+        place: Name of the place in the code (see `randomness.for_place`).
+        axes: Sizes of the leading axes; one that padding may lengthen comes first.
+        batch: B.
+    """
+    before, total = replicas.rows(batch)
+    draws = randomness.uniform(randomness.for_place(seed, place), [*axes, total])
+    return draws[..., before : before + batch]
+
+
+def scale(draws: tf.Tensor, below: tf.Tensor) -> tf.Tensor:
+    """Turns uniform numbers in [0, 1) into integers in [0, below); 0 where `below` < 1."""
+    below = tf.cast(below, tf.int32)
+    integers = tf.cast(draws * tf.cast(below, tf.float32), tf.int32)
+    return tf.clip_by_value(integers, 0, tf.maximum(below - 1, 0))
+
+
+def per_event(seed: tf.Tensor, place: str, axes: Sequence[int], mask_BL: tf.Tensor) -> tf.Tensor:
+    """Uniform float32 numbers in [0, 1) for every event and each of `axes`, [*axes, B, L].
+
+    Args:
+        seed: int32 [2].
+        place: Name of the place in the code.
+        axes: Sizes of the leading axes.
+        mask_BL: Gives B and L.
+    """
+    shape = tf.shape(mask_BL)
+    draws = uniform(seed, place, [shape[1], *axes], shape[0])
+    return tf.transpose(draws, [*range(1, len(axes) + 2), 0])
+
+
+def kept_events(draws: tf.Tensor, mask: tf.Tensor, rate: float) -> tf.Tensor:
+    """Which events stay when each is kept with probability `rate`: at least one of those there.
+
+    Args:
+        draws: [..., L] uniform numbers of the events; that of the smallest always stays.
+        mask: Boolean, broadcastable to `draws`: the events to choose from.
+        rate: Probability.
+
+    Returns:
+        Boolean, shape of `draws`.
+    """
+    draws = tf.where(mask, draws, 2.0)
+    smallest = tf.reduce_min(draws, -1, keepdims=True)
+    return mask & ((draws < rate) | (draws == smallest))
+
+
+def ranks(draws: tf.Tensor) -> tf.Tensor:
+    """The place of each number of the last axis when they are sorted: a random permutation."""
+    return tf.argsort(tf.argsort(draws, axis=-1), axis=-1)

@@ -1,0 +1,173 @@
+"""Where the interests of MISS come from: convolution, or what the paper compares it with.
+
+Shapes: B requests, L history length, J item features of the history, d embedding width per field,
+D = J d, M horizontal filters, S slots of view pairs, V = 2 views of a slot.
+"""
+
+import math
+
+import numpy as np
+
+from models.interfaces import Dims, UserSide
+from models.keras import keras, tf
+from models.layers.masking import masked_softmax
+
+
+class Extractor(keras.layers.Layer):
+    """Turns drawn places of a history into interests.
+
+    Args:
+        dims: Static sizes.
+        widths: M; filter m of 0..M-1 spans m + 1 events.
+    """
+
+    def __init__(self, dims: Dims, widths: int, name: str) -> None:
+        super().__init__(name=name)
+        self.widths = widths
+        self._fields = dims.history_features
+        self._width = dims.item_width
+
+    def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
+        """The drawn interests.
+
+        Args:
+            user: The user side; its history may hold anything at padding.
+            events: What was drawn: the first event of each interest, [S, V, B], or, for
+                `SampleViews`, whether an event takes part, boolean [S, V, B, L].
+            filters_S: Which of the M filters each slot uses.
+
+        Returns:
+            [S, V, B, J, d].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement interests")
+
+    def _history(self, user: UserSide) -> tf.Tensor:
+        """The history with exact zeros at padding, [B, L, J, d]."""
+        return tf.where(user.mask_BL[..., None, None], user.history_BLJd, 0.0)
+
+    def _gather(self, map_BLD: tf.Tensor, starts_SVB: tf.Tensor) -> tf.Tensor:
+        """Entries of a map with one interest per event, [S, V, B, J, d]."""
+        shape = tf.shape(map_BLD)
+        places_SVB = tf.range(shape[0]) * shape[1] + tf.minimum(starts_SVB, shape[1] - 1)
+        found_SVBD = tf.gather(tf.reshape(map_BLD, [-1, self._width]), places_SVB)
+        fields = [self._fields, self._width // self._fields]
+        return tf.reshape(found_SVBD, tf.concat([tf.shape(starts_SVB), fields], 0))
+
+
+class Convolution(Extractor):
+    """Windows of neighbouring events, merged by a filter of few scalars (MISS, eqs. 19-20).
+
+    Filter m has m weights g, shared by all features and channels, and no bias; the interest at l is
+    relu(sum_{i < m} g[i] C[:, l + i, :]). Only the windows that were drawn are merged, so the cost
+    hardly depends on the length of the history.
+    """
+
+    def __init__(self, dims: Dims, widths: int, name: str = "convolution") -> None:
+        super().__init__(dims, widths, name)
+        self._of_horizontal = triangle(widths)
+        self.horizontal = self.add_weight(
+            name="horizontal", shape=(len(self._of_horizontal),), initializer=averages
+        )
+
+    def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
+        """The windows that start at the given events. See the base class."""
+        history_BLJd = self._history(user)
+        shape = tf.shape(history_BLJd)
+        batch, length = shape[0], shape[1]
+        weights_MM = tf.tensordot(self.horizontal, self._of_horizontal, 1)
+        weights_SM = tf.gather(tf.cast(weights_MM, history_BLJd.dtype), filters_S)
+        # Shorter filters weigh the events past their end with 0.
+        events_SVBM = events[..., None] + tf.range(self.widths)
+        places = tf.range(batch)[:, None] * length + tf.minimum(events_SVBM, length - 1)
+        found = tf.gather(tf.reshape(history_BLJd, tf.concat([[-1], shape[2:]], 0)), places)
+        return tf.nn.relu(tf.reduce_sum(found * weights_SM[:, None, None, :, None, None], 3))
+
+
+class SelfAttention(Extractor):
+    """One head of scaled dot-product attention over the history (MISS, table VII).
+
+    Queries, keys and values have the width of an item; there are no positions and no causal mask.
+    """
+
+    def __init__(self, dims: Dims, name: str = "self_attention") -> None:
+        super().__init__(dims, 1, name)
+        self.query = keras.layers.Dense(self._width, use_bias=False, name="query")
+        self.key = keras.layers.Dense(self._width, use_bias=False, name="key")
+        self.value = keras.layers.Dense(self._width, use_bias=False, name="value")
+
+    def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
+        """What the given events attend to. See the base class."""
+        del filters_S
+        shape = tf.shape(user.history_BLJd)
+        history_BLD = tf.reshape(self._history(user), [shape[0], shape[1], self._width])
+        scores_BLL = tf.matmul(self.query(history_BLD), self.key(history_BLD), transpose_b=True)
+        weights_BLL = masked_softmax(scores_BLL / math.sqrt(self._width), user.mask_BL[:, None])
+        return self._gather(tf.matmul(weights_BLL, self.value(history_BLD)), events)
+
+
+class LongShortTermMemory(Extractor):
+    """Every hidden state of an LSTM as wide as an item (MISS, table VII).
+
+    Padding follows the events, so the states at events know nothing of it.
+    """
+
+    def __init__(self, dims: Dims, name: str = "lstm") -> None:
+        super().__init__(dims, 1, name)
+        self.lstm = keras.layers.LSTM(self._width, return_sequences=True, name="lstm")
+
+    def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
+        """The states after the given events. See the base class."""
+        del filters_S
+        shape = tf.shape(user.history_BLJd)
+        history_BLD = tf.reshape(self._history(user), [shape[0], shape[1], self._width])
+        return self._gather(self.lstm(history_BLD), events)
+
+
+class SampleViews(Extractor):
+    """The mean of the events that were kept: the whole history instead of interests (MISS/M)."""
+
+    def __init__(self, dims: Dims, name: str = "sample_views") -> None:
+        super().__init__(dims, 1, name)
+
+    def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
+        """Means of kept events, 0 where there is none. See the base class."""
+        del filters_S
+        history_BLJd = self._history(user)
+        kept_SVBL = tf.cast(events & user.mask_BL, history_BLJd.dtype)
+        total = tf.einsum("svbl,bljd->svbjd", kept_SVBL, history_BLJd)
+        count_SVB = tf.maximum(tf.reduce_sum(kept_SVBL, -1), 1.0)
+        return total / count_SVB[..., None, None]
+
+
+EXTRACTORS = ("cnn", "sa", "lstm", "sample")
+"""Names on the command line, in the order of the classes above."""
+
+
+def build(name: str, dims: Dims, widths: int) -> Extractor:
+    """The extractor of one of the names `EXTRACTORS`; only the convolution has several filters."""
+    if name == "cnn":
+        return Convolution(dims, widths)
+    return {"sa": SelfAttention, "lstm": LongShortTermMemory, "sample": SampleViews}[name](dims)
+
+
+def triangle(size: int) -> np.ndarray:
+    """Places the weights of filters of 1..size scalars, end to end, into rows padded with zeros.
+
+    Returns:
+        float32 [size (size + 1) / 2, size, size]; a product with it sums over the first axis.
+    """
+    rows, columns = np.tril_indices(size)
+    placement = np.zeros((len(rows), size, size), np.float32)
+    placement[np.arange(len(rows)), rows, columns] = 1.0
+    return placement
+
+
+def averages(shape: tf.TensorShape, dtype: tf.DType | None = None) -> tf.Tensor:
+    """Initialises filters of 1, 2, ... scalars, end to end in the last axis, to averages.
+
+    A filter of few scalars in front of a rectifier dies if they start out negative, so they do not
+    start at random.
+    """
+    size = int(np.sqrt(2 * shape[-1]))
+    rows, _ = np.tril_indices(size)
+    return tf.broadcast_to(tf.constant(1.0 / (rows + 1), dtype), shape)

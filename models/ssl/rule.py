@@ -1,0 +1,102 @@
+"""Sub-sequences of one category (the rule-based rival in table V of MISS, Guo et al., 2022).
+
+Shapes: B requests, S = 1 slot, V = 2 views, L history length, J item features of the history, d
+embedding width per field.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from models.interfaces import Candidates, Dims, UserSide
+from models.keras import tf
+from models.layers.mlp import MLP
+from models.ssl import draws
+from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
+from models.ssl.extractors import SampleViews
+from preprocessing.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuleConfig(ContrastiveConfig):
+    """Settings of the rule.
+
+    Attributes:
+        feature: Which of the history's features is the category, counted from 0.
+        keep: Probability that a view keeps an event.
+        encoder_units: Widths of the encoder.
+    """
+
+    feature: int = 1
+    keep: float = 0.5
+    encoder_units: tuple[int, ...] = (20, 20)
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        super().__post_init__()
+        if not 0 <= self.keep <= 1:
+            raise UserError(f"Expected ssl.keep in [0, 1], found {self.keep}.")
+
+
+class Rule(Contrastive):
+    """Two sparser copies of the events of one category find each other.
+
+    The category is drawn from those with at least two events; without such a category all events
+    are taken. Each copy keeps every event with probability `keep`, and at least one, and is the
+    mean of what it keeps.
+
+    Args:
+        config: Settings.
+        dims: Static sizes.
+
+    Raises:
+        UserError: The history has no such feature.
+    """
+
+    Config = RuleConfig
+
+    def __init__(self, config: RuleConfig, dims: Dims, name: str = "rule") -> None:
+        super().__init__(config, name)
+        if not 0 <= config.feature < dims.history_features:
+            raise UserError(
+                f"Expected ssl.feature to be one of the history's features 0 to "
+                f"{dims.history_features - 1}, found {config.feature}.",
+                "the rule needs a category beside the item in the schema's history.features.",
+            )
+        self._width = dims.item_width
+        self.extractor = SampleViews(dims)
+        self.encoder = MLP(config.encoder_units, name="encoder")
+
+    def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
+        """Sparser copies, drawn afresh. See the base class."""
+        del candidates
+        return self.views_of(user, self.draw(user, seed))
+
+    def draw(self, user: UserSide, seed: tf.Tensor) -> tf.Tensor:
+        """Draws a category and the events that each copy keeps, boolean [V, B, L]."""
+        category_BL, mask_BL = user.history_ids[self.config.feature], user.mask_BL
+        same_BLL = category_BL[:, :, None] == category_BL[:, None]
+        same_BLL &= mask_BL[:, :, None] & mask_BL[:, None]
+        count_BL = tf.reduce_sum(tf.cast(same_BLL, tf.int32), -1)
+        earlier_BLL = tf.linalg.band_part(same_BLL, -1, 0) & ~tf.linalg.band_part(same_BLL, 0, 0)
+        # The first event of each category that can be chosen.
+        choice_BL = (count_BL >= 2) & ~tf.reduce_any(earlier_BLL, -1)
+        rank_BL = tf.cumsum(tf.cast(choice_BL, tf.int32), axis=-1) - 1
+        chosen_B = draws.scale(
+            draws.uniform(seed, "rule/category", [], tf.shape(mask_BL)[0]), rank_BL[:, -1] + 1
+        )
+        chosen_BL = choice_BL & (rank_BL == chosen_B[:, None])
+        group_BL = tf.reduce_any(same_BLL & chosen_BL[:, None], -1)
+        group_BL = tf.where(tf.reduce_any(choice_BL, -1, keepdims=True), group_BL, mask_BL)
+        noise_VBL = draws.per_event(seed, "rule/keep", [2], mask_BL)
+        return draws.kept_events(noise_VBL, group_BL, self.config.keep)
+
+    def views_of(self, user: UserSide, kept_VBL: tf.Tensor) -> dict[str, Views]:
+        """Encoded means of the events that each copy keeps."""
+        means_VBJd = self.extractor.interests(user, kept_VBL[None], np.zeros(1, np.int32))[0]
+        encoded_VBw = self.encoder(tf.reshape(means_VBJd, [2, -1, self._width]))
+        valid_B = tf.reduce_any(user.mask_BL, -1)
+        views = Views(
+            encoded_VBw[:1], encoded_VBw[1:], valid_B[None], user.key_B, self.config.alpha
+        )
+        return {"rule": views}

@@ -1,0 +1,49 @@
+"""The logs of the papers as they are published: raw files to canonical rows. See docs/datasets.md.
+
+An adapter names the raw columns and turns a batch of raw rows into the columns of a canonical log.
+Everything after that is what it is for any log: validation, filters, protocols.
+"""
+
+from collections.abc import Iterator
+
+from pipeline import readers, tables
+from pipeline.datasets.adapter import Adapter
+from pipeline.datasets.alipay import Alipay
+from pipeline.datasets.amazon_reviews import AmazonReviews
+from pipeline.datasets.retailrocket import RetailRocket
+from pipeline.datasets.taobao import Taobao
+from pipeline.item_history import ItemHistory
+from pipeline.validation import columns_of
+from preprocessing.files import AnyPath
+from preprocessing.schema import Schema
+
+ADAPTERS: dict[str, type[Adapter]] = {
+    "alipay": Alipay,
+    "amazon_reviews": AmazonReviews,
+    "retailrocket": RetailRocket,
+    "taobao": Taobao,
+}
+"""Adapters by the name that --dataset takes."""
+
+
+def open_adapter(dataset: str | None, item_history: AnyPath) -> Adapter | None:
+    """The adapter of a published log, None for a log that needs none.
+
+    Args:
+        dataset: A key of `ADAPTERS`, or None.
+        item_history: Table of what the item files say, if the adapter needs it.
+    """
+    if dataset is None:
+        return None
+    kind = ADAPTERS[dataset]
+    return kind(ItemHistory(tables.read(item_history)) if kind.describes_items else None)
+
+
+def read_canonical(
+    part: readers.InputRange, schema: Schema, adapter: Adapter | None
+) -> Iterator[readers.RawBatch]:
+    """Reads the columns of the schema from a part of a canonical or of a published log."""
+    if adapter is None:
+        yield from readers.read(part, columns_of(schema))
+    else:
+        yield from map(adapter.adapt, readers.read(part, adapter.raw_columns))

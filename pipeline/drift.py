@@ -1,0 +1,43 @@
+"""Distances between two distributions, from counts; 0 for equal ones, 1 for disjoint ones.
+
+The measures are those of the field's data validators: Jensen-Shannon for categories, which unlike
+Kullback-Leibler is defined when a value is missing on one side; Kolmogorov-Smirnov for numbers,
+which needs no bins. V distinct values.
+"""
+
+import math
+
+import numpy as np
+
+_DIGITS = 6  # beyond them the logarithms of two machines may differ
+
+
+def jensen_shannon(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:
+    """Jensen-Shannon divergence with logarithms to base 2; None if a side has no values.
+
+    Args:
+        counts_V: How often each value occurs.
+        others_V: The same for the other side, in the same order of values.
+    """
+    if not (counts_V.sum() and others_V.sum()):
+        return None
+    p_V, q_V = counts_V / counts_V.sum(), others_V / others_V.sum()
+    middle_V = (p_V + q_V) / 2
+    terms = [
+        share[share > 0] * np.log2(share[share > 0] / middle_V[share > 0]) for share in (p_V, q_V)
+    ]
+    # An exact sum does not depend on the order of the values.
+    return round(max(0.0, math.fsum(np.concatenate(terms).tolist()) / 2), _DIGITS)
+
+
+def kolmogorov_smirnov(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:
+    """Largest difference of the distribution functions; None if a side has no values.
+
+    Args:
+        counts_V: How often each value occurs, by increasing value.
+        others_V: The same for the other side, of the same values.
+    """
+    if not (counts_V.sum() and others_V.sum()):
+        return None
+    cdf_V, other_V = np.cumsum(counts_V), np.cumsum(others_V)
+    return round(float(np.abs(cdf_V / cdf_V[-1] - other_V / other_V[-1]).max()), _DIGITS)

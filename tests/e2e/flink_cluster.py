@@ -1,0 +1,198 @@
+"""A Flink cluster on this machine, with Beam's job server. Task managers start Python workers.
+
+Jars come from Maven and are kept in build/flink. All processes listen on the loopback address and
+end with the block that started them, or with the test process however that ends.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+
+ROOT = pathlib.Path(__file__).parents[2]
+POM = ROOT / "scripts" / "flink" / "pom.xml"
+TASK_MANAGERS = 2
+WORKER_LOG = "workers.txt"
+_PATIENCE = 100  # seconds, for each process
+_JAVA_OPTIONS = [
+    *("-Xmx512m", "-XX:MaxDirectMemorySize=512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+    # Flink 1.19 looks into private parts of Java 17.
+    *(
+        f"--add-opens=java.base/{package}=ALL-UNNAMED"
+        for package in (
+            *("java.io", "java.lang", "java.lang.reflect", "java.net", "java.nio", "java.text"),
+            *("java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic"),
+            *("java.util.concurrent.locks", "sun.net.util"),
+        )
+    ),
+]
+_CONFIG = """\
+jobmanager.rpc.address: 127.0.0.1
+jobmanager.rpc.port: {rpc}
+jobmanager.bind-host: 127.0.0.1
+rest.address: 127.0.0.1
+rest.bind-address: 127.0.0.1
+rest.port: {rest}
+taskmanager.host: 127.0.0.1
+taskmanager.bind-host: 127.0.0.1
+taskmanager.numberOfTaskSlots: 1
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.framework.heap.size: 128m
+taskmanager.memory.framework.off-heap.size: 64m
+taskmanager.memory.task.heap.size: 256m
+taskmanager.memory.task.off-heap.size: 64m
+taskmanager.memory.network.min: 64m
+taskmanager.memory.network.max: 64m
+taskmanager.memory.managed.size: 64m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 64m
+taskmanager.memory.jvm-overhead.max: 64m
+classloader.resolve-order: parent-first
+pekko.startup-timeout: 60s
+pekko.ask.timeout: 60s
+heartbeat.timeout: 120000
+io.tmp.dirs: {scratch}
+"""
+
+
+def missing() -> str:
+    """Why no cluster can be started here; empty if one can."""
+    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    return f"{' and '.join(absent)} not found on PATH" if absent else ""
+
+
+@contextlib.contextmanager
+def running(scratch: pathlib.Path) -> Iterator[list[str]]:
+    """Starts job manager, task managers and job server.
+
+    Args:
+        scratch: Directory for configuration, logs and temporary files.
+
+    Yields:
+        Flags of a Beam command that sends its pipelines there.
+    """
+    jars = f"{_jars()}/*"
+    rpc, rest, job, artifacts, expansion = _free_ports(5)
+    config = scratch / "conf"
+    config.mkdir()
+    (config / "flink-conf.yaml").write_text(
+        _CONFIG.format(rpc=rpc, rest=rest, scratch=scratch), encoding="utf-8"
+    )
+    worker = scratch / "worker.sh"
+    worker.write_text(
+        f"#!/bin/sh\nexport WORKER_LOG='{scratch / WORKER_LOG}' PYTHONPATH='{ROOT}'\n"
+        f"exec '{sys.executable}' '{pathlib.Path(__file__).with_name('flink_worker.py')}' \"$@\"\n",
+        encoding="utf-8",
+    )
+    worker.chmod(0o755)
+    flink = "org.apache.flink.runtime"
+    job_manager = [f"{flink}.entrypoint.StandaloneSessionClusterEntrypoint", "--configDir", config]
+    task_manager = [f"{flink}.taskexecutor.TaskManagerRunner", "--configDir", config]
+    job_server = [
+        "org.apache.beam.runners.flink.FlinkJobServerDriver",
+        f"--flink-master=127.0.0.1:{rest}",
+        "--job-host=127.0.0.1",
+        f"--job-port={job}",
+        f"--artifact-port={artifacts}",
+        f"--expansion-port={expansion}",
+        f"--artifacts-dir={scratch / 'artifacts'}",
+    ]
+    java = ["java", *_JAVA_OPTIONS, f"-Djava.io.tmpdir={scratch}", "-cp", jars]
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, command: Sequence[object], is_up: Callable[[], bool]) -> None:
+            log = scratch / f"{name}.log"
+            process = stack.enter_context(_process(list(map(str, command)), log))
+            deadline = time.monotonic() + _PATIENCE
+            while not is_up():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{name} does not start: {log.read_text()[-2000:]}")
+                time.sleep(0.5)
+
+        start("job-manager", [*java, *job_manager], lambda: _task_managers(rest) is not None)
+        for number in range(TASK_MANAGERS):
+            start(
+                f"task-manager-{number}",
+                [*java, *task_manager],
+                lambda expected=number + 1: _task_managers(rest) == expected,
+            )
+        start("job-server", [*java, *job_server], lambda: _listens(job))
+        yield [
+            "--runner=FlinkRunner",
+            f"--job_endpoint=127.0.0.1:{job}",
+            "--environment_type=PROCESS",
+            f"--environment_config={json.dumps({'command': str(worker)})}",
+            f"--parallelism={TASK_MANAGERS}",
+        ]
+
+
+def _jars() -> pathlib.Path:
+    """The directory of the jars, filled by Maven unless it holds those of this pom.xml already."""
+    version = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
+    jars = ROOT / "build" / "flink" / version
+    if not jars.exists():
+        partial = jars.with_name(f"{version}.{os.getpid()}")
+        plugin = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+        command = ["mvn", "-B", "-q", "-ntp", "-f", POM, "-Dmaven.artifact.threads=8", plugin]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
+        subprocess.run(list(map(str, command)), check=True)
+        partial.rename(jars)
+    return jars
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: pathlib.Path) -> Iterator[subprocess.Popen]:
+    libc = ctypes.CDLL(None)
+
+    def die_with_parent() -> None:
+        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _task_managers(port: int) -> int | None:
+    """How many there are; None if the job manager does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/taskmanagers", timeout=5) as reply:
+            return len(json.load(reply)["taskmanagers"])
+    except (OSError, ValueError):
+        return None
