@@ -11,6 +11,7 @@ from models.embeddings import FeatureEmbedder, Features
 from models.interfaces import Backbone, Candidates, LossTerm, SelfSupervision, UserSide
 from models.keras import keras, tf, tfrs
 from models.optimizers import sum_duplicates
+from models.precision import LossScale
 from preprocessing.schema import LABEL, Schema
 
 MAIN_LOSS = "log_loss"
@@ -38,12 +39,14 @@ class CTRModel(tfrs.Model):
         ssl: SelfSupervision | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(name="ctr_model")
+        # Float features are not rounded, whatever the policy that layers are built with.
+        super().__init__(name="ctr_model", dtype="float32")
         self.schema = schema
         self.embedder = embedder
         self.backbone = backbone
         self.ssl = ssl
         self._seed = seed
+        self.loss_scale: LossScale | None = None
         # What train_step returns is global already; Keras would add it up over replicas.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(
@@ -95,7 +98,8 @@ class CTRModel(tfrs.Model):
     def call(self, features: Features, training: bool = False) -> tf.Tensor:
         """Logits [B, N] of encoded features (see `preprocessing.dataset.parse`)."""
         state = self.backbone.encode_user(self.embedder.user_side(features), training=training)
-        return self.backbone.score(state, self.embedder.candidates(features), training=training)
+        candidates = self.embedder.candidates(features)
+        return tf.cast(self.backbone.score(state, candidates, training=training), tf.float32)
 
     def explain(self, features: Features) -> dict[str, tf.Tensor]:
         """What `Backbone.explain` says of encoded features."""
@@ -261,27 +265,37 @@ class CTRModel(tfrs.Model):
             The norm of the gradient of the global batch, before clipping.
         """
         tf.debugging.assert_all_finite(total, "The training loss is not finite.")
-        gradients = tape.gradient(total, tables + dense)
+        scale = None if self.loss_scale is None else self.loss_scale.value.read_value()
+        gradients = tape.gradient(total, tables + dense, output_gradients=scale)
         # Summed over replicas before clipping, so that the norm is that of the global batch.
         pairs = optimizers[1].aggregate_gradients(list(zip(gradients, tables + dense, strict=True)))
         gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
+        if scale is not None:
+            gradients = [g if g is None else _divided(g, scale) for g in gradients]
         norm = tf.linalg.global_norm([g for g in gradients if g is not None])
         if self._clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-        cut = len(tables)
-        for optimizer, some, weights in zip(
-            optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
-        ):
-            optimizer.apply_gradients(
-                zip(some, weights, strict=True), skip_gradients_aggregation=True
-            )
+
+        def apply(gradients: list[Any]) -> None:
+            cut = len(tables)
+            for optimizer, some, weights in zip(
+                optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
+            ):
+                optimizer.apply_gradients(
+                    zip(some, weights, strict=True), skip_gradients_aggregation=True
+                )
+
+        if self.loss_scale is None:
+            apply(gradients)
+        else:
+            replicas.apply_if(tf.math.is_finite(norm), apply, gradients, self.loss_scale.update)
         return norm
 
     def _main_loss(self, label_BN: tf.Tensor, logits_BN: tf.Tensor, mask_BN: tf.Tensor) -> LossTerm:
         """Binary cross-entropy of every candidate, from logits."""
         values = self.task(
             tf.reshape(label_BN, [-1, 1]),
-            tf.reshape(logits_BN, [-1, 1]),
+            tf.reshape(tf.cast(logits_BN, tf.float32), [-1, 1]),
             compute_metrics=False,
         )
         weights = tf.reshape(tf.cast(mask_BN, tf.float32), [1, -1])
@@ -312,3 +326,9 @@ def _share(term: LossTerm) -> tf.Tensor:
     weighted_P = tf.reduce_sum(tf.where(weights_Pn > 0, term.values_Pn, 0.0) * weights_Pn, -1)
     counts_P = replicas.all_sum(tf.reduce_sum(weights_Pn, -1))
     return tf.reduce_mean(tf.math.divide_no_nan(weighted_P, counts_P))
+
+
+def _divided(gradient: tf.Tensor | tf.IndexedSlices, by: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values / by, gradient.indices, gradient.dense_shape)
+    return gradient / by

@@ -4,22 +4,31 @@ from models import registry
 from models.base import CTRModel
 from models.config import RunConfig
 from models.embeddings import FeatureEmbedder, Features
+from models.interfaces import Backbone, SelfSupervision
 from models.keras import keras, tf
 from models.optimizers import LazyAdam
+from models.precision import LossScale, policy
 from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
 from preprocessing.schema import Schema, candidate_key, history_key
 
 
-def build_model(config: RunConfig, data: DataDir) -> CTRModel:
+def build_model(config: RunConfig, data: DataDir, precision: str = "float32") -> CTRModel:
     """Creates all weights, seeded, in an order that self-supervision does not disturb.
 
     Args:
         config: Of the run.
         data: Gives the schema and the size of each table.
+        precision: One of `precision.PRECISIONS`; it changes how weights are used, not the weights.
+
+    Raises:
+        UserError: The model or its self-supervision is not made for mixed precision.
     """
+    _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
     backbone_class, _ = registry.load_model(config.model_name)
+    # What layers hand to each other is float32, embeddings first of all.
     embedder = FeatureEmbedder(
         data.schema,
         cardinalities,
@@ -27,24 +36,49 @@ def build_model(config: RunConfig, data: DataDir) -> CTRModel:
         backbone_class.linear_weights,
         config.train.oov_rate,
     )
-    backbone = backbone_class(config.model, embedder.dims)
-    ssl = None
+    with policy(precision):
+        backbone = backbone_class(config.model, embedder.dims)
+        ssl = None
+        if config.ssl_name != registry.NO_SSL:
+            ssl_class, _ = registry.load_ssl(config.ssl_name)
+            ssl = ssl_class(config.ssl, embedder.dims)
+        model = CTRModel(data.schema, embedder, backbone, ssl, seed=config.train.seed)
+        _create_weights(model)
+    if precision == "mixed_float16":
+        model.loss_scale = LossScale()
+    return model
+
+
+def _check_precision(config: RunConfig, precision: str) -> None:
+    """Refuses mixed precision for parts that were not made for it."""
+    parts: list[tuple[str, type[Backbone] | type[SelfSupervision]]] = [
+        (config.model_name, registry.load_model(config.model_name)[0])
+    ]
     if config.ssl_name != registry.NO_SSL:
-        ssl_class, _ = registry.load_ssl(config.ssl_name)
-        ssl = ssl_class(config.ssl, embedder.dims)
-    model = CTRModel(data.schema, embedder, backbone, ssl, seed=config.train.seed)
-    # The backbone first: its initial weights are then the same with and without ssl.
-    features = _one_request(data.schema)
+        parts.append((config.ssl_name, registry.load_ssl(config.ssl_name)[0]))
+    for name, part in parts:
+        if precision != "float32" and not part.mixed_precision:
+            raise UserError(
+                f"Expected train.precision=float32 with {name}, found {precision}.",
+                "din, miss and the variants of deminet can be trained with mixed precision.",
+            )
+
+
+def _create_weights(model: CTRModel) -> None:
+    """Calls every part of the model once.
+
+    The backbone comes first: its initial weights are then the same with and without ssl.
+    """
+    features = _one_request(model.schema)
     model(features)
-    user, candidates = embedder.user_side(features), embedder.candidates(features)
+    user, candidates = model.embedder.user_side(features), model.embedder.candidates(features)
     seed = tf.zeros([2], tf.int32)
     # Weights that only training needs.
-    state = backbone.encode_user(user)
-    backbone.auxiliary_losses(state, candidates, seed=seed)
-    backbone.auxiliary_logits(state, candidates)
-    if ssl is not None:
-        ssl.losses(user, candidates, seed=seed)
-    return model
+    state = model.backbone.encode_user(user)
+    model.backbone.auxiliary_losses(state, candidates, seed=seed)
+    model.backbone.auxiliary_logits(state, candidates)
+    if model.ssl is not None:
+        model.ssl.losses(user, candidates, seed=seed)
 
 
 def compile_model(model: CTRModel, config: RunConfig) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from models import registry
 from models.interfaces import ModelConfig
+from models.precision import PRECISIONS
 from preprocessing import files
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
@@ -52,6 +53,8 @@ class TrainConfig:
         seed: Of initial weights, order of the data and random draws.
         deterministic: Let TensorFlow use deterministic operations only (slower).
         distribute: auto, one_device or mirrored.
+        precision: float32, mixed_bfloat16 or mixed_float16; of training only. Metrics of the best
+            weights and exported models are those of float32.
     """
 
     batch_size: int = 128
@@ -74,6 +77,7 @@ class TrainConfig:
     seed: int = 1
     deterministic: bool = False
     distribute: str = "auto"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values out of range."""
@@ -96,6 +100,12 @@ class TrainConfig:
                 raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"Expected train.precision to be one of {', '.join(PRECISIONS)}, "
+                f"found {self.precision!r}.",
+                did_you_mean(self.precision, PRECISIONS),
+            )
         if not 0 < self.sampling_rate <= 1:
             raise UserError(f"Expected train.sampling_rate in (0, 1], found {self.sampling_rate}.")
         if not 0 <= self.oov_rate < 1:

@@ -63,8 +63,6 @@ class FeatureEmbedder(keras.layers.Layer):
                 name=f"{feature.name}_embedding",
                 shape=(rows, embedding_size + linear_weights),
                 initializer=self._initial_rows,
-                # Rows are cast after the lookup, not tables before it.
-                experimental_autocast=False,
             )
         self.dims = Dims(
             user_fields=len(schema.user_features),
@@ -135,9 +133,9 @@ class FeatureEmbedder(keras.layers.Layer):
         stacked = tf.stack(rows, axis=-2)
         if not self._linear_weights:
             weights = tf.zeros(tf.shape(stacked)[:-1])
-            return tf.cast(stacked, self.compute_dtype), weights
+            return stacked, weights
         vectors, weights = tf.split(stacked, [self.dims.embedding_size, 1], axis=-1)
-        return tf.cast(vectors, self.compute_dtype), tf.squeeze(weights, -1)
+        return vectors, tf.squeeze(weights, -1)
 
     def _hide(self, ids: tf.Tensor, buckets: int, seed: tf.Tensor) -> tf.Tensor:
         """Replaces `oov_rate` of the known values by out-of-vocabulary ids 1..buckets."""

@@ -143,6 +143,9 @@ class Backbone(keras.layers.Layer):
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
+
+    mixed_precision: ClassVar[bool] = False
+    """Whether the model's large layers may compute in half precision; see `models.precision`."""
     linear_weights: ClassVar[bool] = False
 
     @property
@@ -219,6 +222,9 @@ class SelfSupervision(keras.layers.Layer):
     It shares the embedding tables with the model and nothing else, adds nothing to the score, and
     is absent from the exported graph.
     """
+
+    mixed_precision: ClassVar[bool] = False
+    """As of `Backbone`."""
 
     def losses(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor

@@ -4,6 +4,9 @@ Every function is the identity (or a plain reduction) with one replica, so that 
 in both cases and one replica equals many.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from models.keras import tf
 
 
@@ -50,3 +53,34 @@ def rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """
     shares = all_gather(batch[None])
     return tf.reduce_sum(shares[: index()]), tf.reduce_sum(shares)
+
+
+def apply_if(
+    condition: tf.Tensor,
+    apply: Callable[[Any], None],
+    values: Any,
+    then: Callable[[tf.Tensor], None],
+) -> None:
+    """Calls `apply` with the values of each replica if the condition holds, and `then` once.
+
+    Updates of variables that replicas share cannot stand in a branch of one replica; so the branch
+    is taken outside of all of them.
+
+    Args:
+        condition: The same on all replicas.
+        apply: Called in replica context; it may update variables.
+        values: For `apply`.
+        then: Called with the condition in cross-replica context, whether it holds or not.
+    """
+
+    def branch(strategy: tf.distribute.Strategy, condition: Any, values: Any) -> None:
+        holds = strategy.experimental_local_results(condition)[0]
+
+        def applied() -> tf.Tensor:
+            strategy.extended.call_for_each_replica(apply, args=(values,))
+            return tf.constant(True)
+
+        tf.cond(holds, applied, lambda: tf.constant(False))
+        then(holds)
+
+    tf.distribute.get_replica_context().merge_call(branch, args=(condition, values))

@@ -31,6 +31,7 @@ from models.evaluate import Scorer, record
 from models.keras import tf
 from models.label_stress import stressed
 from models.metrics import ranking_metrics
+from models.precision import PRECISIONS
 from models.pretraining import SelfSupervisedSteps
 from preprocessing import cli, dataset, files
 from preprocessing.data_dir import DataDir
@@ -84,7 +85,7 @@ class Trainer:
         # Model.
         self.strategy = distribution.strategy(config.train.distribute)
         with self.strategy.scope():
-            self.model = build_model(config, self.data)
+            self.model = build_model(config, self.data, config.train.precision)
             compile_model(self.model, config)
             self.model.build_optimizers()
         self.scorer = Scorer(self.model, self.data)
@@ -311,9 +312,13 @@ class Trainer:
 
     def _measure(self) -> dict[str, dict[str, float]]:
         """Metrics of the best weights on the splits that have requests."""
-        runs.restore_best(self.model, self.workdir)
+        if self.config.train.precision == "float32":
+            runs.restore_best(self.model, self.workdir)
+            scorer = self.scorer
+        else:  # As the model will be evaluated and served.
+            scorer = Scorer(runs.load_model(self.workdir), self.data)
         return {
-            split: record(self.workdir, split, self.scorer.score(split, progress=self.progress))
+            split: record(self.workdir, split, scorer.score(split, progress=self.progress))
             for split in ("validation", "test")
             if self.data.num_requests(split)
         }
@@ -337,6 +342,7 @@ def train(
         UserError: A run is already there, or it was begun with other settings, or the data set
             cannot be used.
     """
+    files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
     begun = (workdir / runs.CONFIG).exists()
     if begun and not resume:
@@ -388,6 +394,7 @@ def define_config_flags() -> None:
     )
     flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
     flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
+    flags.DEFINE_string("precision", None, f"{', '.join(PRECISIONS)} (default float32).")
 
 
 def config_from_flags(data: str | None, seed: int | None, stored: str | None = None) -> RunConfig:
@@ -415,6 +422,7 @@ def config_from_flags(data: str | None, seed: int | None, stored: str | None = N
             ("pretrain_epochs", given.pretrain_epochs),
             ("max_steps", given.max_steps),
             ("deterministic", given.deterministic),
+            ("precision", given.precision),
         )
         if value is not None
     }
@@ -437,12 +445,11 @@ def define_flags() -> None:
 def main() -> None:
     """Trains and prints the metrics of the best weights."""
     given = flags.FLAGS
-    files.require_local(given.workdir, "--workdir")
     workdir = pathlib.Path(given.workdir)
     stored = workdir / runs.CONFIG
     start = str(stored) if given.resume and stored.exists() else None
     config = config_from_flags(given.data, given.seed, start)
-    for split, metrics in train(config, workdir, given.resume).items():
+    for split, metrics in train(config, given.workdir, given.resume).items():
         sys.stdout.write(
             f"{split}: AUC {metrics['auc']:.4f}  GAUC {metrics['gauc']:.4f}  "
             f"log loss {metrics['log_loss']:.4f}  "

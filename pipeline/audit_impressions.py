@@ -8,23 +8,14 @@ Shape suffixes: B requests of a batch, R all requests, L history length, C click
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.audit_requests import Requests
+from pipeline.audit_requests import Requests, Verdict
 from preprocessing import splits
 from preprocessing.schema import Schema, history_key
 
 _COMPACT_EVERY = 64
-
-
-class Verdict(NamedTuple):
-    """Which requests break a promise of `pipeline.audit.CHECKS`, and why."""
-
-    check: str
-    bad: np.ndarray
-    why: str
 
 
 class ImpressionChecks:

@@ -6,6 +6,7 @@ Shape suffixes: B requests, N candidates, L history length.
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,20 @@ class Requests:
         position_B1 = self.label_BN.argmax(axis=1)[:, None]
         values_BN = self.values[candidate_key(feature.name)]
         return np.take_along_axis(values_BN, position_B1, axis=1)[:, 0]
+
+
+class Verdict(NamedTuple):
+    """Which requests break a promise of `pipeline.audit.CHECKS`, and why.
+
+    Attributes:
+        check: Name of the promise.
+        bad: For each request whether it breaks the promise, or how often.
+        why: For people.
+    """
+
+    check: str
+    bad: np.ndarray
+    why: str
 
 
 def read_requests(data: DataDir, split: str) -> Iterator[Requests]:

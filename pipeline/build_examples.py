@@ -49,6 +49,7 @@ from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.files import remove_tree
 
+_SHOWN_REASONS = 5
 _PARTITION_BYTES = 32 << 20  # of raw log: what a worker holds is several times as much
 _SMALL_PARTITION_BYTES = 4 << 20
 _FEW_PARTITIONS = 8
@@ -212,10 +213,11 @@ def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
     rejected = describe.by_prefix(counters, "rejected/")
     count, read = sum(rejected.values()), counters.get("read", 0)
     if count > plan.arguments.max_bad_fraction * read:
-        reason = max(rejected, key=rejected.__getitem__)
+        reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+        named = "; ".join(f"{number} x {reason}" for reason, number in reasons[:_SHOWN_REASONS])
         raise UserError(
             f"Expected at most {plan.arguments.max_bad_fraction:.2%} bad rows, found {count} of "
-            f"{read}, most often ({rejected[reason]}) {reason}.",
+            f"{read} ({named}{'; ...' if len(reasons) > _SHOWN_REASONS else ''}).",
             f"see {plan.arguments.output_path / 'rejected'}; mend the log or raise "
             "--max_bad_fraction.",
         )

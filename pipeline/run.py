@@ -58,6 +58,7 @@ def run(
     Raises:
         UserError: Anything that a stage refuses, or a workdir that was begun with other arguments.
     """
+    require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
     _claim(workdir, arguments, config)
     run_dir, model_dir = workdir / "run", workdir / "model"
@@ -175,9 +176,8 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs all stages."""
-    require_local(flags.FLAGS.workdir, "--workdir")
-    workdir = pathlib.Path(flags.FLAGS.workdir)
-    arguments = building.arguments_from_flags(output=str(workdir / "data"))
+    workdir = flags.FLAGS.workdir
+    arguments = building.arguments_from_flags(output=str(pathlib.Path(workdir) / "data"))
     config = training.config_from_flags(data=arguments.output, seed=arguments.seed)
     run(arguments, config, workdir)
 

@@ -218,7 +218,7 @@ def _file_system(bucket: str) -> fs.FileSystem:
     if endpoint and "://" not in endpoint:
         raise UserError(
             f"AWS_ENDPOINT_URL: expected an address with its scheme, found {endpoint}.",
-            f"http://{endpoint} or https://{endpoint}",
+            f"write http://{endpoint} or https://{endpoint}.",
         )
     return fs.FileSystem.from_uri(bucket)[0]
 

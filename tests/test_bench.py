@@ -92,7 +92,8 @@ def test_output_needs_a_directory(tmp_path):
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path):
     output = tmp_path / "bench.json"
-    flags = [f"--output={output}", "--quick", "--only=codec,lazy_adam"]
+    names = "codec,lazy_adam,build_examples,serving_payload"  # the others train models: as slow
+    flags = [f"--output={output}", "--quick", f"--only={names}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", *flags],
         cwd=ROOT,
@@ -102,7 +103,11 @@ def test_the_command_measures_and_writes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     records = json.loads(output.read_text())
-    assert list(records) == ["codec", "lazy_adam", "lazy_adam_rows"]
+    assert list(records) == [
+        *("codec", "lazy_adam", "lazy_adam_rows", "build_examples", "build_polars"),
+        *("build_examples_last", "build_polars_last", "build_scaling"),
+        *("serving_payload", "serving_latency"),
+    ]
     for name, record in records.items():
         assert list(record) == ["value", "unit", "target", "ok", "baseline", "command"]
         assert math.isfinite(record["value"])

@@ -29,6 +29,7 @@ from models.layers.interest_consistency import DIVERGENCES, interest_divergence
 from models.layers.interest_experts import InterestExperts, expert_input
 from models.layers.interest_extractor import InterestExtractor
 from models.layers.item_graph import (
+    Graph,
     ItemGraph,
     add_dropped_views,
     build_graph,
@@ -141,6 +142,7 @@ class DemiNet(Backbone):
     """
 
     Config = DemiNetConfig
+    mixed_precision = True
 
     def __init__(self, config: DemiNetConfig, dims: Dims, name: str = "deminet") -> None:
         super().__init__(name=name)
@@ -197,9 +199,9 @@ class DemiNet(Backbone):
         nodes_BVLD = tf.expand_dims(history_BLD, 1)
         has_views = training and seed is not None and self.config.ssl_weight > 0
         if self.graph_layers:
-            graph = self._graph(history_BLD, mask_BL)
-            if self.graph_layers[0].merges_relations:
-                graph = merge_relations(graph)
+            relations = self._graph(history_BLD, mask_BL)
+            merges = self.graph_layers[0].merges_relations
+            graph: Graph = merge_relations(relations) if merges else relations
             if has_views:
                 # Each replica has requests of its own, and so draws of its own.
                 place = randomness.for_place(seed, "deminet/edge_dropout")

@@ -52,6 +52,7 @@ class DIN(Backbone):
     """
 
     Config = DINConfig
+    mixed_precision = True
 
     def __init__(self, config: DINConfig, dims: Dims, name: str = "din") -> None:
         super().__init__(name=name)

@@ -34,4 +34,5 @@ class Dice(keras.layers.Layer):
             Shape of `values`.
         """
         gate = tf.sigmoid(self.normalization(values, mask, training=training))
+        gate = tf.cast(gate, values.dtype)
         return values * (self.alpha + (1.0 - self.alpha) * gate)

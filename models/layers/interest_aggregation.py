@@ -149,8 +149,8 @@ class ExpertGate(keras.layers.Layer):
     """
 
     def __init__(self, experts: int, name: str = "expert_gate") -> None:
-        super().__init__(name=name)
-        self.gate = keras.layers.Dense(experts, use_bias=False, name="gate")
+        super().__init__(name=name, dtype="float32")
+        self.gate = keras.layers.Dense(experts, use_bias=False, dtype="float32", name="gate")
 
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False
@@ -158,4 +158,4 @@ class ExpertGate(keras.layers.Layer):
         """Gates [B, N, K]; see `ConfidenceNetwork.call`."""
         del training
         scores_BNK = self.gate(expert_input(interests_BNKD, context_BNC))
-        return tf.nn.softmax(tf.cast(scores_BNK, tf.float32))
+        return tf.nn.softmax(scores_BNK)

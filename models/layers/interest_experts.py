@@ -27,7 +27,7 @@ class InterestExperts(keras.layers.Layer):
     def __init__(
         self, width: int, experts: int, units: Sequence[int], name: str = "interest_experts"
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # Normalises before it loses precision.
         self.experts = experts
         self._widths = [width, *units, 1]
         self.normalize = MaskedBatchNormalization()
@@ -61,6 +61,7 @@ class InterestExperts(keras.layers.Layer):
         """
         batch, count = tf.shape(values_BNI)[0], tf.shape(values_BNI)[1]
         values_BNI = self.normalize(values_BNI, mask_BN, training=training)
+        values_BNI = tf.cast(values_BNI, self.compute_dtype)
         first_IKO = self.kernels[0]
         bias_KO = self.biases[0] + tf.einsum("ik,iko->ko", self.offset_IK, first_IKO)
         folded_IKO = self.scale_IK[:, :, None] * first_IKO
@@ -69,7 +70,8 @@ class InterestExperts(keras.layers.Layer):
         hidden_KXO = tf.transpose(hidden, [1, 0, 2])
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
             hidden_KXO = tf.matmul(tf.nn.relu(hidden_KXO), kernel) + bias[:, None]
-        return tf.reshape(tf.transpose(hidden_KXO[:, :, 0]), [batch, count, self.experts])
+        scores_BNK = tf.reshape(tf.transpose(hidden_KXO[:, :, 0]), [batch, count, self.experts])
+        return tf.cast(scores_BNK, tf.float32)
 
 
 def expert_input(interests_BNKD: tf.Tensor, context_BNC: tf.Tensor) -> tf.Tensor:

@@ -35,7 +35,7 @@ class InterestExtractor(keras.layers.Layer):
         normalise: bool = True,
         name: str = "interest_extractor",
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # Only the hidden layer may be less precise.
         self.interests, self.slope, self.normalise = interests, slope, normalise
         self.history_half = keras.layers.Dense(
             interests * units,
@@ -93,9 +93,10 @@ class InterestExtractor(keras.layers.Layer):
             projected_BLT[:, None] + self.target_half(target_BND)[:, :, None], self.slope
         )
         # Block diagonal, so that the K last layers are one product without transposing the above.
-        own_KK = tf.eye(self.interests, dtype=self.last_KA.dtype)
+        own_KK = tf.eye(self.interests, dtype=self.compute_dtype)
         last_TK = tf.reshape(self.last_KA[:, :, None] * own_KK[:, None], [-1, self.interests])
-        scores_BNKL = tf.transpose(tf.tensordot(hidden_BNLT, last_TK, axes=1), [0, 1, 3, 2])
+        scores_BNLK = tf.cast(tf.tensordot(hidden_BNLT, last_TK, axes=1), tf.float32)
+        scores_BNKL = tf.transpose(scores_BNLK, [0, 1, 3, 2])
         mask_BNKL = mask_BL[:, None, None]
         weights_BNKL = (
             masked_softmax(scores_BNKL, mask_BNKL)

@@ -8,7 +8,7 @@ No tensor here or in the layers that read the graph holds a pair of windows per 
 contextual edges are kept per distance, and only similarity is dense in L x L.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from models import randomness
 from models.keras import tf
@@ -45,7 +45,7 @@ class MergedGraph(NamedTuple):
     mask_BL: tf.Tensor
 
 
-Graph = TypeVar("Graph", ItemGraph, MergedGraph)
+Graph = ItemGraph | MergedGraph
 
 
 def window_offsets(window: int) -> list[list[int]]:

@@ -102,6 +102,9 @@ class LocalActivation(keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """The scores behind the weights, [B, N, L], without meaning at padding; see `call`."""
+        queries, events_BLD, encoded_BLA = (
+            tf.cast(values, self.compute_dtype) for values in (queries, events_BLD, encoded_BLA)
+        )
         of_target, _, of_difference, of_product = self._quarters(events_BLD.dtype)
         if queries.shape.rank == 3:
             queries = queries[:, :, None]
@@ -110,7 +113,7 @@ class LocalActivation(keras.layers.Layer):
         values = self._activate(0, values, mask_BNL, training)
         for i, layer in enumerate(self.hidden, 1):
             values = self._activate(i, layer(values), mask_BNL, training)
-        return self.scorer(values)[..., 0]
+        return tf.cast(self.scorer(values)[..., 0], tf.float32)
 
     def _quarters(self, dtype: tf.DType) -> list[tf.Tensor]:
         """W1..W4, [D, A] each."""

@@ -23,7 +23,7 @@ class MaskedBatchNormalization(keras.layers.Layer):
     def __init__(
         self, momentum: float = 0.99, epsilon: float = 1e-3, name: str = "batch_normalization"
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")  # Statistics, whatever the policy.
         self.momentum = momentum
         self.epsilon = epsilon
 

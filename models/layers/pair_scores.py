@@ -68,10 +68,14 @@ class PairScores(NamedTuple):
         """
         edges = tf.unstack(tf.cast(edges_BVLL, tf.float32)[:, :, None], axis=1)
         sent = tf.unstack(sent_BVHCL, axis=1)
-        vectors = (self.receiver_BVHL, self.sender_BVHL, self._scale())
         numerators = [
-            _numerators(*view, self.slope)
-            for view in zip(*(tf.unstack(vector, axis=1) for vector in vectors), strict=True)
+            _numerators(receiver_BHL, sender_BHL, scale_BHL, self.slope)
+            for receiver_BHL, sender_BHL, scale_BHL in zip(
+                tf.unstack(self.receiver_BVHL, axis=1),
+                tf.unstack(self.sender_BVHL, axis=1),
+                tf.unstack(self._scale(), axis=1),
+                strict=True,
+            )
         ]
         if len(numerators) == 1:  # Views of the same nodes.
             sent, numerators = sent * len(edges), numerators * len(edges)

@@ -18,7 +18,7 @@ class RecencyPositions(keras.layers.Layer):
     """
 
     def __init__(self, max_length: int, width: int, name: str = "positions") -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")
         self._shape = [max_length, width]
 
     def build(self, shape: tf.TensorShape) -> None:

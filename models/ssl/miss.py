@@ -112,6 +112,7 @@ class MISS(Contrastive):
     """
 
     Config = MISSConfig
+    mixed_precision = True
 
     def __init__(self, config: MISSConfig, dims: Dims, name: str = "miss") -> None:
         super().__init__(config, name)

@@ -2,10 +2,10 @@
 
     python -m tests.bench --output=bench.json [--only=codec,lazy_adam] [--quick]
 
-Every figure is a ratio: both sides run in this process, in turns, at least five times each. The
-table shows the ratio of the best times and that of the medians; bench.json holds the former. A
-target that is missed is shown as such, and is no failure of the command: the figures depend on the
-machine and on what else it does.
+Every figure is a ratio: both sides run in this process, in turns, five times each (jobs over whole
+logs three times), after a first time that does not count. The table shows the ratio of the best
+times and that of the medians; bench.json holds the former. A target that is missed is shown as
+such, and is no failure of the command: the figures depend on the machine and on what else it does.
 """
 
 import pathlib

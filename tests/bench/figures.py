@@ -4,7 +4,7 @@ import dataclasses
 import operator
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 ROUNDS = 5
@@ -135,16 +135,21 @@ def compare(
         ours_units: Units of work, such as rows, in a call of `ours`.
         baseline_units: Likewise of `baseline`.
     """
-    calls = ours, baseline
+    seconds = take_turns([ours, baseline], rounds)
+    return Comparison(Spread.of(seconds[0], ours_units), Spread.of(seconds[1], baseline_units))
+
+
+def take_turns(calls: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Seconds that each call takes in each round; see `compare`."""
     for call in calls:
         call()
-    seconds: tuple[list[float], list[float]] = [], []
+    seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, times in zip(calls, seconds, strict=True):
             start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)
-    return Comparison(Spread.of(seconds[0], ours_units), Spread.of(seconds[1], baseline_units))
+    return seconds
 
 
 def readable(seconds: float) -> str:

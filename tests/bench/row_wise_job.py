@@ -1,10 +1,10 @@
 """A Beam job that handles a log row by row, as tutorials do: the baseline of `build_examples`.
 
-It writes the same requests: those of the same protocol, with a sampled negative that is none of the
-user's own items, shuffled candidates, and as many shards. Every line is parsed by itself, every
+It writes the same requests: those of the same protocol, with a sampled negative that is none of
+the user's own items, shuffled candidates, and as many shards. Every line is parsed by itself, every
 event is an element that is shuffled by user, every user is sorted by itself and every example is a
-protobuf message. What it leaves out makes it faster: no schema, no validation, hashed ids instead of
-vocabularies, one catalogue for all splits, no statistics, no manifest.
+protobuf message. It leaves out what would make it slower: schema, validation, vocabularies (ids are
+hashed), a catalogue for each split, statistics, the manifest.
 """
 
 import csv

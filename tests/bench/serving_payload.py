@@ -83,9 +83,7 @@ def _build_data(root: pathlib.Path) -> DataDir:
 def _write_run(path: pathlib.Path, data: DataDir) -> pathlib.Path:
     """A run of DIN as it is before the first step."""
     config = run_config.resolve({"data": str(data.path), "model": {"name": "din"}})
-    path.mkdir()
-    config.save(path / runs.CONFIG)
-    data.schema.save(path / runs.SCHEMA)
+    runs.begin(path, config, data)
     runs.best_checkpoint(build_model(config, data), path).save()
     return path
 

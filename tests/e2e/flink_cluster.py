@@ -24,6 +24,13 @@ POM = ROOT / "scripts" / "flink" / "pom.xml"
 TASK_MANAGERS = 2
 WORKER_LOG = "workers.txt"
 _PATIENCE = 100  # seconds, for each process
+_MAVEN_OPTIONS = [
+    "-Dmaven.artifact.threads=8",
+    # By default Maven waits half an hour for a server that has stopped sending.
+    "-Dmaven.wagon.rto=20000",
+    "-Dmaven.wagon.http.retryHandler.count=5",
+    "-Daether.connector.requestTimeout=20000",
+]
 _JAVA_OPTIONS = [
     *("-Xmx512m", "-XX:MaxDirectMemorySize=512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
     # Flink 1.19 looks into private parts of Java 17.
@@ -143,7 +150,7 @@ def _jars() -> pathlib.Path:
     if not jars.exists():
         partial = jars.with_name(f"{version}.{os.getpid()}")
         plugin = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-        command = ["mvn", "-B", "-q", "-ntp", "-f", POM, "-Dmaven.artifact.threads=8", plugin]
+        command = ["mvn", "-B", "-q", "-ntp", "-f", POM, *_MAVEN_OPTIONS, plugin]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
         subprocess.run(list(map(str, command)), check=True)
         partial.rename(jars)

@@ -54,7 +54,8 @@ def _auc(data, path, model, ssl, epochs, seed=1):
         "data": str(data.path),
         "model": {"name": model},
         "ssl": {"name": ssl},
-        "train": {"epochs": epochs, "seed": seed},
+        # These logs have no unknown values to prepare for.
+        "train": {"epochs": epochs, "seed": seed, "oov_rate": 0.0},
     }
     return train.train(config.resolve(content), path, progress=False)["test"]["auc"]
 

@@ -86,7 +86,10 @@ def test_a_later_event_in_a_history_is_found(data):
 
     rewrite_split(data, "test", change)
     findings = audit(data.path)
-    assert "its history holds a later event" in findings["order"].examples[0]
+    reasons = "\n".join(findings["order"].examples)
+    assert "its history holds a later event" in reasons
+    assert "another request of its user has another event in a place" in reasons
+    assert "an event of its user is earlier than the one before" in reasons
 
 
 def test_a_history_of_other_events_is_found(data):
@@ -97,7 +100,7 @@ def test_a_history_of_other_events_is_found(data):
 
     rewrite_split(data, "test", change)
     finding = _only(audit(data.path), "order")
-    assert "two versions of event" in finding.examples[0]
+    assert "another request of its user has another event" in finding.examples[0]
     assert finding.count == 2
 
 

@@ -55,7 +55,9 @@ def test_bad_rows_are_written_down_and_the_rest_is_used(tmp_path):
 def test_too_many_bad_rows_fail_the_build_and_stay_to_be_read(tmp_path):
     path = _csv(tmp_path, [*_rows(), "u1,i1,soon", "u2,i1,soon", "u3,i1"])
     with pytest.raises(
-        UserError, match=r"at most 1.00% bad rows, found 3 of 153, most often \(2\)"
+        UserError,
+        match=r"at most 1.00% bad rows, found 3 of 153 \(2 x column 'timestamp': not an integer; "
+        r"1 x too few fields: expected 3, found 2\)",
     ):
         _build(path, tmp_path)
     assert len(_rejected(tmp_path)) == 3
@@ -142,10 +144,10 @@ def test_what_a_killed_build_left_is_removed(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("output", ["s3://bucket/data", "hdfs:/data"])
+@pytest.mark.parametrize("output", ["s3:/bucket/data", "s3:///data", "hdfs:/data"])
 def test_other_file_systems_are_refused(tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--output: expected a path of this machine's file system"):
+    with pytest.raises(UserError, match="--output: expected a path, s3://bucket/key or"):
         build_examples(BuildArguments(input=_csv(tmp_path, _rows()), output=output))
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 

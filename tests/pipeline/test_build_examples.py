@@ -200,18 +200,29 @@ def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
     for name in ("manifest.json", "stats.json"):
         assert (tmp_path / "same" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert build("many", paths[::-1], num_partitions=5) == expected
-    threads = ("--direct_num_workers=3", "--direct_running_mode=multi_threading")
-    assert build("threads", paths, num_partitions=4, beam_options=threads) == expected
+    for workers in (2, 4):
+        threads = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading")
+        found = build(f"threads-{workers}", paths, num_partitions=4, beam_options=threads)
+        assert found == expected
     assert build("seed", paths, seed=2) != expected
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_shards(tmp_path):
+def test_worker_processes_give_the_same_shards_without_tensorflow(tmp_path, monkeypatch):
     log = columns(random_events(seed=3))
     alone = _build(tmp_path, log, output="alone")
-    processes = ("--direct_num_workers=3", "--direct_running_mode=multi_processing")
-    many = _build(tmp_path, log, output="many", num_partitions=4, beam_options=processes)
-    assert shard_bytes(many.path) == shard_bytes(alone.path)
+    # Worker processes inherit the path; they would not survive an import of TensorFlow.
+    for package in ("tensorflow", "tf_keras", "keras"):
+        (tmp_path / "blocked" / package).mkdir(parents=True)
+        blocked = "import os; os._exit(7)\n"
+        (tmp_path / "blocked" / package / "__init__.py").write_text(blocked)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
+    for workers in (2, 4):
+        processes = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing")
+        many = _build(
+            tmp_path, log, output=f"many-{workers}", num_partitions=4, beam_options=processes
+        )
+        assert shard_bytes(many.path) == shard_bytes(alone.path)
 
 
 def test_every_kind_of_feature(tmp_path):

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from preprocessing.codec import Ragged, encode_examples
+from preprocessing import codec
+from preprocessing.codec import Ragged, Steps, encode_examples
 
 _INT64 = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
@@ -152,3 +153,30 @@ def test_rejects_other_dtypes(dtype):
 def test_rejects_nulls():
     with pytest.raises(ValueError, match="without nulls"):
         encode_examples({"a": Ragged.single(pa.array(["x", None]))}, {})
+
+
+@pytest.mark.parametrize("kind", sorted(_KINDS))
+@hypothesis.given(data=st.data())
+def test_rows_cut_out_of_steps_are_those_of_their_values(kind, data):
+    values = data.draw(st.lists(_KINDS[kind], max_size=12))
+    place = st.integers(0, len(values))
+    spans = [
+        sorted(pair)
+        for pair in data.draw(st.lists(st.tuples(place, place), min_size=1, max_size=6))
+    ]
+    starts, ends = np.array(spans).T
+    column = pa.array(values, pa.large_binary()) if kind == "bytes" else np.array(values, kind)
+    steps = Steps(column)
+    assert len(steps) == len(values)
+    rows = _ragged(kind, [values[start:end] for start, end in spans])
+    cut = encode_examples({}, {"x": steps.rows(starts, ends - starts)})
+    whole = encode_examples({}, {"x": rows})
+    assert cut[0].tobytes() == whole[0].tobytes()
+    assert cut[1].tolist() == whole[1].tolist()
+
+
+def test_steps_of_two_gibibytes_are_refused(monkeypatch):
+    data = np.broadcast_to(np.uint8(0), 2**31)  # takes one byte
+    monkeypatch.setattr(codec, "_steps", lambda values: (data, np.zeros(1, np.int64)))
+    with pytest.raises(ValueError, match="less than 2 GiB"):
+        Steps(np.zeros(1, np.int64))

@@ -292,3 +292,14 @@ def test_wider_numbers_are_rounded_to_the_dtype_first():
 def test_no_values():
     for encoder, dtype, counts in _EVERY_KIND:
         assert _fit(_feature(encoder, dtype), counts).encode([]).shape == (0,)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["present", "missing"])
+def test_a_dictionary_is_encoded_like_the_values_it_stands_for(missing):
+    column = pa.array(["b", "a", "b", "new", "", *[None] * missing])
+    default = "a" if missing else None
+    for encoder in (Vocabulary(oov_buckets=3), Hash(buckets=5)):
+        fitted = _fit(_feature(encoder, default=default), {"a": 2, "b": 1})
+        ids = fitted.encode(column)
+        assert fitted.encode(column.dictionary_encode()).tolist() == ids.tolist()
+        assert ids.dtype == np.int64

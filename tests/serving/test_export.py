@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+import re
 import shutil
 
 import numpy as np
@@ -91,6 +92,31 @@ def test_exported_graph_neither_draws_nor_trains(toy_version):
     ops = {node.op for function in functions for node in function.node_def}
     assert "MatMul" in ops or "BatchMatMulV2" in ops
     assert not [op for op in ops if "Random" in op or "Apply" in op or op.endswith("Grad")]
+
+
+def _structure(version):
+    """Every node of every function of a graph, with its operation, inputs and attributes.
+
+    Long numbers in names count what the process has made before; no size has so many digits.
+    """
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((version / "saved_model.pb").read_bytes())
+    graph = saved_model.meta_graphs[0].graph_def
+    nodes = [f"{node}" for node in graph.node]
+    for function in graph.library.function:
+        name = function.signature.name
+        nodes += [f"{name}: {node}" for node in function.node_def]
+        nodes += [f"{name}: {function.signature} {function.ret}"]
+    return sorted(re.sub(r"\d{3,}", "#", node) for node in nodes)
+
+
+def test_exported_graph_is_that_of_the_model_without_self_supervision(
+    toy_version, toy_data, tmp_path
+):
+    bare = toy_runs.write_run(tmp_path / "run", toy_data, "din", "none")
+    structure = _structure(exporting.export(bare, tmp_path / "model"))
+    assert len(structure) > 1000
+    assert structure == _structure(toy_version)
 
 
 def test_version_is_self_contained(toy_version, toy_data, tmp_path):
