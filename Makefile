@@ -27,7 +27,7 @@ test-fast: install  ## The test suite without what is marked slow
 
 # An interrupt lets the test end the processes that it started.
 test-flink: install  ## The job on a Flink cluster of this machine (needs Java and Maven)
-	timeout --signal=INT --kill-after=30 300 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
+	timeout --signal=INT --kill-after=30 420 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
 
 test-modern:  ## The whole test suite on the newest TensorFlow
 	@VENV=.venv-modern scripts/install.sh requirements-modern.lock

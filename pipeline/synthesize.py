@@ -51,6 +51,7 @@ from pipeline.synthetic_truth import (
 )
 from preprocessing import cli
 from preprocessing.errors import UserError
+from preprocessing.files import require_local
 
 # Shapes: U users, E events, M items, G interests, C categories per interest,
 #         B requests, N candidates per request, H history events of all requests.
@@ -136,6 +137,7 @@ def write(log: SyntheticLog, output: str | pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: Another extension, or a path that cannot be written.
     """
+    require_local(output, "--output")
     output = pathlib.Path(output)
     truth_path = output.with_name(f"{output.name}.truth.json")
     writer = _WRITERS.get(output.suffix)

@@ -63,8 +63,8 @@ def require_local(location: str | AnyPath, flag: str) -> None:
     """
     if _SCHEME.match(str(location)):
         raise UserError(
-            f"{flag}: expected a directory of this machine, found {location}.",
-            "choose a local directory; logs and data sets alone may be on object stores.",
+            f"{flag}: expected a path of this machine, found {location}.",
+            "choose a local one; only logs and data sets may be on object stores.",
         )
 
 

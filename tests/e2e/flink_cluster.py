@@ -140,6 +140,7 @@ def running(scratch: pathlib.Path) -> Iterator[list[str]]:
             "--environment_type=PROCESS",
             f"--environment_config={json.dumps({'command': str(worker)})}",
             f"--parallelism={TASK_MANAGERS}",
+            "--experiments=disable_logging_submission_environment",
         ]
 
 

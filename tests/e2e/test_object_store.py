@@ -141,6 +141,6 @@ def test_a_run_on_s3_is_refused_before_anything_is_made(tmp_path, monkeypatch, l
         lambda url: pipeline_run.run(arguments, config, url),
         lambda url: train(config, url),
     ):
-        with pytest.raises(UserError, match="--workdir: expected a directory of this machine"):
+        with pytest.raises(UserError, match="--workdir: expected a path of this machine"):
             run("s3://logs/run")
     assert list(tmp_path.iterdir()) == []

@@ -157,7 +157,7 @@ def test_relative_and_absolute():
 def test_what_is_no_path(location):
     with pytest.raises(UserError, match=f"--data: expected a path, .* found {location}"):
         files.path(location, "--data")
-    with pytest.raises(UserError, match="--workdir: expected a directory of this machine"):
+    with pytest.raises(UserError, match="--workdir: expected a path of this machine"):
         files.require_local(location, "--workdir")
     files.require_local("runs/1", "--workdir")
 
