@@ -40,6 +40,17 @@ def curves(history: pd.DataFrame) -> str:
         return pages.svg(figure)
 
 
+def pretraining(table: pd.DataFrame) -> str:
+    """Self-supervised loss of training and validation histories by pass, from pretraining.csv."""
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        axes.plot(table["epoch"], table["train/loss"], color=pages.ORANGE, label="train")
+        axes.plot(table["epoch"], table["validation/loss"], color=pages.BLUE, label="validation")
+        axes.set(xlabel="pass", ylabel="self-supervised loss")
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+        return pages.svg(figure)
+
+
 def calibration(label: np.ndarray, probability: np.ndarray) -> str:
     """Observed against predicted rate in ten bins of equal counts."""
     predicted, observed, _ = reliability(label, probability)

@@ -65,6 +65,7 @@ def write_report(
     split = "test" if "test" in scores else next(iter(scores))
     measured = scores[split]
     label, logit = measured["label"].to_numpy(), measured["logit"].to_numpy(np.float64)
+    history = pd.read_csv(run.path / runs.HISTORY)
     content = {
         "run": run.path,
         "model": run.config.model_name,
@@ -74,12 +75,14 @@ def write_report(
         "features": _feature_rows(run),
         "metric_names": [title for _, title, _ in _METRICS],
         "metrics": _metric_rows(run.metrics),
-        "history": _history_rows(pd.read_csv(run.path / runs.HISTORY)),
+        "history": _history_rows(history),
+        "diagnostics": _diagnostic_rows(history),
         "figures": [
+            *_pretraining_figure(run),
             (
                 "Training",
                 "Log loss and validation AUC by step; the dot marks the weights that were kept.",
-                figures.curves(pd.read_csv(run.path / runs.HISTORY)),
+                figures.curves(history),
             ),
             (
                 f"Calibration ({split})",
@@ -151,6 +154,26 @@ def _history_rows(history: pd.DataFrame) -> list[list[str]]:
         ]
         for _, row in history.iterrows()
     ]
+
+
+def _diagnostic_rows(history: pd.DataFrame) -> list[list[str]]:
+    """Each diagnostic at the first evaluation, at that of the kept weights, and at the last one."""
+    kept = int(history["validation/auc"].to_numpy().argmax())
+    return [
+        [column.removeprefix("diagnostics/")]
+        + [f"{history[column].iloc[row]:.4g}" for row in (0, kept, -1)]
+        for column in history.columns
+        if column.startswith("diagnostics/")
+    ]
+
+
+def _pretraining_figure(run: runs.Run) -> list[tuple[str, str, str]]:
+    """The figure of pre-training, if there was one."""
+    table = run.path / runs.PRETRAINING
+    if not table.exists():
+        return []
+    text = "Self-supervised loss by pass over the histories, before the main loss."
+    return [("Pre-training", text, figures.pretraining(pd.read_csv(table)))]
 
 
 def define_flags() -> None:

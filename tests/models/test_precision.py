@@ -30,6 +30,12 @@ def _model(name, ssl, precision):
     return model
 
 
+def _weights(model):
+    """Moving averages included: a training step on the one model moves them."""
+    parts = [model.embedder, model.backbone, *([model.ssl] if model.ssl else [])]
+    return [weight for part in parts for weight in part.weights]
+
+
 @pytest.fixture(scope="module", params=MODELS, ids="+".join)
 def exact(request):
     """A float32 model with weights of a trained model's size, and its name."""
@@ -43,7 +49,7 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
     names, model = exact
     mixed = _model(*names, precision)
     assert keras.mixed_precision.global_policy().name == "float32"
-    for weight, value in zip(mixed.trainable_variables, model.trainable_variables, strict=True):
+    for weight, value in zip(_weights(mixed), _weights(model), strict=True):
         assert (weight.name, weight.dtype) == (value.name, tf.float32)
         weight.assign(value)
     features = builders.batch(requests=16)
@@ -53,22 +59,22 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
     tolerance = TOLERANCES[precision] * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=tolerance)
     assert np.abs(found - expected).max() > 1e-6  # Something was less precise.
-    # Statistics of normalisations and every term of the loss.
     terms, mixed_terms = model.loss_terms(features, SEED), mixed.loss_terms(features, SEED)
     for name, term in terms.items():
         assert mixed_terms[name].values_Pn.dtype == tf.float32
         mean, mixed_mean = (float(tf.reduce_mean(t.values_Pn)) for t in (term, mixed_terms[name]))
         assert mixed_mean == pytest.approx(mean, rel=0.1, abs=1e-4), name
-    assert all(weight.dtype == tf.float32 for weight in mixed.weights if weight.dtype.is_floating)
 
 
-@pytest.mark.parametrize("precision", list(TOLERANCES))
-@pytest.mark.parametrize(("name", "ssl"), MODELS[1:3], ids=["din+miss", "deminet"])
+@pytest.mark.parametrize(
+    ("name", "ssl", "precision"),
+    [("din", "miss", "mixed_float16"), ("deminet", "none", "mixed_bfloat16")],
+)
 def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
     model = _model(name, ssl, precision)
     step = tf.function(model.train_step)
     features = builders.batch(requests=32)
-    losses = [float(step(features)["log_loss"]) for _ in range(40)]
+    losses = [float(step(features)["log_loss"]) for _ in range(20)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 

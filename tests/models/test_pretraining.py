@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import config, train
+from models import config, report, train
 from models.base import MAIN_LOSS
 from models.keras import tf
 from models.pretraining import SelfSupervisedSteps
@@ -59,6 +59,15 @@ def test_pretraining_comes_first_and_lowers_its_loss(pretrained):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             tags |= {value.tag for value in event.summary.value}
     assert {"pretraining/validation/loss", "validation/auc"} <= tags
+
+
+def test_the_report_shows_pretraining_and_diagnostics(pretrained, tmp_path):
+    html = report.write_report(pretrained, tmp_path / "report.html").read_text()
+    assert html.count("<svg") == html.count("<figure") == 4
+    markdown = (tmp_path / "report.md").read_text()
+    for text in (html, markdown):
+        assert "miss_interest/uniformity" in text
+        assert "embedding_gradient/ssl_to_log_loss" in text
 
 
 def _weights(path):
