@@ -88,7 +88,7 @@ def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
 def stats(
     plan: Plan, counters: Mapping[str, int], encoders: Mapping[str, FittedEncoder]
 ) -> dict[str, Any]:
-    """The content of stats.json; docs/data_sets.md explains it."""
+    """The content of stats.json; docs/data_directory.md explains it."""
     described = _describe_values(plan, encoders)
     by_split = described.pop("splits")
     return {

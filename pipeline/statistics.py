@@ -1,4 +1,4 @@
-"""What stats.json says of values, and how to read it. See docs/data_sets.md.
+"""What stats.json says of values, and how to read it. See docs/data_directory.md.
 
 Every figure follows from counts of distinct values and not from their order, so that the same log
 gives the same bytes however it was counted. V distinct values.
