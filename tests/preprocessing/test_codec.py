@@ -80,7 +80,22 @@ def test_bytes_are_those_of_deterministic_protobuf(data):
     for row, example in enumerate(encoded):
         expected = _message(context, feature_lists, row)
         assert tf.train.SequenceExample.FromString(example) == expected
-        assert example == expected.SerializeToString(deterministic=True)
+        # Implementations of protobuf disagree on the order of a name and one that begins with it.
+        if _is_prefix_free(context) and _is_prefix_free(feature_lists):
+            assert example == expected.SerializeToString(deterministic=True)
+
+
+def _is_prefix_free(names):
+    ordered = sorted(names)
+    return not any(b.startswith(a) for a, b in zip(ordered, ordered[1:], strict=False))
+
+
+@pytest.mark.parametrize("names", [("0", "00"), ("a/b", "a")])
+def test_names_are_in_the_order_of_their_bytes(names):
+    columns = {name: ("int64", [[1]]) for name in names}
+    (example,) = _encode(columns, {})
+    first, second = (f"\n{chr(len(name))}{name}".encode() for name in sorted(names))
+    assert 0 <= example.index(first) < example.index(second)
 
 
 def test_histories_of_many_lengths_and_value_widths():
