@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO ?= build/demo
 
-.PHONY: help install demo test test-fast test-flink test-modern lint format bench lock clean
+.PHONY: help install demo test test-slow test-flink test-modern lint format bench lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,17 +19,17 @@ demo: install  ## Generated log -> data, model, server, scores, report
 	@$(BIN)/python -m pipeline.run --input=$(DEMO)/log.csv --workdir=$(DEMO)/work \
 	  --train_prefixes=all --model=din --ssl=miss --set=train.epochs=4
 
-test: install  ## The whole test suite
+test: install  ## The test suite without what is marked slow
 	$(PYTEST)
 
-test-fast: install  ## The test suite without what is marked slow
-	$(PYTEST) -m "not slow and not flink"
+test-slow: install  ## The tests marked slow: training to a known AUC, faults by the dozen
+	$(PYTEST) -m slow
 
 # An interrupt lets the test end the processes that it started.
 test-flink: install  ## The job on a Flink cluster of this machine (needs Java and Maven)
 	timeout --signal=INT --kill-after=30 420 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
 
-test-modern:  ## The whole test suite on the newest TensorFlow
+test-modern:  ## The test suite on the newest TensorFlow
 	@VENV=.venv-modern scripts/install.sh requirements-modern.lock
 	.venv-modern/bin/python -m pytest -n 2 --dist loadfile
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from bench import figures, runner
+from bench import figures, flops, runner
 
+from models.backbones.deminet import DemiNetConfig
+from models.interfaces import Dims
 from preprocessing.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -77,6 +79,16 @@ def test_a_miss_is_told(tmp_path, monkeypatch, capsys, bound, value, ok):
 )
 def test_durations_are_readable(seconds, text):
     assert figures.readable(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("interests", "forward", "step"), [(4, 2.02e6, 14.8e6), (8, 3.46e6, 21.8e6)]
+)
+def test_operations_of_deminet_are_those_counted_by_hand(interests, forward, step):
+    dims = Dims(user_fields=1, history_features=2, extra_fields=0, embedding_size=16, max_length=50)
+    counted = flops.deminet(DemiNetConfig(interests=interests), dims, length=50)
+    assert counted.forward(1) == pytest.approx(forward, rel=0.03)
+    assert counted.training_step(1, views=3) == pytest.approx(step, rel=0.03)
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -55,7 +55,7 @@ class DemiNetConfig(ModelConfig):
         threshold: t, cosine from which two items are similar; above 1 none are.
         window: epsilon, neighbours on either side that are contextual.
         depth: Layers of the operator.
-        heads: Heads of graph attention; must divide the item width D.
+        heads: Heads of graph attention ("dha", "gat"); must divide the item width D.
         head_mode: "project": heads are slices of a learned projection of the nodes; "slice": of the
             nodes themselves.
         edge_dropout: rho, probability of dropping an edge in a view.
@@ -147,7 +147,7 @@ class DemiNet(Backbone):
     def __init__(self, config: DemiNetConfig, dims: Dims, name: str = "deminet") -> None:
         super().__init__(name=name)
         width = dims.item_width
-        if width % config.heads:
+        if config.operator in ("dha", "gat") and width % config.heads:
             raise UserError(
                 f"Expected heads to divide the item width, found {config.heads} heads for "
                 f"{dims.history_features} item features of {dims.embedding_size} = {width}.",

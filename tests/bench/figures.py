@@ -100,14 +100,14 @@ class Comparison:
             detail=self._detail(),
         )
 
-    def cost(self, name: str, baseline: str, at_most: float) -> Figure:
+    def cost(self, name: str, baseline: str, at_most: float | None) -> Figure:
         """How many times the time of the baseline we take."""
         return Figure(
             name=name,
             value=self.ours.best / self.baseline.best,
             median=self.ours.median / self.baseline.median,
             unit="times the time of the baseline",
-            target=Target("<=", at_most),
+            target=None if at_most is None else Target("<=", at_most),
             baseline=baseline,
             detail=self._detail(),
         )

@@ -97,7 +97,10 @@ def _die_at(monkeypatch, step):
     monkeypatch.setattr(train.Trainer, "_step", fatal)
 
 
-@pytest.mark.parametrize(("model", "ssl"), [("din", "miss"), ("deminet", "none")])
+@pytest.mark.parametrize(
+    ("model", "ssl"),
+    [("din", "miss"), pytest.param("deminet", "none", marks=pytest.mark.slow)],
+)
 def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, model, ssl):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # Six steps per epoch: the checkpoint of step 40 lies within one.
