@@ -33,7 +33,8 @@ class _Log(NamedTuple):
 def measure(quick: bool) -> list[Figure]:
     """One unit of work is a row of the log; everything from reading to the last shard counts.
 
-    `time_split` makes every event but each user's first a request, `leave_last_out` three per user.
+    `time_split` makes every event but each user's first a request, which is what the target means.
+    `leave_last_out` makes three per user: there both jobs do little but read and group.
     """
     rows, rounds = (4000, 1) if quick else (3_000_000, _ROUNDS)
     with tempfile.TemporaryDirectory() as directory:
@@ -43,10 +44,10 @@ def measure(quick: bool) -> list[Figure]:
         every = _compare(root, [log, half], "time_split", 1000 if quick else 25_000, rounds)
     figures = []
     for suffix, (ours, row_wise, in_polars, *_) in (("", every), ("_last", last)):
-        protocol = "leave_last_out" if suffix else "time_split"
+        protocol, at_least = ("leave_last_out", None) if suffix else ("time_split", 60)
         figures += [
             Comparison(ours, row_wise).speedup(
-                f"build_examples{suffix}", f"row-wise Beam job, per row, {protocol}", at_least=60
+                f"build_examples{suffix}", f"row-wise Beam job, per row, {protocol}", at_least
             ),
             Comparison(ours, in_polars).speedup(
                 f"build_polars{suffix}", f"Polars, {log.rows:,} rows, {protocol}", at_least=0.5

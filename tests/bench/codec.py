@@ -19,17 +19,17 @@ _CANDIDATES = 2
 def measure(quick: bool) -> list[Figure]:
     """One unit of work is an example: a history of 50 steps with 3 features, 2 candidates."""
     rows, baseline_rows = (512, 64) if quick else (8192, 512)
-    context, history = _columns(rows)
-    few_context, few_history = _columns(baseline_rows)
+    context, history = columns(rows)
+    few_context, few_history = columns(baseline_rows)
 
     buffer, _ = codec.encode_examples(few_context, few_history)
-    messages = _messages(few_context, few_history)
+    messages = as_messages(few_context, few_history)
     expected = [message.SerializeToString(deterministic=True) for message in messages]
     assert buffer.tobytes() == b"".join(expected)
 
     times = compare(
         lambda: codec.encode_examples(context, history),
-        lambda: [m.SerializeToString() for m in _messages(few_context, few_history)],
+        lambda: [m.SerializeToString() for m in as_messages(few_context, few_history)],
         ours_units=rows,
         baseline_units=baseline_rows,
     )
@@ -39,7 +39,7 @@ def measure(quick: bool) -> list[Figure]:
     return [times.speedup("codec", baseline, at_least=80)]
 
 
-def _columns(rows: int) -> tuple[dict[str, Ragged], dict[str, Ragged]]:
+def columns(rows: int) -> tuple[dict[str, Ragged], dict[str, Ragged]]:
     """Context and feature lists as the pipeline encodes them, the same for the first rows."""
     rng = np.random.default_rng(0)
 
@@ -59,9 +59,10 @@ def _columns(rows: int) -> tuple[dict[str, Ragged], dict[str, Ragged]]:
     return context, history
 
 
-def _messages(
+def as_messages(
     context: dict[str, Ragged], history: dict[str, Ragged]
 ) -> list[tf.train.SequenceExample]:
+    """The same as protobuf messages, built value by value."""
     rows = range(len(context["user_id"]))
     return [
         tf.train.SequenceExample(

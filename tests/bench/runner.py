@@ -12,11 +12,20 @@ from tqdm import tqdm
 from models.keras import tf
 from preprocessing.errors import UserError
 
-from . import build_examples, codec, embedding_update, model_steps, pair_tensor, serving_payload
+from . import (
+    build_examples,
+    codec,
+    compression,
+    embedding_update,
+    model_steps,
+    pair_tensor,
+    serving_payload,
+)
 from .figures import Figure
 
 BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "codec": codec.measure,
+    "compression": compression.measure,
     "lazy_adam": embedding_update.measure,
     "deminet_ssl": model_steps.deminet_ssl,
     "deminet_memory": model_steps.deminet_memory,
@@ -28,7 +37,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "build_examples": build_examples.measure,
     "serving_payload": serving_payload.measure,
 }
-"""Takes whether to be quick; lazy_adam and serving_payload yield two figures each."""
+"""Takes whether to be quick; some yield several figures."""
 
 _ROW = "{:<19} {:>7} {:>7} {:>8}  {:<6}  {:<26}  {}"
 
