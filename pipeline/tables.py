@@ -73,7 +73,9 @@ def read(path: AnyPath) -> pa.Table:
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column of a table as one contiguous array."""
+    """A column of a table as one contiguous array, not copied if it is one already."""
+    if column.num_chunks == 1:
+        return column.chunk(0)  # `combine_chunks` would copy, and so read what is only mapped.
     column = column.combine_chunks()
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
