@@ -8,10 +8,10 @@ set before anything touches `tf.keras`, so nothing else in the project imports K
 import os
 import sys
 
+import preprocessing  # noqa: F401  Quiets TensorFlow's start.
+
 _FIX = "Fix: import models.keras before anything that uses tf.keras (run `ctr-doctor` for details)."
 
-# Level 3 hides the "unable to register factory" lines that TensorFlow 2.17 prints on every start.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.setdefault("TF_USE_LEGACY_KERAS", "1") != "1":
     raise ImportError(
         "TF_USE_LEGACY_KERAS must be 1, found "
