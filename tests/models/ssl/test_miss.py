@@ -391,6 +391,24 @@ def test_alpha_scales_and_switches_off():
     np.testing.assert_allclose(gradient(alpha=0.5), 0.5 * (interest + feature), atol=1e-6)
 
 
+def test_without_features_is_alpha_feature_zero():
+    """MISS/F of table VI, under the same draws."""
+    user, candidates = embedded.batch(DIMS, LENGTHS)
+    whole, reduced = build(MISSConfig(alpha_feature=0.0)), build(MISSConfig(heights=0))
+    reduced.extractor.set_weights(whole.extractor.get_weights())
+    reduced.encoder.set_weights(whole.encoder.get_weights())
+    assert len(whole.losses(user, candidates, seed=SEED)) == 2
+    assert len(reduced.losses(user, candidates, seed=SEED)) == 1
+    gradients = []
+    for ssl in (whole, reduced):
+        with tf.GradientTape() as tape:
+            tape.watch(user.history_BLJd)
+            value = total(ssl.losses(user, candidates, seed=SEED))
+        gradients.append(tf.convert_to_tensor(tape.gradient(value, user.history_BLJd)).numpy())
+    assert gradients[0].any()
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-6, atol=1e-7)
+
+
 def test_leaves_the_model_alone():
     """Same initial weights, logits and (with alpha 0) gradients as the model without it."""
     user, candidates = embedded.batch(DIMS, LENGTHS)
