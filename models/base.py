@@ -106,6 +106,12 @@ class CTRModel(tfrs.Model):
         state = self.backbone.encode_user(self.embedder.user_side(features))
         return self.backbone.explain(state, self.embedder.candidates(features))
 
+    def inspect(self, features: Features) -> dict[str, tf.Tensor]:
+        """What `Backbone.inspect` shows of encoded features."""
+        return self.backbone.inspect(
+            self.embedder.user_side(features), self.embedder.candidates(features)
+        )
+
     def diagnostics(self, features: Features) -> dict[str, tf.Tensor]:
         """What backbone and self-supervision say about their parts, on a batch of features."""
         user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)

@@ -197,6 +197,17 @@ class Backbone(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement explain")
 
+    def inspect(self, user: UserSide, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """What goes on inside, for the figures of a report (models.interests); {} draws none.
+
+        Returns:
+            Beside what `explain` returns, `interests_BNKD`: the interest vectors, if they depend on
+            the candidate; `relation_attention_BRLL` and `relation_weight_BQL`: by how much event i
+            receives from event j in each of R relations, and how it weighs these and itself.
+        """
+        del user, candidates
+        return {}
+
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:

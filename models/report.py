@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from models import figures, pages, runs
+from models import figures, interests, pages, runs
 from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
@@ -94,6 +94,7 @@ def write_report(
                 "AUC of requests with so many events in their history.",
                 figures.auc_by_length(label, logit, measured["history_length"].to_numpy()),
             ),
+            *interests.figures(run, split),
         ],
         "serving": serving,
     }

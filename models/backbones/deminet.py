@@ -266,6 +266,19 @@ class DemiNet(Backbone):
             "attention_BNKL": attention_BNKL,
         }
 
+    def inspect(self, user: UserSide, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Interests, confidence, attention, and the relations of the first layer of "dha"."""
+        state = self.encode_user(user)
+        interests_BNKD, _ = self._interests(state, candidates)
+        found = self.explain(state, candidates) | {"interests_BNKD": interests_BNKD}
+        if self.config.operator == "dha":
+            nodes_B1LD = tf.expand_dims(user.history_BLD, 1)
+            graph = self._graph(user.history_BLD, user.mask_BL)
+            alpha_B1RHLL, beta_B1QHL = self.graph_layers[0].attention(nodes_B1LD, graph)
+            found["relation_attention_BRLL"] = tf.reduce_mean(alpha_B1RHLL[:, 0], axis=2)
+            found["relation_weight_BQL"] = tf.reduce_mean(beta_B1QHL[:, 0], axis=2)
+        return found
+
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:

@@ -121,6 +121,41 @@ class DependencyAttention(keras.layers.Layer):
         fused_BVDL = tf.reshape(fused_BVHCL, [shape[0], shape[1], self.width, shape[4]])
         return tf.transpose(fused_BVDL, [0, 1, 3, 2])
 
+    def attention(self, nodes_BVLD: tf.Tensor, graph: ItemGraph) -> tuple[tf.Tensor, tf.Tensor]:
+        """The weights by which `call` sums, for people to look at: it holds all pairs of nodes.
+
+        Args:
+            nodes_BVLD: As of `call`, with the V of the graph.
+            graph: As of `call`.
+
+        Returns:
+            alpha of eq. 7, [B, V, R, H, L, L]: the last axis is that of the sending node, its sum 1
+            or, where a node has no neighbour in a relation, 0; and beta of eq. 10, [B, V, Q, H, L].
+        """
+        _, own_BVHL, scores = self._prepare(nodes_BVLD, graph.mask_BL)
+        length = tf.shape(own_BVHL)[3]
+        context = [
+            tf.add_n(
+                [
+                    tf.expand_dims(w_BVHL, -1) * tf.one_hot(tf.range(length) + offset, length)
+                    for offset, w_BVHL in side.items()
+                ]
+            )
+            for side in _context_numerators(scores[:-1], graph.context_BVRWL)
+        ]
+        # What a node receives if every node sends its place: the numerators of its neighbours.
+        sent = tf.broadcast_to(tf.eye(length), tf.concat([tf.shape(own_BVHL), [length]], 0))
+        similar = tf.linalg.matrix_transpose(scores[-1].messages(sent, graph.similar_BVLL))
+        numerators_BVRHLL = tf.stack([*context, similar], axis=2)
+        totals_BVRHL = tf.reduce_sum(numerators_BVRHLL, -1)
+        own_BVRHL = tf.linalg.matvec(numerators_BVRHLL, tf.expand_dims(own_BVHL, 2))
+        ones_BVHL = tf.ones_like(own_BVHL)
+        totals = [*tf.unstack(totals_BVRHL, axis=2), ones_BVHL]
+        own = [*tf.unstack(own_BVRHL, axis=2), own_BVHL]
+        shares = self._shares(own, totals, _reached(graph))
+        alpha = tf.math.divide_no_nan(numerators_BVRHLL, totals_BVRHL[..., None])
+        return alpha, tf.stack(shares, axis=2) * tf.stack(totals, axis=2)
+
     def _prepare(
         self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[PairScores]]:

@@ -239,3 +239,22 @@ def test_extreme_scores_stay_finite() -> None:
         refined = layer(nodes, graph)
     assert np.isfinite(refined).all()
     assert np.isfinite(tape.gradient(refined, nodes)).all()
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_attention_gives_back_the_refined_nodes(project: bool) -> None:
+    """Eq. 11 from the weights: h' = sum over relations of beta times the mean by alpha."""
+    layer, nodes = _layer(project=project), _nodes()
+    graph = build_graph(nodes, MASK, window=2, threshold=0.3)
+    alpha, beta = (value.numpy()[:, 0] for value in layer.attention(nodes[:, None], graph))
+    assert alpha.shape == (4, 3, 2, 6, 6)
+    assert beta.shape == (4, 4, 2, 6)
+    heads = nodes @ layer.projection_DD.numpy() if project else nodes
+    heads = heads.reshape(4, 6, 2, 4)
+    with_itself = np.concatenate([alpha, np.broadcast_to(np.eye(6), [4, 1, 2, 6, 6])], axis=1)
+    refined = np.einsum("brhi,brhij,bjhc->bihc", beta, with_itself, heads).reshape(4, 6, 8)
+    np.testing.assert_allclose(refined, layer(nodes[:, None], graph)[:, 0], atol=1e-5)
+    has_neighbours = alpha.any(-1)
+    np.testing.assert_allclose(alpha.sum(-1), has_neighbours, atol=1e-6)
+    np.testing.assert_allclose(beta.sum(1)[MASK[:, None].repeat(2, 1)], 1, atol=1e-6)
+    assert not beta[:, :3][~has_neighbours].any()

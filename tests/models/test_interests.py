@@ -1,0 +1,45 @@
+"""The figures of interests in a report."""
+
+import re
+
+import builders
+import pytest
+
+from models import config as run_config
+from models import interests, runs
+from models.building import build_model, compile_model
+
+
+def _run(data, path, model):
+    """A run whose weights are not where they start."""
+    config = run_config.resolve({"data": str(data.path), "model": {"name": model}})
+    built = build_model(config, data)
+    compile_model(built, config)
+    builders.randomise(built, scale=0.3)
+    runs.begin(path, config, data)
+    runs.best_checkpoint(built, path).save()
+    return runs.open_run(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "titles"),
+    [
+        ("deminet", ["Interests", "Confidence", "Relations"]),
+        ("deminet_lgc", ["Interests", "Confidence"]),
+        ("din", []),
+    ],
+)
+def test_a_model_shows_what_it_has(data, tmp_path, model, titles):
+    drawn = interests.figures(_run(data, tmp_path / "run", model), "test")
+    assert [title for title, _, _ in drawn] == titles
+    for _, caption, svg in drawn:
+        assert caption
+        assert svg.startswith("<svg")
+    if not titles:
+        return
+    colours = set(re.findall(r"fill: (#[0-9a-f]{6}); fill-opacity", drawn[0][2]))
+    assert len(colours) == 4  # one for each interest
+    words = set(data.encoders["item_id"].decode(range(1, data.encoders["item_id"].cardinality)))
+    labels = re.findall(r">([^<>]+ · [^<>]+)</text>", drawn[1][2])
+    assert 2 <= len(labels) <= 10
+    assert {label.rpartition(" · ")[2] for label in labels} <= words
