@@ -1,30 +1,106 @@
-"""A client of the REST interface: asks a model for scores over one kept-alive connection."""
+"""Clients of the REST interface, for threads and for asyncio.
 
-import base64
-import json
-from collections.abc import Mapping
+    with Client("http://127.0.0.1:8501/v1/models/ctr") as client:
+        scores = client.score(
+            {
+                "user_id": "u1",
+                "history": [{"item_id": "i1", "category_id": "c1"}],
+                "candidates": [{"item_id": "i2", "category_id": "c1"}],
+            }
+        )
+
+    async with AsyncClient(url) as client:
+        scores = await client.score(request)
+
+The history is sent once, whatever the number of candidates. Connections are kept alive and shared
+by threads or tasks; 503 and 504 are tried again after pauses that grow, nothing else is.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-import numpy as np
 
-from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+from serving.conversation import SERVING_DEFAULT, Conversation, Explanation, RefusedError
+from serving.request_format import RequestFormat
 
-_TIMEOUT_SECONDS = 60.0
+__all__ = ["AsyncClient", "Client", "Explanation", "RefusedError"]
+
+_CONNECT_SECONDS = 5.0
+
+_Answer = TypeVar("_Answer")
 
 
-class Client:
-    """Talks to one model.
+class AsyncClient(Conversation):
+    """Talks to one model from asyncio.
 
     Args:
         url: The model's address, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
-            version.
+            version or label.
+        schema: Of the model: supplies defaults, and is compared with the model's fields before the
+            first request. None takes the fields from the model, which tells no defaults.
+        timeout_seconds: Of each call.
+        retries: How often a call is repeated that was answered with 503 or 504.
+        compress: Send bodies in gzip.
+        equal_histories: Cut or pad histories to the schema's length, for servers that batch: they
+            merge requests of equal shapes only, and refuse others. Candidates then have to be
+            equally many too.
+
+    Raises:
+        UserError: Equal histories without a schema.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/").removesuffix(":predict")
-        self._http = httpx.Client(timeout=_TIMEOUT_SECONDS)
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: Schema | None = None,
+        timeout_seconds: float = 60.0,
+        retries: int = 3,
+        compress: bool = False,
+        equal_histories: bool = False,
+    ) -> None:
+        connection = _AsyncConnection(timeout_seconds)
+        super().__init__(connection, url, schema, retries, compress, equal_histories)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Client:
+    """Talks to one model, and waits for its answers; see `AsyncClient` for the arguments."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: Schema | None = None,
+        timeout_seconds: float = 60.0,
+        retries: int = 3,
+        compress: bool = False,
+        equal_histories: bool = False,
+    ) -> None:
+        connection = _BlockingConnection(timeout_seconds)
+        self._conversation = Conversation(
+            connection, url, schema, retries, compress, equal_histories
+        )
+
+    @property
+    def url(self) -> str:
+        """The model's address."""
+        return self._conversation.url
 
     def __enter__(self) -> "Client":
         return self
@@ -35,73 +111,75 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._http.close()
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        _finish(self._conversation.close())
 
     def signature(self, name: str) -> dict[str, Any]:
-        """The inputs and outputs of a signature, as the metadata call describes them.
+        """See `Conversation.signature`."""
+        return _finish(self._conversation.signature(name))
 
-        Raises:
-            UserError: No server, no such model, or no such signature.
-        """
-        metadata = self._ask("GET", "/metadata")["metadata"]
-        signatures = metadata["signature_def"]["signature_def"]
-        if name not in signatures:
-            raise UserError(
-                f"Expected the signature {name!r} at {self.url}, found "
-                f"{', '.join(sorted(signatures))}.",
-                "export the model with serving.export.",
-            )
-        return signatures[name]
+    def request_format(self) -> RequestFormat:
+        """See `Conversation.request_format`."""
+        return _finish(self._conversation.request_format())
 
-    def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default") -> Any:
-        """Runs a signature in column form.
+    def predict(self, inputs: Mapping[str, Any], signature_name: str = SERVING_DEFAULT) -> Any:
+        """See `Conversation.predict`."""
+        return _finish(self._conversation.predict(inputs, signature_name))
 
-        Args:
-            inputs: Arrays or nested lists by input; bytes go as they are if they are text, and in
-                base64 otherwise.
-            signature_name: Name of the signature.
+    def score(self, request: Mapping[str, Any], where: str = "request") -> list[float]:
+        """See `Conversation.score`."""
+        return _finish(self._conversation.score(request, where))
 
-        Returns:
-            The one output, or outputs by name, as nested lists.
-
-        Raises:
-            UserError: No server, or it refuses the request; the message is the server's.
-        """
-        columns = {name: _jsonable(value) for name, value in inputs.items()}
-        document = {"signature_name": signature_name, "inputs": columns}
-        # Not orjson, here and below: TensorFlow Serving reads and writes NaN.
-        return self._ask("POST", ":predict", json.dumps(document).encode())["outputs"]
-
-    def _ask(self, verb: str, path: str, body: bytes | None = None) -> Any:
-        try:
-            reply = self._http.request(verb, self.url + path, content=body)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UserError(
-                f"Expected a model server at {self.url}, found: {error or type(error).__name__}.",
-                "start one with python -m serving.server, or check --url.",
-            ) from None
-        try:
-            document = json.loads(reply.content)
-        except ValueError:
-            document = None
-        if reply.status_code == 200 and isinstance(document, dict):
-            return document
-        refusal = document.get("error") if isinstance(document, dict) else None
-        raise UserError(
-            f"Expected an answer from {self.url}{path}, found HTTP {reply.status_code}: "
-            f"{refusal or reply.reason_phrase}.",
-            "check the address" if refusal is None else "",
-        )
+    def explain(self, request: Mapping[str, Any], where: str = "request") -> Explanation:
+        """See `Conversation.explain`."""
+        return _finish(self._conversation.explain(request, where))
 
 
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return _jsonable(value.tolist()) if value.dtype == object else value.tolist()
-    if isinstance(value, list):
-        return [_jsonable(child) for child in value]
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return {"b64": base64.b64encode(value).decode("ascii")}
-    return value
+class _AsyncConnection:
+    def __init__(self, timeout_seconds: float) -> None:
+        self._http = httpx.AsyncClient(timeout=_timeout(timeout_seconds))
+
+    async def send(
+        self, verb: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        return await self._http.request(verb, url, content=body, headers=headers)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class _BlockingConnection:
+    """Never suspends: whatever awaits it runs through."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._http = httpx.Client(timeout=_timeout(timeout_seconds))
+
+    async def send(
+        self, verb: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        return self._http.request(verb, url, content=body, headers=headers)
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def close(self) -> None:
+        self._http.close()
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+
+
+def _finish(coroutine: Coroutine[None, None, _Answer]) -> _Answer:
+    """Runs a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("A connection that blocks was expected not to suspend.")

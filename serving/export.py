@@ -1,20 +1,26 @@
 """Exports a trained run as a SavedModel that TensorFlow Serving can load.
 
-    python -m serving.export --run=WORKDIR/run --output=WORKDIR/model
+    python -m serving.export --run=WORKDIR/run --output=WORKDIR/model --keep=5
 
-Writes OUTPUT/<version>/, the next integer unless --version names one. Servers that poll OUTPUT
-never see half a version: it is filled in a hidden directory, its warm-up requests are replayed from
-disk, and only then is it renamed.
+Writes OUTPUT/<version>/, the next integer unless --version names one, and OUTPUT/models.config, in
+which it is the version labelled stable (or canary, with --canary). Servers that poll OUTPUT never
+see half a version: it is filled in a hidden directory, its warm-up requests are replayed from disk,
+and only then is it renamed. Nothing is published whose scores are not the offline ones, which is
+worse than the live version by more than --max_auc_drop, or which has another schema (unless
+--allow_schema_change). See docs/publishing.md.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -24,52 +30,105 @@ from models.keras import tf
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from serving import model_card, raw_requests, warmup
+from serving import gates, model_card, publishing, raw_requests, warmup
+from serving.publishing import Publication
 from serving.servable import Servable
 from serving.signatures import EXAMPLES, EXPLAIN, SERIALIZED, SERVING_DEFAULT, ServingModule
 from serving.status import ServingError
 
+_MODEL_NAME = "ctr"
 _WARMUP_REQUESTS = 8
 _WARMUP_SPLITS = ("test", "validation", "train")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a version is published.
+
+    Attributes:
+        version: Its number; None for one more than the highest there ever was.
+        canary: Label it canary and leave the stable version what it is.
+        keep: Remove all but so many of the newest versions, and those that are served; 0 keeps all.
+        max_auc_drop: By how much its AUC on held-out requests may be below the live version's.
+        allow_schema_change: Publish it although the live version has another schema.
+        model_name: Name of the model in models.config; "" for that of the last export, or ctr.
+        served_path: OUTPUT as the server sees it; "" for that of the last export, or OUTPUT.
+    """
+
+    version: int | None = None
+    canary: bool = False
+    keep: int = 0
+    max_auc_drop: float = 0.01
+    allow_schema_change: bool = False
+    model_name: str = ""
+    served_path: str = ""
+
+
+class Exported(NamedTuple):
+    """A published version.
+
+    Attributes:
+        path: Its directory.
+        checks: What was found before it was published, a line each.
+    """
+
+    path: pathlib.Path
+    checks: list[str]
+
+
 def export(
-    run_dir: str | pathlib.Path, output: str | pathlib.Path, version: int | None = None
-) -> pathlib.Path:
+    run_dir: str | pathlib.Path,
+    output: str | pathlib.Path,
+    options: ExportOptions | None = None,
+) -> Exported:
     """Exports the best weights of a run.
 
     Args:
         run_dir: What models.train left behind.
         output: Directory of versions; created if need be.
-        version: Number of the version; None for one more than the highest there is.
-
-    Returns:
-        The directory of the version.
+        options: How to publish it; None for the defaults.
 
     Raises:
-        UserError: No trained run there, its data set has another schema, the version exists, or the
-            exported model does not answer its own warm-up requests: nothing is published then.
+        UserError: No trained run there, its data set has another schema, the version exists, the
+            served path is relative, the exported model does not answer its own warm-up requests, or
+            it does not pass one of the `gates`: nothing is published then.
     """
+    options = options or ExportOptions()
+    if options.served_path and not re.match(r"/|\w+://", options.served_path):
+        raise UserError(
+            f"--served_path: expected an absolute path or a URI, found {options.served_path!r}.",
+            "write it as servers see it, as in --served_path=/models/ctr.",
+        )
     run = runs.open_run(run_dir)
-    model = runs.load_model(run_dir)
     output = pathlib.Path(output)
-    if version is None:
-        version = max(_versions(output), default=0) + 1
+    version = options.version or publishing.next_version(output)
     target = output / str(version)
     if target.exists():
         raise _version_exists(target)
+    live = publishing.live_version(output)
+    checks = []
+    if live is not None:
+        allow_change = options.allow_schema_change
+        checks = gates.check_schema(run.data.schema, live, allow_change=allow_change)
+    model = runs.load_model(run_dir)
     with _directory(output):
         hidden = output / f".tmp-{version}-{os.getpid()}"
         try:
-            _fill(hidden, run, ServingModule(model, run.data))
-            _replay(hidden)
+            module = ServingModule(model, run.data)
+            _fill(hidden, run, module)
+            servable = _replay(hidden)
+            checks.append(gates.check_parity(run, model, servable))
+            checks.append(gates.check_auc(run.data, servable, live, options.max_auc_drop))
+            card = model_card.write(run, module.signatures, checks)
+            (hidden / "assets" / "model_card.md").write_text(card, encoding="utf-8")
             try:
                 hidden.rename(target)
             except OSError:
                 raise _version_exists(target) from None
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
-    return target
+    _announce(output, version, live, options)
+    return Exported(target, checks)
 
 
 def latest_version(output: str | pathlib.Path) -> pathlib.Path:
@@ -78,12 +137,30 @@ def latest_version(output: str | pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: There is none.
     """
-    versions = _versions(pathlib.Path(output))
+    versions = publishing.versions(pathlib.Path(output))
     if not versions:
         raise UserError(
             f"Expected an exported version in {output}, found none.", "run serving.export first."
         )
     return versions[max(versions)]
+
+
+def _announce(
+    output: pathlib.Path, version: int, live: pathlib.Path | None, options: ExportOptions
+) -> None:
+    """Names a new version in models.config and removes old ones."""
+    before = publishing.read(output)
+    if before is None:
+        stable = None if live is None else int(live.name)
+        before = Publication(_MODEL_NAME, str(output.absolute()), stable)
+    before = dataclasses.replace(
+        before,
+        name=options.model_name or before.name,
+        base_path=options.served_path or before.base_path,
+    )
+    publishing.write(output, before.with_version(version, canary=options.canary))
+    if options.keep:
+        publishing.prune(output, options.keep)
 
 
 @contextlib.contextmanager
@@ -111,14 +188,7 @@ def _fill(version: pathlib.Path, run: runs.Run, module: ServingModule) -> None:
     del config["data"]  # a path on the machine that trained the model
     text = json.dumps(config, indent=2) + "\n"
     (assets / "config.json").write_text(text, encoding="utf-8")
-    card = model_card.write(run, signatures)
-    (assets / "model_card.md").write_text(card, encoding="utf-8")
     warmup.write(version, _warmup_requests(run.data, signatures))
-
-
-def _versions(output: pathlib.Path) -> dict[int, pathlib.Path]:
-    children = output.iterdir() if output.is_dir() else ()
-    return {int(child.name): child for child in children if child.name.isdecimal()}
 
 
 def _version_exists(target: pathlib.Path) -> UserError:
@@ -147,15 +217,18 @@ def _warmup_requests(
             yield EXPLAIN, batch.raw
 
 
-def _replay(version: pathlib.Path) -> None:
+def _replay(version: pathlib.Path) -> Servable:
+    """Loads a version as servers do."""
     try:
-        warmup.replay(Servable(version))
+        servable = Servable(version)
+        warmup.replay(servable)
     except (ServingError, tf.errors.OpError) as error:
         raise UserError(
             f"Expected the exported model to answer its warm-up requests, found: {error}. "
             "Nothing was published.",
             "check the model's code: it must score requests of any shape.",
         ) from error
+    return servable
 
 
 def define_flags() -> None:
@@ -163,13 +236,25 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "Run directory that models.train filled.")
     flags.DEFINE_string("output", None, "Directory that gets a new version.")
     flags.DEFINE_integer("version", None, "Number of the version (default: the next).", 1)
+    flags.DEFINE_bool("canary", False, "Label it canary, and leave the stable version as it is.")
+    flags.DEFINE_integer(
+        "keep", 0, "Remove all but so many of the newest versions and what is served; 0: none.", 0
+    )
+    flags.DEFINE_float(
+        "max_auc_drop", 0.01, "Refuse a model whose AUC on held-out requests is lower by more.", 0
+    )
+    flags.DEFINE_bool("allow_schema_change", False, "Publish although the schema differs.")
+    flags.DEFINE_string("model_name", "", "Name in models.config (default: as before, or ctr).")
+    flags.DEFINE_string("served_path", "", "OUTPUT as servers see it (default: as before).")
     flags.mark_flags_as_required(["run", "output"])
 
 
 def main() -> None:
     """Exports and says where."""
-    target = export(flags.FLAGS.run, flags.FLAGS.output, flags.FLAGS.version)
-    sys.stdout.write(f"Exported {target}\n")
+    values = flags.FLAGS
+    given = {field.name: values[field.name].value for field in dataclasses.fields(ExportOptions)}
+    exported = export(values.run, values.output, ExportOptions(**given))  # type: ignore[arg-type]
+    sys.stdout.write("\n".join([*exported.checks, f"Exported {exported.path}"]) + "\n")
 
 
 def console_main() -> None:

@@ -14,6 +14,8 @@ import rapidjson
 
 from serving.status import ServingError, invalid
 
+MAX_DEPTH = 1_000_000
+"""Of nesting; TensorFlow Serving has no limit but memory."""
 _BOM = b"\xef\xbb\xbf"
 _RAPIDJSON_ERROR = re.compile(r"Parse error at offset (\d+): (.*?)\.?$", re.DOTALL)
 _TRAILING = "The document root must not be followed by other values"
@@ -41,9 +43,8 @@ def _parse_leniently(body: bytes) -> Any:
         raise invalid("JSON Parse error: The document is empty")
     try:
         return rapidjson.loads(body, number_mode=rapidjson.NM_NATIVE | rapidjson.NM_NAN)
-    except UnicodeDecodeError as error:
-        raise _syntax_error("Invalid encoding in string.", error.start) from None
-    except RecursionError:
+    except (RecursionError, UnicodeDecodeError):
+        # Bytes that are not UTF-8 may follow the first value.
         return _parse_iteratively(body)
     except rapidjson.JSONDecodeError as error:
         match = _RAPIDJSON_ERROR.match(str(error))
@@ -96,6 +97,8 @@ def _parse_iteratively(body: bytes) -> Any:
                 container.append(value)
             if opens:
                 stack.append((value, None))
+                if len(stack) > MAX_DEPTH:
+                    raise _syntax_error("Nesting too deep.", start)
             expects_value = opens
     return root[0]
 
@@ -103,7 +106,9 @@ def _parse_iteratively(body: bytes) -> Any:
 def _scalar(token: bytes, offset: int) -> Any:
     try:
         return rapidjson.loads(token, number_mode=rapidjson.NM_NATIVE | rapidjson.NM_NAN)
-    except (rapidjson.JSONDecodeError, UnicodeDecodeError):
+    except UnicodeDecodeError as error:
+        raise _syntax_error("Invalid encoding in string.", offset + error.start) from None
+    except rapidjson.JSONDecodeError:
         raise _syntax_error("Invalid value.", offset) from None
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,26 @@ def predictions(
         return _dumps({"predictions": values[names[0]](outputs[names[0]])})
     rows = [{name: values[name](outputs[name][i]) for name in names} for i in range(size)]
     return _dumps({"predictions": rows})
+
+
+def classifications(results: Sequence[Sequence[tuple[str, np.float32]]]) -> bytes:
+    """The reply to a Classify request.
+
+    Args:
+        results: Label and score of every class, by example.
+    """
+    dtype, digits = _FLOATS["float"]
+    rows = [
+        [[label, orjson.Fragment(_float_text(float(score), dtype, digits))] for label, score in row]
+        for row in results
+    ]
+    return _dumps({"results": rows})
+
+
+def regressions(values: np.ndarray) -> bytes:
+    """The reply to a Regress request: float32, one per example."""
+    text = _float_text(values.tolist(), *_FLOATS["float"])
+    return _dumps({"results": orjson.Fragment(text)})
 
 
 def error(message: str) -> bytes:

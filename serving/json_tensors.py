@@ -17,7 +17,7 @@ import numpy as np
 from serving.status import Code, ServingError, invalid
 
 _DEBUG_TEXT_BYTES = 256
-_MAX_RANK = 32  # of a NumPy array; TensorFlow's own limit is 254
+_MAX_RANK = 31  # of a value: a NumPy array has 32 at most, and rows add one; TensorFlow allows 254
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +129,34 @@ def debug_text(value: Any) -> str:
     return "".join(pieces).encode()[:_DEBUG_TEXT_BYTES].decode(errors="ignore")
 
 
+def type_text(value: Any) -> str:
+    """What RapidJSON calls the type of a parsed value."""
+    return str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
+
+
+def is_base64(value: Any) -> bool:
+    """True for `{"b64": "..."}`, which stands for bytes."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def string_bytes(value: str | Mapping[str, Any]) -> bytes:
+    """The bytes that a JSON string or a base64 object stands for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT if an object is not base64 data, or does not decode.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if not is_base64(value):
+        raise invalid(f"JSON Value: {debug_text(value)} not formatted correctly for base64 data")
+    text = value["b64"]
+    padding = "" if text.endswith("=") else "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(text + padding, validate=True)
+    except ValueError:
+        raise invalid("Unable to base64 decode") from None
+
+
 def _from_rows(instances: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
     if not isinstance(instances, list):
         raise invalid(
@@ -220,11 +248,7 @@ def _from_columns(inputs: Any, types: Mapping[str, str]) -> dict[str, np.ndarray
 
 def _is_object(value: Any) -> bool:
     """True for a JSON object that is not base64 data, which counts as a value."""
-    return isinstance(value, dict) and not _is_base64(value)
-
-
-def _is_base64(value: Mapping[str, Any]) -> bool:
-    return len(value) == 1 and isinstance(value.get("b64"), str)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _convert_fast(value: Any, kind: _Kind) -> np.ndarray | None:
@@ -296,31 +320,17 @@ def _leaf(value: Any, type_name: str) -> Any:
     if type(value) not in kind.tokens or (
         kind.highest and not kind.lowest <= value <= kind.highest
     ):
-        found = str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
         raise invalid(
-            f"JSON Value: {debug_text(value)} Type: {found} is not of expected type: {type_name}"
+            f"JSON Value: {debug_text(value)} Type: {type_text(value)} is not of expected type: "
+            f"{type_name}"
         )
-    if isinstance(value, dict):
-        if not _is_base64(value):
-            raise invalid(
-                f"JSON Value: {debug_text(value)} not formatted correctly for base64 data"
-            )
-        return _decode_base64(value["b64"])
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return string_bytes(value) if isinstance(value, (str, dict)) else value
 
 
 def _refuse_type(value: Any, type_name: str) -> NoReturn:
     raise ServingError(
         Code.UNIMPLEMENTED, f"Conversion of JSON Value: {debug_text(value)} to type: {type_name}"
     )
-
-
-def _decode_base64(text: str) -> bytes:
-    padding = "" if text.endswith("=") else "=" * (-len(text) % 4)
-    try:
-        return base64.b64decode(text + padding, validate=True)
-    except ValueError:
-        raise invalid("Unable to base64 decode") from None
 
 
 def _reshape(leaves: Sequence[Any], shape: Sequence[int], kind: _Kind) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The page that travels with an exported model: what it is, how it was measured, how to ask it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,14 @@ _VERSIONS = {
 }
 
 
-def write(run: Run, signatures: Mapping[str, Any]) -> str:
-    """Markdown about a run and the signatures that it is exported with."""
+def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -> str:
+    """Markdown about a run and its export.
+
+    Args:
+        run: Where the model is from.
+        signatures: What it is exported with: concrete functions by name.
+        checks: What was found before it was published, a line each.
+    """
     config, schema = run.config, run.data.schema
     lines = [
         f"# {config.model_name}, self-supervision: {config.ssl_name}",
@@ -38,6 +44,8 @@ def write(run: Run, signatures: Mapping[str, Any]) -> str:
         "",
         _metrics(run.metrics),
     ]
+    if checks:
+        lines += ["", "## Checks before publishing", "", *(f"* {line}" for line in checks)]
     for name, function in signatures.items():
         described = [
             ("input", key, spec.dtype.name, _shape(spec))

@@ -1,21 +1,24 @@
-"""The versions of one model: found on disk by polling, loaded, swapped and dropped.
+"""The models of a server: found on disk by polling, named by a config that may change, labelled.
 
-The policy is "latest": the highest version on disk is served. A new version is loaded and warmed
-before the old one is dropped, so there is always one to answer with; requests that are running keep
-the version they hold. A version that cannot be loaded ends with its error while the old one stays.
+Every poll compares the base paths of all models with what their version policies ask for, and loads
+and drops accordingly. A new config replaces the set of models: those left out are dropped. Labels
+are assigned once the models of a config that were new to the server have a version to answer with,
+and only to versions that are available.
 """
 
-import dataclasses
-import gc
+import functools
 import logging
 import pathlib
 import threading
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 from preprocessing.errors import UserError
-from serving.status import Code, ServingError
+from serving import model_config
+from serving.model_config import ModelConfig
+from serving.model_versions import ModelVersions
+from serving.status import Code, ServingError, invalid
 
 _LOG = logging.getLogger(__name__)
 _MAX_VERSION = 2**63 - 1
@@ -23,63 +26,59 @@ _MAX_VERSION = 2**63 - 1
 T = TypeVar("T")
 
 
-@dataclasses.dataclass
-class VersionStatus:
-    """Where a version is in its life: START, LOADING, AVAILABLE, UNLOADING or END."""
-
-    state: str = "START"
-    code: Code = Code.OK
-    message: str = ""
-    failures: int = 0
-    retry_at: float = 0.0
-
-
 class ModelStore(Generic[T]):
-    """The loaded versions of one model. Safe to read from any thread.
+    """The loaded versions of all models. Safe to use from any thread.
 
     Args:
-        name: Name of the model.
-        base_path: The directory whose numeric children are versions.
         load: Turns the directory of a version into what is served; whatever it raises ends the
             version.
         max_num_load_retries: How often a failed load is tried again.
         load_retry_interval_seconds: Time between two attempts.
+        allow_version_labels_for_unavailable_models: Whether a new label may name a version that is
+            not loaded (yet). An existing label may never be moved to one.
     """
 
     def __init__(
         self,
-        name: str,
-        base_path: str | pathlib.Path,
         load: Callable[[pathlib.Path], T],
         *,
         max_num_load_retries: int = 5,
         load_retry_interval_seconds: float = 60.0,
+        allow_version_labels_for_unavailable_models: bool = False,
     ) -> None:
-        self.name = name
-        self._base_path = pathlib.Path(base_path)
-        self._load = load
-        self._max_attempts = 1 + max_num_load_retries
-        self._retry_interval = load_retry_interval_seconds
-        self._lock = threading.Lock()
-        self._loaded: dict[int, T] = {}
-        self._statuses: dict[int, VersionStatus] = {}
-        self._complaint = ""
+        self._new_versions = functools.partial(
+            ModelVersions[T],
+            load=load,
+            max_num_load_retries=max_num_load_retries,
+            load_retry_interval_seconds=load_retry_interval_seconds,
+        )
+        self._allow_labels_early = allow_version_labels_for_unavailable_models
+        self._changing = threading.Lock()  # held while versions are loaded and dropped
+        self._reloading = threading.Lock()  # held from a new config until its labels are assigned
+        # Replaced, never changed in place: readers take no lock.
+        self._configs: dict[str, ModelConfig] = {}
+        self._models: dict[str, ModelVersions[T]] = {}  # with those that a config left out
+        self._labels: dict[str, dict[str, int]] | None = None
+        self._complaints: dict[object, str] = {}
         self._stopped = threading.Event()
-        self._poller: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
 
-    def get(self, name: str, version: int | None = None) -> tuple[int, T]:
-        """The version asked for, or the latest one that is available.
+    def get(self, name: str, version: int | None = None, label: str | None = None) -> tuple[int, T]:
+        """The version asked for by number or label, or the latest one that is available.
 
         Raises:
-            ServingError: NOT_FOUND.
+            ServingError: NOT_FOUND; INVALID_ARGUMENT for a label that nothing has; UNAVAILABLE
+                for a label while no config was applied.
         """
-        with self._lock:
-            if name == self.name and self._loaded:
-                wanted = max(self._loaded) if version is None else version
-                if wanted in self._loaded:
-                    return wanted, self._loaded[wanted]
-        spec = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {spec}")
+        if label is not None:
+            version = self._labelled(name, label)
+        model = self._models.get(name)
+        found = model.get(version) if model else None
+        if found is None:
+            spec = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {spec}")
+        return found
 
     def statuses(self, name: str, version: int | None = None) -> list[tuple[int, str, str, str]]:
         """Version, state, error code and error message of every version seen, newest first.
@@ -87,157 +86,231 @@ class ModelStore(Generic[T]):
         Raises:
             ServingError: NOT_FOUND if there is none.
         """
-        with self._lock:
-            found = [
-                (number, status.state, status.code.name, status.message)
-                for number, status in sorted(self._statuses.items(), reverse=True)
-                if name == self.name and version in (None, number)
-            ]
+        model = self._models.get(name)
+        found = [
+            status for status in (model.statuses() if model else ()) if version in (None, status[0])
+        ]
         if found:
             return found
         if version is None:
             raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
         raise ServingError(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
 
-    def poll(self) -> None:
-        """Looks at the base path once and does what its versions call for."""
-        try:
-            directories = self._versions_on_disk()
-        except OSError as error:
-            self._complain(
-                f"Could not find base path {self._base_path} for servable {self.name} "
-                f"with error {error}"
-            )
-            return
-        if not directories:
-            self._complain(
-                f"No versions of servable {self.name} found under base path {self._base_path}. "
-                "Did you forget to name your leaf directory as a number (eg. '/1/')?"
-            )
-        wanted = max(directories, default=None)
-        if wanted is not None and wanted not in self._loaded:
-            self._try_to_load(wanted, directories[wanted])
-        if wanted is None or wanted in self._loaded:
-            for version in sorted(self._loaded.keys() - {wanted}):
-                self._unload(version)
+    def start(self, config: Any, poll_wait_seconds: float) -> None:
+        """Applies the first `ModelServerConfig` and waits until it is served.
 
-    def wait_until_available(self, poll_wait_seconds: float) -> int:
-        """Polls until a version is available and returns its number (0 seconds count as 1).
+        Args:
+            config: The message.
+            poll_wait_seconds: Time between two looks at the base paths (0 seconds count as 1).
 
         Raises:
-            UserError: The first version cannot be loaded, after all retries.
+            UserError: The config is wrong, one of its models cannot be loaded after all retries, or
+                one of its labels names a version that is not available.
         """
-        while not self._stopped.is_set():
-            self.poll()
-            with self._lock:
-                if self._loaded:
-                    return max(self._loaded)
-                failed = {
-                    version: status.message
-                    for version, status in self._statuses.items()
-                    if status.failures >= self._max_attempts
-                }
-            if failed:
-                causes = ", ".join(
-                    f"{{{self.name} version: {version}}} due to error: {message}"
-                    for version, message in failed.items()
-                )
-                raise UserError(
-                    "Failed to start server. Error: 1 model(s) did not become available: "
-                    f"{{{causes}}}.",
-                    f"export the model anew, or remove the version from {self._base_path}.",
-                )
-            self._stopped.wait(poll_wait_seconds or 1.0)
-        raise RuntimeError("The store was stopped before a version became available.")
+        try:
+            self._reload(config, poll_wait_seconds or 1.0, deadline=None)
+        except ServingError as error:
+            raise UserError(
+                f"Failed to start server. Error: {error.message}.",
+                "correct the config, or export the model anew.",
+            ) from error
+
+    def reload(self, config: Any, timeout_seconds: float | None = None) -> None:
+        """Replaces the set of models by that of a `ModelServerConfig` message.
+
+        Returns when the models that are new have an available version and labels are assigned. If
+        it raises anything but the errors of a wrong config, the set was replaced nevertheless.
+
+        Args:
+            config: The message; an empty one changes nothing.
+            timeout_seconds: How long to wait for new models; None for as long as it takes.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT or UNIMPLEMENTED (wrong config), UNKNOWN (a new model
+                cannot be loaded), FAILED_PRECONDITION (a label's version is not available),
+                DEADLINE_EXCEEDED.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._reload(config, 0.1, deadline)
+        self._wake.set()
+
+    def poll(self) -> None:
+        """Looks at every base path once and does what the version policies call for.
+
+        If one of them cannot be read, nothing is done for any model.
+        """
+        with self._changing:
+            configs, found = self._configs, {}
+            for name, config in configs.items():
+                try:
+                    found[name] = self._versions_on_disk(config)
+                except OSError as error:
+                    self._complain(
+                        name,
+                        f"Could not find base path {config.base_path} for servable {name} "
+                        f"with error {error}",
+                    )
+                    return
+            for name, model in self._models.items():
+                if name in configs:
+                    wanted = configs[name].policy.select(found[name])
+                    model.update({version: found[name][version] for version in wanted})
+                else:
+                    model.update({})
 
     def start_polling(self, poll_wait_seconds: float) -> None:
-        """Polls in a background thread until `stop`."""
+        """Polls in a background thread until `stop`; 0 seconds: after a `reload` only."""
 
-        def keep_polling() -> None:
-            while not self._stopped.wait(poll_wait_seconds):
-                try:
-                    self.poll()
-                except Exception:  # the server must outlive whatever happens to a directory
-                    _LOG.exception("Polling %s failed", self._base_path)
+        def poll() -> None:
+            self._wake.wait(poll_wait_seconds or None)
+            self._wake.clear()
+            if not self._stopped.is_set():
+                self.poll()
 
-        self._poller = threading.Thread(target=keep_polling, name="model-poller", daemon=True)
-        self._poller.start()
+        self._in_background("model-poller", poll)
+
+    def follow_config_file(self, path: str | pathlib.Path, poll_wait_seconds: float) -> None:
+        """Reads a model config file again and again in a background thread until `stop`.
+
+        A file with a mistake is logged, and the old set stays. Models are not waited for: labels
+        are assigned by the first look at the file that finds their versions available.
+        """
+
+        def look() -> None:
+            if self._stopped.wait(poll_wait_seconds):
+                return
+            try:
+                with self._reloading:
+                    configs = self._apply(model_config.read(path))
+                    self._wake.set()
+                    self._assign_labels(configs)
+            except (UserError, ServingError) as error:
+                self._complain(path, f"Reloading {path} failed: {error}")
+            else:
+                self._complain(path, "")
+
+        self._in_background("config-poller", look)
 
     def stop(self) -> None:
         """Stops polling and drops every version."""
         self._stopped.set()
-        if self._poller is not None:
-            self._poller.join()
-        for version in sorted(self._loaded):
-            self._unload(version)
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+        with self._changing:
+            for model in self._models.values():
+                model.update({})
 
-    def _versions_on_disk(self) -> dict[int, pathlib.Path]:
+    def _labelled(self, name: str, label: str) -> int:
+        labels = self._labels
+        if labels is None:
+            raise ServingError(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
+        version = labels.get(name, {}).get(label)
+        if version is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return version
+
+    def _reload(self, config: Any, poll_wait_seconds: float, deadline: float | None) -> None:
+        with self._reloading:
+            old = self._configs
+            new = self._apply(config)
+            if new is not None:
+                self._wait_for(new.keys() - old.keys(), poll_wait_seconds, deadline)
+            self._assign_labels(new)
+
+    def _apply(self, config: Any) -> dict[str, ModelConfig] | None:
+        configs = model_config.models(config)
+        if configs is not None:
+            new = {name: self._new_versions(name) for name in configs.keys() - self._models.keys()}
+            with self._changing:
+                self._models = {**self._models, **new}
+                self._configs = configs
+        return configs
+
+    def _wait_for(
+        self, names: Iterable[str], poll_wait_seconds: float, deadline: float | None
+    ) -> None:
+        """Polls until each of the models has an available version."""
+        waiting = sorted(names)
+        while waiting:
+            self.poll()
+            waiting = [name for name in waiting if self._models[name].get() is None]
+            failed = {name: self._models[name].failures() for name in waiting}
+            causes = [
+                f"{{{name} version: {version}}} due to error: {message}"
+                for name, messages in failed.items()
+                for version, message in sorted(messages.items())
+            ]
+            if causes:
+                models = sum(map(bool, failed.values()))
+                raise ServingError(
+                    Code.UNKNOWN,
+                    f"{models} model(s) did not become available: {{{', '.join(causes)}}}",
+                )
+            if waiting and deadline is not None and time.monotonic() >= deadline:
+                raise ServingError(
+                    Code.DEADLINE_EXCEEDED, f"Still waiting for versions of {', '.join(waiting)}"
+                )
+            if waiting and self._stopped.wait(poll_wait_seconds):
+                raise ServingError(Code.CANCELLED, "The server is being stopped")
+
+    def _assign_labels(self, configs: dict[str, ModelConfig] | None) -> None:
+        if configs is None:
+            return
+        old = self._labels or {}
+        for name, config in configs.items():
+            for label, version in config.labels.items():
+                known = old.get(name, {}).get(label)
+                early = self._allow_labels_early and known in (None, version)
+                if not early and self._models[name].get(version) is None:
+                    raise ServingError(
+                        Code.FAILED_PRECONDITION,
+                        f"Request to assign label to version {version} of model {name}, which is "
+                        "not currently available for inference",
+                    )
+        self._labels = {name: dict(config.labels) for name, config in configs.items()}
+
+    def _versions_on_disk(self, config: ModelConfig) -> dict[int, pathlib.Path]:
         found: dict[int, pathlib.Path] = {}
-        for child in sorted(self._base_path.iterdir()):
+        complaint = ""
+        for child in sorted(config.base_path.iterdir()):
             if not (child.name.isascii() and child.name.isdecimal() and child.is_dir()):
                 continue
             version = int(child.name)
             if version > _MAX_VERSION:
                 continue
             if version in found:
-                self._complain(f"{found[version]} and {child} are one version; using the latter.")
+                complaint = f"{found[version]} and {child} are one version; using the latter."
             found[version] = child
-        with self._lock:
-            # A version that left the disk and comes back starts over.
-            for version in self._statuses.keys() - found.keys():
-                self._statuses[version].failures = 0
+        if missing := config.policy.versions - found.keys():
+            complaint = (
+                f"Version(s) {', '.join(map(str, sorted(missing)))} of servable {config.name} "
+                f"were not found under base path {config.base_path}"
+            )
+        if not found:
+            complaint = (
+                f"No versions of servable {config.name} found under base path {config.base_path}. "
+                "Did you forget to name your leaf directory as a number (eg. '/1/')?"
+            )
+        self._complain(config.name, complaint)
         return found
 
-    def _try_to_load(self, version: int, path: pathlib.Path) -> None:
-        with self._lock:
-            status = self._statuses.setdefault(version, VersionStatus())
-        if status.failures >= self._max_attempts or (
-            status.failures and time.monotonic() < status.retry_at
-        ):
-            return
-        self._set(version, "LOADING")
-        try:
-            loaded = self._load(path)
-        except Exception as error:  # a broken version must not take the server down
-            status.failures += 1
-            status.retry_at = time.monotonic() + self._retry_interval
-            code, message = _describe(error)
-            _LOG.warning("Loading %s failed: %s", path, message)
-            self._set(version, "END", code, message)
-            return
-        status.failures = 0
-        with self._lock:
-            self._loaded[version] = loaded
-        self._set(version, "AVAILABLE")
-        self._complaint = ""
-        _LOG.info("Serving version %d of %s", version, self.name)
-
-    def _unload(self, version: int) -> None:
-        self._set(version, "UNLOADING")
-        with self._lock:
-            self._loaded.pop(version)
-        # A loaded SavedModel is full of reference cycles, and holds the weights until they go.
-        gc.collect()
-        self._set(version, "END")
-
-    def _set(self, version: int, state: str, code: Code = Code.OK, message: str = "") -> None:
-        with self._lock:
-            status = self._statuses[version]
-            status.state, status.code, status.message = state, code, message
-
-    def _complain(self, message: str) -> None:
-        """Logs a warning once, not at every poll."""
-        if message != self._complaint:
+    def _complain(self, about: object, message: str) -> None:
+        """Logs a warning once, not at every poll; no message forgets the last one."""
+        if message and message != self._complaints.get(about):
             _LOG.warning(message)
-        self._complaint = message
+        self._complaints[about] = message
 
+    def _in_background(self, name: str, step: Callable[[], None]) -> None:
+        """Repeats a step in a thread until the store is stopped."""
 
-def _describe(error: Exception) -> tuple[Code, str]:
-    if isinstance(error, ServingError):
-        return error.code, error.message
-    code = getattr(error, "error_code", None)  # of a TensorFlow error
-    if isinstance(code, int):
-        return Code(code), getattr(error, "message", "") or str(error)
-    if isinstance(error, FileNotFoundError):
-        return Code.NOT_FOUND, str(error)
-    return Code.UNKNOWN, f"{type(error).__name__}: {error}"
+        def repeat() -> None:
+            while not self._stopped.is_set():
+                try:
+                    step()
+                except Exception:  # the server must outlive whatever happens to a directory
+                    _LOG.exception("The %s failed", name)
+
+        thread = threading.Thread(target=repeat, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)

@@ -23,6 +23,7 @@ from absl import flags
 from tqdm import tqdm
 
 from models import runs
+from models.base import CTRModel
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
@@ -36,6 +37,37 @@ TOLERANCE = 1e-6
 REST = "rest"
 _BATCH_SIZE = 64
 _MODEL_NAME = "parity"
+
+
+class OfflineScorer:
+    """Scores as evaluation does, but with every history padded to the schema's full length.
+
+    Args:
+        model: A trained model.
+        schema: Of its data set.
+    """
+
+    def __init__(self, model: CTRModel, schema: Schema) -> None:
+        self._schema = schema
+        self._item_key = candidate_key(schema.item_key.name)
+        self._probabilities = tf.function(lambda features: tf.sigmoid(model(features)))
+
+    def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Which candidates are real, and their probabilities: [B, N] bool and float32.
+
+        Args:
+            features: Encoded, as `preprocessing.dataset.parse` returns them.
+        """
+        mask_BN = features[self._item_key].numpy() != PAD_ID
+        scores_BN = self._probabilities(_padded(self._schema, features)).numpy()
+        return mask_BN, np.where(mask_BN, scores_BN, 0.0)
+
+
+def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
+    """The largest difference of scores; infinite where one is not a number."""
+    largest = np.abs(found_BN - expected_BN).max(initial=0.0)
+    # NaN must not pass: it compares false with everything.
+    return float(np.nan_to_num(largest, nan=np.inf))
 
 
 def parity(
@@ -69,10 +101,8 @@ def parity(
     run = runs.open_run(run_dir)
     schema = run.data.schema
     version = _checked_version(version, schema)
-    model = runs.load_model(run_dir)
-    offline = tf.function(lambda features: tf.sigmoid(model(_padded(schema, features))))
+    offline = OfflineScorer(runs.load_model(run_dir), schema)
     servable = Servable(version)
-    item_key = candidate_key(schema.item_key.name)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
     requests = candidates = 0
     if not run.data.num_requests(split):
@@ -87,17 +117,14 @@ def parity(
             tqdm(total=total, desc="parity", unit="request", disable=not progress)
         )
         for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, limit):
-            mask_BN = batch.features[item_key].numpy() != PAD_ID
-            expected_BN = np.where(mask_BN, offline(batch.features).numpy(), 0.0)
+            mask_BN, expected_BN = offline(batch.features)
             found = {
                 SERVING_DEFAULT: servable.predict(SERVING_DEFAULT, batch.raw)[SCORES],
                 SERIALIZED: servable.predict(SERIALIZED, {EXAMPLES: batch.examples})[SCORES],
                 REST: np.array(client.predict(batch.raw), np.float32),
             }
             for way, scores_BN in found.items():
-                difference = np.abs(scores_BN - expected_BN).max(initial=0.0)
-                # NaN must not pass: it compares false with everything.
-                largest[way] = float(np.fmax(largest[way], np.nan_to_num(difference, nan=np.inf)))
+                largest[way] = max(largest[way], difference(scores_BN, expected_BN))
             requests += len(mask_BN)
             candidates += int(mask_BN.sum())
             bar.update(len(mask_BN))

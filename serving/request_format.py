@@ -17,7 +17,7 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import DType, Feature, Schema
 
 HISTORY, CANDIDATES = "history", "candidates"
-_HISTORY_INPUT, _CANDIDATE_INPUT = "history_", "candidate_"
+HISTORY_INPUT, _CANDIDATE_INPUT = "history_", "candidate_"
 _DTYPES = {"DT_STRING": DType.STRING, "DT_INT64": DType.INT64, "DT_FLOAT": DType.FLOAT32}
 _JSON_TYPES = {
     DType.STRING: ("a string", (str,)),
@@ -75,8 +75,8 @@ class RequestFormat:
                 break
             if rank == 1:
                 user[name] = Field(dtype)
-            elif name.startswith(_HISTORY_INPUT):
-                history[name.removeprefix(_HISTORY_INPUT)] = Field(dtype)
+            elif name.startswith(HISTORY_INPUT):
+                history[name.removeprefix(HISTORY_INPUT)] = Field(dtype)
             else:
                 candidate[name.removeprefix(_CANDIDATE_INPUT)] = Field(dtype)
         if not (user and history and candidate):
@@ -118,7 +118,7 @@ class RequestFormat:
             name: [_value(request, name, field, where)] for name, field in self.user.items()
         }
         for key, prefix, fields in (
-            (HISTORY, _HISTORY_INPUT, self.history),
+            (HISTORY, HISTORY_INPUT, self.history),
             (CANDIDATES, _CANDIDATE_INPUT, self.candidate),
         ):
             if key not in request:
@@ -142,7 +142,7 @@ class RequestFormat:
     def _types(self) -> dict[str, str]:
         groups = (
             ("", self.user),
-            (_HISTORY_INPUT, self.history),
+            (HISTORY_INPUT, self.history),
             (_CANDIDATE_INPUT, self.candidate),
         )
         return {

@@ -1,18 +1,21 @@
-"""The REST interface of TensorFlow Serving as an ASGI application: predict, status, metadata."""
+"""The REST interface of TensorFlow Serving as an ASGI application."""
 
 import asyncio
 import concurrent.futures
-import dataclasses
+import contextlib
 import logging
-import re
-import urllib.parse
-import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from serving import json_parse, json_replies, json_tensors
+from serving import http_bodies, inference, json_examples, json_parse, json_replies, json_tensors
+from serving.http_protocol import METHODS
+from serving.http_replies import Reply, html_page, json_error, json_reply
+from serving.metrics import Metrics
 from serving.model_store import ModelStore
+from serving.routes import Route, in_api, route
 from serving.servable import Servable
+from serving.server_options import ServerOptions
 from serving.status import Code, ServingError, http_status, invalid
 
 _LOG = logging.getLogger(__name__)
@@ -21,144 +24,166 @@ _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
-_JSON = b"application/json"
-_MAX_INFLATED_BYTES = 100 * 2**20
-_MAX_INT64 = 2**63 - 1
-_NOT_FOUND_PAGE = b"<html><head><title>404 Not Found</title></head><body>Not Found</body></html>\n"
-
-_SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-_API = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
-_POST = re.compile(
-    rf"/v1/models/(?P<model>[^/:]+){_SPEC}:(?P<method>classify|regress|predict)", re.IGNORECASE
-)
-_GET = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{_SPEC}(?P<method>/metadata)?", re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Route:
-    """What a request line asks for.
-
-    Attributes:
-        method: "predict", "classify", "regress", "status" or "metadata".
-        model: Name of the model; "" if the path has none.
-        version: Number of the version, or None for the latest.
-        label: Label of the version, or None.
-    """
-
-    method: str
-    model: str
-    version: int | None
-    label: str | None
-
-
-def route(verb: str, target: str) -> Route:
-    """Reads a request line.
-
-    Args:
-        verb: HTTP method.
-        target: Path and query string as sent, still percent-encoded. A query string is part of
-            what must match, as in TensorFlow Serving.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT if nothing is served there.
-    """
-    match = {"POST": _POST, "GET": _GET}.get(verb, re.compile(r"(?!)")).fullmatch(target)
-    if match is None:
-        raise invalid(f"Malformed request: {verb} {target}")
-    method = (match["method"] or "/status").removeprefix("/")
-    if verb == "POST" and method not in ("predict", "classify", "regress"):
-        raise invalid(f"Malformed request: {verb} {target}")
-    version = None
-    if match["version"]:
-        # The length goes first: int() refuses thousands of digits with an error of its own.
-        if len(match["version"].lstrip("0")) > 19 or int(match["version"]) > _MAX_INT64:
-            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
-        version = int(match["version"])
-    return Route(
-        method=method,
-        model=urllib.parse.unquote(match["model"] or ""),
-        version=version,
-        label=None if match["label"] is None else urllib.parse.unquote(match["label"]),
-    )
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+]
 
 
 class RestApi:
-    """ASGI application that answers for one model.
+    """ASGI application that answers for all models.
 
     Args:
         store: Where the versions are.
-        executor: Runs predictions, off the event loop.
-        timeout_seconds: After this long a prediction is answered with DEADLINE_EXCEEDED.
+        executor: Computes answers, off the event loop.
+        options: The flags that concern REST.
+        metrics: Counts requests.
+        prometheus_path: Where the metrics' page is; None for nowhere.
     """
 
     def __init__(
         self,
         store: ModelStore[Servable],
         executor: concurrent.futures.Executor,
-        timeout_seconds: float = 30.0,
+        options: ServerOptions,
+        metrics: Metrics,
+        prometheus_path: str | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
-        self._timeout = timeout_seconds
+        self._options = options
+        self._metrics = metrics
+        self._prometheus_path = prometheus_path
+        self._in_progress = 0
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answers one HTTP request, whatever it holds."""
         target = scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
             target += "?" + scope["query_string"].decode("latin-1")
-        headers = list(_connection_headers(scope))
-        if _API.fullmatch(target) is None:
-            status, content_type, body = 404, b"text/html", _NOT_FOUND_PAGE
-            headers = [(b"connection", b"close")]
-        else:
-            status, body = await self._answer(scope, target, receive)
-            content_type = _JSON
-        headers += [
-            (b"content-type", content_type),
-            (b"content-length", str(len(body)).encode("ascii")),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        headers = dict(scope["headers"])
+        reply = await self._reply(scope["method"], target, headers, receive)
+        sent = reply.headers()
+        if self._options.rest_api_enable_cors_support and in_api(target):
+            sent += _CORS
+        asked = headers.get(b"connection", b"").lower()
+        if scope["http_version"] == "1.0" and asked == b"keep-alive" and not reply.close:
+            sent.append((b"connection", b"keep-alive"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": sent})
+        await send({"type": "http.response.body", "body": reply.body})
 
-    async def _answer(self, scope: _Message, target: str, receive: _Receive) -> tuple[int, bytes]:
+    async def _reply(
+        self, verb: str, target: str, headers: Mapping[bytes, bytes], receive: _Receive
+    ) -> Reply:
+        if verb not in METHODS:
+            return html_page(501)
+        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+            return html_page(417)
         try:
-            asked = route(scope["method"], target)
-            if asked.method == "status":
-                return 200, self._status(asked)
-            if asked.method == "metadata":
-                return 200, self._metadata(asked)
-            body = _inflate(scope["headers"], await _read_body(receive))
-            return 200, await self._in_time(asked, body)
+            body = await http_bodies.read(headers, receive, self._options.max_request_bytes)
+        except http_bodies.BodyTooLargeError as error:
+            # A client that was to wait for a 100 now sends no body: its next bytes would be taken
+            # for one.
+            return json_error(413, error.message, close=b"expect" in headers)
         except ServingError as error:
-            return http_status(error.code), json_replies.error(error.message)
-        except Exception as error:  # the server outlives every request
-            _LOG.exception("Request %s %s failed", scope["method"], target)
-            return 500, json_replies.error(f"{type(error).__name__}: {error}")
+            return json_error(http_status(error.code), error.message, close=True)
+        if self._is_prometheus(target):
+            return self._prometheus(verb, target)
+        if not in_api(target):
+            return html_page(404)
+        if verb == "OPTIONS":
+            origin = headers.get(b"origin", b"")
+            known = b"http://" in origin or b"https://" in origin
+            return Reply(200 if known else 400, None, b"")
+        return await self._answer(verb, target, headers, body)
 
-    async def _in_time(self, asked: Route, body: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, self._predict, asked, body)
+    def _is_prometheus(self, target: str) -> bool:
+        return self._prometheus_path is not None and target.split("?")[0] == self._prometheus_path
+
+    def _prometheus(self, verb: str, target: str) -> Reply:
+        if target != self._prometheus_path or verb != "GET":
+            return json_error(400, f"Unexpected path: {target}. Should be {self._prometheus_path}")
+        return Reply(200, b"text/plain", self._metrics.page().encode())
+
+    async def _answer(
+        self, verb: str, target: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Reply:
+        start = time.perf_counter()
+        model, code = "", Code.OK
         try:
-            return await asyncio.wait_for(running, self._timeout)
+            asked = route(verb, target)
+            model = asked.model
+            if asked.method == "status":
+                return json_reply(200, self._status(asked))
+            if asked.method == "metadata":
+                return json_reply(200, self._metadata(asked))
+            answer = await self._in_time(asked, headers, body)
+            microseconds = (time.perf_counter() - start) * 1e6
+            self._metrics.observe_latency(model, asked.method, "REST", microseconds)
+            return json_reply(200, answer)
+        except ServingError as error:
+            code = error.code
+            return json_error(http_status(code), error.message)
+        except Exception as error:  # the server outlives every request
+            code = Code.INTERNAL
+            _LOG.exception("Request %s %s failed", verb, target)
+            return json_error(500, f"{type(error).__name__}: {error}")
+        finally:
+            self._metrics.count_request(model, code)
+
+    async def _in_time(self, asked: Route, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+        if self._in_progress >= self._options.max_concurrent_requests:
+            raise ServingError(
+                Code.UNAVAILABLE,
+                f"{self._in_progress} requests are in progress (max_concurrent_requests)",
+            )
+        self._in_progress += 1
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._executor, self._compute, asked, headers, body)
+        try:
+            return await asyncio.wait_for(running, self._options.rest_api_timeout_in_ms / 1000)
         except asyncio.TimeoutError:
             raise ServingError(
                 Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"
             ) from None
+        finally:
+            self._in_progress -= 1
 
-    def _predict(self, asked: Route, body: bytes) -> bytes:
-        document = json_parse.parse(body)
+    def _compute(self, asked: Route, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+        document = json_parse.parse(http_bodies.inflate(headers, body))
         signature_name = json_tensors.signature_name(document)
-        if asked.label is not None:
-            raise invalid(f"Unrecognized servable version label: {asked.label}")
-        _, servable = self._store.get(asked.model, asked.version)
-        if asked.method != "predict":
-            raise ServingError(
-                Code.UNIMPLEMENTED, f"This server offers predict, not {asked.method}."
-            )
+        if asked.method == "predict":
+            return self._predict(asked, document, signature_name)
+        examples = json_examples.serialized_examples(document)
+        _, servable = self._store.get(asked.model, asked.version, asked.label)
+        self._metrics.count_examples(asked.model, len(examples))
+        check_method = self._options.enable_signature_method_name_check
+        with self._timed(asked):
+            if asked.method == "classify":
+                classes = inference.classify(servable, signature_name, examples, check_method)
+            else:
+                values = inference.regress(servable, signature_name, examples, check_method)
+        if asked.method == "classify":
+            return json_replies.classifications(classes)
+        return json_replies.regressions(values)
+
+    def _predict(self, asked: Route, document: Any, signature_name: str) -> bytes:
+        _, servable = self._store.get(asked.model, asked.version, asked.label)
         input_types = servable.input_types(signature_name)
         inputs, row_form = json_tensors.input_tensors(document, input_types)
-        outputs = servable.predict(signature_name, inputs)
+        first = next(iter(inputs.values()))
+        self._metrics.count_examples(asked.model, len(first) if first.ndim else 1)
+        with self._timed(asked):
+            outputs = servable.predict(signature_name, inputs)
         return json_replies.predictions(outputs, servable.output_types(signature_name), row_form)
+
+    @contextlib.contextmanager
+    def _timed(self, asked: Route) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        microseconds = (time.perf_counter() - start) * 1e6
+        self._metrics.observe_runtime(asked.model, asked.method.capitalize(), microseconds)
 
     def _status(self, asked: Route) -> bytes:
         if not asked.model:
@@ -168,39 +193,5 @@ class RestApi:
     def _metadata(self, asked: Route) -> bytes:
         if not asked.model:
             raise invalid("Missing model name in request.")
-        if asked.label is not None:
-            raise invalid(f"Unrecognized servable version label: {asked.label}")
-        version, servable = self._store.get(asked.model, asked.version)
+        version, servable = self._store.get(asked.model, asked.version, asked.label)
         return json_replies.metadata(asked.model, version, servable.signature_defs)
-
-
-def _connection_headers(scope: _Message) -> Iterable[tuple[bytes, bytes]]:
-    """Tells an HTTP/1.0 client which asked for it that its connection stays open."""
-    if scope["http_version"] == "1.0":
-        for name, value in scope["headers"]:
-            if name == b"connection" and value.lower() == b"keep-alive":
-                yield b"connection", b"keep-alive"
-
-
-async def _read_body(receive: _Receive) -> bytes:
-    chunks = []
-    more = True
-    while more:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ServingError(Code.CANCELLED, "The client went away")
-        chunks.append(event.get("body", b""))
-        more = event.get("more_body", False)
-    return b"".join(chunks)
-
-
-def _inflate(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Undoes gzip; a body that does not inflate, or not within 100 MiB, counts as empty."""
-    if not any(name == b"content-encoding" and b"gzip" in value for name, value in headers):
-        return body
-    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(body, _MAX_INFLATED_BYTES)
-    except zlib.error:
-        return b""
-    return inflated if inflater.eof else b""

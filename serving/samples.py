@@ -24,10 +24,17 @@ def sample_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any
         UserError: The data set has no such split, or a shard is damaged.
     """
     batch = next(batches(data, split, count, limit=count), None)
-    return [] if batch is None else [_request(data, batch, i) for i in range(len(batch.examples))]
+    return [] if batch is None else [to_request(data, batch, i) for i in range(len(batch.examples))]
 
 
-def _request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
+def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
+    """One request of a batch.
+
+    Args:
+        data: The data set that the batch was read from.
+        batch: Decoded requests.
+        row: Which of them.
+    """
     schema = data.schema
     named = {key: batch.raw[name][row] for name, (_, key) in raw_inputs(schema).items()}
     request = {f.name: _plain(named[f.name]) for f in schema.user_features}

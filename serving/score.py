@@ -16,27 +16,31 @@ are what --schema is compared with. Whether encoders and defaults agree too show
 model's files are: serving.parity compares the schema hashes of a run and of an exported model.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import orjson
 from absl import flags
+from tqdm import tqdm
 
 from preprocessing import cli
-from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving.client import Client
-from serving.request_format import CANDIDATES, RequestFormat
+from serving.request_format import CANDIDATES
+from serving.request_lines import count_requests, read_requests
 
 SCORE = "score"
 
 
 def score(
-    url: str, requests: str | pathlib.Path, schema: str | pathlib.Path = ""
+    url: str,
+    requests: str | pathlib.Path,
+    schema: str | pathlib.Path = "",
+    *,
+    compress: bool = False,
+    progress: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Scores a file of requests.
 
@@ -44,6 +48,8 @@ def score(
         url: Address of the served model.
         requests: JSON lines, see above.
         schema: schema.json of the served model, for its defaults; "" does without.
+        compress: Send requests in gzip.
+        progress: Show a bar on standard error.
 
     Yields:
         `{"request": line number, "candidates": [{..., "score": probability}, ...]}`, best first;
@@ -54,33 +60,24 @@ def score(
             request, or a score that is no number.
     """
     path = pathlib.Path(requests)
-    if not path.is_file():
-        raise UserError(f"Expected a file of requests, found none at {path}.", "check --requests.")
-    with Client(url) as client, path.open("rb") as lines:
-        request_format = RequestFormat.from_signature(client.signature("serving_default"))
-        if schema:
-            given = RequestFormat.from_schema(Schema.load(schema))
-            given.require_equal(request_format, str(schema), "the served model")
-            request_format = given
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                request = json.loads(line)  # not orjson: a missing number may be NaN
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{where}: expected JSON, found a syntax error: {error}.") from None
-            scores_BN = client.predict(request_format.inputs(request, where))
-            if not np.isfinite(scores_BN).all():
-                raise UserError(
-                    f"{where}: expected probabilities from {url}, found {scores_BN[0]}.",
-                    "check the numbers of the request, then the metrics of the model's training.",
-                )
+    given = Schema.load(schema) if schema else None
+    with (
+        Client(url, schema=given, compress=compress) as client,
+        tqdm(
+            total=count_requests(path),
+            desc="score",
+            unit="request",
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        for number, where, request in read_requests(path):
+            scores_N = client.score(request, where)
             ranked = [
                 {**candidate, SCORE: probability}
-                for candidate, probability in zip(request[CANDIDATES], scores_BN[0], strict=True)
+                for candidate, probability in zip(request[CANDIDATES], scores_N, strict=True)
             ]
             ranked.sort(key=lambda candidate: -candidate[SCORE])
+            bar.update()
             yield {"request": number, CANDIDATES: ranked}
 
 
@@ -89,13 +86,17 @@ def define_flags() -> None:
     flags.DEFINE_string("url", None, "Address of the served model.")
     flags.DEFINE_string("requests", None, "File with one JSON request per line.")
     flags.DEFINE_string("schema", "", "schema.json of the model, for the defaults in it.")
+    flags.DEFINE_bool("gzip", False, "Send requests in gzip: for slow networks.")
     flags.mark_flags_as_required(["url", "requests"])
 
 
 def main() -> None:
     """Prints ranked candidates as JSON lines."""
-    for ranked in score(flags.FLAGS.url, flags.FLAGS.requests, flags.FLAGS.schema):
-        sys.stdout.write(orjson.dumps(ranked).decode() + "\n")
+    values = flags.FLAGS
+    for ranked in score(
+        values.url, values.requests, values.schema, compress=values.gzip, progress=True
+    ):
+        tqdm.write(orjson.dumps(ranked).decode(), file=sys.stdout)
 
 
 def console_main() -> None:

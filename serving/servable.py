@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,16 @@ class Servable:
         signature_defs: Its signatures, as a `SignatureDefMap` message.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads the meta graph tagged "serve".
+    def __init__(self, path: pathlib.Path, tags: Iterable[str] = ("serve",)) -> None:
+        """Loads the meta graph that has exactly these tags.
 
         Raises:
             ServingError: NOT_FOUND or INVALID_ARGUMENT if there is no such SavedModel.
             tf.errors.OpError: TensorFlow could not load it.
         """
         self.path = path
-        self.signature_defs = _read_signature_defs(path)
-        self._model = tf.saved_model.load(str(path), tags=["serve"])
+        self.signature_defs = _read_signature_defs(path, set(tags))
+        self._model = tf.saved_model.load(str(path), tags=list(tags))
 
     def input_types(self, signature_name: str) -> dict[str, str]:
         """Tensor type ("float") by input of a signature; "" means `serving_default`.
@@ -95,7 +95,9 @@ def _type_names(tensors: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _read_signature_defs(path: pathlib.Path) -> get_model_metadata_pb2.SignatureDefMap:
+def _read_signature_defs(
+    path: pathlib.Path, tags: set[str]
+) -> get_model_metadata_pb2.SignatureDefMap:
     saved_model = saved_model_pb2.SavedModel()
     try:
         saved_model.ParseFromString((path / "saved_model.pb").read_bytes())
@@ -109,12 +111,13 @@ def _read_signature_defs(path: pathlib.Path) -> get_model_metadata_pb2.Signature
             Code.INVALID_ARGUMENT, f"Could not parse {path / 'saved_model.pb'}: {error}"
         ) from None
     for meta_graph in saved_model.meta_graphs:
-        if list(meta_graph.meta_info_def.tags) == ["serve"]:
+        if set(meta_graph.meta_info_def.tags) == tags:
             definitions = get_model_metadata_pb2.SignatureDefMap()
             for name, definition in meta_graph.signature_def.items():
                 definitions.signature_def[name].CopyFrom(definition)
             return definitions
     raise ServingError(
         Code.NOT_FOUND,
-        f"Could not find meta graph def matching supplied tags: {{ serve }} in {path}",
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(sorted(tags))} }} in "
+        f"{path}",
     )

@@ -1,10 +1,11 @@
-"""Serves an exported model over the REST interface of TensorFlow Serving.
+"""Serves exported models over the REST interface of TensorFlow Serving.
 
     python -m serving.server --model_name=ctr --model_base_path=WORKDIR/model
+    python -m serving.server --model_config_file=models.config
 
-The flags are those of tensorflow_model_server; --host is ours. The newest version under
---model_base_path is served, and newer ones take over as they appear. For development and tests: it
-answers like the tensorflow/serving image, from one Python process.
+The flags are those of tensorflow_model_server; --host, --explore and two limits are ours. Versions
+are picked up and dropped as they come and go on disk. For development and tests: it answers like
+the tensorflow/serving image, from one Python process.
 
     curl -d '{"inputs": ...}' http://127.0.0.1:8501/v1/models/ctr:predict
     curl http://127.0.0.1:8501/v1/models/ctr
@@ -14,54 +15,34 @@ answers like the tensorflow/serving image, from one Python process.
 import concurrent.futures
 import contextlib
 import dataclasses
-import os
+import functools
 import pathlib
 import socket
 import sys
 import threading
+import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import uvicorn
-from absl import flags
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from serving import warmup
+from serving import grpc_server, model_config, server_options, text_configs, warmup
+from serving.grpc_services import ModelService, PredictionService
+from serving.http_protocol import Protocol
+from serving.metrics import Metrics
 from serving.model_store import ModelStore
 from serving.rest import RestApi
 from serving.servable import Servable
+from serving.server_options import ServerOptions
+from serving.status import Code, ServingError
 
 _KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 30
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """What the flags of the same names say.
-
-    Attributes:
-        model_name: Name of the model in URLs.
-        model_base_path: The directory whose numeric children are versions.
-        rest_api_port: 0 picks a free port.
-        host: Interface to bind.
-        rest_api_timeout_in_ms: Deadline of a prediction.
-        file_system_poll_wait_seconds: Time between two looks at the base path; 0 looks once.
-        enable_model_warmup: Whether warm-up requests are replayed before a version is served.
-        max_num_load_retries: How often a failed load is tried again.
-        load_retry_interval_micros: Time between two attempts.
-    """
-
-    model_name: str
-    model_base_path: str | pathlib.Path
-    rest_api_port: int = 8501
-    host: str = "127.0.0.1"
-    rest_api_timeout_in_ms: int = 30_000
-    file_system_poll_wait_seconds: float = 1.0
-    enable_model_warmup: bool = True
-    max_num_load_retries: int = 5
-    load_retry_interval_micros: int = 60_000_000
+_MAX_HEADER_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,28 +50,34 @@ class RunningServer:
     """A server that answers.
 
     Attributes:
-        url: The model's address, as in `http://127.0.0.1:8501/v1/models/ctr`.
-        version: The version that was available first.
+        root: Its address, as in `http://127.0.0.1:8501`.
+        versions: The newest version of every model when it began to answer.
     """
 
-    url: str
-    version: int
+    root: str
+    versions: Mapping[str, int]
 
+    @property
+    def url(self) -> str:
+        """The (first) model's address, as in `http://127.0.0.1:8501/v1/models/ctr`."""
+        return self.url_of(next(iter(self.versions)))
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, except that an HTTP/1.0 client may keep its connection."""
+    @property
+    def version(self) -> int:
+        """The (first) model's newest version."""
+        return next(iter(self.versions.values()))
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self.cycle.keep_alive = self.parser.should_keep_alive()
+    def url_of(self, model: str) -> str:
+        """The address of a model."""
+        return f"{self.root}/v1/models/{urllib.parse.quote(model, safe='')}"
 
 
 def serve(
     options: ServerOptions, on_start: Callable[[RunningServer, uvicorn.Server], None]
 ) -> None:
-    """Loads the model, then answers until the server is told to stop.
+    """Loads the models, then answers until the server is told to stop.
 
-    The port opens when the first version is available. A stopping server answers what it has
+    The port opens when every model has an available version. A stopping server answers what it has
     accepted first.
 
     Args:
@@ -99,29 +86,37 @@ def serve(
             that stops it (`should_exit = True`).
 
     Raises:
-        UserError: The port is taken, or the first version cannot be loaded.
+        UserError: An option is wrong, the port is taken, or a model cannot be loaded.
     """
-    store = ModelStore(
-        options.model_name,
-        options.model_base_path,
-        _load_warm if options.enable_model_warmup else Servable,
-        max_num_load_retries=options.max_num_load_retries,
-        load_retry_interval_seconds=options.load_retry_interval_micros / 1e6,
-    )
-    threads = max(4, os.cpu_count() or 1)
+    options.check()
+    metrics = Metrics()
+    prometheus_path = None
+    if options.monitoring_config_file:
+        prometheus_path = text_configs.prometheus_path(options.monitoring_config_file)
     with contextlib.ExitStack() as stack:
-        executor = stack.enter_context(concurrent.futures.ThreadPoolExecutor(threads, "predict"))
-        stack.callback(store.stop)
-        version = store.wait_until_available(options.file_system_poll_wait_seconds)
+        executor = stack.enter_context(
+            concurrent.futures.ThreadPoolExecutor(options.rest_api_num_threads, "rest")
+        )
+        store = _open_models(options, metrics, stack)
         listener = stack.enter_context(_bind(options.host, options.rest_api_port))
-        if options.file_system_poll_wait_seconds > 0:
-            store.start_polling(options.file_system_poll_wait_seconds)
-        url = _url(listener, options.model_name)
-        app = RestApi(store, executor, options.rest_api_timeout_in_ms / 1000)
+        app: Any = RestApi(store, executor, options, metrics, prometheus_path=prometheus_path)
+        running = RunningServer(_root(listener), _newest(store, options))
+        if options.port:
+            stack.callback(_serve_grpc(options, store, metrics).stop, _SHUTDOWN_SECONDS)
+        if options.explore:
+            # Imported late: the page needs the code of the models, the server does not.
+            from serving import explore
+
+            model = functools.partial(store.get, next(iter(running.versions)))
+            app = explore.ExploreApp(app, explore.open_explorer(options.explore, model), executor)
         server = _Server(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=functools.partial(  # type: ignore[arg-type]
+                    Protocol,
+                    arrival_seconds=options.rest_api_timeout_in_ms / 1000,
+                    max_header_bytes=_MAX_HEADER_BYTES,
+                ),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -131,21 +126,57 @@ def serve(
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             ),
-            lambda: on_start(RunningServer(url, version), server),
+            lambda: on_start(running, server),
         )
         server.run(sockets=[listener])
 
 
+def _open_models(
+    options: ServerOptions, metrics: Metrics, stack: contextlib.ExitStack
+) -> ModelStore[Servable]:
+    """Loads the models; polling stops and they are dropped when the stack is left."""
+    store = ModelStore(
+        functools.partial(_load, options, metrics),
+        max_num_load_retries=options.max_num_load_retries,
+        load_retry_interval_seconds=options.load_retry_interval_micros / 1e6,
+        allow_version_labels_for_unavailable_models=(
+            options.allow_version_labels_for_unavailable_models
+        ),
+    )
+    stack.callback(store.stop)
+    store.start(_model_config(options), options.file_system_poll_wait_seconds)
+    store.start_polling(options.file_system_poll_wait_seconds)
+    if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
+        store.follow_config_file(
+            options.model_config_file, options.model_config_file_poll_wait_seconds
+        )
+    return store
+
+
+def _serve_grpc(
+    options: ServerOptions, store: ModelStore[Servable], metrics: Metrics
+) -> grpc_server.GrpcServer:
+    return grpc_server.GrpcServer(
+        PredictionService(store, metrics, options.enable_signature_method_name_check),
+        ModelService(store),
+        host=options.host,
+        port=options.port,
+        max_threads=options.grpc_max_threads,
+        channel_arguments=grpc_server.channel_arguments(options.grpc_channel_arguments),
+        enable_healthcheck=options.enable_grpc_healthcheck_service,
+    )
+
+
 @contextlib.contextmanager
 def running(
-    model_base_path: str | pathlib.Path, model_name: str, port: int = 0, **options: object
+    model_base_path: str | pathlib.Path, model_name: str, port: int = 0, **options: Any
 ) -> Iterator[RunningServer]:
     """Runs a server in a thread of this process while the context is open.
 
     Args:
         model_base_path: The directory whose numeric children are versions.
         model_name: Name of the model in URLs.
-        port: 0 picks a free one.
+        port: Of the REST interface; 0 picks a free one.
         **options: Further fields of `ServerOptions`.
 
     Raises:
@@ -153,9 +184,9 @@ def running(
     """
     all_options = ServerOptions(
         model_name=model_name,
-        model_base_path=model_base_path,
+        model_base_path=str(model_base_path),
         rest_api_port=port,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     started: concurrent.futures.Future[tuple[RunningServer, uvicorn.Server]] = (
         concurrent.futures.Future()
@@ -191,9 +222,19 @@ class _Server(uvicorn.Server):
         self._on_start()
 
 
-def _load_warm(path: pathlib.Path) -> Servable:
-    servable = Servable(path)
-    warmup.replay(servable)
+def _load(options: ServerOptions, metrics: Metrics, path: pathlib.Path) -> Servable:
+    servable = Servable(path, options.saved_model_tags.split(","))
+    if options.enable_model_warmup:
+        start, code, records = time.perf_counter(), Code.UNKNOWN, 0
+        try:
+            records = warmup.replay(servable, options.num_request_iterations_for_warmup)
+            code = Code.OK
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            microseconds = (time.perf_counter() - start) * 1e6
+            metrics.warmup(str(path), code, microseconds, records)
     return servable
 
 
@@ -212,36 +253,43 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket, model_name: str) -> str:
+def _model_config(options: ServerOptions) -> Any:
+    """The `ModelServerConfig` message that the flags name."""
+    if options.model_config_file:
+        return model_config.read(options.model_config_file)
+    return model_config.single(options.model_name, options.model_base_path)
+
+
+def _newest(store: ModelStore[Servable], options: ServerOptions) -> dict[str, int]:
+    configs = model_config.models(_model_config(options)) or {}
+    return {name: store.get(name)[0] for name in configs}
+
+
+def _root(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"http://{bracketed}:{port}/v1/models/{urllib.parse.quote(model_name, safe='')}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("model_name", "default", "Name of the model in URLs.")
-    flags.DEFINE_string("model_base_path", None, "Directory whose numeric children are versions.")
-    flags.DEFINE_integer("rest_api_port", 8501, "Port of the REST interface; 0 picks a free one.")
-    flags.DEFINE_string("host", "127.0.0.1", "Interface to bind.")
-    flags.DEFINE_integer("rest_api_timeout_in_ms", 30_000, "Deadline of a prediction.")
-    flags.DEFINE_float(
-        "file_system_poll_wait_seconds", 1.0, "Time between two looks for versions; 0 looks once."
-    )
-    flags.DEFINE_bool("enable_model_warmup", True, "Replay a version's warm-up requests first.")
-    flags.DEFINE_integer("max_num_load_retries", 5, "How often a failed load is tried again.")
-    flags.DEFINE_integer("load_retry_interval_micros", 60_000_000, "Time between two attempts.")
-    flags.mark_flag_as_required("model_base_path")
+    server_options.define_flags()
 
 
 def main() -> int:
     """Serves until interrupted."""
-    values = flags.FLAGS
-    given = {field.name: values[field.name].value for field in dataclasses.fields(ServerOptions)}
-    options = ServerOptions(**given)  # type: ignore[arg-type]
+    options = server_options.from_flags()
+    options.check()
+    both = options.tensorflow_session_parallelism
+    tf.config.threading.set_intra_op_parallelism_threads(
+        options.tensorflow_intra_op_parallelism or both
+    )
+    tf.config.threading.set_inter_op_parallelism_threads(
+        options.tensorflow_inter_op_parallelism or both
+    )
 
     def announce(server: RunningServer, _: uvicorn.Server) -> None:
-        sys.stdout.write(f"Serving version {server.version} at {server.url}\n")
+        for model, version in server.versions.items():
+            sys.stdout.write(f"Serving version {version} at {server.url_of(model)}\n")
         sys.stdout.flush()
 
     try:

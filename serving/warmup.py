@@ -5,19 +5,19 @@ server replays it before the version takes traffic, so that the first real reque
 whatever TensorFlow sets up lazily.
 """
 
-import logging
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from google.protobuf import message
 
 from models.keras import tf
+from serving import grpc_tensors, inference
 from serving.protos import prediction_log_pb2
 from serving.servable import Servable
 from serving.status import Code, ServingError, invalid
 
-_LOG = logging.getLogger(__name__)
 WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TensorFlow Serving refuses a file with more."""
@@ -42,11 +42,15 @@ def write(version: pathlib.Path, requests: Iterable[tuple[str, Mapping[str, np.n
             writer.write(log.SerializeToString(deterministic=True))
 
 
-def replay(servable: Servable) -> int:
+def replay(servable: Servable, iterations: int = 1) -> int:
     """Runs the warm-up requests of a version and returns how many there were.
 
-    A version without a warm-up file is fine. Records of the classify, regress and multi-inference
-    calls, which this server does not offer, are passed over.
+    A version without a warm-up file is fine. The name and version of the model that a request asks
+    for do not matter.
+
+    Args:
+        servable: The version.
+        iterations: How often each request is run.
 
     Raises:
         ServingError: The file is damaged or too long, or one of its requests fails: the version
@@ -65,20 +69,47 @@ def replay(servable: Servable) -> int:
         except message.DecodeError as error:
             raise invalid(f"Failed to parse warmup record {i} of {path}: {error}") from None
         kind = log.WhichOneof("log_type")
-        if kind == "predict_log":
-            request = log.predict_log.request
-            signature_name = request.model_spec.signature_name
-            servable.input_types(signature_name)  # refuses an unknown signature by name
-            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-            servable.predict(signature_name, inputs)
-            replayed += 1
-        elif kind == "session_run_log" or (kind or "").startswith("predict_streamed"):
+        if kind is None:
+            continue
+        if kind not in _CALLS:
             raise ServingError(
                 Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind} in {path}"
             )
-        elif kind is not None:
-            _LOG.warning("Warm-up record %d of %s (%s) passed over", i, path, kind)
+        for _ in range(iterations):
+            _CALLS[kind](servable, getattr(log, kind).request)
+        replayed += 1
     return replayed
+
+
+def _predict(servable: Servable, request: Any) -> None:
+    signature_name = request.model_spec.signature_name
+    servable.input_types(signature_name)  # refuses an unknown signature by name
+    servable.predict(signature_name, grpc_tensors.arrays(request.inputs))
+
+
+def _classify(servable: Servable, request: Any) -> None:
+    examples = inference.examples(request.input)
+    inference.classify(servable, request.model_spec.signature_name, examples)
+
+
+def _regress(servable: Servable, request: Any) -> None:
+    examples = inference.examples(request.input)
+    inference.regress(servable, request.model_spec.signature_name, examples)
+
+
+def _multi_inference(servable: Servable, request: Any) -> None:
+    examples = inference.examples(request.input)
+    for task in request.tasks:
+        call = inference.call(task.method_name)
+        call(servable, task.model_spec.signature_name, examples)
+
+
+_CALLS = {
+    "predict_log": _predict,
+    "classify_log": _classify,
+    "regress_log": _regress,
+    "multi_inference_log": _multi_inference,
+}
 
 
 def _records(path: pathlib.Path) -> Iterable[bytes]:

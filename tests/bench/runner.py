@@ -19,6 +19,7 @@ from . import (
     embedding_update,
     model_steps,
     pair_tensor,
+    serving_overhead,
     serving_payload,
 )
 from .figures import Figure
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "dha_pair_tensor": pair_tensor.measure,
     "build_examples": build_examples.measure,
     "serving_payload": serving_payload.measure,
+    "server_overhead": serving_overhead.measure,
 }
 """Takes whether to be quick; some yield several figures."""
 

@@ -48,7 +48,7 @@ def toy_run(tmp_path_factory, toy_data) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def toy_version(tmp_path_factory, toy_run) -> pathlib.Path:
     """The run, exported. Tests leave it as it is."""
-    return exporting.export(toy_run, tmp_path_factory.mktemp("toy") / "model")
+    return exporting.export(toy_run, tmp_path_factory.mktemp("toy") / "model").path
 
 
 @pytest.fixture(scope="session")

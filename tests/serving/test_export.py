@@ -9,19 +9,22 @@ import toy_runs
 
 from models import config as run_config
 from models import runs
+from models.building import build_model
 from models.keras import tf
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving import export as exporting
 from serving import model_card, raw_requests, warmup
+from serving.export import ExportOptions
 from serving.protos import saved_model_pb2
 from serving.servable import Servable
+from serving.signatures import ServingModule
 from serving.status import ServingError, invalid
 
 
 def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_data):
     assert toy_version.name == "1"
-    assert [child.name for child in toy_version.parent.iterdir()] == ["1"]
+    assert {child.name for child in toy_version.parent.iterdir()} == {"1", "models.config"}
     assets = toy_version / "assets"
     assert {path.name for path in assets.iterdir()} == {
         "schema.json",
@@ -85,13 +88,75 @@ def test_exported_weights_are_those_that_score(toy_version, toy_run):
     assert others == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
 
 
-def test_exported_graph_neither_draws_nor_trains(toy_version):
+# What scoring takes: encoding, parsing, and the arithmetic of the models.
+SCORING = """
+    AddN AddV2 All Any AsString Assert BatchMatMulV2 BiasAdd BroadcastTo Cast ConcatV2 Const Cumsum
+    DivNoNan Einsum Equal Exp ExpandDims Fill GatherV2 Greater GreaterEqual Identity IdentityN IsNan
+    LeakyRelu Less LessEqual LogicalAnd LogicalNot LookupTableFindV2 MatMul MatrixDiagV3 Max Maximum
+    Minimum Mul Neg NoOp NotEqual OnesLike Pack Pad ParseSequenceExampleV2 Placeholder Prod
+    RaggedTensorToTensor Range ReadVariableOp RealDiv Relu Reshape ResourceGather ReverseSequence
+    Roll Rsqrt Select SelectV2 Shape Sigmoid Softmax Split SplitV Square Squeeze
+    StatefulPartitionedCall StridedSlice StringToHashBucketFast Sub Sum TopKV2 Transpose Unpack
+    UpperBound ZerosLike
+"""
+# What loading takes: vocabularies and weights.
+LOADING = """
+    AssignVariableOp DisableCopyOnRead HashTableV2 InitializeTableFromTextFileV2 MergeV2Checkpoints
+    RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin VarHandleOp VarIsInitializedOp
+"""
+
+
+def operations(graph):
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    return {node.op for node in nodes}
+
+
+def test_operations_of_an_exported_graph(toy_version):
+    """None of training: no draw, no gradient, no update of a weight but by loading."""
     saved_model = saved_model_pb2.SavedModel()
     saved_model.ParseFromString((toy_version / "saved_model.pb").read_bytes())
-    functions = saved_model.meta_graphs[0].graph_def.library.function
-    ops = {node.op for function in functions for node in function.node_def}
-    assert "MatMul" in ops or "BatchMatMulV2" in ops
-    assert not [op for op in ops if "Random" in op or "Apply" in op or op.endswith("Grad")]
+    found = operations(saved_model.meta_graphs[0].graph_def)
+    assert {"MatMul", "LookupTableFindV2", "ParseSequenceExampleV2"} <= found
+    assert found - {*SCORING.split(), *LOADING.split()} == set()
+
+
+def test_operations_of_deminet(toy_data):
+    content = {"data": str(toy_data.path), "model": {"name": "deminet"}}
+    model = build_model(run_config.resolve(content), toy_data)
+    graph = ServingModule(model, toy_data).trace("explain").graph.as_graph_def()
+    # StopGradient is the identity outside of training, and gone once the graph is optimised.
+    assert operations(graph) - {*SCORING.split()} == {"StopGradient"}
+
+
+def test_B3_and_B5_requests_may_be_batched(toy_version, toy_servable, toy_data):
+    """Every input and output has rank 1 at least, and dimension 0 is that of the requests."""
+    rows = list(raw_requests.batches(toy_data, "test", 1))
+    definitions = toy_servable.signature_defs.signature_def
+    for name in ("serving_default", "serialized", "explain"):
+        for tensors in (definitions[name].inputs, definitions[name].outputs):
+            for info in tensors.values():
+                assert info.tensor_shape.dim[0].size == -1
+        for row in rows[:2]:
+            inputs = {"examples": row.examples} if name == "serialized" else row.raw
+            doubled = {key: np.repeat(value, 2, axis=0) for key, value in inputs.items()}
+            alone, twice = (toy_servable.predict(name, i) for i in (inputs, doubled))
+            for key, value in alone.items():
+                np.testing.assert_allclose(twice[key], np.repeat(value, 2, axis=0), atol=1e-6)
+
+
+def test_scores_are_float32_after_training_in_another_precision(toy_run, tmp_path):
+    trained = shutil.copytree(toy_run, tmp_path / "run")
+    config = json.loads((trained / runs.CONFIG).read_text())
+    config["train"]["precision"] = "mixed_bfloat16"
+    (trained / runs.CONFIG).write_text(json.dumps(config))
+    module = ServingModule(runs.load_model(trained), runs.open_run(trained).data)
+    function = module.trace("serialized")
+    assert function.structured_outputs["scores"].dtype == tf.float32
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    types = {value.type for node in nodes for value in node.attr.values()}
+    assert tf.float32.as_datatype_enum in types
+    assert not types & {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum}
 
 
 def _structure(version):
@@ -114,7 +179,7 @@ def test_exported_graph_is_that_of_the_model_without_self_supervision(
     toy_version, toy_data, tmp_path
 ):
     bare = toy_runs.write_run(tmp_path / "run", toy_data, "din", "none")
-    structure = _structure(exporting.export(bare, tmp_path / "model"))
+    structure = _structure(exporting.export(bare, tmp_path / "model").path)
     assert len(structure) > 1000
     assert structure == _structure(toy_version)
 
@@ -140,14 +205,13 @@ def test_warmup_covers_every_signature(toy_version):
         assert content.count(name) == 3
 
 
-def test_versions_count_up(toy_version, toy_run, tmp_path):
+def test_version_that_exists_is_refused(toy_run, toy_version, tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
-    target = exporting.export(toy_run, tmp_path)
-    assert target == tmp_path / "8"
-    assert exporting.latest_version(tmp_path) == target
     with pytest.raises(UserError, match="Expected a new version.*leave out --version"):
-        exporting.export(toy_run, tmp_path, 7)
+        exporting.export(toy_run, tmp_path, ExportOptions(version=7))
+    assert exporting.latest_version(tmp_path) == tmp_path / "7"
+    assert exporting.latest_version(toy_version.parent) == toy_version
 
 
 def test_failing_warmup_publishes_nothing(toy_run, tmp_path, monkeypatch):

@@ -254,11 +254,21 @@ def test_types_that_json_cannot_carry():
     assert message in refusal({"instances": [1]}, {"x": "half"})
 
 
-def test_more_dimensions_than_an_array_has():
+@pytest.mark.parametrize("depth", [32, 33, 50])
+def test_more_dimensions_than_an_array_has(depth):
     value = 1
-    for _ in range(50):
+    for _ in range(depth):
         value = [value]
-    assert "Shape must have at most" in refusal({"inputs": value}, INT32)
+    assert "Shape must have at most 31 dims" in refusal({"inputs": value}, INT32)
+    assert "Shape must have at most 31 dims" in refusal({"instances": [value]}, INT32)
+
+
+def test_as_many_dimensions_as_an_array_has():
+    value = 1
+    for _ in range(31):
+        value = [value]
+    assert single({"inputs": value}, "int32").ndim == 31
+    assert single({"instances": [value, value]}, "int32").ndim == 32
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from preprocessing.errors import UserError
+from serving import model_config
 from serving.model_store import ModelStore
 from serving.status import Code, ServingError
 
@@ -34,14 +35,21 @@ def base(tmp_path):
 
 @pytest.fixture
 def store(base, loader):
-    return ModelStore("m", base, loader, max_num_load_retries=2, load_retry_interval_seconds=0)
+    """A store that serves `base` as m, as soon as it is polled."""
+    return serving(base, loader, max_num_load_retries=2, load_retry_interval_seconds=0)
+
+
+def serving(base, load, **options):
+    store = ModelStore(load, **options)
+    store._apply(model_config.single("m", base))
+    return store
 
 
 def states(store):
     return {version: state for version, state, _, _ in store.statuses("m")}
 
 
-def test_latest_version_is_served(base, store):
+def test_V1_latest_version_is_served(base, store):
     (base / "00000012").mkdir()
     for ignored in ("x", ".tmp-13", "-14", "1.5", "9223372036854775808", "٣"):
         (base / ignored).mkdir()
@@ -51,7 +59,7 @@ def test_latest_version_is_served(base, store):
     assert states(store) == {12: "AVAILABLE"}
 
 
-def test_new_version_replaces_the_old_one(base, store):
+def test_V3_new_version_replaces_the_old_one(base, store):
     store.poll()
     (base / "2").mkdir()
     store.poll()
@@ -62,7 +70,7 @@ def test_new_version_replaces_the_old_one(base, store):
         store.get("m", 1)
 
 
-def test_old_version_serves_until_the_new_one_is_loaded(base):
+def test_V3_old_version_serves_until_the_new_one_is_loaded(base):
     seen = []
 
     def load(path):
@@ -70,14 +78,14 @@ def test_old_version_serves_until_the_new_one_is_loaded(base):
             seen.append((store.get("m"), states(store)))
         return path.name
 
-    store = ModelStore("m", base, load)
+    store = serving(base, load)
     store.poll()
     (base / "2").mkdir()
     store.poll()
     assert seen == [((1, "1"), {1: "AVAILABLE", 2: "LOADING"})]
 
 
-def test_removing_the_newest_version_brings_the_older_one_back(base, store):
+def test_V3_removing_the_newest_version_brings_the_older_one_back(base, store):
     (base / "2").mkdir()
     store.poll()
     (base / "2").rmdir()
@@ -86,7 +94,7 @@ def test_removing_the_newest_version_brings_the_older_one_back(base, store):
     assert states(store) == {1: "AVAILABLE", 2: "END"}
 
 
-def test_removing_all_versions_unloads_the_model(base, store, caplog):
+def test_V3_removing_all_versions_unloads_the_model(base, store, caplog):
     store.poll()
     (base / "1").rmdir()
     store.poll()
@@ -98,7 +106,7 @@ def test_removing_all_versions_unloads_the_model(base, store, caplog):
     assert caplog.text.count("Did you forget to name your leaf directory as a number") == 1
 
 
-def test_unreadable_base_path_changes_nothing(base, store, caplog):
+def test_P4_unreadable_base_path_changes_nothing(base, store, caplog):
     store.poll()
     base.rename(base.with_name("gone"))
     store.poll()
@@ -106,7 +114,7 @@ def test_unreadable_base_path_changes_nothing(base, store, caplog):
     assert "Could not find base path" in caplog.text
 
 
-def test_version_that_does_not_load_ends_and_the_old_one_stays(base, store, loader):
+def test_V5_version_that_does_not_load_ends_and_the_old_one_stays(base, store, loader):
     store.poll()
     (base / "2").mkdir()
     loader.broken["2"] = ServingError(Code.DATA_LOSS, "no good")
@@ -117,8 +125,8 @@ def test_version_that_does_not_load_ends_and_the_old_one_stays(base, store, load
     assert loader.calls.count("2") == 3
 
 
-def test_retry_waits_for_its_interval(base, loader):
-    store = ModelStore("m", base, loader, load_retry_interval_seconds=60)
+def test_V5_retry_waits_for_its_interval(base, loader):
+    store = serving(base, loader, load_retry_interval_seconds=60)
     loader.broken["1"] = OSError("away")
     store.poll()
     store.poll()
@@ -126,7 +134,7 @@ def test_retry_waits_for_its_interval(base, loader):
     assert store.statuses("m") == [(1, "END", "UNKNOWN", "OSError: away")]
 
 
-def test_version_that_returns_is_tried_again(base, store, loader):
+def test_V5_version_that_returns_is_tried_again(base, store, loader):
     loader.broken["1"] = FileNotFoundError("half copied")
     for _ in range(4):
         store.poll()
@@ -139,21 +147,23 @@ def test_version_that_returns_is_tried_again(base, store, loader):
     assert store.get("m") == (1, "1")
 
 
-def test_first_version_that_does_not_load_stops_the_start(store, loader):
+def test_P5_first_version_that_does_not_load_stops_the_start(base, loader):
+    store = ModelStore(loader, max_num_load_retries=2, load_retry_interval_seconds=0)
     loader.broken["1"] = ValueError("bad")
     with pytest.raises(UserError, match=r"1 model\(s\) did not become available.*ValueError: bad"):
-        store.wait_until_available(0.001)
+        store.start(model_config.single("m", base), 0.001)
     assert len(loader.calls) == 3
 
 
-def test_start_waits_for_a_first_version(tmp_path, loader):
-    store = ModelStore("m", tmp_path / "later", loader)
+def test_P4_start_waits_for_a_first_version(tmp_path, loader):
+    store = ModelStore(loader)
     threading.Timer(0.1, lambda: (tmp_path / "later" / "7").mkdir(parents=True)).start()
-    assert store.wait_until_available(0.01) == 7
+    store.start(model_config.single("m", tmp_path / "later"), 0.01)
+    assert store.get("m") == (7, "7")
 
 
-def test_polling_in_the_background(base, store):
-    store.wait_until_available(0.01)
+def test_V2_polling_in_the_background(base, store):
+    store.poll()
     store.start_polling(0.01)
     (base / "2").mkdir()
     for _ in range(1000):
@@ -164,7 +174,7 @@ def test_polling_in_the_background(base, store):
     assert states(store) == {1: "END", 2: "END"}
 
 
-def test_two_names_of_one_version(base, store, caplog):
+def test_V1_two_names_of_one_version(base, store, caplog):
     (base / "01").mkdir()
     store.poll()
     assert store.get("m") == (1, "1")
@@ -179,7 +189,7 @@ def test_two_names_of_one_version(base, store, caplog):
         ("x", 5, "Could not find version 5 of model x"),
     ],
 )
-def test_status_of_what_is_not_there(store, name, version, message):
+def test_E3_status_of_what_is_not_there(store, name, version, message):
     store.poll()
     with pytest.raises(ServingError, match=message):
         store.statuses(name, version)

@@ -1,5 +1,4 @@
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import pytest
 import toy_runs
 
 from preprocessing.errors import UserError
-from serving.client import Client
 from serving.samples import sample_requests
 from serving.score import score
 
@@ -109,12 +107,6 @@ def test_schema_supplies_defaults(ask, toy_version):
     )
 
 
-def test_score_that_is_no_number_is_not_ranked(ask, monkeypatch):
-    monkeypatch.setattr(Client, "predict", lambda self, inputs: [[0.5, math.nan, 0.2, 0.1, 0.3]])
-    with pytest.raises(UserError, match="requests.jsonl:1: expected probabilities from .* nan"):
-        ask(json.dumps(request()))
-
-
 def test_requests_with_a_missing_number_are_json(ask, toy_data):
     missing = toy_data.encoders["price"].decode(np.array([1]))
     assert np.isnan(missing).all()
@@ -153,74 +145,11 @@ def test_missing_file(toy_url, tmp_path):
         list(score(toy_url, tmp_path / "none.jsonl"))
 
 
-def test_client_quotes_the_server(toy_url):
-    with (
-        Client(toy_url) as client,
-        pytest.raises(UserError, match="found HTTP 400: Missing named input: "),
-    ):
-        client.predict({"user_id": ["u"]})
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("http://127.0.0.1:9/v1/models/ctr", "start one with python -m serving.server"),
-        ("no address", "or check --url"),
-    ],
-)
-def test_server_that_is_not_there(address, message):
-    with Client(address) as client, pytest.raises(UserError, match=message):
-        client.signature("serving_default")
-
-
-def test_other_paths_and_models(toy_url):
-    with (
-        Client(toy_url.replace("/ctr", "/other")) as client,
-        pytest.raises(UserError, match="HTTP 404: Servable not found for request: Latest"),
-    ):
-        client.signature("serving_default")
-    with (
-        Client(toy_url.replace("/v1/", "/v2/")) as client,
-        pytest.raises(UserError, match="HTTP 404: Not Found"),
-    ):
-        client.signature("serving_default")
-    with Client(toy_url) as client, pytest.raises(UserError, match="Expected the signature 'none'"):
-        client.signature("none")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"history_category_id": [[2, 2, 2]]}, "history_category_id must have the shape of"),
-        ({"history_category_id": [[2]]}, "history_category_id must have the shape of"),
-        ({"candidate_category_id": [[2, 2]]}, "candidate_category_id must have the shape of"),
-        ({"user_id": [["u"]]}, "Shapes of all inputs must match"),
-        ({"candidate_item_id": ["a"]}, ""),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(toy_url, changes, message):
-    inputs = {
-        "user_id": ["u"],
-        "age": [1.0],
-        "hour": [1],
-        "history_item_id": [["a", "b"]],
-        "history_category_id": [[2, 2]],
-        "candidate_item_id": [["c"]],
-        "candidate_category_id": [[2]],
-        "candidate_price": [[1.0]],
-    }
-    with Client(toy_url) as client:
-        assert len(client.predict(inputs)[0]) == 1
-        with pytest.raises(UserError, match=f"found HTTP 400: .*{message}"):
-            client.predict(inputs | changes)
-
-
-def test_client_carries_bytes_that_are_not_text(served):
-    with Client(served.url + ":predict") as client:
-        outputs = client.predict(
-            {"ids": np.array([[1]]), "names": np.array([b"\xff\x00"], object)}, "describe"
-        )
-    assert outputs["raw_bytes"] == [{"b64": "/wA="}]
+def test_gzip_changes_nothing(toy_url, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    many = [candidate(f"item {i}") for i in range(100)]
+    path.write_text(json.dumps(request(candidates=many)) + "\n")
+    assert list(score(toy_url, path, compress=True)) == list(score(toy_url, path))
 
 
 def test_command(toy_url, tmp_path):

@@ -85,6 +85,74 @@ def test_version_with_a_failing_warmup_is_not_served(exported, tmp_path):
         assert httpx.get(running.url).json()["model_version_status"][0]["version"] == "124"
 
 
+def test_W1_warmup_is_on_the_metrics_page(exported, tmp_path):
+    version = shutil.copytree(exported / "00000123", tmp_path / "model" / "1")
+    warmup.write(version, [("", {"x": np.array([1], np.float32)})] * 3)
+    config = tmp_path / "monitoring.config"
+    config.write_text('prometheus_config { enable: true path: "/metrics" }')
+    with server.running(version.parent, "toy", monitoring_config_file=str(config)) as running:
+        page = httpx.get(f"{running.root}/metrics").text
+    name = ":tensorflow:serving:model_warmup_records_read"
+    assert f'{name}{{model_path="{version}",status="OK"}} 3\n' in page
+    assert ":tensorflow:serving:model_warmup_latency_count{" in page
+
+
+def test_P3_P4_port_opens_when_a_version_is_there(exported, tmp_path, caplog):
+    base = tmp_path / "model"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = server.ServerOptions(
+        model_name="toy",
+        model_base_path=str(base),
+        rest_api_port=port,
+        file_system_poll_wait_seconds=0.05,
+    )
+    started = []
+    serving = threading.Thread(
+        target=server.serve, args=(options, lambda *handles: started.append(handles))
+    )
+    serving.start()
+    try:
+        missing = f"Could not find base path {base} for servable toy with error "
+        wait_for(lambda: missing in caplog.text)
+        base.mkdir()
+        empty = (
+            f"No versions of servable toy found under base path {base}. Did you forget to name "
+            "your leaf directory as a number (eg. '/1/')?"
+        )
+        wait_for(lambda: empty in caplog.text)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/v1/models/toy")
+        shutil.copytree(exported / "00000123", tmp_path / "hidden").rename(base / "1")
+        wait_for(lambda: started)
+        assert states(started[0][0].url) == [("1", "AVAILABLE")]
+    finally:
+        wait_for(lambda: started)
+        started[0][1].should_exit = True
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model_config_list {", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
+        (
+            'model_config_list { config { name: "m" base_path: "m" model_platform: "tensorflow" }}',
+            "Expected model m to have an absolute path or URI",
+        ),
+    ],
+    ids=["syntax", "relative"],
+)
+def test_P5_bad_config_stops_the_start(tmp_path, text, message):
+    (tmp_path / "models.config").write_text(text)
+    with (
+        pytest.raises(UserError, match=message),
+        server.running("", "", model_config_file=str(tmp_path / "models.config")),
+    ):
+        pass
+
+
 def test_taken_port_is_one_line(exported):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -97,10 +165,14 @@ def test_taken_port_is_one_line(exported):
             pass
 
 
-def test_base_path_without_a_loadable_model(tmp_path):
+def test_P5_base_path_without_a_loadable_model(tmp_path):
     (tmp_path / "1").mkdir()
+    message = (
+        r"Failed to start server. Error: 1 model\(s\) did not become available: "
+        r"{{toy version: 1} due to error: Could not find SavedModel"
+    )
     with (
-        pytest.raises(UserError, match="Could not find SavedModel"),
+        pytest.raises(UserError, match=message),
         server.running(tmp_path, "toy", max_num_load_retries=0),
     ):
         pass

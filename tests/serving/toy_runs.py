@@ -113,7 +113,10 @@ def _write_split(path, split, requests, fitted, rng):
 
     context = {f.name: ids(f.name, np.ones(requests, int)) for f in SCHEMA.user_features}
     context |= {candidate_key(f.name): ids(f.name, counts) for f in SCHEMA.item_features}
-    context["label"] = Ragged(np.zeros(counts.sum(), np.int64), np.append(0, counts.cumsum()))
+    starts = np.append(0, counts.cumsum())
+    labels = np.zeros(starts[-1], np.int64)
+    labels[starts[:-1]] = 1  # the first candidate of each request
+    context["label"] = Ragged(labels, starts)
     context["request_id"] = Ragged.single([f"{split}:{i}".encode() for i in range(requests)])
     history = {history_key(f.name): ids(f.name, lengths) for f in SCHEMA.history_features}
     file = f"{split}-00000-of-00001.tfrecord.gz"

@@ -1,0 +1,295 @@
+"""The page /explore: why the served model ranks the requests of a data set as it does.
+
+    GET /explore                    the page; its script and style are /explore/page.js and page.css
+    GET /explore/users?q=TEXT       users whose key holds the text
+    GET /explore/requests?user=KEY  the requests of a user
+    GET /explore/why?request=I      one request: history, ranked candidates, experts, attention
+
+Answers requests that name this machine as their host only: a page of some website whose name was
+made to point here would otherwise read users' histories.
+"""
+
+import asyncio
+import concurrent.futures
+import itertools
+import mimetypes
+import pathlib
+import urllib.parse
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+import orjson
+from tqdm import tqdm
+
+from models.keras import tf
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.schema import (
+    LABEL,
+    PAD_ID,
+    REQUEST_ID,
+    TIMESTAMP,
+    Feature,
+    Schema,
+    candidate_key,
+    history_key,
+)
+from preprocessing.tfrecord import read_records
+from serving import raw_requests
+from serving.conversation import Explanation
+from serving.request_format import CANDIDATES, HISTORY
+from serving.samples import to_request
+from serving.servable import Servable
+from serving.signatures import EXPLAIN, SCORES, SERVING_DEFAULT
+from serving.status import ServingError, http_status
+
+PATH = "/explore"
+
+_Message = MutableMapping[str, Any]
+_App = Callable[
+    [_Message, Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+_FILES = pathlib.Path(__file__).parent / "explore_page"
+_PAGES = {PATH: "page.html", f"{PATH}/page.js": "page.js", f"{PATH}/page.css": "page.css"}
+_SPLITS = ("test", "validation", "train")
+_MAX_REQUESTS = 20_000
+_MAX_USERS_SHOWN = 50
+_BLOCK = 1024
+_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_HEADERS = [
+    (b"content-security-policy", b"default-src 'self'; img-src data:; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class _NoSuchError(Exception):
+    """What was asked for does not exist."""
+
+
+class Explorer:
+    """Requests of a data set, by user, with the model's reasons.
+
+    Attributes:
+        split: The split they are from: test, or if it is empty validation or train.
+        users: Indices of the requests of each user.
+
+    Args:
+        data: The data set; of a long split the first 20,000 requests are shown.
+        model: Yields the version to ask, and its number.
+        progress: Show a bar on standard error.
+
+    Raises:
+        UserError: The data set is empty or damaged, or has another schema than the model.
+    """
+
+    def __init__(
+        self, data: DataDir, model: Callable[[], tuple[int, Servable]], progress: bool = False
+    ) -> None:
+        self._data = data
+        self._model = model
+        _require_schema(model()[1], data)
+        split = next((split for split in _SPLITS if data.num_requests(split)), None)
+        if split is None:
+            raise UserError(
+                f"--explore: expected requests in {data.path}, found none.",
+                "build the data from a larger log.",
+            )
+        self.split = split
+        records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
+        self._records: list[bytes] = []
+        self.users: dict[str, list[int]] = {}
+        user = data.schema.user_key
+        total = min(data.num_requests(split), _MAX_REQUESTS)
+        with tqdm(total=total, desc="explore", disable=None if progress else True) as bar:
+            for block in iter(lambda: list(itertools.islice(records, _BLOCK)), []):
+                block = block[: _MAX_REQUESTS - len(self._records)]
+                if not block:
+                    break
+                ids = dataset.parse(data.schema, tf.constant(block))[user.name].numpy()
+                keys = map(str, data.encoders[user.name].decode(ids))
+                for index, key in enumerate(keys, start=len(self._records)):
+                    self.users.setdefault(key, []).append(index)
+                self._records += block
+                bar.update(len(block))
+
+    def find_users(self, text: str) -> dict[str, Any]:
+        """Users whose key holds a text, whatever its case; those that begin with it come first."""
+        wanted = text.strip().casefold()
+        found = [user for user in self.users if wanted in user.casefold()]
+        found.sort(key=lambda user: not user.casefold().startswith(wanted))
+        shown = [
+            {"user": user, "requests": len(self.users[user])} for user in found[:_MAX_USERS_SHOWN]
+        ]
+        return {"users": shown, "found": len(found), "split": self.split}
+
+    def requests(self, user: str) -> list[int]:
+        """Indices of a user's requests."""
+        if user not in self.users:
+            raise _NoSuchError(f"No user {user!r} among the requests of the {self.split} split.")
+        return self.users[user]
+
+    def why(self, index: int) -> dict[str, Any]:
+        """A request, its candidates from best to worst, and the model's reasons.
+
+        `confidence` [K] and `attention` [K, L] of a candidate are empty if the model cannot say
+        why. `unknown` names the fields whose values are not in their vocabulary; what stands in
+        these fields is made up, as the data set does not keep such values.
+        """
+        if not 0 <= index < len(self._records):
+            raise _NoSuchError(f"No request {index}; there are {len(self._records)}.")
+        data = self._data
+        schema = data.schema
+        batch = raw_requests.decode(data, [self._records[index]])
+        features = {key: value.numpy()[0] for key, value in batch.features.items()}
+        request = to_request(data, batch, 0)
+        version, servable = self._model()
+        why = _ask(servable, batch.raw)
+        history = self._records_of(schema.history_features, history_key, features)
+        candidates = self._records_of(schema.item_features, candidate_key, features)
+        ranked = [
+            {
+                "fields": request[CANDIDATES][n],
+                "unknown": candidates[n],
+                "label": int(features[LABEL][n]),
+                "score": float(why.scores_N[n]),
+                "confidence": why.confidence_NK[n].tolist(),
+                "attention": why.attention_NKL[n].tolist(),
+            }
+            for n in np.argsort(-why.scores_N[: len(candidates)], kind="stable")
+        ]
+        user = {f.name: request[f.name] for f in schema.user_features}
+        unknown = [f.name for f in schema.user_features if self._is_unknown(f, features[f.name])]
+        return {
+            "version": version,
+            "index": index,
+            "request_id": features[REQUEST_ID].decode(),
+            "timestamp": int(features[TIMESTAMP]),
+            "user": {"fields": user, "unknown": unknown},
+            "history": [
+                {"fields": fields, "unknown": names}
+                for fields, names in zip(request[HISTORY], history, strict=True)
+            ],
+            "candidates": ranked,
+        }
+
+    def _records_of(
+        self,
+        group: tuple[Feature, ...],
+        key_of: Callable[[str], str],
+        features: dict[str, np.ndarray],
+    ) -> list[list[str]]:
+        """Names of the unknown fields of each event or candidate that is not padding."""
+        count = int((features[key_of(group[0].name)] != PAD_ID).sum())
+        return [
+            [f.name for f in group if self._is_unknown(f, features[key_of(f.name)][i])]
+            for i in range(count)
+        ]
+
+    def _is_unknown(self, feature: Feature, encoded: Any) -> bool:
+        return bool(PAD_ID < encoded <= self._data.encoders[feature.name].num_oov)
+
+
+def open_explorer(path: str | pathlib.Path, model: Callable[[], tuple[int, Servable]]) -> Explorer:
+    """Opens a data set, with a bar on standard error; see `Explorer` for arguments and errors."""
+    return Explorer(DataDir.open(path), model, progress=True)
+
+
+class ExploreApp:
+    """ASGI application that answers below /explore and leaves the rest to another.
+
+    Args:
+        app: Answers everything else.
+        explorer: What is shown.
+        executor: Computes explanations, off the event loop.
+    """
+
+    def __init__(
+        self, app: _App, explorer: Explorer, executor: concurrent.futures.Executor
+    ) -> None:
+        self._app = app
+        self._explorer = explorer
+        self._executor = executor
+
+    async def __call__(self, scope: _Message, receive: Any, send: Any) -> None:
+        """Answers one HTTP request."""
+        path = scope["path"]
+        if path != PATH and not path.startswith(f"{PATH}/"):
+            await self._app(scope, receive, send)
+            return
+        status, content_type, body = await self._answer(scope)
+        headers = [
+            *_HEADERS,
+            (b"content-type", content_type.encode("ascii")),
+            (b"content-length", str(len(body)).encode("ascii")),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: _Message) -> tuple[int, str, bytes]:
+        path = scope["path"]
+        if not _names_this_machine(scope):
+            return _error(403, "This page answers to localhost only.")
+        if scope["method"] != "GET":
+            return _error(405, "This page is for reading.")
+        if path in _PAGES:
+            file = _FILES / _PAGES[path]
+            content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+            return 200, f"{content_type}; charset=utf-8", file.read_bytes()
+        query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"))
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._executor, self._find, path, query)
+        except _NoSuchError as error:
+            return _error(404, str(error))
+        except ServingError as error:
+            return _error(http_status(error.code), error.message)
+        return 200, "application/json", orjson.dumps(found)
+
+    def _find(self, path: str, query: dict[str, list[str]]) -> Any:
+        def argument(name: str) -> str:
+            return query.get(name, [""])[0]
+
+        if path == f"{PATH}/users":
+            return self._explorer.find_users(argument("q"))
+        if path == f"{PATH}/requests":
+            return self._explorer.requests(argument("user"))
+        if (
+            path == f"{PATH}/why"
+            and argument("request").isascii()
+            and argument("request").isdigit()
+        ):
+            return self._explorer.why(int(argument("request")))
+        raise _NoSuchError("Nothing is served here.")
+
+
+def _ask(servable: Servable, raw: dict[str, np.ndarray]) -> Explanation:
+    """The model's reasons, or its scores alone."""
+    if EXPLAIN in servable.signature_defs.signature_def:
+        return Explanation.of(servable.predict(EXPLAIN, raw))
+    (scores_N,) = servable.predict(SERVING_DEFAULT, raw)[SCORES]
+    nothing = np.zeros([len(scores_N), 0])
+    return Explanation(scores_N, nothing, nothing, 0)
+
+
+def _require_schema(servable: Servable, data: DataDir) -> None:
+    path = servable.path / "assets" / "schema.json"
+    if not path.exists():
+        raise UserError(
+            f"--explore: expected a model that serving.export wrote, found no {path}.",
+            "leave out --explore for other models.",
+        )
+    Schema.load(path).require_equal(data.schema, str(path), f"that of {data.path}")
+
+
+def _names_this_machine(scope: _Message) -> bool:
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return all(host.lower().rsplit(":", 1)[0] in _HOSTS or host.lower() in _HOSTS for host in hosts)
+
+
+def _error(status: int, message: str) -> tuple[int, str, bytes]:
+    return status, "application/json", orjson.dumps({"error": message})

@@ -1,0 +1,5 @@
+"""All cases, in the order of the contract."""
+
+from serving.goldens import http, paths, replies, requests
+
+CASES = [*paths.CASES, *http.CASES, *requests.CASES, *replies.CASES]
