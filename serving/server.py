@@ -30,7 +30,7 @@ import uvicorn
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from serving import grpc_server, model_config, server_options, text_configs, warmup
+from serving import grpc_server, model_config, monitoring_config, server_options, warmup
 from serving.grpc_services import ModelService, PredictionService
 from serving.http_protocol import Protocol
 from serving.metrics import Metrics
@@ -92,7 +92,7 @@ def serve(
     metrics = Metrics()
     prometheus_path = None
     if options.monitoring_config_file:
-        prometheus_path = text_configs.prometheus_path(options.monitoring_config_file)
+        prometheus_path = monitoring_config.prometheus_path(options.monitoring_config_file)
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(
             concurrent.futures.ThreadPoolExecutor(options.rest_api_num_threads, "rest")

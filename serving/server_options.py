@@ -47,7 +47,9 @@ class ServerOptions:
     )
     max_num_load_retries: int = _flag(5, "How often a failed load is tried again.")
     load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load.")
-    num_load_threads: int = _flag(0, "Models loaded at once; 0 loads one after the other.")
+    num_load_threads: int = _flag(
+        0, "Accepted without effect: versions are loaded one after the other."
+    )
     num_unload_threads: int = _flag(
         0, "Accepted without effect: unloading a version takes no time here."
     )

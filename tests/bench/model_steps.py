@@ -132,6 +132,39 @@ def deminet_candidates(quick: bool) -> list[Figure]:
     return [times.cost("deminet_candidates", baseline, at_most=0.45)]
 
 
+def xla(quick: bool) -> list[Figure]:
+    """What XLA gains on a backbone, forward and backward, once it is compiled for a shape."""
+    figures = []
+    for name, size in (("deminet", 256), ("deminet_wo_ssl", 256), ("din", 128)):
+        requests = batch(8 if quick else size)
+        compiled, plain = (_backbone_step(model(name), requests, jit) for jit in (True, False))
+        baseline = f"{name} without XLA, forward and backward, {_size(requests)}"
+        figures.append(compare(compiled, plain).cost(f"xla_{name}", baseline, at_most=None))
+    return figures
+
+
+def _backbone_step(whole: CTRModel, requests: Batch, jit: bool) -> Callable[[], float]:
+    """Loss and gradients of what XLA can compile: all between the embeddings and the loss."""
+    user, candidates = whole.embedder.user_side(requests), whole.embedder.candidates(requests)
+    backbone, seed, label_BN = whole.backbone, tf.constant([1, 2]), requests["label"]
+    backbone.score(backbone.encode_user(user), candidates)  # creates the weights
+    inputs = [user.history_BLJd, candidates.target_BNJd, *backbone.trainable_variables]
+
+    @tf.function(jit_compile=jit)
+    def step() -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            state = backbone.encode_user(user, training=True, seed=seed)
+            logits_BN = backbone.score(state, candidates, training=True)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(label_BN, logits_BN)
+            loss = tf.reduce_mean(losses)
+            for term in backbone.auxiliary_losses(state, candidates, seed=seed).values():
+                loss += term.weight * tf.reduce_mean(term.values_Pn)
+        return loss, tape.gradient(loss, inputs)
+
+    return lambda: float(step()[0])
+
+
 def model(name: str, ssl: str = "none", items: int = 0) -> CTRModel:
     """A model of the papers' sizes, ready to train.
 

@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "deminet_items": model_steps.deminet_items,
     "deminet_candidates": model_steps.deminet_candidates,
     "din_miss": model_steps.din_miss,
+    "xla": model_steps.xla,
     "dha_pair_tensor": pair_tensor.measure,
     "build_examples": build_examples.measure,
     "serving_payload": serving_payload.measure,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from serving import model_config, server, text_configs
+from serving import model_config, monitoring_config, server
 from serving.client import Client
 from serving.samples import sample_requests
 
@@ -155,7 +155,7 @@ def prometheus():
 
 
 def test_prometheus_finds_the_page(page):
-    path = text_configs.prometheus_path(DEPLOY / "monitoring.config")
+    path = monitoring_config.prometheus_path(DEPLOY / "monitoring.config")
     assert prometheus()["metrics_path"] == path
     annotations = DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] == path

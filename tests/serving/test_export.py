@@ -124,7 +124,7 @@ def test_operations_of_deminet(toy_data):
     content = {"data": str(toy_data.path), "model": {"name": "deminet"}}
     model = build_model(run_config.resolve(content), toy_data)
     graph = ServingModule(model, toy_data).trace("explain").graph.as_graph_def()
-    # StopGradient is the identity outside of training, and gone once the graph is optimised.
+    # StopGradient is the identity outside of training.
     assert operations(graph) - {*SCORING.split()} == {"StopGradient"}
 
 

@@ -61,20 +61,7 @@ def test_candidates_come_best_first(ask):
 
 def test_scores_are_those_of_the_signature(ask, toy_servable):
     ranked = by_item(ask(json.dumps(request()))[0])
-    texts = lambda *names: np.array([[n.encode() for n in names]], object)  # noqa: E731
-    expected = toy_servable.predict(
-        "serving_default",
-        {
-            "user_id": np.array([b"user 1"], object),
-            "age": np.array([33.0], np.float32),
-            "hour": np.array([7]),
-            "history_item_id": texts(*toy_runs.ITEMS[:3]),
-            "history_category_id": np.full([1, 3], 2),
-            "candidate_item_id": texts(*toy_runs.ITEMS[:5]),
-            "candidate_category_id": np.full([1, 5], 2),
-            "candidate_price": np.full([1, 5], 2.0, np.float32),
-        },
-    )["scores"]
+    expected = toy_servable.predict("serving_default", toy_runs.raw_inputs(5))["scores"]
     found = [ranked[item] for item in toy_runs.ITEMS[:5]]
     np.testing.assert_array_equal(np.array(found, np.float32), expected[0])
 

@@ -5,7 +5,7 @@ import pytest
 from absl import flags
 
 from preprocessing.errors import UserError
-from serving import server_options, text_configs
+from serving import monitoring_config, server_options
 from serving.server_options import ServerOptions
 
 GOOD = ServerOptions(model_base_path="/models")
@@ -120,13 +120,13 @@ def test_P2_contradictions_are_one_line(changes, message):
 def test_M1_monitoring_config_file(tmp_path, text, path):
     file = tmp_path / "monitoring.config"
     file.write_text(text)
-    assert text_configs.prometheus_path(file) == path
+    assert monitoring_config.prometheus_path(file) == path
 
 
 def test_M1_monitoring_config_file_with_a_mistake(tmp_path):
     file = tmp_path / "monitoring.config"
     file.write_text("prometheus_config { enable: true\n paht: 'x' }")
     with pytest.raises(UserError, match=r'--monitoring_config_file: .*error at 2:2 .*"paht"'):
-        text_configs.prometheus_path(file)
+        monitoring_config.prometheus_path(file)
     with pytest.raises(UserError, match="--monitoring_config_file: .*No such file"):
-        text_configs.prometheus_path(tmp_path / "none")
+        monitoring_config.prometheus_path(tmp_path / "none")

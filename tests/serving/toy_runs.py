@@ -137,3 +137,21 @@ def write_run(path, data: DataDir, model: str, ssl: str = "none"):
     runs.best_checkpoint(built, path).save()
     runs.write_metrics(path, {"test": {"auc": 0.5}})
     return path
+
+
+def raw_inputs(candidates: int) -> dict[str, np.ndarray]:
+    """Inputs of `serving_default` for one user, the first items as history and as candidates."""
+
+    def items(count: int) -> np.ndarray:
+        return np.array([[item.encode() for item in ITEMS[:count]]], object)
+
+    return {
+        "user_id": np.array([b"user 1"], object),
+        "age": np.array([33.0], np.float32),
+        "hour": np.array([7]),
+        "history_item_id": items(3),
+        "history_category_id": np.full([1, 3], 2),
+        "candidate_item_id": items(candidates),
+        "candidate_category_id": np.full([1, candidates], 2),
+        "candidate_price": np.full([1, candidates], 2.0, np.float32),
+    }
