@@ -3,7 +3,7 @@
 Shapes: B examples, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ class Predictor(Protocol):
 
     signature_defs: Any
 
-    def output_types(self, signature_name: str) -> dict[str, str]:
+    def output_types(self, signature_name: str) -> Mapping[str, str]:
         """See `Servable`."""
 
     def predict(self, signature_name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

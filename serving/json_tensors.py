@@ -261,12 +261,16 @@ def _convert_fast(value: Any, kind: _Kind) -> np.ndarray | None:
             return None
         shape.append(sizes.pop())
         level = list(itertools.chain.from_iterable(level))
-    if not set(map(type, level)) <= kind.tokens:
+    types = set(map(type, level))
+    if not types <= kind.tokens:
         return None
     if kind.array is np.object_:
-        if not all(type(token) is str for token in level):
+        if dict in types:
             return None
-        return _reshape([token.encode("utf-8", "surrogatepass") for token in level], shape, kind)
+        try:
+            return _reshape(list(map(str.encode, level)), shape, kind)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return None
     if kind.highest and level and (min(level) < kind.lowest or max(level) > kind.highest):
         return None
     return _reshape(level, shape, kind)

@@ -41,22 +41,27 @@ class Servable:
         """
         self.path = path
         self.signature_defs = _read_signature_defs(path, set(tags))
+        # Asked for by every request, and slow to read from messages.
+        self._types = {
+            name: (_type_names(definition.inputs), _type_names(definition.outputs))
+            for name, definition in self.signature_defs.signature_def.items()
+        }
         self._model = tf.saved_model.load(str(path), tags=list(tags))
 
-    def input_types(self, signature_name: str) -> dict[str, str]:
+    def input_types(self, signature_name: str) -> Mapping[str, str]:
         """Tensor type ("float") by input of a signature; "" means `serving_default`.
 
         Raises:
             ServingError: INVALID_ARGUMENT if there is no such signature, or it takes no inputs.
         """
-        signature = self._signature_def(signature_name)
-        if not signature.inputs:
+        inputs, _ = self._types_of(signature_name)
+        if not inputs:
             raise invalid(f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
-        return _type_names(signature.inputs)
+        return inputs
 
-    def output_types(self, signature_name: str) -> dict[str, str]:
+    def output_types(self, signature_name: str) -> Mapping[str, str]:
         """Tensor type ("float") by output of a signature; "" means `serving_default`."""
-        return _type_names(self._signature_def(signature_name).outputs)
+        return self._types_of(signature_name)[1]
 
     def predict(
         self, signature_name: str, inputs: Mapping[str, np.ndarray | tf.Tensor]
@@ -76,11 +81,11 @@ class Servable:
             # Shapes that cannot enter the graph at all.
             raise invalid(str(error)) from error
 
-    def _signature_def(self, signature_name: str) -> Any:
+    def _types_of(self, signature_name: str) -> tuple[dict[str, str], dict[str, str]]:
         name = signature_name or DEFAULT_SIGNATURE
-        if name not in self.signature_defs.signature_def:
+        if name not in self._types:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
-        return self.signature_defs.signature_def[name]
+        return self._types[name]
 
 
 def op_message(error: tf.errors.OpError) -> str:

@@ -90,7 +90,9 @@ class InterestExtractor(keras.layers.Layer):
             padding.
         """
         hidden_BNLT = tf.nn.leaky_relu(
-            projected_BLT[:, None] + self.target_half(target_BND)[:, :, None], self.slope
+            # The gradient of [:, None] would be a copy into zeros.
+            tf.expand_dims(projected_BLT, 1) + tf.expand_dims(self.target_half(target_BND), 2),
+            self.slope,
         )
         # Block diagonal, so that the K last layers are one product without transposing the above.
         own_KK = tf.eye(self.interests, dtype=self.compute_dtype)
