@@ -34,7 +34,7 @@ Batch = dict[str, tf.Tensor]
 def deminet_ssl(quick: bool) -> list[Figure]:
     """DemiNet's self-supervised loss: two more views of every history's graph."""
     requests = batch(8 if quick else 256)
-    times = compare(_step("deminet", requests), _step("deminet_wo_ssl", requests))
+    times = compare(_step("deminet", requests), _step("deminet_wo_ssl", requests), rounds=20)
     return [times.cost("deminet_ssl", f"the step of deminet_wo_ssl, {_size(requests)}", 2.2)]
 
 
