@@ -1,5 +1,6 @@
 """Exact ranking and calibration metrics from dumped scores, in float64."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,9 @@ import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
 from preprocessing.errors import UserError
+
+CUTOFFS = (1, 5, 10)
+"""Ranks at which hits and discounted gains are counted."""
 
 
 class Scores(NamedTuple):
@@ -18,6 +22,7 @@ class Scores(NamedTuple):
         label: 0 or 1.
         logit: Un-clipped logit.
         history_length: Events in the request's history.
+        ids: Encoded values by key of the example: the user's key, categorical item features.
     """
 
     user: np.ndarray
@@ -25,6 +30,7 @@ class Scores(NamedTuple):
     label: np.ndarray
     logit: np.ndarray
     history_length: np.ndarray
+    ids: Mapping[str, np.ndarray]
 
 
 def ranking_metrics(scores: Scores) -> dict[str, float]:
@@ -33,7 +39,7 @@ def ranking_metrics(scores: Scores) -> dict[str, float]:
     Returns:
         auc, gauc, log_loss, normalised_entropy (log loss over that of the base rate),
         calibration_error (expected, ten bins of equal counts), bias_ratio (mean predicted over
-        mean observed rate), candidates and requests.
+        mean observed rate), the means of `request_metrics`, candidates and requests.
 
     Raises:
         UserError: All labels are the same, so that there is nothing to rank.
@@ -46,10 +52,11 @@ def ranking_metrics(scores: Scores) -> dict[str, float]:
             "build the data with --negatives of at least 1.",
         )
     logit = scores.logit.astype(np.float64)
-    probability = _sigmoid(logit)
+    probability = sigmoid(logit)
     base_rate = label.mean()
     base_logit = np.log(base_rate / (1.0 - base_rate))
     loss = log_loss(label, logit)
+    asked = request_metrics(scores.request_id, label, logit)
     return {
         "auc": float(sklearn_metrics.roc_auc_score(label, logit)),
         "gauc": grouped_auc(scores.user, label, logit),
@@ -57,6 +64,7 @@ def ranking_metrics(scores: Scores) -> dict[str, float]:
         "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),
         "calibration_error": calibration_error(label, probability),
         "bias_ratio": float(probability.mean() / base_rate),
+        **{str(name): column.mean() for name, column in asked.items()},
         "candidates": len(label),
         "requests": len(np.unique(scores.request_id)),
     }
@@ -72,6 +80,12 @@ def grouped_auc(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> floa
 
     Groups without both labels have no AUC and are left out; NaN if none is left.
     """
+    found = group_aucs(group, label, logit)
+    return float(np.average(found["auc"], weights=found["size"])) if len(found) else float("nan")
+
+
+def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
+    """AUC and size of each group with both labels; the index is the group."""
     frame = pd.DataFrame({"group": group, "label": label, "logit": logit})
     frame["rank"] = frame.groupby("group")["logit"].rank(method="average")
     frame["positive_rank"] = frame["rank"] * frame["label"]
@@ -80,10 +94,50 @@ def grouped_auc(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> floa
     )
     pairs = totals["positives"] * (totals["size"] - totals["positives"])
     totals, pairs = totals[pairs > 0], pairs[pairs > 0]
-    if totals.empty:
-        return float("nan")
     auc = (totals["ranks"] - totals["positives"] * (totals["positives"] + 1) / 2) / pairs
-    return float(np.average(auc, weights=totals["size"]))
+    return pd.DataFrame({"auc": auc, "size": totals["size"]})
+
+
+def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
+    """How high each request ranks its positives among its candidates.
+
+    A positive stands behind the negatives of the same score, so that a constant wins nothing.
+
+    Args:
+        request: Of each candidate.
+        label: 0 or 1.
+        logit: Of each candidate.
+
+    Returns:
+        A row per request with a positive: `mrr`, one over the rank of the first positive; `hr@k`,
+        whether it is at most k; `ndcg@k`, the discounted gain of the first k over the largest
+        possible. Those k of `CUTOFFS` that cut anything off; `ndcg@1` is `hr@1`.
+    """
+    code, names = pd.factorize(request)
+    order = np.lexsort((label, -logit, code))
+    code, label = code[order], label[order].astype(np.float64)
+    rank = 1 + np.arange(len(code)) - np.searchsorted(code, np.arange(len(names)))[code]
+    gain = label / np.log2(1.0 + rank)
+    positives = np.bincount(code, label, minlength=len(names)).astype(int)
+    first = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(first, code[label > 0], rank[label > 0])
+    largest = rank.max(initial=1)
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, largest + 1)))])
+
+    chosen = positives > 0
+    found = {"mrr": 1.0 / first[chosen]}
+    for k in CUTOFFS:
+        if k == 1 or k < largest:
+            found[f"hr@{k}"] = (first[chosen] <= k).astype(np.float64)
+        if 1 < k < largest:
+            gained = np.bincount(code, gain * (rank <= k), minlength=len(names))[chosen]
+            found[f"ndcg@{k}"] = gained / ideal[np.minimum(positives[chosen], k)]
+    return pd.DataFrame(found, index=names[chosen])
+
+
+def relative_improvement(auc: float, baseline: float) -> float:
+    """How much of what the baseline gains over a coin is gained on top, RelaImpr of DIN's paper."""
+    return (auc - 0.5) / (baseline - 0.5) - 1.0
 
 
 def reliability(
@@ -109,5 +163,6 @@ def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
     return float(np.average(np.abs(predicted - observed), weights=counts))
 
 
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
+def sigmoid(logit: np.ndarray) -> np.ndarray:
+    """Probability of a logit, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logit))

@@ -1,0 +1,163 @@
+"""Makes a table or figure of the papers: trains all its models, compares them, writes pages.
+
+    python -m pipeline.experiment --table=deminet/2 --data=DATA --seeds=5 --workdir=WORK
+    python -m pipeline.experiment --table=miss/9 --data=CDS --data=BOOKS --workdir=WORK --jobs=8
+    python -m pipeline.experiment --table=miss/3 --quick --workdir=WORK
+
+The tables: deminet/1 deminet/2 deminet/3 deminet/fig3a deminet/fig3b deminet/fig4 deminet/fig5,
+miss/2 ... miss/10, miss/fig5 miss/fig6 miss/fig7. DATA are data sets of pipeline.build_examples
+with the protocol of the paper: time_split for DemiNet, leave_last_out for MISS.
+
+Every model is trained once per data set and seed, in WORK/runs. A finished run is never repeated,
+neither by the same command nor by another table that needs it; run the command again to continue
+after an interruption. Leaves in WORK, for deminet/2: deminet-2.html, deminet-2.md, deminet-2.csv
+(the table) and deminet-2-runs.csv (each run).
+"""
+
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from pipeline.experiments import TABLES, plan, quick, rendering, scheduler
+from pipeline.experiments.recipe import Table
+from preprocessing import cli
+from preprocessing.errors import UserError
+from preprocessing.files import require_local
+from preprocessing.json_checks import did_you_mean
+
+_SEEDS = 5
+_INTERRUPTED = 130
+
+
+def experiment(
+    table_id: str,
+    data: Sequence[str],
+    workdir: str | pathlib.Path,
+    seeds: int = _SEEDS,
+    jobs: int | None = None,
+    command: str = "",
+) -> pathlib.Path:
+    """Makes a table of the papers.
+
+    Args:
+        table_id: A key of `pipeline.experiments.TABLES`.
+        data: Data directories.
+        workdir: Created if needed.
+        seeds: How many: 1, 2, ...
+        jobs: Runs at a time; None for as many as there are cores.
+        command: What was called, for the page.
+
+    Returns:
+        The path of the HTML page, written from the runs that are finished.
+
+    Raises:
+        UserError: No such table; data that does not fit; runs that failed (the page is written).
+    """
+    table = _table(table_id)
+    workdir = _local(workdir)
+    named = plan.open_data(data, table)
+    planned = plan.plan(table, named, _seeds(table, seeds), workdir)
+    failures = scheduler.run_all(planned, jobs or len(os.sched_getaffinity(0)))
+    page = rendering.write(table, named, planned, workdir, command)
+    if failures:
+        raise UserError(
+            f"Expected every run to finish, found {len(failures)} that failed; the first, "
+            f"{failures[0].name}, ended with: {failures[0].last_line} (see {failures[0].log}).",
+            f"run the command again to try them again; {page} shows the others.",
+        )
+    return page
+
+
+def quick_experiment(
+    table_id: str,
+    data: Sequence[str],
+    workdir: str | pathlib.Path,
+    seeds: int = quick.SEEDS,
+    command: str = "",
+) -> pathlib.Path:
+    """The same in seconds: a few steps per run, without data on data generated for it.
+
+    Args:
+        table_id: A key of `pipeline.experiments.TABLES`.
+        data: Data directories, perhaps none.
+        workdir: Created if needed.
+        seeds: How many.
+        command: What was called, for the page.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        UserError: No such table; data that does not fit.
+    """
+    table = quick.shortened(_table(table_id))
+    workdir = _local(workdir)
+    named = plan.open_data(data or [str(quick.build_data(table.protocol, workdir))], table)
+    planned = plan.plan(table, named, _seeds(table, seeds), workdir)
+    with quick.uncompiled():
+        scheduler.run_here(planned)
+        return rendering.write(table, named, planned, workdir, command)
+
+
+def _table(table_id: str) -> Table:
+    if table_id not in TABLES:
+        raise UserError(
+            f"Expected --table to be one of {', '.join(TABLES)}, found {table_id!r}.",
+            did_you_mean(table_id, TABLES),
+        )
+    return TABLES[table_id]
+
+
+def _seeds(table: Table, seeds: int) -> range:
+    """Seeds of the trainings; a look inside a model needs one model."""
+    return range(1, 2 if table.inside else seeds + 1)
+
+
+def _local(workdir: str | pathlib.Path) -> pathlib.Path:
+    require_local(workdir, "--workdir")
+    return pathlib.Path(workdir).resolve()
+
+
+def define_flags() -> None:
+    """Flags of this command."""
+    flags.DEFINE_string("table", None, f"One of {', '.join(TABLES)}.", required=True)
+    flags.DEFINE_multi_string("data", [], "Data set directory; repeatable.")
+    flags.DEFINE_string("workdir", None, "Directory for runs and pages.", required=True)
+    flags.DEFINE_integer("seeds", _SEEDS, "Runs per model and data set.", lower_bound=1)
+    flags.DEFINE_integer("jobs", None, "Runs at a time (default: cores).", lower_bound=1)
+    flags.DEFINE_bool("quick", False, "A few steps per run, to see that all of it works.")
+
+
+def main() -> int | None:
+    """Makes the table and prints where it is."""
+    given = flags.FLAGS
+    command = shlex.join(["python", "-m", "pipeline.experiment", *sys.argv[1:]])
+    try:
+        if given.quick:
+            seeds = min(given.seeds, quick.SEEDS)
+            page = quick_experiment(given.table, given.data, given.workdir, seeds, command)
+        elif given.data:
+            page = experiment(
+                given.table, given.data, given.workdir, given.seeds, given.jobs, command
+            )
+        else:
+            raise UserError("Expected --data or --quick, found neither.")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command to continue\n")
+        return _INTERRUPTED
+    sys.stdout.write(f"{page.with_suffix('.md').read_text(encoding='utf-8')}\nreport: {page}\n")
+    return None
+
+
+def console_main() -> None:
+    """Entry point."""
+    define_flags()
+    cli.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,101 @@
+"""Figures of an experiment, as SVG text."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from models import pages, runs
+from pipeline.experiments.comparisons import Measured
+from pipeline.experiments.recipe import TITLES
+
+Figure = tuple[str, str, str]
+"""Title, caption, SVG."""
+
+
+def overview(measured: Sequence[Measured], paper: str) -> Figure:
+    """AUC of every row with its spread, beside that of the paper.
+
+    Args:
+        measured: Rows with finished runs.
+        paper: Name of the paper's data set.
+    """
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 0.6 + 0.3 * len(measured)))
+        places = range(len(measured))[::-1]
+        axes.errorbar(
+            [each.mean("auc") for each in measured],
+            places,
+            xerr=[_or_zero(each.std("auc")) for each in measured],
+            fmt="o",
+            color=pages.BLUE,
+            capsize=3,
+            label="ours",
+        )
+        known = [
+            (p, each.published["auc"])
+            for p, each in zip(places, measured, strict=True)
+            if each.published
+        ]
+        if known:
+            axes.plot(
+                [auc for _, auc in known],
+                [place for place, _ in known],
+                linestyle="none",
+                marker="D",
+                markerfacecolor="none",
+                color=pages.ORANGE,
+                label=f"paper, {paper}",
+            )
+            figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+        axes.set(xlabel="test AUC", yticks=list(places), ylim=(-0.5, len(measured) - 0.5))
+        axes.set_yticklabels([each.row.label for each in measured])
+        return "AUC", "Mean and standard deviation over the seeds.", pages.svg(figure)
+
+
+def sweeps(measured: Sequence[Measured]) -> list[Figure]:
+    """Each metric by the value of what is varied, a panel for each series."""
+    found = []
+    for series in dict.fromkeys(each.row.series for each in measured):
+        some = [each for each in measured if each.row.series == series]
+        with plt.rc_context(pages.STYLE):
+            figure, panels = plt.subplots(1, len(TITLES), figsize=(5.2, 2.6))
+            for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
+                axes.errorbar(
+                    range(len(some)),
+                    [each.mean(metric) for each in some],
+                    yerr=[_or_zero(each.std(metric)) for each in some],
+                    marker="o",
+                    color=pages.BLUE,
+                    capsize=3,
+                )
+                axes.set(xlabel=series, ylabel=title, xticks=range(len(some)))
+                axes.set_xticklabels([f"{each.row.x:g}" for each in some])
+            caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
+            found.append((series, caption, pages.svg(figure)))
+    return found
+
+
+def curves(measured: Sequence[Measured], column: str) -> Figure:
+    """A column of metrics.csv by step: a colour for each row, a line for each seed."""
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        for number, each in enumerate(measured):
+            for path in each.paths:
+                history = pd.read_csv(path / runs.HISTORY)
+                axes.plot(
+                    history["step"],
+                    history[column],
+                    color=f"C{number}",
+                    marker=".",
+                    label=each.row.label if path == each.paths[0] else None,
+                )
+        name = column.rpartition("/")[2].replace("_", " ")
+        axes.set(xlabel="step", ylabel=name)
+        figure.legend(loc="outside upper center", ncols=3, fontsize=8)
+        return name.capitalize(), "By step, a line for each seed.", pages.svg(figure)
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

@@ -1,0 +1,60 @@
+"""A table in seconds: a few steps on a tiny generated log, to see that all of it runs.
+
+Its numbers mean nothing.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+from models.keras import tf
+from pipeline.arguments import BuildArguments
+from pipeline.build_examples import build_examples
+from pipeline.experiments.recipe import Content, Row, Table, merged
+from pipeline.synthesize import synthesize, write
+from pipeline.synthetic_truth import SynthesizeArguments
+from preprocessing.data_dir import COMPLETED
+
+SEEDS = 2
+_LOG = SynthesizeArguments(users=60, items=60, interests=3, events_per_user=10)
+_TRAIN: Content = {"train": {"max_steps": 2, "batch_size": 32}}
+_PASSES: Content = {"train": {"pretrain_epochs": 1}}
+
+
+def shortened(table: Table) -> Table:
+    """The same table with a few steps per run."""
+
+    def shorten(row: Row) -> Row:
+        has_passes = "pretrain_epochs" in row.settings.get("train", {})
+        settings = merged(row.settings, _TRAIN, _PASSES if has_passes else {})
+        return dataclasses.replace(row, settings=settings)
+
+    return dataclasses.replace(table, rows=[shorten(row) for row in table.rows])
+
+
+def build_data(protocol: str, workdir: pathlib.Path) -> pathlib.Path:
+    """The generated data set for a protocol, built unless it is there."""
+    output = workdir / "quick" / protocol
+    if not (output / COMPLETED).exists():
+        log = workdir / "quick" / "log.csv"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write(synthesize(_LOG), log)
+        build_examples(
+            BuildArguments(input=str(log), output=str(output), protocol=protocol, num_shards=1)
+        )
+    return output
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Runs TensorFlow's functions step by step: compiling them takes longer than a few steps."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        with warnings.catch_warnings():
+            # Readers of data sets are compiled all the same, and each of them warns of that.
+            warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
+            yield
+    finally:
+        tf.config.run_functions_eagerly(False)

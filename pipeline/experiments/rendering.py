@@ -1,0 +1,396 @@
+"""Writes what an experiment found: WORKDIR/NAME.html, NAME.md, NAME.csv and NAME-runs.csv."""
+
+import importlib.metadata
+import math
+import pathlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from models import interests, pages, runs
+from pipeline.experiments import comparisons, figures
+from pipeline.experiments.comparisons import Comparison, Measured
+from pipeline.experiments.figures import Figure
+from pipeline.experiments.plan import NamedData, Planned
+from pipeline.experiments.recipe import METRICS, TITLES, Table
+from preprocessing.splits import SPLITS
+
+_ARGUMENTS = (
+    "protocol",
+    "split_fraction",
+    "negatives",
+    "negative_sampling",
+    "train_prefixes",
+    "min_history",
+    "min_user_events",
+    "min_item_events",
+    "core_filter",
+    "seed",
+)
+"""Of a build: those that say what is predicted."""
+_SIGNIFICANT = 0.05
+_NOTHING = "–"
+
+
+class Grid(NamedTuple):
+    """A table of text on a page; the first columns hold names, the others numbers.
+
+    Attributes:
+        title: Above it.
+        names: How many columns hold names.
+        columns: Their titles.
+        rows: Of cells.
+        notes: Below it.
+    """
+
+    title: str
+    names: int
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+class Section(NamedTuple):
+    """What a page says of a data set."""
+
+    title: str
+    grids: Sequence[Grid]
+    figures: Sequence[Figure] = ()
+
+
+def write(
+    table: Table,
+    data: Sequence[NamedData],
+    planned: Sequence[Planned],
+    workdir: pathlib.Path,
+    command: str,
+) -> pathlib.Path:
+    """Writes the pages and the CSV files of an experiment, with the runs that are finished.
+
+    Args:
+        table: The recipe.
+        data: Its data sets.
+        planned: Its runs.
+        workdir: Of the experiment.
+        command: That was given.
+
+    Returns:
+        The path of the HTML file.
+    """
+    if table.counts:
+        rows, sections = _statistics(table, data)
+    else:
+        rows, sections = _results(table, data, planned)
+    output = workdir / f"{table.id.replace('/', '-')}.html"
+    workdir.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(output.with_suffix(".csv"), index=False)
+    if planned:
+        _run_frame(planned).to_csv(output.with_name(f"{output.stem}-runs.csv"), index=False)
+    content = {
+        "id": table.id,
+        "title": table.title,
+        "claim": table.claim,
+        "facts": _facts(planned, command),
+        "settings": dict(table.settings),
+        "data": _data_grid(data),
+        "sections": sections,
+    }
+    pages.write("pipeline", "experiment", content, output)
+    return output
+
+
+def _results(
+    table: Table, data: Sequence[NamedData], planned: Sequence[Planned]
+) -> tuple[list[dict[str, Any]], list[Section]]:
+    """Rows of the CSV file and sections of the page."""
+    rows: list[dict[str, Any]] = []
+    sections = []
+    for each in data:
+        paper = each.published or table.reference
+        of_data = [run for run in planned if run.data.name == each.name]
+        measured = comparisons.collect(of_data, paper)
+        found = comparisons.compare(table, measured)
+        rows += _csv_rows(each, paper, measured, found)
+        grids = [_metric_grid(table, each, paper, measured, found)]
+        if found:
+            grids.append(_comparison_grid(table, found))
+        order = _order_grid(measured)
+        if order:
+            grids.append(order)
+        sections.append(Section(each.name, grids, _figures(table, measured, paper)))
+    return rows, sections
+
+
+def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[Figure]:
+    finished = [each for each in measured if each.seeds]
+    if not finished:
+        return []
+    if table.inside:
+        found = interests.figures(runs.open_run(finished[0].paths[0]), "test")
+        return [figure for figure in found if figure[0] == table.inside]
+    if table.curve:
+        return [figures.curves(finished, table.curve)]
+    if any(each.row.series for each in finished):
+        return figures.sweeps(finished)
+    return [figures.overview(finished, paper)]
+
+
+def _metric_grid(
+    table: Table,
+    data: NamedData,
+    paper: str,
+    measured: Sequence[Measured],
+    found: Sequence[Comparison],
+) -> Grid:
+    """Ours, the paper's and the difference of each metric."""
+    stars = {(each.row, each.metric) for each in found if each.star}
+    printed = [metric for metric in METRICS if any(metric in each.published for each in measured)]
+    columns = ["model"]
+    for metric in METRICS:
+        columns += [TITLES[metric]]
+        columns += ["paper", "difference"] if metric in printed else []
+    rows = []
+    for each in measured:
+        cells = [each.row.label]
+        for metric in METRICS:
+            star = "*" if (each.row.label, metric) in stars else ""
+            cells.append(_spread(each.mean(metric), each.std(metric)) + star)
+            if metric in printed:
+                there = each.published.get(metric, math.nan)
+                cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
+        minutes = sum(each.seconds) / max(len(each.seconds), 1) / 60.0
+        rows.append([*cells, str(len(each.seeds)), f"{minutes:.1f}"])
+    notes = []
+    if stars:
+        notes.append(f"* better than what it is compared with, p < {table.level:g} (Welch's test).")
+    if printed:
+        notes.append(
+            f"The paper's numbers are those of {paper}"
+            + ("." if data.published else ", another log: the differences are those of the logs.")
+        )
+    return Grid(
+        "Test metrics, mean ± standard deviation over seeds",
+        1,
+        [*columns, "seeds", "minutes"],
+        rows,
+        notes,
+    )
+
+
+def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:
+    rows = [
+        [
+            each.row,
+            each.baseline,
+            TITLES[each.metric],
+            _number(each.difference, "+.4f") + ("*" if each.star else ""),
+            f"[{each.interval[0]:+.4f}, {each.interval[1]:+.4f}]",
+            _number(each.improvement, "+.2%"),
+            _number(each.published, "+.2%"),
+            _number(each.rela_impr, "+.2%"),
+            _number(each.welch, ".3g"),
+            _number(each.paired, ".3g"),
+        ]
+        for each in found
+    ]
+    columns = [
+        "model",
+        "compared with",
+        "metric",
+        "difference",
+        "95 % over users",
+        "improvement",
+        "paper's",
+        "RelaImpr",
+        "p, Welch",
+        "p, paired",
+    ]
+    notes = [
+        f"Interval: bootstrap of the users of the test split, {comparisons.DRAWS} draws. "
+        "Improvement: as in the paper, the ratio of both AUCs minus one, or one minus the ratio of "
+        "both log losses; the paper's is against its own best baseline where none is named. "
+        "RelaImpr: (AUC - .5) / (AUC of the other - .5) - 1. Tests over seeds."
+    ]
+    return Grid("Improvements", 3, columns, rows, notes)
+
+
+def _order_grid(measured: Sequence[Measured]) -> Grid | None:
+    """Pairs of rows whose order is not that of the paper."""
+    tau, found = comparisons.reversals(measured)
+    if math.isnan(tau):
+        return None
+    rows = [
+        [
+            each.better,
+            each.worse,
+            f"{each.published[0]:.4f} : {each.published[1]:.4f}",
+            f"{each.ours[0]:.4f} : {each.ours[1]:.4f}",
+            _number(each.welch, ".3g"),
+        ]
+        for each in found
+    ]
+    beyond = sum(each.welch < _SIGNIFICANT for each in found)
+    notes = [
+        f"Kendall's tau of both orders by AUC: {tau:.2f}. Pairs in another order than in the "
+        f"paper: {len(found)}, of which {beyond} with p < {_SIGNIFICANT:g}."
+    ]
+    columns = ["better in the paper", "than", "AUC there", "AUC here", "p, Welch"]
+    return Grid("Order of the rows", 2, columns, rows, notes)
+
+
+def _csv_rows(
+    data: NamedData, paper: str, measured: Sequence[Measured], found: Sequence[Comparison]
+) -> list[dict[str, Any]]:
+    compared = {(each.row, each.metric): each for each in found}
+    rows = []
+    for each in measured:
+        for metric in METRICS:
+            row: dict[str, Any] = {
+                "data": data.name,
+                "model": each.row.label,
+                "metric": metric,
+                "seeds": len(each.seeds),
+                "mean": each.mean(metric),
+                "std": each.std(metric),
+                "paper": each.published.get(metric),
+                "paper_data": paper if metric in each.published else None,
+            }
+            if against := compared.get((each.row.label, metric)):
+                low, high = against.interval
+                row |= {
+                    "baseline": against.baseline,
+                    "difference": against.difference,
+                    "low": low,
+                    "high": high,
+                    "improvement": against.improvement,
+                    "paper_improvement": against.published,
+                    "rela_impr": against.rela_impr,
+                    "welch_p": against.welch,
+                    "paired_p": against.paired,
+                    "star": against.star,
+                }
+            rows.append(row)
+    return rows
+
+
+def _statistics(
+    table: Table, data: Sequence[NamedData]
+) -> tuple[list[dict[str, Any]], list[Section]]:
+    """A table of counts: our data sets, then those of the paper."""
+    columns = list(table.counts[table.reference])
+    counted = [
+        *((each.name, _counts(each)) for each in data),
+        *((f"paper, {name}", counts) for name, counts in table.counts.items()),
+    ]
+    grid = Grid(
+        "Counts",
+        1,
+        ["data set", *columns],
+        [[name, *(f"{counts[column]:,}" for column in columns)] for name, counts in counted],
+        [
+            "Samples: requests of all splits. Instances: candidates of the test split. Features: "
+            "distinct values of all categorical fields. Fields: features of user, context and "
+            "candidate, and one per history feature."
+        ],
+    )
+    rows = [
+        {"data": name, **{column: counts[column] for column in columns}} for name, counts in counted
+    ]
+    return rows, [Section("Data sets", [grid])]
+
+
+def _counts(each: NamedData) -> Mapping[str, int]:
+    """The counts that the papers print of a data set."""
+    schema, splits = each.data.schema, each.data.stats["splits"]
+
+    def distinct(name: str) -> int:
+        return max(
+            described["distinct"]
+            for split in splits.values()
+            for key, described in split["features"].items()
+            if key.rpartition("/")[2] == name and "distinct" in described
+        )
+
+    users = each.data.stats["users"]
+    items = splits["test"]["items_to_draw_from"]
+    others = [
+        distinct(feature.name)
+        for feature in (*schema.user_features, *schema.item_features)
+        if feature.is_categorical and feature not in (schema.user_key, schema.item_key)
+    ]
+    categories = [
+        distinct(feature.name)
+        for feature in schema.history_features
+        if feature.is_categorical and feature != schema.item_key
+    ]
+    return {
+        "users": users,
+        "items": items,
+        "categories": next(iter(categories), 0),
+        "samples": sum(split["requests"] for split in splits.values()),
+        "instances": splits["test"]["candidates"],
+        "features": users + items + sum(others),
+        "fields": len(schema.encoded_features) + len(schema.history_features),
+    }
+
+
+def _run_frame(planned: Sequence[Planned]) -> pd.DataFrame:
+    """One row per model, data set and seed."""
+    rows = []
+    for run in planned:
+        test = runs.read_metrics(run.path).get("test", {})
+        seconds = comparisons.seconds_of(run.path)
+        rows.append(
+            {"data": run.data.name, "model": run.row.label, "seed": run.seed, "run": run.name}
+            | {"finished": run.is_finished, "seconds": round(seconds, 1)}
+            | test
+        )
+    return pd.DataFrame(rows)
+
+
+def _facts(planned: Sequence[Planned], command: str) -> list[tuple[str, str]]:
+    """How the page came about."""
+    facts = [("command", command), ("code", _version())]
+    if planned:
+        unique = {run.path: run for run in planned}.values()
+        seconds = sum(comparisons.seconds_of(run.path) for run in unique)
+        facts += [
+            ("seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in planned}))),
+            ("runs", f"{sum(run.is_finished for run in unique)} of {len(unique)} finished"),
+            ("training, all runs together", f"{seconds / 60.0:.1f} minutes"),
+        ]
+    return facts
+
+
+def _version() -> str:
+    """Version of the package, and the commit where it runs from a checkout."""
+    version = importlib.metadata.version("sequence-ctr")
+    root = pathlib.Path(__file__).parents[2]
+    if (root / ".git").exists():
+        asked = ["git", "-C", str(root), "rev-parse", "--short=10", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        version += f", commit {done.stdout.strip()}"
+    return version
+
+
+def _data_grid(data: Sequence[NamedData]) -> Grid:
+    rows, notes = [], []
+    for each in data:
+        arguments = each.data.manifest["arguments"]
+        requests = [f"{each.data.num_requests(split):,}" for split in SPLITS]
+        rows.append([each.name, each.data.fingerprint[:12], *requests])
+        shown = " ".join(f"--{name}={arguments[name]}" for name in _ARGUMENTS if name in arguments)
+        notes.append(f"{each.name} was built with {shown}")
+    return Grid("Requests", 2, ["data set", "build", *SPLITS], rows, notes)
+
+
+def _spread(mean: float, std: float) -> str:
+    if math.isnan(mean):
+        return _NOTHING
+    return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
+
+
+def _number(value: float, form: str = ".4f") -> str:
+    return _NOTHING if math.isnan(value) else f"{value:{form}}"

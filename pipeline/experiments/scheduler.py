@@ -1,0 +1,206 @@
+"""Does the runs of an experiment: several processes of one thread each, none of them twice.
+
+WORKDIR/runs/ holds for each run NAME its directory, NAME.json (its configuration) and NAME.log
+(what it printed). The log is locked while the run goes on, even if this process is gone: a second
+queue on the same WORKDIR, started beside the first one or after it was killed, leaves it alone.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from models import runs, train
+from pipeline.experiments.plan import Planned
+
+_POLL_SECONDS = 0.5
+_SHOW_SECONDS = 2.0
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+class Failure(NamedTuple):
+    """A run that ended without metrics."""
+
+    name: str
+    log: pathlib.Path
+    last_line: str
+
+
+def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> list[Failure]:
+    """Does the runs that are not finished, each in a process of its own.
+
+    Args:
+        planned: Some may have the same directory.
+        jobs: Processes at a time.
+        progress: Show a bar on standard error.
+
+    Returns:
+        Runs that failed; the others are finished.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM; no process is left.
+    """
+    todo = list({run.path: run for run in planned}.values())
+    waiting = deque(run for run in todo if not run.is_finished)
+    running: dict[subprocess.Popen[bytes], tuple[Planned, float]] = {}
+    failures: list[Failure] = []
+    bar = _Bar(todo, jobs, progress)
+    with bar.shown, _noted_interrupts() as interrupts:
+        try:
+            while waiting or running:
+                if interrupts:
+                    raise KeyboardInterrupt
+                for _ in range(len(waiting) if len(running) < jobs else 0):
+                    run = waiting.popleft()
+                    if run.is_finished:  # By another queue.
+                        bar.done(run, seconds_of(run.path))
+                    elif len(running) < jobs and (process := _start(run)):
+                        running[process] = (run, time.monotonic())
+                    else:
+                        waiting.append(run)
+                bar.update(waiting, running)
+                time.sleep(_POLL_SECONDS)
+                for process in [each for each in running if each.poll() is not None]:
+                    run, started = running.pop(process)
+                    bar.done(run, time.monotonic() - started)
+                    if process.returncode or not run.is_finished:
+                        failures.append(_failure(run))
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+    return failures
+
+
+def run_here(planned: Sequence[Planned]) -> None:
+    """Does the runs that are not finished, one after the other in this process."""
+    for run in planned:
+        if not run.is_finished:
+            train.train(run.config, run.path, resume=True, progress=False)
+
+
+def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
+    """Starts or continues a run; None if another process is at it."""
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    config = run.path.with_name(f"{run.name}.json")
+    with _log(run).open("ab") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        run.config.save(config)
+        # The process inherits the lock with the file, and gives it back when it ends.
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "models.train",
+                f"--config={config}",
+                f"--workdir={run.path}",
+                "--resume",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+        )
+
+
+def _log(run: Planned) -> pathlib.Path:
+    return run.path.with_name(f"{run.name}.log")
+
+
+def _failure(run: Planned) -> Failure:
+    log = _log(run)
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+    return Failure(run.name, log, next((line for line in lines[::-1] if line.strip()), "nothing"))
+
+
+def seconds_of(path: pathlib.Path) -> float:
+    """How long a run has trained, all its attempts together."""
+    history = path / runs.HISTORY
+    return float(pd.read_csv(history)["seconds"].iloc[-1]) if history.exists() else 0.0
+
+
+class _Bar:
+    """Shows runs done, the time to go, and what is running.
+
+    The time that a run will take is that of the finished runs of its model, else of all of them.
+    """
+
+    def __init__(self, todo: Sequence[Planned], jobs: int, progress: bool) -> None:
+        finished = [run for run in todo if run.is_finished]
+        self._jobs = jobs
+        self._took: dict[str, list[float]] = {}
+        for run in finished:
+            self._remember(run, seconds_of(run.path))
+        self.shown = tqdm(
+            total=len(todo),
+            initial=len(finished),
+            unit="run",
+            miniters=0,
+            mininterval=_SHOW_SECONDS,
+            disable=not progress,
+            bar_format="{n_fmt}/{total_fmt} runs |{bar:20}| {elapsed}{postfix}",
+        )
+
+    def update(
+        self,
+        waiting: Sequence[Planned],
+        running: "dict[subprocess.Popen[bytes], tuple[Planned, float]]",
+    ) -> None:
+        """Shows what is going on."""
+        now = time.monotonic()
+        left = [self._expected(run) for run in waiting]
+        left += [
+            max(0.0, self._expected(run) - (now - started)) for run, started in running.values()
+        ]
+        togo = f"about {tqdm.format_interval(sum(left) / self._jobs)} to go, " if any(left) else ""
+        names = ", ".join(run.name for run, _ in running.values())
+        doing = f"running {names}" if names else "waiting"
+        self.shown.set_postfix_str(togo + doing, refresh=False)
+        self.shown.update(0)
+
+    def done(self, run: Planned, seconds: float) -> None:
+        """Counts a run that has ended after so many seconds."""
+        self._remember(run, seconds)
+        self.shown.update()
+
+    def _remember(self, run: Planned, seconds: float) -> None:
+        self._took.setdefault(_kind(run), []).append(seconds)
+
+    def _expected(self, run: Planned) -> float:
+        known = self._took.get(_kind(run)) or [s for some in self._took.values() for s in some]
+        return statistics.mean(known) if known else 0.0
+
+
+def _kind(run: Planned) -> str:
+    return f"{run.config.model_name} {run.config.ssl_name} {run.data.name}"
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Notes SIGINT and SIGTERM: an exception could hit between a process and its being known."""
+    noted: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
