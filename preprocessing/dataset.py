@@ -6,16 +6,20 @@ Requests are shuffled one by one, then cut into blocks of many batches. A block 
 its requests are put in order of their history bucket, and cut into batches: batches hold histories
 of about one length, so that little of them is padding, and every request appears exactly once. The
 batches of a block come in random order.
+
+A split that is read many times can be held in memory. Then positions take the place of serialized
+examples on the way from the shards to the block; the order of requests is the same.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from preprocessing import tensorflow_files
 from preprocessing.data_dir import DataDir
+from preprocessing.decoded import DecodedSplit, bytes_needed
 from preprocessing.errors import UserError
 from preprocessing.schema import (
     LABEL,
@@ -34,6 +38,7 @@ larger ones the order of shards is drawn as well, and several are read in turns.
 _BATCHES_PER_BLOCK = 32
 _REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
+_DECODED_AT_ONCE = 1 << 12
 
 
 def parse(schema: Schema, serialized_B: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -84,6 +89,7 @@ def read(
     first_epoch: int = 0,
     epochs: int = 1,
     history_buckets: Sequence[int] = (8, 16, 32),
+    memory_budget: int = 0,
 ) -> tf.data.Dataset:
     """Epochs of a split in batches of requests, each epoch in an order of its own.
 
@@ -102,51 +108,61 @@ def read(
         epochs: How many epochs to read.
         history_buckets: Lengths to which histories may be padded. The schema's `max_length` is
             always the last one.
+        memory_budget: Bytes. If the split takes no more than this in memory, it is decoded at once,
+            and read from there; the batches are the same.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
 
     Raises:
-        UserError: The data set has no such split, or TensorFlow cannot read where it is.
+        UserError: The data set has no such split, or TensorFlow cannot read where it is; a damaged
+            shard, if the split is decoded at once.
     """
     tensorflow_files.enable(data.path)
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
-    files, requests = data.shards(split), data.num_requests(split)
+    requests = data.num_requests(split)
+    in_memory = requests > 0 and bytes_needed(data, split) <= memory_budget
+    source = _memory(data, split) if in_memory else _disk(data, split)
     block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        seed = None if shuffle_seed is None else tf.stack([tf.cast(shuffle_seed, tf.int64), epoch])
-        return (
-            _serialized(files, requests, seed)
-            .batch(block_size)
-            .enumerate()
-            .map(lambda i, block_R: parse_block(seed, i, block_R), num_parallel_calls=2)
-            .prefetch(1)  # the next block is parsed while batches are cut from this one
-            .flat_map(cut_block)
-        )
+        """Blocks of elements, each with the seed of the epoch and its number in it."""
+        seed = tf.stack([tf.cast(shuffle_seed or 0, tf.int64), epoch])
+        elements = _elements(source, requests, None if shuffle_seed is None else seed)
+        blocks = elements.batch(block_size).enumerate()
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(seed).repeat(), blocks))
 
     def parse_block(
-        seed: tf.Tensor | None, index: tf.Tensor, serialized_R: tf.Tensor
-    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """A parsed block, its requests in order of their bucket, and where its batches start."""
-        block = parse(schema, serialized_R)
-        lengths_R = _lengths(block[history_key(schema.item_key.name)])
-        bucket_R = tf.searchsorted(tf.constant(buckets, tf.int64), lengths_R)
-        starts = tf.range(0, tf.size(serialized_R, tf.int64), batch_size)
-        if seed is not None:
+        seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], _Cuts]:
+        """A parsed block, its requests in order of their bucket, and how to cut it."""
+        index, elements_R = block
+        arranged, cuts = _arrange(schema, source.parse(elements_R), batch_size, buckets)
+        if shuffle_seed is not None:
             block_seed = tf.random.experimental.stateless_fold_in(seed, index)
-            starts = tf.random.experimental.stateless_shuffle(starts, block_seed)
-        return block, tf.argsort(bucket_R, stable=True), starts
+            batches = tf.range(tf.size(cuts.rows))
+            order = tf.random.experimental.stateless_shuffle(batches, block_seed)
+            cuts = _Cuts(*(tf.gather(column, order) for column in cuts))
+        return arranged, cuts
 
-    def cut_block(block: Any, order_R: tf.Tensor, starts: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(starts).map(
-            lambda start: _cut(schema, block, order_R[start : start + batch_size], buckets)
-        )
+    def with_cuts(block: dict[str, tf.Tensor], cuts: _Cuts) -> tf.data.Dataset:
+        """The block, as often as it has batches, with where each of them is."""
+        blocks = tf.data.Dataset.from_tensors(block).repeat()
+        return tf.data.Dataset.zip((blocks, tf.data.Dataset.from_tensor_slices(cuts)))
 
-    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(read_epoch)
-    dataset = dataset.prefetch(2)
+    # A function inside of a nested data set would be set up anew for every block, which takes
+    # longer than to cut the block. So nested ones only repeat and slice.
+    dataset = (
+        tf.data.Dataset.range(first_epoch, first_epoch + epochs)
+        .flat_map(read_epoch)
+        .map(parse_block, num_parallel_calls=2)
+        .prefetch(1)  # the next block is parsed while batches are cut from this one
+        .flat_map(with_cuts)
+        .map(lambda block, cut: _cut(schema, block, cut))
+        .prefetch(2)
+    )
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
@@ -170,40 +186,124 @@ def reading(data: DataDir) -> Iterator[None]:
         ) from error
 
 
-def _serialized(paths: Sequence[Any], requests: int, seed: tf.Tensor | None) -> tf.data.Dataset:
-    """Serialized examples, shuffled if there is a seed."""
-    files = tf.constant([str(path) for path in paths], tf.string)
+class _Source(NamedTuple):
+    """Where requests come from: elements of a kind of its own, and what they stand for.
+
+    Attributes:
+        shards: Number of shards.
+        read: The elements of the shard with the given number.
+        parse: What `parse` returns for a vector of elements.
+        threads: That read shards, beside the one that asks; None for that one alone.
+    """
+
+    shards: int
+    read: Callable[[tf.Tensor], tf.data.Dataset]
+    parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    threads: int | None
+
+
+def _disk(data: DataDir, split: str) -> _Source:
+    """Requests of the shards; elements are serialized examples."""
+    files = tf.constant([str(path) for path in data.shards(split)], tf.string)
+    return _Source(
+        int(files.shape[0]),
+        lambda shard: tf.data.TFRecordDataset(files[shard], compression_type="GZIP"),
+        lambda serialized_R: parse(data.schema, serialized_R),
+        threads=2,
+    )
+
+
+def _memory(data: DataDir, split: str) -> _Source:
+    """Requests that were decoded before; elements are their positions."""
+    disk = _disk(data, split)
+    blocks = (
+        tf.data.Dataset.range(disk.shards)
+        .flat_map(disk.read)
+        .batch(_DECODED_AT_ONCE)
+        .map(disk.parse, num_parallel_calls=2, deterministic=True)
+        .prefetch(1)
+    )
+    with reading(data):
+        decoded = DecodedSplit(data.schema, blocks)
+    sizes = [shard["requests"] for shard in data.manifest["splits"][split]["shards"]]
+    bounds = tf.cumsum(tf.constant([0, *sizes], tf.int64))
+    return _Source(
+        disk.shards,
+        lambda shard: tf.data.Dataset.range(bounds[shard], bounds[shard + 1]),
+        decoded.rows,
+        threads=None,  # Positions cost less than handing them from thread to thread.
+    )
+
+
+def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data.Dataset:
+    """The elements of all shards, shuffled if there is a seed."""
     if seed is None:
-        return tf.data.TFRecordDataset(files, compression_type="GZIP")
-    files = tf.random.experimental.stateless_shuffle(files, seed)
-    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
-        lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"),
+        return tf.data.Dataset.range(source.shards).flat_map(source.read)
+    shards = tf.random.experimental.stateless_shuffle(tf.range(source.shards), seed)
+    dataset = tf.data.Dataset.from_tensor_slices(shards).interleave(
+        source.read,
         cycle_length=_SHARDS_IN_TURNS,
         block_length=16,
-        num_parallel_calls=2,
-        deterministic=True,
+        num_parallel_calls=source.threads,
+        deterministic=None if source.threads is None else True,
     )
     size = max(1, min(requests, SHUFFLE_BUFFER))
     epoch_seed = seed[0] + 1_000_003 * seed[1]
     return dataset.shuffle(size, seed=epoch_seed, reshuffle_each_iteration=False)
 
 
-def _cut(
-    schema: Schema, block: dict[str, tf.Tensor], rows_B: tf.Tensor, buckets: Sequence[int]
-) -> dict[str, tf.Tensor]:
-    """The given requests of a block, candidates and histories padded no more than they need."""
-    batch = {name: tf.gather(tensor, rows_B) for name, tensor in block.items()}
-    candidates = tf.reduce_max(_lengths(batch[candidate_key(schema.item_key.name)]))
-    for name in [LABEL, *(candidate_key(feature.name) for feature in schema.item_features)]:
-        batch[name] = batch[name][:, :candidates]
-    longest = tf.reduce_max(_lengths(batch[history_key(schema.item_key.name)]))
+class _Cuts(NamedTuple):
+    """Where the batches of a block are: first request, requests, candidates, history length."""
+
+    start: tf.Tensor
+    rows: tf.Tensor
+    candidates: tf.Tensor
+    length: tf.Tensor
+
+
+def _arrange(
+    schema: Schema, block: dict[str, tf.Tensor], batch_size: int, buckets: Sequence[int]
+) -> tuple[dict[str, tf.Tensor], _Cuts]:
+    """Puts a block in order of the history buckets.
+
+    All that can be done for the block at once is done here, so that a batch is a slice of it.
+
+    Returns:
+        The block, with histories padded to the largest bucket in it, and its batches in order.
+    """
     boundaries = tf.constant(buckets, tf.int64)
-    length = boundaries[tf.searchsorted(boundaries, longest[tf.newaxis])[0]]
+    bucket_R = tf.searchsorted(boundaries, _lengths(block[history_key(schema.item_key.name)]))
+    order_R = tf.argsort(bucket_R, stable=True)
+    block = {name: tf.gather(column, order_R) for name, column in block.items()}
+    width = boundaries[tf.reduce_max(bucket_R)]
     for feature in schema.history_features:
-        history_BL = batch[history_key(feature.name)][:, :length]
-        missing = length - tf.shape(history_BL, tf.int64)[1]
-        batch[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing]])
-    return batch
+        history_RL = block[history_key(feature.name)]
+        missing = width - tf.shape(history_RL, tf.int64)[1]
+        block[history_key(feature.name)] = tf.pad(history_RL, [[0, 0], [0, missing]])
+    requests = tf.size(order_R, tf.int64)
+    start = tf.range(0, requests, batch_size)
+    batch_R = tf.range(requests) // batch_size
+    candidates_R = _lengths(block[candidate_key(schema.item_key.name)])
+    return block, _Cuts(
+        start,
+        tf.minimum(requests - start, batch_size),
+        tf.math.segment_max(candidates_R, batch_R),
+        tf.gather(boundaries, tf.math.segment_max(tf.gather(bucket_R, order_R), batch_R)),
+    )
+
+
+def _cut(schema: Schema, block: dict[str, tf.Tensor], cut: _Cuts) -> dict[str, tf.Tensor]:
+    """A batch of an arranged block, candidates and histories padded no more than they need."""
+    widths = {history_key(feature.name): cut.length for feature in schema.history_features}
+    widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
+    widths[LABEL] = cut.candidates
+    start, start_of_row = cut.start[tf.newaxis], tf.stack([cut.start, 0])
+    return {
+        name: tf.slice(column, start_of_row, tf.stack([cut.rows, widths[name]]))
+        if name in widths
+        else tf.slice(column, start, cut.rows[tf.newaxis])
+        for name, column in block.items()
+    }
 
 
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:

@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from bench import figures, flops, runner
+from bench import figures, flops, processes, runner, training_data, training_peers
 
 from models.backbones.deminet import DemiNetConfig
 from models.interfaces import Dims
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,6 +92,81 @@ def test_operations_of_deminet_are_those_counted_by_hand(interests, forward, ste
     counted = flops.deminet(DemiNetConfig(interests=interests), dims, length=50)
     assert counted.forward(1) == pytest.approx(forward, rel=0.03)
     assert counted.training_step(1, views=3) == pytest.approx(step, rel=0.03)
+
+
+def _process(code):
+    lines = ["import sys", f"sys.path.insert(0, {str(processes.PEERS)!r})", "import protocol", code]
+    return processes.TrainingProcess([sys.executable, "-c", "\n".join(lines)])
+
+
+def test_processes_take_turns_and_answer():
+    turns = _process(
+        """
+done = []
+def train():
+    print("a library says something")
+    done.append(1)
+    return {"turns": len(done)}
+protocol.serve(train)
+"""
+    )
+    with turns:
+        for count in (1, 2):
+            turns()
+            assert turns.result == {"turns": count}
+
+
+def test_why_a_process_died_is_told():
+    process = _process("protocol.serve(lambda: 1 / 0)")
+    with process, pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        process()
+
+
+def test_a_peer_that_cannot_be_installed_is_skipped_with_the_reason(tmp_path, monkeypatch, capsys):
+    (tmp_path / "absent.txt").write_text("absent==1.0\n")
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.setattr(processes, "PEERS", tmp_path)
+
+    def fail(command, **kwargs):
+        raise subprocess.CalledProcessError(1, command, stderr="Looking.\nNo such version.\n")
+
+    monkeypatch.setattr(processes.subprocess, "run", fail)
+    assert processes.peer_python("absent") is None
+    expected = "skipped absent, which cannot be installed: No such version.\n"
+    assert capsys.readouterr().out.endswith(expected)
+
+
+def test_peers_get_the_same_ids(tmp_path):
+    drawn = training_data.draw(requests=12, candidates=3, items=1000)
+    training_data.write_data_set(tmp_path / "data", drawn, items=1000)
+    training_data.write_samples(tmp_path / "samples.npz", drawn)
+    data = DataDir.open(tmp_path / "data")
+    (batch,) = dataset.read(data, "train", batch_size=12, shuffle_seed=None)
+    with np.load(tmp_path / "samples.npz") as samples:
+        assert max(column.max() for column in samples.values()) <= 5000
+        np.testing.assert_array_equal(samples["user_id"], np.repeat(batch["user_id"], 3))
+        np.testing.assert_array_equal(samples["label"], np.ravel(batch["label"]))
+        for name in ("item_id", "category_id"):
+            np.testing.assert_array_equal(samples[name], np.ravel(batch[f"candidate/{name}"]))
+            np.testing.assert_array_equal(
+                samples[f"hist_{name}"], np.repeat(batch[f"history/{name}"], 3, axis=0)
+            )
+            assert samples[name].max() < data.encoders[name].cardinality
+            assert samples[name].min() > 0
+
+
+def test_every_peer_is_held_to_the_target_and_the_fastest_is_the_one_of_the_other_cases():
+    (table, *_) = training_peers._TABLES
+    ours = {suffix: figures.Spread(1.0, 1.0) for suffix in training_peers._CASES}
+    peers = {"deepctr": figures.Spread(2.0, 5.0), "fuxictr": figures.Spread(3.0, 4.0)}
+    found = {figure.name: figure for figure in training_peers._figures(table, ours, peers)}
+    assert [name for name, figure in found.items() if figure.target] == [
+        "training_100k_deepctr",
+        "training_100k_fuxictr",
+    ]
+    assert [figure.ok for figure in found.values() if figure.target] == [False, True]
+    assert found["training_100k_pairs"].value == 3.0
+    assert "FuxiCTR" in found["training_100k_large"].baseline
 
 
 def test_unknown_names_are_refused(tmp_path):

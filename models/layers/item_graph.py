@@ -128,7 +128,7 @@ def add_dropped_views(
 
     def add_views(edges: tf.Tensor, place: str) -> tf.Tensor:
         shape = tf.concat([tf.shape(edges)[:1], [2], tf.shape(edges)[2:]], 0)
-        draws = randomness.uniform(randomness.for_place(seed, place), shape)
+        draws = randomness.uniform_rows(randomness.for_place(seed, place), shape)
         return tf.concat([edges, edges & (draws >= rate)], axis=1)
 
     stays = {"mask_BL"} if drop_self else {"mask_BL", "self_BVL"}

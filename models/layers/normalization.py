@@ -41,6 +41,7 @@ class MaskedBatchNormalization(keras.layers.Layer):
         self.seen_batches = self.add_weight(
             name="seen_batches", initializer="zeros", **shared | {"shape": ()}
         )
+        super().build(shape)
 
     def call(self, values: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Standardises `values`.
@@ -55,15 +56,24 @@ class MaskedBatchNormalization(keras.layers.Layer):
         """
         if training:
             mean_C, variance_C = self._batch_statistics(values, mask)
-            # A plain mean of the first batches, then a moving one: the initial values, which are
-            # far from the variance of fresh embeddings, leave no trace.
-            momentum = tf.minimum(self.momentum, self.seen_batches / (self.seen_batches + 1.0))
-            self._remember(self.moving_mean, mean_C, momentum)
-            self._remember(self.moving_variance, variance_C, momentum)
-            self.seen_batches.assign_add(1.0)
+            self.remember(mean_C, variance_C)
         else:
             mean_C, variance_C = self.moving_mean, self.moving_variance
         return (values - mean_C) * tf.math.rsqrt(variance_C + self.epsilon)
+
+    def remember(self, mean_C: tf.Tensor, variance_C: tf.Tensor) -> None:
+        """Takes the statistics of a training batch into the moving averages.
+
+        Args:
+            mean_C: Over the valid entries of all replicas.
+            variance_C: Likewise.
+        """
+        # A plain mean of the first batches, then a moving one: the initial values, which are far
+        # from the variance of fresh embeddings, leave no trace.
+        momentum = tf.minimum(self.momentum, self.seen_batches / (self.seen_batches + 1.0))
+        for average, value in ((self.moving_mean, mean_C), (self.moving_variance, variance_C)):
+            average.assign(average * momentum + tf.stop_gradient(value) * (1.0 - momentum))
+        self.seen_batches.assign_add(1.0)
 
     def _batch_statistics(self, values: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of each channel over the valid entries of all replicas."""
@@ -74,6 +84,3 @@ class MaskedBatchNormalization(keras.layers.Layer):
         squares = tf.square(values - mean_C) * weights[..., None]
         variance_C = replicas.all_sum(tf.reduce_sum(squares, axes)) / count
         return mean_C, variance_C
-
-    def _remember(self, average: tf.Variable, value: tf.Tensor, momentum: tf.Tensor) -> None:
-        average.assign(average * momentum + tf.stop_gradient(value) * (1.0 - momentum))

@@ -17,10 +17,13 @@ from . import (
     codec,
     compression,
     embedding_update,
+    input_pipeline,
     model_steps,
     pair_tensor,
     serving_overhead,
     serving_payload,
+    startup,
+    training_peers,
 )
 from .figures import Figure
 
@@ -36,6 +39,9 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "din_miss": model_steps.din_miss,
     "xla": model_steps.xla,
     "dha_pair_tensor": pair_tensor.measure,
+    "training_peers": training_peers.measure,
+    "input_pipeline": input_pipeline.measure,
+    "startup": startup.measure,
     "build_examples": build_examples.measure,
     "serving_payload": serving_payload.measure,
     "server_overhead": serving_overhead.measure,

@@ -27,14 +27,19 @@ def step_memory(name: str, batch_size: int) -> int:
     model, batch = model_steps.model(name), model_steps.batch(batch_size)
     step = model_steps.training_step(model, batch)
     step({name: value[:2] for name, value in batch.items()})
-    before = _bytes("VmRSS")
-    _REFERENCES.write_text("5", encoding="ascii")  # Resets the peak.
+    before = status_bytes("VmRSS")
+    reset_peak()
     step(batch)
-    return _bytes("VmHWM") - before
+    return status_bytes("VmHWM") - before
 
 
-def _bytes(field: str) -> int:
-    """A field of the kernel's account of this process."""
+def reset_peak() -> None:
+    """Lets VmHWM, the peak of the resident set, start anew from where that is now."""
+    _REFERENCES.write_text("5", encoding="ascii")
+
+
+def status_bytes(field: str) -> int:
+    """A field of the kernel's account of this process, such as VmRSS."""
     for line in _STATUS.read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")
         if key == field:

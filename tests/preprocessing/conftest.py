@@ -12,6 +12,7 @@ from preprocessing.tfrecord import write_shard
 
 MAX_LENGTH = 20
 REQUESTS = 230
+CANDIDATES = sum(1 + i % 4 for i in range(REQUESTS))
 SHARDS = 3
 
 SCHEMA = {
@@ -126,7 +127,7 @@ def data_path(tmp_path):
             str(file.relative_to(path)): data_dir.sha256_file(file)
             for file in [path / data_dir.STATS, *vocab_dir.iterdir()]
         },
-        "splits": {"train": {"requests": REQUESTS, "shards": shards}},
+        "splits": {"train": {"requests": REQUESTS, "candidates": CANDIDATES, "shards": shards}},
     }
     data_dir.write_json(path / data_dir.MANIFEST, manifest)
     data_dir.finish(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from preprocessing import dataset
+from preprocessing import dataset, decoded
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.tfrecord import read_records
@@ -95,6 +95,45 @@ def test_order_is_a_function_of_the_seed(data):
     assert _same(first, list(once))
     assert _same(first, _read(data, shuffle_seed=3, history_buckets=(8, 16, 32)))
     assert not _same(first, _read(data, shuffle_seed=4, history_buckets=(8, 16, 32)))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_memory_holds_the_same_batches_in_the_same_order(data, monkeypatch, seed):
+    # Several blocks, fewer shards in turns than there are, a shuffle that must read ahead.
+    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(dataset, "_SHARDS_IN_TURNS", 2)
+    monkeypatch.setattr(dataset, "SHUFFLE_BUFFER", 50)
+    monkeypatch.setattr(dataset, "_DECODED_AT_ONCE", 64)
+    kwargs = {"shuffle_seed": seed, "first_epoch": 1, "epochs": 2}
+    from_memory = _read(data, **kwargs, memory_budget=1 << 20)
+    assert _same(_read(data, **kwargs), from_memory)
+    for batch in from_memory:
+        _check(batch)
+
+
+def test_memory_is_used_if_the_split_fits(data):
+    needed = decoded.bytes_needed(data, "train")
+    fits = dataset.read(data, "train", batch_size=16, shuffle_seed=1, memory_budget=needed)
+    does_not = dataset.read(data, "train", batch_size=16, shuffle_seed=1, memory_budget=needed - 1)
+    for shard in data.shards("train"):
+        shard.unlink()
+    assert len(list(fits)) == -(-REQUESTS // 16)
+    with pytest.raises(tf.errors.NotFoundError):
+        list(does_not)
+
+
+def test_what_memory_needs_is_a_bound(data):
+    # Per request: user, age, time and eight ends of rows; 3 x 20 history values; 5 per candidate.
+    candidates = sum(1 + i % 4 for i in range(REQUESTS))
+    values = REQUESTS * (3 + 8 + 3 * MAX_LENGTH) + 5 * candidates
+    assert decoded.bytes_needed(data, "train") == 8 * values + 48 * REQUESTS
+
+
+def test_damaged_shard_is_named_when_it_is_decoded(data_path):
+    data = DataDir.open(data_path)
+    data.shards("train")[2].unlink()
+    with pytest.raises(UserError, match="found no such file"):
+        _read(data, memory_budget=1 << 20)
 
 
 def test_requests_are_shuffled_not_batches(data):
