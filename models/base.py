@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import randomness, replicas
-from models.embeddings import FeatureEmbedder, Features
+from models.embeddings import FeatureEmbedder, Features, single_variables
 from models.interfaces import Backbone, Candidates, LossTerm, SelfSupervision, UserSide
 from models.keras import keras, tf, tfrs
 from models.optimizers import sum_duplicates
 from models.precision import LossScale
-from preprocessing.schema import LABEL, Schema
+from preprocessing.schema import LABEL, Schema, candidate_key
 
 MAIN_LOSS = "log_loss"
 
@@ -64,6 +64,9 @@ class CTRModel(tfrs.Model):
         joint: bool = True,
         l2: float = 0.0,
         clip_norm: float = 0.0,
+        embedding_clip_norm: float = 0.0,
+        positive_weight: float = 1.0,
+        sample_weight: str = "",
         **kwargs: Any,
     ) -> None:
         """Prepares for training.
@@ -76,6 +79,10 @@ class CTRModel(tfrs.Model):
             joint: Whether `train_step` also minimises the self-supervised loss (MISS, eq. 17).
             l2: Factor of the squared norm of the dense kernels in the loss.
             clip_norm: Bound on the global norm of all gradients; 0 for none.
+            embedding_clip_norm: Bound on that of the tables' gradients; `clip_norm` is then of the
+                dense weights alone. 0 for one bound on all of them.
+            positive_weight: Weight of samples with label 1 in the log loss, beside 1.
+            sample_weight: Numeric feature that weighs the samples in the log loss; "" for none.
             **kwargs: For `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
@@ -84,15 +91,22 @@ class CTRModel(tfrs.Model):
         self.ssl_embedding_optimizer = ssl_embedding_optimizer
         self._joint = joint and self.ssl is not None
         self._l2 = l2
-        self._clip_norm = clip_norm
+        self._clip_norm, self._embedding_clip_norm = clip_norm, embedding_clip_norm
+        self._positive_weight = positive_weight
+        items = [feature.name for feature in self.schema.item_features]
+        self._sample_weight = (
+            candidate_key(sample_weight) if sample_weight in items else sample_weight
+        )
 
     def build_optimizers(self) -> None:
         """Creates the optimisers' slots ahead of the first step, to restore them."""
-        self.embedding_optimizer.build(self._tables())
+        with self.embedder.placed():
+            self.embedding_optimizer.build(self._tables())
         self.optimizer.build(self._dense_weights())
         if self.ssl_optimizer is not None and self.ssl_embedding_optimizer is not None:
             tables, dense = self._ssl_weights()
-            self.ssl_embedding_optimizer.build(tables)
+            with self.embedder.placed():
+                self.ssl_embedding_optimizer.build(tables)
             self.ssl_optimizer.build(dense)
 
     def call(self, features: Features, training: bool = False) -> tf.Tensor:
@@ -130,9 +144,9 @@ class CTRModel(tfrs.Model):
         with tf.GradientTape(persistent=True) as tape:
             user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
             logits_BN = self.backbone.score(self.backbone.encode_user(user), candidates)
-            main = _share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
+            main = share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
             terms = self._ssl_terms(user, candidates, seed).values()
-            ssl = tf.add_n([term.weight * _share(term) for term in terms])
+            ssl = tf.add_n([term.weight * share(term) for term in terms])
         tables = self._ssl_weights()[0]
         norms = {
             name: tf.linalg.global_norm([sum_duplicates(g) for g in tape.gradient(loss, tables)])
@@ -152,10 +166,11 @@ class CTRModel(tfrs.Model):
         candidates = self.embedder.candidates(features, seed=seed)
         state = self.backbone.encode_user(user, training=True, seed=seed)
         logits_BN = self.backbone.score(state, candidates, training=True)
-        terms = {MAIN_LOSS: self._main_loss(features[LABEL], logits_BN, candidates.mask_BN)}
+        weights_BN = self._weights(features, candidates.mask_BN)
+        terms = {MAIN_LOSS: self._main_loss(features[LABEL], logits_BN, weights_BN)}
         terms |= self.backbone.auxiliary_losses(state, candidates, seed=seed)
         for name, further in self.backbone.auxiliary_logits(state, candidates).items():
-            term = self._main_loss(features[LABEL], further.logits_BN, candidates.mask_BN)
+            term = self._main_loss(features[LABEL], further.logits_BN, weights_BN)
             terms[name] = term._replace(weight=further.weight)
         if self._joint:
             terms |= self._ssl_terms(user, candidates, seed)
@@ -176,6 +191,20 @@ class CTRModel(tfrs.Model):
         user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
         return self._total(self._ssl_terms(user, candidates, seed), self._ssl_weights()[1])
 
+    def next_terms(self, features: Features, ssl: bool) -> dict[str, LossTerm]:
+        """The summands that the next step would have, with its draws.
+
+        Args:
+            features: Encoded features with labels.
+            ssl: Of `ssl_step`, not of `train_step`.
+        """
+        optimizer = self.ssl_optimizer if ssl else self.optimizer
+        seed = self._step_seed(optimizer)
+        if not ssl:
+            return self.loss_terms(features, seed)
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        return self._ssl_terms(user, candidates, seed)
+
     def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
         """The total training loss of a batch; what tensorflow-recommenders asks of a model."""
         del training
@@ -187,21 +216,21 @@ class CTRModel(tfrs.Model):
 
         Returns:
             The total loss, each of its terms, the ratio of each weighted further term to the main
-            one and the gradient's norm, over the global batch.
+            one and the norms of the gradient, over the global batch.
         """
         tables, dense = self._tables(), self._dense_weights()
         with tf.GradientTape() as tape:
             terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
             total, logs = self._total(terms, dense)
         optimizers = self.embedding_optimizer, self.optimizer
-        norm = self._descend(total, tape, tables, dense, optimizers)
+        norms = self._descend(total, tape, tables, dense, optimizers)
         # How much each further term weighs beside the main one.
         ratios = {
             f"{name}_ratio": tf.math.divide_no_nan(term.weight * logs[name], logs[MAIN_LOSS])
             for name, term in terms.items()
             if name != MAIN_LOSS
         }
-        return logs | ratios | {"gradient_norm": norm}
+        return logs | ratios | norms
 
     def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
         """One update from the self-supervised loss alone: pre-training (MISS, section IV-C).
@@ -210,24 +239,23 @@ class CTRModel(tfrs.Model):
         own; the other weights of the model stay as they are.
 
         Returns:
-            The loss, each of its terms and the gradient's norm, over the global batch.
+            The loss, each of its terms and the norms of the gradient, over the global batch.
         """
         assert self.ssl_optimizer is not None
         assert self.ssl_embedding_optimizer is not None
         with tf.GradientTape() as tape:
             total, logs = self.ssl_loss(inputs, self._step_seed(self.ssl_optimizer))
         optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
-        norm = self._descend(total, tape, *self._ssl_weights(), optimizers)
-        return logs | {"gradient_norm": norm}
+        return logs | self._descend(total, tape, *self._ssl_weights(), optimizers)
 
     def test_step(self, inputs: Features) -> dict[str, tf.Tensor]:
         """The main loss of a batch. Rankings are measured on dumped scores (models.evaluate)."""
         candidates = self.embedder.candidates(inputs)
         term = self._main_loss(inputs[LABEL], self(inputs), candidates.mask_BN)
-        return {MAIN_LOSS: replicas.all_sum(_share(term))}
+        return {MAIN_LOSS: replicas.all_sum(share(term))}
 
     def _tables(self) -> list[tf.Variable]:
-        return [*self.embedder.tables.values(), *self.backbone.tables]
+        return [*self.embedder.table_weights(), *single_variables(self.backbone.tables)]
 
     def _dense_weights(self) -> list[tf.Variable]:
         """What `train_step` trains but for the tables."""
@@ -240,12 +268,9 @@ class CTRModel(tfrs.Model):
         """The tables and the dense weights that `ssl_step` trains."""
         assert self.ssl is not None
         names = [feature.name for feature in self.schema.history_features]
-        tables, vectors = self.embedder.tables, self.embedder.vectors
+        vectors = self.embedder.vectors
         dense = [vectors[name] for name in names if name in vectors]
-        return (
-            [tables[name] for name in names if name in tables],
-            dense + self.ssl.trainable_variables,
-        )
+        return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
 
     def _ssl_terms(
         self, user: UserSide, candidates: Candidates, seed: tf.Tensor
@@ -264,13 +289,14 @@ class CTRModel(tfrs.Model):
         tables: list[tf.Variable],
         dense: list[tf.Variable],
         optimizers: tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer],
-    ) -> tf.Tensor:
+    ) -> dict[str, tf.Tensor]:
         """Updates tables and dense weights with an optimiser each.
 
         Returns:
-            The norm of the gradient of the global batch, before clipping.
+            The norms of the gradient of the global batch, before clipping: of all weights, of the
+            tables and of the dense weights.
         """
-        tf.debugging.assert_all_finite(total, "The training loss is not finite.")
+        tf.debugging.assert_all_finite(total, "The loss is not finite.")
         scale = None if self.loss_scale is None else self.loss_scale.value.read_value()
         gradients = tape.gradient(total, tables + dense, output_gradients=scale)
         # Summed over replicas before clipping, so that the norm is that of the global batch.
@@ -278,12 +304,18 @@ class CTRModel(tfrs.Model):
         gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
         if scale is not None:
             gradients = [g if g is None else _divided(g, scale) for g in gradients]
-        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+        cut = len(tables)
+        of_tables, of_dense = _norm(gradients[:cut]), _norm(gradients[cut:])
+        norm = tf.sqrt(tf.square(of_tables) + tf.square(of_dense))
+        if self._embedding_clip_norm:
+            gradients = [
+                *_clipped(gradients[:cut], self._embedding_clip_norm, of_tables),
+                *_clipped(gradients[cut:], self._clip_norm, of_dense),
+            ]
+        else:
+            gradients = _clipped(gradients, self._clip_norm, norm)
 
         def apply(gradients: list[Any]) -> None:
-            cut = len(tables)
             for optimizer, some, weights in zip(
                 optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
             ):
@@ -292,19 +324,37 @@ class CTRModel(tfrs.Model):
                 )
 
         if self.loss_scale is None:
-            apply(gradients)
+            finite = tf.debugging.assert_all_finite(norm, "The gradient is not finite.")
+            with tf.control_dependencies([finite]):  # Weights stay those of the last good step.
+                apply(gradients)
         else:
             replicas.apply_if(tf.math.is_finite(norm), apply, gradients, self.loss_scale.update)
-        return norm
+        return {
+            "gradient_norm": norm,
+            "gradient_norm_tables": of_tables,
+            "gradient_norm_dense": of_dense,
+        }
 
-    def _main_loss(self, label_BN: tf.Tensor, logits_BN: tf.Tensor, mask_BN: tf.Tensor) -> LossTerm:
-        """Binary cross-entropy of every candidate, from logits."""
+    def _weights(self, features: Features, mask_BN: tf.Tensor) -> tf.Tensor:
+        """Weight of each sample in the log loss [B, N]; 0 for padding and for a negative weight."""
+        weights_BN = tf.cast(mask_BN, tf.float32)
+        if self._positive_weight != 1.0:
+            weights_BN *= tf.where(features[LABEL] > 0, self._positive_weight, 1.0)
+        if self._sample_weight:
+            given = tf.cast(features[self._sample_weight], tf.float32)
+            weights_BN *= tf.maximum(given if given.shape.rank == 2 else given[:, None], 0.0)
+        return weights_BN
+
+    def _main_loss(
+        self, label_BN: tf.Tensor, logits_BN: tf.Tensor, weights_BN: tf.Tensor
+    ) -> LossTerm:
+        """Binary cross-entropy of every candidate, from logits, with its weight or mask."""
         values = self.task(
             tf.reshape(label_BN, [-1, 1]),
             tf.reshape(tf.cast(logits_BN, tf.float32), [-1, 1]),
             compute_metrics=False,
         )
-        weights = tf.reshape(tf.cast(mask_BN, tf.float32), [1, -1])
+        weights = tf.reshape(tf.cast(weights_BN, tf.float32), [1, -1])
         return LossTerm(tf.reshape(values, [1, -1]), weights, 1.0)
 
     def _total(
@@ -316,8 +366,8 @@ class CTRModel(tfrs.Model):
             terms: Summands.
             weights: Dense weights that the loss trains, to penalise their kernels.
         """
-        shares = {name: _share(term) for name, term in terms.items()}
-        total = tf.add_n([terms[name].weight * share for name, share in shares.items()])
+        shares = {name: share(term) for name, term in terms.items()}
+        total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
         if self._l2:
             kernels = [weight for weight in weights if "kernel" in weight.name]
             penalty = sum(tf.reduce_sum(tf.square(kernel)) for kernel in kernels)
@@ -326,12 +376,25 @@ class CTRModel(tfrs.Model):
         return total, {name: replicas.all_sum(value) for name, value in logs.items()}
 
 
-def _share(term: LossTerm) -> tf.Tensor:
-    """This replica's summand of a term's mean over the global batch."""
+def share(term: LossTerm) -> tf.Tensor:
+    """This replica's summand of a term's mean over the global batch; a scalar."""
     weights_Pn = tf.cast(term.weights_Pn, tf.float32)
     weighted_P = tf.reduce_sum(tf.where(weights_Pn > 0, term.values_Pn, 0.0) * weights_Pn, -1)
     counts_P = replicas.all_sum(tf.reduce_sum(weights_Pn, -1))
     return tf.reduce_mean(tf.math.divide_no_nan(weighted_P, counts_P))
+
+
+def _norm(gradients: list[Any]) -> tf.Tensor:
+    """The global norm of gradients; 0 if there are none."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    return tf.linalg.global_norm(known) if known else tf.zeros([])
+
+
+def _clipped(gradients: list[Any], bound: float, norm: tf.Tensor) -> list[Any]:
+    """Gradients whose global norm is no more than the bound; 0 for no bound."""
+    if not bound or all(gradient is None for gradient in gradients):
+        return gradients
+    return tf.clip_by_global_norm(gradients, bound, norm)[0]
 
 
 def _divided(gradient: tf.Tensor | tf.IndexedSlices, by: tf.Tensor) -> Any:

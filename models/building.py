@@ -1,15 +1,19 @@
 """Builds a model for a data set from its configuration."""
 
+from collections.abc import Mapping
+
 from models import registry
 from models.base import CTRModel
 from models.config import RunConfig
 from models.embeddings import FeatureEmbedder, Features
-from models.interfaces import Backbone, SelfSupervision
+from models.interfaces import Backbone, ModelConfig, SelfSupervision
 from models.keras import keras, tf
-from models.optimizers import LazyAdam
+from models.optimizers import table_optimizer
 from models.precision import LossScale, policy
+from models.training.schedules import learning_rate
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema, candidate_key, history_key
 
 
@@ -22,19 +26,36 @@ def build_model(config: RunConfig, data: DataDir, precision: str = "float32") ->
         precision: One of `precision.PRECISIONS`; it changes how weights are used, not the weights.
 
     Raises:
-        UserError: The model or its self-supervision is not made for mixed precision.
+        UserError: The model or its self-supervision is not made for mixed precision; a feature
+            that cannot be compressed.
+    """
+    cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
+    return build_sized(config, data.schema, cardinalities, precision)
+
+
+def build_sized(
+    config: RunConfig, schema: Schema, cardinalities: Mapping[str, int], precision: str = "float32"
+) -> CTRModel:
+    """Builds a model for tables of given sizes; see `build_model`.
+
+    Args:
+        config: Of the run.
+        schema: Describes the features.
+        cardinalities: Rows of each categorical feature's table.
+        precision: See `build_model`.
     """
     _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)
-    cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
     backbone_class, _ = registry.load_model(config.model_name)
     # What layers hand to each other is float32, embeddings first of all.
     embedder = FeatureEmbedder(
-        data.schema,
+        schema,
         cardinalities,
         config.model.embedding_size,
         backbone_class.linear_weights,
         config.train.oov_rate,
+        compressed_features(config.model, schema),
+        "CPU:0" if config.train.tables_on_cpu else None,
     )
     with policy(precision):
         backbone = backbone_class(config.model, embedder.dims)
@@ -42,7 +63,7 @@ def build_model(config: RunConfig, data: DataDir, precision: str = "float32") ->
         if config.ssl_name != registry.NO_SSL:
             ssl_class, _ = registry.load_ssl(config.ssl_name)
             ssl = ssl_class(config.ssl, embedder.dims)
-        model = CTRModel(data.schema, embedder, backbone, ssl, seed=config.train.seed)
+        model = CTRModel(schema, embedder, backbone, ssl, seed=config.train.seed)
         _create_weights(model)
     if precision == "mixed_float16":
         model.loss_scale = LossScale()
@@ -64,6 +85,20 @@ def _check_precision(config: RunConfig, precision: str) -> None:
             )
 
 
+def compressed_features(model: ModelConfig, schema: Schema) -> dict[str, int]:
+    """How many ids share a row in the tables of compressed features."""
+    known = [feature.name for feature in schema.encoded_features if feature.is_categorical]
+    for name in model.compressed_features:
+        if name not in known:
+            raise UserError(
+                f"Expected model.compressed_features among {', '.join(known)}, found {name!r}.",
+                did_you_mean(name, known),
+            )
+    if model.compressed_features and model.compression < 2:
+        raise UserError(f"Expected model.compression of at least 2, found {model.compression}.")
+    return dict.fromkeys(model.compressed_features, model.compression)
+
+
 def _create_weights(model: CTRModel) -> None:
     """Calls every part of the model once.
 
@@ -82,7 +117,7 @@ def _create_weights(model: CTRModel) -> None:
 
 
 def compile_model(model: CTRModel, config: RunConfig) -> None:
-    """Gives the model its optimisers: Adam for dense weights, lazy Adam for tables.
+    """Gives the model its optimisers: Adam for dense weights, another one for tables.
 
     Steps of the self-supervised loss alone have a pair of their own, so that the main loss starts
     with fresh moments after pre-training.
@@ -93,15 +128,21 @@ def compile_model(model: CTRModel, config: RunConfig) -> None:
         rate = train.ssl_learning_rate or train.learning_rate
         ssl_optimizers = {
             "ssl_optimizer": keras.optimizers.Adam(rate),
-            "ssl_embedding_optimizer": LazyAdam(rate),
+            "ssl_embedding_optimizer": table_optimizer(train.embedding_optimizer, rate),
         }
     model.compile(
-        optimizer=keras.optimizers.Adam(train.learning_rate),
-        embedding_optimizer=LazyAdam(train.embedding_learning_rate or train.learning_rate),
+        optimizer=keras.optimizers.Adam(learning_rate(train, train.learning_rate)),
+        embedding_optimizer=table_optimizer(
+            train.embedding_optimizer,
+            learning_rate(train, train.embedding_learning_rate or train.learning_rate),
+        ),
         **ssl_optimizers,
         joint=train.joint,
         l2=train.l2,
         clip_norm=train.clip_norm,
+        embedding_clip_norm=train.embedding_clip_norm,
+        positive_weight=train.positive_weight,
+        sample_weight=train.sample_weight,
     )
 
 

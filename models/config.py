@@ -15,108 +15,12 @@ from typing import Any
 
 from models import registry
 from models.interfaces import ModelConfig
-from models.precision import PRECISIONS
+from models.train_config import TrainConfig
 from preprocessing import files
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a model is trained.
-
-    Attributes:
-        batch_size: Requests per step, over all replicas.
-        epochs: Passes over the training split, at most.
-        max_steps: Steps, at most; 0 for no bound.
-        learning_rate: Of Adam on the dense weights.
-        embedding_learning_rate: Of the lazy Adam on the tables; 0 for the same.
-        l2: Factor of the squared norm of the dense kernels in the loss.
-        clip_norm: Bound on the gradient's global norm; 0 for none.
-        oov_rate: Share of the known values that a step hides behind out-of-vocabulary ids, so that
-            the rows of these ids are trained: values unseen in training are common in tests.
-        evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
-            few epochs, so once per epoch is too seldom to catch the best weights. There are at
-            least 40 steps from one evaluation to the next, however short the epoch.
-        patience: Evaluations without a better validation AUC before training stops; likewise
-            passes without a lower self-supervised loss on the histories of the validation split
-            before pre-training stops.
-        pretrain_epochs: Passes over the histories with the self-supervised loss alone, at most,
-            before the main loss starts with fresh optimisers.
-        ssl_steps: Steps with the self-supervised loss alone ahead of each step of the main loss.
-        ssl_learning_rate: Of steps with the self-supervised loss alone; 0 for `learning_rate`.
-        joint: Whether steps of the main loss also minimise the self-supervised loss.
-        sampling_rate: Share of the training samples (candidates with their labels) that is kept.
-        label_noise: Share of the training labels that is flipped.
-        unlabelled_histories: Let self-supervision read the histories of training requests that
-            `sampling_rate` leaves without any sample.
-        seed: Of initial weights, order of the data and random draws.
-        deterministic: Let TensorFlow use deterministic operations only (slower).
-        distribute: auto, one_device or mirrored.
-        precision: float32, mixed_bfloat16 or mixed_float16; of training only. Metrics of the best
-            weights and exported models are those of float32.
-    """
-
-    batch_size: int = 128
-    epochs: int = 20
-    max_steps: int = 0
-    learning_rate: float = 1e-3
-    embedding_learning_rate: float = 0.0
-    l2: float = 0.0
-    clip_norm: float = 0.0
-    oov_rate: float = 0.05
-    evaluations_per_epoch: int = 4
-    patience: int = 5
-    pretrain_epochs: int = 0
-    ssl_steps: int = 0
-    ssl_learning_rate: float = 0.0
-    joint: bool = True
-    sampling_rate: float = 1.0
-    label_noise: float = 0.0
-    unlabelled_histories: bool = False
-    seed: int = 1
-    deterministic: bool = False
-    distribute: str = "auto"
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in ("batch_size", "epochs", "evaluations_per_epoch", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected train.{name} of at least 1, found {getattr(self, name)}."
-                )
-        for name in (
-            "max_steps",
-            "embedding_learning_rate",
-            "l2",
-            "clip_norm",
-            "pretrain_epochs",
-            "ssl_steps",
-            "ssl_learning_rate",
-            "seed",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"Expected train.precision to be one of {', '.join(PRECISIONS)}, "
-                f"found {self.precision!r}.",
-                did_you_mean(self.precision, PRECISIONS),
-            )
-        if not 0 < self.sampling_rate <= 1:
-            raise UserError(f"Expected train.sampling_rate in (0, 1], found {self.sampling_rate}.")
-        if not 0 <= self.oov_rate < 1:
-            raise UserError(f"Expected train.oov_rate in [0, 1), found {self.oov_rate}.")
-        if not 0 <= self.label_noise <= 1:
-            raise UserError(f"Expected train.label_noise in [0, 1], found {self.label_noise}.")
-
-    @property
-    def has_ssl_steps(self) -> bool:
-        """Whether there are steps with the self-supervised loss alone."""
-        return self.pretrain_epochs > 0 or self.ssl_steps > 0
+_PATHS = ("data", "warm_start")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +34,7 @@ class RunConfig:
         ssl_name: A name of `models.registry.SSL`, "none" or a dotted path.
         ssl: Settings of the self-supervised loss; None with "none".
         train: Settings of the training.
+        warm_start: Absolute path of the run whose weights this one begins with; "" for none.
     """
 
     data: str
@@ -138,6 +43,7 @@ class RunConfig:
     ssl_name: str
     ssl: Any
     train: TrainConfig
+    warm_start: str = ""
 
     def __post_init__(self) -> None:
         """Raises `UserError` if model, schedule and self-supervised loss do not go together."""
@@ -170,13 +76,16 @@ class RunConfig:
             "model": {"name": self.model_name, **dataclasses.asdict(self.model)},
             "ssl": {"name": self.ssl_name, **ssl},
             "train": dataclasses.asdict(self.train),
+            "warm_start": self.warm_start,
         }
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes config.json; its data path is relative to it, so that both can move together."""
+        """Writes config.json; its paths are relative to it, so that all can move together."""
         content = self.to_json()
-        content["data"] = files.relative(self.data, path.parent)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for name in _PATHS:
+            if content[name]:
+                content[name] = files.relative(content[name], path.parent)
+        files.write_bytes(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
@@ -190,20 +99,13 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         UserError: Unknown section, key, model or ssl; a value of the wrong type.
     """
     sections = {
-        "data": content.get("data", ""),
+        **{name: content.get(name, "") for name in _PATHS},
         **{name: dict(content.get(name, {})) for name in ("model", "ssl", "train")},
     }
     _check_known(content, sections, "configuration")
     for override in overrides:
-        key, equals, text = override.partition("=")
-        section, dot, name = key.partition(".")
-        if not equals or not dot or not isinstance(sections.get(section), dict):
-            raise UserError(
-                f"Expected --set=section.key=value with section model, ssl or train, "
-                f"found {override!r}.",
-                "for example --set=train.learning_rate=0.01.",
-            )
-        sections[section][name] = _parse(text)
+        section, name, value = parse_override(override)
+        sections[section][name] = value
 
     model_name = sections["model"].pop("name", "din")
     ssl_name = sections["ssl"].pop("name", registry.NO_SSL)
@@ -226,11 +128,68 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         ssl_name=ssl_name,
         ssl=ssl,
         train=_fill(TrainConfig, sections["train"], "train"),
+        warm_start=sections["warm_start"],
     )
 
 
+def origins(
+    config: RunConfig,
+    layers: Iterable[tuple[str, Mapping[str, Any]]],
+    stored: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Where each value of a configuration comes from.
+
+    Args:
+        config: The result.
+        layers: What it was made of, in the order of application: a word for the user and content
+            as `resolve` takes it.
+        stored: Origins of the values that no layer names, if they come from an earlier run.
+
+    Returns:
+        Origin by `section.key`: a word of the layers, the name of the model or the
+        self-supervision whose variant sets it, or "default".
+    """
+    found: dict[str, str] = {}
+    for section, name, load in (
+        ("model", config.model_name, registry.load_model),
+        ("ssl", config.ssl_name, registry.load_ssl),
+    ):
+        settings = {} if name == registry.NO_SSL else load(name)[1]
+        found |= {f"{section}.{key}": f"{section} {name}" for key in settings}
+    found |= stored or {}
+    for word, content in layers:
+        found |= dict.fromkeys(_flat(content), word)
+    return {key: found.get(key, "default") for key in _flat(config.to_json())}
+
+
+def describe(config: RunConfig, found: Mapping[str, str]) -> str:
+    """A line per value with its origin, as `origins` tells it."""
+    values = _flat(config.to_json())
+    width = max(map(len, values))
+    return "".join(
+        f"{key:{width}s} = {json.dumps(value)}  ({found[key]})\n" for key, value in values.items()
+    )
+
+
+def parse_override(override: str) -> tuple[str, str, Any]:
+    """Section, key and value of a `--set`.
+
+    Raises:
+        UserError: It has another form.
+    """
+    key, equals, text = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or section not in ("model", "ssl", "train"):
+        raise UserError(
+            f"Expected --set=section.key=value with section model, ssl or train, "
+            f"found {override!r}.",
+            "for example --set=train.learning_rate=0.01.",
+        )
+    return section, name, _parse(text)
+
+
 def load(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads the content of a config.json for `resolve`, its data path made absolute.
+    """Reads the content of a config.json for `resolve`, its paths made absolute.
 
     Raises:
         UserError: The file is missing or not a JSON object.
@@ -243,9 +202,21 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected an object in {path}, found {type(content).__name__}.")
-    if content.get("data"):
-        content["data"] = files.absolute(content["data"], pathlib.Path(path).parent)
+    for name in _PATHS:
+        if content.get(name):
+            content[name] = files.absolute(content[name], pathlib.Path(path).parent)
     return content
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of sections by `section.key`, and those outside of any by their key."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": each for name, each in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _parse(text: str) -> Any:

@@ -1,17 +1,22 @@
-"""Checks that the packages fit together, and says what to do where they do not.
+"""Checks that the packages fit together and the machine will do, and says what to do if not.
 
 python -m models.doctor
 """
 
 import importlib.metadata
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+
 from preprocessing import cli
 
+_PROJECT = "sequence-ctr"
 _REINSTALL = "install from requirements.lock (make install)"
 _PACKAGES = (
     "tensorflow",
@@ -24,6 +29,9 @@ _PACKAGES = (
     "pyarrow",
     "protobuf",
 )
+_LEAST_MEMORY = _LEAST_DISK = 2 << 30
+"""Bytes: TensorFlow takes half a GiB by itself, and a data set is sorted in memory."""
+_NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def _version(package: str) -> str:
@@ -49,14 +57,42 @@ def check_python() -> Finding:
     return Finding((3, 10) <= version <= (3, 13), found, "use Python 3.10 to 3.12")
 
 
+def check_versions() -> Finding:
+    """Every package that the project asks for is there, in a version that it asks for."""
+    try:
+        lines = importlib.metadata.requires(_PROJECT) or []
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(False, f"{_PROJECT} is not installed", "pip install -e . in its directory")
+    wrong = []
+    for wanted in map(Requirement, lines):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(wanted.name)
+        if not wanted.specifier.contains(version.split()[0], prereleases=True):
+            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
+    return Finding(not wrong, "; ".join(wrong) or f"{len(lines)} requirements", _REINSTALL)
+
+
 def check_keras() -> Finding:
     """tensorflow-recommenders and the project use the same Keras 2."""
+    flavour = os.environ.get("TF_USE_LEGACY_KERAS")
+    if flavour not in (None, "1"):
+        return Finding(
+            False,
+            f"TF_USE_LEGACY_KERAS={flavour} chooses Keras 3, which tensorflow-recommenders cannot "
+            "use",
+            "unset TF_USE_LEGACY_KERAS",
+        )
     try:
         from models.keras import keras, tfrs
     except ImportError as error:
         return Finding(False, str(error), _REINSTALL)
     parent = tfrs.Model.__mro__[1].__module__.split(".")[0]
-    return Finding(parent == "tf_keras", f"tfrs.Model derives from {parent} {keras.__version__}")
+    return Finding(
+        parent == "tf_keras",
+        f"tfrs.Model derives from {parent} {keras.__version__}",
+        "import models.keras before anything that uses tf.keras",
+    )
 
 
 def check_tensorflow_io() -> Finding:
@@ -93,23 +129,65 @@ def check_crc() -> Finding:
     return Finding(kind == "c", f"google-crc32c, {kind} implementation", _REINSTALL)
 
 
+def check_protobuf() -> Finding:
+    """Messages are parsed by a C library; the one in Python is a hundred times slower."""
+    from google.protobuf.internal import api_implementation
+
+    kind = api_implementation.Type()
+    fix = "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or " + _REINSTALL
+    return Finding(kind != "python", f"{kind} implementation", fix)
+
+
 def check_devices() -> Finding:
-    """Lists the devices; no kind of them is an error."""
+    """TensorFlow sees the GPUs that the machine has; none is fine."""
     try:
         from models.keras import tf
     except ImportError as error:
         return Finding(False, str(error), _REINSTALL)
 
     gpus = len(tf.config.list_physical_devices("GPU"))
-    return Finding(True, f"{os.cpu_count()} CPUs, {gpus} GPUs")
+    unused = _NVIDIA_DRIVER.exists() and not gpus
+    cpus = len(os.sched_getaffinity(0))
+    return Finding(
+        not unused,
+        f"{cpus} CPUs, {gpus} GPUs" + (" although there is an NVIDIA driver" if unused else ""),
+        f"pip install 'tensorflow[and-cuda]=={_version('tensorflow')}', and see that "
+        "CUDA_VISIBLE_DEVICES is unset",
+    )
+
+
+def check_memory() -> Finding:
+    """Training and preprocessing have room in main memory."""
+    from models import memory
+
+    free = memory.available()
+    return Finding(
+        free >= _LEAST_MEMORY,
+        f"{free / 2**30:.1f} GiB available",
+        f"free {_LEAST_MEMORY >> 30} GiB, or raise the limit of the container",
+    )
+
+
+def check_disk() -> Finding:
+    """Data sets, checkpoints and models have room in the working directory."""
+    free = shutil.disk_usage(".").free
+    return Finding(
+        free >= _LEAST_DISK,
+        f"{free / 2**30:.1f} GiB free in {os.getcwd()}",
+        f"free {_LEAST_DISK >> 30} GiB, or give outputs on another disk",
+    )
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
+    "versions": check_versions,
     "keras": check_keras,
     "tensorflow-io": check_tensorflow_io,
     "checksums": check_crc,
+    "protobuf": check_protobuf,
     "devices": check_devices,
+    "memory": check_memory,
+    "disk": check_disk,
 }
 
 

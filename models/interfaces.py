@@ -125,9 +125,15 @@ class ModelConfig:
 
     Attributes:
         embedding_size: d, width of each field's embedding.
+        compressed_features: Categorical features whose tables are compressed: the embedding of id i
+            is the product of row i mod m of one table of m rows and row i div m of another (Shi et
+            al., 2020, quotient-remainder trick).
+        compression: How many ids share a row of the first table: the factor that it shrinks by.
     """
 
     embedding_size: int = 10
+    compressed_features: tuple[str, ...] = ()
+    compression: int = 8
 
 
 class Backbone(keras.layers.Layer):

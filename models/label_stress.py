@@ -3,9 +3,9 @@
 Shapes: B requests, N candidates, L history length.
 """
 
-from models.config import TrainConfig
 from models.embeddings import Features
 from models.keras import tf
+from models.train_config import TrainConfig
 from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Schema, candidate_key, history_key
 
 _BUCKETS = 1 << 30

@@ -1,4 +1,4 @@
-"""The optimiser of embedding tables: its cost follows the rows touched, not the table."""
+"""Optimisers of embedding tables, most of whose rows a step does not touch."""
 
 from typing import Any
 
@@ -56,3 +56,27 @@ class LazyAdam(keras.optimizers.Adam):
         velocity.scatter_update(tf.IndexedSlices(velocity_rows, rows))
         change = rate * momentum_rows / (tf.sqrt(velocity_rows) + self.epsilon)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
+
+
+TABLE_OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
+    "lazy_adam": LazyAdam,
+    "adagrad": keras.optimizers.Adagrad,
+    "adam": keras.optimizers.Adam,
+}
+"""`train.embedding_optimizer`. The cost of lazy Adam and of Adagrad follows the rows that a step
+touches; Adam decays the moments of every row at every step, as its paper says, and costs the whole
+table."""
+
+TABLE_SLOTS = {"lazy_adam": 2, "adagrad": 1, "adam": 2}
+"""How many numbers each of them remembers of a weight."""
+
+
+def table_optimizer(name: str, learning_rate: Any) -> keras.optimizers.Optimizer:
+    """The optimiser of the tables.
+
+    Args:
+        name: A key of `TABLE_OPTIMIZERS`.
+        learning_rate: A number or a schedule.
+    """
+    # Compiled, it would be compiled anew for every number of rows that a batch touches.
+    return TABLE_OPTIMIZERS[name](learning_rate, jit_compile=False)

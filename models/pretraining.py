@@ -1,8 +1,5 @@
 """Steps of the self-supervised loss alone: pre-training, and extra steps beside the main loss."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from models.base import CTRModel
 from models.config import RunConfig
 from models.keras import tf
@@ -26,23 +23,24 @@ class SelfSupervisedSteps:
         config: Of the run.
         data: The data set.
         model: Compiled with optimisers for these steps.
-        strategy: Under which the model was built.
     """
 
-    def __init__(
-        self, config: RunConfig, data: DataDir, model: CTRModel, strategy: tf.distribute.Strategy
-    ) -> None:
-        self._config, self._data, self._model, self._strategy = config, data, model, strategy
+    def __init__(self, config: RunConfig, data: DataDir, model: CTRModel) -> None:
+        self._config, self._data, self._model = config, data, model
         self._steps_per_epoch = -(-data.num_requests("train") // config.train.batch_size)
         self._validation = dataset.read(
-            data, "validation", batch_size=config.train.batch_size, shuffle_seed=None
+            data,
+            "validation",
+            batch_size=config.train.batch_size,
+            shuffle_seed=None,
+            memory_budget=config.train.data_memory << 20,
         )
         self._validation_loss = tf.function(
             lambda features, seed: model.ssl_loss(features, seed)[1],
             input_signature=[self._validation.element_spec, tf.TensorSpec([2], tf.int32)],
         )
 
-    def batches(self, done: int) -> Iterator[dict[str, tf.Tensor]]:
+    def dataset(self, done: int) -> tf.data.Dataset:
         """The stream of batches.
 
         Args:
@@ -57,23 +55,9 @@ class SelfSupervisedSteps:
             shuffle_seed=train.seed,
             first_epoch=_FIRST_EPOCH + epoch,
             epochs=_FIRST_EPOCH,
+            memory_budget=train.data_memory << 20,
         )
-        batches = stressed(batches.skip(skipped), self._data.schema, train)
-        return iter(self._strategy.experimental_distribute_dataset(batches))
-
-    def step_function(self) -> Any:
-        """A function that takes the stream, trains on its next batch and returns the losses."""
-
-        @tf.function
-        def step(batches: Iterator[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-            logs = self._strategy.run(self._model.ssl_step, (next(batches),))
-            # Every replica reports the values of the global batch.
-            return {
-                name: self._strategy.experimental_local_results(value)[0]
-                for name, value in logs.items()
-            }
-
-        return step
+        return stressed(batches.skip(skipped), self._data.schema, train)
 
     def validation_loss(self) -> dict[str, float]:
         """The self-supervised loss, and its terms, on the histories of the validation split.

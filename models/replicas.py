@@ -17,8 +17,9 @@ def _context() -> tf.distribute.ReplicaContext | None:
 
 
 def count() -> int:
-    """Number of replicas that train in step."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    """Number of replicas that compute this in step; 1 outside of a step."""
+    context = _context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def index() -> tf.Tensor:
@@ -33,13 +34,24 @@ def index() -> tf.Tensor:
 def all_sum(value: tf.Tensor) -> tf.Tensor:
     """The sum of `value` over all replicas, on each of them; differentiable."""
     context = _context()
-    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    if context is None:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, _of_replica(value))
 
 
 def all_gather(value: tf.Tensor, axis: int = 0) -> tf.Tensor:
     """The values of all replicas side by side along `axis`, in replica order; differentiable."""
     context = _context()
-    return value if context is None else context.all_gather(value, axis=axis)
+    if context is None:
+        return value
+    if value.dtype == tf.bool:  # Collectives between machines know numbers only.
+        return tf.cast(all_gather(tf.cast(value, tf.int32), axis), tf.bool)
+    return context.all_gather(_of_replica(value), axis=axis)
+
+
+def _of_replica(value: tf.Tensor) -> tf.Tensor:
+    """The value, on the device of this replica: collectives are not for inputs, which have none."""
+    return tf.identity(value)
 
 
 def rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

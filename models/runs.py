@@ -1,11 +1,13 @@
 """A run directory: what training leaves behind and everything later starts from.
 
-RUN/  config.json  schema.json  metrics.json  metrics.csv  checkpoints/  best/  events.*
+RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
+      data.sha256  checkpoints/  best/  events.*
 """
 
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from models import config as config_module
@@ -13,21 +15,40 @@ from models.base import CTRModel
 from models.building import build_model
 from models.config import RunConfig
 from models.keras import tf
+from preprocessing import files
 from preprocessing.data_dir import DataDir
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
-PRETRAINING = "pretraining.csv"
+PRETRAINING, ORIGINS = "pretraining.csv", "origins.json"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 
 
-def begin(path: pathlib.Path, config: RunConfig, data: DataDir) -> None:
-    """Writes what a run directory says of itself before the first step."""
+def begin(
+    path: pathlib.Path,
+    config: RunConfig,
+    data: DataDir,
+    origins: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what a run directory says of itself before the first step.
+
+    Args:
+        path: Run directory.
+        config: Of the run.
+        data: Its data set.
+        origins: Where the values of the configuration come from, if that is known.
+
+    Raises:
+        UserError: The disk is full or write-protected.
+    """
     path.mkdir(parents=True, exist_ok=True)
-    config.save(path / CONFIG)
-    data.schema.save(path / SCHEMA)
-    (path / FINGERPRINT).write_text(data.fingerprint, encoding="utf-8")
+    with explained_write_errors("--workdir", path):
+        data.schema.save(path / SCHEMA)
+        files.write_bytes(path / FINGERPRINT, data.fingerprint.encode())
+        if origins is not None:
+            files.write_bytes(path / ORIGINS, f"{json.dumps(origins, indent=2)}\n".encode())
+        config.save(path / CONFIG)  # Last: a directory that has it holds a run.
 
 
 class Run(NamedTuple):
@@ -90,6 +111,21 @@ def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointM
     return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
 
 
+def save_best(best: tf.train.CheckpointManager) -> None:
+    """Writes the best weights; those before are removed once that is done.
+
+    Raises:
+        UserError: They cannot be written; the ones before are as they were.
+    """
+    try:
+        best.save()
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(
+            f"Expected to write the best weights to {best.directory}, found: {error}.",
+            "free space there, then go on with --resume.",
+        ) from error
+
+
 def restore_best(model: CTRModel, path: pathlib.Path) -> None:
     """Loads the best weights of a run into a model.
 
@@ -102,7 +138,13 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
             f"Expected trained weights in {path / BEST}, found none.",
             "train first, or resume with models.train --resume.",
         )
-    status = manager.checkpoint.restore(manager.latest_checkpoint)
+    try:
+        status = manager.checkpoint.restore(manager.latest_checkpoint)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"Expected weights that can be read in {path / BEST}, found them damaged: {error}.",
+            "restore the files from a copy, or train anew.",
+        ) from error
     status.assert_existing_objects_matched().expect_partial()
 
 
@@ -118,4 +160,4 @@ def write_metrics(path: pathlib.Path, metrics: dict[str, dict[str, float]]) -> N
         split: {name: value if math.isfinite(value) else None for name, value in values.items()}
         for split, values in metrics.items()
     }
-    (path / METRICS).write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    files.write_bytes(path / METRICS, f"{json.dumps(merged, indent=2)}\n".encode())

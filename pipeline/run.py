@@ -14,16 +14,17 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 from absl import flags
 
-from models import runs
+from models import config_flags, runs
 from models import train as training
 from models.config import RunConfig
 from models.report import write_report
+from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card, readers
 from pipeline.arguments import BuildArguments
@@ -43,7 +44,10 @@ _SMOKE_REQUESTS = 3
 
 
 def run(
-    arguments: BuildArguments, config: RunConfig, workdir: str | pathlib.Path
+    arguments: BuildArguments,
+    config: RunConfig,
+    workdir: str | pathlib.Path,
+    origins: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Runs all stages that are not yet complete.
 
@@ -51,6 +55,7 @@ def run(
         arguments: Of the data set; its output is WORKDIR/data.
         config: Of the training; its data is WORKDIR/data.
         workdir: Created if needed.
+        origins: Where the values of the configuration come from.
 
     Returns:
         Metrics of the model by split.
@@ -65,7 +70,10 @@ def run(
 
     _stage(1, "data", (workdir / "data" / COMPLETED).exists, lambda: _build(arguments))
     _stage(
-        2, "train", lambda: "test" in runs.read_metrics(run_dir), lambda: _train(config, run_dir)
+        2,
+        "train",
+        lambda: "test" in runs.read_metrics(run_dir),
+        lambda: _train(config, run_dir, origins),
     )
     exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
     _stage(3, "export", lambda: exported, lambda: exporting.export(run_dir, model_dir))
@@ -135,8 +143,15 @@ def _build(arguments: BuildArguments) -> AnyPath:
     return data_card.write_card(building.build_examples(arguments).path)
 
 
-def _train(config: RunConfig, run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
-    return training.train(config, run_dir, resume=(run_dir / runs.CONFIG).exists())
+def _train(
+    config: RunConfig, run_dir: pathlib.Path, origins: Mapping[str, str] | None
+) -> dict[str, dict[str, float]]:
+    begun = (run_dir / runs.CONFIG).exists()
+    try:
+        return training.train(config, run_dir, resume=begun, origins=origins)
+    except Interrupted as interruption:
+        _say(f"{interruption.message}, or go on with the same command as before")
+        raise
 
 
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
@@ -170,7 +185,7 @@ def _say(line: str) -> None:
 def define_flags() -> None:
     """Flags of this command."""
     building.define_log_flags()
-    training.define_config_flags()
+    config_flags.define_config_flags()
     flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
 
 
@@ -178,8 +193,8 @@ def main() -> None:
     """Runs all stages."""
     workdir = flags.FLAGS.workdir
     arguments = building.arguments_from_flags(output=str(pathlib.Path(workdir) / "data"))
-    config = training.config_from_flags(data=arguments.output, seed=arguments.seed)
-    run(arguments, config, workdir)
+    resolved = config_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
+    run(arguments, resolved.config, workdir, resolved.origins)
 
 
 def console_main() -> None:

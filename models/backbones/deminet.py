@@ -12,7 +12,7 @@ know besides the interests.
 import dataclasses
 import math
 
-from models import randomness, replicas
+from models import randomness
 from models.interfaces import (
     Backbone,
     Candidates,
@@ -203,13 +203,11 @@ class DemiNet(Backbone):
             merges = self.graph_layers[0].merges_relations
             graph: Graph = merge_relations(relations) if merges else relations
             if has_views:
-                # Each replica has requests of its own, and so draws of its own.
                 place = randomness.for_place(seed, "deminet/edge_dropout")
-                place = tf.random.experimental.stateless_fold_in(place, replicas.index())
                 graph = add_dropped_views(
                     graph,
                     rate=self.config.edge_dropout,
-                    seed=place,
+                    seed=randomness.of_rows(place),
                     drop_self=self.config.drop_self,
                 )
             for layer in self.graph_layers:

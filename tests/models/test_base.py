@@ -125,7 +125,8 @@ def test_train_step_lowers_the_loss_and_reports_every_term(trained):
     assert logs[-1]["log_loss"] < logs[0]["log_loss"]
     terms = set(trained.loss_terms(features, SEED))
     ratios = {f"{name}_ratio" for name in terms - {"log_loss"}}
-    assert set(logs[0]) == terms | ratios | {"loss", "gradient_norm"}
+    norms = {"gradient_norm", "gradient_norm_tables", "gradient_norm_dense"}
+    assert set(logs[0]) == terms | ratios | norms | {"loss"}
     weights = {name: t.weight for name, t in trained.loss_terms(features, SEED).items()}
     assert logs[0]["loss"] == pytest.approx(
         sum(weights[name] * logs[0][name] for name in terms), rel=1e-5

@@ -6,6 +6,7 @@ import pytest
 
 from models.embeddings import FeatureEmbedder
 from models.keras import keras, tf
+from preprocessing.errors import UserError
 
 HISTORY = ("item_id", "category_id")
 ITEM = (*HISTORY, "brand")
@@ -163,3 +164,55 @@ def test_only_training_hides_values_and_so_trains_the_row_of_unknown_ones():
     built.train_step(features)
     for name, table in built.embedder.tables.items():
         assert (table.numpy()[1] != before[name]).any(), name
+
+
+def test_compressed_tables_tell_all_ids_apart_with_fewer_rows():
+    run = builders.config("din", "none", 'model.compressed_features=["item_id"]')
+    built = builders.model(run).embedder
+    rows, width = builders.CARDINALITIES["item_id"], 8
+    assert built.tables["item_id"].shape == (4, width)  # 30 ids, eight of which share a row
+    assert built.quotients["item_id"].shape == (8, width)
+    assert list(built.quotients) == ["item_id"]
+    ids = np.arange(rows)
+    features = builders.batch(requests=1, candidates=rows) | {"candidate/item_id": ids[None]}
+    features = {name: tf.constant(value) for name, value in features.items()}
+    found = built.candidates(features).target_BNJd[0, :, 0].numpy()
+    table, quotients = built.tables["item_id"].numpy(), built.quotients["item_id"].numpy()
+    for i in ids:
+        np.testing.assert_allclose(found[i], table[i % 4] * quotients[i // 4], rtol=1e-6)
+    assert len(np.unique(found, axis=0)) == rows
+
+
+def test_compressed_tables_start_like_plain_ones_and_train_sparsely():
+    settings = 'model.compressed_features=["item_id"]', "model.compression=3"
+    model = builders.model(builders.config("fm", "none", *settings))
+    table, quotients = model.embedder.tables["item_id"], model.embedder.quotients["item_id"]
+    assert (table.shape, quotients.shape) == ((10, 9), (3, 9))
+    assert not table.numpy()[:, -1].any()  # no linear weights yet
+    assert (quotients.numpy()[:, -1] == 1.0).all()
+    before = table.numpy(), quotients.numpy()
+    features = builders.batch(requests=1, candidates=1, length=1)
+    model.train_step(features)
+    # The only request has an empty history, so its candidate is the only item.
+    item = int(features["candidate/item_id"][0, 0])
+    assert np.flatnonzero((table.numpy() != before[0]).any(1)).tolist() == [item % 10]
+    assert np.flatnonzero((quotients.numpy() != before[1]).any(1)).tolist() == [item // 10]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ('model.compressed_features=["item"]', "among user_id, item_id, category_id, brand"),
+        ('model.compressed_features=["age"]', "found 'age'"),
+    ],
+    ids=["unknown", "numeric"],
+)
+def test_only_categorical_features_are_compressed(setting, message):
+    with pytest.raises(UserError, match=message):
+        builders.model(builders.config("din", "none", setting))
+
+
+def test_a_compression_of_one_is_refused():
+    settings = 'model.compressed_features=["brand"]', "model.compression=1"
+    with pytest.raises(UserError, match="compression of at least 2, found 1"):
+        builders.model(builders.config("din", "none", *settings))

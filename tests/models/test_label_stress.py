@@ -4,9 +4,9 @@ import builders
 import numpy as np
 import pytest
 
-from models.config import TrainConfig
 from models.keras import tf
 from models.label_stress import stressed
+from models.train_config import TrainConfig
 from preprocessing.errors import UserError
 
 REQUESTS, CANDIDATES = 4000, 3

@@ -1,12 +1,15 @@
-"""The lazy Adam of the embedding tables."""
+"""The optimisers of the embedding tables, and the bounds on their gradients."""
 
 import time
 
+import builders
 import numpy as np
 import pytest
 
 from models.keras import keras, tf
-from models.optimizers import LazyAdam, sum_duplicates
+from models.optimizers import TABLE_OPTIMIZERS, LazyAdam, sum_duplicates, table_optimizer
+from preprocessing.errors import UserError
+from reference import optimizers as twins
 
 
 def _sparse(ids, values, rows):
@@ -50,6 +53,63 @@ def test_rows_outside_the_batch_keep_value_and_moments():
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old[[0, 3]], new[[0, 3]])
     assert table.numpy()[3, 0] == 1.0
+
+
+@pytest.mark.parametrize("name", list(TABLE_OPTIMIZERS))
+def test_equals_its_twin_on_repeated_and_rare_ids(name):
+    """Row 5 occurs once; only Adam goes on changing it."""
+    rng = np.random.default_rng(1)
+    initial = rng.normal(size=(6, 3))
+    table = tf.Variable(initial.astype(np.float32))
+    optimizer = table_optimizer(name, 0.05)
+    batches = [np.array([5, 0, 1])] + [rng.integers(0, 5, 7) for _ in range(9)]
+    batches = [(ids, rng.normal(size=(len(ids), 3))) for ids in batches]
+    for ids, values in batches:
+        values = tf.constant(values.astype(np.float32))
+        slices = tf.IndexedSlices(values, tf.constant(ids), tf.constant([6, 3]))
+        optimizer.apply_gradients([(slices, table)])
+    expected = getattr(twins, name)(initial, batches, rate=0.05)
+    np.testing.assert_allclose(table.numpy(), expected, atol=1e-5)
+    once = getattr(twins, name)(initial, batches[:1], rate=0.05)
+    assert (np.abs(expected[5] - once[5]).max() > 1e-3) == (name == "adam")
+
+
+def test_unknown_optimizer_is_refused():
+    with pytest.raises(
+        UserError, match="one of lazy_adam, adagrad, adam, found 'adagard'"
+    ) as error:
+        builders.config("din", "none", "train.embedding_optimizer=adagard")
+    assert "adagrad" in str(error.value)
+
+
+def _gradients(monkeypatch, *settings):
+    """Norms of the gradients that reach the optimisers of tables and of dense weights."""
+    model = builders.model(builders.config("din", "none", *settings))
+    builders.randomise(model)
+    norms = []
+    for optimizer in (model.embedding_optimizer, model.optimizer):
+
+        def remember(pairs, **kwargs):
+            gradients = [gradient for gradient, _ in pairs if gradient is not None]
+            norms.append(float(tf.linalg.global_norm(gradients)))
+
+        monkeypatch.setattr(optimizer, "apply_gradients", remember)
+    reported = float(model.train_step(builders.batch())["gradient_norm"])
+    return norms, reported
+
+
+def test_tables_have_a_bound_of_their_own(monkeypatch):
+    (tables, dense), whole = _gradients(monkeypatch)
+    assert np.hypot(tables, dense) == pytest.approx(whole, rel=1e-5)
+    bound = tables / 2
+    found, reported = _gradients(monkeypatch, f"train.embedding_clip_norm={bound}")
+    assert found == pytest.approx([bound, dense], rel=1e-5)
+    assert reported == pytest.approx(whole, rel=1e-5)
+    settings = f"train.embedding_clip_norm={bound}", f"train.clip_norm={dense / 3}"
+    found, _ = _gradients(monkeypatch, *settings)
+    assert found == pytest.approx([bound, dense / 3], rel=1e-5)
+    found, _ = _gradients(monkeypatch, f"train.clip_norm={whole / 4}")
+    assert found == pytest.approx([tables / 4, dense / 4], rel=1e-5)
 
 
 def test_sum_duplicates_keeps_the_dense_gradient():

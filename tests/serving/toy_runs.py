@@ -125,10 +125,10 @@ def _write_split(path, split, requests, fitted, rng):
     return {"requests": requests, "candidates": int(counts.sum()), "shards": [shard]}
 
 
-def write_run(path, data: DataDir, model: str, ssl: str = "none"):
+def write_run(path, data: DataDir, model: str, ssl: str = "none", *overrides: str):
     """A run of `model` whose best weights are random and large enough to tell requests apart."""
     content = {"data": str(data.path), "model": {"name": model}, "ssl": {"name": ssl}}
-    config = run_config.resolve(content)
+    config = run_config.resolve(content, overrides)
     built = build_model(config, data)
     rng = np.random.default_rng(2)
     for table in built.embedder.trainable_variables:

@@ -22,7 +22,7 @@ from models.keras import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import builders
-from models import distribution
+from models.distribution import Distribution
 
 features = builders.batch(requests=11)
 features["user_id"] = tf.constant([2, 3, 4, 5, 6, 7, 8, 3, 9, 4, 10])  # two users twice
@@ -36,7 +36,7 @@ def step(model, batch):
 result = {}
 for name in sys.argv[1:]:
     for kind in ("one_device", "mirrored"):
-        strategy = distribution.strategy(kind)
+        strategy = Distribution(kind).strategy
         with strategy.scope():
             model = builders.model(builders.config("din", name, "ssl.alpha=1.0"))
             builders.randomise(model)

@@ -1,0 +1,57 @@
+"""Finds out which loss term and which tensor of a failed step are not finite."""
+
+from collections.abc import Mapping
+
+from models.base import CTRModel, share
+from models.embeddings import Features
+from models.keras import tf
+
+_SHOWN = 5
+
+
+def culprits(model: CTRModel, features: Features, ssl: bool) -> str:
+    """Repeats the forward and backward pass of a step and names what is not finite.
+
+    Args:
+        model: With the weights that the step began with.
+        features: Its batch, of all replicas.
+        ssl: Whether it is a step of the self-supervised loss alone.
+
+    Returns:
+        Loss terms, weights and gradients that are not finite; "" if all are.
+    """
+    with tf.GradientTape() as tape:
+        terms = model.next_terms(features, ssl)
+        shares = {name: share(term) for name, term in terms.items()}
+        total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
+    weights = model.trainable_variables
+    gradients = tape.gradient(total, weights)
+    found = [
+        *_named("loss term", shares),
+        *_named("weight", {weight.name: weight for weight in weights}),
+        *_named(
+            "gradient of",
+            {
+                weight.name: tf.convert_to_tensor(
+                    gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+                )
+                for weight, gradient in zip(weights, gradients, strict=True)
+                if gradient is not None
+            },
+        ),
+    ]
+    return ", ".join(found[:_SHOWN]) + (
+        f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    )
+
+
+def _named(kind: str, tensors: Mapping[str, tf.Tensor]) -> list[str]:
+    """Descriptions of the tensors that hold anything but finite numbers."""
+    described = []
+    for name, tensor in tensors.items():
+        wrong = ~tf.math.is_finite(tf.convert_to_tensor(tensor))
+        if tf.reduce_any(wrong):
+            count, size = int(tf.reduce_sum(tf.cast(wrong, tf.int64))), int(tf.size(wrong))
+            extent = "" if size == 1 else f" ({count:,} of {size:,} values)"
+            described.append(f"{kind} {name}{extent}")
+    return described

@@ -1,0 +1,58 @@
+"""Profiles chosen steps for TensorBoard."""
+
+import pathlib
+import sys
+
+from models.keras import tf
+from preprocessing.errors import UserError
+
+
+class Profile:
+    """Writes a TensorBoard profile of the steps `first` to `last`; of none by default.
+
+    Args:
+        first: Number of the first step, counted from 1; 0 for no profile.
+        last: Number of the last step.
+        workdir: Run directory, which gets `plugins/profile/`.
+    """
+
+    def __init__(self, first: int = 0, last: int = 0, workdir: pathlib.Path | None = None) -> None:
+        self._first, self._last, self._workdir = first, last, workdir
+        self._running = False
+
+    @classmethod
+    def parse(cls, text: str | None, workdir: pathlib.Path) -> "Profile":
+        """Reads the value of --profile.
+
+        Raises:
+            UserError: Not of the form FIRST:LAST with 1 <= FIRST <= LAST.
+        """
+        if text is None:
+            return cls()
+        first, _, last = text.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            raise UserError(
+                f"Expected --profile=FIRST:LAST, numbers of steps from 1, found {text!r}.",
+                "for example --profile=21:30.",
+            )
+        return cls(int(first), int(last), workdir)
+
+    def at(self, step: int) -> None:
+        """Starts or ends the profile; called before the step after this number of them."""
+        if self._running and step >= self._last:
+            self.close()
+        elif not self._running and self._first <= step + 1 <= self._last:
+            tf.profiler.experimental.start(str(self._workdir))
+            self._running = True
+
+    def steps_ahead(self, step: int) -> int:
+        """How many steps may run until `at` has to be called again."""
+        ahead = [bound - step for bound in (self._first - 1, self._last) if bound > step]
+        return min(ahead, default=1 << 30)
+
+    def close(self) -> None:
+        """Writes the profile if one is running."""
+        if self._running:
+            tf.profiler.experimental.stop()
+            self._running = False
+            sys.stdout.write(f"profile: tensorboard --logdir={self._workdir}\n")

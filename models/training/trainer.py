@@ -1,0 +1,441 @@
+"""The life of one run: restore, pre-train, train, evaluate, checkpoint, stop early, measure."""
+
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from models import memory, runs
+from models.building import build_model, compile_model
+from models.config import RunConfig
+from models.distribution import Distribution
+from models.evaluate import Scorer, record
+from models.keras import tf
+from models.label_stress import stressed
+from models.metrics import ranking_metrics
+from models.pretraining import SelfSupervisedSteps
+from models.training import checks, records, schedules
+from models.training.checkpoints import Checkpoints
+from models.training.interruption import Interrupted, StopRequest
+from models.training.not_finite import culprits
+from models.training.profiling import Profile
+from models.training.remote_steps import steps_of
+from models.training.steps import Logs, Speed, StepRunner
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+
+LOG_EVERY = 20
+EVALUATION_INTERVAL = 40
+"""Steps between evaluations at least, so that a small data set trains before it is judged."""
+
+
+class Trainer:
+    """Trains the model of a configuration in a run directory.
+
+    Order on resume: weights, optimisers and state from the last checkpoint, then the data of its
+    epoch (whose order is a function of seed and epoch) from the batch after the checkpoint.
+
+    Args:
+        config: Of the run.
+        workdir: Run directory; exists and holds config.json.
+        progress: Show bars on standard error.
+        stop: Looked at between steps and between batches of an evaluation.
+        profile: Steps to profile.
+        on_evaluation: Called with the step and the validation AUC of each evaluation; what it
+            raises ends the run.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: pathlib.Path,
+        progress: bool = True,
+        *,
+        stop: StopRequest | None = None,
+        profile: Profile | None = None,
+        on_evaluation: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.workdir = workdir
+        self._stop = StopRequest() if stop is None else stop
+        self._profile = Profile() if profile is None else profile
+        self._on_evaluation = on_evaluation
+
+        # Data.
+        self.data = DataDir.open(config.data)
+        checks.check_splits(self.data)
+        checks.check_sample_weight(self.data.schema, config.train.sample_weight)
+        self.requests = self.data.num_requests("train")
+        self.steps_per_epoch = math.ceil(self.requests / config.train.batch_size)
+        self.evaluate_every = max(
+            EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch
+        )
+
+        # Model.
+        self.distribution = Distribution(
+            config.train.distribute, config.train.peer_timeout, config.train.tables_on_cpu
+        )
+        self.progress = progress and self.distribution.is_chief
+        self._check_workers()
+        needed = memory.estimate(config, self.data, self.distribution)
+        if self.progress:
+            sys.stderr.write(f"{needed}\n")
+        memory.require_room(needed, self.distribution, config.train.tables_on_cpu)
+        with self.distribution.strategy.scope():
+            self.model = build_model(config, self.data, config.train.precision)
+            compile_model(self.model, config)
+            self.model.build_optimizers()
+        self._data_memory = config.train.data_memory << 20
+        self.scorer = Scorer(self.model, self.data, self._stop_if_asked, self._data_memory)
+        if config.train.has_ssl_steps:
+            self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model)
+        self._sample: dict[str, tf.Tensor] | None = None
+
+        # State: all that a resumed run must know, stored as JSON in the checkpoint.
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "ssl_step": 0,
+            "pretrained": not config.train.pretrain_epochs,
+            "pretraining": [],
+            "evaluated_step": 0,
+            "best_auc": 0.0,
+            "best_step": 0,
+            "evaluations_without_gain": 0,
+            "seconds": 0.0,
+            "history": [],
+            "logs": {},
+        }
+        self.checkpoints = Checkpoints(self.model, workdir / runs.CHECKPOINTS)
+        self.best = runs.best_checkpoint(self.model, workdir)
+        self.records = records.Records(workdir, writes=self.distribution.is_chief)
+        self._logs: Logs = {}
+        candidates = self.data.manifest["splits"]["train"]["candidates"]
+        self._speed = Speed(candidates / self.requests * config.train.batch_size)
+        self._measured: dict[str, float] = {}
+        self.started = self._saved = time.monotonic()
+
+    def _check_workers(self) -> None:
+        """Refuses workers with another configuration or another data set."""
+        content = self.config.to_json()
+        settings = {
+            f"{section}.{name}": value
+            for section in ("model", "ssl", "train")
+            for name, value in content[section].items()
+        }
+        self.distribution.require_equal(settings | {"data set": self.data.fingerprint})
+
+    def restore(self) -> bool:
+        """Continues from the last checkpoint, or from the start if there is none.
+
+        Returns:
+            Whether there is one.
+        """
+        state = self.checkpoints.restore()
+        if state is None:
+            return False
+        self.state |= state
+        self._logs = self.state["logs"]
+        self._set_learning_rate()
+        return True
+
+    def run(self) -> dict[str, dict[str, float]]:
+        """Trains to the end and measures the best weights.
+
+        Returns:
+            Metrics by split.
+
+        Raises:
+            UserError: The loss is not finite; the disk is full.
+            Interrupted: The run was asked to stop; a checkpoint is written.
+        """
+        self.fit()
+        return self.distribution.of_chief(self._measure)
+
+    def fit(self) -> None:
+        """Trains to the end; raises as `run` does."""
+        self.distribution.require_equal(
+            {"last checkpoint (--workdir must be shared)": self.state["step"]}
+        )
+        self.started = time.monotonic() - self.state["seconds"]
+        try:
+            train_ssl = self._ssl_steps()
+            self._pretrain(train_ssl)
+            self._train(train_ssl)
+        except Interrupted:
+            self.save()
+            raise
+        finally:
+            self._profile.close()
+            self.records.close()
+
+    def save(self) -> None:
+        """Writes a checkpoint, once all steps are done."""
+        self.distribution.join()
+        self._saved = time.monotonic()
+        if not self.distribution.is_chief:
+            return
+        self.state["logs"] = {name: float(value) for name, value in self._logs.items()}
+        self.checkpoints.save(self.state["step"] + self.state["ssl_step"], self.state)
+
+    def _train(self, train_ssl: Callable[[int], Logs]) -> None:
+        """Trains with the main loss."""
+        train = self.config.train
+        steps = steps_of(self.model.train_step, self.distribution)
+        batches = self.distribution.batches(self._dataset(self.state["step"]))
+        if self.state["step"] % self.evaluate_every == 0:
+            self._evaluate_once()  # The run was stopped in an evaluation.
+        self._speed.restart(steps, self.state["step"])
+        while not self._finished():
+            epoch, done = divmod(self.state["step"], self.steps_per_epoch)
+            with self._bar(f"epoch {epoch + 1}", done) as bar:
+                while not self._finished():
+                    before = self.state["step"]
+                    count = self._steps_ahead()
+                    for _ in range(train.ssl_steps):
+                        ssl_logs = train_ssl(1)
+                    self._profile.at(before)
+                    logs = dict(self._step(steps, batches, count))
+                    if train.ssl_steps:
+                        logs["ssl_step_loss"] = ssl_logs["loss"]
+                    self._logs = logs
+                    self.state["step"] += count
+                    self._after_steps(bar, count)
+                    if self.state["step"] // LOG_EVERY > before // LOG_EVERY:
+                        self._log(steps, bar)
+                    if self.state["step"] % self.evaluate_every == 0:
+                        self._evaluate_once()
+                        self._speed.restart(steps, self.state["step"])
+                    if self.state["step"] % self.steps_per_epoch == 0:
+                        break
+        if self.state["step"]:
+            self._evaluate_once()
+
+    def _ssl_steps(self) -> Callable[[int], Logs]:
+        """A function that does steps of the self-supervised loss and returns its losses."""
+        if not self.config.train.has_ssl_steps:
+            return lambda _: {}
+        steps = steps_of(self.model.ssl_step, self.distribution)
+        batches = self.distribution.batches(self.ssl_steps.dataset(self.state["ssl_step"]))
+
+        def train(count: int) -> Logs:
+            logs = self._step(steps, batches, count, ssl=True)
+            self.state["ssl_step"] += count
+            return logs
+
+        return train
+
+    def _pretrain(self, train_ssl: Callable[[int], Logs]) -> None:
+        """Trains with the self-supervised loss alone; a checkpoint follows every pass."""
+        while not self.state["pretrained"]:
+            epoch, done = divmod(self.state["ssl_step"], self.steps_per_epoch)
+            if epoch > len(self.state["pretraining"]):  # The run was stopped in an evaluation.
+                self._evaluate_pretraining()
+                continue
+            with self._bar(f"pretraining {epoch + 1}", done) as bar:
+                while done < self.steps_per_epoch:
+                    count = min(self.config.train.steps_per_execution, self.steps_per_epoch - done)
+                    self._logs = train_ssl(count)
+                    if (done + count) // LOG_EVERY > done // LOG_EVERY:
+                        step = self.state["ssl_step"]
+                        self.records.scalars(step, self._logs, "pretraining/train")
+                        bar.set_postfix(loss=f"{float(self._logs['loss']):.4f}")
+                    done += count
+                    self._after_steps(bar, count)
+            self._evaluate_pretraining()
+
+    def _after_steps(self, bar: tqdm, count: int) -> None:
+        """Moves the clock and the bar on; stops, or writes a checkpoint, if it is time for it."""
+        self.state["seconds"] = time.monotonic() - self.started
+        bar.update(min(count * self.config.train.batch_size, self.requests - bar.n))
+        if self.distribution.has_peers:
+            updates = self.state["step"] + self.state["ssl_step"]
+            # All stop after the same step, so they ask each other now and then.
+            if updates % LOG_EVERY < count and any(self.distribution.exchange(bool(self._stop))):
+                raise self._interrupted()
+        self._stop_if_asked()
+        if time.monotonic() - self._saved > 60 * self.config.train.checkpoint_minutes:
+            self.save()
+
+    def _stop_if_asked(self) -> None:
+        if self._stop and not self.distribution.has_peers:
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"stopped by SIGTERM at step {self.state['step']}; resume with "
+            f"python -m models.train --workdir={self.workdir} --resume"
+        )
+
+    def _last_step(self) -> int:
+        """The step after which training ends unless it ends early."""
+        train = self.config.train
+        bounds = [train.epochs * self.steps_per_epoch, *[train.max_steps] * (train.max_steps > 0)]
+        return min(bounds)
+
+    def _finished(self) -> bool:
+        return (
+            self.state["step"] >= self._last_step()
+            or self.state["evaluations_without_gain"] >= self.config.train.patience
+        )
+
+    def _steps_ahead(self) -> int:
+        """How many steps to do before Python has something to do in between."""
+        step = self.state["step"]
+        return min(
+            self.config.train.steps_per_execution,
+            self.steps_per_epoch - step % self.steps_per_epoch,
+            self.evaluate_every - step % self.evaluate_every,
+            self._last_step() - step,
+            self._profile.steps_ahead(step),
+        )
+
+    def _dataset(self, step: int) -> tf.data.Dataset:
+        """The batches that are to be trained on after so many steps, to the last epoch."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        batches = dataset.read(
+            self.data,
+            "train",
+            batch_size=self.config.train.batch_size,
+            shuffle_seed=self.config.train.seed,
+            first_epoch=epoch,
+            epochs=max(1, self.config.train.epochs - epoch),
+            memory_budget=self._data_memory,
+        )
+        return stressed(batches.skip(done), self.data.schema, self.config.train)
+
+    def _step(
+        self, steps: StepRunner, batches: Iterator[Any], count: int, ssl: bool = False
+    ) -> Logs:
+        """Trains on the next batches; returns the losses of the last one."""
+        try:
+            with dataset.reading(self.data), self.distribution.explained_losses():
+                return steps(batches, count)
+        except tf.errors.InvalidArgumentError as error:
+            if "not finite" not in str(error):
+                raise
+            raise self._not_finite(ssl) from None
+
+    def _not_finite(self, ssl: bool) -> UserError:
+        """Repeats the step that failed, to say where numbers stopped being finite."""
+        optimizer = self.model.ssl_optimizer if ssl else self.model.optimizer
+        failed = self.state["ssl_step" if ssl else "step"]
+        if self.config.train.steps_per_execution > 1:
+            # Those of the failed execution that went well are counted by the optimiser.
+            failed = int(optimizer.iterations.numpy())  # type: ignore[union-attr]
+        batches = self.ssl_steps.dataset(failed) if ssl else self._dataset(failed)
+        where = culprits(self.model, next(iter(batches)), ssl)
+        kind = "step of self-supervision" if ssl else "step"
+        return UserError(
+            f"Expected finite numbers, found NaN or infinity at {kind} {failed + 1} of "
+            f"{self.workdir}: {where or 'in the gradient of all replicas'}.",
+            "lower train.learning_rate or set train.clip_norm.",
+        )
+
+    def _set_learning_rate(self) -> None:
+        """Applies what the schedule makes of the evaluations so far."""
+        scale = schedules.plateau_scale(
+            self.config.train, [row["validation/auc"] for row in self.state["history"]]
+        )
+        schedules.set_scale([self.model.optimizer, self.model.embedding_optimizer], scale)
+
+    def _evaluate_once(self) -> None:
+        """Measures validation, keeps the weights if they are the best, writes a checkpoint."""
+        if self.state["step"] == self.state["evaluated_step"]:
+            return
+        self.distribution.join()
+        metrics = self.distribution.of_chief(
+            lambda: ranking_metrics(self.scorer.score("validation"))
+        )
+        if metrics["auc"] > self.state["best_auc"]:
+            self.state |= {"best_auc": metrics["auc"], "best_step": self.state["step"]}
+            self.state["evaluations_without_gain"] = 0
+            if self.distribution.is_chief:
+                runs.save_best(self.best)
+        else:
+            self.state["evaluations_without_gain"] += 1
+        self.state["evaluated_step"] = self.state["step"]
+        self._record("history", runs.HISTORY, self.state["step"], metrics)
+        self._set_learning_rate()
+        if self._on_evaluation is not None:
+            self._on_evaluation(self.state["step"], metrics["auc"])
+
+    def _evaluate_pretraining(self) -> None:
+        """Measures the self-supervised loss of validation histories, writes a checkpoint."""
+        self.distribution.join()
+        measured = self.distribution.of_chief(self.ssl_steps.validation_loss)
+        losses = [row["validation/loss"] for row in self.state["pretraining"]] + [measured["loss"]]
+        passes_without_gain = len(losses) - 1 - int(np.argmin(losses))
+        train = self.config.train
+        self.state["pretrained"] = (
+            len(losses) >= train.pretrain_epochs or passes_without_gain >= train.patience
+        )
+        self._record("pretraining", runs.PRETRAINING, self.state["ssl_step"], measured)
+
+    def _record(self, table: str, file: str, step: int, measured: Mapping[str, float]) -> None:
+        """Adds a row to a table of the run, its numbers to TensorBoard; writes a checkpoint."""
+        found = {f"validation/{name}": value for name, value in measured.items()}
+        found |= self._diagnose()
+        row = {
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "seconds": self.state["seconds"],
+            **{f"train/{name}": float(value) for name, value in self._logs.items()},
+            **found,
+            **{f"speed/{name}": value for name, value in self._measured.items()},
+        }
+        self.state[table].append(row)
+        self.records.table(file, self.state[table])
+        self.records.scalars(step, found, "" if table == "history" else table)
+        self.records.flush()
+        self.save()
+
+    def _diagnose(self) -> dict[str, float]:
+        """What the parts of the model do, on a batch of validation requests."""
+        if self._sample is None:
+            batches = dataset.read(
+                self.data,
+                "validation",
+                batch_size=self.config.train.batch_size,
+                shuffle_seed=0,  # In order, the shortest histories come first.
+            )
+            self._sample = next(iter(batches))
+        found = self.model.diagnostics(self._sample)
+        return {f"diagnostics/{name}": float(value) for name, value in found.items()}
+
+    def _log(self, steps: StepRunner, bar: tqdm) -> None:
+        """Shows losses, speed and the wait for input in the bar and in TensorBoard."""
+        speed = self._measured = self._speed.measure(steps, self.state["step"])
+        values = {**self._logs, **speed, "learning_rate": self.model.optimizer.learning_rate}
+        self.records.scalars(self.state["step"], values, "train")
+        shown = {
+            "loss": f"{float(self._logs['loss']):.4f}",
+            "best_validation_auc": f"{self.state['best_auc']:.4f}",
+            "samples_per_second": f"{speed['samples_per_second']:,.0f}",
+        }
+        if "input_wait" in speed:
+            shown["input_wait"] = f"{speed['input_wait']:.0%}"
+        bar.set_postfix(shown)
+
+    def _bar(self, title: str, done: int) -> tqdm:
+        """The bar of an epoch that begins after so many steps."""
+        requests = done * self.config.train.batch_size
+        return records.bar(title, self.requests, requests, self.progress)
+
+    def _measure(self) -> dict[str, dict[str, float]]:
+        """Metrics of the best weights on the splits that have requests."""
+        if self.config.train.precision == "float32":
+            runs.restore_best(self.model, self.workdir)
+            scorer = self.scorer
+        else:  # As the model will be evaluated and served.
+            scorer = Scorer(runs.load_model(self.workdir), self.data, self._stop_if_asked)
+        return {
+            split: record(self.workdir, split, scorer.score(split, progress=self.progress))
+            for split in ("validation", "test")
+            if self.data.num_requests(split)
+        }

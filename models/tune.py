@@ -1,0 +1,282 @@
+"""Searches for settings with the best validation AUC.
+
+    python -m models.tune --data=DATA --model=din --space=space.json --trials=40 --workdir=SEARCH
+    python -m models.train --config=SEARCH/best.json --workdir=RUN
+
+SPACE is a JSON object with a range or choices for each setting to search, by its name in --set:
+
+    {"train.learning_rate": {"low": 0.0001, "high": 0.01, "log": true},
+     "model.embedding_size": {"low": 8, "high": 32, "step": 8},
+     "model.units": {"choices": [[200, 80], [64, 32]]}}
+
+A range of integers is searched in integers. Takes the other flags of models.train. A trial ends
+early once its validation AUC is below the median of the trials before it. The same command goes on
+where a search was stopped, in the middle of a trial if need be; a higher --trials adds some.
+
+Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
+best.json. Trials are judged by the validation split; nothing looks at the test split.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pandas as pd
+from absl import flags
+from tqdm import tqdm
+
+from models import config as config_module
+from models import runs
+from models import train as training
+from models.config import RunConfig
+from models.config_flags import define_config_flags, resolve_flags
+from models.keras import keras
+from models.training.interruption import Interrupted, on_sigterm
+from preprocessing import cli, files
+from preprocessing.errors import UserError
+from preprocessing.json_checks import check_keys
+
+BEST, TRIALS, TABLE, STUDY = "best.json", "trials", "trials.csv", "study.db"
+_FINISHED = (
+    optuna.trial.TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED,
+    optuna.trial.TrialState.FAIL,
+)
+
+Space = Mapping[str, Mapping[str, Any]]
+
+
+def load_space(path: str | pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Reads a search space.
+
+    Raises:
+        UserError: The file is missing or no space.
+    """
+    try:
+        space = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--space: expected a file, found none at {path}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"--space: expected JSON in {path}, found a syntax error: {error}."
+        ) from None
+    if not isinstance(space, dict) or not space:
+        raise UserError(f"--space: expected an object of settings in {path}, found {space!r}.")
+    for name, domain in space.items():
+        _check_domain(domain, f"{path}: {name}")
+    return space
+
+
+def search(
+    base: Mapping[str, Any],
+    space: Space,
+    trials: int,
+    workdir: str | pathlib.Path,
+    progress: bool = True,
+) -> RunConfig:
+    """Runs trials until there are enough of them; the library function behind this command.
+
+    Args:
+        base: Configuration that every trial starts from, as `config.resolve` takes it.
+        space: Range or choices by setting.
+        trials: How many in all, those of earlier calls included.
+        workdir: Of the search, created if needed.
+        progress: Show a bar on standard error.
+
+    Returns:
+        The best configuration, which best.json also holds.
+
+    Raises:
+        UserError: The workdir holds a search of another space or with other settings; a setting
+            that does not exist; no trial could be trained to an end.
+        Interrupted: SIGTERM; the trial at hand has a checkpoint.
+    """
+    files.require_local(workdir, "--workdir")
+    workdir = pathlib.Path(workdir).resolve()
+    first = config_module.resolve(base, _overrides(space, _first_values(space)))
+    study = _open_study(workdir, base, space, first.train.seed)
+    bar = tqdm(total=trials, desc="trials", disable=not progress)
+    with bar, on_sigterm() as stop:
+        while True:
+            done = study.get_trials(deepcopy=False, states=_FINISHED)
+            bar.update(len(done) - bar.n)
+            if len(done) >= trials:
+                break
+            running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+            # One that was stopped goes on: its settings are in the study, its weights on disk.
+            trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
+            _run_trial(study, trial, base, space, workdir, stop)
+            _write_table(study, workdir)
+    complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
+    if not complete:
+        raise UserError(
+            f"Expected a trial that can be trained to an end, found none among {len(done)}.",
+            f"see why in {workdir / TABLE}, and narrow the space.",
+        )
+    best = config_module.resolve(base, _overrides(space, study.best_trial.params))
+    best.save(workdir / BEST)
+    return best
+
+
+def _run_trial(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    base: Mapping[str, Any],
+    space: Space,
+    workdir: pathlib.Path,
+    stop: Any,
+) -> None:
+    """Trains with the settings of a trial and tells the study how it went."""
+    path = workdir / TRIALS / f"{trial.number:04d}"
+
+    def report(step: int, auc: float) -> None:
+        del step  # Batch sizes differ; what trials have in common is the number of evaluations.
+        trial.report(auc, len(trainer.state["history"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+    try:
+        config = config_module.resolve(base, _overrides(space, values))
+        begun = (path / runs.CONFIG).exists()
+        trainer = training.begin(
+            config, path, begun, progress=False, stop=stop, on_evaluation=report
+        )
+        trainer.fit()
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except UserError as error:
+        trial.set_user_attr("error", str(error))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(trial, trainer.state["best_auc"])
+    keras.backend.clear_session()
+    shutil.rmtree(path / runs.CHECKPOINTS, ignore_errors=True)
+
+
+def _open_study(
+    workdir: pathlib.Path, base: Mapping[str, Any], space: Space, seed: int
+) -> optuna.Study:
+    """The study of a directory, new or begun; refuses one of another search."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{workdir / STUDY}",
+        study_name="search",
+        load_if_exists=True,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+    )
+    # Another seed for each trial, or a search that goes on would draw what it has drawn.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+    claim = json.loads(json.dumps({"base": base, "space": space}))
+    begun = study.user_attrs.get("claim", claim)
+    if begun != claim:
+        changed = [key for key in claim if begun[key] != claim[key]]
+        raise UserError(
+            f"Expected the search that {workdir} was begun with, found another "
+            f"{' and '.join(changed)}.",
+            "give the flags and the space of before, or another --workdir.",
+        )
+    study.set_user_attr("claim", claim)
+    return study
+
+
+def _write_table(study: optuna.Study, workdir: pathlib.Path) -> None:
+    """Writes trials.csv: number, state, validation AUC, settings and error of each trial."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "validation/auc": max(trial.intermediate_values.values(), default=None),
+            **trial.params,
+            "error": trial.user_attrs.get("error", ""),
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    files.write_bytes(workdir / TABLE, pd.DataFrame(rows).to_csv(index=False).encode())
+
+
+def _check_domain(domain: Any, where: str) -> None:
+    """Raises `UserError` unless this is a range or a list of choices."""
+    if isinstance(domain, dict) and "choices" in domain:
+        check_keys(domain, ("choices",), ("choices",), where)
+        if not isinstance(domain["choices"], list) or not domain["choices"]:
+            raise UserError(f"{where}: expected a list of choices, found {domain['choices']!r}.")
+        return
+    check_keys(domain, ("low", "high", "log", "step"), ("low", "high"), where)
+    low, high = domain["low"], domain["high"]
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (low, high))
+    if not numbers or low > high:
+        raise UserError(f"{where}: expected numbers low <= high, found {low!r} and {high!r}.")
+    if domain.get("log") and ("step" in domain or low <= 0):
+        raise UserError(f"{where}: expected a range above 0 without step where log is true.")
+
+
+def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
+    """The value that a trial takes, as `trial.params` holds it."""
+    if "choices" in domain:
+        return trial.suggest_categorical(name, [json.dumps(each) for each in domain["choices"]])
+    low, high, log = domain["low"], domain["high"], domain.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, step=domain.get("step", 1), log=log)
+    return trial.suggest_float(name, low, high, step=domain.get("step"), log=log)
+
+
+def _first_values(space: Space) -> dict[str, Any]:
+    """Some value of each setting, to see whether the settings exist."""
+    return {
+        name: json.dumps(domain["choices"][0]) if "choices" in domain else domain["low"]
+        for name, domain in space.items()
+    }
+
+
+def _overrides(space: Space, values: Mapping[str, Any]) -> list[str]:
+    """The values of a trial as `--set` takes them; those of choices are JSON already."""
+    return [
+        f"{name}={value if 'choices' in space[name] else json.dumps(value)}"
+        for name, value in values.items()
+    ]
+
+
+def define_flags() -> None:
+    """Flags of this command."""
+    define_config_flags()
+    flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+    flags.DEFINE_string("space", None, "JSON file of the settings to search.", required=True)
+    flags.DEFINE_integer("trials", 30, "Trials in all.", lower_bound=1)
+    flags.DEFINE_integer("seed", None, "Seed of the trainings and of the search (default 1).")
+    flags.DEFINE_string("workdir", None, "Directory of the search.", required=True)
+
+
+def main() -> None:
+    """Searches and prints the best settings."""
+    given = flags.FLAGS
+    base = resolve_flags(given.data, given.seed).config.to_json()
+    space = load_space(given.space)
+    try:
+        best = search(base, space, given.trials, given.workdir)
+    except Interrupted as interruption:
+        sys.stdout.write(f"stopped by SIGTERM: {interruption.message.partition(';')[0]}\n")
+        sys.stdout.write("go on with the same command\n")
+        raise
+    values = best.to_json()
+    for name in space:
+        section, _, key = name.partition(".")
+        sys.stdout.write(f"{name} = {json.dumps(values[section][key])}\n")
+    recipe = pathlib.Path(given.workdir) / BEST
+    sys.stdout.write(f"train: python -m models.train --config={recipe} --workdir=RUN\n")
+
+
+def console_main() -> None:
+    """Entry point."""
+    define_flags()
+    cli.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,239 @@
+"""Trainings of several processes on loopback: workers in step, and parameter servers."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import config, runs, train
+from models.keras import tf
+from pipeline.arguments import BuildArguments
+from pipeline.build_examples import build_examples
+from pipeline.synthesize import synthesize, write
+from pipeline.synthetic_truth import SynthesizeArguments
+from serving import export as exporting
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parents[2]
+SECONDS = 900  # Of a busy machine; seconds of an idle one.
+SETTINGS = ("train.batch_size=65", "train.learning_rate=0.002", "model.embedding_size=16")
+SCHEMA = {
+    "features": [
+        # Large enough for a part on each of two servers.
+        {
+            "name": "user_id",
+            "role": "user",
+            "dtype": "string",
+            "encoder": {"kind": "hash", "buckets": 20_000},
+        },
+        {
+            "name": "item_id",
+            "role": "item",
+            "dtype": "string",
+            "encoder": {"kind": "vocabulary"},
+        },
+        {"name": "timestamp", "role": "timestamp", "dtype": "int64"},
+    ],
+    "history": {"max_length": 20, "features": ["item_id"]},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """One shard: the number of shards does not matter to the number of workers."""
+    path = tmp_path_factory.mktemp("data")
+    write(synthesize(SynthesizeArguments(users=300, items=200, interests=5)), path / "log.csv")
+    (path / "schema.json").write_text(json.dumps(SCHEMA))
+    return build_examples(
+        BuildArguments(
+            input=str(path / "log.csv"),
+            output=str(path / "data"),
+            schema=str(path / "schema.json"),
+            num_shards=1,
+        )
+    )
+
+
+def _cluster(**counts):
+    """A TF_CONFIG cluster on free ports."""
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(sum(counts.values()))]
+    ports = iter([one.getsockname()[1] for one in taken])
+    for one in taken:
+        one.close()
+    return {
+        kind: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for kind, count in counts.items()
+    }
+
+
+def _start(logs, cluster, kind, index, *flags):
+    """Starts `models.train` as one of the processes of a cluster; returns it and its output."""
+    task = {"cluster": cluster, "task": {"type": kind, "index": index}}
+    path = logs / f"{cluster[kind][index]}.log"  # A pipe that nobody reads would stop it.
+    with path.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "models.train", *map(str, flags)],
+            cwd=ROOT,
+            env=os.environ | {"TF_CONFIG": json.dumps(task)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    return process, path
+
+
+def _end(*started):
+    """Waits for processes; returns their exit codes and what they wrote."""
+    try:
+        codes = [process.wait(timeout=SECONDS) for process, _ in started]
+    finally:
+        for process, _ in started:
+            process.kill()
+    return codes, [path.read_text() for _, path in started]
+
+
+def _flags(data, workdir, strategy, *settings):
+    return (
+        f"--data={data.path}",
+        f"--workdir={workdir}",
+        "--model=din",
+        "--ssl=miss",
+        f"--distribute={strategy}",
+        f"--set=train.peer_timeout={SECONDS}",
+        *(f"--set={setting}" for setting in (*SETTINGS, *settings)),
+    )
+
+
+def _wait_for(path, process, log):
+    deadline = time.monotonic() + SECONDS
+    while not path.exists():
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
+    """A worker is killed after the first checkpoint; resumed, the run ends as if nothing was."""
+    alone = {"model": {"name": "din"}, "ssl": {"name": "miss"}, "data": str(data.path)}
+    train.train(
+        config.resolve(alone, (*SETTINGS, "train.max_steps=60")), tmp_path / "one", progress=False
+    )
+
+    workdir = tmp_path / "two"
+    cluster = _cluster(worker=2)
+    flags = _flags(data, workdir, "multi_worker", "train.max_steps=5000", "train.epochs=1000")
+    workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
+    _wait_for(workdir / "checkpoints" / "ckpt-40.index", *workers[0])
+    workers[1][0].kill()
+    (code, _), (error, _) = _end(*workers)
+    assert code == 1
+    assert "lost worker 1" in error
+    assert "--resume" in error
+    assert "Traceback" not in error
+
+    for path in (workdir / "checkpoints").glob("ckpt-*"):
+        if not path.name.startswith("ckpt-40."):
+            path.unlink()
+    cluster = _cluster(worker=2)
+    flags = (f"--workdir={workdir}", "--resume", "--max_steps=60", "--set=train.epochs=20")
+    codes, errors = _end(
+        *[_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
+    )
+    assert codes == [0, 0], errors
+
+    tables = [pd.read_csv(tmp_path / run / "metrics.csv") for run in ("one", "two")]
+    assert tables[0]["step"].tolist() == tables[1]["step"].tolist() == [40, 60]
+    for name in tables[0].filter(like="train/"):
+        np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=1e-4, err_msg=name)
+    metrics = [runs.read_metrics(tmp_path / run)["test"] for run in ("one", "two")]
+    assert metrics[1]["auc"] == pytest.approx(metrics[0]["auc"], abs=1e-3)
+    one, two = (
+        tf.train.load_checkpoint(str(tmp_path / run / "checkpoints" / "ckpt-60"))
+        for run in ("one", "two")
+    )
+    # Rounding grows with the steps; after 20 of them test_distribution compares to 1e-5.
+    names = [name for name in one.get_variable_to_shape_map() if "embedding" in name]
+    assert len(names) > 2
+    for name in names:
+        np.testing.assert_allclose(
+            two.get_tensor(name), one.get_tensor(name), atol=5e-4, err_msg=name
+        )
+
+
+def test_sigterm_to_one_worker_stops_all_after_the_same_step(data, tmp_path):
+    cluster = _cluster(worker=2)
+    flags = _flags(data, tmp_path / "run", "multi_worker", "train.epochs=1000")
+    workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
+    _wait_for(tmp_path / "run" / "checkpoints" / "ckpt-40.index", *workers[0])
+    workers[1][0].terminate()
+    codes, outputs = _end(*workers)
+    assert codes == [0, 0], outputs
+    steps = [re.search(r"stopped by SIGTERM at step (\d+)", output)[1] for output in outputs]
+    assert steps[0] == steps[1]
+    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{steps[0]}.index").exists()
+
+
+def test_unequal_workers_are_refused(data, tmp_path):
+    cluster = _cluster(worker=2)
+    flags = _flags(data, tmp_path / "run", "multi_worker")
+    codes, errors = _end(
+        _start(tmp_path, cluster, "worker", 0, *flags),
+        _start(tmp_path, cluster, "worker", 1, *flags, "--set=train.l2=0.5"),
+    )
+    assert codes == [1, 1]
+    for error in errors:
+        assert "Expected the same train.l2 in every process of the cluster" in error
+        assert "Traceback" not in error
+
+
+def test_a_missing_worker_is_named(data, tmp_path):
+    cluster = _cluster(worker=2)
+    flags = _flags(data, tmp_path / "run", "multi_worker", "train.peer_timeout=1")
+    (code,), (error,) = _end(_start(tmp_path, cluster, "worker", 0, *flags))
+    assert code == 1
+    assert f"no answer from worker 1 ({cluster['worker'][1]}) within 1 s" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
+    cluster = _cluster(chief=1, worker=1, ps=2)
+    workdir = tmp_path / "run"
+    flags = _flags(data, workdir, "parameter_server", "train.max_steps=60")
+    servers = [
+        _start(tmp_path, cluster, kind, index, *flags)
+        for kind in ("worker", "ps")
+        for index in range(2)
+        if index < len(cluster[kind])
+    ]
+    codes, errors = _end(_start(tmp_path, cluster, "chief", 0, *flags), *servers)
+    assert codes == [0] * 4, [error[-2000:] for error in errors]
+    history = pd.read_csv(workdir / "metrics.csv")
+    assert history["step"].tolist() == [40, 60]
+    assert np.isfinite(history["train/loss"]).all()
+    assert runs.read_metrics(workdir)["test"]["auc"] > 0.5
+
+    # The table of users is a part on each server, and one table on disk.
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "ckpt-60"))
+    shapes = reader.get_variable_to_shape_map()
+    assert [20_001, 16] in [shape for name, shape in shapes.items() if "user_id" in name]
+    assert exporting.export(workdir, tmp_path / "model").path.is_dir()
+
+    cluster = _cluster(chief=1, worker=1, ps=1)
+    flags = (f"--workdir={workdir}", "--resume", "--max_steps=80")
+    codes, errors = _end(
+        *[_start(tmp_path, cluster, kind, 0, *flags) for kind in ("chief", "worker", "ps")]
+    )
+    assert codes == [0, 0, 0], [error[-2000:] for error in errors]
+    one = config.resolve(
+        config.load(workdir / "config.json"), ("train.distribute=one_device", "train.max_steps=81")
+    )
+    train.train(one, workdir, resume=True, progress=False)
+    assert pd.read_csv(workdir / "metrics.csv")["step"].tolist() == [40, 60, 80, 81]

@@ -1,0 +1,25 @@
+"""The first twenty losses of every model are those of tests/golden, on both version lanes."""
+
+import golden_runs
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "din" else pytest.mark.slow)
+        for name in golden_runs.NAMES
+    ],
+)
+def test_losses_are_golden(name):
+    found, golden = golden_runs.losses(name), golden_runs.read(name)
+    for key in ("loss", "gradient_norm"):
+        assert len(golden[key]) == golden_runs.STEPS
+        np.testing.assert_allclose(
+            found[key], golden[key], rtol=golden_runs.TOLERANCE, atol=1e-6, err_msg=key
+        )
+
+
+def test_every_name_has_a_file():
+    assert {path.stem for path in golden_runs.FILES.glob("*.json")} == set(golden_runs.NAMES)

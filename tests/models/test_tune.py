@@ -1,0 +1,171 @@
+"""The search: its space, its trials, and that it goes on where it stopped."""
+
+import json
+import os
+import signal
+
+import optuna
+import pandas as pd
+import pytest
+
+from models import config, runs, train, tune
+from models.training import trainer
+from models.training.interruption import Interrupted
+from preprocessing.errors import UserError
+
+SPACE = {
+    "train.learning_rate": {"low": 1e-9, "high": 0.1, "log": True},
+    "train.batch_size": {"low": 50, "high": 100, "step": 50},
+    "train.schedule": {"choices": ["constant", "plateau"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def evaluate_often(monkeypatch):
+    monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 2)
+
+
+@pytest.fixture
+def base(data):
+    content = {"data": str(data.path), "model": {"name": "lr"}, "train": {"max_steps": 4}}
+    return config.resolve(content).to_json()
+
+
+def _trials(path):
+    return pd.read_csv(path / "trials.csv")
+
+
+@pytest.mark.slow
+def test_a_search_finds_prunes_and_goes_on(base, tmp_path):
+    """Rates of next to nothing learn nothing: they are pruned, and not the best."""
+    path = tmp_path / "search"
+    tune.search(base, SPACE, 5, path, progress=False)
+    first = _trials(path)
+    assert first["trial"].tolist() == list(range(5))
+    best = tune.search(base, SPACE, 7, path, progress=False)
+    table = _trials(path)
+    pd.testing.assert_frame_equal(table[:5], first)
+    assert len(table) == 7
+    assert set(table["state"]) <= {"complete", "pruned"}
+    assert table["train.batch_size"].isin([50, 100]).all()
+    assert table["train.learning_rate"].nunique() == 7  # No draw comes twice.
+    top = table[table["state"] == "complete"].sort_values("validation/auc").iloc[-1]
+    assert best.train.learning_rate == pytest.approx(top["train.learning_rate"])
+    assert best.train.schedule == json.loads(top["train.schedule"])
+    # The recipe trains to the same result.
+    recipe = config.resolve(config.load(path / "best.json"))
+    assert recipe == best
+    metrics = train.train(recipe, tmp_path / "run", progress=False)
+    assert metrics["validation"]["auc"] == pytest.approx(top["validation/auc"], abs=1e-6)
+    assert not list(path.glob("trials/*/checkpoints"))
+    assert not list(path.glob("trials/*/metrics.json"))  # Nobody looked at the test split.
+
+
+class _Told:
+    """In place of a trainer: evaluates three times, to a given AUC."""
+
+    def __init__(self, auc, on_evaluation):
+        self.state = {"history": [], "best_auc": auc}
+        self._on_evaluation = on_evaluation
+
+    def fit(self):
+        for step in (2, 4, 6):
+            self.state["history"].append({})
+            self._on_evaluation(step, self.state["best_auc"])
+
+
+def test_a_trial_below_the_median_ends_early(base, tmp_path, monkeypatch):
+    aucs = iter([0.7] * 5 + [0.6, 0.8])
+    monkeypatch.setattr(
+        tune.training,
+        "begin",
+        lambda *args, on_evaluation, **kwargs: _Told(next(aucs), on_evaluation),
+    )
+    tune.search(base, SPACE, 7, tmp_path / "search", progress=False)
+    table = _trials(tmp_path / "search")
+    assert table["state"].tolist() == ["complete"] * 5 + ["pruned", "complete"]
+    assert table["validation/auc"].tolist() == [0.7] * 5 + [0.6, 0.8]
+    best = config.resolve(config.load(tmp_path / "search" / "best.json"))
+    assert best.train.learning_rate == pytest.approx(table["train.learning_rate"][6])
+    assert best.train.schedule == json.loads(table["train.schedule"][6])
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_is_resumed(base, tmp_path, monkeypatch):
+    """SIGTERM in the second trial: it keeps its settings and goes on from its third step."""
+    step, steps = trainer.Trainer._step, []
+
+    def signalled(it, *args, **kwargs):
+        steps.append(it.state["step"])
+        if len(steps) == 4 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(it, *args, **kwargs)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", signalled)
+    path = tmp_path / "search"
+    with pytest.raises(Interrupted):
+        tune.search(base, SPACE, 2, path, progress=False)
+    stopped = runs.open_run(path / "trials" / "0001").config
+    tune.search(base, SPACE, 2, path, progress=False)
+    assert steps == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert runs.open_run(path / "trials" / "0001").config == stopped
+    assert _trials(path)["trial"].tolist() == [0, 1]
+
+
+@pytest.mark.slow
+def test_trials_that_fail_are_told_and_not_repeated(base, tmp_path):
+    space = {"train.learning_rate": {"choices": [3e38]}, "train.clip_norm": {"choices": [0.0]}}
+    with pytest.raises(UserError, match="Expected a trial .* found none among 2"):
+        tune.search(base, space, 2, tmp_path / "search", progress=False)
+    table = _trials(tmp_path / "search")
+    assert table["state"].tolist() == ["fail", "fail"]
+    assert table["error"].str.contains("found NaN or infinity at step").all()
+
+
+def test_another_search_needs_another_directory(base, tmp_path):
+    tune._open_study(tmp_path, base, SPACE, 1)
+    tune._open_study(tmp_path, base, SPACE, 1)
+    with pytest.raises(UserError, match="was begun with, found another space"):
+        tune._open_study(tmp_path, base, {"train.l2": {"choices": [0.0]}}, 1)
+    with pytest.raises(UserError, match="was begun with, found another base"):
+        tune._open_study(tmp_path, {**base, "train": {"seed": 2}}, SPACE, 1)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ([], "expected an object of settings"),
+        ({}, "expected an object of settings"),
+        ({"train.l2": 3}, "expected an object, found int"),
+        ({"train.l2": {"low": 1}}, "expected the key 'high'"),
+        ({"train.l2": {"low": 2, "high": 1}}, "low <= high, found 2 and 1"),
+        ({"train.l2": {"low": "a", "high": 1}}, "expected numbers"),
+        ({"train.l2": {"low": 0, "high": 1, "log": True}}, "a range above 0"),
+        ({"train.l2": {"choices": []}}, "list of choices"),
+        ({"train.l2": {"choices": [1], "low": 0}}, "unknown key 'low'"),
+    ],
+)
+def test_spaces_that_make_no_sense_are_refused(tmp_path, space, message):
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    with pytest.raises(UserError, match=message):
+        tune.load_space(tmp_path / "space.json")
+
+
+def test_settings_that_do_not_exist_are_refused_at_once(base, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'learning_rate'"):
+        tune.search(base, {"train.lerning_rate": {"low": 1, "high": 2}}, 1, tmp_path / "search")
+    assert not (tmp_path / "search" / "study.db").exists()
+
+
+def test_a_missing_space_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--space: expected a file"):
+        tune.load_space(tmp_path / "space.json")
+
+
+def test_values_are_of_the_kind_of_their_range():
+    trial = optuna.trial.FixedTrial({"a": 3, "b": 0.5, "c": "[200, 80]"})
+    assert tune._suggest(trial, "a", {"low": 1, "high": 9}) == 3
+    assert tune._suggest(trial, "b", {"low": 0.0, "high": 1}) == 0.5
+    space = {"c": {"choices": [[200, 80], [64]]}, "b": {"low": 0.0, "high": 1}}
+    assert tune._suggest(trial, "c", space["c"]) == "[200, 80]"
+    assert tune._overrides(space, {"c": "[200, 80]", "b": 0.5}) == ["c=[200, 80]", "b=0.5"]
