@@ -1,7 +1,8 @@
 """Tables and figures of DemiNet (arXiv 2109.12512).
 
 The paper varies K and the graph operator in figures without printed numbers. Its settings: Adam,
-learning rate 1e-3, batches of 256, embeddings of 16 for all models, K = 8 on Taobao, else 4. The
+learning rate 1e-3, batches of 256 samples (128 requests of a positive and a negative; with more
+negatives the requests stay 128), embeddings of 16 for all models, K = 8 on Taobao, else 4. The
 networks of the baselines get the widths of DemiNet's experts.
 """
 
@@ -9,7 +10,7 @@ from pipeline.experiments.recipe import Content, Row, Table, parse_published
 
 _DATA_SETS = ("Taobao", "Amazon(Book)", "RetailRocket")
 _PROTOCOL = "time_split"
-_SETTINGS: Content = {"train": {"batch_size": 256}, "model": {"embedding_size": 16}}
+_SETTINGS: Content = {"train": {"batch_size": 128}, "model": {"embedding_size": 16}}
 _LEVEL = 0.01
 _UNITS = {"units": [200, 80]}
 

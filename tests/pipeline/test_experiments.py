@@ -42,7 +42,7 @@ def test_recipes_are_configurations(table_id):
             config = config_module.resolve(settings)
             if table_id.startswith("deminet"):
                 assert config.model.embedding_size == 16
-                assert config.train.batch_size == 256
+                assert config.train.batch_size == 128
                 # Of DMIN they are the heads of its attention.
                 has_interests = hasattr(config.model, "interests") and config.model_name != "dmin"
                 if has_interests and row.series != "K":
