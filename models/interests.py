@@ -27,11 +27,8 @@ _SHOWN_ITEMS, _SHOWN_EVENTS = 10, 15
 _RELATIONS = ("earlier", "later", "similar", "itself")
 _MARKERS = "os^"
 
-Figure = tuple[str, str, str]
-"""Title, caption, SVG."""
 
-
-def figures(run: runs.Run, split: str) -> list[Figure]:
+def figures(run: runs.Run, split: str) -> list[pages.Figure]:
     """The figures of a run's best weights; none if its model has nothing to show.
 
     Args:

@@ -35,6 +35,9 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 
+Figure = tuple[str, str, str]
+"""Title, caption, SVG."""
+
 
 def write(
     package: str, template: str, content: Mapping[str, Any], output: str | AnyPath

@@ -5,7 +5,6 @@
     python -m models.train --data=DATA --model=din --ssl=miss --pretrain_epochs=40 --workdir=RUN
     python -m models.train --workdir=RUN --resume
     TF_CONFIG=… python -m models.train --data=DATA --distribute=multi_worker --workdir=RUN
-
     python -m models.train --data=NEW_DATA --warm_start=RUN --workdir=NEW_RUN
 
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),

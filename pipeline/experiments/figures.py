@@ -10,11 +10,8 @@ from models import pages, runs
 from pipeline.experiments.comparisons import Measured
 from pipeline.experiments.recipe import TITLES
 
-Figure = tuple[str, str, str]
-"""Title, caption, SVG."""
 
-
-def overview(measured: Sequence[Measured], paper: str) -> Figure:
+def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
     """AUC of every row with its spread, beside that of the paper.
 
     Args:
@@ -54,7 +51,7 @@ def overview(measured: Sequence[Measured], paper: str) -> Figure:
         return "AUC", "Mean and standard deviation over the seeds.", pages.svg(figure)
 
 
-def sweeps(measured: Sequence[Measured]) -> list[Figure]:
+def sweeps(measured: Sequence[Measured]) -> list[pages.Figure]:
     """Each metric by the value of what is varied, a panel for each series."""
     found = []
     for series in dict.fromkeys(each.row.series for each in measured):
@@ -77,7 +74,7 @@ def sweeps(measured: Sequence[Measured]) -> list[Figure]:
     return found
 
 
-def curves(measured: Sequence[Measured], column: str) -> Figure:
+def curves(measured: Sequence[Measured], column: str) -> pages.Figure:
     """A column of metrics.csv by step: a colour for each row, a line for each seed."""
     with plt.rc_context(pages.STYLE):
         figure, axes = plt.subplots()

@@ -12,7 +12,6 @@ import pandas as pd
 from models import interests, pages, runs
 from pipeline.experiments import comparisons, figures
 from pipeline.experiments.comparisons import Comparison, Measured
-from pipeline.experiments.figures import Figure
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import METRICS, TITLES, Table
 from preprocessing.splits import SPLITS
@@ -57,7 +56,7 @@ class Section(NamedTuple):
 
     title: str
     grids: Sequence[Grid]
-    figures: Sequence[Figure] = ()
+    figures: Sequence[pages.Figure] = ()
 
 
 def write(
@@ -123,7 +122,7 @@ def _results(
     return rows, sections
 
 
-def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[Figure]:
+def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[pages.Figure]:
     finished = [each for each in measured if each.seeds]
     if not finished:
         return []

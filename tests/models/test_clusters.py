@@ -86,16 +86,17 @@ def test_parameter_servers_need_each_kind(monkeypatch):
 def test_workers_that_wait_for_each_other_find_each_other():
     addresses = {"worker": tuple(f"127.0.0.1:{port}" for port in _free_ports(3))}
     errors = []
+    all_found = threading.Barrier(3)
 
     def wait(index):
         try:
             # Not all start at once.
             time.sleep(0.2 * index)
-            clusters.await_peers(Cluster(addresses, "worker", index), 20.0)
-            # TensorFlow's own server takes the port over from here.
+            clusters.await_peers(Cluster(addresses, "worker", index), 60.0)
+            # TensorFlow's own server takes the port over from here, and stays.
             host, port = addresses["worker"][index].split(":")
             with socket.create_server((host, int(port))):
-                time.sleep(1.0)
+                all_found.wait(60.0)
         except Exception as error:
             errors.append(error)
 
