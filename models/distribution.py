@@ -113,6 +113,7 @@ class Distribution:
             own = total // context.num_input_pipelines
             first = own * context.input_pipeline_id
 
+            @tf.autograph.experimental.do_not_convert
             def parts(batch: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
                 rows = tf.shape(next(iter(batch.values())))[0]
                 return tf.data.Dataset.range(first, first + own, output_type=tf.int32).map(
@@ -164,7 +165,7 @@ class Distribution:
         def of_replica(values: tf.Tensor) -> tf.Tensor:
             return replicas.all_gather(values)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False)
         def gather(values: tf.Tensor) -> tf.Tensor:
             gathered = self.strategy.run(of_replica, (values,))
             return self.strategy.experimental_local_results(gathered)[0]

@@ -62,7 +62,7 @@ class Scorer:
             for feature in data.schema.item_features
             if feature.is_categorical
         ]
-        self._logits = tf.function(lambda features: model(features))
+        self._logits = tf.function(lambda features: model(features), autograph=False)
         self._batches: dict[str, tf.data.Dataset] = {}
 
     def score(self, split: str, progress: bool = False) -> Scores:

@@ -142,6 +142,9 @@ class Backbone(keras.layers.Layer):
     Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
     number of candidates.
 
+    AutoGraph is off, because it makes every start slower: loops and conditions on tensors are
+    `tf.while_loop` and `tf.cond`, or a function with a `tf.function` of its own.
+
     Attributes:
         Config: Class of the settings.
         linear_weights: Whether each value also gets a scalar weight (as in logistic regression),

@@ -32,6 +32,7 @@ def stressed(batches: tf.data.Dataset, schema: Schema, train: TrainConfig) -> tf
     item_key = schema.item_key.name
     candidate, history = candidate_key(item_key), history_key(item_key)
 
+    @tf.autograph.experimental.do_not_convert
     def stress(features: Features) -> dict[str, tf.Tensor]:
         changed = dict(features)
         flipped_BN = _uniform(features, "noise", train.seed) < train.label_noise

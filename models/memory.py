@@ -130,7 +130,7 @@ def _traced(
     model = build_sized(config, data.schema, few, config.train.precision)
     compile_model(model, config)
     model.build_optimizers()
-    step = tf.function(lambda features: model.next_terms(features, ssl=False))
+    step = tf.function(lambda features: model.next_terms(features, ssl=False), autograph=False)
     graph = step.get_concrete_function(_requests(data.schema, rows, candidates)).graph
     activations = sum(map(_result_bytes, graph.get_operations()))
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics as sklearn_metrics
 
 from preprocessing.errors import UserError
 
@@ -58,7 +57,7 @@ def ranking_metrics(scores: Scores) -> dict[str, float]:
     loss = log_loss(label, logit)
     asked = request_metrics(scores.request_id, label, logit)
     return {
-        "auc": float(sklearn_metrics.roc_auc_score(label, logit)),
+        "auc": float(group_aucs(np.zeros_like(label), label, logit)["auc"].iloc[0]),
         "gauc": grouped_auc(scores.user, label, logit),
         "log_loss": loss,
         "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),

@@ -38,6 +38,7 @@ class SelfSupervisedSteps:
         self._validation_loss = tf.function(
             lambda features, seed: model.ssl_loss(features, seed)[1],
             input_signature=[self._validation.element_spec, tf.TensorSpec([2], tf.int32)],
+            autograph=False,
         )
 
     def dataset(self, done: int) -> tf.data.Dataset:

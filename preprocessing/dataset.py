@@ -7,8 +7,8 @@ its requests are put in order of their history bucket, and cut into batches: bat
 of about one length, so that little of them is padding, and every request appears exactly once. The
 batches of a block come in random order.
 
-A split that is read many times can be held in memory. Then positions take the place of serialized
-examples on the way from the shards to the block; the order of requests is the same.
+A split that is read many times can be held in memory. Then positions take the place of requests all
+the way to the batch; the order of requests is the same.
 """
 
 import contextlib
@@ -39,6 +39,10 @@ _BATCHES_PER_BLOCK = 32
 _REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
 _DECODED_AT_ONCE = 1 << 12
+_POSITION = "position"
+
+# Nothing here needs AutoGraph, whose rewriting of sources takes seconds at every start.
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def parse(schema: Schema, serialized_B: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -127,6 +131,7 @@ def read(
     source = _memory(data, split) if in_memory else _disk(data, split)
     block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
+    @_as_it_is
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         """Blocks of elements, each with the seed of the epoch and its number in it."""
         seed = tf.stack([tf.cast(shuffle_seed or 0, tf.int64), epoch])
@@ -134,12 +139,11 @@ def read(
         blocks = elements.batch(block_size).enumerate()
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(seed).repeat(), blocks))
 
-    def parse_block(
-        seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], _Cuts]:
+    @_as_it_is
+    def parse_block(seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]) -> tuple[_Block, _Cuts]:
         """A parsed block, its requests in order of their bucket, and how to cut it."""
         index, elements_R = block
-        arranged, cuts = _arrange(schema, source.parse(elements_R), batch_size, buckets)
+        arranged, cuts = _arrange(source, elements_R, batch_size, buckets)
         if shuffle_seed is not None:
             block_seed = tf.random.experimental.stateless_fold_in(seed, index)
             batches = tf.range(tf.size(cuts.rows))
@@ -147,7 +151,8 @@ def read(
             cuts = _Cuts(*(tf.gather(column, order) for column in cuts))
         return arranged, cuts
 
-    def with_cuts(block: dict[str, tf.Tensor], cuts: _Cuts) -> tf.data.Dataset:
+    @_as_it_is
+    def with_cuts(block: _Block, cuts: _Cuts) -> tf.data.Dataset:
         """The block, as often as it has batches, with where each of them is."""
         blocks = tf.data.Dataset.from_tensors(block).repeat()
         return tf.data.Dataset.zip((blocks, tf.data.Dataset.from_tensor_slices(cuts)))
@@ -160,7 +165,7 @@ def read(
         .map(parse_block, num_parallel_calls=2)
         .prefetch(1)  # the next block is parsed while batches are cut from this one
         .flat_map(with_cuts)
-        .map(lambda block, cut: _cut(schema, block, cut))
+        .map(_as_it_is(source.batch))
         .prefetch(2)
     )
     options = tf.data.Options()
@@ -186,29 +191,62 @@ def reading(data: DataDir) -> Iterator[None]:
         ) from error
 
 
+_Block = dict[str, tf.Tensor]
+"""Columns with a row per request."""
+
+
+class _Cuts(NamedTuple):
+    """Where the batches of a block are: first request, requests, candidates, history length."""
+
+    start: tf.Tensor
+    rows: tf.Tensor
+    candidates: tf.Tensor
+    length: tf.Tensor
+
+
 class _Source(NamedTuple):
     """Where requests come from: elements of a kind of its own, and what they stand for.
 
     Attributes:
         shards: Number of shards.
         read: The elements of the shard with the given number.
-        parse: What `parse` returns for a vector of elements.
+        parse: Of a vector of elements: columns of which every batch of the block takes some rows,
+            and events and candidates of each request, [R] int64 each.
+        batch: What `parse` of this module returns for the rows of a cut.
         threads: That read shards, beside the one that asks; None for that one alone.
     """
 
     shards: int
     read: Callable[[tf.Tensor], tf.data.Dataset]
-    parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    parse: Callable[[tf.Tensor], tuple[_Block, tf.Tensor, tf.Tensor]]
+    batch: Callable[[_Block, _Cuts], dict[str, tf.Tensor]]
     threads: int | None
 
 
 def _disk(data: DataDir, split: str) -> _Source:
     """Requests of the shards; elements are serialized examples."""
     files = tf.constant([str(path) for path in data.shards(split)], tf.string)
+    schema, item = data.schema, data.schema.item_key.name
+
+    def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
+        block = parse(schema, serialized_R)
+        return block, _lengths(block[history_key(item)]), _lengths(block[candidate_key(item)])
+
+    def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
+        """Candidates and histories are padded no more than the batch needs."""
+        widths = {history_key(feature.name): cut.length for feature in schema.history_features}
+        widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
+        widths[LABEL] = cut.candidates
+        return {
+            name: _padded(rows, widths[name]) if name in widths else rows
+            for name, rows in _rows(block, cut).items()
+        }
+
     return _Source(
         int(files.shape[0]),
         lambda shard: tf.data.TFRecordDataset(files[shard], compression_type="GZIP"),
-        lambda serialized_R: parse(data.schema, serialized_R),
+        parse_all,
+        batch,
         threads=2,
     )
 
@@ -218,19 +256,28 @@ def _memory(data: DataDir, split: str) -> _Source:
     disk = _disk(data, split)
     blocks = (
         tf.data.Dataset.range(disk.shards)
-        .flat_map(disk.read)
+        .flat_map(_as_it_is(disk.read))
         .batch(_DECODED_AT_ONCE)
-        .map(disk.parse, num_parallel_calls=2, deterministic=True)
+        .map(
+            _as_it_is(lambda serialized_R: parse(data.schema, serialized_R)),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
         .prefetch(1)
     )
     with reading(data):
         decoded = DecodedSplit(data.schema, blocks)
     sizes = [shard["requests"] for shard in data.manifest["splits"][split]["shards"]]
     bounds = tf.cumsum(tf.constant([0, *sizes], tf.int64))
+
+    def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
+        return decoded.batch(_rows(block, cut)[_POSITION], cut.length, cut.candidates)
+
     return _Source(
         disk.shards,
         lambda shard: tf.data.Dataset.range(bounds[shard], bounds[shard + 1]),
-        decoded.rows,
+        lambda positions_R: ({_POSITION: positions_R}, *decoded.lengths(positions_R)),
+        batch,
         threads=None,  # Positions cost less than handing them from thread to thread.
     )
 
@@ -252,58 +299,41 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
     return dataset.shuffle(size, seed=epoch_seed, reshuffle_each_iteration=False)
 
 
-class _Cuts(NamedTuple):
-    """Where the batches of a block are: first request, requests, candidates, history length."""
-
-    start: tf.Tensor
-    rows: tf.Tensor
-    candidates: tf.Tensor
-    length: tf.Tensor
-
-
 def _arrange(
-    schema: Schema, block: dict[str, tf.Tensor], batch_size: int, buckets: Sequence[int]
-) -> tuple[dict[str, tf.Tensor], _Cuts]:
+    source: _Source, elements_R: tf.Tensor, batch_size: int, buckets: Sequence[int]
+) -> tuple[_Block, _Cuts]:
     """Puts a block in order of the history buckets.
 
     All that can be done for the block at once is done here, so that a batch is a slice of it.
 
     Returns:
-        The block, with histories padded to the largest bucket in it, and its batches in order.
+        The block, and its batches in order.
     """
+    block, lengths_R, candidates_R = source.parse(elements_R)
     boundaries = tf.constant(buckets, tf.int64)
-    bucket_R = tf.searchsorted(boundaries, _lengths(block[history_key(schema.item_key.name)]))
+    bucket_R = tf.searchsorted(boundaries, lengths_R)
     order_R = tf.argsort(bucket_R, stable=True)
-    block = {name: tf.gather(column, order_R) for name, column in block.items()}
-    width = boundaries[tf.reduce_max(bucket_R)]
-    for feature in schema.history_features:
-        history_RL = block[history_key(feature.name)]
-        missing = width - tf.shape(history_RL, tf.int64)[1]
-        block[history_key(feature.name)] = tf.pad(history_RL, [[0, 0], [0, missing]])
     requests = tf.size(order_R, tf.int64)
     start = tf.range(0, requests, batch_size)
     batch_R = tf.range(requests) // batch_size
-    candidates_R = _lengths(block[candidate_key(schema.item_key.name)])
-    return block, _Cuts(
+    cuts = _Cuts(
         start,
         tf.minimum(requests - start, batch_size),
-        tf.math.segment_max(candidates_R, batch_R),
+        tf.math.segment_max(tf.gather(candidates_R, order_R), batch_R),
         tf.gather(boundaries, tf.math.segment_max(tf.gather(bucket_R, order_R), batch_R)),
     )
+    return {name: tf.gather(column, order_R) for name, column in block.items()}, cuts
 
 
-def _cut(schema: Schema, block: dict[str, tf.Tensor], cut: _Cuts) -> dict[str, tf.Tensor]:
-    """A batch of an arranged block, candidates and histories padded no more than they need."""
-    widths = {history_key(feature.name): cut.length for feature in schema.history_features}
-    widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
-    widths[LABEL] = cut.candidates
-    start, start_of_row = cut.start[tf.newaxis], tf.stack([cut.start, 0])
-    return {
-        name: tf.slice(column, start_of_row, tf.stack([cut.rows, widths[name]]))
-        if name in widths
-        else tf.slice(column, start, cut.rows[tf.newaxis])
-        for name, column in block.items()
-    }
+def _rows(block: _Block, cut: _Cuts) -> _Block:
+    """The rows of a cut."""
+    return {name: column[cut.start : cut.start + cut.rows] for name, column in block.items()}
+
+
+def _padded(rows_BX: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Rows of the given width: cut off, where there is only padding, or padded."""
+    missing = tf.maximum(width - tf.shape(rows_BX, tf.int64)[1], 0)
+    return tf.pad(rows_BX[:, :width], [[0, 0], [0, missing]])
 
 
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:

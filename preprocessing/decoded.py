@@ -1,9 +1,9 @@
 """A split decoded into main memory: what is read many times need not be parsed each time.
 
-Shape suffixes: R requests of a block, N candidates, L history length.
+Shape suffixes: R requests, B requests of a batch, X values of a row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -11,6 +11,7 @@ from preprocessing.data_dir import DataDir
 from preprocessing.schema import LABEL, Schema, candidate_key, history_key
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
+_LENGTHS = 3  # of the history; of the candidates, and where they start
 
 
 def bytes_needed(data: DataDir, split: str) -> int:
@@ -26,9 +27,8 @@ def bytes_needed(data: DataDir, split: str) -> int:
     schema, requests = data.schema, data.num_requests(split)
     events = requests * schema.history.max_length
     candidates = int(data.manifest["splits"][split]["candidates"])
-    row_splits = len(schema.history_features) + len(schema.item_features) + 1
     values = (
-        requests * (len(schema.user_features) + 1 + row_splits)  # one more is the time
+        requests * (len(schema.user_features) + 1 + _LENGTHS)  # one more is the time
         + events * len(schema.history_features)
         + candidates * (len(schema.item_features) + 1)  # one more is the label
     )
@@ -36,7 +36,10 @@ def bytes_needed(data: DataDir, split: str) -> int:
 
 
 class DecodedSplit:
-    """Requests in main memory, without padding.
+    """Requests in main memory.
+
+    Histories are padded to the maximum length, so that one is copied at once. Candidates, whose
+    number has no bound, stand end to end.
 
     Args:
         schema: Of the data.
@@ -45,32 +48,90 @@ class DecodedSplit:
 
     def __init__(self, schema: Schema, blocks: Iterable[Mapping[str, tf.Tensor]]) -> None:
         item = schema.item_key.name
-        # Each ragged column with the column whose padding tells how long its rows are.
-        self._ragged = {history_key(f.name): history_key(item) for f in schema.history_features}
-        self._ragged |= {candidate_key(f.name): candidate_key(item) for f in schema.item_features}
-        self._ragged[LABEL] = candidate_key(item)
-        parts = [
-            {name: self._without_padding(name, block) for name in sorted(block)} for block in blocks
-        ]
-        self._columns = {name: tf.concat([part[name] for part in parts], 0) for name in parts[0]}
+        self._histories = [history_key(feature.name) for feature in schema.history_features]
+        candidates = [*(candidate_key(feature.name) for feature in schema.item_features), LABEL]
+        parts = list(blocks)
+        self._candidates = _Rows(parts, candidates, candidate_key(item))
+        width = schema.history.max_length
 
-    def rows(self, positions_R: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The requests at the given positions, as `preprocessing.dataset.parse` describes them.
+        def column(name: str, part: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            if name not in self._histories:
+                return part[name]
+            return tf.pad(part[name], [[0, 0], [0, width - part[name].shape[1]]])
+
+        self._columns = {
+            name: tf.concat([column(name, part) for part in parts], 0)
+            for name in parts[0]
+            if name not in candidates
+        }
+        self._lengths_R = tf.math.count_nonzero(self._columns[history_key(item)], 1)
+
+    def lengths(self, positions_R: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Events and candidates of the requests at the given positions, [R] int64 each.
 
         Args:
             positions_R: [R] int64, counted from 0 in the order of the blocks.
         """
-        chosen = {name: tf.gather(column, positions_R) for name, column in self._columns.items()}
-        return {
-            name: rows.to_tensor() if name in self._ragged else rows
-            for name, rows in chosen.items()
+        return tf.gather(self._lengths_R, positions_R), self._candidates.lengths(positions_R)
+
+    def batch(
+        self, positions_B: tf.Tensor, length: tf.Tensor, candidates: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The requests at the given positions, as `preprocessing.dataset.parse` describes them.
+
+        Args:
+            positions_B: [B] int64, as above.
+            length: To which histories are padded, at least the length of each.
+            candidates: To which candidates are padded, at least the number of each.
+        """
+        rows = {name: tf.gather(column, positions_B) for name, column in self._columns.items()}
+        rows |= {name: rows[name][:, :length] for name in self._histories}
+        return rows | self._candidates.padded(positions_B, candidates)
+
+
+class _Rows:
+    """Columns whose rows have the same lengths, end to end.
+
+    A batch takes one matrix of places, whatever the number of columns.
+
+    Args:
+        blocks: Requests, padded with 0 on the right.
+        names: Of the columns.
+        key: Of the column that is 0 at padding and nowhere else.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Mapping[str, tf.Tensor]], names: Sequence[str], key: str
+    ) -> None:
+        real = [block[key] != 0 for block in blocks]
+        self._lengths_R = tf.concat([tf.math.count_nonzero(mask, 1) for mask in real], 0)
+        self._starts_R = tf.cumsum(self._lengths_R, exclusive=True)
+        self._total = tf.reduce_sum(self._lengths_R)
+        # Behind the last value there is one that padding is read from.
+        self._values = {
+            name: tf.pad(
+                tf.concat(
+                    [
+                        tf.boolean_mask(block[name], mask)
+                        for block, mask in zip(blocks, real, strict=True)
+                    ],
+                    0,
+                ),
+                [[0, 1]],
+            )
+            for name in names
         }
 
-    def _without_padding(
-        self, name: str, block: Mapping[str, tf.Tensor]
-    ) -> tf.Tensor | tf.RaggedTensor:
-        """A column of a block; ragged if its rows are of different lengths."""
-        if name not in self._ragged:
-            return block[name]
-        lengths_R = tf.math.count_nonzero(block[self._ragged[name]], axis=1)
-        return tf.RaggedTensor.from_tensor(block[name], lengths=lengths_R)
+    def lengths(self, positions_R: tf.Tensor) -> tf.Tensor:
+        """Lengths of the rows at the given positions."""
+        return tf.gather(self._lengths_R, positions_R)
+
+    def padded(self, positions_B: tf.Tensor, width: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The rows at the given positions, [B, width] per column."""
+        column_X = tf.range(width)
+        places_BX = tf.where(
+            column_X < self.lengths(positions_B)[:, None],
+            tf.gather(self._starts_R, positions_B)[:, None] + column_X,
+            self._total,
+        )
+        return {name: tf.gather(values, places_BX) for name, values in self._values.items()}

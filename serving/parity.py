@@ -50,7 +50,9 @@ class OfflineScorer:
     def __init__(self, model: CTRModel, schema: Schema) -> None:
         self._schema = schema
         self._item_key = candidate_key(schema.item_key.name)
-        self._probabilities = tf.function(lambda features: tf.sigmoid(model(features)))
+        self._probabilities = tf.function(
+            lambda features: tf.sigmoid(model(features)), autograph=False
+        )
 
     def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """Which candidates are real, and their probabilities: [B, N] bool and float32.

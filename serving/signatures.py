@@ -120,7 +120,7 @@ class ServingModule(tf.Module):
     def trace(self, name: str) -> Any:
         """The concrete function of one signature, traced anew."""
         function, specs = self._functions[name]
-        return tf.function(function).get_concrete_function(**specs)
+        return tf.function(function, autograph=False).get_concrete_function(**specs)
 
 
 def encode(

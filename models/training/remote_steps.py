@@ -59,7 +59,7 @@ class RemoteSteps:
                 for name, value in strategy.run(self._step, (features,)).items()
             }
 
-        return tf.function(step, input_signature=[signature])
+        return tf.function(step, input_signature=[signature], autograph=False)
 
 
 class RemoteLogs(Mapping[str, Any]):

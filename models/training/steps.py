@@ -27,6 +27,9 @@ class Steps:
     The time that steps wait for their batch is added up on the device side, so that nothing of it
     is read, and nothing waits, until somebody asks. TensorFlow has no clock in deterministic mode.
 
+    AutoGraph translates the loop over batches and nothing else: rewriting the sources of a model
+    takes seconds at every start, and our layers are written in operations.
+
     Args:
         step: Trains on a batch of one replica and returns the losses of the global batch.
         strategy: Under which the model was built.
@@ -39,6 +42,7 @@ class Steps:
         with tf.device("CPU:0"):
             self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="waited")
 
+        @tf.autograph.experimental.do_not_convert
         def one(batches: Iterator[Any]) -> dict[str, tf.Tensor]:
             batch = self._next_timed(batches) if self._timed else next(batches)
             # Every replica reports the values of the global batch.
@@ -53,7 +57,7 @@ class Steps:
                 logs = one(batches)
             return logs
 
-        self._one = tf.function(one, reduce_retracing=True)
+        self._one = tf.function(one, reduce_retracing=True, autograph=False)
         self._several = tf.function(several, reduce_retracing=True)
 
     def __call__(self, batches: Iterator[Any], count: int) -> Logs:
