@@ -18,7 +18,7 @@ from isal import igzip
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
-from serving.request_format import HISTORY_INPUT, RequestFormat
+from serving.request_format import CANDIDATES, HISTORY_INPUT, RequestFormat
 
 SERVING_DEFAULT, EXPLAIN = "serving_default", "explain"
 
@@ -78,12 +78,17 @@ class Explanation:
     unknown: int
 
     @classmethod
-    def of(cls, outputs: Mapping[str, Any]) -> "Explanation":
-        """Reads the outputs of the signature `explain` for one request."""
+    def of(cls, outputs: Mapping[str, Any], candidates: int | None = None) -> "Explanation":
+        """Reads the outputs of the signature `explain` for one request.
+
+        Args:
+            outputs: By name.
+            candidates: Of the request: a server that batches may have added more; None for all.
+        """
         return cls(
-            scores_N=np.asarray(outputs["scores"][0], np.float32),
-            confidence_NK=np.asarray(outputs["confidence"][0], np.float32),
-            attention_NKL=np.asarray(outputs["attention"][0], np.float32),
+            scores_N=np.asarray(outputs["scores"][0][:candidates], np.float32),
+            confidence_NK=np.asarray(outputs["confidence"][0][:candidates], np.float32),
+            attention_NKL=np.asarray(outputs["attention"][0][:candidates], np.float32),
             unknown=int(outputs["unknown_ids"][0]),
         )
 
@@ -187,6 +192,8 @@ class Conversation:
         """
         inputs = await self._inputs(request, where)
         (scores_N,) = await self.predict(inputs)
+        # A server that batches may have added candidates, to make requests alike.
+        scores_N = scores_N[: len(request[CANDIDATES])]
         if not np.isfinite(scores_N).all():
             raise UserError(
                 f"{where}: expected probabilities from {self.url}, found {scores_N}.",
@@ -209,7 +216,7 @@ class Conversation:
         if not self._explains:
             await self.signature(EXPLAIN)  # raises if it is not there
             self._explains = True
-        return Explanation.of(await self.predict(inputs, EXPLAIN))
+        return Explanation.of(await self.predict(inputs, EXPLAIN), len(request[CANDIDATES]))
 
     async def _inputs(self, request: Any, where: str) -> dict[str, list[Any]]:
         inputs = (await self.request_format()).inputs(request, where)

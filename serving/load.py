@@ -7,14 +7,16 @@ they are timed from when they were due, so that waiting for a connection counts.
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-import httpx
 import numpy as np
+
+from serving.load_client import LoadClient
 
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
 NO_REPLY = "no reply"
@@ -112,23 +114,22 @@ def measure(url: str, bodies: Sequence[bytes], level: Level, bounds: Bounds, see
 async def _measure(
     url: str, bodies: Iterator[bytes], level: Level, bounds: Bounds, seed: int
 ) -> Samples:
-    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
     # Waiting for one of the connections is part of what an open loop measures.
-    timeout = httpx.Timeout(bounds.timeout_seconds, pool=None)
-    async with httpx.AsyncClient(limits=limits, timeout=timeout) as http:
+    client = LoadClient(url, _CONNECTIONS, bounds.timeout_seconds)
 
-        async def ask(samples: Samples, due: float) -> None:
-            try:
-                reply = await http.post(url, content=next(bodies))
-            except httpx.HTTPError:
-                samples.failures[NO_REPLY] += 1
-                return
-            if reply.status_code == 200:
-                samples.latencies.append(time.perf_counter() - due)
-                samples.reply_bytes += len(reply.content)
-            else:
-                samples.failures[str(reply.status_code)] += 1
+    async def ask(samples: Samples, due: float) -> None:
+        try:
+            status, size = await client.post(next(bodies))
+        except OSError:
+            samples.failures[NO_REPLY] += 1
+            return
+        if status == 200:
+            samples.latencies.append(time.perf_counter() - due)
+            samples.reply_bytes += size
+        else:
+            samples.failures[str(status)] += 1
 
+    with contextlib.closing(client):
         for _ in range(_WARM_UPS):
             await ask(Samples(), time.perf_counter())
         samples = Samples()

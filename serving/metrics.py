@@ -9,13 +9,15 @@ import dataclasses
 import itertools
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from serving.status import Code
 
 _LATENCY_BOUNDS = tuple(10 * 1.8**k for k in range(33))
 """Microseconds."""
 _EXAMPLE_BOUNDS = tuple(float(2**k) for k in range(15))
+_QUEUEING_BOUNDS = tuple(100 * 1.2**k for k in range(52))
+"""Microseconds."""
 
 _MAX_SERIES = 1000
 """Of one counter: names that clients make up must not fill the memory. More count under ""."""
@@ -73,9 +75,13 @@ class _Histogram:
 
 
 class Metrics:
-    """What one server counts. Safe to use from any thread."""
+    """What one server counts. Safe to use from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        batching: Whether the page has the series about batches.
+    """
+
+    def __init__(self, batching: bool = False) -> None:
         self._lock = threading.Lock()
         self._request_count = _Counter(("model_name", "status"))
         call = ("model_name", "API")
@@ -86,7 +92,9 @@ class Metrics:
         warmup = ("model_path", "status")
         self._warmup_latency = _Histogram(warmup, _LATENCY_BOUNDS)
         self._warmup_records = _Counter(warmup)
-        self._families: Mapping[str, _Counter | _Histogram] = {
+        self._queueing_latency = _Histogram(("thread_pool_name",), _QUEUEING_BOUNDS)
+        self._batch_count = _Counter(())
+        self._families: dict[str, _Counter | _Histogram] = {
             "/tensorflow/serving/request_count": self._request_count,
             "/tensorflow/serving/request_latency": self._request_latency,
             "/tensorflow/serving/runtime_latency": self._runtime_latency,
@@ -95,6 +103,11 @@ class Metrics:
             "/tensorflow/serving/model_warmup_latency": self._warmup_latency,
             "/tensorflow/serving/model_warmup_records_read": self._warmup_records,
         }
+        if batching:
+            self._families |= {
+                "/tensorflow/serving/batching_session/queuing_latency": self._queueing_latency,
+                "/tensorflow/serving/batching_session/wrapped_run_count": self._batch_count,
+            }
 
     def count_request(self, model: str, code: Code) -> None:
         """Counts an answer; `model` is "" if the path named none."""
@@ -129,6 +142,16 @@ class Metrics:
         with self._lock:
             self._warmup_latency.observe((model_path, code.name), microseconds)
             self._warmup_records.add((model_path, code.name), records)
+
+    def observe_queueing(self, thread_pool_name: str, microseconds: float) -> None:
+        """Notes how long a request waited for its batch."""
+        with self._lock:
+            self._queueing_latency.observe((thread_pool_name,), microseconds)
+
+    def count_batch(self) -> None:
+        """Counts a batch that is computed."""
+        with self._lock:
+            self._batch_count.add((), 1)
 
     def page(self) -> str:
         """All series in Prometheus' text format."""

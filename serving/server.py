@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import gc
 import pathlib
 import socket
 import sys
@@ -30,7 +31,14 @@ import uvicorn
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from serving import grpc_server, model_config, monitoring_config, server_options, warmup
+from serving import (
+    batching,
+    grpc_server,
+    model_config,
+    monitoring_config,
+    server_options,
+    warmup,
+)
 from serving.grpc_services import ModelService, PredictionService
 from serving.http_protocol import Protocol
 from serving.metrics import Metrics
@@ -43,6 +51,8 @@ from serving.status import Code, ServingError
 _KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 30
 _MAX_HEADER_BYTES = 2**20
+
+_Opener = Callable[[pathlib.Path], Servable]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +99,27 @@ def serve(
         UserError: An option is wrong, the port is taken, or a model cannot be loaded.
     """
     options.check()
-    metrics = Metrics()
+    metrics = Metrics(options.enable_batching)
     prometheus_path = None
     if options.monitoring_config_file:
         prometheus_path = monitoring_config.prometheus_path(options.monitoring_config_file)
     with contextlib.ExitStack() as stack:
+        tags = options.saved_model_tags.split(",")
+        opener: _Opener = functools.partial(Servable, tags=tags)
+        if options.enable_batching:
+            # Entered first, left last: after those who wait for batches.
+            opener = stack.enter_context(
+                batching.opener(
+                    options.batching_parameters_file,
+                    options.enable_per_model_batching_parameters,
+                    tags,
+                    metrics,
+                )
+            )
         executor = stack.enter_context(
             concurrent.futures.ThreadPoolExecutor(options.rest_api_num_threads, "rest")
         )
-        store = _open_models(options, metrics, stack)
+        store = _open_models(options, metrics, opener, stack)
         listener = stack.enter_context(_bind(options.host, options.rest_api_port))
         app: Any = RestApi(store, executor, options, metrics, prometheus_path=prometheus_path)
         running = RunningServer(_root(listener), _newest(store, options))
@@ -132,11 +154,11 @@ def serve(
 
 
 def _open_models(
-    options: ServerOptions, metrics: Metrics, stack: contextlib.ExitStack
+    options: ServerOptions, metrics: Metrics, opener: _Opener, stack: contextlib.ExitStack
 ) -> ModelStore[Servable]:
     """Loads the models; polling stops and they are dropped when the stack is left."""
     store = ModelStore(
-        functools.partial(_load, options, metrics),
+        functools.partial(_load, options, metrics, opener),
         max_num_load_retries=options.max_num_load_retries,
         load_retry_interval_seconds=options.load_retry_interval_micros / 1e6,
         allow_version_labels_for_unavailable_models=(
@@ -222,8 +244,10 @@ class _Server(uvicorn.Server):
         self._on_start()
 
 
-def _load(options: ServerOptions, metrics: Metrics, path: pathlib.Path) -> Servable:
-    servable = Servable(path, options.saved_model_tags.split(","))
+def _load(
+    options: ServerOptions, metrics: Metrics, opener: _Opener, path: pathlib.Path
+) -> Servable:
+    servable = opener(path)
     if options.enable_model_warmup:
         start, code, records = time.perf_counter(), Code.UNKNOWN, 0
         try:
@@ -292,6 +316,10 @@ def main() -> int:
             sys.stdout.write(f"Serving version {version} at {server.url_of(model)}\n")
         sys.stdout.flush()
 
+    # What was imported stays. So the collection that follows the drop of a version, which stops all
+    # requests, takes 17 ms instead of 190.
+    gc.collect()
+    gc.freeze()
     try:
         serve(options, announce)
     except KeyboardInterrupt:

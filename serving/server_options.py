@@ -15,11 +15,6 @@ def _flag(default: Any, help_text: str) -> Any:
 
 _CPUS = os.cpu_count() or 1
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_BATCHING = (
-    "enable_batching",
-    "batching_parameters_file",
-    "enable_per_model_batching_parameters",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,9 +80,11 @@ class ServerOptions:
 
     enable_model_warmup: bool = _flag(True, "Replay a version's warm-up requests first.")
     num_request_iterations_for_warmup: int = _flag(1, "How often each is replayed.")
-    enable_batching: bool = _flag(False, "Refused: every request is computed by itself.")
-    batching_parameters_file: str = _flag("", "Refused, as is --enable_batching.")
-    enable_per_model_batching_parameters: bool = _flag(False, "Refused, as is --enable_batching.")
+    enable_batching: bool = _flag(False, "Compute requests of the same signature together.")
+    batching_parameters_file: str = _flag("", "Text-format BatchingParameters.")
+    enable_per_model_batching_parameters: bool = _flag(
+        False, "Batch only versions that hold a batching_params.pbtxt, as that says."
+    )
     tensorflow_session_parallelism: int = _flag(
         0, "Threads for each of the next two flags at 0; 0 leaves TensorFlow the choice."
     )
@@ -105,12 +102,11 @@ class ServerOptions:
                 "Expected --model_base_path or --model_config_file, found neither.",
                 "pass --model_base_path=MODEL, the directory that holds the versions.",
             )
-        for name in _BATCHING:
-            if getattr(self, name):
+        for name in ("batching_parameters_file", "enable_per_model_batching_parameters"):
+            if getattr(self, name) and not self.enable_batching:
                 raise UserError(
-                    f"--{name}: expected it unset, found it set: this server computes every "
-                    "request by itself, which gives the same scores.",
-                    "leave it out here; tensorflow_model_server takes it.",
+                    f"--{name}: expected --enable_batching beside it, found it alone.",
+                    "pass --enable_batching as well.",
                 )
         if self.explore and self.host not in _LOOPBACK:
             raise UserError(

@@ -6,8 +6,9 @@
     python -m serving.goldens --url=http://127.0.0.1:8501 --output=official.json
     python -m serving.goldens --url=http://127.0.0.1:8502 --compare=official.json
 
-With --with_flags the server must have been started with --rest_api_enable_cors_support and
---monitoring_config_file=/models/monitoring.config as well: other cases are asked then. Exit status
+With --with_flags the server must have been started with --rest_api_enable_cors_support,
+--monitoring_config_file=/models/monitoring.config, --enable_batching and
+--batching_parameters_file=/models/batching.config as well: other cases are asked then. Exit status
 1 if an answer is not what the contract says, or not what was compared with.
 """
 
@@ -35,8 +36,8 @@ def record(url: str, with_flags: bool) -> dict[str, dict[str, Any]]:
 
     Args:
         url: `http://HOST:PORT`.
-        with_flags: Whether to ask the cases for a server with CORS and a Prometheus page, or those
-            for one without.
+        with_flags: Whether to ask the cases for a server with CORS, a Prometheus page and batching,
+            or those for one without.
 
     Raises:
         UserError: Nothing listens there.
@@ -106,7 +107,7 @@ def _json(reply: dict[str, Any]) -> Any:
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("url", None, "http://HOST:PORT of the server to ask.")
-    flags.DEFINE_bool("with_flags", False, "The server has CORS and the Prometheus page turned on.")
+    flags.DEFINE_bool("with_flags", False, "The server has CORS, the Prometheus page and batching.")
     flags.DEFINE_string("output", None, "Where to store the answers (JSON).")
     flags.DEFINE_string("compare", None, "Answers of another server to compare with.")
     flags.DEFINE_string("write_models", None, "Directory to make, with models and config files.")

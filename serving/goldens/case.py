@@ -101,7 +101,7 @@ class Case:
         methods: Method of each request, because a reply to HEAD has no body.
         closes: Whether the server must close the connection after the last reply.
         half_closes: Whether the client says that it sends no more.
-        with_flags: Whether the server runs with CORS support and a Prometheus page.
+        with_flags: Whether the server runs with CORS support, a Prometheus page and batching.
     """
 
     name: str

@@ -1,5 +1,5 @@
 """All cases, in the order of the contract."""
 
-from serving.goldens import http, paths, replies, requests
+from serving.goldens import batching, http, paths, replies, requests
 
-CASES = [*paths.CASES, *http.CASES, *requests.CASES, *replies.CASES]
+CASES = [*paths.CASES, *http.CASES, *requests.CASES, *replies.CASES, *batching.CASES]

@@ -147,11 +147,11 @@ def export(base: pathlib.Path, version: str, b: float) -> pathlib.Path:
 
 
 def write(directory: pathlib.Path, served_from: str | None = None) -> None:
-    """Writes what a server needs to be asked the cases: models and two config files.
+    """Writes what a server needs to be asked the cases: models and config files.
 
     Args:
-        directory: Is made; gets `toy/123`, `toy/124`, `reserved/1`, `models.config` and
-            `monitoring.config`.
+        directory: Is made; gets `toy/123`, `toy/124`, `reserved/1`, `models.config`,
+            `monitoring.config` and `batching.config`.
         served_from: Where the server will find the directory ("/models" in a container); by
             default where it is.
     """
@@ -176,4 +176,7 @@ def write(directory: pathlib.Path, served_from: str | None = None) -> None:
     (directory / "models.config").write_text(f"model_config_list {{\n{''.join(entries)}}}\n")
     (directory / "monitoring.config").write_text(
         'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+    )
+    (directory / "batching.config").write_text(
+        "max_batch_size { value: 4 }\nallowed_batch_sizes: 2\nallowed_batch_sizes: 4\n"
     )

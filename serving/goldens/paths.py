@@ -207,6 +207,8 @@ CASES = [
                     f':tensorflow:serving:request_example_counts_bucket{{model="{MODEL}",'
                     'le="16384"} ',
                     'le="+Inf"} ',
+                    "# TYPE :tensorflow:serving:batching_session:queuing_latency histogram\n",
+                    "# TYPE :tensorflow:serving:batching_session:wrapped_run_count counter\n",
                 ),
             ),
         ),

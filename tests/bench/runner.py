@@ -20,8 +20,10 @@ from . import (
     input_pipeline,
     model_steps,
     pair_tensor,
+    serving_batching,
     serving_overhead,
     serving_payload,
+    serving_tail,
     startup,
     training_peers,
 )
@@ -44,7 +46,11 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "startup": startup.measure,
     "build_examples": build_examples.measure,
     "serving_payload": serving_payload.measure,
-    "server_overhead": serving_overhead.measure,
+    "server_overhead": serving_overhead.overhead,
+    "server_throughput": serving_overhead.throughput,
+    "server_tail": serving_tail.measure,
+    "server_batching": serving_batching.measure,
+    "server_memory": serving_overhead.memory,
 }
 """Takes whether to be quick; some yield several figures."""
 

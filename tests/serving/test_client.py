@@ -310,6 +310,21 @@ def test_numbers_that_are_none_cross_the_wire(kind, scripted):
     assert scripted.heard[0][3].endswith(b'"inputs":{"x":[NaN,Infinity]}}')
 
 
+def test_candidates_that_a_server_added_are_cut_off():
+    """As one does that batches with padding."""
+    outputs = {
+        "scores": [[0.1, 0.2, 0.3]],
+        "confidence": [[[1.0], [2.0], [3.0]]],
+        "attention": [[[[1.0, 0.0]]] * 3],
+        "unknown_ids": [4],
+    }
+    cut = conversation.Explanation.of(outputs, candidates=2)
+    assert cut.scores_N.tolist() == np.float32([0.1, 0.2]).tolist()
+    assert cut.confidence_NK.tolist() == [[1.0], [2.0]]
+    assert cut.attention_NKL.shape == (2, 1, 2)
+    assert conversation.Explanation.of(outputs).scores_N.shape == (3,)
+
+
 def test_score_that_is_no_number_is_refused(kind, toy_url, monkeypatch):
     async def predict(self, inputs):
         return [[0.5, math.nan, 0.2, 0.1]]

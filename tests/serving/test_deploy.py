@@ -14,7 +14,7 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from serving import model_config, monitoring_config, server
+from serving import batching_parameters, model_config, monitoring_config, server
 from serving.client import Client
 from serving.samples import sample_requests
 
@@ -55,6 +55,12 @@ def test_kustomization_names_all_there_is():
     assert sorted(generated["files"]) == sorted(path.name for path in DEPLOY.glob("*.config"))
     used = [v["configMap"]["name"] for v in POD["volumes"] if "configMap" in v]
     assert used == [generated["name"]]
+
+
+def test_batching_file_is_what_our_server_reads():
+    parameters = batching_parameters.read(DEPLOY / "batching.config")
+    assert parameters.max_batch_size == parameters.allowed_batch_sizes[-1]
+    assert not parameters.pad_variable_length_inputs
 
 
 def test_labels_claims_and_ports_meet():

@@ -2,6 +2,8 @@
 
 import pathlib
 import shutil
+import threading
+import time
 import types
 
 import pytest
@@ -220,6 +222,43 @@ def test_rollback_command(tmp_path, capsys, monkeypatch):
     rollback.main()
     assert capsys.readouterr().out == "Version 1 of ctr is stable\n"
     assert names(tmp_path) == {"1", ".withdrawn-2", publishing.CONFIG}
+
+
+def test_rollback_takes_one_poll_interval(tmp_path, monkeypatch):
+    """Timed against the looks at models.config: the first after the command serves the old one."""
+    interval = 2.0
+    publish(versions(tmp_path, 1, 2), stable=2, previous=1)
+    file = tmp_path / publishing.CONFIG
+    looks = []
+    read = model_config.read
+
+    def timed(path):
+        if threading.current_thread().name == "config-poller":
+            looks.append(time.monotonic())
+        return read(path)
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.002)
+
+    monkeypatch.setattr(model_config, "read", timed)
+    values = types.SimpleNamespace(output=str(tmp_path), version=None, withdraw=False)
+    monkeypatch.setattr(rollback.flags, "FLAGS", values)
+    store = ModelStore(lambda path: path.name)
+    store.start(model_config.read(file), 0.01)
+    store.start_polling(3600)
+    store.follow_config_file(file, interval)
+    try:
+        wait_for(lambda: looks)
+        rollback.main()  # as late as can be: a look has just been taken
+        assert store.get("ctr")[0] == 2
+        wait_for(lambda: store.get("ctr")[0] == 1 == store.get("ctr", label="stable")[0])
+        assert len(looks) == 2
+        assert time.monotonic() - looks[0] < 1.5 * interval
+    finally:
+        store.stop()
 
 
 def test_withdrawn_versions_are_out_of_sight_and_their_numbers_are_not_used_again(tmp_path):

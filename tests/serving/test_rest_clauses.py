@@ -19,6 +19,7 @@ CLAUSES = (
     *("R1", "R2", "R3", "R4", "R6", "R7", "R8"),
     *(f"H{i}" for i in range(1, 8)),
     *("M1", "M2", "M3", "M4"),
+    *("B2", "B3", "B5", "B6"),
 )
 """Those a client can see in a single exchange; R5 and R9 are about white space."""
 
@@ -41,6 +42,8 @@ def servers(models_config):
     flags = {
         "rest_api_enable_cors_support": True,
         "monitoring_config_file": str(models_config.parent / "monitoring.config"),
+        "enable_batching": True,
+        "batching_parameters_file": str(models_config.parent / "batching.config"),
     }
     with (
         server.running("", "", **shared) as plain,

@@ -91,11 +91,10 @@ def test_P6_loopback_is_the_default():
     ("changes", "message"),
     [
         ({"model_base_path": ""}, "Expected --model_base_path or --model_config_file"),
-        ({"enable_batching": True}, "--enable_batching: .*computes every request by itself"),
-        ({"batching_parameters_file": "/b"}, "--batching_parameters_file: expected it unset"),
+        ({"batching_parameters_file": "/b"}, "--batching_parameters_file: expected --enable_batch"),
         (
             {"enable_per_model_batching_parameters": True},
-            "--enable_per_model_batching_parameters: expected it unset",
+            "--enable_per_model_batching_parameters: expected --enable_batching beside it",
         ),
         ({"explore": "/data", "host": "0.0.0.0"}, "expected a loopback --host, found '0.0.0.0'"),
         ({"rest_api_num_threads": 0}, "--rest_api_num_threads: expected at least 1, found 0"),
