@@ -158,13 +158,13 @@ def origins(
         found |= {f"{section}.{key}": f"{section} {name}" for key in settings}
     found |= stored or {}
     for word, content in layers:
-        found |= dict.fromkeys(_flat(content), word)
-    return {key: found.get(key, "default") for key in _flat(config.to_json())}
+        found |= dict.fromkeys(flat(content), word)
+    return {key: found.get(key, "default") for key in flat(config.to_json())}
 
 
 def describe(config: RunConfig, found: Mapping[str, str]) -> str:
     """A line per value with its origin, as `origins` tells it."""
-    values = _flat(config.to_json())
+    values = flat(config.to_json())
     width = max(map(len, values))
     return "".join(
         f"{key:{width}s} = {json.dumps(value)}  ({found[key]})\n" for key, value in values.items()
@@ -208,7 +208,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     """The values of sections by `section.key`, and those outside of any by their key."""
     flat: dict[str, Any] = {}
     for key, value in content.items():

@@ -1,8 +1,13 @@
-"""What generated pages share: templates, the skeleton of an HTML page, the look of figures."""
+"""What generated pages share: parts of a page, templates, the look of figures.
+
+A figure has one colour scheme for light and dark readers: its colours stand in the SVG as CSS
+variables, which the skeleton of the page sets for both.
+"""
 
 import io
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jinja2
 import matplotlib
@@ -13,15 +18,35 @@ from preprocessing.files import AnyPath
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib import rcsetup, ticker
+from matplotlib.axes import Axes
 
-# Legible on white and on near-black, so that one file serves light and dark readers.
 INK = "#7a8290"
 BLUE, ORANGE, GREEN = "#3b82f6", "#f59e0b", "#10b981"
+_VIOLET, _PINK, _TEAL, _LIME = "#8b5cf6", "#ec4899", "#06b6d4", "#84cc16"
+SERIES = (BLUE, ORANGE, GREEN, _VIOLET, _PINK, _TEAL, _LIME, INK)
+_THEMES = {
+    BLUE: ("--blue", "#2563eb", "#60a5fa"),
+    ORANGE: ("--orange", "#c2410c", "#fb923c"),
+    GREEN: ("--green", "#047857", "#34d399"),
+    _VIOLET: ("--violet", "#7c3aed", "#a78bfa"),
+    _PINK: ("--pink", "#be185d", "#f472b6"),
+    _TEAL: ("--teal", "#0e7490", "#22d3ee"),
+    _LIME: ("--lime", "#4d7c0f", "#a3e635"),
+    INK: ("--ink-of-figures", "#5d6675", "#9aa3b2"),
+}
+"""Each colour as a CSS variable, on white and on near-black; by itself it is legible on both."""
+
+WIDTH = 4.4
+"""Of a figure, in inches: a point is about a pixel on a phone."""
+
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
+    "text.parse_math": False,  # A dollar in a value of the log is a dollar.
     "font.family": "sans-serif",
     "font.size": 10,
+    "axes.prop_cycle": rcsetup.cycler(color=SERIES),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": INK,
@@ -31,12 +56,65 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "figure.figsize": (5.2, 3.2),
+    "figure.figsize": (WIDTH, 2.8),
     "figure.constrained_layout.use": True,
 }
 
-Figure = tuple[str, str, str]
-"""Title, caption, SVG."""
+
+class Figure(NamedTuple):
+    """A figure of a page.
+
+    Attributes:
+        title: Its name, short.
+        caption: What is drawn, for a reader who does not know the field.
+        svg: Of `svg`.
+        text: What it shows, in numbers: the text alternative, which Markdown prints.
+    """
+
+    title: str
+    caption: str
+    svg: str
+    text: str = ""
+
+
+class Grid(NamedTuple):
+    """A table of text on a page; the first columns hold names, the others numbers.
+
+    Attributes:
+        title: Above it; "" for none.
+        names: How many columns hold names.
+        columns: Their titles.
+        rows: Of cells.
+        notes: Below it.
+        folded: Whether a reader has to open it.
+    """
+
+    title: str
+    names: int
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    folded: bool = False
+
+
+class Section(NamedTuple):
+    """A part of a page with a heading; what it lacks is left out.
+
+    Attributes:
+        title: The heading.
+        grids: Tables.
+        figures: Below the tables that are not folded.
+        paragraphs: Below the heading.
+        points: A list, below them.
+        commands: To copy, at the end.
+    """
+
+    title: str
+    grids: Sequence[Grid] = ()
+    figures: Sequence[Figure] = ()
+    paragraphs: Sequence[str] = ()
+    points: Sequence[str] = ()
+    commands: Sequence[str] = ()
 
 
 def write(
@@ -61,11 +139,28 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["themes"] = list(_THEMES.values())
     output = files.path(output)
     for ending in (".html", ".md"):
         text = environment.get_template(f"{template}{ending}.j2").render(content)
         output.with_suffix(ending).write_text(text, encoding="utf-8")
     return output
+
+
+class _PlainNumbers(ticker.LogFormatter):
+    """Writes 0.1 where others write a formula, which `STYLE` does not know."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def log_scale(axes: Axes, *names: str) -> None:
+    """Makes the axes with these names (x, y) logarithmic."""
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
+        axis.set_major_formatter(_PlainNumbers())
+        axis.set_minor_formatter(_PlainNumbers(labelOnlyBase=False))
 
 
 def svg(figure: plt.Figure) -> str:
@@ -75,4 +170,9 @@ def svg(figure: plt.Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     plt.close(figure)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    # Names such as "axes_1", which nothing refers to, would be there once for each figure.
+    text = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", text)
+    for colour, (variable, _, _) in _THEMES.items():
+        text = text.replace(colour, f"var({variable}, {colour})")
+    return text

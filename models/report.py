@@ -1,40 +1,52 @@
-"""Writes the report of a run: data, curves, metrics, how to serve it.
+"""Writes the report of a run: how good the model is, what it is, and how it came about.
 
     python -m models.report --run=RUN [--output=RUN/report.html]
 
-Two files with the same content: report.html (self-contained, no network) and report.md.
+Two files with the same content: report.html (self-contained, no network) and report.md. Sections
+about what a run does not have, such as self-supervision or a test split, are left out.
 """
 
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from absl import flags
 
-from models import figures, interests, pages, runs
+from models import bootstrap, interests, pages, runs
+from models.pages import Figure, Grid, Section
+from models.reporting import curves, data_sets, findings, model_card, quality, reproduction
+from models.reporting.evidence import Evidence, gather
 from preprocessing import cli
-from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
+from preprocessing.splits import SPLITS
 
-_SPLITS = ("train", "validation", "test")
-_METRICS = (
-    ("auc", "AUC", 4),
-    ("gauc", "GAUC", 4),
-    ("log_loss", "log loss", 4),
-    ("normalised_entropy", "normalised entropy", 4),
-    ("calibration_error", "calibration error", 4),
-    ("bias_ratio", "bias ratio", 3),
-    ("requests", "requests", 0),
-    ("candidates", "candidates", 0),
-)
+_METRICS = {
+    "auc": ("AUC", 4, "How often a clicked candidate scores above one that was not."),
+    "gauc": ("GAUC", 4, "The same within each user, weighted by the number of candidates."),
+    "log_loss": ("log loss", 4, "Cross-entropy of the probabilities; lower is better."),
+    "normalised_entropy": (
+        "normalised entropy",
+        4,
+        "Log loss over that of always saying the click rate; useful below 1.",
+    ),
+    "calibration_error": (
+        "calibration error",
+        4,
+        "Mean gap between predicted and observed rate, over ten bins.",
+    ),
+    "bias_ratio": ("bias ratio", 3, "Predicted clicks over observed ones; 1 is unbiased."),
+    "mrr": ("MRR", 4, "One over the rank of the first clicked candidate of a request, mean."),
+}
+_COUNTS = ("requests", "candidates")
+_NOTHING = "–"
 
 
 def write_report(
     run_dir: str | pathlib.Path,
     output: str | pathlib.Path,
-    serving: dict[str, Any] | None = None,
+    serving: Mapping[str, Any] | None = None,
 ) -> AnyPath:
     """Writes the report as HTML and, beside it, as Markdown.
 
@@ -42,8 +54,8 @@ def write_report(
         run_dir: Of `models.train`.
         output: The HTML file; the Markdown file has the same name with the ending .md.
         serving: What the end-to-end run knows of the exported model, for the section on serving:
-            `model` (its directory), `parity` (largest difference by pair), `scores` (a table of
-            answers over REST).
+            `model` (its directory), `parity` (largest difference by pair), `requests` (a file of
+            them), `scores` (answers over REST).
 
     Returns:
         The path of the HTML file.
@@ -51,130 +63,217 @@ def write_report(
     Raises:
         UserError: The run has no metrics yet.
     """
-    run = runs.open_run(run_dir)
-    if not run.metrics or not (run.path / runs.HISTORY).exists():
-        raise UserError(
-            f"Expected a finished run in {run.path}, found no metrics.",
-            "train it first (models.train --resume).",
-        )
-    scores = {
-        split: pd.read_parquet(run.path / f"scores-{split}.parquet")
-        for split in _SPLITS
-        if (run.path / f"scores-{split}.parquet").exists()
-    }
-    split = "test" if "test" in scores else next(iter(scores))
-    measured = scores[split]
-    label, logit = measured["label"].to_numpy(), measured["logit"].to_numpy(np.float64)
-    history = pd.read_csv(run.path / runs.HISTORY)
+    evidence = gather(runs.open_run(run_dir))
+    sections = [
+        _card(evidence),
+        Section("Limits", points=findings.limits(evidence)),
+        _metrics(evidence),
+        _slices(evidence),
+        _training(evidence),
+        _inside(evidence),
+        _data(evidence),
+        _serving(serving),
+        reproduction.cost(evidence),
+        reproduction.configuration(evidence),
+        reproduction.reproduction(evidence),
+    ]
     content = {
-        "run": run.path,
-        "model": run.config.model_name,
-        "ssl": run.config.ssl_name,
-        "config": run.config.to_json(),
-        "data": _data_rows(run),
-        "features": _feature_rows(run),
-        "metric_names": [title for _, title, _ in _METRICS],
-        "metrics": _metric_rows(run.metrics),
-        "history": _history_rows(history),
-        "diagnostics": _diagnostic_rows(history),
-        "figures": [
-            *_pretraining_figure(run),
-            (
-                "Training",
-                "Log loss and validation AUC by step; the dot marks the weights that were kept.",
-                figures.curves(history),
-            ),
-            (
-                f"Calibration ({split})",
-                "Observed against predicted rate in ten bins of equal counts.",
-                figures.calibration(label, 1.0 / (1.0 + np.exp(-logit))),
-            ),
-            (
-                f"AUC by history length ({split})",
-                "AUC of requests with so many events in their history.",
-                figures.auc_by_length(label, logit, measured["history_length"].to_numpy()),
-            ),
-            *interests.figures(run, split),
-        ],
-        "serving": serving,
+        "title": evidence.title,
+        "subtitle": f"Run {evidence.run.path.resolve()}",
+        "headline": _headline(evidence),
+        "alarms": findings.alarms(evidence),
+        "sections": [section for section in sections if section is not None],
     }
     return pages.write("models", "report", content, output)
 
 
-def _data_rows(run: runs.Run) -> list[tuple[str, str]]:
-    """What the data set is, by name."""
-    manifest = run.data.manifest
-    conservation = manifest["conservation"]
-    rows = [("Directory", str(run.data.path))]
-    rows += [
-        (f"Requests, {split}", f"{manifest['splits'][split]['requests']:,}")
-        for split in _SPLITS
-        if split in manifest["splits"]
-    ]
-    rows += [("Rows read", f"{conservation['read']:,}"), ("Rows used", f"{conservation['used']:,}")]
-    for kind in ("filtered", "rejected"):
-        for reason, count in conservation[kind].items():
-            rows.append((f"Rows {kind}: {reason}", f"{count:,}"))
-    rows += [("Protocol", str(manifest["arguments"].get("protocol", "")))]
-    rows += [("Schema hash", manifest["schema_hash"][:16])]
-    return rows
+def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
+    """Name, value and interval of the numbers that a reader looks for first."""
+    split = evidence.split or next(reversed(evidence.metrics))
+    found = []
+    for name in ("auc", "log_loss", "calibration_error", "bias_ratio"):
+        title, digits, _ = _METRICS[name]
+        value = _number(evidence.metrics[split].get(name), digits)
+        found.append((f"{split} {title}", value, _around(evidence, name, digits)))
+    return found
 
 
-def _feature_rows(run: runs.Run) -> list[tuple[str, str, str, str]]:
-    """Name, role, encoder and number of ids of each feature."""
-    return [
-        (
-            feature.name,
-            feature.role.value,
-            feature.encoder.kind if feature.encoder else "",
-            f"{run.data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
+def _around(evidence: Evidence, name: str, digits: int) -> str:
+    """The interval of a metric, if it was measured."""
+    if evidence.analysis is None or name not in evidence.analysis.metrics:
+        return ""
+    _, low, high = evidence.analysis.metrics[name]
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _card(evidence: Evidence) -> Section:
+    """What the model is, and for what."""
+    rows = [list(row) for row in model_card.description(evidence.run)]
+    return Section("Model card", [Grid("", 2, ("", ""), rows)])
+
+
+def _metrics(evidence: Evidence) -> Section:
+    """Metrics of every split; figures of the last one."""
+    figures: list[Figure] = []
+    if evidence.analysis is not None and evidence.scores is not None:
+        auc = evidence.analysis.metrics["auc"]
+        figures = quality.of_split(evidence.scores, auc, evidence.split)
+    return Section("Metrics", _metric_grids(evidence), figures)
+
+
+def _slices(evidence: Evidence) -> Section | None:
+    """The last split by slice."""
+    if evidence.analysis is None:
+        return None
+    auc, slices = evidence.analysis.metrics["auc"], evidence.analysis.slices
+    return Section(
+        "Slices",
+        [_slice_grid(slices, evidence.split)],
+        quality.of_slices(slices, auc),
+        [quality.how_to_read(auc, evidence.split)],
+    )
+
+
+def _metric_grids(evidence: Evidence) -> list[Grid]:
+    """Every metric of every split, and what the metrics mean."""
+    splits = [split for split in SPLITS if split in evidence.metrics]
+    measured = dict.fromkeys(name for split in splits for name in evidence.metrics[split])
+    rows, meanings = [], []
+    for name in (n for n in measured if n not in _COUNTS):
+        title, digits, meaning = _METRICS.get(name) or _ranking(name)
+        cells = [_number(evidence.metrics[split].get(name), digits) for split in splits]
+        rows.append([title, *cells, _around(evidence, name, digits)])
+        meanings.append([title, meaning])
+    for name in _COUNTS:
+        rows.append(
+            [name, *(_number(evidence.metrics[split].get(name), 0) for split in splits), ""]
         )
-        for feature in run.data.schema.features
+    columns = ["metric", *splits, f"95%, {evidence.split}" if evidence.split else ""]
+    notes = []
+    if evidence.analysis is not None:
+        notes.append(f"Intervals: bootstrap of the users, {bootstrap.DRAWS:,} draws.")
+    return [
+        Grid("", 1, columns, rows, notes),
+        Grid("What the metrics mean", 2, ("metric", "meaning"), meanings, folded=True),
     ]
 
 
-def _metric_rows(metrics: dict[str, dict[str, float]]) -> list[tuple[str, list[str]]]:
-    """Each split with its metrics, formatted."""
-    return [
-        (split, [f"{metrics[split][name]:,.{digits}f}" for name, _, digits in _METRICS])
-        for split in _SPLITS
-        if split in metrics
-    ]
+def _ranking(name: str) -> tuple[str, int, str]:
+    """Title, digits and meaning of a metric at a cut-off."""
+    kind, _, k = name.partition("@")
+    if name == "hr@1":
+        return "HR@1", 4, "Requests whose first candidate was clicked."
+    if kind == "hr":
+        return f"HR@{k}", 4, f"Requests with a clicked candidate among the first {k}."
+    return f"NDCG@{k}", 4, f"Discounted gain of the first {k} candidates over the largest possible."
 
 
-def _history_rows(history: pd.DataFrame) -> list[list[str]]:
-    """Step, epoch, seconds, training loss and validation metrics at each evaluation."""
-    return [
+def _slice_grid(slices: pd.DataFrame, split: str) -> Grid:
+    rows = [
         [
-            f"{row['step']:.0f}",
-            f"{row['epoch']:.2f}",
-            f"{row['seconds']:.0f}",
-            f"{row['train/loss']:.4f}",
-            f"{row['validation/log_loss']:.4f}",
-            f"{row['validation/auc']:.4f}",
+            row["dimension"],
+            row["slice"],
+            f"{row['candidates']:,}",
+            f"{row['positives']:,}",
+            _number(row["auc"]),
+            "" if pd.isna(row["auc_low"]) else f"[{row['auc_low']:.4f}, {row['auc_high']:.4f}]",
+            _number(row["log_loss"]),
+            _number(row["calibration_error"]),
+            _number(row["bias_ratio"], 3),
         ]
-        for _, row in history.iterrows()
+        for _, row in slices.iterrows()
     ]
+    columns = (
+        *("by", "slice", "candidates", "positives", "AUC", "95%"),
+        *("log loss", "calibration error", "bias ratio"),
+    )
+    title = f"All slices of {split} in numbers"
+    return Grid(title, 2, columns, rows, ["300 draws of users for each slice."], folded=True)
 
 
-def _diagnostic_rows(history: pd.DataFrame) -> list[list[str]]:
-    """Each diagnostic at the first evaluation, at that of the kept weights, and at the last one."""
-    kept = int(history["validation/auc"].to_numpy().argmax())
-    return [
-        [column.removeprefix("diagnostics/")]
-        + [f"{history[column].iloc[row]:.4g}" for row in (0, kept, -1)]
-        for column in history.columns
-        if column.startswith("diagnostics/")
+def _training(evidence: Evidence) -> Section | None:
+    """Curves over the steps."""
+    figures = curves.pretraining(evidence.pretraining) if len(evidence.pretraining) else []
+    grids = []
+    if evidence.kept is not None:
+        figures += curves.training(evidence.history, evidence.kept, evidence.run.config.train)
+        grids.append(_evaluations(evidence.history))
+    return Section("Training", grids, figures) if figures else None
+
+
+def _evaluations(history: pd.DataFrame) -> Grid:
+    columns = {
+        "step": ("step", ".0f"),
+        "epoch": ("epoch", ".2f"),
+        "seconds": ("seconds", ".0f"),
+        "train/loss": ("train loss", ".4f"),
+        "validation/log_loss": ("validation log loss", ".4f"),
+        "validation/auc": ("validation AUC", ".4f"),
+    }
+    shown = [column for column in columns if column in history]
+    rows = [
+        [f"{row[column]:{columns[column][1]}}" for column in shown] for _, row in history.iterrows()
     ]
+    titles = [columns[column][0] for column in shown]
+    return Grid(f"All {len(rows)} evaluations", 0, titles, rows, folded=True)
 
 
-def _pretraining_figure(run: runs.Run) -> list[tuple[str, str, str]]:
-    """The figure of pre-training, if there was one."""
-    table = run.path / runs.PRETRAINING
-    if not table.exists():
-        return []
-    text = "Self-supervised loss by pass over the histories, before the main loss."
-    return [("Pre-training", text, figures.pretraining(pd.read_csv(table)))]
+def _inside(evidence: Evidence) -> Section | None:
+    """What the parts of the model do."""
+    figures = curves.diagnostics(evidence.history)
+    if evidence.has_weights and evidence.split:
+        figures += interests.figures(evidence.run, evidence.split)
+    if not figures:
+        return None
+    grids = []
+    columns = [c for c in evidence.history.columns if c.startswith("diagnostics/")]
+    if columns and evidence.kept is not None:
+        history = evidence.history
+        rows = [
+            [column.removeprefix("diagnostics/")]
+            + [f"{row[column]:.4g}" for row in (history.iloc[0], evidence.kept, history.iloc[-1])]
+            for column in columns
+        ]
+        titles = ("on a batch of validation", "first", "kept", "last")
+        grids.append(Grid("All diagnostics", 1, titles, rows, folded=True))
+    return Section("Inside the model", grids, figures)
+
+
+def _data(evidence: Evidence) -> Section:
+    data = evidence.run.data
+    arguments = data.manifest["arguments"]
+    paragraphs = [
+        f"{data.path}, from {arguments.get('input', '')}, protocol {arguments.get('protocol', '')}."
+    ]
+    if (data.path / "data_card.html").exists():
+        paragraphs.append(f"More in {data.path / 'data_card.html'}.")
+    return Section("Data", data_sets.grids(data), data_sets.figures(data), paragraphs)
+
+
+def _serving(serving: Mapping[str, Any] | None) -> Section | None:
+    """How the exported model answered."""
+    if serving is None:
+        return None
+    gaps = ", ".join(f"{pair} {value:.1e}" for pair, value in serving["parity"].items())
+    return Section(
+        "Serving",
+        paragraphs=[
+            f"Largest difference between offline and served scores: {gaps}.",
+            "To serve it and to score requests; then the scores of a few test requests over REST, "
+            "candidates from best to worst.",
+        ],
+        commands=[
+            f"python -m serving.server --model_name=ctr --model_base_path={serving['model']} "
+            "--rest_api_port=8501\npython -m serving.score "
+            f"--url=http://127.0.0.1:8501/v1/models/ctr --requests={serving['requests']}",
+            serving["scores"],
+        ],
+    )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """A number; one that was not a number is stored as null."""
+    return _NOTHING if value is None or pd.isna(value) else f"{value:,.{digits}f}"
 
 
 def define_flags() -> None:

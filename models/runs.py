@@ -1,14 +1,14 @@
 """A run directory: what training leaves behind and everything later starts from.
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
-      data.sha256  checkpoints/  best/  events.*
+      sessions.json  data.sha256  checkpoints/  best/  events.*
 """
 
 import json
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models import config as config_module
 from models.base import CTRModel
@@ -21,7 +21,7 @@ from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
-PRETRAINING, ORIGINS = "pretraining.csv", "origins.json"
+PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 
 
@@ -152,6 +152,12 @@ def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Metrics by split, as far as they were measured."""
     file = path / METRICS
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
+    """What each process that worked on a run did, see `training.sessions`; of old runs nothing."""
+    file = path / SESSIONS
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
 def write_metrics(path: pathlib.Path, metrics: dict[str, dict[str, float]]) -> None:

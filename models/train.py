@@ -8,9 +8,9 @@
     python -m models.train --data=NEW_DATA --warm_start=RUN --workdir=NEW_RUN
 
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),
-schema.json, metrics.json, metrics.csv, pretraining.csv, TensorBoard events, checkpoints/ (to
-resume) and best/ (weights of the best validation AUC). SIGTERM writes a checkpoint and ends with
-status 0.
+schema.json, metrics.json, metrics.csv, pretraining.csv, sessions.json (code, machine, time and
+memory of each process that worked on it), TensorBoard events, checkpoints/ (to resume) and best/
+(weights of the best validation AUC). SIGTERM writes a checkpoint and ends with status 0.
 """
 
 import pathlib

@@ -7,17 +7,17 @@ data_card.md. They follow from manifest.json, stats.json and schema.json alone a
 what the manifest vouches for: they can be removed, and written again at any time.
 """
 
-import datetime
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import flags
-from matplotlib import dates
 from matplotlib import pyplot as plt
 
 from models import pages
+from models.pages import Figure
+from models.reporting import data_sets
 from pipeline import statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
@@ -27,19 +27,7 @@ from preprocessing.schema import Feature, encoded_keys
 from preprocessing.splits import SPLITS
 
 CARD = "data_card.html"
-_COLOURS = dict(zip(SPLITS, (pages.BLUE, pages.ORANGE, pages.GREEN), strict=True))
 _SHOWN_VALUES = 4
-_SPLIT_COLUMNS = (
-    "requests",
-    "candidates",
-    "positives",
-    "users",
-    "items",
-    "catalogue",
-    "mean history",
-    "from",
-    "to",
-)
 _DRIFT_COLUMNS = (
     *(f"unknown, {name}" for name in SPLITS),
     *(f"drift, {name}" for name in SPLITS[1:]),
@@ -49,7 +37,6 @@ _LEGEND = (
     "distribution) to 1 (disjoint ones); Jensen-Shannon divergence of categories, "
     "Kolmogorov-Smirnov statistic of numbers."
 )
-_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
 def write_card(path: str | AnyPath) -> AnyPath:
@@ -74,12 +61,12 @@ def write_card(path: str | AnyPath) -> AnyPath:
             ("users", data.stats["users"]),
             *((f"{name} requests", by_split[name]["requests"]) for name in SPLITS),
         ],
-        "split_columns": _SPLIT_COLUMNS,
+        "split_columns": data_sets.SPLIT_COLUMNS,
         "counted": "all of a request" if data.schema.is_impression_log else "the positives",
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
-        "account": _account(data.manifest["conservation"]),
-        "splits": [(name, _split_cells(by_split[name])) for name in SPLITS],
+        "account": data_sets.account(data.manifest["conservation"]),
+        "splits": [(name, data_sets.split_cells(by_split[name])) for name in SPLITS],
         "values": [
             _value_cells(key, feature, by_split["train"]["features"][key])
             for key, feature in encoded_keys(data.schema)
@@ -99,38 +86,6 @@ def write_card(path: str | AnyPath) -> AnyPath:
     }
     with explained_write_errors("--data", data.path / CARD):
         return pages.write("pipeline", "data_card", content, data.path / CARD)
-
-
-def _account(conservation: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """What became of the rows, by name."""
-    return [
-        ("read", conservation["read"]),
-        ("used", conservation["used"]),
-        *(
-            (f"{kind}: {reason}", count)
-            for kind in ("filtered", "rejected")
-            for reason, count in conservation[kind].items()
-        ),
-    ]
-
-
-def _split_cells(stats: Mapping[str, Any]) -> list[str]:
-    """Sizes, mean history length and time range of a split."""
-    lengths = {int(length): count for length, count in stats["history_length"].items()}
-    total = sum(length * count for length, count in lengths.items())
-    counts = ("requests", "candidates", "positives", "users", "items", "items_to_draw_from")
-    return [
-        *(f"{stats[name]:,}" for name in counts),
-        f"{total / max(1, stats['requests']):.1f}",
-        *(_time(time) for time in stats["time_range"] or ()),
-    ]
-
-
-def _time(time: int) -> str:
-    """A time as a date, if it can be one."""
-    if not _EARLIEST <= time < _LATEST:
-        return str(time)
-    return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
 
 
 def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[str]:
@@ -166,89 +121,50 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 24 else f"{text[:23]}…"
 
 
-def _figures(data: DataDir) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each figure that the data set has numbers for."""
+def _figures(data: DataDir) -> list[Figure]:
+    """Each figure that the data set has numbers for."""
     by_split = data.stats["splits"]
-    drawn = []
-    with plt.rc_context(pages.STYLE):
-        words = data.stats["vocabularies"].get(data.schema.item_key.name)
-        if words is not None and words["words_by_count"]:
-            drawn.append(_popularity(statistics.word_counts(words["words_by_count"])))
-        drawn.append(_history_lengths({name: by_split[name]["history_length"] for name in SPLITS}))
-        periods = {name: by_split[name]["events_by_period"] for name in SPLITS}
-        if len(set().union(*periods.values())) > 1:
-            drawn.append(_events(periods, data.stats["period"]))
-        unknown = {
-            key: [by_split[name]["features"][key]["oov_rate"] for name in SPLITS]
-            for key, _ in encoded_keys(data.schema)
-            if "oov_rate" in by_split[SPLITS[0]]["features"][key]
-        }
-        if unknown:
-            drawn.append(_unknown(unknown))
+    drawn = data_sets.figures(data)
+    words = data.stats["vocabularies"].get(data.schema.item_key.name)
+    if words is not None and words["words_by_count"]:
+        drawn.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
+    unknown = {
+        key: [by_split[name]["features"][key]["oov_rate"] for name in SPLITS]
+        for key, _ in encoded_keys(data.schema)
+        if "oov_rate" in by_split[SPLITS[0]]["features"][key]
+    }
+    if unknown:
+        drawn.append(_unknown(unknown))
     return drawn
 
 
-def _popularity(counts: np.ndarray) -> tuple[str, str, str]:
-    figure, axes = plt.subplots()
-    axes.plot(np.arange(1, len(counts) + 1), counts, color=pages.BLUE)
-    axes.set(xscale="log", yscale="log", xlabel="item, by popularity", ylabel="training events")
-    head = counts[: max(1, round(len(counts) / 100))].sum() / counts.sum()
-    caption = (
-        f"How often training requests hold each of {len(counts):,} items; the most popular 1% "
-        f"make up {head:.0%}."
-    )
-    return "Popularity", caption, pages.svg(figure)
+def _popularity(counts: np.ndarray) -> Figure:
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        axes.plot(np.arange(1, len(counts) + 1), counts, color=pages.BLUE)
+        axes.set(xlabel="item, by popularity", ylabel="training events")
+        pages.log_scale(axes, "x", "y")
+        head = counts[: max(1, round(len(counts) / 100))].sum() / counts.sum()
+        caption = (
+            f"How often training requests hold each of {len(counts):,} items; the most popular 1% "
+            f"make up {head:.0%}."
+        )
+        return Figure("Popularity", caption, pages.svg(figure))
 
 
-def _history_lengths(lengths: Mapping[str, Mapping[str, int]]) -> tuple[str, str, str]:
-    figure, axes = plt.subplots()
-    longest = max((int(length) for some in lengths.values() for length in some), default=0)
-    for name, counts in lengths.items():
-        share = np.array([counts.get(str(length), 0) for length in range(longest + 1)], float)
-        if share.sum():
-            axes.step(
-                range(longest + 1), share / share.sum(), where="mid", color=_COLOURS[name],
-                label=name,
-            )  # fmt: skip
-    axes.set(xlabel="events in history", ylabel="share of requests", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
-    return "Histories", "Length of the histories, up to the maximum.", pages.svg(figure)
-
-
-def _events(periods: Mapping[str, Mapping[str, int]], period: int) -> tuple[str, str, str]:
-    figure, axes = plt.subplots()
-    held = {int(start) for some in periods.values() for start in some}
-    starts = np.arange(min(held), max(held) + 1, period)
-    are_dates = min(held) >= _EARLIEST and max(held) < _LATEST
-    edges = np.append(starts, starts[-1] + period) / (statistics.PERIOD if are_dates else 1)
-    base = np.zeros(len(starts))
-    for name, counts in periods.items():
-        top = base + [counts.get(str(start), 0) for start in starts]
-        axes.stairs(top, edges, baseline=base, fill=True, color=_COLOURS[name], label=name)
-        base = top
-    if are_dates:
-        axes.xaxis_date(datetime.timezone.utc)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
-    days = period // statistics.PERIOD
-    length = ("day" if days == 1 else f"{days} days") if are_dates else f"{period:,} units of time"
-    axes.set(xlabel="time", ylabel=f"events per {length}")
-    figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
-    caption = f"Events per {length}, by the first split whose requests hold them."
-    return "Time", caption, pages.svg(figure)
-
-
-def _unknown(rates: Mapping[str, list[float]]) -> tuple[str, str, str]:
-    figure, axes = plt.subplots()
-    places = np.arange(len(rates))
-    for number, name in enumerate(SPLITS):
-        heights = [100 * some[number] for some in rates.values()]
-        axes.barh(places + 0.26 * (number - 1), heights, 0.24, color=_COLOURS[name], label=name)
-    axes.set_yticks(places, list(rates))
-    axes.invert_yaxis()
-    axes.set(xlabel="values out of vocabulary, %", xlim=(0, max(1.0, axes.get_xlim()[1])))
-    figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
-    caption = "Share of the values that the training vocabulary does not have."
-    return "Unknown values", caption, pages.svg(figure)
+def _unknown(rates: Mapping[str, list[float]]) -> Figure:
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        places = np.arange(len(rates))
+        for number, (name, colour) in enumerate(data_sets.COLOURS.items()):
+            heights = [100 * some[number] for some in rates.values()]
+            axes.barh(places + 0.26 * (number - 1), heights, 0.24, color=colour, label=name)
+        axes.set_yticks(places, list(rates))
+        axes.invert_yaxis()
+        axes.set(xlabel="values out of vocabulary, %", xlim=(0, max(1.0, axes.get_xlim()[1])))
+        figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
+        caption = "Share of the values that the training vocabulary does not have."
+        return Figure("Unknown values", caption, pages.svg(figure))
 
 
 def define_flags() -> None:

@@ -3,17 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from models.keras import keras, tf
+from models import provenance
+from models.reporting import model_card
 from models.runs import Run
-
-# Of the modules, not of the distributions: TensorFlow is installed under several names.
-_VERSIONS = {
-    "tensorflow": tf.__version__,
-    "tf-keras": keras.__version__,
-    "numpy": np.__version__,
-}
 
 
 def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -> str:
@@ -31,7 +23,9 @@ def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -
         f"* Schema: `{schema.hash()}`",
         f"* Data set: `{run.data.fingerprint}` (SHA-256 of its manifest.json)",
         f"* Histories: the most recent {schema.history.max_length} events",
-        *(f"* {name} {version}" for name, version in _VERSIONS.items()),
+        *(f"* {name} {version}" for name, version in provenance.versions().items()),
+        "",
+        *(f"* {name}: {text}" for name, text in model_card.description(run)),
         "",
         "## Data",
         "",

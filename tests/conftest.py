@@ -4,7 +4,23 @@ import os
 import pathlib
 import sys
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 _TESTS = pathlib.Path(__file__).parent
 sys.path[:0] = [str(_TESTS), str(_TESTS / "serving")]  # the latter for toy_runs
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; tests that ask for it carry `browsers.NEEDS_CHROMIUM`."""
+    import browsers
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=browsers.CHROMIUM, args=["--no-sandbox"]
+        )
+        yield chromium
+        chromium.close()

@@ -72,8 +72,15 @@ class Steps:
         with tf.control_dependencies([asked]):
             batch = next(batches)
         with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            self._waited.assign_add(tf.timestamp() - asked)
-        return batch
+            came = tf.timestamp()
+        self._waited.assign_add(came - asked)
+
+        def once_timed(tensor: tf.Tensor) -> tf.Tensor:
+            with tf.device(tensor.device), tf.control_dependencies([came]):
+                return tf.identity(tensor)
+
+        # Of few threads one may do the step first, whose time would then count as a wait.
+        return tf.nest.map_structure(once_timed, batch, expand_composites=True)
 
     def waited(self) -> float:
         """Seconds that steps have waited for their batches since this was last asked, or NaN."""

@@ -25,6 +25,7 @@ from models.training.interruption import Interrupted, StopRequest
 from models.training.not_finite import culprits
 from models.training.profiling import Profile
 from models.training.remote_steps import steps_of
+from models.training.sessions import Session, phase
 from models.training.steps import Logs, Speed, StepRunner
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
@@ -81,12 +82,14 @@ class Trainer:
         self.distribution = Distribution(
             config.train.distribute, config.train.peer_timeout, config.train.tables_on_cpu
         )
+        self.session = Session(workdir, writes=self.distribution.is_chief)
         self.progress = progress and self.distribution.is_chief
         self._check_workers()
         needed = memory.estimate(config, self.data, self.distribution)
         if self.progress:
             sys.stderr.write(f"{needed}\n")
         memory.require_room(needed, self.distribution, config.train.tables_on_cpu)
+        self.session.expect(needed)
         with self.distribution.strategy.scope():
             self.model = build_model(config, self.data, config.train.precision)
             compile_model(self.model, config)
@@ -155,7 +158,9 @@ class Trainer:
             Interrupted: The run was asked to stop; a checkpoint is written.
         """
         self.fit()
-        return self.distribution.of_chief(self._measure)
+        measured = self.distribution.of_chief(self._measure)
+        self.session.save(self.state["step"])
+        return measured
 
     def fit(self) -> None:
         """Trains to the end; raises as `run` does."""
@@ -165,7 +170,8 @@ class Trainer:
         self.started = time.monotonic() - self.state["seconds"]
         try:
             train_ssl = self._ssl_steps()
-            self._pretrain(train_ssl)
+            if not self.state["pretrained"]:
+                self._pretrain(train_ssl)
             self._train(train_ssl)
         except Interrupted:
             self.save()
@@ -174,6 +180,7 @@ class Trainer:
             self._profile.close()
             self.records.close()
 
+    @phase("checkpoints")
     def save(self) -> None:
         """Writes a checkpoint, once all steps are done."""
         self.distribution.join()
@@ -182,7 +189,9 @@ class Trainer:
             return
         self.state["logs"] = {name: float(value) for name, value in self._logs.items()}
         self.checkpoints.save(self.state["step"] + self.state["ssl_step"], self.state)
+        self.session.save(self.state["step"])
 
+    @phase("training")
     def _train(self, train_ssl: Callable[[int], Logs]) -> None:
         """Trains with the main loss."""
         train = self.config.train
@@ -230,6 +239,7 @@ class Trainer:
 
         return train
 
+    @phase("pre-training")
     def _pretrain(self, train_ssl: Callable[[int], Logs]) -> None:
         """Trains with the self-supervised loss alone; a checkpoint follows every pass."""
         while not self.state["pretrained"]:
@@ -344,6 +354,7 @@ class Trainer:
         )
         schedules.set_scale([self.model.optimizer, self.model.embedding_optimizer], scale)
 
+    @phase("evaluation")
     def _evaluate_once(self) -> None:
         """Measures validation, keeps the weights if they are the best, writes a checkpoint."""
         if self.state["step"] == self.state["evaluated_step"]:
@@ -365,6 +376,7 @@ class Trainer:
         if self._on_evaluation is not None:
             self._on_evaluation(self.state["step"], metrics["auc"])
 
+    @phase("evaluation")
     def _evaluate_pretraining(self) -> None:
         """Measures the self-supervised loss of validation histories, writes a checkpoint."""
         self.distribution.join()
@@ -427,6 +439,7 @@ class Trainer:
         requests = done * self.config.train.batch_size
         return records.bar(title, self.requests, requests, self.progress)
 
+    @phase("final evaluation")
     def _measure(self) -> dict[str, dict[str, float]]:
         """Metrics of the best weights on the splits that have requests."""
         if self.config.train.precision == "float32":

@@ -48,7 +48,9 @@ def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
             figure.legend(loc="outside upper center", ncols=2, fontsize=8)
         axes.set(xlabel="test AUC", yticks=list(places), ylim=(-0.5, len(measured) - 0.5))
         axes.set_yticklabels([each.row.label for each in measured])
-        return "AUC", "Mean and standard deviation over the seeds.", pages.svg(figure)
+        caption = "Mean and standard deviation over the seeds."
+        numbers = "; ".join(f"{each.row.label} {each.mean('auc'):.4f}" for each in measured)
+        return pages.Figure("AUC", caption, pages.svg(figure), f"{numbers}.")
 
 
 def sweeps(measured: Sequence[Measured]) -> list[pages.Figure]:
@@ -70,7 +72,7 @@ def sweeps(measured: Sequence[Measured]) -> list[pages.Figure]:
                 axes.set(xlabel=series, ylabel=title, xticks=range(len(some)))
                 axes.set_xticklabels([f"{each.row.x:g}" for each in some])
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
-            found.append((series, caption, pages.svg(figure)))
+            found.append(pages.Figure(series, caption, pages.svg(figure)))
     return found
 
 
@@ -91,7 +93,8 @@ def curves(measured: Sequence[Measured], column: str) -> pages.Figure:
         name = column.rpartition("/")[2].replace("_", " ")
         axes.set(xlabel="step", ylabel=name)
         figure.legend(loc="outside upper center", ncols=3, fontsize=8)
-        return name.capitalize(), "By step, a line for each seed.", pages.svg(figure)
+        caption = "By step, a line for each seed."
+        return pages.Figure(name.capitalize(), caption, pages.svg(figure))
 
 
 def _or_zero(value: float) -> float:

@@ -40,7 +40,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table or figure of a paper.
+    """A table or figure, of a paper or beyond both.
 
     Attributes:
         id: Name on the command line, e.g. deminet/2.
@@ -55,6 +55,8 @@ class Table:
         counts: Of a table of data statistics: published counts of each data set, by column.
         curve: Of a figure over steps: column of metrics.csv.
         inside: Of a figure of what goes on inside a model: its title in the run report.
+        along: What its data sets differ in, a key of `pipeline.experiments.across.ALONG`; "" if it
+            is not about a difference.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Table:
     counts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     curve: str = ""
     inside: str = ""
+    along: str = ""
 
 
 def merged(*contents: Content) -> dict[str, Any]:

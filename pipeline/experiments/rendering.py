@@ -5,12 +5,13 @@ import math
 import pathlib
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from models import interests, pages, runs
-from pipeline.experiments import comparisons, figures
+from models.pages import Grid, Section
+from pipeline.experiments import across, comparisons, figures
 from pipeline.experiments.comparisons import Comparison, Measured
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import METRICS, TITLES, Table
@@ -31,32 +32,6 @@ _ARGUMENTS = (
 """Of a build: those that say what is predicted."""
 _SIGNIFICANT = 0.05
 _NOTHING = "–"
-
-
-class Grid(NamedTuple):
-    """A table of text on a page; the first columns hold names, the others numbers.
-
-    Attributes:
-        title: Above it.
-        names: How many columns hold names.
-        columns: Their titles.
-        rows: Of cells.
-        notes: Below it.
-    """
-
-    title: str
-    names: int
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-
-class Section(NamedTuple):
-    """What a page says of a data set."""
-
-    title: str
-    grids: Sequence[Grid]
-    figures: Sequence[pages.Figure] = ()
 
 
 def write(
@@ -119,6 +94,8 @@ def _results(
         if order:
             grids.append(order)
         sections.append(Section(each.name, grids, _figures(table, measured, paper)))
+    if table.along:
+        sections.append(across.section(table, data, planned))
     return rows, sections
 
 

@@ -24,22 +24,22 @@ def _run(data, path, model):
 @pytest.mark.parametrize(
     ("model", "titles"),
     [
-        ("deminet", ["Interests", "Confidence", "Relations"]),
+        ("deminet", ["Interests", "Confidence", "Relations of events"]),
         ("deminet_lgc", ["Interests", "Confidence"]),
         ("din", []),
     ],
 )
 def test_a_model_shows_what_it_has(data, tmp_path, model, titles):
     drawn = interests.figures(_run(data, tmp_path / "run", model), "test")
-    assert [title for title, _, _ in drawn] == titles
-    for _, caption, svg in drawn:
-        assert caption
-        assert svg.startswith("<svg")
+    assert [figure.title for figure in drawn] == titles
+    for figure in drawn:
+        assert figure.caption
+        assert figure.svg.startswith("<svg")
     if not titles:
         return
-    colours = set(re.findall(r"fill: (#[0-9a-f]{6}); fill-opacity", drawn[0][2]))
+    colours = set(re.findall(r"fill: (var\(--\w+), #[0-9a-f]{6}\); fill-opacity", drawn[0].svg))
     assert len(colours) == 4  # one for each interest
     words = set(data.encoders["item_id"].decode(range(1, data.encoders["item_id"].cardinality)))
-    labels = re.findall(r">([^<>]+ · [^<>]+)</text>", drawn[1][2])
+    labels = re.findall(r">([^<>]+ · [^<>]+)</text>", drawn[1].svg)
     assert 2 <= len(labels) <= 10
     assert {label.rpartition(" · ")[2] for label in labels} <= words

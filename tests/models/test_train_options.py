@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import builders
 import numpy as np
@@ -89,6 +93,39 @@ def test_a_slow_reader_shows_as_waiting(data, tmp_path, monkeypatch):
     monkeypatch.setattr(it, "_dataset", lambda step: batches)
     it.fit()
     assert it.state["history"][-1]["speed/input_wait"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_step_is_no_wait_however_few_threads_there_are():
+    """With one thread TensorFlow could do a long step before it looks at the clock."""
+    program = """
+import time
+from models.keras import tf
+from models.training.steps import Steps
+
+def step(batch):
+    x = batch["x"]
+    for _ in range(8):
+        x = tf.linalg.matmul(x, x) * 1e-3
+    return {"loss": tf.reduce_sum(x)}
+
+strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+batches = tf.data.Dataset.from_tensors({"x": tf.ones([600, 600])}).repeat().prefetch(2)
+batches = iter(strategy.experimental_distribute_dataset(batches))
+steps = Steps(step, strategy)
+steps(batches, 1)
+steps.waited()
+started = time.monotonic()
+for _ in range(10):
+    steps(batches, 1)
+print(steps.waited() / (time.monotonic() - started))
+"""
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | threads, capture_output=True, text=True,
+        check=True, cwd=pathlib.Path(__file__).parents[2],
+    )  # fmt: skip
+    assert float(done.stdout) < 0.3
 
 
 @pytest.mark.slow

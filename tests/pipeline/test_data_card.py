@@ -141,16 +141,6 @@ def test_a_log_without_times_and_a_hashed_item(tmp_path):
     assert page.count("<svg") == 1  # no vocabulary, no dates: the lengths of histories are left
 
 
-def test_times_of_another_unit_are_shown_as_they_are():
-    assert data_card._time(1_700_000_000) == "2023-11-14"
-    assert data_card._time(1_700_000_000_000) == "1700000000000"
-    assert data_card._time(17) == "17"
-    periods = {"train": {"0": 4, "172800": 2}, "validation": {}, "test": {"259200": 1}}
-    title, caption, _ = data_card._events(periods, DAY)
-    assert title == "Time"
-    assert "86,400 units of time" in caption
-
-
 def test_neither_the_card_nor_its_command_loads_tensorflow(data):
     program = f"""
 import sys

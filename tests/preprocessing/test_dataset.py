@@ -123,7 +123,7 @@ def test_memory_is_used_if_the_split_fits(data):
 
 
 def test_what_memory_needs_is_a_bound(data):
-    # Per request: user, age, time and three lengths of rows; 3 x 20 history values; 5 per candidate.
+    # Per request: user, age, time, three lengths; 3 x 20 values of the history; 5 per candidate.
     candidates = sum(1 + i % 4 for i in range(REQUESTS))
     values = REQUESTS * (3 + 3 + 3 * MAX_LENGTH) + 5 * candidates
     assert decoded.bytes_needed(data, "train") == 8 * values + 48 * REQUESTS

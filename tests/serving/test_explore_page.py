@@ -1,20 +1,14 @@
 """The page /explore in a real browser."""
 
 import json
-import shutil
 
+import browsers
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from serving import server
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason=f"found none of {', '.join(NAMES)}"),
-]
+pytestmark = browsers.NEEDS_CHROMIUM
 
 NASTY = "<img src=x onerror=document.title='attacked'>"
 WHY = {
@@ -47,14 +41,6 @@ WHY = {
         },
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,182 @@
+"""What a data set is: tables and figures of its statistics, for data cards and reports."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import dates
+from matplotlib import pyplot as plt
+
+from models import pages
+from models.pages import Figure, Grid
+from preprocessing.data_dir import DataDir
+from preprocessing.schema import candidate_key
+from preprocessing.splits import SPLITS
+
+COLOURS = dict(zip(SPLITS, (pages.BLUE, pages.ORANGE, pages.GREEN), strict=True))
+SPLIT_COLUMNS = (
+    "requests",
+    "candidates",
+    "positives",
+    "users",
+    "items",
+    "catalogue",
+    "mean history",
+    "from",
+    "to",
+)
+DAY = 86_400
+_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
+
+
+def account(conservation: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What became of the rows, by name."""
+    return [
+        ("read", conservation["read"]),
+        ("used", conservation["used"]),
+        *(
+            (f"{kind}: {reason}", count)
+            for kind in ("filtered", "rejected")
+            for reason, count in conservation[kind].items()
+        ),
+    ]
+
+
+def split_cells(stats: Mapping[str, Any]) -> list[str]:
+    """The cells of `SPLIT_COLUMNS` for the statistics of a split."""
+    lengths = {int(length): count for length, count in stats["history_length"].items()}
+    total = sum(length * count for length, count in lengths.items())
+    counts = ("requests", "candidates", "positives", "users", "items", "items_to_draw_from")
+    return [
+        *(f"{stats[name]:,}" for name in counts),
+        f"{total / max(1, stats['requests']):.1f}",
+        *(as_time(time) for time in stats["time_range"] or ()),
+    ]
+
+
+def as_time(time: int) -> str:
+    """A time as a date, if it can be one."""
+    if not _EARLIEST <= time < _LATEST:
+        return str(time)
+    return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
+
+
+def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Distribution of the lengths of the histories.
+
+    Args:
+        by_split: Statistics of the splits by name.
+    """
+    lengths = {name: by_split[name]["history_length"] for name in SPLITS}
+    longest = max((int(length) for some in lengths.values() for length in some), default=0)
+    parts = []
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        for name, counts in lengths.items():
+            share = np.array([counts.get(str(length), 0) for length in range(longest + 1)], float)
+            if share.sum():
+                axes.step(
+                    range(longest + 1), share / share.sum(), where="mid", color=COLOURS[name],
+                    label=name,
+                )  # fmt: skip
+                middle = int(np.searchsorted(share.cumsum(), share.sum() / 2))
+                parts.append(f"{name}: median {middle}, at {longest} {share[-1] / share.sum():.1%}")
+        axes.set(xlabel="events in history", ylabel="share of requests", ylim=(0, None))
+        figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
+        caption = "Length of the histories, up to the maximum."
+        return Figure("Histories", caption, pages.svg(figure), f"{'; '.join(parts)}.")
+
+
+def events(by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | None:
+    """Events over time; None if all of them fall into one period.
+
+    Args:
+        by_split: Statistics of the splits by name.
+        period: Length of a period, in units of the log's time.
+    """
+    periods = {name: by_split[name]["events_by_period"] for name in SPLITS}
+    held = {int(start) for some in periods.values() for start in some}
+    if len(held) < 2:
+        return None
+    starts = np.arange(min(held), max(held) + 1, period)
+    are_dates = min(held) >= _EARLIEST and max(held) < _LATEST
+    edges = np.append(starts, starts[-1] + period) / (DAY if are_dates else 1)
+    base = np.zeros(len(starts))
+    parts = []
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        for name, counts in periods.items():
+            top = base + [counts.get(str(start), 0) for start in starts]
+            axes.stairs(top, edges, baseline=base, fill=True, color=COLOURS[name], label=name)
+            base = top
+            if counts:
+                first, last = (as_time(function(map(int, counts))) for function in (min, max))
+                parts.append(f"{name}: {sum(counts.values()):,} events from {first} to {last}")
+        if are_dates:
+            axes.xaxis_date(datetime.timezone.utc)
+            axes.xaxis.set_major_formatter(
+                dates.ConciseDateFormatter(axes.xaxis.get_major_locator())
+            )
+        length = f"{period:,} units of time"
+        if are_dates:
+            length = "day" if period == DAY else f"{period // DAY} days"
+        axes.set(xlabel="time", ylabel=f"events per {length}")
+        figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
+        caption = f"Events per {length}, by the first split whose requests hold them."
+        return Figure("Time", caption, pages.svg(figure), f"{'; '.join(parts)}.")
+
+
+def described(data: DataDir) -> bool:
+    """Whether a data set has statistics of values; those of earlier versions have none."""
+    return "vocabularies" in data.stats
+
+
+def grids(data: DataDir) -> list[Grid]:
+    """Splits, rows, features and unknown values of a data set."""
+    found = []
+    if described(data):
+        rows = [[name, *split_cells(data.stats["splits"][name])] for name in SPLITS]
+        found.append(Grid("Splits", 1, ("split", *SPLIT_COLUMNS), rows))
+        found.append(_values(data))
+    rows = [[name, f"{count:,}"] for name, count in account(data.manifest["conservation"])]
+    note = "Every row of the log is used by a request, filtered by a rule, or rejected."
+    found.append(Grid("Rows of the log", 1, ("rows", "number"), rows, [note]))
+    return found
+
+
+def figures(data: DataDir) -> list[Figure]:
+    """Histories and time."""
+    if not described(data):
+        return []
+    by_split = data.stats["splits"]
+    drawn = [history_lengths(by_split), events(by_split, data.stats["period"])]
+    return [figure for figure in drawn if figure is not None]
+
+
+def _values(data: DataDir) -> Grid:
+    """Each feature: what it is, and how much of it is new in the test split."""
+    schema = data.schema
+    by_split = data.stats["splits"]
+    rows = []
+    for feature in schema.features:
+        key = candidate_key(feature.name) if feature in schema.item_features else feature.name
+        train, test = (by_split[name]["features"].get(key, {}) for name in ("train", "test"))
+        missing = train.get("missing", 0) / max(1, train.get("count", 0))
+        rows.append(
+            [
+                feature.name,
+                feature.role.value,
+                feature.encoder.kind if feature.encoder else "",
+                f"{data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
+                f"{missing:.2%}" if train else "",
+                f"{test['oov_rate']:.2%}" if "oov_rate" in test else "",
+                "" if test.get("drift") is None else f"{test['drift']:.3f}",
+            ]
+        )
+    columns = ("feature", "role", "encoder", "ids", "missing", "unknown in test", "drift to test")
+    note = (
+        "Of candidates, the positives are counted, or all of an impression log. Drift: distance "
+        "of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
+    )
+    return Grid("Features", 3, columns, rows, [note])

@@ -1,0 +1,111 @@
+"""What a run left behind, read once for all parts of its report."""
+
+import json
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from models import config as config_module
+from models import evaluate, runs
+from models.evaluate import Analysis
+from models.keras import tf
+from models.metrics import Scores
+from preprocessing.errors import UserError
+from preprocessing.splits import SPLITS
+
+
+class Evidence(NamedTuple):
+    """What a report is made of.
+
+    Attributes:
+        run: The run.
+        history: metrics.csv, a row per evaluation; empty if there is none.
+        kept: Its row whose weights were kept; None without one.
+        pretraining: pretraining.csv, likewise.
+        metrics: By split; one that was not a number is None.
+        split: The one that figures and slices are about; "" if none was scored.
+        scores: Of its candidates.
+        analysis: Its metrics with intervals, and those of its slices.
+        sessions: What each process did, see `training.sessions`.
+        origins: Where each value of the configuration comes from.
+        has_weights: Whether there are best weights.
+    """
+
+    run: runs.Run
+    history: pd.DataFrame
+    kept: pd.Series | None
+    pretraining: pd.DataFrame
+    metrics: dict[str, dict[str, float]]
+    split: str
+    scores: Scores | None
+    analysis: Analysis | None
+    sessions: list[dict[str, Any]]
+    origins: dict[str, str]
+    has_weights: bool
+
+    @property
+    def title(self) -> str:
+        """Model and self-supervision."""
+        config = self.run.config
+        has_ssl = config.ssl_name != "none"
+        return f"{config.model_name} + {config.ssl_name}" if has_ssl else config.model_name
+
+
+def gather(run: runs.Run) -> Evidence:
+    """Reads a run; measures the slices of its last split.
+
+    Args:
+        run: Finished, or evaluated once at least.
+
+    Raises:
+        UserError: It has no metrics yet.
+    """
+    history = _table(run, runs.HISTORY)
+    best = int(history["validation/auc"].to_numpy().argmax()) if len(history) else 0
+    kept = history.iloc[best] if len(history) else None
+    metrics = run.metrics
+    if not metrics and kept is not None:  # It was stopped: what its last evaluations say.
+        metrics = {
+            "validation": {
+                str(name).removeprefix("validation/"): float(value)
+                for name, value in kept.items()
+                if str(name).startswith("validation/")
+            }
+        }
+    if not metrics:
+        raise UserError(
+            f"Expected a finished run in {run.path}, found no metrics.",
+            "train it first (models.train --resume).",
+        )
+    scored = [split for split in SPLITS if evaluate.scores_path(run.path, split).exists()]
+    split = scored[-1] if scored else ""
+    return Evidence(
+        run=run,
+        history=history,
+        kept=kept,
+        pretraining=_table(run, runs.PRETRAINING),
+        metrics=metrics,
+        split=split,
+        scores=evaluate.read_scores(run.path, split) if split else None,
+        analysis=evaluate.analyse(run.path, split, progress=False) if split else None,
+        sessions=runs.read_sessions(run.path),
+        origins=_origins(run),
+        has_weights=tf.train.latest_checkpoint(str(run.path / runs.BEST)) is not None,
+    )
+
+
+def _table(run: runs.Run, name: str) -> pd.DataFrame:
+    return pd.read_csv(run.path / name) if (run.path / name).exists() else pd.DataFrame()
+
+
+def _origins(run: runs.Run) -> dict[str, str]:
+    """As recorded; of a run without a record, which values are not the defaults."""
+    file = run.path / runs.ORIGINS
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    names = {"model": {"name": run.config.model_name}, "ssl": {"name": run.config.ssl_name}}
+    plain = config_module.flat(config_module.resolve(names).to_json())
+    values = config_module.flat(run.config.to_json())
+    return {
+        key: "default" if value == plain[key] else "config.json" for key, value in values.items()
+    }

@@ -1,0 +1,260 @@
+"""What the numbers of a run say about it, in words: alarms, and limits of the model.
+
+An alarm is about the training: something does not do its work. A limit holds of a good model too,
+and whoever uses it should know.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from models.bootstrap import Estimate
+from models.reporting.data_sets import as_time, described
+from models.reporting.evidence import Evidence
+from preprocessing.data_dir import DataDir
+
+_COLLAPSED_EXPERTS = 0.5
+_EQUAL_VIEWS = 0.999
+_COLLAPSED_VIEWS = -0.05
+_FEW_PAIRS = 0.05
+_TOO_STRONG, _TOO_WEAK = 10.0, 0.001
+_FULL_GRAPH, _EMPTY_GRAPH = 0.95, 0.001
+_SLOW_INPUT = 0.1
+_BADLY_CALIBRATED = 0.05
+_BIASED = 0.1
+_MANY_NEW = 0.01
+_OTHER_RATE = 0.1
+_SHOWN_SLICES = 5
+
+
+def alarms(evidence: Evidence) -> list[str]:
+    """What is wrong with the training, the worst first; [] if nothing is.
+
+    Args:
+        evidence: Of the run.
+    """
+    found = [*_of_metrics(evidence)]
+    if evidence.kept is not None:
+        found += [*_of_experts_and_graph(evidence.kept), *_of_views(evidence.kept)]
+        found += _of_progress(evidence)
+    return found
+
+
+def limits(evidence: Evidence) -> list[str]:
+    """What a user of the model should know, from its data and its numbers.
+
+    Args:
+        evidence: Of the run.
+    """
+    found = [*_of_protocol(evidence.run.data)]
+    if evidence.analysis is not None:
+        found += _of_calibration(evidence)
+        found += _of_new_values(evidence.analysis.slices, evidence.split)
+        found += weak_slices(evidence.analysis.slices, evidence.analysis.metrics["auc"])
+    if evidence.scores is not None:
+        longest = evidence.run.data.schema.history.max_length
+        at_bound = float((evidence.scores.history_length >= longest).mean())
+        if at_bound > _MANY_NEW:
+            found.append(
+                f"{at_bound:.0%} of the candidates are judged on a history of the maximal length "
+                f"of {longest} events; what came before is not seen."
+            )
+    train = evidence.run.config.train
+    if train.positive_weight != 1.0 or train.sample_weight:
+        found.append("Training weighs its samples, so scores are no click probabilities.")
+    found.append(
+        f"One run with seed {train.seed}. The intervals are about which users were drawn, not "
+        "about how runs with other seeds would differ."
+    )
+    return found
+
+
+def _of_metrics(evidence: Evidence) -> Iterator[str]:
+    """Whether it has learned anything."""
+    if evidence.analysis is not None:
+        auc = evidence.analysis.metrics["auc"]
+        if auc.low <= 0.5:
+            yield (
+                f"The {evidence.split} AUC of {auc.value:.3f} is not above chance: its interval "
+                f"[{auc.low:.3f}, {auc.high:.3f}] reaches 0.5."
+            )
+    split = evidence.split or next(reversed(evidence.metrics))
+    entropy = evidence.metrics[split].get("normalised_entropy")
+    if entropy is not None and entropy >= 1.0:
+        yield (
+            f"As probabilities, scores are worse on {split} than the click rate, said every time "
+            f"(normalised entropy {entropy:.3f}). Weights are chosen by AUC, which does not see "
+            "that: calibrate the scores, or add train.l2, or lower the learning rates."
+        )
+
+
+def _of_experts_and_graph(kept: pd.Series) -> Iterator[str]:
+    """Whether the parts of a model of several interests take part."""
+    usage = kept.get("diagnostics/expert_usage_entropy", 1.0)
+    if usage < _COLLAPSED_EXPERTS:
+        yield (
+            f"The experts have collapsed: the entropy of their usage is {usage:.2f} of 1, so few "
+            "of them decide everything."
+        )
+    for name, value in kept.items():
+        relation = str(name).removeprefix("diagnostics/edge_density_")
+        if relation == name or math.isnan(value):
+            continue
+        if value > _FULL_GRAPH:
+            yield (
+                f"The relation {relation!r} connects {value:.0%} of all pairs of events, so it "
+                "tells nothing apart; raise model.threshold or lower model.window."
+            )
+        if value < _EMPTY_GRAPH:
+            yield (
+                f"The relation {relation!r} connects {value:.2%} of the pairs of events, so it "
+                "plays no role; lower model.threshold or raise model.window."
+            )
+    if kept.get("diagnostics/view_cosine", 0.0) > _EQUAL_VIEWS:
+        yield (
+            "Self-supervision has nothing to learn: both views of an interest are the same "
+            f"(cosine {kept['diagnostics/view_cosine']:.4f})."
+        )
+
+
+def _of_views(kept: pd.Series) -> Iterator[str]:
+    """Whether contrastive self-supervision has not collapsed, and counts."""
+    for name, value in kept.items():
+        group, _, metric = str(name).removeprefix("diagnostics/").rpartition("/")
+        if metric == "uniformity" and value > _COLLAPSED_VIEWS:
+            yield (
+                f"The views of {group} have collapsed into one point (uniformity {value:.3f}, "
+                "where 0 is all the same): its loss separates nothing."
+            )
+        if metric == "valid_share" and value < _FEW_PAIRS:
+            yield (
+                f"{group} finds pairs in {value:.1%} of the places only; histories are too short "
+                "for it."
+            )
+        if metric == "ssl_to_log_loss" and value > _TOO_STRONG:
+            yield (
+                f"Self-supervision pulls {value:.0f} times as strongly at the embeddings as the "
+                "click loss does; lower its weight (ssl.alpha)."
+            )
+        if metric == "ssl_to_log_loss" and value < _TOO_WEAK:
+            yield (
+                f"Self-supervision pulls {value:.1g} times as strongly at the embeddings as the "
+                "click loss does: it has no say; raise its weight (ssl.alpha)."
+            )
+
+
+def _of_progress(evidence: Evidence) -> Iterator[str]:
+    """Whether training ended where it should, and was not held up."""
+    history, kept, train = evidence.history, evidence.kept, evidence.run.config.train
+    assert kept is not None
+    if len(history) > 1 and kept["step"] == history["step"].iloc[-1]:
+        bound = (
+            "train.max_steps" if 0 < train.max_steps <= history["step"].iloc[-1] else "train.epochs"
+        )
+        yield (
+            f"Validation AUC was still rising when training ended at step {kept['step']:.0f}: "
+            f"raise {bound}, and go on with --resume."
+        )
+    if len(history) > 1 and kept["step"] == history["step"].iloc[0]:
+        yield (
+            "The first evaluation was the best one: training overfits, or diverges, from then on; "
+            "lower train.learning_rate or raise train.evaluations_per_epoch."
+        )
+    if "speed/input_wait" in history and (wait := history["speed/input_wait"].median()) > (
+        _SLOW_INPUT
+    ):
+        yield (
+            f"Steps wait for input {wait:.0%} of the time; raise train.data_memory so that the "
+            "split is held in memory."
+        )
+
+
+def _of_protocol(data: DataDir) -> Iterator[str]:
+    """How the data was made decides what the metrics mean."""
+    arguments = data.manifest["arguments"]
+    if not data.schema.is_impression_log:
+        count = arguments.get("negatives", 1)
+        kind = "by popularity" if arguments.get("negative_sampling") == "popularity" else "uniform"
+        yield (
+            f"The log holds clicks only. For each of them {count} "
+            f"{'negative was' if count == 1 else 'negatives were'} drawn ({kind}) from items that "
+            "the user never clicked: a score is the probability of a click among such candidates, "
+            "not a click rate, and a real list of candidates is harder to rank."
+        )
+    if arguments.get("protocol") == "leave_last_out" and described(data):
+        train, test = (data.stats["splits"][name]["time_range"] for name in ("train", "test"))
+        if train and test and test[0] < train[1]:
+            yield (
+                f"Each user's last event is a test, whenever it was: tests begin {as_time(test[0])}"
+                f", training events reach to {as_time(train[1])}. So the model has seen other "
+                "users' later events, which no model in production has; the protocol time_split is "
+                "free of that."
+            )
+
+
+def _of_calibration(evidence: Evidence) -> Iterator[str]:
+    """Whether scores can be used as probabilities."""
+    metrics = evidence.metrics[evidence.split]
+    error, bias = metrics.get("calibration_error"), metrics.get("bias_ratio")
+    if error is not None and error > _BADLY_CALIBRATED:
+        yield (
+            f"Scores are off by {error:.3f} on average as probabilities. That does not change the "
+            "order of candidates; for bids or thresholds, calibrate them on recent traffic first."
+        )
+    if bias is not None and abs(bias - 1.0) > _BIASED:
+        yield f"It predicts {bias:.2f} times as many clicks as there are."
+
+
+def _of_new_values(slices: pd.DataFrame, split: str) -> Iterator[str]:
+    """How it does on users and items that training never saw."""
+    for dimension in ("user", "item"):
+        part = slices[slices["dimension"] == dimension]
+        by_name = {row["slice"]: row for _, row in part.iterrows()}
+        if "not in training" not in by_name:
+            continue
+        new, known = by_name["not in training"], by_name.get("known")
+        share = new["candidates"] / part["candidates"].sum()
+        if share < _MANY_NEW:
+            continue
+        line = f"{share:.1%} of the {split} candidates have {_A[dimension]} that training never saw"
+        if not np.isnan(new["auc"]):
+            line += f": AUC {_interval(new)}"
+            if known is not None:
+                line += f", where it is {_interval(known)} for the others"
+        line += "."
+        if known is not None:
+            rates = [row["positives"] / row["candidates"] for row in (new, known)]
+            if abs(rates[0] - rates[1]) > _OTHER_RATE:
+                line += (
+                    f" Of these candidates {rates[0]:.0%} were clicked, of the others "
+                    f"{rates[1]:.0%}: to tell them apart is part of the AUC of all."
+                )
+        yield line
+
+
+_A = {"user": "a user", "item": "an item"}
+
+
+def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
+    """The slices whose whole interval is below the AUC of the split, the worst first.
+
+    Args:
+        slices: Of `models.slices.measure`.
+        auc: Of the split.
+    """
+    weak = slices[(slices["auc_high"] < auc.value) & (slices["slice"] != "not in training")]
+    if weak.empty:
+        return []
+    shown = weak.sort_values("auc_high").head(_SHOWN_SLICES)
+    names = [
+        f"{row['dimension']} {row['slice']}: {_interval(row)}, {row['candidates']:,} candidates"
+        for _, row in shown.iterrows()
+    ]
+    more = f" (and {len(weak) - len(shown)} more)" if len(weak) > len(shown) else ""
+    return [f"It ranks worse than the AUC of {auc.value:.3f} for: {'; '.join(names)}{more}."]
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['auc']:.3f} [{row['auc_low']:.3f}, {row['auc_high']:.3f}]"

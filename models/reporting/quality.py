@@ -1,0 +1,196 @@
+"""Figures of how good the scores of a split are, over all and slice by slice.
+
+Shapes: C candidates.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from sklearn import metrics as sklearn_metrics
+
+from models import pages
+from models.bootstrap import Estimate
+from models.metrics import Scores, reliability, sigmoid
+from models.pages import Figure
+
+_CURVE_POINTS = 200
+_FEW_POSITIVES = 0.2
+"""Share of positives below which precision says more than the ROC curve."""
+_BARS = 40
+_DIMENSIONS = {
+    "history length": "Number of events in the history of the request.",
+    "user": "Whether training has requests of the user.",
+    "item": "Whether training has events of the item.",
+    "item popularity": "How many events of the item training has.",
+}
+_Z = 1.96  # Normal quantile of a 95% interval.
+
+
+def of_split(scores: Scores, auc: Estimate, split: str) -> list[Figure]:
+    """Calibration, ROC, and precision if positives are rare.
+
+    Args:
+        scores: Of the split.
+        auc: Its AUC.
+        split: Its name.
+    """
+    label_C = scores.label.astype(np.float64)
+    probability_C = sigmoid(scores.logit.astype(np.float64))
+    drawn = [
+        _calibration(label_C, probability_C, split),
+        _roc(label_C, probability_C, auc, split),
+    ]
+    if label_C.mean() < _FEW_POSITIVES:
+        drawn.append(_precision(label_C, probability_C, split))
+    return drawn
+
+
+def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
+    """AUC by slice, a figure for each dimension with more than one slice.
+
+    Args:
+        slices: Of `models.slices.measure`.
+        auc: Of the whole split.
+    """
+    drawn = []
+    for dimension, part in slices.groupby("dimension", sort=False):
+        if part["auc"].notna().sum() > 1:
+            drawn.append(_slices(str(dimension), part[part["auc"].notna()], auc))
+    return drawn
+
+
+def _calibration(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Figure:
+    """Observed against predicted rate in ten bins of equal counts, above the predictions."""
+    predicted, observed, counts = reliability(label_C, probability_C)
+    with plt.rc_context(pages.STYLE):
+        figure, (axes, below) = plt.subplots(
+            2, sharex=True, figsize=(pages.WIDTH, 3.6), height_ratios=(4, 1)
+        )
+        axes.plot([0, 1], [0, 1], color=pages.INK, linewidth=0.8, linestyle=":")
+        error = _Z * np.sqrt(observed * (1.0 - observed) / counts)
+        axes.errorbar(
+            predicted, observed, yerr=error, color=pages.BLUE, marker="o", markersize=4, capsize=2
+        )
+        axes.set(ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
+        bars, edges = np.histogram(probability_C, bins=_BARS, range=(0.0, 1.0))
+        below.stairs(bars / bars.sum(), edges, fill=True, color=pages.INK)
+        below.set(xlabel="predicted rate", yticks=[], ylabel="share")
+        svg = pages.svg(figure)
+    gaps = np.abs(predicted - observed)
+    worst = int(gaps.argmax())
+    text = (
+        f"Ten bins. Where {predicted[0]:.2f} is predicted, {observed[0]:.2f} is observed; in the "
+        f"highest bin {predicted[-1]:.2f} against {observed[-1]:.2f}. The largest gap is "
+        f"{gaps[worst]:.2f}, at {predicted[worst]:.2f}."
+    )
+    caption = (
+        f"Of candidates that were given the same click probability, how many were clicked "
+        f"({split}). On the diagonal probabilities are true; a flatter curve means "
+        "overconfidence. Below, how the probabilities are spread."
+    )
+    return Figure("Calibration", caption, svg, text)
+
+
+def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: str) -> Figure:
+    false, true, _ = sklearn_metrics.roc_curve(label_C, probability_C)
+    shown = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    curve = np.interp(shown, false, true)
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots(figsize=(pages.WIDTH, 3.6))
+        axes.plot([0, 1], [0, 1], color=pages.INK, linewidth=0.8, linestyle=":")
+        axes.plot(shown, curve, color=pages.BLUE)
+        axes.fill_between(shown, curve, color=pages.BLUE, alpha=0.12, linewidth=0)
+        axes.set(
+            xlabel="share of the others kept",
+            ylabel="share of the clicked kept",
+            xlim=(0, 1),
+            ylim=(0, 1),
+        )
+        svg = pages.svg(figure)
+    at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
+    text = (
+        f"Area under the curve {auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]. A threshold that "
+        f"keeps 10% of the others keeps {at[0.1]:.0%} of the clicked; one that keeps 50% keeps "
+        f"{at[0.5]:.0%}."
+    )
+    caption = (
+        f"For every threshold on the score: the share of clicked and of other candidates above it "
+        f"({split}). The area under the curve is the AUC; the diagonal is chance."
+    )
+    return Figure("ROC", caption, svg, text)
+
+
+def _precision(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Figure:
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(label_C, probability_C)
+    shown = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    curve = np.interp(shown, recall[::-1], precision[::-1])
+    rate = float(label_C.mean())
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots()
+        axes.axhline(rate, color=pages.INK, linewidth=0.8, linestyle=":")
+        axes.plot(shown, curve, color=pages.BLUE)
+        axes.set(
+            xlabel="recall: share of the clicked kept",
+            ylabel="precision",
+            xlim=(0, 1),
+            ylim=(0, None),
+        )
+        svg = pages.svg(figure)
+    average = sklearn_metrics.average_precision_score(label_C, probability_C)
+    text = (
+        f"Average precision {average:.4f}; at random it would be {rate:.4f}. Keeping half of the "
+        f"clicked, {np.interp(0.5, recall[::-1], precision[::-1]):.1%} of what is kept was clicked."
+    )
+    caption = (
+        f"Share of the candidates above a threshold that were clicked ({split}). It is shown "
+        f"because clicks are rare here; the dotted line is chance."
+    )
+    return Figure("Precision and recall", caption, svg, text)
+
+
+def _slices(dimension: str, part: pd.DataFrame, auc: Estimate) -> Figure:
+    """AUC and interval of each slice of a dimension."""
+    places = np.arange(len(part))[::-1]
+    value, low, high = (part[name].to_numpy() for name in ("auc", "auc_low", "auc_high"))
+    below, above = high < auc.value, low > auc.value
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots(figsize=(pages.WIDTH, 0.9 + 0.24 * len(part)))
+        axes.axvline(auc.value, color=pages.INK, linewidth=1.0, linestyle=":")
+        for chosen, colour in (
+            (below, pages.ORANGE),
+            (above, pages.GREEN),
+            (~(below | above), pages.BLUE),
+        ):
+            if chosen.any():
+                errors = [(value - low)[chosen], (high - value)[chosen]]
+                axes.errorbar(
+                    value[chosen], places[chosen], xerr=np.nan_to_num(errors), fmt="o",
+                    color=colour, markersize=4, capsize=2,
+                )  # fmt: skip
+        axes.set_yticks(
+            places,
+            [
+                f"{_shortened(name)}  ({count:,})"
+                for name, count in zip(part["slice"], part["candidates"], strict=True)
+            ],
+        )
+        axes.set(xlabel="AUC", ylim=(-0.6, len(part) - 0.4))
+        svg = pages.svg(figure)
+    bounds = zip(part["slice"], value, low, high, strict=True)
+    text = "; ".join(f"{name}: {v:.3f} [{lo:.3f}, {hi:.3f}]" for name, v, lo, hi in bounds)
+    caption = _DIMENSIONS.get(dimension, f"The most frequent values of {dimension}.")
+    return Figure(f"AUC by {dimension}", caption, svg, f"{text}.")
+
+
+def how_to_read(auc: Estimate, split: str) -> str:
+    """A sentence for all figures of slices."""
+    return (
+        "A figure by slice shows the AUC of the candidates of each slice among themselves, with "
+        f"its 95% interval; the number of candidates is in brackets. The dotted line is the AUC "
+        f"of all {split} candidates, {auc.value:.3f}. Orange: the whole interval is below it; "
+        "green: above it."
+    )
+
+
+def _shortened(text: str, width: int = 22) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

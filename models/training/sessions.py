@@ -1,0 +1,102 @@
+"""What each process that worked on a run did: RUN/sessions.json, an entry for every one of them."""
+
+import contextlib
+import datetime
+import functools
+import json
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from models import provenance, runs
+from models.memory import Estimate
+from preprocessing import files
+from preprocessing.errors import explained_write_errors
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class Session:
+    """The time that this process spends on a run by phase, its memory, and where it runs.
+
+    Args:
+        workdir: Run directory.
+        writes: Whether anything is written; of several processes, one does.
+    """
+
+    def __init__(self, workdir: pathlib.Path, writes: bool = True) -> None:
+        self._file = workdir / runs.SESSIONS
+        self._writes = writes
+        self._phase, self._since = "preparation", time.monotonic()
+        self._before = runs.read_sessions(workdir)
+        self._seconds: dict[str, float] = {}
+        self._entry: dict[str, Any] = {}
+        if writes:
+            now = datetime.datetime.now(datetime.timezone.utc)
+            self._entry = {
+                "command": provenance.command(),
+                "started": now.isoformat(timespec="seconds"),
+                "code": provenance.code(),
+                "versions": provenance.versions(),
+                "machine": provenance.machine(),
+                "memory_before": _peak_memory(),
+            }
+
+    def expect(self, needed: Estimate) -> None:
+        """Remembers the memory that training was said to need beside `memory_before`."""
+        self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Charges the time inside to a phase, and not to the one around it."""
+        outer = self._enter(name)
+        try:
+            yield
+        finally:
+            self._enter(outer)
+
+    def _enter(self, phase: str) -> str:
+        """Changes the phase; returns the one so far."""
+        now = time.monotonic()
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        outer, self._phase, self._since = self._phase, phase, now
+        return outer
+
+    def save(self, step: int) -> None:
+        """Writes the entry anew.
+
+        Args:
+            step: Number of steps done.
+
+        Raises:
+            UserError: The disk is full or write-protected.
+        """
+        if not self._writes:
+            return
+        self._enter(self._phase)
+        seconds = {name: round(value, 3) for name, value in self._seconds.items()}
+        self._entry |= {"last_step": step, "seconds": seconds, "memory_peak": _peak_memory()}
+        content = json.dumps([*self._before, self._entry], indent=2)
+        with explained_write_errors("--workdir", self._file):
+            files.write_bytes(self._file, f"{content}\n".encode())
+
+
+def phase(name: str) -> Callable[[_Method], _Method]:
+    """Charges the time of a method to a phase of the `session` of its object."""
+
+    def decorate(method: _Method) -> _Method:
+        @functools.wraps(method)
+        def timed(self: Any, *arguments: Any, **options: Any) -> Any:
+            with self.session.phase(name):
+                return method(self, *arguments, **options)
+
+        return timed  # type: ignore[return-value]
+
+    return decorate
+
+
+def _peak_memory() -> int:
+    """Most bytes of memory that this process has held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -1,0 +1,161 @@
+"""One table over several data sets that differ in one thing: a curve along it for every row.
+
+On a generated log the best AUC that any model can reach is known; there the curve is of the share
+of it that a model reaches, counted from the coin's .5.
+"""
+
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from matplotlib import pyplot as plt
+
+from models import pages
+from pipeline.experiments import comparisons
+from pipeline.experiments.plan import NamedData, Planned
+from pipeline.experiments.recipe import Table
+from pipeline.synthesize import best_auc, synthesize
+from pipeline.synthetic_truth import Truth
+from preprocessing.errors import UserError
+
+_NOTHING = "–"
+_TRUTH = ".truth.json"
+
+
+class _Along(NamedTuple):
+    """What data sets differ in.
+
+    Attributes:
+        value: Of a data set.
+        is_generated: Whether the data sets come from generated logs, whose best AUC is known.
+    """
+
+    value: Callable[[NamedData], float]
+    is_generated: bool = False
+
+
+class _Place(NamedTuple):
+    """A data set on the curve.
+
+    Attributes:
+        name: Of the data set.
+        x: Where it lies.
+        best: AUC that can be reached and its standard error; None if nobody knows.
+    """
+
+    name: str
+    x: float
+    best: tuple[float, float] | None
+
+
+def _truth(each: NamedData) -> Truth:
+    """What the log of a data set was drawn from.
+
+    Raises:
+        UserError: It is not there.
+    """
+    path = pathlib.Path(each.data.manifest["arguments"]["input"] + _TRUTH)
+    if not path.exists():
+        raise UserError(
+            f"Expected {path}, which pipeline.synthesize leaves beside a log, found none.",
+            f"build {each.name} from a generated log, and keep the log where it was.",
+        )
+    return Truth.load(path)
+
+
+ALONG = {
+    "longest history": _Along(lambda each: each.data.schema.history.max_length),
+    "interests": _Along(lambda each: _truth(each).arguments.interests, is_generated=True),
+}
+"""What a table can be drawn along, by its name in `Table.along`."""
+
+
+def section(table: Table, data: Sequence[NamedData], planned: Sequence[Planned]) -> pages.Section:
+    """The part of the page about all data sets together.
+
+    Args:
+        table: With `along`.
+        data: Its data sets.
+        planned: Its runs, of which the finished ones count.
+
+    Raises:
+        UserError: A data set is not what the table is about.
+    """
+    along = ALONG[table.along]
+    places = sorted((_place(each, along) for each in data), key=lambda place: place.x)
+    found: dict[str, list[tuple[float, float]]] = {row.label: [] for row in table.rows}
+    for place in places:
+        of_data = [run for run in planned if run.data.name == place.name]
+        for each in comparisons.collect(of_data, ""):
+            found[each.row.label].append(_reached(each, place))
+    what = "share of the reachable AUC" if along.is_generated else "test AUC"
+    rows = [
+        [label, *(_spread(mean, std) for mean, std in values)] for label, values in found.items()
+    ]
+    notes = []
+    if along.is_generated:
+        rows.append(
+            ["(reachable AUC)", *(f"{place.best[0]:.4f}" for place in places if place.best)]
+        )
+        errors = ", ".join(f"{place.best[1]:.4f}" for place in places if place.best)
+        notes = [
+            "Share: (AUC - .5) / (reachable AUC - .5). Reachable: by the scorer that knows how the "
+            f"log was drawn; standard errors over users {errors}."
+        ]
+    columns = ["model", *(f"{table.along} {place.x:g}" for place in places)]
+    grid = pages.Grid(f"{what.capitalize()} by {table.along}", 1, columns, rows, notes)
+    return pages.Section("All data sets", [grid], [_figure(table.along, what, places, found)])
+
+
+def _place(each: NamedData, along: _Along) -> _Place:
+    best = best_auc(synthesize(_truth(each).arguments)) if along.is_generated else None
+    return _Place(each.name, along.value(each), best)
+
+
+def _reached(measured: comparisons.Measured, place: _Place) -> tuple[float, float]:
+    """Mean and standard deviation over seeds of the AUC, or of its share of the reachable one."""
+    mean, std = measured.mean("auc"), measured.std("auc")
+    if place.best is None:
+        return mean, std
+    reachable = place.best[0] - 0.5
+    return (mean - 0.5) / reachable, std / reachable
+
+
+def _spread(mean: float, std: float) -> str:
+    if math.isnan(mean):
+        return _NOTHING
+    return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
+
+
+def _figure(
+    along: str,
+    what: str,
+    places: Sequence[_Place],
+    found: dict[str, list[tuple[float, float]]],
+) -> pages.Figure:
+    """A line for every row."""
+    with plt.rc_context(pages.STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 3.6))
+        x = [place.x for place in places]
+        for number, (label, values) in enumerate(found.items()):
+            axes.errorbar(
+                x,
+                [mean for mean, _ in values],
+                yerr=[0.0 if math.isnan(std) else std for _, std in values],
+                marker="o",
+                capsize=3,
+                # Colours come again after the last one; then lines are dashed.
+                color=pages.SERIES[number % len(pages.SERIES)],
+                linestyle="-" if number < len(pages.SERIES) else "--",
+                label=label,
+            )
+        axes.set(xlabel=along, ylabel=what, xticks=x)
+        axes.set_xticklabels([f"{value:g}" for value in x])
+        figure.legend(loc="outside upper center", ncols=2, fontsize=7)
+        numbers = "; ".join(
+            f"{label} {', '.join(f'{mean:.4f}' for mean, _ in values)}"
+            for label, values in found.items()
+        )
+        caption = f"A line for every row, by {along}: mean and standard deviation over the seeds."
+        return pages.Figure(what.capitalize(), caption, pages.svg(figure), f"{numbers}.")

@@ -1,0 +1,116 @@
+"""Tables that no paper has: MISS with every model, scaling curves, logs whose truth is known.
+
+The settings are those of MISS's experiments (`pipeline.experiments.miss`), but for DemiNet's
+embeddings of 16; a sweep gives all its models the same width.
+"""
+
+from pipeline.experiments.recipe import Content, Row, Table
+
+_MODELS = {
+    "FM": "fm",
+    "DeepFM": "deepfm",
+    "IPNN": "ipnn",
+    "DCN-M": "dcn_v2",
+    "xDeepFM": "xdeepfm",
+    "AutoInt+": "autoint",
+    "FiGNN": "fignn",
+    "DIN": "din",
+    "DIEN": "dien",
+    "SIM(soft)": "sim",
+    "DMR": "dmr",
+    "MIND": "mind",
+    "ComiRec DR": "comirec_dr",
+    "ComiRec SA": "comirec_sa",
+    "DMIN": "dmin",
+    "DemiNet": "deminet",
+}
+_SCALED = {"DIN": ("din", "none"), "DIN-MISS": ("din", "miss"), "DemiNet": ("deminet", "none")}
+_SIMULATED = {
+    "DIN": ("din", "none"),
+    "DIN-MISS": ("din", "miss"),
+    "ComiRec SA": ("comirec_sa", "none"),
+    "DemiNet": ("deminet", "none"),
+    "DemiNet-MISS": ("deminet", "miss"),
+}
+
+
+def _settings(model: str, ssl: str, train: Content | None = None) -> Content:
+    return {"model": {"name": model}, "ssl": {"name": ssl}, "train": train or {}}
+
+
+def _with_and_without_miss() -> list[Row]:
+    rows = []
+    for label, model in _MODELS.items():
+        rows.append(Row(label=label, settings=_settings(model, "none")))
+        ours = _settings(model, "miss")
+        rows.append(Row(label=f"{label}-MISS", settings=ours, baseline=label))
+    return rows
+
+
+def _sweep(section: str, setting: str, title: str, values: tuple[float, ...]) -> list[Row]:
+    """Each model of `_SCALED` with each value of a setting."""
+    rows = []
+    for label, (model, ssl) in _SCALED.items():
+        for value in values:
+            settings = {**_settings(model, ssl)}
+            settings[section] = {**settings[section], setting: value}
+            rows.append(
+                Row(
+                    label=f"{label}, {title} {value:g}",
+                    settings=settings,
+                    series=f"{title}, {label}",
+                    x=value,
+                )
+            )
+    return rows
+
+
+def _simulated() -> list[Row]:
+    return [
+        Row(
+            label=label if noise == 0.0 else f"{label}, {noise:.0%} of the labels flipped",
+            settings=_settings(model, ssl, {"label_noise": noise}),
+        )
+        for noise in (0.0, 0.2)
+        for label, (model, ssl) in _SIMULATED.items()
+    ]
+
+
+def _table(name: str, title: str, rows: list[Row], along: str = "") -> Table:
+    return Table(
+        id=f"beyond/{name}",
+        title=title,
+        protocol="leave_last_out",
+        data_sets=(),
+        reference="",
+        claim="",
+        rows=rows,
+        along=along,
+    )
+
+
+TABLES = (
+    _table("miss", "Every model with and without MISS", _with_and_without_miss()),
+    _table(
+        "data",
+        "AUC by the number of training samples",
+        _sweep("train", "sampling_rate", "share of the training samples", (0.1, 0.3, 1.0)),
+    ),
+    _table(
+        "width",
+        "AUC by the width of the embeddings",
+        _sweep("model", "embedding_size", "embedding width", (4, 8, 16, 32)),
+    ),
+    _table(
+        "history",
+        "AUC by the length of the histories",
+        [Row(label=label, settings=_settings(*names)) for label, names in _SCALED.items()],
+        along="longest history",
+    ),
+    _table(
+        "simulation",
+        "Share of the reachable AUC on generated logs",
+        _simulated(),
+        along="interests",
+    ),
+)
