@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO ?= build/demo
 
-.PHONY: help install demo test test-slow test-flink test-modern lint format bench lock clean
+.PHONY: help install demo test test-slow test-flink test-modern lint format bench docs lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ format: install  ## Format and sort imports
 bench: install  ## Speed ratios against stated baselines, to bench.json
 	$(BIN)/python -m tests.bench --output=bench.json
 
+docs: install  ## The documentation as a site, in build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
 # uv reads the bound on Python from pyproject.toml; the modern lane goes one version further.
 lock: install  ## Write both lock files anew
 	mkdir -p build/lock
@@ -53,7 +56,7 @@ lock: install  ## Write both lock files anew
 	uv pip compile pyproject.toml -c requirements.in $(LOCK_FLAGS) -o requirements.lock
 	cd build/lock && uv pip compile pyproject.toml -c requirements-modern.in $(LOCK_FLAGS) -o $(CURDIR)/requirements-modern.lock
 
-LOCK_FLAGS := --quiet --extra dev --extra bench --universal --python-version 3.10 \
+LOCK_FLAGS := --quiet --extra dev --extra bench --extra docs --universal --python-version 3.10 \
   --generate-hashes --no-annotate --no-header
 
 clean:  ## Remove what the targets made

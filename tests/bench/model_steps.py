@@ -6,7 +6,7 @@ Shapes: B requests, N candidates, L history length.
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -125,7 +125,7 @@ def deminet_candidates(quick: bool) -> list[Figure]:
         else tf.repeat(value, count, axis=0)
         for name, value in request.items()
     }
-    scores = _scores(model("deminet"), request)
+    scores = scoring(model("deminet"), request)
     np.testing.assert_allclose(scores(request)[0], scores(rows)[:, 0], atol=1e-5)
     times = compare(lambda: scores(request), lambda: scores(rows))
     baseline = f"the same {count} candidates as requests of their own, L={_LENGTH}"
@@ -165,15 +165,16 @@ def _backbone_step(whole: CTRModel, requests: Batch, jit: bool) -> Callable[[], 
     return lambda: float(step()[0])
 
 
-def model(name: str, ssl: str = "none", items: int = 0) -> CTRModel:
+def model(name: str, ssl: str = "none", items: int = 0, settings: Sequence[str] = ()) -> CTRModel:
     """A model of the papers' sizes, ready to train.
 
     Args:
         name: As on the command line.
         ssl: Likewise.
         items: Rows of the table of items; 0 for a small one.
+        settings: As `--set` takes them.
     """
-    config = resolve({"model": {"name": name}, "ssl": {"name": ssl}})
+    config = resolve({"model": {"name": name}, "ssl": {"name": ssl}}, settings)
     encoders = {
         feature: types.SimpleNamespace(cardinality=rows)
         for feature, rows in _cardinalities(items).items()
@@ -212,7 +213,8 @@ def _step(name: str, requests: Batch, ssl: str = "none", items: int = 0) -> Call
     return lambda: step(requests)
 
 
-def _scores(scorer: CTRModel, like: Batch) -> Callable[[Batch], np.ndarray]:
+def scoring(scorer: CTRModel, like: Batch) -> Callable[[Batch], np.ndarray]:
+    """The scores as one graph for batches of any size."""
     call = tf.function(scorer, input_signature=[_specs(like)])
     return lambda requests: call(requests).numpy()
 

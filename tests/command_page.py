@@ -1,0 +1,109 @@
+"""Writes docs/commands.md from the commands' module docstrings and flags.
+
+python -m tests.command_page
+"""
+
+import functools
+import importlib
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "commands.md"
+
+_SCRIPT = re.compile(r'^(ctr-[\w-]+) = "([\w.]+):console_main"$', re.MULTILINE)
+_ABSL_SAYS = re.compile("^<[^>]*>: |; *repeat this option to specify a list of values$")
+_BY_MACHINE = ("rest_api_num_threads", "grpc_max_threads")  # their defaults count its cores
+_INTRODUCTION = """\
+# Commands
+
+Every command is a module of Python and, where the package is installed, a program. `--help` prints
+what stands here, `--debug` shows the stack trace of an error. A flag without a default in its line
+may be left out unless it is marked as required. This page is written from the commands, by
+`python -m tests.command_page`.
+"""
+
+
+@functools.cache
+def scripts() -> dict[str, str]:
+    """Name of the program to module, of every command, in the order of pyproject.toml."""
+    found = _SCRIPT.findall((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {name: module.removesuffix(".__main__") for name, module in found}
+
+
+@functools.cache
+def command(module: str) -> ModuleType:
+    """The module of a command: that of the name, or the `__main__` of a package."""
+    found = importlib.import_module(module)
+    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
+
+
+@functools.cache
+def flags_of(module: str) -> dict[str, Any]:
+    """The flags of a command by name, as absl describes them."""
+    before = set(flags.FLAGS)
+    getattr(command(module), "define_flags", lambda: None)()
+    found = {name: flags.FLAGS[name] for name in flags.FLAGS if name not in before}
+    for name in found:
+        delattr(flags.FLAGS, name)
+    return found
+
+
+def takes_argument(module: str) -> bool:
+    """Whether one of the flags may be given as an argument without its name."""
+    return "positional=" in inspect.getsource(command(module))
+
+
+def page() -> str:
+    """The content of docs/commands.md."""
+    rows = [
+        f"| [`python -m {module}`](#{module.replace('.', '')}) | `{name}` | {_purpose(module)} |"
+        for name, module in scripts().items()
+    ]
+    head = "| command | program | what it does |\n| --- | --- | --- |"
+    sections = ("\n".join(_section(module)) for module in scripts().values())
+    return "\n".join([_INTRODUCTION, head, *rows, "", *sections]).rstrip("\n") + "\n"
+
+
+def _section(module: str) -> Iterator[str]:
+    """A command: its docstring, its flags."""
+    yield f"## {module}\n"
+    yield f"```text\n{inspect.cleandoc(command(module).__doc__ or '')}\n```\n"
+    if found := flags_of(module):
+        yield "| flag | default | meaning |\n| --- | --- | --- |"
+        yield from map(_row, found.values())
+        yield ""
+
+
+def _row(flag: Any) -> str:
+    """A line of a table of flags."""
+    meaning = _ABSL_SAYS.sub("", " ".join(flag.help.split())).replace("|", "\\|")
+    if values := getattr(flag.parser, "enum_values", None):
+        meaning += f" One of {', '.join(f'`{one}`' for one in values)}."
+    return f"| `--{flag.name}` | {_default(flag)} | {meaning} |"
+
+
+def _default(flag: Any) -> str:
+    """What a flag is if it is not given, as one writes it; nothing if that is nothing."""
+    if flag.name in _BY_MACHINE:
+        return "by machine"
+    if flag.default in (None, "", []):
+        return "required" if flag.default is None and flag.validators else ""
+    return f"`{flag.default_as_str[1:-1]}`"  # which absl puts into quotation marks
+
+
+def _purpose(module: str) -> str:
+    """The first sentence of a docstring, as a cell."""
+    return " ".join(inspect.cleandoc(command(module).__doc__ or "").partition("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"Wrote {PAGE}\n")

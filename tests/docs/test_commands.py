@@ -1,0 +1,117 @@
+"""Every command, flag and setting that the pages show exists, and the page of commands is true."""
+
+import importlib.util
+import json
+import pathlib
+import re
+
+import command_page
+import markdown_blocks
+import pytest
+from markdown_blocks import PAGES, ROOT
+
+from models import config, registry
+from pipeline.runner import check_options
+from preprocessing.errors import UserError
+
+SCRIPTS = command_page.scripts()
+BEAM_TOO = ("pipeline.build_examples", "pipeline.run")
+OTHERS = {
+    *("help", "debug"),  # which every command has
+    *("only",),  # tests.bench
+    *("profile", "rm", "file", "detach", "wait"),  # Docker
+    *("enable_batching", "allow_version_labels_for_unavailable_models"),  # the official server
+    "worker_pool",  # Beam's image
+}
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def _name(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _module_of(command: markdown_blocks.Command) -> str:
+    """A command of ours, or "" for a module of others, which must exist."""
+    if command.module in SCRIPTS.values():
+        return command.module
+    assert not command.module.startswith(("pipeline.", "models.", "serving.", "preprocessing."))
+    assert importlib.util.find_spec(command.module), command
+    return ""
+
+
+def _check_flags(module: str, arguments: tuple[str, ...]) -> None:
+    known = command_page.flags_of(module)
+    unknown, takes_value = [], False
+    for argument in filter(lambda one: one != "...", arguments):
+        name, equals, _ = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            assert takes_value or command_page.takes_argument(module), argument
+            takes_value = False
+        elif name in known or name.removeprefix("no") in known or name in ("help", "debug"):
+            takes_value = not equals
+        else:
+            unknown.append(argument)
+    if module in BEAM_TOO:
+        check_options(unknown, known)
+    else:
+        assert not unknown, f"{module} has no {unknown}"
+
+
+def _check_settings(arguments: tuple[str, ...]) -> None:
+    """That `--set`s are settings of the command's model and self-supervision."""
+    text = " ".join(arguments)
+    overrides = re.findall(r"--set[= ](\S+\[[^\]]*\]|\S+)", text)
+    named = {section: re.search(rf"--{section}=([\w.:]+)", text) for section in ("model", "ssl")}
+    content = {}
+    for section, found in named.items():
+        name = found.group(1) if found else ""
+        if name in {*registry.MODELS, *registry.SSL, *registry.ALIASES}:
+            content[section] = {"name": name}
+        else:  # a placeholder, or an example of the page itself: tests of that page try it
+            overrides = [one for one in overrides if name == "" or not one.startswith(section)]
+    if "--ssl=" not in text and any(one.startswith("ssl.") for one in overrides):
+        content["ssl"] = {"name": "miss"}
+    config.resolve(content, overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_of_a_page_exist(page):
+    for block in markdown_blocks.blocks(page):
+        for command in markdown_blocks.commands(block):
+            where = f"{_name(page)}:{command.line}"
+            module = _module_of(command)
+            if not module:
+                continue
+            try:
+                _check_flags(module, command.arguments)
+                _check_settings(command.arguments)
+            except (AssertionError, UserError) as error:
+                pytest.fail(f"{where}: {error}")
+        for number, words in markdown_blocks.statements(block):
+            if words[0] == "make":
+                assert words[1] in TARGETS, f"{_name(page)}:{number}"
+            if words[0].startswith("ctr-"):
+                assert words[0] in SCRIPTS, f"{_name(page)}:{number}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_flags_and_commands_in_the_text_exist(page):
+    known = {flag for module in SCRIPTS.values() for flag in command_page.flags_of(module)}
+    for span in markdown_blocks.prose(page):
+        for name in re.findall(r"^--(\w+)", span):
+            if name not in known | OTHERS:
+                check_options([f"--{name}=value"], known)
+        for module in re.findall(r"^(?:python -m )?((?:pipeline|models|serving)\.\w+)$", span):
+            assert importlib.util.find_spec(module) or module in ("models.config",), module
+
+
+def test_examples_of_schemas_are_json():
+    for page in PAGES:
+        for block in markdown_blocks.blocks(page):
+            if block.language == "json" and block.text.startswith("{\n"):
+                json.loads(block.text)
+
+
+def test_the_page_of_commands_is_up_to_date():
+    current = command_page.PAGE.read_text(encoding="utf-8")
+    assert current == command_page.page(), "run python -m tests.command_page"
