@@ -190,15 +190,12 @@ class Analysis(NamedTuple):
 def analyse(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> Analysis:
     """Metrics of a measured split with their intervals, and those of its slices.
 
-    Writes RUN/slices-SPLIT.csv.
-
     Raises:
         UserError: See `evaluate`.
     """
     run = runs.open_run(run_dir)
     scores = read_scores(run_dir, split)
     found = slices.measure(scores, run.data, progress)
-    found.to_csv(run.path / f"slices-{split}.csv", index=False)
     return Analysis(bootstrap.estimate(scores), found)
 
 
@@ -245,7 +242,10 @@ def main() -> None:
         _print_differences(compare(given.compare, given.against, given.split))
     elif given.run and not given.compare and not given.against:
         metrics = evaluate(given.run, given.split)
-        _print_metrics(metrics, analyse(given.run, given.split))
+        found = analyse(given.run, given.split)
+        path = pathlib.Path(given.run) / f"slices-{given.split}.csv"
+        found.slices.to_csv(path, index=False)
+        _print_metrics(metrics, found)
     else:
         raise UserError(
             "Expected --run, or --compare with two runs, found "

@@ -127,7 +127,7 @@ def test_metrics_are_those_of_evaluation(run, written):
     assert f"<b>{auc.value:.4f}</b><span>{around}</span>" in html
     assert f"| log loss | {stored['validation']['log_loss']:.4f} |" in markdown
     assert f"| requests | {stored['validation']['requests']:,} |" in markdown
-    slices = pd.read_csv(run / "slices-test.csv")
+    slices = evaluate.analyse(run, "test", progress=False).slices
     for _, row in slices.iterrows():
         cells = f"| {row['dimension']} | {row['slice']} | {row['candidates']:,} | "
         (line,) = (line for line in markdown.splitlines() if line.startswith(cells))

@@ -20,6 +20,7 @@ from preprocessing.errors import UserError
 from serving import batching, model_config, raw_requests, server
 from serving.batching import BatchedServable
 from serving.batching_parameters import MODEL_FILE
+from serving.batching_queue import BatchQueue
 from serving.client import AsyncClient
 from serving.grpc_server import GrpcServer
 from serving.grpc_services import ModelService, PredictionService
@@ -199,15 +200,23 @@ def test_failing_requests_of_a_batch_fail_and_others_go_on(exported, tmp_path):
         assert [reply.json() for reply in good_pair] == [{"predictions": [1.0]}] * 2
 
 
-def test_a_stopping_server_answers_what_waits_for_a_batch(exported, tmp_path):
+def test_a_stopping_server_answers_what_waits_for_a_batch(exported, tmp_path, monkeypatch):
     text = "batch_timeout_micros { value: 1000000 }"
+    queued, add = threading.Event(), BatchQueue.add
+
+    def noted(queue, *arguments):
+        tasks = add(queue, *arguments)
+        queued.set()
+        return tasks
+
     with batched(tmp_path, text, model_base_path=exported, model_name="toy") as running:
+        monkeypatch.setattr(BatchQueue, "add", noted)
         replies = []
         asking = threading.Thread(
             target=lambda: replies.extend(together(running.url, {"instances": [1.0]}))
         )
         asking.start()
-        time.sleep(0.3)
+        assert queued.wait(30)
     asking.join()
     assert replies[0].json() == {"predictions": [2.5]}
 

@@ -225,8 +225,7 @@ def test_rollback_command(tmp_path, capsys, monkeypatch):
 
 
 def test_rollback_takes_one_poll_interval(tmp_path, monkeypatch):
-    """Timed against the looks at models.config: the first after the command serves the old one."""
-    interval = 2.0
+    """Counted in looks at models.config: the first after the command serves the old version."""
     publish(versions(tmp_path, 1, 2), stable=2, previous=1)
     file = tmp_path / publishing.CONFIG
     looks = []
@@ -249,14 +248,13 @@ def test_rollback_takes_one_poll_interval(tmp_path, monkeypatch):
     store = ModelStore(lambda path: path.name)
     store.start(model_config.read(file), 0.01)
     store.start_polling(3600)
-    store.follow_config_file(file, interval)
+    store.follow_config_file(file, 2.0)
     try:
         wait_for(lambda: looks)
         rollback.main()  # as late as can be: a look has just been taken
         assert store.get("ctr")[0] == 2
         wait_for(lambda: store.get("ctr")[0] == 1 == store.get("ctr", label="stable")[0])
         assert len(looks) == 2
-        assert time.monotonic() - looks[0] < 1.5 * interval
     finally:
         store.stop()
 
