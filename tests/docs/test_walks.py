@@ -29,12 +29,6 @@ _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*(e-\d+)?")
 _BLANK = re.compile(r"[ █]+")
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """An empty directory."""
-    return tmp_path_factory.mktemp("shop")
-
-
 def _run(directory: pathlib.Path, blocks: list[Block]) -> list[str]:
     """Runs blocks of shell in one shell; returns what each printed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -72,12 +66,19 @@ def _write_files(page: pathlib.Path, directory: pathlib.Path) -> None:
         (directory / name).write_text(text)
 
 
-def test_tutorial(shop):
-    blocks = markdown_blocks.blocks(TUTORIAL)
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory):
+    """Where the tutorial was done, and what its blocks of shell printed."""
+    shop = tmp_path_factory.mktemp("shop")
     _write_files(TUTORIAL, shop)
-    printed = iter(_run(shop, [block for block in blocks if block.language == "sh"]))
+    blocks = markdown_blocks.blocks(TUTORIAL)
+    return shop, _run(shop, [block for block in blocks if block.language == "sh"])
+
+
+def test_tutorial(toured):
+    shop, printed = toured[0], iter(toured[1])
     output, compared = "", 0
-    for block in blocks:
+    for block in markdown_blocks.blocks(TUTORIAL):
         if block.language == "sh":
             output = next(printed)
         elif block.language == "text":
@@ -90,9 +91,9 @@ def test_tutorial(shop):
     assert (shop / "data" / "data_card.html").exists()
 
 
-def test_daily_retraining(shop):
+def test_daily_retraining(toured):
     """The first day, the day after, and back to the first version."""
-    _write_files(TUTORIAL, shop)
+    shop, _ = toured
     _write_files(OPERATIONS, shop)
     for theirs, ours in SMALLER.items():
         script = shop / "retrain.sh"
