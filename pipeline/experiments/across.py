@@ -19,7 +19,6 @@ from pipeline.synthesize import best_auc, synthesize
 from pipeline.synthetic_truth import Truth
 from preprocessing.errors import UserError
 
-_NOTHING = "–"
 _TRUTH = ".truth.json"
 
 
@@ -91,7 +90,8 @@ def section(table: Table, data: Sequence[NamedData], planned: Sequence[Planned])
             found[each.row.label].append(_reached(each, place))
     what = "share of the reachable AUC" if along.is_generated else "test AUC"
     rows = [
-        [label, *(_spread(mean, std) for mean, std in values)] for label, values in found.items()
+        [label, *(comparisons.spread(mean, std) for mean, std in values)]
+        for label, values in found.items()
     ]
     notes = []
     if along.is_generated:
@@ -122,12 +122,6 @@ def _reached(measured: comparisons.Measured, place: _Place) -> tuple[float, floa
     return (mean - 0.5) / reachable, std / reachable
 
 
-def _spread(mean: float, std: float) -> str:
-    if math.isnan(mean):
-        return _NOTHING
-    return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
-
-
 def _figure(
     along: str,
     what: str,
@@ -136,7 +130,7 @@ def _figure(
 ) -> pages.Figure:
     """A line for every row."""
     with plt.rc_context(pages.STYLE):
-        figure, axes = plt.subplots(figsize=(5.2, 3.6))
+        figure, axes = plt.subplots(figsize=(pages.WIDTH, 3.6))
         x = [place.x for place in places]
         for number, (label, values) in enumerate(found.items()):
             axes.errorbar(

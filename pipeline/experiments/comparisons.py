@@ -23,6 +23,8 @@ from pipeline.experiments.recipe import METRICS, Row, Table
 from pipeline.experiments.scheduler import seconds_of
 
 DRAWS = 500
+NOTHING = "–"
+"""Where a page has no number to show."""
 
 
 class Measured(NamedTuple):
@@ -99,6 +101,13 @@ class Reversal(NamedTuple):
     published: tuple[float, float]
     ours: tuple[float, float]
     welch: float
+
+
+def spread(mean: float, std: float) -> str:
+    """A mean with its standard deviation, as text; either may be NaN."""
+    if math.isnan(mean):
+        return NOTHING
+    return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
 
 
 def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:

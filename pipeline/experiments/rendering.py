@@ -31,7 +31,6 @@ _ARGUMENTS = (
 )
 """Of a build: those that say what is predicted."""
 _SIGNIFICANT = 0.05
-_NOTHING = "–"
 
 
 def write(
@@ -132,7 +131,7 @@ def _metric_grid(
         cells = [each.row.label]
         for metric in METRICS:
             star = "*" if (each.row.label, metric) in stars else ""
-            cells.append(_spread(each.mean(metric), each.std(metric)) + star)
+            cells.append(comparisons.spread(each.mean(metric), each.std(metric)) + star)
             if metric in printed:
                 there = each.published.get(metric, math.nan)
                 cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
@@ -362,11 +361,5 @@ def _data_grid(data: Sequence[NamedData]) -> Grid:
     return Grid("Requests", 2, ["data set", "build", *SPLITS], rows, notes)
 
 
-def _spread(mean: float, std: float) -> str:
-    if math.isnan(mean):
-        return _NOTHING
-    return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
-
-
 def _number(value: float, form: str = ".4f") -> str:
-    return _NOTHING if math.isnan(value) else f"{value:{form}}"
+    return comparisons.NOTHING if math.isnan(value) else f"{value:{form}}"

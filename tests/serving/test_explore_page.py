@@ -189,35 +189,9 @@ def test_unknown_user_is_reported(page, address):
 )
 def test_phones_light_and_dark(staged):
     assert staged.evaluate("document.documentElement.scrollWidth") == 320
-    contrasts = staged.evaluate(CONTRASTS)
+    contrasts = staged.evaluate(browsers.CONTRASTS)
     assert len(contrasts) >= 8
     assert min(contrasts.values()) >= 4.5, contrasts
     dark = staged.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     page_colour = staged.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, page_colour[4:-1].split(","))) < 200) is dark
-
-
-CONTRASTS = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = rgb(getComputedStyle(node).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = {};
-  for (const query of ["h1", "#subtitle", "#found", "#users button", "dt", "dd", ".candidate .name",
-      ".candidate .name .soft", ".score", ".bars span", ".tag.clicked", ".tag.unknown",
-      "#history .place", "select"]) {
-    for (const node of document.querySelectorAll(query)) {
-      const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))];
-      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      found[query] = Math.min(found[query] ?? 99, contrast);
-    }
-  }
-  return found;
-}"""
