@@ -25,6 +25,8 @@ _MODELS = {
     "DemiNet": "deminet",
 }
 _SCALED = {"DIN": ("din", "none"), "DIN-MISS": ("din", "miss"), "DemiNet": ("deminet", "none")}
+_CANDIDATES = {"DIN": "din", "FM": "fm", "DMR": "dmr", "ComiRec DR": "comirec_dr"}
+"""The best of their kind in the other tables: attention, products of fields, both, interests."""
 _SIMULATED = {
     "DIN": ("din", "none"),
     "DIN-MISS": ("din", "miss"),
@@ -76,7 +78,7 @@ def _simulated() -> list[Row]:
     ]
 
 
-def _table(name: str, title: str, rows: list[Row], along: str = "") -> Table:
+def _table(name: str, title: str, rows: list[Row], along: str = "", choice: bool = False) -> Table:
     return Table(
         id=f"beyond/{name}",
         title=title,
@@ -86,6 +88,7 @@ def _table(name: str, title: str, rows: list[Row], along: str = "") -> Table:
         claim="",
         rows=rows,
         along=along,
+        choice=choice,
     )
 
 
@@ -112,5 +115,14 @@ TABLES = (
         "Share of the reachable AUC on generated logs",
         _simulated(),
         along="interests",
+    ),
+    _table(
+        "best",
+        "The best model for a log, chosen by validation AUC",
+        [
+            Row(label=label, settings={"model": {"name": model, "embedding_size": 16}})
+            for label, model in _CANDIDATES.items()
+        ],
+        choice=True,
     ),
 )

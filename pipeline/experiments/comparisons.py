@@ -25,6 +25,8 @@ from pipeline.experiments.scheduler import seconds_of
 DRAWS = 500
 NOTHING = "–"
 """Where a page has no number to show."""
+VALIDATION = "validation AUC"
+"""What chooses among models."""
 
 
 class Measured(NamedTuple):
@@ -35,7 +37,7 @@ class Measured(NamedTuple):
         published: Its numbers in the paper by metric, empty if there are none.
         seeds: Of its runs.
         paths: Of its runs.
-        values: Test metrics by name, one per seed.
+        values: Test metrics by name, and the `VALIDATION` AUC, one per seed.
         seconds: That each training took.
     """
 
@@ -121,7 +123,7 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
     for _, of_row in itertools.groupby(planned, key=lambda run: run.row.label):
         some = list(of_row)
         row, finished = some[0].row, [run for run in some if run.is_finished]
-        tests = [runs.read_metrics(run.path)["test"] for run in finished]
+        metrics = [runs.read_metrics(run.path) for run in finished]
         found.append(
             Measured(
                 row=row,
@@ -129,7 +131,10 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
                 published=dict(zip(METRICS, row.published.get(published_on, ()), strict=False)),
                 seeds=[run.seed for run in finished],
                 paths=[run.path for run in finished],
-                values={name: np.array([test[name] for test in tests]) for name in METRICS},
+                values={
+                    VALIDATION: np.array([one["validation"]["auc"] for one in metrics]),
+                    **{name: np.array([one["test"][name] for one in metrics]) for name in METRICS},
+                },
                 seconds=[seconds_of(run.path) for run in finished],
             )
         )

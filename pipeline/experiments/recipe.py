@@ -57,6 +57,7 @@ class Table:
         inside: Of a figure of what goes on inside a model: its title in the run report.
         along: What its data sets differ in, a key of `pipeline.experiments.across.ALONG`; "" if it
             is not about a difference.
+        choice: Whether one of its rows is to be chosen, which the validation split does.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Table:
     curve: str = ""
     inside: str = ""
     along: str = ""
+    choice: bool = False
 
 
 def merged(*contents: Content) -> dict[str, Any]:

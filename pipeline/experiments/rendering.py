@@ -87,6 +87,8 @@ def _results(
         found = comparisons.compare(table, measured)
         rows += _csv_rows(each, paper, measured, found)
         grids = [_metric_grid(table, each, paper, measured, found)]
+        if table.choice:
+            grids.append(_choice_grid(measured))
         if found:
             grids.append(_comparison_grid(table, found))
         order = _order_grid(measured)
@@ -152,6 +154,27 @@ def _metric_grid(
         rows,
         notes,
     )
+
+
+def _choice_grid(measured: Sequence[Measured]) -> Grid:
+    """Rows by validation AUC, and what the first of them has on the test split."""
+    best_first = sorted(
+        (each for each in measured if each.seeds),
+        key=lambda each: each.mean(comparisons.VALIDATION),
+        reverse=True,
+    )
+    rows = [
+        [
+            each.row.label,
+            *(
+                comparisons.spread(each.mean(name), each.std(name))
+                for name in (comparisons.VALIDATION, "auc")
+            ),
+        ]
+        for each in best_first
+    ]
+    notes = [f"The validation split chooses {each.row.label}." for each in best_first[:1]]
+    return Grid("The choice", 1, ["model", comparisons.VALIDATION, "test AUC"], rows, notes)
 
 
 def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:

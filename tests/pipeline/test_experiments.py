@@ -23,7 +23,7 @@ from preprocessing.errors import UserError
 IDS = [
     *(f"deminet/{number}" for number in ("1", "2", "3", "fig3a", "fig3b", "fig4", "fig5")),
     *(f"miss/{number}" for number in (*range(2, 11), "fig5", "fig6", "fig7")),
-    *(f"beyond/{name}" for name in ("miss", "data", "width", "history", "simulation")),
+    *(f"beyond/{name}" for name in ("miss", "data", "width", "history", "simulation", "best")),
 ]
 
 
@@ -235,13 +235,17 @@ def _scores(gain, seed):
     return Scores(user, request, label, logit, np.ones(300), {})
 
 
-GAINS = {"FM": 0.9, "LR": 1.4, "DIN": 3.0}
+GAINS = {
+    "test": {"FM": 0.9, "LR": 1.4, "DIN": 3.0},
+    "validation": {"FM": 1.5, "LR": 4.0, "DIN": 2.5},
+}
 
 
 def _fake(run):
     """A finished run."""
     _begin(run, run.path)
-    evaluate.record(run.path, "test", _scores(GAINS[run.row.label], run.seed))
+    for split, gains in GAINS.items():
+        evaluate.record(run.path, split, _scores(gains[run.row.label], run.seed))
     history = pd.DataFrame({"step": [40, 80], "seconds": [30.0, 60.0], "curve": [0.5, 0.7]})
     history.to_csv(run.path / runs.HISTORY, index=False)
 
@@ -356,6 +360,17 @@ def test_page_markdown_and_csv(made, tmp_path):
     by_run = pd.read_csv(tmp_path / "deminet-2-runs.csv")
     assert len(by_run) == 9
     assert by_run["auc"].notna().all()
+
+
+def test_validation_chooses(made, tmp_path):
+    """Although another row is better on the test split."""
+    named, planned, measured, _, _ = made
+    table = dataclasses.replace(TABLE, choice=True)
+    text = rendering.write(table, named, planned, tmp_path, "").with_suffix(".md").read_text()
+    choice = text.split("### The choice")[1].split("###")[0]
+    assert re.findall(r"^\| (\w+) \| 0", choice, re.MULTILINE) == ["LR", "DIN", "FM"]
+    assert f"| {measured[1].mean('auc'):.4f} ±" in choice
+    assert "The validation split chooses LR." in choice
 
 
 def test_page_shows_what_is_finished(made, tmp_path):
