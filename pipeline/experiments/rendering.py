@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from models import interests, pages, runs
@@ -137,8 +138,8 @@ def _metric_grid(
             if metric in printed:
                 there = each.published.get(metric, math.nan)
                 cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
-        minutes = sum(each.seconds) / max(len(each.seconds), 1) / 60.0
-        rows.append([*cells, str(len(each.seeds)), f"{minutes:.1f}"])
+        minutes = float(np.mean(each.seconds)) / 60.0 if each.seconds else math.nan
+        rows.append([*cells, str(len(each.seeds)), _number(minutes, ".1f")])
     notes = []
     if stars:
         notes.append(f"* better than what it is compared with, p < {table.level:g} (Welch's test).")

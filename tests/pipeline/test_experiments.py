@@ -380,7 +380,7 @@ def test_page_shows_what_is_finished(made, tmp_path):
     page = rendering.write(TABLE, named, planned, tmp_path, "")
     text = page.with_suffix(".md").read_text()
     assert "1 of 9 finished" in text
-    assert re.search(r"\| LR \| – \|", text)
+    assert re.search(r"\| LR \| – \|.*\| 0 \| – \|", text)
 
 
 @pytest.mark.parametrize("kind", ["sweep", "curve"])
