@@ -146,7 +146,8 @@ class RestApi:
             if not ended.done():
                 ended.set_result(in_time)
 
-        # As run_in_executor and wait_for, with half of their callbacks: .1 ms less.
+        # As run_in_executor and wait_for, with half of their callbacks, whose code is no longer in
+        # the processor's caches when a model has run.
         timer = loop.call_later(self._options.rest_api_timeout_in_ms / 1000, end, False)
         job = self._executor.submit(self._compute, asked, headers, body)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(end, True))

@@ -26,7 +26,7 @@ _MODELS = {
 }
 _SCALED = {"DIN": ("din", "none"), "DIN-MISS": ("din", "miss"), "DemiNet": ("deminet", "none")}
 _CANDIDATES = {"DIN": "din", "FM": "fm", "DMR": "dmr", "ComiRec DR": "comirec_dr"}
-"""The best of their kind in the other tables: attention, products of fields, both, interests."""
+"""One of each kind, all of them fast: attention, products of fields, both, interests."""
 _SIMULATED = {
     "DIN": ("din", "none"),
     "DIN-MISS": ("din", "miss"),
