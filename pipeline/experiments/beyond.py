@@ -4,6 +4,9 @@ The settings are those of MISS's experiments (`pipeline.experiments.miss`), but 
 embeddings of 16; a sweep gives all its models the same width.
 """
 
+import dataclasses
+
+from pipeline.experiments import miss
 from pipeline.experiments.recipe import Content, Row, Table
 
 _MODELS = {
@@ -94,6 +97,16 @@ def _table(name: str, title: str, rows: list[Row], along: str = "", choice: bool
 
 TABLES = (
     _table("miss", "Every model with and without MISS", _with_and_without_miss()),
+    dataclasses.replace(
+        _table(
+            "rivals",
+            "Every self-supervised loss with every model of table IV",
+            miss.with_ssl(("DIN", "IPNN", "FiGNN"), miss.RIVALS),
+        ),
+        data_sets=miss.DATA_SETS,
+        reference="Amazon-Cds",
+        claim="MISS is best, CL4SRec second; S3Rec and IRSSL hardly help.",
+    ),
     _table(
         "data",
         "AUC by the number of training samples",

@@ -7,7 +7,7 @@ results; here they are the defaults.
 
 from pipeline.experiments.recipe import Content, Row, Table, parse_published
 
-_DATA_SETS = ("Amazon-Cds", "Amazon-Books", "Alipay")
+DATA_SETS = ("Amazon-Cds", "Amazon-Books", "Alipay")
 _PRETRAINING_PASSES = 40
 
 # AUC and log loss of each data set, tables III to VIII.
@@ -54,7 +54,7 @@ _PUBLISHED = parse_published(
     MISS-Joint         | 0.8867 0.4357  0.9180 0.3730  0.9327 0.3295
     MISS-Pre           | 0.8848 0.4381  0.9170 0.3746  0.9313 0.3328
     """,
-    _DATA_SETS,
+    DATA_SETS,
 )
 # AUC of DIN and of DIN-MISS on Amazon-Cds and Amazon-Books, tables IX and X.
 _SAMPLED = {
@@ -75,7 +75,7 @@ _VARIANTS = {
     "MISS/F/U/L": "miss_wo_ful",
     "MISS/M/F/U/L": "miss_wo_mful",
 }
-_RIVALS = {"Rule": "rule", "IRSSL": "irssl", "S3Rec": "s3rec", "CL4SRec": "cl4srec", "MISS": "miss"}
+RIVALS = {"Rule": "rule", "IRSSL": "irssl", "S3Rec": "s3rec", "CL4SRec": "cl4srec", "MISS": "miss"}
 _BACKBONES = {"IPNN": "ipnn", "DIN": "din", "FiGNN": "fignn"}
 
 
@@ -98,8 +98,13 @@ def _row(
     )
 
 
-def _with_ssl(backbones: tuple[str, ...], tasks: dict[str, str]) -> list[Row]:
-    """Each backbone alone, then with each self-supervised loss, compared with it alone."""
+def with_ssl(backbones: tuple[str, ...], tasks: dict[str, str]) -> list[Row]:
+    """Each backbone alone, then with each self-supervised loss, compared with it alone.
+
+    Args:
+        backbones: Labels of models.
+        tasks: Names of self-supervised losses by what the label adds.
+    """
     rows = []
     for backbone in backbones:
         model = _BACKBONES[backbone]
@@ -153,7 +158,7 @@ def _table(number: str, title: str, claim: str, rows: list[Row], curve: str = ""
         id=f"miss/{number}",
         title=title,
         protocol="leave_last_out",
-        data_sets=_DATA_SETS,
+        data_sets=DATA_SETS,
         reference="Amazon-Cds",
         claim=claim,
         rows=rows,
@@ -172,7 +177,7 @@ TABLES = (
         id="miss/2",
         title="Statistics of the data sets",
         protocol="leave_last_out",
-        data_sets=_DATA_SETS,
+        data_sets=DATA_SETS,
         reference="Amazon-Cds",
         claim="",
         counts={
@@ -224,19 +229,19 @@ TABLES = (
         "4",
         "MISS with other models",
         "MISS improves every model that it is added to.",
-        _with_ssl(("DIN", "IPNN", "FiGNN"), {"MISS": "miss"}),
+        with_ssl(("DIN", "IPNN", "FiGNN"), {"MISS": "miss"}),
     ),
     _table(
         "5",
         "MISS and other self-supervised losses",
         "MISS is best, CL4SRec second; S3Rec and IRSSL hardly help.",
-        _with_ssl(("IPNN", "DIN"), _RIVALS),
+        with_ssl(("IPNN", "DIN"), RIVALS),
     ),
     _table(
         "6",
         "MISS without its parts",
         "Features (F), unions (U), long range (L) and several interests (M) all help, M most.",
-        _with_ssl(("IPNN", "DIN"), _VARIANTS),
+        with_ssl(("IPNN", "DIN"), _VARIANTS),
     ),
     _table(
         "7",

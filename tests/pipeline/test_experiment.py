@@ -66,7 +66,8 @@ def test_statistics_of_data_sets(work, table_id):
         name
         for name, table in TABLES.items()
         # Tested above; or as miss/4 and miss/fig6 with more rows.
-        if table.rows and name not in ("deminet/fig5", "miss/8", "beyond/miss", "beyond/width")
+        if table.rows
+        and name not in ("deminet/fig5", "miss/8", "beyond/miss", "beyond/rivals", "beyond/width")
     ],
 )
 def test_every_other_table(work, table_id):
