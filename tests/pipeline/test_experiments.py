@@ -23,10 +23,8 @@ from preprocessing.errors import UserError
 IDS = [
     *(f"deminet/{number}" for number in ("1", "2", "3", "fig3a", "fig3b", "fig4", "fig5")),
     *(f"miss/{number}" for number in (*range(2, 11), "fig5", "fig6", "fig7")),
-    *(
-        f"beyond/{name}"
-        for name in ("miss", "rivals", "data", "width", "history", "simulation", "best")
-    ),
+    *(f"beyond/{name}" for name in ("miss", "rivals", "schedules", "data", "width")),
+    *(f"beyond/{name}" for name in ("history", "simulation", "best")),
 ]
 
 
