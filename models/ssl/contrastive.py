@@ -30,6 +30,12 @@ class ContrastiveConfig:
         """Raises `UserError` on values out of range."""
         if self.temperature <= 0:
             raise UserError(f"Expected ssl.temperature > 0, found {self.temperature}.")
+        for name, value in dataclasses.asdict(self).items():
+            if name.endswith("encoder_units") and (not value or min(value) < 1):
+                raise UserError(
+                    f"Expected ssl.{name} to be one width or more, each at least 1, found {value}.",
+                    f"leave it out, or write for example --set=ssl.{name}=[20,20].",
+                )
 
 
 class Views(NamedTuple):

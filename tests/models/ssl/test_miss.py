@@ -443,6 +443,8 @@ def test_fewer_features_than_heights():
         {"heights": -1},
         {"distances": 0},
         {"pairs_per_filter": 0},
+        {"encoder_units": ()},
+        {"feature_encoder_units": (10, 0)},
         {"temperature": 0.0},
         {"distance_scale": 0.0},
         {"distance_distribution": "cauchy"},
