@@ -296,6 +296,10 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
     )
     size = max(1, min(requests, SHUFFLE_BUFFER))
     epoch_seed = seed[0] + 1_000_003 * seed[1]
+    # TensorFlow asks whether both seeds are 0, and beside a global seed of 0 this one is a tensor,
+    # which has no answer while a graph is traced. No global seed and one of 0 are the same here.
+    graph = tf.compat.v1.get_default_graph()
+    graph.seed = graph.seed or None
     return dataset.shuffle(size, seed=epoch_seed, reshuffle_each_iteration=False)
 
 

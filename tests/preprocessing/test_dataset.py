@@ -97,6 +97,11 @@ def test_order_is_a_function_of_the_seed(data):
     assert not _same(first, _read(data, shuffle_seed=4, history_buckets=(8, 16, 32)))
 
 
+def test_global_seed_of_0(data):
+    tf.random.set_seed(0)
+    assert sorted(np.concatenate([*map(_numbers, _read(data))])) == list(range(REQUESTS))
+
+
 @pytest.mark.parametrize("seed", [None, 3])
 def test_memory_holds_the_same_batches_in_the_same_order(data, monkeypatch, seed):
     # Several blocks, fewer shards in turns than there are, a shuffle that must read ahead.
