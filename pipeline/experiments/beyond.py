@@ -76,18 +76,20 @@ def _schedules() -> list[Row]:
     A network on top of the tables overfits a small log in two or three passes, while the
     self-supervised loss learns in forty; slow tables keep what these have taught them.
     """
-    slow: Content = {"embedding_learning_rate": 1e-4}
+    slow: Content = {"embedding_learning_rate": 3e-4}
+    slow_but_ssl: Content = {**slow, "ssl_learning_rate": 3e-3}
     first: Content = {"pretrain_epochs": 40}
-    slowly_after: Content = {**first, "ssl_learning_rate": 3e-3, **slow}
     ways: list[tuple[str, int, str, Content]] = [
         ("DIN", 10, "none", {}),
         ("DIN, slow tables", 10, "none", slow),
         ("MISS-Joint", 10, "miss", {}),
         ("MISS-Pre", 10, "miss", {**first, "joint": False}),
-        ("MISS-Pre, then joint with slow tables", 10, "miss", slowly_after),
+        ("MISS-Pre, then joint with slow tables", 10, "miss", {**first, **slow_but_ssl}),
         ("DIN", 32, "none", {}),
+        ("DIN, slow tables", 32, "none", slow),
         ("MISS-Joint", 32, "miss", {}),
-        ("MISS-Pre, then joint with slow tables", 32, "miss", slowly_after),
+        ("MISS-Joint, 4 steps per step, slow tables", 32, "miss", {"ssl_steps": 4, **slow_but_ssl}),
+        ("MISS-Pre, then joint with slow tables", 32, "miss", {**first, **slow_but_ssl}),
     ]
     return [
         Row(
