@@ -68,7 +68,8 @@ class RequestFormat:
             UserError: The model is not one of ours.
         """
         user, history, candidate = {}, {}, {}
-        for name, tensor in signature["inputs"].items():
+        # A map of protobuf has no order; sorted, the same request always gets the same complaint.
+        for name, tensor in sorted(signature["inputs"].items()):
             dtype = _DTYPES.get(tensor["dtype"])
             rank = len(tensor["tensor_shape"]["dim"])
             if dtype is None or rank not in (1, 2):

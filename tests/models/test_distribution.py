@@ -103,7 +103,8 @@ def test_two_replicas_equal_one(model, ssl, requests, tmp_path):
     assert one[2] == two[2]
     assert len(one[3]) == STEPS
     for step, (expected, found) in enumerate(zip(one[3], two[3], strict=True)):
-        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6), step
+        # MISS' loss of a single pair is 0, up to the rounding of two logits of about 10.
+        assert found == pytest.approx(expected, rel=1e-5, abs=2e-6), step
     with (
         np.load(tmp_path / "one_device.npz") as expected,
         np.load(tmp_path / "mirrored.npz") as found,
