@@ -5,6 +5,9 @@ users with replacement, each with all its candidates. Every draw is a function o
 number and the number of users: two models measured on the same requests get the same draws, and
 their difference is a paired one.
 
+Drawing tells nothing of a metric that depends on fewer than two users (for GAUC these are the users
+with both labels): it has no interval and no p-value then.
+
 Shapes: C candidates, U users, M metrics, R draws.
 """
 
@@ -15,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from models.metrics import Scores, group_aucs, request_metrics, sigmoid
+from models.metrics import Scores, defined, group_aucs, request_metrics, sigmoid
 
 DRAWS = 1000
 
@@ -64,6 +67,10 @@ class UserMetrics:
             ],
             axis=1,
         ).astype(np.float64)
+        users_of_request = len(np.unique(of_request))
+        self._depends_on_M = np.array(
+            [self.users, len(of_group), *[self.users] * 3, *[users_of_request] * asked.shape[1]]
+        )
         self.names = (
             "auc",
             "gauc",
@@ -81,7 +88,7 @@ class UserMetrics:
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = positives / count
             entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
-            return np.array(
+            metrics_M = np.array(
                 [
                     self._auc(weight_U),
                     group_auc / grouped,
@@ -91,6 +98,7 @@ class UserMetrics:
                     *(np.array(ranked) / asked),
                 ]
             )
+        return np.where(np.isfinite(metrics_M), metrics_M, np.nan)
 
     def _auc(self, weight_U: np.ndarray) -> float:
         weight_C = weight_U[self._user_C]
@@ -104,22 +112,29 @@ class UserMetrics:
         return self(np.ones(self.users))
 
     def draw(self, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-        """The metrics [R, M] of resampled users."""
+        """The metrics [R, M] of resampled users; NaN where a draw or the module does not say."""
         rng = np.random.default_rng(seed)
-        return np.stack(
+        drawn_RM = np.stack(
             [
                 self(np.bincount(rng.integers(0, self.users, self.users), minlength=self.users))
                 for _ in range(draws)
             ]
         )
+        drawn_RM[:, self._depends_on_M < 2] = np.nan
+        return drawn_RM
 
 
 class Estimate(NamedTuple):
-    """A metric and the interval that holds 95 % of the draws."""
+    """A metric and the interval that holds 95 % of the draws; None where undefined."""
 
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, value: float, low: float, high: float) -> "Estimate":
+        """From numbers that are NaN where undefined."""
+        return cls(defined(value), defined(low), defined(high))
 
 
 class Difference(NamedTuple):
@@ -130,12 +145,14 @@ class Difference(NamedTuple):
         second: Of the second one.
         difference: Second minus first, with its interval.
         p_value: Two-sided: how rarely the draws reach the other side of 0.
+
+    What is undefined is None.
     """
 
-    first: float
-    second: float
+    first: float | None
+    second: float | None
     difference: Estimate
-    p_value: float
+    p_value: float | None
 
 
 def estimate(
@@ -150,8 +167,10 @@ def estimate(
     """
     measured = UserMetrics(scores, chosen_C)
     low_M, high_M = interval(measured.draw(draws))
-    columns = zip(measured.value().tolist(), low_M.tolist(), high_M.tolist(), strict=True)
-    return dict(zip(measured.names, map(Estimate._make, columns), strict=True))
+    columns = zip(measured.value(), low_M, high_M, strict=True)
+    return {
+        name: Estimate.of(*numbers) for name, numbers in zip(measured.names, columns, strict=True)
+    }
 
 
 def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Difference]:
@@ -168,11 +187,9 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Diff
     low_M, high_M = interval(drawn_RM)
     return {
         name: Difference(
-            first=float(values_M[0][m]),
-            second=float(values_M[1][m]),
-            difference=Estimate(
-                float(values_M[1][m] - values_M[0][m]), float(low_M[m]), float(high_M[m])
-            ),
+            first=defined(values_M[0][m]),
+            second=defined(values_M[1][m]),
+            difference=Estimate.of(values_M[1][m] - values_M[0][m], low_M[m], high_M[m]),
             p_value=p_value(drawn_RM[:, m]),
         )
         for m, name in enumerate(models[0].names)
@@ -180,15 +197,21 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Diff
 
 
 def interval(drawn: np.ndarray, level: float = 0.95) -> Sequence[np.ndarray]:
-    """Bounds between which the share `level` of the draws (the first axis) lies."""
+    """Bounds between which the share `level` of the draws (the first axis) that are no NaN lies."""
     tail = 50.0 * (1.0 - level)
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # A metric that no draw defines stays NaN.
         return list(np.nanpercentile(drawn, [tail, 100.0 - tail], axis=0))
 
 
-def p_value(drawn_R: np.ndarray) -> float:
-    """Two-sided: twice the share of the draws on the rarer side of 0, never quite 0."""
+def p_value(drawn_R: np.ndarray) -> float | None:
+    """Two-sided: twice the share of the draws on the rarer side of 0, never quite 0.
+
+    Of the draws that are no NaN; None if all are.
+    """
+    drawn_R = drawn_R[~np.isnan(drawn_R)]
+    if not len(drawn_R):
+        return None
     rarer = min(np.count_nonzero(drawn_R <= 0), np.count_nonzero(drawn_R >= 0))
     return min(1.0, 2.0 * (1 + rarer) / (1 + len(drawn_R)))
 

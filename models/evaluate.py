@@ -6,7 +6,9 @@
 Scores every candidate with the best weights and dumps the scores to RUN/scores-SPLIT.parquet. Adds
 the metrics to RUN/metrics.json, writes those of slices (history length, item popularity, category,
 new users and items) to RUN/slices-SPLIT.csv, and prints both with 95 % intervals from 1,000 draws
-of users. A comparison measures both runs on the same draws, so that differences are paired.
+of users. A comparison measures both runs on the same draws, so that differences are paired. Scores
+that were dumped before are used if they are of the same weights. What is undefined, such as the AUC
+of a split without a positive, is n/a.
 """
 
 import pathlib
@@ -19,15 +21,29 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from models import bootstrap, runs, slices
+from models import bootstrap, dumped_scores, runs, slices
 from models.base import CTRModel
 from models.bootstrap import Difference, Estimate
 from models.keras import tf
-from models.metrics import Scores, ranking_metrics, relative_improvement
+from models.metrics import (
+    UNDEFINED,
+    Scores,
+    ranking_metrics,
+    relative_improvement,
+    shown,
+    shown_interval,
+)
 from preprocessing import cli, dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, candidate_key, history_key
+from preprocessing.schema import (
+    LABEL,
+    PAD_ID,
+    REQUEST_ID,
+    REQUEST_USER,
+    candidate_key,
+    history_key,
+)
 
 SPLITS = ("train", "validation", "test")
 _BATCH_SIZE = 512
@@ -80,6 +96,7 @@ class Scorer:
                 batch_size=_BATCH_SIZE,
                 shuffle_seed=None,
                 memory_budget=self._memory_budget,
+                with_users=True,
             )
         with (
             dataset.reading(self._data),
@@ -109,12 +126,10 @@ class Scorer:
         """One entry per valid candidate of a batch."""
         mask_BN = features[self._candidate].numpy() != PAD_ID
         request = np.nonzero(mask_BN)[0]
-        request_ids = features[REQUEST_ID].numpy().astype(str)
-        users = np.array([name.rpartition(":")[0] for name in request_ids])
         lengths = (features[self._history].numpy() != PAD_ID).sum(axis=1)
         return Scores(
-            user=users[request],
-            request_id=request_ids[request],
+            user=_texts(features[REQUEST_USER])[request],
+            request_id=_texts(features[REQUEST_ID])[request],
             label=features[LABEL].numpy()[mask_BN],
             logit=logits_BN.numpy()[mask_BN],
             history_length=lengths[request],
@@ -125,7 +140,14 @@ class Scorer:
         )
 
 
-def evaluate(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> dict[str, float]:
+def _texts(strings_B: tf.Tensor) -> np.ndarray:
+    """Strings [B] as an object array; entries that are taken several times share their text."""
+    return np.array([text.decode() for text in strings_B.numpy()], object)
+
+
+def evaluate(
+    run_dir: str | pathlib.Path, split: str, progress: bool = True
+) -> dict[str, float | None]:
     """Measures the best weights of a run, dumps the scores and remembers the metrics.
 
     Args:
@@ -141,38 +163,45 @@ def evaluate(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> 
     """
     _check_split(split)
     run = runs.open_run(run_dir)
+    origin = dumped_scores.origin(run.path)
     scores = Scorer(runs.load_model(run_dir), run.data).score(split, progress=progress)
-    return record(run.path, split, scores)
+    return record(run.path, split, scores, origin)
 
 
-def record(run_dir: pathlib.Path, split: str, scores: Scores) -> dict[str, float]:
-    """Writes scores and metrics of a split into a run directory; returns the metrics."""
-    columns = {**scores._asdict(), **scores.ids}
-    del columns["ids"]
-    pd.DataFrame(columns).to_parquet(scores_path(run_dir, split))
+def record(
+    run_dir: pathlib.Path,
+    split: str,
+    scores: Scores,
+    origin: dumped_scores.Origin | None = None,
+) -> dict[str, float | None]:
+    """Writes scores and metrics of a split into a run directory.
+
+    Args:
+        run_dir: Of the run.
+        split: train, validation or test.
+        scores: Of its candidates.
+        origin: What they are of; without it, what the run directory holds.
+
+    Returns:
+        The metrics.
+    """
+    dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
     metrics = ranking_metrics(scores)
     runs.write_metrics(run_dir, {split: metrics})
     return metrics
 
 
-def scores_path(run_dir: pathlib.Path, split: str) -> pathlib.Path:
-    """Where the scores of a split are dumped."""
-    return run_dir / f"scores-{split}.parquet"
-
-
 def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
-    """The dumped scores of a run; a split that was not measured yet is measured.
+    """The dumped scores of a run, measured anew if there are none or the weights are others now.
 
     Raises:
         UserError: See `evaluate`.
     """
     _check_split(split)
-    path = scores_path(pathlib.Path(run_dir), split)
-    if not path.exists():
-        evaluate(run_dir, split)
-    frame = pd.read_parquet(path)
-    plain = {name: frame.pop(name).to_numpy() for name in _PLAIN_FIELDS}
-    return Scores(**plain, ids={str(key): frame[key].to_numpy() for key in frame})
+    path = pathlib.Path(run_dir)
+    if not dumped_scores.are_current(path, split):
+        evaluate(path, split)
+    return dumped_scores.read(path, split)
 
 
 class Analysis(NamedTuple):
@@ -244,7 +273,7 @@ def main() -> None:
         metrics = evaluate(given.run, given.split)
         found = analyse(given.run, given.split)
         path = pathlib.Path(given.run) / f"slices-{given.split}.csv"
-        found.slices.to_csv(path, index=False)
+        found.slices.to_csv(path, index=False, na_rep=UNDEFINED)
         _print_metrics(metrics, found)
     else:
         raise UserError(
@@ -254,19 +283,23 @@ def main() -> None:
         )
 
 
-def _print_metrics(metrics: dict[str, float], found: Analysis) -> None:
+def _print_metrics(metrics: dict[str, float | None], found: Analysis) -> None:
     lines = []
     for name, value in metrics.items():
-        interval = found.metrics.get(name)
-        around = f"  [{interval.low:.5f}, {interval.high:.5f}]" if interval else ""
-        digits = 0 if isinstance(value, int) else 5
-        lines.append(f"{name:20s} {value:.{digits}f}{around}")
+        around = ""
+        if value is not None and name in found.metrics:
+            _, low, high = found.metrics[name]
+            around = f"  {shown_interval(low, high, '.5f')}"
+        form = "d" if isinstance(value, int) else ".5f"
+        lines.append(f"{name:20s} {shown(value, form)}{around}")
     bounds = zip(found.slices["auc_low"], found.slices["auc_high"], strict=True)
-    table = found.slices.assign(**{"95 %": [f"[{low:.3f}, {high:.3f}]" for low, high in bounds]})
-    shown = ["slice", "candidates", "auc", "95 %", "log_loss", "calibration_error", "bias_ratio"]
+    intervals = [shown_interval(low, high, ".3f") for low, high in bounds]
+    table = found.slices.assign(**{"95 %": intervals})
+    columns = ["slice", "candidates", "auc", "95 %", "log_loss", "calibration_error", "bias_ratio"]
     for dimension, part in table.groupby("dimension", sort=False):
-        lines += ["", f"by {dimension}", part[[*shown, "mrr"]].to_string(index=False)]
-    sys.stdout.write("\n".join(lines).replace("NaN", "  -") + "\n")
+        text = part[[*columns, "mrr"]].to_string(index=False, na_rep=UNDEFINED)
+        lines += ["", f"by {dimension}", text]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _print_differences(found: dict[str, Difference]) -> None:
@@ -274,11 +307,12 @@ def _print_differences(found: dict[str, Difference]) -> None:
     for name, row in found.items():
         value, low, high = row.difference
         sys.stdout.write(
-            f"{name:20s} {row.first:9.5f} {row.second:9.5f} {value:+11.5f}  "
-            f"[{low:+.5f}, {high:+.5f}]  p {row.p_value:.3f}\n"
+            f"{name:20s} {shown(row.first, '.5f'):>9s} {shown(row.second, '.5f'):>9s} "
+            f"{shown(value, '+.5f'):>11s}  {shown_interval(low, high, '+.5f')}  "
+            f"p {shown(row.p_value, '.3f')}\n"
         )
     gain = relative_improvement(found["auc"].second, found["auc"].first)
-    sys.stdout.write(f"relative improvement (RelaImpr): {gain:+.2%}\n")
+    sys.stdout.write(f"relative improvement (RelaImpr): {shown(gain, '+.2%')}\n")
 
 
 def console_main() -> None:

@@ -1,12 +1,24 @@
-"""Exact ranking and calibration metrics from dumped scores, in float64."""
+"""Exact ranking and calibration metrics from dumped scores, in float64.
 
+What a metric needs; without it the metric is undefined, which is None, and "n/a" for people:
+
+    log_loss, calibration_error        a candidate
+    bias_ratio                         a positive
+    auc, normalised_entropy            a positive and a negative
+    gauc                               a user with both
+    mrr, hr@k, ndcg@k                  a request with both
+    an interval, a p-value             two users on whom the metric depends, see `models.bootstrap`
+"""
+
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from preprocessing.errors import UserError
+UNDEFINED = "n/a"
+"""What is shown in place of a metric that is undefined."""
 
 CUTOFFS = (1, 5, 10)
 """Ranks at which hits and discounted gains are counted."""
@@ -16,8 +28,8 @@ class Scores(NamedTuple):
     """Scored candidates of a split, one entry per candidate.
 
     Attributes:
-        user: Raw user of the request.
-        request_id: Of the request.
+        user: Raw user of the request, as text.
+        request_id: Name of the request.
         label: 0 or 1.
         logit: Un-clipped logit.
         history_length: Events in the request's history.
@@ -32,41 +44,50 @@ class Scores(NamedTuple):
     ids: Mapping[str, np.ndarray]
 
 
-def ranking_metrics(scores: Scores) -> dict[str, float]:
-    """All metrics of a split.
+def ranking_metrics(scores: Scores) -> dict[str, float | None]:
+    """All metrics of a split; None where one is undefined.
 
     Returns:
         auc, gauc, log_loss, normalised_entropy (log loss over that of the base rate),
         calibration_error (expected, ten bins of equal counts), bias_ratio (mean predicted over
         mean observed rate), the means of `request_metrics`, candidates and requests.
-
-    Raises:
-        UserError: All labels are the same, so that there is nothing to rank.
     """
     label = scores.label.astype(np.float64)
-    if label.min() == label.max():
-        raise UserError(
-            f"Expected positive and negative candidates, found {len(label)} with the label "
-            f"{label[0]:g}.",
-            "build the data with --negatives of at least 1.",
-        )
     logit = scores.logit.astype(np.float64)
     probability = sigmoid(logit)
     base_rate = label.mean()
-    base_logit = np.log(base_rate / (1.0 - base_rate))
     loss = log_loss(label, logit)
     asked = request_metrics(scores.request_id, label, logit)
-    return {
-        "auc": float(group_aucs(np.zeros_like(label), label, logit)["auc"].iloc[0]),
-        "gauc": grouped_auc(scores.user, label, logit),
-        "log_loss": loss,
-        "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),
-        "calibration_error": calibration_error(label, probability),
-        "bias_ratio": float(probability.mean() / base_rate),
-        **{str(name): column.mean() for name, column in asked.items()},
-        "candidates": len(label),
-        "requests": len(np.unique(scores.request_id)),
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        base_logit = np.log(base_rate / (1.0 - base_rate))
+        found = {
+            "auc": grouped_auc(np.zeros_like(label), label, logit),
+            "gauc": grouped_auc(scores.user, label, logit),
+            "log_loss": loss,
+            "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),
+            "calibration_error": calibration_error(label, probability),
+            "bias_ratio": probability.mean() / base_rate,
+            **{str(name): column.mean() for name, column in asked.items()},
+        }
+    counts = {"candidates": len(label), "requests": int(pd.Series(scores.request_id).nunique())}
+    return {name: defined(value) for name, value in found.items()} | counts
+
+
+def defined(value: float) -> float | None:
+    """The value, or None if it is not finite: what it needs is not there."""
+    return float(value) if math.isfinite(value) else None
+
+
+def shown(value: float | None, form: str = ".4f") -> str:
+    """A number for people; `UNDEFINED` in place of None and NaN."""
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def shown_interval(low: float | None, high: float | None, form: str = ".4f") -> str:
+    """Both bounds for people; `UNDEFINED` if there are none."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return UNDEFINED
+    return f"[{low:{form}}, {high:{form}}]"
 
 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
@@ -108,11 +129,16 @@ def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -
         logit: Of each candidate.
 
     Returns:
-        A row per request with a positive: `mrr`, one over the rank of the first positive; `hr@k`,
-        whether it is at most k; `ndcg@k`, the discounted gain of the first k over the largest
-        possible. Those k of `CUTOFFS` that cut anything off; `ndcg@1` is `hr@1`.
+        A row per request with a positive and a negative, as others have nothing to rank: `mrr`, one
+        over the rank of the first positive; `hr@k`, whether it is at most k; `ndcg@k`, the
+        discounted gain of the first k over the largest possible. Those k of `CUTOFFS` that cut
+        anything off; `ndcg@1` is `hr@1`.
     """
     code, names = pd.factorize(request)
+    clicked = np.bincount(code, label, minlength=len(names))
+    is_mixed = (clicked > 0) & (clicked < np.bincount(code, minlength=len(names)))
+    names, kept = names[is_mixed], is_mixed[code]
+    code, label, logit = (np.cumsum(is_mixed) - 1)[code[kept]], label[kept], logit[kept]
     order = np.lexsort((label, -logit, code))
     code, label = code[order], label[order].astype(np.float64)
     rank = 1 + np.arange(len(code)) - np.searchsorted(code, np.arange(len(names)))[code]
@@ -123,19 +149,23 @@ def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -
     largest = rank.max(initial=1)
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, largest + 1)))])
 
-    chosen = positives > 0
-    found = {"mrr": 1.0 / first[chosen]}
+    found = {"mrr": 1.0 / first}
     for k in CUTOFFS:
         if k == 1 or k < largest:
-            found[f"hr@{k}"] = (first[chosen] <= k).astype(np.float64)
+            found[f"hr@{k}"] = (first <= k).astype(np.float64)
         if 1 < k < largest:
-            gained = np.bincount(code, gain * (rank <= k), minlength=len(names))[chosen]
-            found[f"ndcg@{k}"] = gained / ideal[np.minimum(positives[chosen], k)]
-    return pd.DataFrame(found, index=names[chosen])
+            gained = np.bincount(code, gain * (rank <= k), minlength=len(names))
+            found[f"ndcg@{k}"] = gained / ideal[np.minimum(positives, k)]
+    return pd.DataFrame(found, index=names)
 
 
-def relative_improvement(auc: float, baseline: float) -> float:
-    """How much of what the baseline gains over a coin is gained on top, RelaImpr of DIN's paper."""
+def relative_improvement(auc: float | None, baseline: float | None) -> float:
+    """How much of what the baseline gains over a coin is gained on top, RelaImpr of DIN's paper.
+
+    NaN if the baseline gains nothing, or an AUC is undefined.
+    """
+    if auc is None or baseline is None or baseline == 0.5:
+        return math.nan
     return (auc - 0.5) / (baseline - 0.5) - 1.0
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from absl import flags
 
 from models import bootstrap, interests, pages, runs
+from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Figure, Grid, Section
 from models.reporting import curves, data_sets, findings, model_card, quality, reproduction
 from models.reporting.evidence import Evidence, gather
@@ -24,7 +25,11 @@ from preprocessing.splits import SPLITS
 
 _METRICS = {
     "auc": ("AUC", 4, "How often a clicked candidate scores above one that was not."),
-    "gauc": ("GAUC", 4, "The same within each user, weighted by the number of candidates."),
+    "gauc": (
+        "GAUC",
+        4,
+        "The same within each user who has both, weighted by the number of candidates.",
+    ),
     "log_loss": ("log loss", 4, "Cross-entropy of the probabilities; lower is better."),
     "normalised_entropy": (
         "normalised entropy",
@@ -37,7 +42,12 @@ _METRICS = {
         "Mean gap between predicted and observed rate, over ten bins.",
     ),
     "bias_ratio": ("bias ratio", 3, "Predicted clicks over observed ones; 1 is unbiased."),
-    "mrr": ("MRR", 4, "One over the rank of the first clicked candidate of a request, mean."),
+    "mrr": (
+        "MRR",
+        4,
+        "One over the rank of the first clicked candidate, mean over the requests with clicked "
+        "candidates and others, as are the next ones.",
+    ),
 }
 _COUNTS = ("requests", "candidates")
 _NOTHING = "–"
@@ -93,7 +103,7 @@ def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
     found = []
     for name in ("auc", "log_loss", "calibration_error", "bias_ratio"):
         title, digits, _ = _METRICS[name]
-        value = _number(evidence.metrics[split].get(name), digits)
+        value = _cell(evidence.metrics[split], name, digits)
         found.append((f"{split} {title}", value, _around(evidence, name, digits)))
     return found
 
@@ -103,7 +113,7 @@ def _around(evidence: Evidence, name: str, digits: int) -> str:
     if evidence.analysis is None or name not in evidence.analysis.metrics:
         return ""
     _, low, high = evidence.analysis.metrics[name]
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return shown_interval(low, high, f".{digits}f")
 
 
 def _card(evidence: Evidence) -> Section:
@@ -130,7 +140,7 @@ def _slices(evidence: Evidence) -> Section | None:
         "Slices",
         [_slice_grid(slices, evidence.split)],
         quality.of_slices(slices, auc),
-        [quality.how_to_read(auc, evidence.split)],
+        [quality.how_to_read(auc, evidence.split)] if auc.value is not None else [],
     )
 
 
@@ -141,17 +151,17 @@ def _metric_grids(evidence: Evidence) -> list[Grid]:
     rows, meanings = [], []
     for name in (n for n in measured if n not in _COUNTS):
         title, digits, meaning = _METRICS.get(name) or _ranking(name)
-        cells = [_number(evidence.metrics[split].get(name), digits) for split in splits]
+        cells = [_cell(evidence.metrics[split], name, digits) for split in splits]
         rows.append([title, *cells, _around(evidence, name, digits)])
         meanings.append([title, meaning])
     for name in _COUNTS:
-        rows.append(
-            [name, *(_number(evidence.metrics[split].get(name), 0) for split in splits), ""]
-        )
+        rows.append([name, *(_cell(evidence.metrics[split], name, 0) for split in splits), ""])
     columns = ["metric", *splits, f"95%, {evidence.split}" if evidence.split else ""]
     notes = []
     if evidence.analysis is not None:
         notes.append(f"Intervals: bootstrap of the users, {bootstrap.DRAWS:,} draws.")
+    if any(value is None for split in splits for value in evidence.metrics[split].values()):
+        notes.append(f"{UNDEFINED}: there is nothing that it could be computed from.")
     return [
         Grid("", 1, columns, rows, notes),
         Grid("What the metrics mean", 2, ("metric", "meaning"), meanings, folded=True),
@@ -175,11 +185,11 @@ def _slice_grid(slices: pd.DataFrame, split: str) -> Grid:
             row["slice"],
             f"{row['candidates']:,}",
             f"{row['positives']:,}",
-            _number(row["auc"]),
-            "" if pd.isna(row["auc_low"]) else f"[{row['auc_low']:.4f}, {row['auc_high']:.4f}]",
-            _number(row["log_loss"]),
-            _number(row["calibration_error"]),
-            _number(row["bias_ratio"], 3),
+            shown(row["auc"]),
+            shown_interval(row["auc_low"], row["auc_high"]),
+            shown(row["log_loss"]),
+            shown(row["calibration_error"]),
+            shown(row["bias_ratio"], ".3f"),
         ]
         for _, row in slices.iterrows()
     ]
@@ -210,11 +220,12 @@ def _evaluations(history: pd.DataFrame) -> Grid:
         "validation/log_loss": ("validation log loss", ".4f"),
         "validation/auc": ("validation AUC", ".4f"),
     }
-    shown = [column for column in columns if column in history]
+    present = [column for column in columns if column in history]
     rows = [
-        [f"{row[column]:{columns[column][1]}}" for column in shown] for _, row in history.iterrows()
+        [shown(row[column], columns[column][1]) for column in present]
+        for _, row in history.iterrows()
     ]
-    titles = [columns[column][0] for column in shown]
+    titles = [columns[column][0] for column in present]
     return Grid(f"All {len(rows)} evaluations", 0, titles, rows, folded=True)
 
 
@@ -271,9 +282,9 @@ def _serving(serving: Mapping[str, Any] | None) -> Section | None:
     )
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    """A number; one that was not a number is stored as null."""
-    return _NOTHING if value is None or pd.isna(value) else f"{value:,.{digits}f}"
+def _cell(metrics: Mapping[str, float | None], name: str, digits: int) -> str:
+    """A metric of a split, if it was measured there."""
+    return shown(metrics[name], f",.{digits}f") if name in metrics else _NOTHING
 
 
 def define_flags() -> None:

@@ -5,7 +5,6 @@ RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretrai
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from models.building import build_model
 from models.config import RunConfig
 from models.keras import tf
 from preprocessing import files
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, sha256_file
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.schema import Schema
 
@@ -59,8 +58,8 @@ class Run(NamedTuple):
     data: DataDir
 
     @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics by split."""
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Metrics by split; None where undefined."""
         return read_metrics(self.path)
 
 
@@ -83,7 +82,7 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     config = config_module.resolve(config_module.load(path / CONFIG))
     data = DataDir.open(config.data, verify=verify)
     Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
-    if (path / FINGERPRINT).read_text(encoding="utf-8") != data.fingerprint:
+    if data_fingerprint(path) != data.fingerprint:
         # Ids of another build mean other values, so the weights would be those of other words.
         raise UserError(
             f"Expected the data set that {path} was trained on in {data.path}, found another "
@@ -94,7 +93,7 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
 
 
 def load_model(path: str | pathlib.Path) -> CTRModel:
-    """The model of a run with the weights of its best validation AUC.
+    """The model of a run with its best weights.
 
     Raises:
         UserError: No run there, or no weights yet.
@@ -114,10 +113,13 @@ def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointM
 def save_best(best: tf.train.CheckpointManager) -> None:
     """Writes the best weights; those before are removed once that is done.
 
+    What metrics.json says is of the weights before, so it goes first.
+
     Raises:
         UserError: They cannot be written; the ones before are as they were.
     """
     try:
+        (pathlib.Path(best.directory).parent / METRICS).unlink(missing_ok=True)
         best.save()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
@@ -148,10 +150,36 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
     status.assert_existing_objects_matched().expect_partial()
 
 
-def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Metrics by split, as far as they were measured."""
+def weights_digest(path: pathlib.Path) -> str:
+    """Tells the best weights of a run from others; "" if there are none.
+
+    It is the SHA-256 of the checkpoint's index, which holds a checksum of each weight.
+    """
+    checkpoint = tf.train.latest_checkpoint(str(path / BEST))
+    return "" if checkpoint is None else sha256_file(f"{checkpoint}.index")
+
+
+def data_fingerprint(path: pathlib.Path) -> str:
+    """Fingerprint of the data set that a run was begun with; "" if it was not."""
+    file = path / FINGERPRINT
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float | None]]:
+    """Metrics by split, as far as they were measured; None where undefined."""
     file = path / METRICS
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def is_measured(path: pathlib.Path, data: DataDir) -> bool:
+    """Whether a run has metrics of all that training measures, which it does last.
+
+    Args:
+        path: Run directory.
+        data: Its data set.
+    """
+    held_out = [split for split in ("validation", "test") if data.num_requests(split)]
+    return read_metrics(path).keys() >= set(held_out)
 
 
 def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -160,10 +188,8 @@ def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
-def write_metrics(path: pathlib.Path, metrics: dict[str, dict[str, float]]) -> None:
-    """Adds metrics by split to those of the run; one that is not a number becomes null."""
-    merged = read_metrics(path) | {
-        split: {name: value if math.isfinite(value) else None for name, value in values.items()}
-        for split, values in metrics.items()
-    }
-    files.write_bytes(path / METRICS, f"{json.dumps(merged, indent=2)}\n".encode())
+def write_metrics(path: pathlib.Path, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Adds metrics by split to those of the run."""
+    merged = {**read_metrics(path), **metrics}
+    content = json.dumps(merged, indent=2, allow_nan=False)
+    files.write_bytes(path / METRICS, f"{content}\n".encode())

@@ -15,6 +15,10 @@ from models.metrics import Scores, calibration_error, sigmoid
 from preprocessing.data_dir import DataDir
 from preprocessing.schema import Feature, candidate_key
 
+USERS, ITEMS = "user, known or new", "item, known or new"
+"""Dimensions; no feature has such a name, as names of features are identifiers."""
+KNOWN, NEW = "known", "not in training"
+"""Their slices."""
 _LENGTHS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 _COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _VALUES = 10
@@ -46,11 +50,11 @@ def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
     yield from _bins("history length", scores.history_length, _LENGTHS)
     schema = data.schema
     for dimension, feature, key in (
-        ("user", schema.user_key, schema.user_key.name),
-        ("item", schema.item_key, candidate_key(schema.item_key.name)),
+        (USERS, schema.user_key, schema.user_key.name),
+        (ITEMS, schema.item_key, candidate_key(schema.item_key.name)),
     ):
         known_C = _training_counts(data, feature, scores.ids[key]) > 0
-        for name, chosen_C in (("known", known_C), ("not in training", ~known_C)):
+        for name, chosen_C in ((KNOWN, known_C), (NEW, ~known_C)):
             if chosen_C.any():
                 yield Slice(dimension, name, chosen_C)
     item_key = schema.item_key
@@ -75,8 +79,8 @@ def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFra
 
     Returns:
         A row per slice: dimension, slice, candidates, positives, the metrics of
-        `bootstrap.estimate` each with its bounds (auc, auc_low, auc_high, ...), and
-        calibration_error.
+        `bootstrap.estimate` each with its bounds (auc, auc_low, auc_high, ...), NaN where
+        undefined, and calibration_error.
     """
     rows = []
     for part in tqdm(list(slices(scores, data)), desc="slices", disable=not progress):
@@ -88,7 +92,8 @@ def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFra
             "positives": int(label_C.sum()),
         }
         for name, found in bootstrap.estimate(scores, part.chosen_C, _DRAWS).items():
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            for column, value in zip(("", "_low", "_high"), found, strict=True):
+                row[f"{name}{column}"] = np.nan if value is None else value
         row["calibration_error"] = calibration_error(
             label_C.astype(np.float64), sigmoid(logit_C.astype(np.float64))
         )

@@ -10,7 +10,8 @@
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),
 schema.json, metrics.json, metrics.csv, pretraining.csv, sessions.json (code, machine, time and
 memory of each process that worked on it), TensorBoard events, checkpoints/ (to resume) and best/
-(weights of the best validation AUC). SIGTERM writes a checkpoint and ends with status 0.
+(weights of the best validation AUC, or log loss where AUC is undefined). SIGTERM writes a
+checkpoint and ends with status 0.
 """
 
 import pathlib
@@ -26,6 +27,8 @@ from models.config import RunConfig
 from models.config_flags import define_config_flags, resolve_flags
 from models.distribution import serve_if_asked
 from models.keras import tf
+from models.metrics import shown
+from models.training import checks
 from models.training.interruption import Interrupted, on_sigterm
 from models.training.profiling import Profile
 from models.training.trainer import Trainer
@@ -53,7 +56,7 @@ def train(
     progress: bool = True,
     profile: Profile | None = None,
     origins: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Trains a model; the library function behind this command.
 
     Args:
@@ -65,7 +68,7 @@ def train(
         origins: Where the values of the configuration come from, for origins.json.
 
     Returns:
-        Metrics of the best weights by split.
+        Metrics of the best weights by split; None where undefined.
 
     Raises:
         UserError: A run is already there, or it was begun with other settings, or the data set
@@ -114,6 +117,9 @@ def begin(
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     trainer = Trainer(config, workdir, **options)
+    if trainer.progress:
+        sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(trainer.data)))
+        sys.stdout.flush()
     restored = begun and trainer.restore()
     if config.warm_start and not restored:
         with trainer.distribution.strategy.scope():
@@ -172,9 +178,9 @@ def main() -> None:
         raise
     for split, metrics in measured.items():
         sys.stdout.write(
-            f"{split}: AUC {metrics['auc']:.4f}  GAUC {metrics['gauc']:.4f}  "
-            f"log loss {metrics['log_loss']:.4f}  "
-            f"calibration error {metrics['calibration_error']:.4f}\n"
+            f"{split}: AUC {shown(metrics['auc'])}  GAUC {shown(metrics['gauc'])}  "
+            f"log loss {shown(metrics['log_loss'])}  "
+            f"calibration error {shown(metrics['calibration_error'])}\n"
         )
     sys.stdout.write(f"run: {workdir}\n")
 

@@ -10,7 +10,8 @@ SPACE is a JSON object with a range or choices for each setting to search, by it
      "model.units": {"choices": [[200, 80], [64, 32]]}}
 
 A range of integers is searched in integers. Takes the other flags of models.train. A trial ends
-early once its validation AUC is below the median of the trials before it. The same command goes on
+early once its validation AUC (log loss, if validation has candidates of one class only) is worse
+than the median of the trials before it. The same command goes on
 where a search was stopped, in the middle of a trial if need be; a higher --trials adds some.
 
 Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
@@ -35,12 +36,15 @@ from models import train as training
 from models.config import RunConfig
 from models.config_flags import define_config_flags, resolve_flags
 from models.keras import keras
+from models.training import checks, selection
 from models.training.interruption import Interrupted, on_sigterm
 from preprocessing import cli, files
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.json_checks import check_keys
 
 BEST, TRIALS, TABLE, STUDY = "best.json", "trials", "trials.csv", "study.db"
+_METRIC = "metric"
 _FINISHED = (
     optuna.trial.TrialState.COMPLETE,
     optuna.trial.TrialState.PRUNED,
@@ -98,6 +102,9 @@ def search(
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir).resolve()
     first = config_module.resolve(base, _overrides(space, _first_values(space)))
+    if progress:
+        lines = checks.remarks(DataDir.open(first.data, verify=False))
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     study = _open_study(workdir, base, space, first.train.seed)
     bar = tqdm(total=trials, desc="trials", disable=not progress)
     with bar, on_sigterm() as stop:
@@ -133,9 +140,10 @@ def _run_trial(
     """Trains with the settings of a trial and tells the study how it went."""
     path = workdir / TRIALS / f"{trial.number:04d}"
 
-    def report(step: int, auc: float) -> None:
-        del step  # Batch sizes differ; what trials have in common is the number of evaluations.
-        trial.report(auc, len(trainer.state["history"]))
+    def report(metrics: Mapping[str, float | None]) -> None:
+        trial.set_user_attr(_METRIC, selection.metric(metrics))
+        # Steps differ with the batch size; what trials have in common are their evaluations.
+        trial.report(selection.score(metrics), len(trainer.state["history"]))
         if trial.should_prune():
             raise optuna.TrialPruned
 
@@ -153,7 +161,7 @@ def _run_trial(
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
-        study.tell(trial, trainer.state["best_auc"])
+        study.tell(trial, trainer.state["best_score"])
     keras.backend.clear_session()
     shutil.rmtree(path / runs.CHECKPOINTS, ignore_errors=True)
 
@@ -187,18 +195,25 @@ def _open_study(
 
 
 def _write_table(study: optuna.Study, workdir: pathlib.Path) -> None:
-    """Writes trials.csv: number, state, validation AUC, settings and error of each trial."""
+    """Writes trials.csv: number, state, best validation, settings and error of each trial."""
     rows = [
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "validation/auc": max(trial.intermediate_values.values(), default=None),
+            **_best_validation(trial),
             **trial.params,
             "error": trial.user_attrs.get("error", ""),
         }
         for trial in study.get_trials(deepcopy=False)
     ]
     files.write_bytes(workdir / TABLE, pd.DataFrame(rows).to_csv(index=False).encode())
+
+
+def _best_validation(trial: optuna.trial.FrozenTrial) -> dict[str, float | None]:
+    """The best evaluation of a trial, by the name of the metric that judges it."""
+    name = trial.user_attrs.get(_METRIC, "auc")
+    score = max(trial.intermediate_values.values(), default=None)
+    return {f"validation/{name}": None if score is None else score * selection.sign(name)}
 
 
 def _check_domain(domain: Any, where: str) -> None:

@@ -32,7 +32,7 @@ from preprocessing.schema import candidate_key, encoded_keys
 
 CHECKS = {
     "hashes": "every file has the SHA-256 of the manifest",
-    "ids": "every id is a row of its embedding table, every number is finite",
+    "ids": "every id is a row of its table, that of the user the user's; every number is finite",
     "candidates": "every request has one positive and N distinct negatives (or what was shown)",
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
     "complete": "histories hold the most recent events, up to max_length",
@@ -140,6 +140,9 @@ class _Audit:
                 bad = (values < lowest) | (values >= cardinality)
             bad_B = (bad & batch.mask(key)).reshape(len(batch), -1).any(axis=1)
             self._fail_where(batch.ids, Verdict("ids", bad_B, f"{key} is out of range"))
+            if feature == schema.user_key:
+                other_B = ~bad_B & (values != encoders[feature.name].encode(batch.users))
+                self._fail_where(batch.ids, Verdict("ids", other_B, f"{key} is of another user"))
         for verdict in self._checks.alone(batch):
             self._fail_where(batch.ids, verdict)
 

@@ -1,8 +1,8 @@
 """What the auditor checks of logs of positive events, whose negatives were sampled.
 
-A request id ends in the index of its positive among the events of its user. Step k of a history of
-L steps before index i is therefore event i - L + k, and all requests must agree on what event j of
-a user was and when: that proves the order even in logs whose unit of time is a day.
+A request holds the index of its positive among the events of its user. Step k of a history of L
+steps before index i is therefore event i - L + k, and all requests must agree on what event j of a
+user was and when: that proves the order even in logs whose unit of time is a day.
 
 Shape suffixes: B requests of a batch, R all requests, L history length, N candidates.
 """
@@ -60,13 +60,12 @@ class ClickChecks:
         late_BL = batch.history_time_BL > batch.timestamp_B[:, None]
         bad_B = (late_BL & batch.is_event_BL).any(axis=1)
         yield Verdict("order", bad_B, "its history holds a later event")
-        _, index_B = batch.user_and_index()
-        bad_B = batch.lengths_B != np.minimum(index_B, self._max_length)
+        bad_B = batch.lengths_B != np.minimum(batch.index_B, self._max_length)
         yield Verdict("complete", bad_B, "its history is not that of its index")
 
     def keep(self, batch: Requests, split: int) -> None:
         """Keeps what requests are compared with."""
-        user_B, index_B = batch.user_and_index()
+        user_B, index_B = batch.user_B, batch.index_B
         request_B = self._num_requests + np.arange(len(batch))
         self._num_requests += len(batch)
         self._positives.append(np.stack([user_B, index_B, np.full(len(batch), split)]))

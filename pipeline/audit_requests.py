@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
@@ -18,6 +17,8 @@ from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     LABEL,
     REQUEST_ID,
+    REQUEST_INDEX,
+    REQUEST_USER,
     TIMESTAMP,
     Feature,
     Schema,
@@ -36,6 +37,8 @@ class Requests:
 
     Attributes:
         ids: Request ids, large_binary [B].
+        users: Raw users, large_string [B].
+        index_B: Index of the positive among the events of its user; -1 in impression logs.
         values: Encoded features by their key in the example: [B], [B,N] or [B,L].
         label_BN: 1 for the positive.
         is_candidate_BN: False for padding.
@@ -45,6 +48,8 @@ class Requests:
     """
 
     ids: pa.Array
+    users: pa.Array
+    index_B: np.ndarray
     values: dict[str, np.ndarray]
     label_BN: np.ndarray
     is_candidate_BN: np.ndarray
@@ -60,14 +65,10 @@ class Requests:
         """Events per history."""
         return self.is_event_BL.sum(axis=1)
 
-    def user_and_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Fingerprint of the user and index of the positive among the user's events: [B] int64.
-
-        Both are the parts of the request id.
-        """
-        parts = pc.split_pattern(self.ids.cast(pa.large_string()), ":", max_splits=1, reverse=True)
-        users, index = pc.list_element(parts, 0), pc.list_element(parts, 1)
-        return fingerprint64(users).view(np.int64), index.cast(pa.int64()).to_numpy()
+    @property
+    def user_B(self) -> np.ndarray:
+        """Fingerprints of the raw users, int64 [B]."""
+        return fingerprint64(self.users).view(np.int64)
 
     def mask(self, key: str) -> np.ndarray:
         """Which values of a feature are real, in its shape."""
@@ -112,6 +113,8 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
         serialized,
         context_features={
             REQUEST_ID: tf.io.FixedLenFeature([], tf.string),
+            REQUEST_USER: tf.io.FixedLenFeature([], tf.string),
+            REQUEST_INDEX: tf.io.FixedLenFeature([], tf.int64, -1),
             TIMESTAMP: tf.io.FixedLenFeature([], tf.int64),
             **{key: tf.io.RaggedFeature(dtypes.get(key, tf.int64)) for key in candidates},
             **{
@@ -133,6 +136,8 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
     label_BN, time_BL = dense[LABEL], dense[history_key(TIMESTAMP)]
     return Requests(
         ids=pa.array(dense[REQUEST_ID].tolist(), pa.large_binary()),
+        users=pa.array(dense[REQUEST_USER].tolist(), pa.large_binary()).cast(pa.large_string()),
+        index_B=dense[REQUEST_INDEX],
         values={key: dense[key] for key in keys},
         label_BN=label_BN,
         is_candidate_BN=np.arange(label_BN.shape[1])[None] < counts_B[:, None],

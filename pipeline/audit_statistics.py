@@ -159,7 +159,7 @@ class _Learnt:
         self._positives: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, batch: Requests) -> None:
-        user_B, index_B = batch.user_and_index()
+        user_B, index_B = batch.user_B, batch.index_B
         is_user = self._feature in self._data.schema.user_features
         own_B = batch.values[self._feature.name] if is_user else batch.positives(self._feature)
         self._positives.append((_event_keys(user_B, index_B), own_B))

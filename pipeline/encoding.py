@@ -27,6 +27,8 @@ from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     LABEL,
     REQUEST_ID,
+    REQUEST_INDEX,
+    REQUEST_USER,
     TIMESTAMP,
     Schema,
     candidate_key,
@@ -199,7 +201,10 @@ class _Partition:
         return self._events.column(self._schema.user_key.name).cast(pa.large_string())
 
     def request_ids(self, rows: np.ndarray) -> pa.Array:
-        """`<user>:<index of the positive within the user's events>`, large_binary."""
+        """`<user>:<index of the positive within the user's events>`, large_binary.
+
+        A name for people: who needs the user or the index reads the columns of these.
+        """
         index = pa.array(self._events.positions[rows]).cast(pa.large_string())
         users = self._user_texts.take(pa.array(rows))
         colon = pa.scalar(":", pa.large_string())
@@ -233,6 +238,8 @@ class _Partition:
         context[LABEL] = Ragged((order_RN == 0).astype(np.int64).reshape(-1), splits_R)
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
+        context[REQUEST_USER] = Ragged.single(self._user_texts.take(pa.array(rows)))
+        context[REQUEST_INDEX] = Ragged.single(events.positions[rows].astype(np.int64))
 
         lengths_R = self._history_lengths(rows)
         history = {

@@ -16,7 +16,14 @@ from preprocessing import negatives, splits
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.columns import from_buffers
 from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import LABEL, REQUEST_ID, TIMESTAMP, candidate_key, history_key
+from preprocessing.schema import (
+    LABEL,
+    REQUEST_ID,
+    REQUEST_USER,
+    TIMESTAMP,
+    candidate_key,
+    history_key,
+)
 from preprocessing.sequences import Windows, history_windows
 
 
@@ -85,6 +92,8 @@ class ImpressionEncoder:
         context[LABEL] = Ragged(impressions.is_click[shown.rows], shown.row_splits)
         context[TIMESTAMP] = Ragged.single(impressions.timestamps[requests_R])
         context[REQUEST_ID] = Ragged.single(ids)
+        users = impressions.column(schema.user_key.name).take(pa.array(first_R))
+        context[REQUEST_USER] = Ragged.single(users.cast(pa.large_string()))
         windows = impressions.windows(requests_R)
         history = {
             history_key(feature.name): Ragged(

@@ -23,13 +23,14 @@ from absl import flags
 from models import config_flags, runs
 from models import train as training
 from models.config import RunConfig
+from models.metrics import shown
 from models.report import write_report
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card, readers
 from pipeline.arguments import BuildArguments
 from preprocessing import cli
-from preprocessing.data_dir import COMPLETED
+from preprocessing.data_dir import COMPLETED, DataDir
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath, require_local
 from serving import export as exporting
@@ -48,7 +49,7 @@ def run(
     config: RunConfig,
     workdir: str | pathlib.Path,
     origins: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Runs all stages that are not yet complete.
 
     Args:
@@ -58,7 +59,7 @@ def run(
         origins: Where the values of the configuration come from.
 
     Returns:
-        Metrics of the model by split.
+        Metrics of the model by split; None where undefined.
 
     Raises:
         UserError: Anything that a stage refuses, or a workdir that was begun with other arguments.
@@ -72,7 +73,7 @@ def run(
     _stage(
         2,
         "train",
-        lambda: "test" in runs.read_metrics(run_dir),
+        lambda: runs.is_measured(run_dir, DataDir.open(arguments.output, verify=False)),
         lambda: _train(config, run_dir, origins),
     )
     exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
@@ -85,7 +86,7 @@ def run(
     metrics = runs.read_metrics(run_dir)
     _say(f"scores over REST, candidates from best to worst:\n{found['scores']}")
     for split, values in metrics.items():
-        _say(f"{split}: AUC {values['auc']:.4f}  log loss {values['log_loss']:.4f}")
+        _say(f"{split}: AUC {shown(values['auc'])}  log loss {shown(values['log_loss'])}")
     _say(
         f"serve: python -m serving.server --model_name={MODEL_NAME} "
         f"--model_base_path={found['model']} --rest_api_port=8501"
@@ -145,7 +146,7 @@ def _build(arguments: BuildArguments) -> AnyPath:
 
 def _train(
     config: RunConfig, run_dir: pathlib.Path, origins: Mapping[str, str] | None
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     begun = (run_dir / runs.CONFIG).exists()
     try:
         return training.train(config, run_dir, resume=begun, origins=origins)
@@ -157,11 +158,15 @@ def _train(
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores are the offline ones, scores a few requests."""
     requests_file = workdir / "requests.jsonl"
-    requests = sample_requests(runs.open_run(run_dir).data, "test", _SMOKE_REQUESTS)
+    data = runs.open_run(run_dir).data
+    split = "test" if data.num_requests("test") else "validation"
+    requests = sample_requests(data, split, _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
     version = exporting.latest_version(model_dir)
     with server.running(model_dir, MODEL_NAME) as running:
-        checked = checking.parity(run_dir, version, url=running.url, limit=_PARITY_REQUESTS)
+        checked = checking.parity(
+            run_dir, version, url=running.url, split=split, limit=_PARITY_REQUESTS
+        )
         ranked = list(scoring.score(running.url, requests_file))
     sys.stdout.write(checking.describe(checked))
     if not checked["ok"]:

@@ -19,7 +19,7 @@ from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
 from preprocessing.schema import Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMPLETED = "_COMPLETED"
 MANIFEST = "manifest.json"
 SCHEMA = "schema.json"
@@ -76,7 +76,7 @@ class DataDir:
         if version != FORMAT_VERSION:
             raise UserError(
                 f"Expected format version {FORMAT_VERSION} in {path / MANIFEST}, found "
-                f"{version!r}.",
+                f"{version!r}: another version of this program built it.",
                 _REBUILD,
             )
         _require_keys(manifest, ("schema_hash", "files", "splits"), path / MANIFEST)

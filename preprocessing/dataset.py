@@ -24,6 +24,7 @@ from preprocessing.errors import UserError
 from preprocessing.schema import (
     LABEL,
     REQUEST_ID,
+    REQUEST_USER,
     TIMESTAMP,
     Feature,
     Schema,
@@ -45,19 +46,22 @@ _POSITION = "position"
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
-def parse(schema: Schema, serialized_B: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse(
+    schema: Schema, serialized_B: tf.Tensor, with_users: bool = False
+) -> dict[str, tf.Tensor]:
     """Parses serialized SequenceExamples of encoded features.
 
     Args:
         schema: What the examples hold.
         serialized_B: [B] strings.
+        with_users: Also return `request/user`, which training has no use for.
 
     Returns:
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
         `history/<history feature>` [B,L], padded with 0 on the right; int64, or float32 if the
         feature is numeric. `label` [B,N] float32, 0 for padding and if absent. `timestamp` [B]
-        int64 and `request_id` [B] string, 0 and "" if absent. A candidate or an event is real
-        where the item key is not 0.
+        int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B] string, the raw
+        user, if asked for. A candidate or an event is real where the item key is not 0.
     """
     candidates = {candidate_key(f.name): f for f in schema.item_features}
     histories = {history_key(f.name): f for f in schema.history_features}
@@ -68,6 +72,8 @@ def parse(schema: Schema, serialized_B: tf.Tensor) -> dict[str, tf.Tensor]:
     context_spec[LABEL] = tf.io.RaggedFeature(tf.int64)
     context_spec[TIMESTAMP] = tf.io.FixedLenFeature([], tf.int64, 0)
     context_spec[REQUEST_ID] = tf.io.FixedLenFeature([], tf.string, "")
+    if with_users:
+        context_spec[REQUEST_USER] = tf.io.FixedLenFeature([], tf.string)
     context, sequences, _ = tf.io.parse_sequence_example(
         serialized_B,
         context_features=context_spec,
@@ -94,6 +100,7 @@ def read(
     epochs: int = 1,
     history_buckets: Sequence[int] = (8, 16, 32),
     memory_budget: int = 0,
+    with_users: bool = False,
 ) -> tf.data.Dataset:
     """Epochs of a split in batches of requests, each epoch in an order of its own.
 
@@ -114,6 +121,7 @@ def read(
             always the last one.
         memory_budget: Bytes. If the split takes no more than this in memory, it is decoded at once,
             and read from there; the batches are the same.
+        with_users: As of `parse`.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
@@ -127,8 +135,8 @@ def read(
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
     requests = data.num_requests(split)
-    in_memory = requests > 0 and bytes_needed(data, split) <= memory_budget
-    source = _memory(data, split) if in_memory else _disk(data, split)
+    in_memory = requests > 0 and bytes_needed(data, split, with_users) <= memory_budget
+    source = (_memory if in_memory else _disk)(data, split, with_users)
     block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
     @_as_it_is
@@ -223,13 +231,13 @@ class _Source(NamedTuple):
     threads: int | None
 
 
-def _disk(data: DataDir, split: str) -> _Source:
+def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
     """Requests of the shards; elements are serialized examples."""
     files = tf.constant([str(path) for path in data.shards(split)], tf.string)
     schema, item = data.schema, data.schema.item_key.name
 
     def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
-        block = parse(schema, serialized_R)
+        block = parse(schema, serialized_R, with_users)
         return block, _lengths(block[history_key(item)]), _lengths(block[candidate_key(item)])
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -251,15 +259,15 @@ def _disk(data: DataDir, split: str) -> _Source:
     )
 
 
-def _memory(data: DataDir, split: str) -> _Source:
+def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
     """Requests that were decoded before; elements are their positions."""
-    disk = _disk(data, split)
+    disk = _disk(data, split, with_users)
     blocks = (
         tf.data.Dataset.range(disk.shards)
         .flat_map(_as_it_is(disk.read))
         .batch(_DECODED_AT_ONCE)
         .map(
-            _as_it_is(lambda serialized_R: parse(data.schema, serialized_R)),
+            _as_it_is(lambda serialized_R: parse(data.schema, serialized_R, with_users)),
             num_parallel_calls=2,
             deterministic=True,
         )

@@ -14,12 +14,13 @@ _VALUE_BYTES, _NAME_BYTES = 8, 48
 _LENGTHS = 3  # of the history; of the candidates, and where they start
 
 
-def bytes_needed(data: DataDir, split: str) -> int:
+def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
     """What a decoded split takes at most: as if every history had its maximum length.
 
     Args:
         data: The data set.
         split: `train`, `validation` or `test`.
+        with_users: As of `preprocessing.dataset.parse`.
 
     Raises:
         UserError: The data set has no such split.
@@ -32,7 +33,7 @@ def bytes_needed(data: DataDir, split: str) -> int:
         + events * len(schema.history_features)
         + candidates * (len(schema.item_features) + 1)  # one more is the label
     )
-    return _VALUE_BYTES * values + _NAME_BYTES * requests
+    return _VALUE_BYTES * values + _NAME_BYTES * (1 + with_users) * requests
 
 
 class DecodedSplit:

@@ -22,6 +22,10 @@ PAD_ID = 0
 
 TIMESTAMP = "timestamp"
 REQUEST_ID = "request_id"
+REQUEST_USER = "request/user"
+"""Key of the raw user of a request. No feature can have it: their names are identifiers."""
+REQUEST_INDEX = "request/index"
+"""Key of the index of the positive among the events of its user; impression logs have none."""
 LABEL = "label"
 
 POSITION = "position"

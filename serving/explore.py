@@ -30,6 +30,7 @@ from preprocessing.schema import (
     LABEL,
     PAD_ID,
     REQUEST_ID,
+    REQUEST_USER,
     TIMESTAMP,
     Feature,
     Schema,
@@ -103,17 +104,15 @@ class Explorer:
         records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
         self._records: list[bytes] = []
         self.users: dict[str, list[int]] = {}
-        user = data.schema.user_key
         total = min(data.num_requests(split), _MAX_REQUESTS)
         with tqdm(total=total, desc="explore", disable=None if progress else True) as bar:
             for block in iter(lambda: list(itertools.islice(records, _BLOCK)), []):
                 block = block[: _MAX_REQUESTS - len(self._records)]
                 if not block:
                     break
-                ids = dataset.parse(data.schema, tf.constant(block))[user.name].numpy()
-                keys = map(str, data.encoders[user.name].decode(ids))
-                for index, key in enumerate(keys, start=len(self._records)):
-                    self.users.setdefault(key, []).append(index)
+                parsed = dataset.parse(data.schema, tf.constant(block), with_users=True)
+                for index, key in enumerate(parsed[REQUEST_USER].numpy(), len(self._records)):
+                    self.users.setdefault(key.decode(), []).append(index)
                 self._records += block
                 bar.update(len(block))
 

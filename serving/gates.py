@@ -104,12 +104,15 @@ def check_auc(
     Raises:
         UserError: The new version is worse than that.
     """
-    split = _first_split(data, _HELD_OUT)
-    if not split:
+    held_out = [split for split in _HELD_OUT if data.num_requests(split)]
+    if not held_out:
         return "AUC not compared: the data set has no held-out requests"
-    auc = _auc(data, split, servable)
-    if auc is None:
-        return f"AUC not compared: all candidates of {split} have one label"
+    for split in held_out:
+        auc = _auc(data, split, servable)
+        if auc is not None:
+            break
+    else:
+        return f"AUC not compared: all candidates of {' and of '.join(held_out)} have one label"
     measure = f"AUC on the first {min(data.num_requests(split), MAX_REQUESTS)} requests of {split}"
     if live is None:
         return f"{measure}: {auc:.4f}"

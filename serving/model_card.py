@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import provenance
+from models.metrics import shown
 from models.reporting import model_card
 from models.runs import Run
 
@@ -59,15 +60,10 @@ def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     if not names:
         return "None were recorded."
     rows = [
-        (split, *(_number(values[name]) if name in values else "" for name in names))
+        (split, *(shown(values[name]) if name in values else "" for name in names))
         for split, values in metrics.items()
     ]
     return _table(("split", *names), rows)
-
-
-def _number(value: float | None) -> str:
-    """A metric; one that was not a number is stored as null."""
-    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _shape(spec: Any) -> str:

@@ -13,7 +13,7 @@ from models import pages
 from models.base import MAIN_LOSS
 from models.pages import Figure
 from models.train_config import TrainConfig
-from models.training import schedules
+from models.training import schedules, selection
 
 _TRAIN, _DIAGNOSTICS = "train/", "diagnostics/"
 _RATE_POINTS = 200
@@ -57,7 +57,9 @@ def training(history: pd.DataFrame, kept: pd.Series, train: TrainConfig) -> list
         kept: The row whose weights were kept.
         train: Settings of the training.
     """
-    drawn = [_loss(history, kept), _auc(history, kept)]
+    drawn = [_loss(history, kept)]
+    if history["validation/auc"].notna().any():
+        drawn.append(_auc(history, kept))
     terms = [
         column
         for column in history.columns
@@ -222,9 +224,9 @@ def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
     last = float(history["step"].iloc[-1])
     steps = np.unique(np.linspace(0, last, _RATE_POINTS).round())
     done = history["step"].to_numpy()
-    aucs = history["validation/auc"].tolist()
+    scores = selection.of_history(history)
     scales = np.array(
-        [schedules.plateau_scale(train, aucs[: np.searchsorted(done, s, "right")]) for s in steps]
+        [schedules.plateau_scale(train, scores[: np.searchsorted(done, s, "right")]) for s in steps]
     )
     with plt.rc_context(pages.STYLE):
         figure, axes = plt.subplots()

@@ -3,13 +3,15 @@
 import json
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from models import config as config_module
-from models import evaluate, runs
+from models import dumped_scores, evaluate, runs
 from models.evaluate import Analysis
 from models.keras import tf
-from models.metrics import Scores
+from models.metrics import Scores, defined
+from models.training import selection
 from preprocessing.errors import UserError
 from preprocessing.splits import SPLITS
 
@@ -22,7 +24,7 @@ class Evidence(NamedTuple):
         history: metrics.csv, a row per evaluation; empty if there is none.
         kept: Its row whose weights were kept; None without one.
         pretraining: pretraining.csv, likewise.
-        metrics: By split; one that was not a number is None.
+        metrics: By split; None where undefined.
         split: The one that figures and slices are about; "" if none was scored.
         scores: Of its candidates.
         analysis: Its metrics with intervals, and those of its slices.
@@ -35,7 +37,7 @@ class Evidence(NamedTuple):
     history: pd.DataFrame
     kept: pd.Series | None
     pretraining: pd.DataFrame
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
     split: str
     scores: Scores | None
     analysis: Analysis | None
@@ -52,7 +54,7 @@ class Evidence(NamedTuple):
 
 
 def gather(run: runs.Run) -> Evidence:
-    """Reads a run; measures the slices of its last split.
+    """Reads a run; measures its splits anew if the weights have changed since, and slices.
 
     Args:
         run: Finished, or evaluated once at least.
@@ -61,13 +63,16 @@ def gather(run: runs.Run) -> Evidence:
         UserError: It has no metrics yet.
     """
     history = _table(run, runs.HISTORY)
-    best = int(history["validation/auc"].to_numpy().argmax()) if len(history) else 0
-    kept = history.iloc[best] if len(history) else None
+    kept = history.iloc[int(np.argmax(selection.of_history(history)))] if len(history) else None
+    scored = [split for split in SPLITS if dumped_scores.path(run.path, split).exists()]
+    for split in scored:
+        if not dumped_scores.are_current(run.path, split):
+            evaluate.evaluate(run.path, split)
     metrics = run.metrics
     if not metrics and kept is not None:  # It was stopped: what its last evaluations say.
         metrics = {
             "validation": {
-                str(name).removeprefix("validation/"): float(value)
+                str(name).removeprefix("validation/"): defined(float(value))
                 for name, value in kept.items()
                 if str(name).startswith("validation/")
             }
@@ -77,7 +82,6 @@ def gather(run: runs.Run) -> Evidence:
             f"Expected a finished run in {run.path}, found no metrics.",
             "train it first (models.train --resume).",
         )
-    scored = [split for split in SPLITS if evaluate.scores_path(run.path, split).exists()]
     split = scored[-1] if scored else ""
     return Evidence(
         run=run,

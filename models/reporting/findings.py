@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 from models.bootstrap import Estimate
+from models.metrics import UNDEFINED, shown, shown_interval
 from models.reporting.data_sets import as_time, described
 from models.reporting.evidence import Evidence
+from models.slices import ITEMS, KNOWN, NEW, USERS
+from models.training import selection
 from preprocessing.data_dir import DataDir
 
 _COLLAPSED_EXPERTS = 0.5
@@ -50,6 +53,7 @@ def limits(evidence: Evidence) -> list[str]:
     """
     found = [*_of_protocol(evidence.run.data)]
     if evidence.analysis is not None:
+        found += _of_labels(evidence)
         found += _of_calibration(evidence)
         found += _of_new_values(evidence.analysis.slices, evidence.split)
         found += weak_slices(evidence.analysis.slices, evidence.analysis.metrics["auc"])
@@ -74,11 +78,11 @@ def limits(evidence: Evidence) -> list[str]:
 def _of_metrics(evidence: Evidence) -> Iterator[str]:
     """Whether it has learned anything."""
     if evidence.analysis is not None:
-        auc = evidence.analysis.metrics["auc"]
-        if auc.low <= 0.5:
+        auc, low, high = evidence.analysis.metrics["auc"]
+        if low is not None and low <= 0.5:
             yield (
-                f"The {evidence.split} AUC of {auc.value:.3f} is not above chance: its interval "
-                f"[{auc.low:.3f}, {auc.high:.3f}] reaches 0.5."
+                f"The {evidence.split} AUC of {shown(auc, '.3f')} is not above chance: its "
+                f"interval {shown_interval(low, high, '.3f')} reaches 0.5."
             )
     split = evidence.split or next(reversed(evidence.metrics))
     entropy = evidence.metrics[split].get("normalised_entropy")
@@ -153,9 +157,11 @@ def _of_progress(evidence: Evidence) -> Iterator[str]:
         bound = (
             "train.max_steps" if 0 < train.max_steps <= history["step"].iloc[-1] else "train.epochs"
         )
+        metric = selection.metric(kept.to_dict(), "validation/")
+        going = "rising" if selection.sign(metric) > 0 else "falling"
         yield (
-            f"Validation AUC was still rising when training ended at step {kept['step']:.0f}: "
-            f"raise {bound}, and go on with --resume."
+            f"Validation {selection.TITLES[metric]} was still {going} when training ended at step "
+            f"{kept['step']:.0f}: raise {bound}, and go on with --resume."
         )
     if len(history) > 1 and kept["step"] == history["step"].iloc[0]:
         yield (
@@ -194,6 +200,17 @@ def _of_protocol(data: DataDir) -> Iterator[str]:
             )
 
 
+def _of_labels(evidence: Evidence) -> Iterator[str]:
+    """Whether there is anything to rank."""
+    metrics = evidence.metrics[evidence.split]
+    if metrics.get("auc", 0.0) is None:
+        which = "none" if metrics.get("bias_ratio") is None else "each"
+        yield (
+            f"Of the {evidence.split} candidates {which} was clicked, so nothing says how well the "
+            f"model ranks: AUC, GAUC and ranking metrics are {UNDEFINED}."
+        )
+
+
 def _of_calibration(evidence: Evidence) -> Iterator[str]:
     """Whether scores can be used as probabilities."""
     metrics = evidence.metrics[evidence.split]
@@ -209,12 +226,12 @@ def _of_calibration(evidence: Evidence) -> Iterator[str]:
 
 def _of_new_values(slices: pd.DataFrame, split: str) -> Iterator[str]:
     """How it does on users and items that training never saw."""
-    for dimension in ("user", "item"):
+    for dimension in (USERS, ITEMS):
         part = slices[slices["dimension"] == dimension]
         by_name = {row["slice"]: row for _, row in part.iterrows()}
-        if "not in training" not in by_name:
+        if NEW not in by_name:
             continue
-        new, known = by_name["not in training"], by_name.get("known")
+        new, known = by_name[NEW], by_name.get(KNOWN)
         share = new["candidates"] / part["candidates"].sum()
         if share < _MANY_NEW:
             continue
@@ -234,7 +251,7 @@ def _of_new_values(slices: pd.DataFrame, split: str) -> Iterator[str]:
         yield line
 
 
-_A = {"user": "a user", "item": "an item"}
+_A = {USERS: "a user", ITEMS: "an item"}
 
 
 def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
@@ -244,7 +261,10 @@ def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
         slices: Of `models.slices.measure`.
         auc: Of the split.
     """
-    weak = slices[(slices["auc_high"] < auc.value) & (slices["slice"] != "not in training")]
+    if auc.value is None:
+        return []
+    is_new = slices["dimension"].isin([USERS, ITEMS]) & (slices["slice"] == NEW)
+    weak = slices[(slices["auc_high"] < auc.value) & ~is_new]
     if weak.empty:
         return []
     shown = weak.sort_values("auc_high").head(_SHOWN_SLICES)
@@ -257,4 +277,4 @@ def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{row['auc']:.3f} [{row['auc_low']:.3f}, {row['auc_high']:.3f}]"
+    return f"{row['auc']:.3f} {shown_interval(row['auc_low'], row['auc_high'], '.3f')}"

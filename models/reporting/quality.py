@@ -10,8 +10,9 @@ from sklearn import metrics as sklearn_metrics
 
 from models import pages
 from models.bootstrap import Estimate
-from models.metrics import Scores, reliability, sigmoid
+from models.metrics import Scores, reliability, shown, shown_interval, sigmoid
 from models.pages import Figure
+from models.slices import ITEMS, USERS
 
 _CURVE_POINTS = 200
 _FEW_POSITIVES = 0.2
@@ -19,15 +20,15 @@ _FEW_POSITIVES = 0.2
 _BARS = 40
 _DIMENSIONS = {
     "history length": "Number of events in the history of the request.",
-    "user": "Whether training has requests of the user.",
-    "item": "Whether training has events of the item.",
+    USERS: "Whether training has requests of the user.",
+    ITEMS: "Whether training has events of the item.",
     "item popularity": "How many events of the item training has.",
 }
 _Z = 1.96  # Normal quantile of a 95% interval.
 
 
 def of_split(scores: Scores, auc: Estimate, split: str) -> list[Figure]:
-    """Calibration, ROC, and precision if positives are rare.
+    """Calibration; ROC, and precision if positives are rare, if there are both classes.
 
     Args:
         scores: Of the split.
@@ -36,12 +37,11 @@ def of_split(scores: Scores, auc: Estimate, split: str) -> list[Figure]:
     """
     label_C = scores.label.astype(np.float64)
     probability_C = sigmoid(scores.logit.astype(np.float64))
-    drawn = [
-        _calibration(label_C, probability_C, split),
-        _roc(label_C, probability_C, auc, split),
-    ]
-    if label_C.mean() < _FEW_POSITIVES:
-        drawn.append(_precision(label_C, probability_C, split))
+    drawn = [_calibration(label_C, probability_C, split)]
+    if auc.value is not None:
+        drawn.append(_roc(label_C, probability_C, auc, split))
+        if label_C.mean() < _FEW_POSITIVES:
+            drawn.append(_precision(label_C, probability_C, split))
     return drawn
 
 
@@ -54,8 +54,8 @@ def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
     """
     drawn = []
     for dimension, part in slices.groupby("dimension", sort=False):
-        if part["auc"].notna().sum() > 1:
-            drawn.append(_slices(str(dimension), part[part["auc"].notna()], auc))
+        if part["auc"].notna().sum() > 1 and auc.value is not None:
+            drawn.append(_slices(str(dimension), part[part["auc"].notna()], auc.value))
     return drawn
 
 
@@ -93,13 +93,13 @@ def _calibration(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> 
 
 def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: str) -> Figure:
     false, true, _ = sklearn_metrics.roc_curve(label_C, probability_C)
-    shown = np.linspace(0.0, 1.0, _CURVE_POINTS)
-    curve = np.interp(shown, false, true)
+    points = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    curve = np.interp(points, false, true)
     with plt.rc_context(pages.STYLE):
         figure, axes = plt.subplots(figsize=(pages.WIDTH, 3.6))
         axes.plot([0, 1], [0, 1], color=pages.INK, linewidth=0.8, linestyle=":")
-        axes.plot(shown, curve, color=pages.BLUE)
-        axes.fill_between(shown, curve, color=pages.BLUE, alpha=0.12, linewidth=0)
+        axes.plot(points, curve, color=pages.BLUE)
+        axes.fill_between(points, curve, color=pages.BLUE, alpha=0.12, linewidth=0)
         axes.set(
             xlabel="share of the others kept",
             ylabel="share of the clicked kept",
@@ -109,9 +109,9 @@ def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: s
         svg = pages.svg(figure)
     at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
     text = (
-        f"Area under the curve {auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]. A threshold that "
-        f"keeps 10% of the others keeps {at[0.1]:.0%} of the clicked; one that keeps 50% keeps "
-        f"{at[0.5]:.0%}."
+        f"Area under the curve {shown(auc.value)} {shown_interval(auc.low, auc.high)}. A threshold "
+        f"that keeps 10% of the others keeps {at[0.1]:.0%} of the clicked; one that keeps 50% "
+        f"keeps {at[0.5]:.0%}."
     )
     caption = (
         f"For every threshold on the score: the share of clicked and of other candidates above it "
@@ -122,13 +122,13 @@ def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: s
 
 def _precision(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Figure:
     precision, recall, _ = sklearn_metrics.precision_recall_curve(label_C, probability_C)
-    shown = np.linspace(0.0, 1.0, _CURVE_POINTS)
-    curve = np.interp(shown, recall[::-1], precision[::-1])
+    points = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    curve = np.interp(points, recall[::-1], precision[::-1])
     rate = float(label_C.mean())
     with plt.rc_context(pages.STYLE):
         figure, axes = plt.subplots()
         axes.axhline(rate, color=pages.INK, linewidth=0.8, linestyle=":")
-        axes.plot(shown, curve, color=pages.BLUE)
+        axes.plot(points, curve, color=pages.BLUE)
         axes.set(
             xlabel="recall: share of the clicked kept",
             ylabel="precision",
@@ -148,14 +148,14 @@ def _precision(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Fi
     return Figure("Precision and recall", caption, svg, text)
 
 
-def _slices(dimension: str, part: pd.DataFrame, auc: Estimate) -> Figure:
+def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
     """AUC and interval of each slice of a dimension."""
     places = np.arange(len(part))[::-1]
     value, low, high = (part[name].to_numpy() for name in ("auc", "auc_low", "auc_high"))
-    below, above = high < auc.value, low > auc.value
+    below, above = high < auc, low > auc
     with plt.rc_context(pages.STYLE):
         figure, axes = plt.subplots(figsize=(pages.WIDTH, 0.9 + 0.24 * len(part)))
-        axes.axvline(auc.value, color=pages.INK, linewidth=1.0, linestyle=":")
+        axes.axvline(auc, color=pages.INK, linewidth=1.0, linestyle=":")
         for chosen, colour in (
             (below, pages.ORANGE),
             (above, pages.GREEN),
@@ -177,7 +177,9 @@ def _slices(dimension: str, part: pd.DataFrame, auc: Estimate) -> Figure:
         axes.set(xlabel="AUC", ylim=(-0.6, len(part) - 0.4))
         svg = pages.svg(figure)
     bounds = zip(part["slice"], value, low, high, strict=True)
-    text = "; ".join(f"{name}: {v:.3f} [{lo:.3f}, {hi:.3f}]" for name, v, lo, hi in bounds)
+    text = "; ".join(
+        f"{name}: {v:.3f} {shown_interval(lo, hi, '.3f')}" for name, v, lo, hi in bounds
+    )
     caption = _DIMENSIONS.get(dimension, f"The most frequent values of {dimension}.")
     return Figure(f"AUC by {dimension}", caption, svg, f"{text}.")
 
@@ -187,8 +189,8 @@ def how_to_read(auc: Estimate, split: str) -> str:
     return (
         "A figure by slice shows the AUC of the candidates of each slice among themselves, with "
         f"its 95% interval; the number of candidates is in brackets. The dotted line is the AUC "
-        f"of all {split} candidates, {auc.value:.3f}. Orange: the whole interval is below it; "
-        "green: above it."
+        f"of all {split} candidates, {shown(auc.value, '.3f')}. Orange: the whole interval is "
+        "below it; green: above it."
     )
 
 

@@ -45,12 +45,13 @@ class Records:
 
         Args:
             step: Of the run.
-            values: By name.
+            values: By name; None is left out.
             group: Prefix of the names.
         """
         with self._events.as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(f"{group}/{name}" if group else name, value)
+                if value is not None:
+                    tf.summary.scalar(f"{group}/{name}" if group else name, value)
 
     def flush(self) -> None:
         """Makes the events visible to TensorBoard."""

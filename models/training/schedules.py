@@ -57,19 +57,19 @@ def learning_rate(train: TrainConfig, base: float) -> float | Schedule:
     return Schedule(base, train.warmup_steps, train.decay_steps)
 
 
-def plateau_scale(train: TrainConfig, aucs: Sequence[float]) -> float:
+def plateau_scale(train: TrainConfig, scores: Sequence[float]) -> float:
     """The factor of the schedule `plateau` after a series of evaluations; 1 with any other.
 
     It follows from the series alone, so that a resumed run needs no further state.
 
     Args:
         train: Settings of the training.
-        aucs: Validation AUC of every evaluation, in order.
+        scores: Of every evaluation, in order; see `selection.score`.
     """
-    scale, best, waited = 1.0, 0.0, 0
-    for auc in aucs if train.schedule == "plateau" else ():
-        waited = 0 if auc > best else waited + 1
-        best = max(best, auc)
+    scale, best, waited = 1.0, -math.inf, 0
+    for score in scores if train.schedule == "plateau" else ():
+        waited = 0 if score > best else waited + 1
+        best = max(best, score)
         if waited == train.plateau_patience:
             scale, waited = scale * train.plateau_factor, 0
     return scale

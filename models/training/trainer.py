@@ -19,7 +19,7 @@ from models.keras import tf
 from models.label_stress import stressed
 from models.metrics import ranking_metrics
 from models.pretraining import SelfSupervisedSteps
-from models.training import checks, records, schedules
+from models.training import checks, records, schedules, selection
 from models.training.checkpoints import Checkpoints
 from models.training.interruption import Interrupted, StopRequest
 from models.training.not_finite import culprits
@@ -48,8 +48,8 @@ class Trainer:
         progress: Show bars on standard error.
         stop: Looked at between steps and between batches of an evaluation.
         profile: Steps to profile.
-        on_evaluation: Called with the step and the validation AUC of each evaluation; what it
-            raises ends the run.
+        on_evaluation: Called with the validation metrics of each evaluation; what it raises ends
+            the run.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Trainer:
         *,
         stop: StopRequest | None = None,
         profile: Profile | None = None,
-        on_evaluation: Callable[[int, float], None] | None = None,
+        on_evaluation: Callable[[Mapping[str, float | None]], None] | None = None,
     ) -> None:
         self.config = config
         self.workdir = workdir
@@ -107,7 +107,7 @@ class Trainer:
             "pretrained": not config.train.pretrain_epochs,
             "pretraining": [],
             "evaluated_step": 0,
-            "best_auc": 0.0,
+            "best_score": None,
             "best_step": 0,
             "evaluations_without_gain": 0,
             "seconds": 0.0,
@@ -147,7 +147,7 @@ class Trainer:
         self._set_learning_rate()
         return True
 
-    def run(self) -> dict[str, dict[str, float]]:
+    def run(self) -> dict[str, dict[str, float | None]]:
         """Trains to the end and measures the best weights.
 
         Returns:
@@ -350,7 +350,8 @@ class Trainer:
     def _set_learning_rate(self) -> None:
         """Applies what the schedule makes of the evaluations so far."""
         scale = schedules.plateau_scale(
-            self.config.train, [row["validation/auc"] for row in self.state["history"]]
+            self.config.train,
+            [selection.score(row, "validation/") for row in self.state["history"]],
         )
         schedules.set_scale([self.model.optimizer, self.model.embedding_optimizer], scale)
 
@@ -363,8 +364,9 @@ class Trainer:
         metrics = self.distribution.of_chief(
             lambda: ranking_metrics(self.scorer.score("validation"))
         )
-        if metrics["auc"] > self.state["best_auc"]:
-            self.state |= {"best_auc": metrics["auc"], "best_step": self.state["step"]}
+        score, best = selection.score(metrics), self.state["best_score"]
+        if best is None or score > best:
+            self.state |= {"best_score": score, "best_step": self.state["step"]}
             self.state["evaluations_without_gain"] = 0
             if self.distribution.is_chief:
                 runs.save_best(self.best)
@@ -374,7 +376,7 @@ class Trainer:
         self._record("history", runs.HISTORY, self.state["step"], metrics)
         self._set_learning_rate()
         if self._on_evaluation is not None:
-            self._on_evaluation(self.state["step"], metrics["auc"])
+            self._on_evaluation(metrics)
 
     @phase("evaluation")
     def _evaluate_pretraining(self) -> None:
@@ -389,7 +391,9 @@ class Trainer:
         )
         self._record("pretraining", runs.PRETRAINING, self.state["ssl_step"], measured)
 
-    def _record(self, table: str, file: str, step: int, measured: Mapping[str, float]) -> None:
+    def _record(
+        self, table: str, file: str, step: int, measured: Mapping[str, float | None]
+    ) -> None:
         """Adds a row to a table of the run, its numbers to TensorBoard; writes a checkpoint."""
         found = {f"validation/{name}": value for name, value in measured.items()}
         found |= self._diagnose()
@@ -427,7 +431,7 @@ class Trainer:
         self.records.scalars(self.state["step"], values, "train")
         shown = {
             "loss": f"{float(self._logs['loss']):.4f}",
-            "best_validation_auc": f"{self.state['best_auc']:.4f}",
+            **selection.best(self.state["history"]),
             "samples_per_second": f"{speed['samples_per_second']:,.0f}",
         }
         if "input_wait" in speed:
@@ -440,7 +444,7 @@ class Trainer:
         return records.bar(title, self.requests, requests, self.progress)
 
     @phase("final evaluation")
-    def _measure(self) -> dict[str, dict[str, float]]:
+    def _measure(self) -> dict[str, dict[str, float | None]]:
         """Metrics of the best weights on the splits that have requests."""
         if self.config.train.precision == "float32":
             runs.restore_best(self.model, self.workdir)

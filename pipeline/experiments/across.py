@@ -12,6 +12,7 @@ from typing import NamedTuple
 from matplotlib import pyplot as plt
 
 from models import pages
+from models.metrics import shown
 from pipeline.experiments import comparisons
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import Table
@@ -84,15 +85,17 @@ def section(table: Table, data: Sequence[NamedData], planned: Sequence[Planned])
     along = ALONG[table.along]
     places = sorted((_place(each, along) for each in data), key=lambda place: place.x)
     found: dict[str, list[tuple[float, float]]] = {row.label: [] for row in table.rows}
+    texts: dict[str, list[str]] = {row.label: [] for row in table.rows}
     for place in places:
         of_data = [run for run in planned if run.data.name == place.name]
         for each in comparisons.collect(of_data, ""):
-            found[each.row.label].append(_reached(each, place))
+            reached = _reached(each, place)
+            found[each.row.label].append(reached)
+            texts[each.row.label].append(
+                comparisons.spread(*reached) if each.seeds else comparisons.NOTHING
+            )
     what = "share of the reachable AUC" if along.is_generated else "test AUC"
-    rows = [
-        [label, *(comparisons.spread(mean, std) for mean, std in values)]
-        for label, values in found.items()
-    ]
+    rows = [[label, *cells] for label, cells in texts.items()]
     notes = []
     if along.is_generated:
         rows.append(
@@ -148,7 +151,7 @@ def _figure(
         axes.set_xticklabels([f"{value:g}" for value in x])
         figure.legend(loc="outside upper center", ncols=2, fontsize=7)
         numbers = "; ".join(
-            f"{label} {', '.join(f'{mean:.4f}' for mean, _ in values)}"
+            f"{label} {', '.join(shown(mean) for mean, _ in values)}"
             for label, values in found.items()
         )
         caption = f"A line for every row, by {along}: mean and standard deviation over the seeds."

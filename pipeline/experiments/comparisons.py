@@ -10,14 +10,14 @@ import itertools
 import math
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from models import bootstrap, evaluate, runs
-from models.metrics import relative_improvement
+from models.metrics import UNDEFINED, relative_improvement
 from pipeline.experiments.plan import Planned
 from pipeline.experiments.recipe import METRICS, Row, Table
 from pipeline.experiments.scheduler import seconds_of
@@ -51,6 +51,10 @@ class Measured(NamedTuple):
     def mean(self, metric: str) -> float:
         """Mean over seeds."""
         return float(np.mean(self.values[metric])) if self.seeds else math.nan
+
+    def text(self, metric: str) -> str:
+        """Mean and standard deviation for people; `NOTHING` before a run is finished."""
+        return spread(self.mean(metric), self.std(metric)) if self.seeds else NOTHING
 
     def std(self, metric: str) -> float:
         """Standard deviation over seeds; NaN with fewer than two."""
@@ -106,9 +110,9 @@ class Reversal(NamedTuple):
 
 
 def spread(mean: float, std: float) -> str:
-    """A mean with its standard deviation, as text; either may be NaN."""
+    """A mean with its standard deviation, as text; either is NaN where undefined."""
     if math.isnan(mean):
-        return NOTHING
+        return UNDEFINED
     return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
 
 
@@ -132,13 +136,20 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
                 seeds=[run.seed for run in finished],
                 paths=[run.path for run in finished],
                 values={
-                    VALIDATION: np.array([one["validation"]["auc"] for one in metrics]),
-                    **{name: np.array([one["test"][name] for one in metrics]) for name in METRICS},
+                    VALIDATION: _values(metrics, "validation", "auc"),
+                    **{name: _values(metrics, "test", name) for name in METRICS},
                 },
                 seconds=[seconds_of(run.path) for run in finished],
             )
         )
     return found
+
+
+def _values(
+    metrics: Sequence[Mapping[str, Mapping[str, float | None]]], split: str, name: str
+) -> np.ndarray:
+    """A metric of several runs, NaN where undefined."""
+    return np.array([one.get(split, {}).get(name) for one in metrics], np.float64)
 
 
 def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from models import pages, runs
+from models.metrics import shown
 from pipeline.experiments.comparisons import Measured
 from pipeline.experiments.recipe import TITLES
 
@@ -49,7 +50,7 @@ def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
         axes.set(xlabel="test AUC", yticks=list(places), ylim=(-0.5, len(measured) - 0.5))
         axes.set_yticklabels([each.row.label for each in measured])
         caption = "Mean and standard deviation over the seeds."
-        numbers = "; ".join(f"{each.row.label} {each.mean('auc'):.4f}" for each in measured)
+        numbers = "; ".join(f"{each.row.label} {shown(each.mean('auc'))}" for each in measured)
         return pages.Figure("AUC", caption, pages.svg(figure), f"{numbers}.")
 
 

@@ -66,8 +66,8 @@ class Planned(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the test split was measured, which is the last thing that training does."""
-        return "test" in runs.read_metrics(self.path)
+        """Whether it was measured, which is the last thing that training does."""
+        return runs.is_measured(self.path, self.data.data)
 
 
 def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from models import interests, pages, runs
+from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Grid, Section
 from pipeline.experiments import across, comparisons, figures
 from pipeline.experiments.comparisons import Comparison, Measured
@@ -134,7 +135,7 @@ def _metric_grid(
         cells = [each.row.label]
         for metric in METRICS:
             star = "*" if (each.row.label, metric) in stars else ""
-            cells.append(comparisons.spread(each.mean(metric), each.std(metric)) + star)
+            cells.append(each.text(metric) + star)
             if metric in printed:
                 there = each.published.get(metric, math.nan)
                 cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
@@ -167,10 +168,7 @@ def _choice_grid(measured: Sequence[Measured]) -> Grid:
     rows = [
         [
             each.row.label,
-            *(
-                comparisons.spread(each.mean(name), each.std(name))
-                for name in (comparisons.VALIDATION, "auc")
-            ),
+            *(each.text(name) for name in (comparisons.VALIDATION, "auc")),
         ]
         for each in best_first
     ]
@@ -184,13 +182,13 @@ def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:
             each.row,
             each.baseline,
             TITLES[each.metric],
-            _number(each.difference, "+.4f") + ("*" if each.star else ""),
-            f"[{each.interval[0]:+.4f}, {each.interval[1]:+.4f}]",
-            _number(each.improvement, "+.2%"),
+            shown(each.difference, "+.4f") + ("*" if each.star else ""),
+            shown_interval(*each.interval, "+.4f"),
+            shown(each.improvement, "+.2%"),
             _number(each.published, "+.2%"),
-            _number(each.rela_impr, "+.2%"),
-            _number(each.welch, ".3g"),
-            _number(each.paired, ".3g"),
+            shown(each.rela_impr, "+.2%") if each.metric == "auc" else comparisons.NOTHING,
+            shown(each.welch, ".3g"),
+            shown(each.paired, ".3g"),
         ]
         for each in found
     ]
@@ -226,7 +224,7 @@ def _order_grid(measured: Sequence[Measured]) -> Grid | None:
             each.worse,
             f"{each.published[0]:.4f} : {each.published[1]:.4f}",
             f"{each.ours[0]:.4f} : {each.ours[1]:.4f}",
-            _number(each.welch, ".3g"),
+            shown(each.welch, ".3g"),
         ]
         for each in found
     ]
@@ -251,7 +249,7 @@ def _csv_rows(
                 "model": each.row.label,
                 "metric": metric,
                 "seeds": len(each.seeds),
-                "mean": each.mean(metric),
+                "mean": _csv(each.mean(metric)) if each.seeds else None,
                 "std": each.std(metric),
                 "paper": each.published.get(metric),
                 "paper_data": paper if metric in each.published else None,
@@ -260,14 +258,14 @@ def _csv_rows(
                 low, high = against.interval
                 row |= {
                     "baseline": against.baseline,
-                    "difference": against.difference,
-                    "low": low,
-                    "high": high,
-                    "improvement": against.improvement,
+                    "difference": _csv(against.difference),
+                    "low": _csv(low),
+                    "high": _csv(high),
+                    "improvement": _csv(against.improvement),
                     "paper_improvement": against.published,
-                    "rela_impr": against.rela_impr,
-                    "welch_p": against.welch,
-                    "paired_p": against.paired,
+                    "rela_impr": _csv(against.rela_impr) if metric == "auc" else None,
+                    "welch_p": _csv(against.welch),
+                    "paired_p": _csv(against.paired),
                     "star": against.star,
                 }
             rows.append(row)
@@ -344,7 +342,7 @@ def _run_frame(planned: Sequence[Planned]) -> pd.DataFrame:
         rows.append(
             {"data": run.data.name, "model": run.row.label, "seed": run.seed, "run": run.name}
             | {"finished": run.is_finished, "seconds": round(seconds, 1)}
-            | test
+            | {name: UNDEFINED if value is None else value for name, value in test.items()}
         )
     return pd.DataFrame(rows)
 
@@ -385,5 +383,11 @@ def _data_grid(data: Sequence[NamedData]) -> Grid:
     return Grid("Requests", 2, ["data set", "build", *SPLITS], rows, notes)
 
 
+def _csv(value: float) -> float | str:
+    """A number that should be there, for a CSV file."""
+    return UNDEFINED if math.isnan(value) else value
+
+
 def _number(value: float, form: str = ".4f") -> str:
+    """A number, if there is one."""
     return comparisons.NOTHING if math.isnan(value) else f"{value:{form}}"

@@ -53,6 +53,8 @@ def columns(rows: int) -> tuple[dict[str, Ragged], dict[str, Ragged]]:
     context["user_id"] = ids(1, 100_000)
     context["timestamp"] = Ragged.single(1_700_000_000 + rng.integers(0, 10**7, rows))
     context["request_id"] = Ragged.single([f"u{row}:{_STEPS}".encode() for row in range(rows)])
+    context["request/user"] = Ragged.single([f"u{row}".encode() for row in range(rows)])
+    context["request/index"] = Ragged.single(np.full(rows, _STEPS))
     times = 1_700_000_000 + np.cumsum(rng.integers(1, 10**5, [rows, _STEPS]), axis=1)
     history = {f"history/{name}": ids(_STEPS, below[name]) for name in _ITEM}
     history["history/timestamp"] = Ragged(times.ravel(), np.arange(rows + 1) * _STEPS)

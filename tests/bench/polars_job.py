@@ -112,6 +112,8 @@ def _candidates(
         "user_id",
         "timestamp",
         pl.format("{}:{}", "user_text", "place").alias("request_id"),
+        pl.col("user_text").alias("request/user"),
+        pl.col("place").cast(pl.Int64).alias("request/index"),
         pair(pl.lit(1), pl.lit(0)).alias("label"),
         *(pair(pl.col(n), pl.col(f"negative/{n}")).alias(f"candidate/{n}") for n in names),
     )

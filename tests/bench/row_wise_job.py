@@ -97,20 +97,19 @@ def _examples(
             split = place - len(ordered) + 3
             if split < 0 or len(ordered) < 4:
                 continue
-        request = f"{user}:{place}"
-        generator = random.Random(request)
+        generator = random.Random(f"{user}:{place}")
         negative = generator.choice(catalogue)
         while negative in own:
             negative = generator.choice(catalogue)
         candidates = [positive, negative]
         generator.shuffle(candidates)
         history = ordered[max(0, place - _MAX_LENGTH) : place]
-        yield split, _example(user, request, time, candidates, positive, history)
+        yield split, _example(user, place, time, candidates, positive, history)
 
 
 def _example(
     user: str,
-    request: str,
+    place: int,
     time: int,
     candidates: Sequence[Item],
     positive: Item,
@@ -119,7 +118,11 @@ def _example(
     context = {
         "user_id": _ints([_id(user)]),
         "timestamp": _ints([time]),
-        "request_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[request.encode()])),
+        "request_id": tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[f"{user}:{place}".encode()])
+        ),
+        "request/user": tf.train.Feature(bytes_list=tf.train.BytesList(value=[user.encode()])),
+        "request/index": _ints([place]),
         "candidate/item_id": _ints([_id(item) for item, _ in candidates]),
         "candidate/category_id": _ints([_id(category) for _, category in candidates]),
         "label": _ints([int(candidate == positive) for candidate in candidates]),

@@ -10,7 +10,15 @@ import numpy as np
 
 from preprocessing import data_dir
 from preprocessing.codec import Ragged, encode_examples
-from preprocessing.schema import LABEL, REQUEST_ID, TIMESTAMP, Schema, candidate_key, history_key
+from preprocessing.schema import (
+    LABEL,
+    REQUEST_ID,
+    REQUEST_USER,
+    TIMESTAMP,
+    Schema,
+    candidate_key,
+    history_key,
+)
 from preprocessing.tfrecord import write_shard
 
 LENGTH = 50
@@ -142,6 +150,7 @@ def _encode(drawn: Requests, first: int) -> tuple[np.ndarray, np.ndarray]:
         "user_id": Ragged.single(drawn.user_R),
         TIMESTAMP: Ragged.single(numbers_R),
         REQUEST_ID: Ragged.single([b"%d:0" % number for number in numbers_R]),
+        REQUEST_USER: Ragged.single([b"%d" % number for number in numbers_R]),
         LABEL: rows(drawn.label_RN.reshape(-1), candidates),
         candidate_key("item_id"): rows(item_S, candidates),
         candidate_key("category_id"): rows(category(item_S), candidates),

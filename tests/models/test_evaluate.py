@@ -82,10 +82,10 @@ def test_slices_tell_candidates_apart(scores):
         ("history length", "3-4"): [4, 5, 6, 7],
         ("history length", "13-20"): [8, 9],
         ("history length", "34+"): [10, 11],
-        ("user", "known"): np.arange(2, 12),
-        ("user", "not in training"): [0, 1],
-        ("item", "known"): np.flatnonzero(item > 1),
-        ("item", "not in training"): np.flatnonzero(item == 1),
+        (slices.USERS, "known"): np.arange(2, 12),
+        (slices.USERS, "not in training"): [0, 1],
+        (slices.ITEMS, "known"): np.flatnonzero(item > 1),
+        (slices.ITEMS, "not in training"): np.flatnonzero(item == 1),
         ("item popularity", "0"): np.flatnonzero(item == 1),
         ("item popularity", "1"): np.flatnonzero(item >= 4),
         ("item popularity", "5-9"): np.flatnonzero(item == 3),
@@ -112,7 +112,7 @@ def test_metrics_of_slices(scores, monkeypatch):
         assert parts["positives"].sum() == scores.label.sum(), dimension
     known = scores.ids["user_id"] > 1
     expected = ranking_metrics(Scores(*(column[known] for column in scores[:5]), ids={}))
-    row = table.loc[("user", "known")]
+    row = table.loc[(slices.USERS, "known")]
     for name in ("auc", "log_loss", "calibration_error", "bias_ratio", "mrr", "hr@1"):
         assert row[name] == pytest.approx(expected[name]), name
     assert row["auc_low"] <= row["auc"] <= row["auc_high"]
@@ -121,7 +121,7 @@ def test_metrics_of_slices(scores, monkeypatch):
 def test_hashed_ids_are_all_known(scores):
     data = _data()
     del data.stats["vocabularies"]["user_id"]
-    names = [part.name for part in slices.slices(scores, data) if part.dimension == "user"]
+    names = [part.name for part in slices.slices(scores, data) if part.dimension == slices.USERS]
     assert names == ["known"]
 
 

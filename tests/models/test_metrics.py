@@ -15,6 +15,7 @@ from models.metrics import (
     relative_improvement,
     reliability,
     request_metrics,
+    shown,
 )
 
 
@@ -58,7 +59,7 @@ def test_ranking_metrics_agree_with_scikit_learn(scored):
     entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate)
     assert metrics["normalised_entropy"] == pytest.approx(metrics["log_loss"] / entropy)
     assert metrics["requests"] == metrics["candidates"] == 400
-    assert metrics["mrr"] == metrics["hr@1"] == 1.0  # One candidate each.
+    assert metrics["mrr"] is metrics["hr@1"] is None  # One candidate each.
 
 
 def test_auc_ignores_monotone_transforms(scored):
@@ -83,11 +84,12 @@ def test_calibration_error_of_known_bins():
 
 @pytest.fixture
 def asked():
-    """40 requests of 12 to 20 candidates in mixed order, some without a positive; no ties."""
+    """40 requests of 12 to 20 candidates in mixed order, some of one class only; no ties."""
     rng = np.random.default_rng(5)
     request = rng.permutation(np.repeat(np.arange(40), rng.integers(12, 21, 40)))
     label = (rng.random(len(request)) < 0.1).astype(float)
     label[request == 7] = 0.0
+    label[request == 8] = 1.0
     return request, label, rng.normal(size=len(request)) + label
 
 
@@ -95,7 +97,7 @@ def asked():
 def test_discounted_gain_is_that_of_scikit_learn(asked, k):
     request, label, logit = asked
     found = request_metrics(*asked)
-    assert 7 not in found.index
+    assert not {7, 8} & set(found.index)
     for number, row in found.iterrows():
         mine = request == number
         expected = sklearn_metrics.ndcg_score(label[mine][None], logit[mine][None], k=k)
@@ -105,7 +107,8 @@ def test_discounted_gain_is_that_of_scikit_learn(asked, k):
 def test_ranks_of_first_positives(asked):
     request, label, logit = asked
     found = request_metrics(*asked)
-    assert len(found) == sum(label[request == number].any() for number in range(40))
+    mixed = [len(set(label[request == number])) == 2 for number in range(40)]
+    assert len(found) == sum(mixed) < 39
     for number, row in found.iterrows():
         mine = request == number
         best = logit[mine & (label > 0)].max()
@@ -146,6 +149,11 @@ def test_calibration_curve_is_that_of_scikit_learn():
     np.testing.assert_allclose(observed, from_sklearn[0])
     np.testing.assert_allclose(predicted, from_sklearn[1])
     assert counts.tolist() == [50] * 10
+
+
+@pytest.mark.parametrize(("auc", "baseline"), [(0.7, 0.5), (None, 0.7), (0.7, None)])
+def test_relative_improvement_over_nothing_is_undefined(auc, baseline):
+    assert shown(relative_improvement(auc, baseline)) == "n/a"
 
 
 def test_relative_improvement_counts_from_a_coin():

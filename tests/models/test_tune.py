@@ -65,13 +65,13 @@ class _Told:
     """In place of a trainer: evaluates three times, to a given AUC."""
 
     def __init__(self, auc, on_evaluation):
-        self.state = {"history": [], "best_auc": auc}
+        self.state = {"history": [], "best_score": auc}
         self._on_evaluation = on_evaluation
 
     def fit(self):
-        for step in (2, 4, 6):
+        for _ in range(3):
             self.state["history"].append({})
-            self._on_evaluation(step, self.state["best_auc"])
+            self._on_evaluation({"auc": self.state["best_score"], "log_loss": 0.7})
 
 
 def test_a_trial_below_the_median_ends_early(base, tmp_path, monkeypatch):

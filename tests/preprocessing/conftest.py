@@ -67,6 +67,7 @@ def requests(first, last):
         "age": Ragged.single((numbers / 8).astype(np.float32)),
         "timestamp": Ragged.single(1000 + numbers),
         "request_id": Ragged.single([f"r{i}".encode() for i in numbers]),
+        "request/user": Ragged.single([f"u{i}".encode() for i in numbers]),
         "label": candidate((place == 0).astype(np.int64)),
         candidate_key("item_id"): candidate(2 + place),
         candidate_key("brand"): candidate(1 + place),

@@ -59,7 +59,7 @@ def _change_schema(path):
         (
             "manifest.json",
             lambda p: _edit_json(p, format_version=99),
-            "Expected format version 1 in .*manifest.json, found 99",
+            "Expected format version 2 in .*manifest.json, found 99",
         ),
         (
             "manifest.json",

@@ -34,12 +34,16 @@ def given(toy_data):
 
 
 def test_every_request_belongs_to_its_user(http, given):
+    """Also to one that training never saw: such users share an id, and are different users."""
+    names = [r["user_id"] if r["user_id"] in toy_runs.USERS else None for r in given]
+    names = [name or f"stranger {i}" for i, name in enumerate(names)]
+    assert sum(name.startswith("stranger") for name in names) > 1
     users = http.get("/explore/users").json()
     assert users["split"] == "test"
-    assert users["found"] == len(users["users"]) == len({r["user_id"] for r in given})
+    assert users["found"] == len(users["users"]) == len(set(names))
     for row in users["users"]:
         indices = http.get("/explore/requests", params={"user": row["user"]}).json()
-        assert indices == [i for i, r in enumerate(given) if r["user_id"] == row["user"]]
+        assert indices == [i for i, name in enumerate(names) if name == row["user"]]
         assert row["requests"] == len(indices)
 
 

@@ -57,6 +57,7 @@ SCHEMA = Schema.from_json(
         "history": {"max_length": MAX_LENGTH, "features": ["item_id", "category_id"]},
     }
 )
+USERS = [f"user {i}" for i in range(5)]
 ITEMS = [f"item {i} é" for i in range(20)]
 CATEGORIES = list(range(-3, 4))
 REQUESTS = {"train": 4, "validation": 3, "test": 11}
@@ -66,7 +67,7 @@ def write_data(path, schema: Schema = SCHEMA) -> DataDir:
     """A data set with histories of 0 to `MAX_LENGTH` events, 1 to 5 candidates, unknown values."""
     (path / "vocab").mkdir(parents=True)
     values = {
-        "user_id": pa.array([f"user {i}" for i in range(5)]),
+        "user_id": pa.array(USERS),
         "age": pa.array([20.0, 30.0, 45.5]),
         "item_id": pa.array(ITEMS),
         "category_id": pa.array([c for c in CATEGORIES if c != -1]),
@@ -118,6 +119,10 @@ def _write_split(path, split, requests, fitted, rng):
     labels[starts[:-1]] = 1  # the first candidate of each request
     context["label"] = Ragged(labels, starts)
     context["request_id"] = Ragged.single([f"{split}:{i}".encode() for i in range(requests)])
+    users = fitted["user_id"].decode(context["user_id"].values)
+    context["request/user"] = Ragged.single(
+        [user if user in USERS else f"stranger {i}" for i, user in enumerate(users)]
+    )
     history = {history_key(f.name): ids(f.name, lengths) for f in SCHEMA.history_features}
     file = f"{split}-00000-of-00001.tfrecord.gz"
     size, sha256 = tfrecord.write_shard(path / file, [encode_examples(context, history)])

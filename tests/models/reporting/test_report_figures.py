@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 from sklearn import metrics as sklearn_metrics
 
-from models import interests, pages
+from models import interests, pages, slices
 from models.bootstrap import Estimate
 from models.metrics import Scores, reliability, sigmoid
 from models.reporting import curves, data_sets, quality
@@ -54,7 +54,7 @@ def test_slices_away_from_the_whole_have_their_colour():
         ("history length", "2", 20, 0.69, 0.6, 0.78),
         ("history length", "3+", 30, 0.8, 0.75, 0.85),
         ("history length", "none", 1, np.nan, np.nan, np.nan),
-        ("user", "known", 1000, 0.7, 0.68, 0.72),
+        (slices.USERS, "known", 1000, 0.7, 0.68, 0.72),
     ]
     (figure,) = quality.of_slices(pd.DataFrame(rows, columns=names), AUC)
     assert figure.title == "AUC by history length"

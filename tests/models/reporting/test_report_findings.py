@@ -12,6 +12,7 @@ from models.evaluate import Analysis
 from models.metrics import Scores
 from models.reporting import findings
 from models.reporting.evidence import Evidence
+from models.slices import ITEMS, USERS
 
 GOOD = {
     "expert_usage_entropy": 0.95,
@@ -133,8 +134,8 @@ STATS = {
         (
             {
                 "slices": _slices(
-                    ("item", "known", 900, 0.7, 0.68, 0.72),
-                    ("item", "not in training", 100, 0.55, 0.5, 0.6),
+                    (ITEMS, "known", 900, 0.7, 0.68, 0.72),
+                    (ITEMS, "not in training", 100, 0.55, 0.5, 0.6),
                 )
             },
             "10.0% of the test candidates have an item that training never saw: AUC 0.550 "
@@ -143,8 +144,8 @@ STATS = {
         (
             {
                 "slices": _slices(
-                    ("item", "known", 900, 0.7, 0.68, 0.72),
-                    ("item", "not in training", 100, 0.55, 0.5, 0.6),
+                    (ITEMS, "known", 900, 0.7, 0.68, 0.72),
+                    (ITEMS, "not in training", 100, 0.55, 0.5, 0.6),
                     rates=[0.4, 0.9],
                 )
             },
@@ -175,7 +176,7 @@ def test_an_impression_log_has_real_negatives():
 
 def test_few_new_values_are_no_limit():
     slices = _slices(
-        ("user", "known", 9990, 0.7, 0.68, 0.72), ("user", "not in training", 10, 0.5, 0.3, 0.6)
+        (USERS, "known", 9990, 0.7, 0.68, 0.72), (USERS, "not in training", 10, 0.5, 0.3, 0.6)
     )
     assert len(findings.limits(_evidence(slices=slices))) == 2
 
