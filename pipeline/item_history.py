@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from pipeline import tables
 from pipeline.raw_batch import RawBatch, Rejection
-from pipeline.validation import as_number, as_text
+from pipeline.values import as_number
 from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import DType
+from preprocessing.spelling import spelled
 
 ITEM, TIME, VALUE = "item", "time", "value"
 """Columns of snapshots; without TIME the value holds at all times."""
@@ -57,8 +58,8 @@ def collect(
 
 def _typed(batch: RawBatch) -> RawBatch:
     """Items and values as texts and times as integers; what has none of them is taken out."""
-    items, _ = as_text(batch.columns[ITEM])
-    values, _ = as_text(batch.columns[VALUE])
+    items = spelled(batch.columns[ITEM]).texts
+    values = spelled(batch.columns[VALUE]).texts
     times = pa.array(np.full(len(items), _ALWAYS))
     if TIME in batch.columns:
         times, _ = as_number(batch.columns[TIME], DType.INT64)
@@ -110,7 +111,7 @@ class ItemHistory:
             items: Items as the log has them, of any type.
             times_R: int64.
         """
-        texts = as_text(items)[0].fill_null("").cast(pa.large_string())
+        texts = spelled(items).texts.fill_null("").cast(pa.large_string())
         item_R = fingerprint64(texts)
         rank_R = np.searchsorted(self._times, times_R, side="right")
         row_R = np.searchsorted(self._place_S, self._place(item_R, rank_R), side="right") - 1

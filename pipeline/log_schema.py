@@ -1,15 +1,20 @@
 """The schema of a build: loaded, given by a published log or inferred, and checked."""
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Sequence
 
-from pipeline import readers
+import pyarrow as pa
+
+from pipeline import column_types, readers
 from pipeline.arguments import BuildArguments
 from pipeline.validation import columns_of
+from pipeline.values import as_time
 from preprocessing.errors import UserError
-from preprocessing.schema import POSITION, DType, Role, Schema, infer_schema
+from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema, infer_schema
+from preprocessing.spelling import cast, without_missing
 
 
 def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Schema:
@@ -29,7 +34,9 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
-        schema = _said(infer_schema(columns[0]), "Inferred schema")
+        time_dtype = _time_dtype(files) if TIMESTAMP in columns[0] else DType.INT64
+        inferred = infer_schema(columns[0], time_dtype=time_dtype)
+        schema = _said(inferred, "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
         raise UserError(
@@ -43,14 +50,16 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
             "orders the events of each user only.",
             "use --protocol=leave_last_out.",
         )
-    if schema.timestamp is not None and schema.timestamp.dtype is not DType.INT64:
+    time = schema.timestamp
+    if time is not None and time.dtype not in (DType.INT64, DType.DATETIME):
         raise UserError(
-            f"Expected dtype int64 for the timestamp {schema.timestamp.name!r}, found "
-            f"{schema.timestamp.dtype.value}."
+            f"Expected dtype int64 or datetime for the timestamp {time.name!r}, found "
+            f"{time.dtype.value}."
         )
     wanted = columns_of(schema) if adapter is None else adapter.raw_columns
     for file, names in zip(files, columns, strict=True):
         check_columns(file, names, wanted)
+        _check_types(file, schema, () if adapter is None else adapter.raw_columns)
     if adapter is not None:
         given = [*adapter.columns, *filter(None, [adapter.behaviour_column])]
         for column in columns_of(schema):
@@ -60,6 +69,40 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
                     f"({', '.join(given)}), found {column!r}."
                 )
     return schema
+
+
+def _time_dtype(files: list[readers.InputFile]) -> DType:
+    """DATETIME if the column of times has such a type, or ISO texts; decided by its first value."""
+    for file in files:
+        kind = readers.column_types(file).get(TIMESTAMP, pa.string())
+        if pa.types.is_temporal(kind):
+            return DType.DATETIME
+        if not column_types.is_text(kind):
+            return DType.INT64
+        for batch in itertools.islice(readers.read(readers.ranges(file)[0], [TIMESTAMP]), 1):
+            texts, _ = cast(batch.columns[TIMESTAMP], pa.string())
+            first = without_missing(texts).drop_null()[:1]
+            if len(first):
+                return DType.INT64 if as_time(first)[0].null_count else DType.DATETIME
+    return DType.INT64
+
+
+def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[str]) -> None:
+    """Raises `UserError` if a column has a type that is not understood.
+
+    Args:
+        file: One file of the log.
+        schema: Says what columns should hold.
+        raw_columns: Columns of a published log, which become those of the schema later.
+    """
+    types = readers.column_types(file)
+    dtypes = dict.fromkeys(raw_columns, DType.STRING)
+    if not raw_columns:
+        dtypes = {name: DType.STRING for name in columns_of(schema)}
+        dtypes |= {feature.column: feature.dtype for feature in schema.features}
+    for column, dtype in dtypes.items():
+        is_time = schema.timestamp is not None and column == schema.timestamp.column
+        column_types.check(file.path, types, column, dtype, is_time)
 
 
 def _said(schema: Schema, title: str) -> Schema:

@@ -92,7 +92,7 @@ class RawBatch:
 
     def rejection(self, row: int, reason: str) -> Rejection:
         """What to say of a bad row."""
-        raw = {name: column[row].as_py() for name, column in self.columns.items()}
+        raw = {name: _shown(column[row : row + 1]) for name, column in self.columns.items()}
         return Rejection.of(self.file.path, int(self.lines[row]), reason, raw)
 
     def renamed(self, names: Mapping[str, str]) -> "RawBatch":
@@ -108,3 +108,8 @@ class RawBatch:
         mask = pa.array(rows)
         columns = {name: column.filter(mask) for name, column in self.columns.items()}
         return dataclasses.replace(self, columns=columns, lines=self.lines[rows])
+
+
+def _shown(value: pa.Array) -> object:
+    """The value of a column of one row; times as texts, as Python does not have all of them."""
+    return (value.cast(pa.string()) if pa.types.is_temporal(value.type) else value)[0].as_py()

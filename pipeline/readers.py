@@ -10,6 +10,7 @@ import dataclasses
 import gzip
 import io
 import itertools
+import json
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ import pyarrow.parquet
 
 from pipeline import csv_ranges, csv_records
 from pipeline.raw_batch import InputFile, RawBatch, Rejection
+from pipeline.values import TOO_FINE
 from preprocessing import files
 from preprocessing.errors import UserError
 
@@ -139,6 +141,14 @@ def column_names(file: InputFile) -> list[str]:
     return names
 
 
+def column_types(file: InputFile) -> dict[str, pa.DataType]:
+    """Types of the columns of a file; empty for text files, whose values have no declared type."""
+    if file.format != "parquet":
+        return {}
+    schema = _parquet(file).schema_arrow
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
 def ranges(file: InputFile) -> list[InputRange]:
     """Splits a file into parts that can be read on their own."""
     if file.format != "parquet":
@@ -230,19 +240,43 @@ def _json_keys(path: str) -> tuple[list[str], bool]:
     return list(keys), bool(lines)
 
 
-def _parquet(file: InputFile) -> pa.parquet.ParquetFile:
+def _parquet(file: InputFile, int96_unit: str = "us") -> pa.parquet.ParquetFile:
+    """Opens a file; its times of type INT96, which know no unit, are read in the given one."""
     path = files.path(file.path)
     local = isinstance(path, pathlib.Path)
-    return pa.parquet.ParquetFile(path if local else files.random_access(path))
+    source = path if local else files.random_access(path)
+    return pa.parquet.ParquetFile(source, coerce_int96_timestamp_unit=int96_unit)
 
 
 def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     parquet = _parquet(part.file)
     line = part.first_line
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns):
+    legacy = [name for name in columns if _is_int96(parquet, name)]
+    batches = parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns)
+    exact: Iterator[pa.RecordBatch | None] = itertools.repeat(None)
+    if legacy:
+        nanoseconds = _parquet(part.file, "ns")
+        exact = nanoseconds.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=legacy)
+    for batch, fine in zip(batches, exact, strict=False):
         lines = np.arange(line, line + batch.num_rows, dtype=np.int64)
         line += batch.num_rows
-        yield RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
+        raw = RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
+        for name in legacy:
+            raw = raw.rejecting(_is_cut(batch[name], fine[name]), f"column {name!r}: {TOO_FINE}")
+        yield raw
+
+
+def _is_int96(parquet: pa.parquet.ParquetFile, name: str) -> bool:
+    place = parquet.schema.names.index(name)
+    return parquet.schema.column(place).physical_type == "INT96"
+
+
+def _is_cut(microseconds: pa.Array, nanoseconds: pa.Array) -> np.ndarray:
+    """Which times differ, bool; far ones do not fit nanoseconds, but their last 64 bits tell."""
+    coarse, fine = (
+        times.view(pa.int64()).fill_null(0).to_numpy() for times in (microseconds, nanoseconds)
+    )
+    return coarse * 1000 != fine  # both wrap
 
 
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
@@ -301,7 +335,8 @@ def _json_batch(file: InputFile, block: list[bytes], line: int, columns: list[st
         elif row is not None:
             rows.append(row)
             lines.append(number)
-    arrays = {name: _json_column([row.get(name) for row in rows]) for name in columns}
+    raws = [block[number - line] for number in lines]
+    arrays = {name: _json_column([row.get(name) for row in rows], name, raws) for name in columns}
     return RawBatch(file, arrays, np.array(lines, np.int64), rejections)
 
 
@@ -313,20 +348,38 @@ def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
         if not line.strip():
             return None, ""
         try:
-            line.decode("utf-8")
+            row = json.loads(line.decode("utf-8"))  # knows NaN, as Python writes it
         except UnicodeDecodeError:
             return None, "invalid UTF-8"
-        return None, "not JSON"
+        except (ValueError, RecursionError):
+            return None, "not JSON"
     return (row, "") if isinstance(row, dict) else (None, "not a JSON object")
 
 
-def _json_column(values: list[object]) -> pa.Array:
-    """Values of one type as they are; values of mixed types as the texts that they were."""
+def _json_column(values: list[object], name: str, lines: list[bytes]) -> pa.Array:
+    """Values of one type as they are; values of mixed types as the texts that they were.
+
+    Integers of more than 64 bits, which orjson reads as floats, are read anew.
+
+    Args:
+        values: Of a column, by row.
+        name: Of the column.
+        lines: What the rows were parsed from.
+    """
+    array = _typed(values)
+    if array is None or pa.types.is_floating(array.type):
+        for row, value in enumerate(values):
+            if isinstance(value, float) and abs(value) >= 2.0**63:
+                values[row] = json.loads(lines[row])[name]
+        array = _typed(values)
+    if array is not None:
+        return array
+    return pa.array([v if v is None or isinstance(v, str) else repr(v) for v in values], pa.string())
+
+
+def _typed(values: list[object]) -> pa.Array | None:
+    """Values of one type; None if they are of several."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        texts = (
-            value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
-            for value in values
-        )
-        return pa.array(texts, pa.string())
+        return None

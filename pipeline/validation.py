@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.raw_batch import RawBatch, Rejection
+from pipeline.values import as_number, as_time, with_reasons_of_times
 from preprocessing.schema import DType, Feature, Role, Schema
+from preprocessing.spelling import as_mask, spelled
 
 TIME, FILE, LINE = "#time", "#file", "#line"
 """Columns of an event: timestamp (0 if the log has none), index of its file, line in it."""
@@ -21,9 +23,6 @@ LABEL, REQUEST = "#label", "#request"
 """Further columns of an impression: 1 if clicked, else 0; text that names its request."""
 
 _COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
-
-_TYPES = {DType.STRING: pa.string(), DType.INT64: pa.int64(), DType.FLOAT32: pa.float32()}
-_NAMES = {DType.STRING: "text", DType.INT64: "an integer", DType.FLOAT32: "a finite number"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +61,8 @@ def columns_of(schema: Schema) -> list[str]:
 def validate(batch: RawBatch, schema: Schema) -> Validated:
     """Turns raw rows into events.
 
-    A missing value (null, NaN, an empty text, or the reserved pad value of a categorical integer)
-    takes the default of its feature. Without a default it stays null for numeric and bucketised
+    A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
+    categorical integer) takes the default of its feature. Without a default it stays null for numeric and bucketised
     encoders, which have a place for it, and rejects the row otherwise. A label is 0 or 1.
 
     Args:
@@ -87,7 +86,7 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     for feature in schema.encoded_features:
         array = arrays[feature.name]
         if feature.default is not None and array.null_count:
-            defaulted[feature.name] = int((_mask(pc.is_null(array)) & good).sum())
+            defaulted[feature.name] = int((as_mask(pc.is_null(array)) & good).sum())
             arrays[feature.name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
     arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
     arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
@@ -103,12 +102,12 @@ def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
     behaviours = schema.history.behaviours
     if behaviours is None:
         return np.ones(len(batch.lines), bool)
-    text, _ = as_text(batch.columns[behaviours.column])
-    found = pc.is_in(text, value_set=pa.array(behaviours.values, pa.string()))
+    texts = spelled(batch.columns[behaviours.column]).texts
+    found = pc.is_in(texts, value_set=pa.array(behaviours.values, pa.string()))
     return found.to_numpy(zero_copy_only=False)
 
 
-def _judge(array: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
+def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
     """A column with the type of its feature, and which of its rows are bad for which reason.
 
     Missing values are null, whether or not the feature has a default. Bad rows hold any value of
@@ -116,23 +115,25 @@ def _judge(array: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str,
     """
     where = f"column {feature.column!r}"
     if feature.dtype is DType.STRING:
-        array, bad = as_text(array)
-        reasons = [
-            (f"{where}: invalid UTF-8", bad),
-            (f"{where}: line break in a value", _line_breaks(array)),
-        ]
+        array, faults = spelled(column)
+        faults = {**faults, "line break in a value": _line_breaks(array)}
+    elif feature.dtype is DType.DATETIME:
+        array, faults = as_time(column)
     else:
-        array, bad = as_number(array, feature.dtype)
-        reasons = [(f"{where}: not {_NAMES[feature.dtype]}", bad)]
-    if feature.dtype is DType.STRING or feature.is_categorical:
+        array, faults = as_number(column, feature.dtype)
+    if feature.dtype is DType.INT64 and feature.is_categorical:
         is_pad = pc.equal(array, pa.scalar(feature.pad_value, array.type))
         array = pc.if_else(pc.fill_null(is_pad, True), pa.scalar(None, array.type), array)
+    if feature.role is Role.TIMESTAMP:
+        faults = with_reasons_of_times(column, faults)
+    reasons = [(f"{where}: {reason}", bad) for reason, bad in faults.items()]
     is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
     if is_needed and feature.default is None:
-        reasons.append((f"{where}: missing value", _mask(pc.is_null(array)) & ~bad))
+        # Of a row that is bad anyway the first reason counts.
+        reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))
     if feature.role is Role.LABEL:
         is_label = pc.is_in(array, value_set=pa.array([0, 1], array.type))
-        reasons.append((f"{where}: neither 0 nor 1", ~_mask(is_label)))
+        reasons.append((f"{where}: neither 0 nor 1", ~as_mask(is_label)))
         array = pc.cast(array, pa.int8(), safe=False)
     if feature.role is Role.REQUEST:
         array = pc.cast(array, pa.string())
@@ -144,74 +145,4 @@ def _line_breaks(texts: pa.Array) -> np.ndarray:
     data = texts.buffers()[2]
     if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
         return np.zeros(len(texts), bool)
-    return _mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))
-
-
-def as_text(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """A column of any scalar type as texts, empty and absent ones as null; and which are no UTF-8.
-
-    Floats that are all whole numbers are ids that once had a missing value beside them (a habit
-    of pandas): 7.0 becomes "7".
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_floating(array.type):
-        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-        whole = pc.cast(array, pa.int64(), safe=False)
-        if pc.all(pc.equal(whole.cast(array.type, safe=False), array)).as_py() is not False:
-            array = whole
-    array, bad = _cast(array, pa.string())
-    empty = pc.equal(array, "")
-    return pc.if_else(pc.fill_null(empty, True), pa.scalar(None, pa.string()), array), bad
-
-
-def as_number(array: pa.Array, dtype: DType) -> tuple[pa.Array, np.ndarray]:
-    """A column as int64 or float32, NaN as null; and which rows hold no such number.
-
-    Date and time types become seconds since 1970.
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_temporal(array.type):
-        array = pc.cast(array, pa.timestamp("s"), safe=False).cast(pa.int64())
-    bad = np.zeros(len(array), bool)
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        array, bad = as_text(array)
-    array, not_a_number = _cast(array, pa.float64() if dtype is DType.FLOAT32 else pa.int64())
-    bad |= not_a_number
-    if dtype is DType.FLOAT32:
-        array = pc.cast(
-            pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array), pa.float32()
-        )
-        bad |= _mask(pc.fill_null(pc.is_inf(array), False))
-    return array, bad
-
-
-def _cast(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    """Casts a column; rows that cannot be cast become null and are marked.
-
-    NaN is null when integers are wanted. The column is cast at once; only if that fails is every
-    distinct value tried.
-    """
-    if pa.types.is_floating(array.type) and pa.types.is_integer(to):
-        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    try:
-        return pc.cast(array, to), np.zeros(len(array), bool)
-    except pa.ArrowInvalid:
-        encoded = array.dictionary_encode()
-        values = [
-            _cast_one(encoded.dictionary[i : i + 1], to) for i in range(len(encoded.dictionary))
-        ]
-        cast = pa.array(values, to).take(encoded.indices)
-        return cast, _mask(pc.and_(pc.is_null(cast), pc.is_valid(array)))
-
-
-def _cast_one(value: pa.Array, to: pa.DataType) -> object:
-    try:
-        return pc.cast(value, to)[0].as_py()
-    except pa.ArrowInvalid:
-        return None
-
-
-def _mask(array: pa.Array) -> np.ndarray:
-    return np.asarray(array.to_numpy(zero_copy_only=False), bool)
+    return as_mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))

@@ -16,6 +16,7 @@ from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Voca
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
 from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
+from preprocessing.spelling import InexactError, spell
 
 PAD_ID = 0
 """Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""
@@ -44,11 +45,12 @@ class Role(str, enum.Enum):
 
 
 class DType(str, enum.Enum):
-    """Type of a raw value."""
+    """Type of a raw value; DATETIME, for times only, becomes microseconds since 1970 in UTC."""
 
     STRING = "string"
     INT64 = "int64"
     FLOAT32 = "float32"
+    DATETIME = "datetime"
 
 
 _FEATURE_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
@@ -320,7 +322,9 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
     ]
 
 
-def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
+def infer_schema(
+    columns: Iterable[str], max_length: int = 50, time_dtype: DType = DType.INT64
+) -> Schema:
     """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
     Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
@@ -329,6 +333,7 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
     Args:
         columns: Column names of the log.
         max_length: L, in events.
+        time_dtype: Type of the column timestamp.
 
     Raises:
         UserError: The log has no user_id or no item_id, has both timestamp and position, or has a
@@ -363,7 +368,12 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
     features = [categorical("user_id", Role.USER)]
     features += [categorical(name, Role.ITEM) for name in items]
     features += [
-        Feature(name=TIMESTAMP, column=column, role=Role.TIMESTAMP, dtype=DType.INT64)
+        Feature(
+            name=TIMESTAMP,
+            column=column,
+            role=Role.TIMESTAMP,
+            dtype=time_dtype if column == TIMESTAMP else DType.INT64,
+        )
         for column in times
     ]
     return Schema(tuple(features), History(max_length=max_length, features=tuple(items)))
@@ -402,8 +412,14 @@ def _feature(record: Any, where: str) -> Feature:
             raise UserError(
                 f"{where}: expected dtype string or int64 for {encoder.kind}, found float32."
             )
-    elif "encoder" in record:
-        raise UserError(f"{where}: expected no 'encoder' for role {role.value!r}, found one.")
+    for key in ("encoder", "default") if role not in _FEATURE_ROLES else ():
+        if key in record:
+            raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
+    if dtype is DType.DATETIME and role is not Role.TIMESTAMP:
+        raise UserError(
+            f"{where}: expected dtype string, int64 or float32 for role {role.value!r}, found "
+            f"{dtype.value}."
+        )
     return Feature(
         name=name,
         column=string(record.get("column", name), f"{where}: column"),
@@ -423,7 +439,15 @@ def _default(value: Any, dtype: DType, where: str) -> Any:
         raise UserError(f"{where}: expected a value of dtype {dtype.value}, found {value!r}.")
     if dtype is not DType.FLOAT32 and value == _PAD_VALUES[dtype]:
         raise UserError(f"{where}: expected another value than {value!r}, which means padding.")
-    return value
+    return _spelled(value, where) if dtype is DType.STRING else value
+
+
+def _spelled(value: Any, where: str) -> str:
+    """A value of a text column as the data pipeline spells it; words for missing ones as they are."""
+    try:
+        return spell(value) or str(value)
+    except (InexactError, TypeError):
+        raise UserError(f"{where}: expected a text or an exact number, found {value!r}.") from None
 
 
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
@@ -447,7 +471,7 @@ def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
         values = array(rule["values"], f"{where}: behaviours: values")
         behaviours = Behaviours(
             column=string(rule["column"], f"{where}: behaviours: column"),
-            values=tuple(str(value) for value in values),
+            values=tuple(_spelled(value, f"{where}: behaviours: values") for value in values),
         )
     max_length = integer(record.get("max_length", 50), f"{where}: max_length", 1)
     return History(max_length=max_length, features=chosen, behaviours=behaviours)

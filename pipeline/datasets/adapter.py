@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.item_history import ItemHistory
 from pipeline.raw_batch import InputFile, RawBatch
-from pipeline.validation import as_number
+from pipeline.values import as_number
 from preprocessing.schema import Behaviours, DType, Schema, infer_schema
 
 UNKNOWN = "unknown"

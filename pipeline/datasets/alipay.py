@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.datasets.adapter import Adapter
 from pipeline.raw_batch import RawBatch
-from pipeline.validation import as_text
+from preprocessing.spelling import spelled
 
 _UTC_OFFSET = 8 * 3600
 _NAMES = {
@@ -39,7 +39,7 @@ class Alipay(Adapter):
 
     def adapt(self, batch: RawBatch) -> RawBatch:
         """Renames the columns and turns days into seconds."""
-        days = as_text(batch.columns["time"])[0].dictionary_encode()
+        days = spelled(batch.columns["time"]).texts.dictionary_encode()
         times = _first_seconds(days.dictionary).take(days.indices)
         batch = batch.renamed(_NAMES).with_columns({"timestamp": times})
         bad = np.asarray(times.is_null().to_numpy(zero_copy_only=False), bool)

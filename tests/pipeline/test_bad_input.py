@@ -92,7 +92,7 @@ def test_a_time_of_another_type_is_refused(tmp_path):
     schema = infer_schema(["user_id", "item_id", "timestamp"]).to_json()
     schema["features"][-1]["dtype"] = "string"
     (tmp_path / "schema.json").write_text(json.dumps(schema))
-    with pytest.raises(UserError, match="Expected dtype int64 for the timestamp"):
+    with pytest.raises(UserError, match="Expected dtype int64 or datetime for the timestamp"):
         _build(_csv(tmp_path, _rows()), tmp_path, schema=str(tmp_path / "schema.json"))
 
 

@@ -179,16 +179,30 @@ def test_json_lines_that_are_no_records(tmp_path):
     ]
 
 
-def test_json_types_are_kept_unless_mixed():
-    assert readers._json_column([1, None, 3]).type == pa.int64()
-    assert readers._json_column([1, "a", None, 2.5, True]).to_pylist() == [
-        "1",
-        "a",
-        None,
-        "2.5",
-        "true",
-    ]
-    assert readers._json_column([2**64 - 1, -1]).to_pylist() == [str(2**64 - 1), "-1"]
+def _json_columns(tmp_path, *values):
+    """The column of a JSON lines file with these values, as texts in JSON."""
+    lines = "".join(f'{{"user_id": "u", "item_id": {value}}}\n' for value in values)
+    (tmp_path / "a.jsonl").write_text(lines)
+    (file,) = readers.list_inputs(str(tmp_path / "a.jsonl"))
+    (batch,) = readers.read(readers.ranges(file)[0], NAMES)
+    assert not batch.rejections
+    return batch.columns["item_id"]
+
+
+def test_json_types_are_kept_unless_mixed(tmp_path):
+    assert _json_columns(tmp_path, "1", "null", "3").type == pa.int64()
+    mixed = _json_columns(tmp_path, "1", '"a"', "null", "2.5", "true", "1e16")
+    assert mixed.to_pylist() == ["1", "a", None, "2.5", "True", "1e+16"]
+
+
+def test_json_integers_beyond_64_bits_keep_their_digits(tmp_path):
+    column = _json_columns(tmp_path, 2**64, 7, "1e30", -(2**70))
+    assert column.to_pylist() == [str(2**64), "7", "1e+30", str(-(2**70))]
+    assert _json_columns(tmp_path, 2**64 - 1, -1).to_pylist() == [str(2**64 - 1), "-1"]
+
+
+def test_json_as_python_writes_it_may_hold_nan(tmp_path):
+    assert str(_json_columns(tmp_path, "NaN", "1.5").to_pylist()) == "[nan, 1.5]"
 
 
 def test_globs_are_sorted_and_lists_keep_their_order(tmp_path):

@@ -1,5 +1,3 @@
-import datetime
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,6 +5,7 @@ import pytest
 from pipeline.raw_batch import InputFile, RawBatch
 from pipeline.validation import FILE, LINE, TIME, columns_of, validate
 from preprocessing.schema import Schema
+from preprocessing.spelling import INEXACT
 
 CATEGORICAL = {"kind": "vocabulary"}
 
@@ -55,7 +54,11 @@ def test_good_rows_become_events_with_their_place():
         ({"item": ["i", "i\n2"]}, "column 'item': line break in a value"),
         ({"item": ["i", "i\r2"]}, "column 'item': line break in a value"),
         ({"ts": [b"7", b"seven"]}, "column 'ts': not an integer"),
-        ({"ts": [7.0, 7.5]}, "column 'ts': not an integer"),
+        ({"ts": [7.0, 7.5]}, "column 'ts': a fraction; give times as integers, of a finer unit"),
+        ({"ts": ["7", "7.5"]}, "column 'ts': a fraction; give times as integers, of a finer unit"),
+        ({"ts": ["7", "2017-11-25"]}, "column 'ts': a date or time; say \"dtype\": \"datetime\""),
+        ({"ts": [7.0, 2.0**53]}, f"column 'ts': {INEXACT}"),
+        ({"user": ["u", "1.23457E+11"]}, f"column 'user': {INEXACT}"),
         ({"ts": ["7", "99999999999999999999"]}, "column 'ts': not an integer"),
         ({"ts": ["7", ""]}, "column 'ts': missing value"),
         ({"ts": [7.0, float("nan")]}, "column 'ts': missing value"),
@@ -140,11 +143,3 @@ def test_ids_of_any_type_become_texts(column, texts):
     result = _validate(_schema(), user=column, item=["i"] * 3, ts=[1, 2, 3])
     assert result.events["user"].to_pylist() == texts
     assert len(result.rejections) == 1
-
-
-def test_dates_become_seconds():
-    day = datetime.datetime(2014, 3, 7)
-    seconds = 1394150400
-    for column in (pa.array([day]), pa.array([day.date()]), pa.array([day], pa.timestamp("ns"))):
-        result = _validate(_schema(), user=["u"], item=["i"], ts=column)
-        assert result.events[TIME].to_pylist() == [seconds]

@@ -1,0 +1,85 @@
+"""Which types of columns are understood: a closed list, checked before anything is read.
+
+Columns of text files hold texts or what JSON knows; those of Parquet have a type of their own.
+"""
+
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from preprocessing.errors import UserError
+from preprocessing.schema import DType
+
+_Test = Callable[[pa.DataType], bool]
+
+_TEXTS: tuple[_Test, ...] = (
+    pa.types.is_null,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
+_NUMBERS: tuple[_Test, ...] = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_float32,
+    pa.types.is_float64,
+    pa.types.is_decimal,
+)
+_UNDERSTOOD: dict[DType, tuple[str, tuple[_Test, ...]]] = {
+    DType.STRING: ("texts, numbers or dates", (*_TEXTS, *_NUMBERS, pa.types.is_date)),
+    DType.INT64: ("numbers", (*_TEXTS, *_NUMBERS)),
+    DType.FLOAT32: ("numbers", (*_TEXTS, *_NUMBERS)),
+    DType.DATETIME: ("dates or times", (*_TEXTS, pa.types.is_date, pa.types.is_timestamp)),
+}
+_LONGEST_SHOWN = 60
+_LEAVE_OUT = "or name a schema that leaves the column out (--schema)."
+_FIXES: tuple[tuple[_Test, str], ...] = (
+    (pa.types.is_float16, f"write it as float32, {_LEAVE_OUT}"),
+    (pa.types.is_time, f"write it as text or as a number, {_LEAVE_OUT}"),
+    (pa.types.is_duration, f"write it as a number, {_LEAVE_OUT}"),
+    (pa.types.is_temporal, f"write it as text, {_LEAVE_OUT}"),
+    (lambda kind: isinstance(kind, pa.BaseExtensionType), f"write it as text, {_LEAVE_OUT}"),
+    (pa.types.is_fixed_size_binary, f"write it as text, such as hexadecimal digits, {_LEAVE_OUT}"),
+)
+_ONE_VALUE = f"write one value per row, {_LEAVE_OUT}"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type are texts, or all missing."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in _TEXTS)
+
+
+def check(
+    path: str, types: Mapping[str, pa.DataType], column: str, dtype: DType, is_time: bool = False
+) -> None:
+    """Checks that the values of a column can become what the schema says.
+
+    Args:
+        path: The file.
+        types: Types of its columns, as far as it has types.
+        column: Name of one of them.
+        dtype: What the schema says of it.
+        is_time: Whether its role is `timestamp`.
+
+    Raises:
+        UserError: They cannot.
+    """
+    kind = found = types.get(column, pa.string())
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    wanted, tests = _UNDERSTOOD[dtype]
+    if any(test(kind) for test in tests):
+        return
+    fix = next((fix for test, fix in _FIXES if test(kind)), _ONE_VALUE)
+    if is_time and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        fix = 'say "dtype": "datetime" in the schema.'
+    elif is_time and any(test(kind) for test in _NUMBERS):
+        fix = 'say "dtype": "int64" in the schema.'
+    shown = found if len(str(found)) <= _LONGEST_SHOWN else f"{str(found)[:_LONGEST_SHOWN]}..."
+    raise UserError(
+        f"Expected {wanted} in the column {column!r} of {path}, found the type {shown}.", fix
+    )

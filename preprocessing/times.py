@@ -1,0 +1,28 @@
+"""The times of a log: integers whose unit only the log knows or, of dtype datetime, microseconds."""
+
+import numpy as np
+
+from preprocessing.schema import DType, Schema
+
+UNIT = "microseconds since 1970-01-01T00:00:00Z"
+"""Unit of times of dtype datetime."""
+
+_TICKS_PER_SECOND = 1_000_000
+
+
+def is_datetime(schema: Schema) -> bool:
+    """Whether the unit of the times is known."""
+    return schema.timestamp is not None and schema.timestamp.dtype is DType.DATETIME
+
+
+def ticks_per_second(schema: Schema) -> int:
+    """What a second adds to a time; times whose unit is unknown are taken for seconds."""
+    return _TICKS_PER_SECOND if is_datetime(schema) else 1
+
+
+def text(schema: Schema, time: int) -> str:
+    """A time in ISO form and at full resolution, in UTC; its digits if the unit is unknown."""
+    if not is_datetime(schema):
+        return str(time)
+    moment = np.datetime64(time, "us")
+    return str(np.datetime_as_string(moment, unit="auto", timezone="UTC"))
