@@ -61,11 +61,6 @@ class FeatureEmbedder(keras.layers.Layer):
         self._schema = schema
         self._linear_weights = linear_weights
         self._oov_rate = oov_rate
-        self._extra = tuple(
-            feature
-            for feature in schema.item_features
-            if feature.name not in schema.history.features
-        )
         self._device = device
         self.width = embedding_size + linear_weights
         self.tables: dict[str, tf.Variable] = {}
@@ -90,7 +85,7 @@ class FeatureEmbedder(keras.layers.Layer):
         self.dims = Dims(
             user_fields=len(schema.user_features),
             history_features=len(schema.history_features),
-            extra_fields=len(self._extra),
+            extra_fields=len(schema.extra_features),
             embedding_size=embedding_size,
             max_length=schema.history.max_length,
             num_items=cardinalities[schema.item_key.name],
@@ -142,9 +137,9 @@ class FeatureEmbedder(keras.layers.Layer):
     def candidates(self, features: Features, *, seed: tf.Tensor | None = None) -> Candidates:
         """Embeds the candidates of each request; see `user_side`."""
         key_BN = features[candidate_key(self._schema.item_key.name)]
-        targets = self._schema.history_features
-        fields, linear = self._stack((*targets, *self._extra), features, candidate_key, seed)
-        target_BNJd, extra_BNEd = tf.split(fields, [len(targets), len(self._extra)], axis=2)
+        targets, extra = self._schema.history_features, self._schema.extra_features
+        fields, linear = self._stack((*targets, *extra), features, candidate_key, seed)
+        target_BNJd, extra_BNEd = tf.split(fields, [len(targets), len(extra)], axis=2)
         return Candidates(
             target_BNJd=target_BNJd,
             extra_BNEd=extra_BNEd,

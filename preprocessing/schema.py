@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from preprocessing import encoder_specs, files
@@ -32,6 +32,9 @@ LABEL = "label"
 POSITION = "position"
 """Column of a canonical log without times: the place of an event among those of its user."""
 
+CATEGORY = "category_id"
+"""Column of a canonical log for what most logs say of an item."""
+
 
 class Role(str, enum.Enum):
     """What a feature describes."""
@@ -54,6 +57,7 @@ class DType(str, enum.Enum):
 
 
 _FEATURE_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
+_ROLE_ORDER = (Role.USER, Role.CONTEXT, Role.ITEM, Role.REQUEST, Role.TIMESTAMP, Role.LABEL)
 _PAD_VALUES: dict[DType, str | int | float] = {
     DType.STRING: "",
     DType.INT64: -1,
@@ -142,13 +146,27 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """All features of a log and the shape of its histories."""
+    """All features of a log and the shape of its histories.
+
+    Features are held in one order, whatever order they are given in: those of a role side by side,
+    keys first, item features as the history has them, the others by name. Schemas of equal hash
+    are therefore equal, and so are the examples, models and signatures that derive from them.
+
+    Attributes:
+        features: Of the first feature of role `user` and the first of role `item`, the order that
+            they are given in tells the keys.
+        history: The order of its features is kept.
+    """
 
     features: tuple[Feature, ...]
     history: History
 
+    def __post_init__(self) -> None:
+        """Puts the features in order."""
+        object.__setattr__(self, "features", _in_order(self.features, self.history))
+
     def with_role(self, *roles: Role) -> tuple[Feature, ...]:
-        """The features of these roles, in schema order."""
+        """The features of these roles, in the order of `features`."""
         return tuple(feature for feature in self.features if feature.role in roles)
 
     @property
@@ -163,12 +181,17 @@ class Schema:
 
     @property
     def history_features(self) -> tuple[Feature, ...]:
-        """The item features that each history event carries, in the order of the schema file."""
+        """The item features that each history event carries, in the order of the history."""
         return tuple(self[name] for name in self.history.features)
 
     @property
+    def extra_features(self) -> tuple[Feature, ...]:
+        """The item features of candidates that history events lack."""
+        return tuple(f for f in self.item_features if f.name not in self.history.features)
+
+    @property
     def encoded_features(self) -> tuple[Feature, ...]:
-        """Every feature that has an encoder, in schema order."""
+        """Every feature that has an encoder, in the order of `features`."""
         return self.with_role(*_FEATURE_ROLES)
 
     @property
@@ -216,7 +239,11 @@ class Schema:
         files.path(path).write_text(text, encoding="utf-8")
 
     def hash(self) -> str:
-        """SHA-256 over everything but the descriptions, as 64 hexadecimal digits."""
+        """SHA-256 over everything but the descriptions, as 64 hexadecimal digits.
+
+        The order in which features were given counts as far as it means something: it tells the
+        keys, and `history.features` is an order.
+        """
         content = self.to_json()
         for record in content["features"]:
             record.pop("description", None)
@@ -328,10 +355,11 @@ def infer_schema(
     """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
     Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
-    that only knows the order of each user's events, the column position.
+    that only knows the order of each user's events, the column position. The order of the columns
+    means nothing: the history has the item, its category, then the other columns by name.
 
     Args:
-        columns: Column names of the log.
+        columns: Column names of the log, in any order.
         max_length: L, in events.
         time_dtype: Type of the column timestamp.
 
@@ -358,7 +386,8 @@ def infer_schema(
     def categorical(name: str, role: Role) -> Feature:
         return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
 
-    items = ["item_id"] + [c for c in columns if c not in ("user_id", "item_id", *times)]
+    others = [name for name in columns if name not in ("user_id", "item_id", *times)]
+    items = _default_history(["item_id", *others])
     for name in items:
         if not name.isidentifier():
             raise UserError(
@@ -376,7 +405,27 @@ def infer_schema(
         )
         for column in times
     ]
-    return Schema(tuple(features), History(max_length=max_length, features=tuple(items)))
+    return Schema(tuple(features), History(max_length=max_length, features=items))
+
+
+def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature, ...]:
+    """The features by role; of a role the key first, then those of the history, then by name."""
+    user_key = next((f.name for f in features if f.role is Role.USER), None)
+    # The history begins with the item key.
+    first = (user_key, *history.features)
+
+    def place(feature: Feature) -> tuple[int, int, str]:
+        name = feature.name
+        rank = first.index(name) if name in first else len(first)
+        return _ROLE_ORDER.index(feature.role), rank, name
+
+    return tuple(sorted(features, key=place))
+
+
+def _default_history(items: Sequence[str]) -> tuple[str, ...]:
+    """Item features in the order of a history that nobody gave: the key, the category, by name."""
+    key, *others = items
+    return (key, *sorted(others, key=lambda name: (name != CATEGORY, name)))
 
 
 def _feature(record: Any, where: str) -> Feature:
@@ -453,7 +502,7 @@ def _spelled(value: Any, where: str) -> str:
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
     check_keys(record, {"max_length", "features", "behaviours"}, (), where)
     items = [feature.name for feature in features if feature.role is Role.ITEM]
-    chosen = tuple(array(record.get("features", items), f"{where}: features"))
+    chosen = tuple(array(record.get("features", [*_default_history(items)]), f"{where}: features"))
     for name in chosen:
         if name not in items:
             raise UserError(

@@ -207,6 +207,32 @@ def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
     assert build("seed", paths, seed=2) != expected
 
 
+def test_the_order_of_columns_changes_no_byte(tmp_path):
+    """Not that of a file, and not another one in each of several files."""
+    log = columns(random_events(seed=4, days=10**6))  # no ties
+    log["brand"] = [f"b{len(item)}" for item in log["item_id"]]
+    names = ["user_id", "item_id", "category_id", "brand", "timestamp"]
+    orders = names, names[::-1], ["brand", "timestamp", "category_id", "user_id", "item_id"]
+    half = len(log["brand"]) // 2
+
+    def build(name, *parts):
+        paths = [write_log(tmp_path / f"{name}-{i}.csv", part) for i, part in enumerate(parts)]
+        output = tmp_path / name
+        data = build_examples(
+            BuildArguments(input=",".join(paths), output=str(output), num_shards=2)
+        )
+        return shard_bytes(output) | {"schema": (output / "schema.json").read_bytes()}, data
+
+    expected, data = build("canonical", {name: log[name] for name in orders[0]})
+    assert data.schema.history.features == ("item_id", "category_id", "brand")
+    other, permuted = build("permuted", {name: log[name] for name in orders[1]})
+    assert other == expected
+    assert permuted.manifest["schema_hash"] == data.manifest["schema_hash"]
+    first = {name: log[name][:half] for name in orders[1]}
+    second = {name: log[name][half:] for name in orders[2]}
+    assert build("files", first, second)[0] == expected
+
+
 @pytest.mark.slow
 def test_worker_processes_give_the_same_shards_without_tensorflow(tmp_path, monkeypatch):
     log = columns(random_events(seed=3))

@@ -22,7 +22,7 @@ def test_opens_a_complete_data_set(data_path):
         f"train-0000{i}-of-00003.tfrecord.gz" for i in range(3)
     ]
     assert data.manifest["schema_hash"] == data.schema.hash()
-    assert list(data.encoders) == ["user_id", "age", "item_id", "brand", "price", "weight"]
+    assert list(data.encoders) == ["user_id", "age", "item_id", "brand", "weight", "price"]
     assert data.encoders["user_id"].cardinality == 2 + 230
     np.testing.assert_allclose(data.encoders["weight"].encode([1.0, 3.0]), [-1, 1])
     np.testing.assert_array_equal(data.encoders["price"].encode([0.5, 1.0, 7.0]), [2, 3, 4])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 import re
 
 import pytest
@@ -82,15 +83,16 @@ def test_views_by_role(content):
         return [feature.name for feature in features]
 
     assert names(schema.user_features) == ["user_id", "age", "device"]
-    assert names(schema.item_features) == ["item_id", "price", "shop"]
+    assert names(schema.item_features) == ["item_id", "shop", "price"]
     assert names(schema.history_features) == ["item_id", "shop"]
+    assert names(schema.extra_features) == ["price"]
     assert names(schema.encoded_features) == [
         "user_id",
         "age",
         "device",
         "item_id",
-        "price",
         "shop",
+        "price",
     ]
     assert names(schema.with_role(Role.LABEL)) == ["clicked"]
     assert (schema.user_key.name, schema.item_key.name) == ("user_id", "item_id")
@@ -105,8 +107,8 @@ def test_categorical_and_pad_values(content):
         "user_id",
         "device",
         "item_id",
-        "price",
         "shop",
+        "price",
     ]
     assert [schema[name].pad_value for name in ("user_id", "item_id", "price")] == ["", -1, 0.0]
 
@@ -131,8 +133,45 @@ def test_defaults_spelt_out_are_the_same_schema(content):
     content["features"][1]["encoder"]["normalisation"] = "standard"
     assert Schema.from_json(content).hash() == schema.hash()
     del content["history"]
-    assert Schema.from_json(content).history_features == schema.item_features
+    assert Schema.from_json(content).history.features == ("item_id", "price", "shop")
     assert Schema.from_json(content).history.max_length == 50
+
+
+@pytest.mark.parametrize("history", [CONTENT["history"], {"max_length": 30}])
+def test_the_order_of_the_records_changes_nothing(content, history):
+    """Not even the order of the fields of a model, so that equal hashes are equal models."""
+    content["history"] = history
+    schema = Schema.from_json(content)
+    for seed in range(5):
+        permuted = copy.deepcopy(content)
+        random.Random(seed).shuffle(permuted["features"])
+        keys = [("user_id", "age"), ("item_id", "shop"), ("item_id", "price")]
+        names = [record["name"] for record in permuted["features"]]
+        if any(names.index(key) > names.index(other) for key, other in keys):
+            permuted["features"].sort(key=lambda record: not record["name"].endswith("_id"))
+        other = Schema.from_json(permuted)
+        assert other == schema
+        assert other.hash() == schema.hash()
+        assert schema.diff(other) == []
+
+
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_which_feature_is_the_key_counts(content, role):
+    """The first of its role: another one groups other events, or identifies other items."""
+    content["features"] = [
+        {"name": f"{role}_{n}", "role": role, "dtype": "int64", "encoder": {"kind": "vocabulary"}}
+        for n in (1, 2)
+    ] + [record for record in content["features"] if record["role"] != role]
+    content["history"] = {}
+    schema = Schema.from_json(content)
+    content["features"][:2] = content["features"][1::-1]
+    other = Schema.from_json(content)
+    assert (schema.with_role(role)[0].name, other.with_role(role)[0].name) == (
+        f"{role}_1",
+        f"{role}_2",
+    )
+    assert other.hash() != schema.hash()
+    assert any(line.startswith("features.order") for line in schema.diff(other))
 
 
 def test_hash_ignores_descriptions_alone(content):
@@ -179,7 +218,7 @@ def test_diff_tells_missing_features_and_order(content):
     schema = Schema.from_json(content)
     shop = content["features"].pop(5)
     content["features"].insert(3, shop)
-    content["history"]["features"] = ["shop"]
+    content["history"]["features"] = ["shop"]  # the item key now
     difference = schema.diff(Schema.from_json(content))
     assert [line.split(":")[0] for line in difference] == ["features.order", "history.features"]
     content["features"].pop(1)
@@ -415,6 +454,15 @@ def test_infers_a_canonical_log():
     assert schema.history.features == ("item_id", "category_id")
     assert schema.history.max_length == 20
     assert Schema.from_json(schema.to_json()) == schema
+
+
+def test_the_order_of_columns_means_nothing_to_an_inferred_schema():
+    columns = ["user_id", "item_id", "category_id", "brand", "timestamp", "shop"]
+    schema = infer_schema(columns)
+    assert schema.history.features == ("item_id", "category_id", "brand", "shop")
+    for seed in range(5):
+        random.Random(seed).shuffle(columns)
+        assert infer_schema(columns) == schema
 
 
 def test_position_is_the_time_of_a_log_without_times():
