@@ -30,7 +30,7 @@ class RawEncoder(tf.Module):
         super().__init__(name="raw_encoder")
         self._fitted = dict(fitted)
         self._tables = {
-            name: _table(encoders.vocabulary_path(name, vocab_dir))
+            name: _table(encoders.vocabulary_path(name, vocab_dir), len(encoder.vocabulary))
             for name, encoder in fitted.items()
             if isinstance(encoder, encoders.VocabularyEncoder) and len(encoder.vocabulary)
         }
@@ -98,8 +98,12 @@ class _VocabularyFile(tf.lookup.TextFileInitializer):
         return f"{path.stem}_{sha256_file(path)[:16]}"
 
 
-def _table(path: AnyPath) -> Any:
-    """Text to line number of a vocabulary file, -1 if it is not there."""
+def _table(path: AnyPath, size: int) -> Any:
+    """Text to line number of a vocabulary file, -1 if it is not there.
+
+    The size travels in the graph: TensorFlow refuses to load a model whose file has lost lines, and
+    of a file that has grown it reads the lines that the model was trained on.
+    """
     tensorflow_files.enable(path)
     lines = _VocabularyFile(
         str(path),
@@ -107,6 +111,7 @@ def _table(path: AnyPath) -> Any:
         key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
         value_dtype=tf.int64,
         value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+        vocab_size=size,
     )
     return tf.lookup.StaticHashTable(lines, default_value=-1)
 

@@ -30,7 +30,7 @@ from models.keras import tf
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from serving import gates, model_card, publishing, raw_requests, warmup
+from serving import digests, gates, model_card, publishing, raw_requests, warmup
 from serving.publishing import Publication
 from serving.servable import Servable
 from serving.signatures import EXAMPLES, EXPLAIN, SERIALIZED, SERVING_DEFAULT, ServingModule
@@ -121,6 +121,7 @@ def export(
             checks.append(gates.check_auc(run.data, servable, live, options.max_auc_drop))
             card = model_card.write(run, module.signatures, checks)
             (hidden / "assets" / "model_card.md").write_text(card, encoding="utf-8")
+            digests.write(hidden)
             try:
                 hidden.rename(target)
             except OSError:

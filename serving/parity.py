@@ -32,6 +32,7 @@ from serving import raw_requests, server
 from serving.client import Client
 from serving.servable import Servable
 from serving.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
+from serving.status import ServingError
 
 TOLERANCE = 1e-6
 REST = "rest"
@@ -97,14 +98,13 @@ def parity(
         `requests`, `candidates`, `max_difference` {way: number}, `tolerance`, and `ok`.
 
     Raises:
-        UserError: No run or export there, they differ in their schema, the split is empty, or the
-            server does not answer.
+        UserError: No run or export there, they differ in their schema, files of the export are not
+            those that were exported, the split is empty, or the server does not answer.
     """
     run = runs.open_run(run_dir)
     schema = run.data.schema
-    version = _checked_version(version, schema)
+    servable = _load(pathlib.Path(version), schema)
     offline = OfflineScorer(runs.load_model(run_dir), schema)
-    servable = Servable(version)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
     requests = candidates = 0
     if not run.data.num_requests(split):
@@ -114,7 +114,7 @@ def parity(
         )
     total = min(run.data.num_requests(split), limit or sys.maxsize)
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(url or stack.enter_context(_serving(version))))
+        client = stack.enter_context(Client(url or stack.enter_context(_serving(servable.path))))
         bar = stack.enter_context(
             tqdm(total=total, desc="parity", unit="request", disable=not progress)
         )
@@ -163,16 +163,21 @@ def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tens
     return padded
 
 
-def _checked_version(path: str | pathlib.Path, schema: Schema) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if not (path / "saved_model.pb").exists():
+def _load(version: pathlib.Path, schema: Schema) -> Servable:
+    """The exported version, if it is a model of this schema and complete."""
+    if not (version / "saved_model.pb").exists():
         raise UserError(
-            f"Expected an exported model, found no saved_model.pb in {path}.",
+            f"Expected an exported model, found no saved_model.pb in {version}.",
             "name a version, as in --model=WORKDIR/model/1.",
         )
-    exported = path / "assets" / "schema.json"
+    exported = version / "assets" / "schema.json"
     Schema.load(exported).require_equal(schema, str(exported), "that of the run")
-    return path
+    try:
+        return Servable(version)
+    except (ServingError, tf.errors.OpError) as error:
+        raise UserError(
+            f"Expected a version that loads, found: {error}.", "export the run again."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from google.protobuf import message
 
 from models.keras import tf
+from serving import digests
 from serving.protos import get_model_metadata_pb2, saved_model_pb2, types_pb2
 from serving.status import Code, ServingError, invalid
 
@@ -36,11 +37,13 @@ class Servable:
         """Loads the meta graph that has exactly these tags.
 
         Raises:
-            ServingError: NOT_FOUND or INVALID_ARGUMENT if there is no such SavedModel.
+            ServingError: NOT_FOUND or INVALID_ARGUMENT if there is no such SavedModel, DATA_LOSS if
+                its files are not those that were exported.
             tf.errors.OpError: TensorFlow could not load it.
         """
         self.path = path
         self.signature_defs = _read_signature_defs(path, set(tags))
+        digests.check(path)
         # Asked for by every request, and slow to read from messages.
         self._types = {
             name: (_type_names(definition.inputs), _type_names(definition.outputs))

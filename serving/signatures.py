@@ -31,12 +31,12 @@ from preprocessing.schema import (
     PAD_ID,
     DType,
     Feature,
-    Role,
     Schema,
     candidate_key,
     history_key,
 )
 from preprocessing.transforms import RawEncoder
+from serving.input_forms import require_forms
 
 SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
 SCORES = "scores"
@@ -92,18 +92,25 @@ class ServingModule(tf.Module):
         scorer = _Scorer(model, data)
         inputs = raw_inputs(data.schema)
         raw_specs = {
-            name: tf.TensorSpec([None, None] if f.role is Role.ITEM else [None], _DTYPES[f.dtype])
-            for name, (f, _) in inputs.items()
+            name: tf.TensorSpec([None] * len(_form(key)), _DTYPES[feature.dtype])
+            for name, (feature, key) in inputs.items()
         }
 
+        def encoded(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            forms = {name: _form(key) for name, (_, key) in inputs.items()}
+            return encode(data.schema, self.encoder, require_forms(raw, forms))
+
         def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scorer.scores(encode(data.schema, self.encoder, raw))
+            return scorer.scores(encoded(raw))
 
         def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scorer.scores(dataset.parse(data.schema, examples))
+            examples = require_forms({EXAMPLES: examples}, {EXAMPLES: "B"})[EXAMPLES]
+            features = dataset.parse(data.schema, examples)
+            forms = {key: _form(key) for _, key in inputs.values()}
+            return scorer.scores(require_forms(features, forms))
 
         def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scorer.explanation(encode(data.schema, self.encoder, raw))
+            return scorer.explanation(encoded(raw))
 
         self._functions: dict[str, tuple[Callable[..., Any], dict[str, tf.TensorSpec]]] = {
             SERVING_DEFAULT: (serving_default, raw_specs),
@@ -147,12 +154,18 @@ def encode(
         ids = encoder.encode(item.name, raw[input_of(item.name)])
         features[key_of(item.name)] = ids
         for feature in others:
-            name = input_of(feature.name)
-            # Here, because encoding would spread a single column over all steps.
-            values = _require_shape(raw[name], ids, name, input_of(item.name))
-            is_real = ids != PAD_ID
-            features[key_of(feature.name)] = encoder.encode(feature.name, values, is_real)
+            values = raw[input_of(feature.name)]
+            features[key_of(feature.name)] = encoder.encode(
+                feature.name, values, is_real=ids != PAD_ID
+            )
     return features
+
+
+def _form(key: str) -> str:
+    """The form of a feature by its key in encoded examples; see `input_forms`."""
+    if key.startswith(history_key("")):
+        return "BL"
+    return "BN" if key.startswith(candidate_key("")) else "B"
 
 
 class _Scorer:
@@ -227,8 +240,7 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     compacted = dict(features)
     for feature in schema.history_features:
         key = history_key(feature.name)
-        given_BL = _require_shape(features[key], features[item], key, item)
-        padded_BL = tf.pad(given_BL, [[0, 0], [0, 1]])
+        padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
         values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
         compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))
     return compacted
@@ -258,11 +270,3 @@ def _at_steps(attention_BNKS: tf.Tensor, slots_BL: tf.Tensor) -> tf.Tensor:
     is_kept_BL11 = (slots_BL >= 0)[:, :, None, None]
     steps_BLNK = tf.where(is_kept_BL11, steps_BLNK, tf.zeros_like(steps_BLNK))
     return tf.transpose(steps_BLNK, [0, 2, 3, 1])
-
-
-def _require_shape(values: tf.Tensor, like: tf.Tensor, name: str, like_name: str) -> tf.Tensor:
-    """The values, once it is certain that they have the shape of others."""
-    message = f"{name} must have the shape of {like_name}"
-    check = tf.debugging.assert_equal(tf.shape(values), tf.shape(like), message)
-    with tf.control_dependencies([check]):
-        return tf.identity(values)

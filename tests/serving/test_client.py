@@ -355,11 +355,12 @@ def test_bytes_that_are_not_text(kind, served):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"history_category_id": [[2, 2, 2]]}, "history_category_id must have the shape of"),
-        ({"history_category_id": [[2]]}, "history_category_id must have the shape of"),
-        ({"candidate_category_id": [[2, 2]]}, "candidate_category_id must have the shape of"),
-        ({"user_id": [["u"]]}, "Shapes of all inputs must match"),
-        ({"candidate_item_id": ["a"]}, ""),
+        ({"history_category_id": [[2, 2, 2]]}, r"\[history_category_id \[B, L\]:\] \[1 3\]"),
+        ({"history_category_id": [[2]]}, r"\[history_category_id \[B, L\]:\] \[1 1\]"),
+        ({"candidate_category_id": [[2, 2]]}, r"\[candidate_category_id \[B, N\]:\] \[1 2\]"),
+        ({"user_id": [["u"]]}, r"\[user_id \[B\]:\] \[1 1\]"),
+        ({"user_id": "u"}, r"\[user_id \[B\]:\] \[\]"),
+        ({"candidate_item_id": ["a"]}, r"\[candidate_item_id \[B, N\]:\] \[1\]"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(toy_url, changes, message):

@@ -29,6 +29,7 @@ def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_data):
     assert {path.name for path in assets.iterdir()} == {
         "schema.json",
         "config.json",
+        "digests.json",
         "model_card.md",
         "user_id.txt",
         "item_id.txt",
