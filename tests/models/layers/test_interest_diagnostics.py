@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
+from models.interfaces import Dims
 from models.keras import tf
 from models.layers.interest_diagnostics import confidence_diagnostics, interest_diagnostics
 from reference import embedded
-from models.interfaces import Dims
 
 DIMS = Dims(user_fields=1, history_features=1, extra_fields=0, embedding_size=5, max_length=6)
 LENGTHS = [6, 3, 2, 1, 0]
