@@ -10,7 +10,6 @@ know besides the interests.
 """
 
 import dataclasses
-import math
 
 from models import randomness
 from models.interfaces import (
@@ -26,6 +25,7 @@ from models.keras import keras, tf
 from models.layers.graph_operators import OPERATORS, graph_layers
 from models.layers.interest_aggregation import AGGREGATIONS, aggregation_layer
 from models.layers.interest_consistency import DIVERGENCES, interest_divergence
+from models.layers.interest_diagnostics import confidence_diagnostics, interest_diagnostics
 from models.layers.interest_experts import InterestExperts, expert_input
 from models.layers.interest_extractor import InterestExtractor
 from models.layers.item_graph import (
@@ -285,8 +285,8 @@ class DemiNet(Backbone):
         Returns:
             `edge_density_*`: share of the pairs of events that a relation connects.
             `view_cosine`: mean cosine of the interests of two views; 1 leaves nothing to learn.
-            `expert_usage_entropy`: of the mean weights of the experts, between 0 (all but one are
-            never listened to: they have collapsed) and 1 (all equally often).
+            What `layers.interest_diagnostics` tells of interests, attention and, where weights of
+            experts are learned, of these.
         """
         found = {}
         if self.graph_layers:
@@ -299,12 +299,11 @@ class DemiNet(Backbone):
             has_history_B = tf.reduce_any(user.mask_BL, axis=1)
             both_BN = candidates.mask_BN & has_history_B[:, None]
             found["view_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BNK, both_BN))
-        weights_BNE = self.explain(state, candidates)["confidence_BNK"]
-        experts = weights_BNE.shape[-1]
-        if experts > 1:
-            usage_E = tf.reduce_mean(tf.boolean_mask(weights_BNE, candidates.mask_BN), axis=0)
-            entropy = -tf.reduce_sum(tf.math.xlogy(usage_E, usage_E))
-            found["expert_usage_entropy"] = entropy / math.log(experts)
+        interests_BNKD, attention_BNKL = self._interests(state, candidates)
+        found |= interest_diagnostics(interests_BNKD, attention_BNKL, candidates, user.mask_BL)
+        if self.config.aggregation not in ("single", "average"):
+            weights_BNE = self.confidence(interests_BNKD, _context(state, candidates))
+            found |= confidence_diagnostics(weights_BNE, candidates, user.mask_BL)
         return found
 
     def _graph(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> ItemGraph:
