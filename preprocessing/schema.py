@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from preprocessing import encoder_specs, files
+from preprocessing import encoder_specs, files, labels
 from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
@@ -72,6 +72,7 @@ class Feature:
         dtype: Type of a raw value, in the log and in serving requests.
         encoder: How raw values become ids or floats; None for label, timestamp and request.
         default: Stands in for a missing value; None rejects rows that miss it.
+        positive: Which values of a label are positive; None if they are 0 and 1.
         description: For readers of the schema; not part of the hash.
     """
 
@@ -81,6 +82,7 @@ class Feature:
     dtype: DType
     encoder: Encoder | None = None
     default: str | int | float | None = None
+    positive: labels.Positive | None = None
     description: str = ""
 
     @property
@@ -105,6 +107,8 @@ class Feature:
             record["encoder"] = encoder_specs.to_json(self.encoder)
         if self.default is not None:
             record["default"] = self.default
+        if self.positive is not None:
+            record["positive"] = str(self.positive)
         if self.description:
             record["description"] = self.description
         return record
@@ -181,9 +185,14 @@ class Schema:
         return next(iter(self.with_role(Role.TIMESTAMP)), None)
 
     @property
+    def request(self) -> Feature | None:
+        """What names the request of a row, or None if no rows share a request."""
+        return next(iter(self.with_role(Role.REQUEST)), None)
+
+    @property
     def is_impression_log(self) -> bool:
-        """Whether rows are labelled candidates, which share requests, instead of clicks."""
-        return bool(self.with_role(Role.REQUEST))
+        """Whether rows are labelled candidates, of a request each or sharing one, not clicks."""
+        return bool(self.with_role(Role.LABEL))
 
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:
@@ -320,7 +329,8 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
     """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
     Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
-    that only knows the order of each user's events, the column position.
+    that only knows the order of each user's events, the column position. The columns label and
+    request_id make it an impression log.
 
     Args:
         columns: Column names of the log.
@@ -349,7 +359,8 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
     def categorical(name: str, role: Role) -> Feature:
         return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
 
-    items = ["item_id"] + [c for c in columns if c not in ("user_id", "item_id", *times)]
+    shown = {LABEL: (Role.LABEL, DType.INT64), REQUEST_ID: (Role.REQUEST, DType.STRING)}
+    items = ["item_id"] + [c for c in columns if c not in ("user_id", "item_id", *times, *shown)]
     for name in items:
         if not name.isidentifier():
             raise UserError(
@@ -362,13 +373,18 @@ def infer_schema(columns: Iterable[str], max_length: int = 50) -> Schema:
         Feature(name=TIMESTAMP, column=column, role=Role.TIMESTAMP, dtype=DType.INT64)
         for column in times
     ]
+    features += [
+        Feature(name=column, column=column, role=role, dtype=dtype)
+        for column, (role, dtype) in shown.items()
+        if column in columns
+    ]
     return Schema(tuple(features), History(max_length=max_length, features=tuple(items)))
 
 
 def _feature(record: Any, where: str) -> Feature:
     check_keys(
         record,
-        {"name", "column", "role", "dtype", "encoder", "default", "description"},
+        {"name", "column", "role", "dtype", "encoder", "default", "positive", "description"},
         {"name", "role", "dtype"},
         where,
     )
@@ -398,8 +414,10 @@ def _feature(record: Any, where: str) -> Feature:
             raise UserError(
                 f"{where}: expected dtype string or int64 for {encoder.kind}, found float32."
             )
-    elif "encoder" in record:
-        raise UserError(f"{where}: expected no 'encoder' for role {role.value!r}, found one.")
+    else:
+        for key in ("encoder", "default"):
+            if key in record:
+                raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
     return Feature(
         name=name,
         column=string(record.get("column", name), f"{where}: column"),
@@ -407,6 +425,7 @@ def _feature(record: Any, where: str) -> Feature:
         dtype=dtype,
         encoder=encoder,
         default=_default(record.get("default"), dtype, f"{where}: default"),
+        positive=_positive(record, role, dtype, where),
         description=record.get("description", ""),
     )
 
@@ -420,6 +439,20 @@ def _default(value: Any, dtype: DType, where: str) -> Any:
     if dtype is not DType.FLOAT32 and value == _PAD_VALUES[dtype]:
         raise UserError(f"{where}: expected another value than {value!r}, which means padding.")
     return value
+
+
+def _positive(
+    record: Mapping[str, Any], role: Role, dtype: DType, where: str
+) -> labels.Positive | None:
+    """What is positive, if the record says it, which only that of a number with this role may."""
+    if "positive" not in record:
+        return None
+    if role is not Role.LABEL or dtype is DType.STRING:
+        raise UserError(
+            f"{where}: expected 'positive' for the role 'label' and dtype int64 or float32 only, "
+            f"found it for the role {role.value!r} and dtype {dtype.value}."
+        )
+    return labels.parse(record["positive"], dtype is DType.INT64, f"{where}: positive")
 
 
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
