@@ -63,7 +63,7 @@ def train(
         config: Of the run.
         workdir: Run directory, created if needed.
         resume: Continue what is there. Without it a directory that holds a run is refused.
-        progress: Show bars on standard error.
+        progress: Show bars on standard error, and first the findings of the data set.
         profile: Steps to profile.
         origins: Where the values of the configuration come from, for origins.json.
 
@@ -79,6 +79,8 @@ def train(
         trainer = begin(
             config, workdir, resume, origins, progress=progress, stop=stop, profile=profile
         )
+        if trainer.progress:
+            sys.stdout.write("".join(f"finding: {line}\n" for line in trainer.data.findings))
         return trainer.run()
 
 

@@ -111,4 +111,6 @@ class ImpressionChecks:
         if self._train_prefixes == "last":
             bad |= counts[splits.TRAIN] != 1
             is_target_R[:] = True
+        if self._schema.request is None:  # any row of a request each is aimed at
+            return bad[number_R]
         return bad[number_R] | (is_target_R & ~click_R)

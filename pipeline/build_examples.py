@@ -12,7 +12,9 @@ among those of its user), or else the order of rows; every further column descri
 schema is then printed and written.
 
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
-the build. The same log and the same flags give byte-identical shards for any number of workers.
+the build. What speaks against the data set (a split without a positive, a feature that is missing
+throughout, ...) is printed as findings, a line each. The same log and the same flags give
+byte-identical shards for any number of workers.
 Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 --direct_num_workers=4 --direct_running_mode=multi_threading.
 """
@@ -22,7 +24,7 @@ import functools
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -48,6 +50,7 @@ from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.files import remove_tree
+from preprocessing.schema import Role
 
 _SHOWN_REASONS = 5
 _PARTITION_BYTES = 32 << 20  # of raw log: what a worker holds is several times as much
@@ -251,19 +254,34 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
         fit = functools.partial(jobs.fit, plan, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = describe.counters(plan, "fit")
-        if not counters["train/positives"]:
-            raise UserError(
-                f"Expected users with enough events for --protocol={arguments.protocol} who leave "
-                f"--negatives={arguments.negatives} items of the training data untouched, found "
-                f"none (rows filtered: {describe.by_prefix(counters, 'filtered/')}).",
-                "lower --min_user_events, --min_item_events, --min_history or --negatives, or "
-                "give a longer log.",
-            )
+        if not counters["train/requests"]:
+            raise _nothing_to_train_on(plan, counters)
         before, sizes = sizes, _write_catalogues(plan)
         longest = max(map(int, describe.by_prefix(counters, "longest/")))
         if sizes == before or (not before and longest + arguments.negatives <= min(sizes)):
             return plan
         plan = dataclasses.replace(plan, is_scarce=True)
+
+
+def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
+    arguments = plan.arguments
+    filtered = f"rows filtered: {describe.by_prefix(counters, 'filtered/')}"
+    if plan.schema.is_impression_log:
+        (label,) = plan.schema.with_role(Role.LABEL)
+        return UserError(
+            f"Expected users with enough requests for --protocol={arguments.protocol} and at least "
+            f"--min_history={arguments.min_history} positives before them, found none in a log "
+            f"with {counters['clicks']} positives ({filtered}).",
+            f"lower --min_user_events or --min_history, check the label {label.name!r} (its "
+            '"positive" in the schema), or give a longer log.',
+        )
+    return UserError(
+        f"Expected users with enough events for --protocol={arguments.protocol} who leave "
+        f"--negatives={arguments.negatives} items of the training data untouched, found none "
+        f"({filtered}).",
+        "lower --min_user_events, --min_item_events, --min_history or --negatives, or give a "
+        "longer log.",
+    )
 
 
 def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
@@ -354,8 +372,9 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Builds a data set as the flags say, and writes its data card."""
+    """Builds a data set as the flags say, prints its findings, and writes its data card."""
     data = build_examples(arguments_from_flags(flags.FLAGS.output))
+    sys.stdout.write("".join(f"finding: {line}\n" for line in data.findings))
     from pipeline import data_card  # loads Matplotlib, which nothing else here needs
 
     data_card.write_card(data.path)

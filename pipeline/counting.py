@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.beam import beam
-from pipeline.validation import FILE, LINE, TIME
+from pipeline.validation import FILE, LINE, TIME, defaulted_column
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
 
@@ -63,13 +63,14 @@ def count_items(
     """Events per item and first use, with the item's features as of its last event.
 
     Args:
-        events: Events with the item features, TIME, FILE and LINE.
+        events: Events with the item features (and whether each is a default), TIME, FILE and LINE.
         first_use_E: First split that contains each event, or NONE.
         is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
             positives only.
         schema: Names the item features.
     """
     names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
+    names += [defaulted_column(f.name) for f in schema.item_features if f.default is not None]
     items = events.select(names)
     items = items.append_column(FIRST_USE, pa.array(first_use_E))
     items = items.append_column(COUNT, pa.array(np.ones(len(first_use_E), np.int64)))

@@ -20,7 +20,7 @@ from models.pages import Figure
 from models.reporting import data_sets
 from pipeline import statistics
 from preprocessing import cli
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.files import AnyPath
 from preprocessing.schema import Feature, encoded_keys
@@ -31,6 +31,10 @@ _SHOWN_VALUES = 4
 _DRIFT_COLUMNS = (
     *(f"unknown, {name}" for name in SPLITS),
     *(f"drift, {name}" for name in SPLITS[1:]),
+)
+_MISSING = (
+    "Missing in the log: share of the values that the log does not have. Defaulted: share of the "
+    "values that are the default of their feature for that reason."
 )
 _LEGEND = (
     "Unknown: share of the values out of vocabulary. Drift: distance from train, from 0 (the same "
@@ -61,8 +65,10 @@ def write_card(path: str | AnyPath) -> AnyPath:
             ("users", data.stats["users"]),
             *((f"{name} requests", by_split[name]["requests"]) for name in SPLITS),
         ],
+        "findings": data.findings,
         "split_columns": data_sets.SPLIT_COLUMNS,
         "counted": "all of a request" if data.schema.is_impression_log else "the positives",
+        "missing": _MISSING,
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
         "account": data_sets.account(data.manifest["conservation"]),
@@ -103,7 +109,10 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
         key,
         feature.encoder.kind if feature.encoder else "",
         f"{train['count']:,}",
-        f"{train['missing'] / max(1, train['count']):.2%}",
+        f"{missing_share(train):.2%}",
+        ""
+        if feature.default is None
+        else f"{train.get('defaulted', 0) / max(1, train['count']):.2%}",
         f"{train['distinct']:,}",
         shown,
     ]

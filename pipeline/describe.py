@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import counting, statistics, tables
+from pipeline import counting, findings, statistics, tables
 from pipeline.counting import COUNT, VALUE
 from pipeline.events import Plan
-from pipeline.partition_counts import SCALE, merge_values
+from pipeline.partition_counts import SCALE, defaulted_key, merge_values
+from pipeline.validation import defaulted_column
 from preprocessing import data_dir, files, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
@@ -91,7 +92,7 @@ def stats(
     """The content of stats.json; docs/data_directory.md explains it."""
     described = _describe_values(plan, encoders)
     by_split = described.pop("splits")
-    return {
+    content = {
         "users": counters["users"],
         "defaulted": by_prefix(counters, "defaulted/"),
         "encoders": {name: encoder.numbers() for name, encoder in encoders.items()},
@@ -101,6 +102,7 @@ def stats(
         },
         **described,
     }
+    return content | {"findings": findings.of_data(plan.schema, content)}
 
 
 def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[
                     tables.one_array(counts[key][VALUE]),
                     counts[key][name].to_numpy(),
                     None if name == train else counts[key][train].to_numpy(),
+                    _num_defaulted(counts.get(defaulted_key(key)), name),
                 )
                 for key, feature in encoded_keys(plan.schema)
             },
@@ -161,31 +164,40 @@ def training_counts(plan: Plan, feature: Feature) -> pa.Table:
 
 
 def _key_counts(plan: Plan) -> dict[str, pa.Table]:
-    """The merged counts of every key of an example."""
+    """The merged counts of every key of an example and, by `defaulted_key`, of its defaults."""
     schema = plan.schema
     item_key, trained = candidate_key(schema.item_key.name), plan.work / "statistics"
     items = tables.read(trained / f"{item_key}.arrow")
     catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
     counts = {}
     for key, feature in encoded_keys(schema):
-        is_sampled = key != item_key and not schema.is_impression_log
-        if is_sampled and key == candidate_key(feature.name):
-            counts[key] = candidate_counts(items, catalogues, schema.item_key.name, feature.name)
-        else:
-            counts[key] = tables.read(trained / f"{key}.arrow")
+        columns = {key: feature.name}
+        if feature.default is not None:
+            columns[defaulted_key(key)] = defaulted_column(feature.name)
+        is_of_candidates = key != item_key and key == candidate_key(feature.name)
+        for name, column in columns.items():
+            if is_of_candidates and not schema.is_impression_log:
+                counts[name] = candidate_counts(items, catalogues, schema.item_key.name, column)
+            else:
+                counts[name] = tables.read(trained / f"{name}.arrow")
     return counts
+
+
+def _num_defaulted(counts: pa.Table | None, split: str) -> int:
+    """How many values of a split are defaults, by the counts of a `defaulted_key` if there are."""
+    return 0 if counts is None else pc.sum(counts[split].filter(counts[VALUE])).as_py() or 0
 
 
 def candidate_counts(
     items: pa.Table, catalogues: list[pa.Table], item_key: str, name: str
 ) -> pa.Table:
-    """Counts of an item feature of positives, which the split's catalogue gives each item.
+    """Counts of a column of positives, which the split's catalogue gives each item.
 
     Args:
         items: Counts of the item key.
         catalogues: Items of each split with their features.
         item_key: Name of the item key.
-        name: Of the feature.
+        name: An item feature, or whether it is a default.
     """
     none = pa.array(np.zeros(items.num_rows, np.int64))
     parts = []

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline import tables
 from pipeline.arguments import BuildArguments
 from pipeline.counting import COUNT
-from pipeline.events import Events, Plan
+from pipeline.events import Events, Plan, event_ids
 from preprocessing import encoders, negatives, splits
 from preprocessing.codec import Ragged, Steps, encode_examples
 from preprocessing.columns import from_buffers
@@ -201,14 +201,11 @@ class _Partition:
         return self._events.column(self._schema.user_key.name).cast(pa.large_string())
 
     def request_ids(self, rows: np.ndarray) -> pa.Array:
-        """`<user>:<index of the positive within the user's events>`, large_binary.
+        """The ids of the positives, large_binary.
 
-        A name for people: who needs the user or the index reads the columns of these.
+        Names for people: who needs the user or the index reads the columns of these.
         """
-        index = pa.array(self._events.positions[rows]).cast(pa.large_string())
-        users = self._user_texts.take(pa.array(rows))
-        colon = pa.scalar(":", pa.large_string())
-        return pc.binary_join_element_wise(users, index, colon).cast(pa.large_binary())
+        return event_ids(self._user_texts.take(pa.array(rows)), self._events.positions[rows])
 
     def records(
         self, catalogue: ItemCatalogue, rows: np.ndarray, ids: pa.Array, keys: np.ndarray

@@ -67,6 +67,19 @@ class Plan:
         return self.work / "events" / f"{index:05d}.arrow"
 
 
+def event_ids(users: pa.Array, positions_E: np.ndarray) -> pa.Array:
+    """Ids of events, large_binary [E]: `<user>:<position>`, which no other event has.
+
+    Args:
+        users: Key of the user of each event, [E].
+        positions_E: Place of the event among those of its user.
+    """
+    index = pa.array(positions_E).cast(pa.large_string())
+    colon = pa.scalar(":", pa.large_string())
+    joined = pc.binary_join_element_wise(users.cast(pa.large_string()), index, colon)
+    return joined.cast(pa.large_binary())
+
+
 def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time, row order).
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.encoding import ShardPiece, shard_pieces
 from pipeline.events import Plan
 from pipeline.impressions import Impressions
-from pipeline.partition_counts import count_column, count_periods
+from pipeline.partition_counts import Held, count_keys, count_periods
 from pipeline.validation import REQUEST, TIME
 from preprocessing import negatives, splits
 from preprocessing.codec import Ragged, encode_examples
@@ -148,22 +148,23 @@ class ImpressionCounts:
         self._impressions = impressions
 
     def values(self) -> Iterator[tuple[str, pa.Table]]:
-        """Yields the counts of each key of an example: values and one column per split."""
+        """Yields what `partition_counts.count_keys` does."""
+        return count_keys(self._impressions.column, self._held())
+
+    def _held(self) -> Iterator[Held]:
         rows = self._impressions
         schema = rows.plan.schema
         shown = [rows.split[rows.requests] == split for split in range(len(splits.SPLITS))]
         is_first = np.zeros(rows.table.num_rows, bool)
         is_first[rows.starts[:-1]] = True
+        once = [some & is_first for some in shown]
         for feature in schema.encoded_features:
-            column = rows.column(feature.name)
             if feature in schema.user_features:
-                asked = [some & is_first for some in shown]
-                yield feature.name, count_column(column, asked)
+                yield feature.name, feature, once
             else:
-                yield candidate_key(feature.name), count_column(column, shown)
+                yield candidate_key(feature.name), feature, shown
             if feature in schema.history_features:
-                held = list(rows.history_counts)
-                yield history_key(feature.name), count_column(column, held)
+                yield history_key(feature.name), feature, list(rows.history_counts)
 
     def periods(self) -> pa.Table:
         """Rows by period and first use; see `partition_counts.merge_periods`."""

@@ -5,6 +5,9 @@ label 1) strictly before that time. Nothing is sampled: the candidates are those
 A request without a click is a request like any other, except that `leave_last_out` aims at
 requests with a click.
 
+In a log without request ids every row is a request of its own, whatever its label; of these
+`leave_last_out` aims at every one, or there would be no negatives.
+
 Shape suffixes: E rows, R requests, P clicks, U users.
 """
 
@@ -18,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import counting, tables
-from pipeline.events import Plan
+from pipeline.events import Plan, event_ids, sort_events
 from pipeline.validation import FILE, LABEL, LINE, REQUEST, TIME
 from preprocessing import splits
 from preprocessing.schema import Hash, Schema
-from preprocessing.sequences import Windows, history_windows, window_counts
+from preprocessing.sequences import Windows, history_windows, positions, window_counts
 
 REQUEST_TIME = "#request_time"
 """Column of an impression: the time of its request."""
@@ -84,6 +87,21 @@ def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Tab
     _, appearance_R = np.unique(request_E[np.lexsort((line, file))], return_index=True)
     keys = (line, file, appearance_R[request_E], rows[REQUEST_TIME].to_numpy())
     return rows.take(pa.array(np.lexsort((*keys, tables.codes(rows[user_key])))))
+
+
+def sort_labelled_rows(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+    """The rows of one partition that are a request each, sorted by (user, time, row order).
+
+    Adds what rows of `sort_impressions` have: a request id and its time.
+
+    Args:
+        parts: Where the rows are, in any order.
+        user_key: Name of the feature by which rows are grouped.
+    """
+    rows = sort_events(parts, user_key)
+    users = tables.one_array(rows[user_key])
+    ids = event_ids(users, positions(tables.group_starts(users)))
+    return rows.append_column(REQUEST, ids).append_column(REQUEST_TIME, rows[TIME])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,21 +220,23 @@ class Impressions:
         return self._leave_last_out()
 
     def _leave_last_out(self) -> np.ndarray:
-        """The last requests with a click are test, validation and train."""
+        """The last requests with a click (of labelled rows, any) are test, validation and train."""
         arguments = self.plan.arguments
-        has_click_R = np.add.reduceat(self.is_click, self.starts[:-1]) > 0
-        seen_R = np.cumsum(has_click_R)
+        is_aim_R = np.add.reduceat(self.is_click, self.starts[:-1]) > 0
+        if self.plan.schema.request is None:
+            is_aim_R[:] = True
+        seen_R = np.cumsum(is_aim_R)
         after_R = seen_R[self.user_starts[1:] - 1][self.users] - seen_R
         enough_R = self.history_sizes >= arguments.min_history
-        target_R = has_click_R & (after_R == 2) & enough_R
+        target_R = is_aim_R & (after_R == 2) & enough_R
         has_target_R = np.bincount(self.users[target_R], minlength=len(self.user_starts) - 1) > 0
         split_R = np.full(len(self.users), splits.NONE, np.int8)
         is_train_R = target_R
         if arguments.train_prefixes == "all":
             is_train_R = (after_R >= 2) & enough_R
         split_R[is_train_R] = splits.TRAIN
-        split_R[has_click_R & (after_R == 1)] = splits.VALIDATION
-        split_R[has_click_R & (after_R == 0)] = splits.TEST
+        split_R[is_aim_R & (after_R == 1)] = splits.VALIDATION
+        split_R[is_aim_R & (after_R == 0)] = splits.TEST
         split_R[~has_target_R[self.users]] = splits.NONE
         return split_R
 
@@ -285,7 +305,8 @@ def count_training(
     items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
     used_E = rows.first_use != splits.NONE
     counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
-    counters["train/positives"] = int(rows.is_click[is_train_R[rows.requests]].sum())
+    counters["train/requests"] = int(is_train_R.sum())
+    counters["clicks"] = int(rows.is_click.sum())
     counters["used"] = int(used_E.sum())
     counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
     counters["longest/0"] = 1  # nobody needs negatives

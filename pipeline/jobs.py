@@ -79,7 +79,7 @@ class ReadEvents(beam.DoFn):
                     counters[f"rejected/{rejection.reason}"] += 1
                     file.write(rejection._asdict())
                 path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
-                key = REQUEST if schema.is_impression_log else schema.user_key.name
+                key = schema.user_key.name if schema.request is None else REQUEST
                 yield from _deal(self._plan, result.events, key, path)
                 if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
                     items = result.events[schema.item_key.name].combine_chunks()
@@ -192,7 +192,7 @@ def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None
         | "Read" >> beam.ParDo(ReadEvents(plan)).with_outputs(COUNTERS, ITEMS, main="events")
     )
     events, counters = outputs.events, outputs[COUNTERS]
-    if plan.schema.is_impression_log:
+    if plan.schema.request is not None:
         files = {part.file.index: part.file.path for part in parts}
         checked = (
             events
@@ -218,7 +218,10 @@ def ingest(plan: Plan, parts: list[InputRange], pipeline: beam.Pipeline) -> None
 
 
 def _write_partition(plan: Plan, partition: int, parts: Iterable[tables.Reference]) -> None:
-    sort = impressions.sort_impressions if plan.schema.is_impression_log else sort_events
+    sort = sort_events
+    if plan.schema.is_impression_log:
+        shares_requests = plan.schema.request is not None
+        sort = impressions.sort_impressions if shares_requests else impressions.sort_labelled_rows
     tables.write(plan.partition(partition), sort(parts, plan.schema.user_key.name))
 
 
@@ -290,7 +293,7 @@ def _count_training(
     counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
     counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
     counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
-    counters["train/positives"] = len(positives)
+    counters["train/requests"] = len(positives)
     counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
     counters["used"] = int((events.first_use != splits.NONE).sum())
     counters["users"] = len(np.unique(events.users[events.first_use != splits.NONE]))

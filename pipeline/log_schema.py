@@ -112,23 +112,20 @@ def _said(schema: Schema, title: str) -> Schema:
 
 
 def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
-    """Refuses a schema with half of what an impression log needs, and flags it has no use for."""
-    roles = (Role.REQUEST, Role.LABEL)
-    given = schema.with_role(*roles)
-    if not given:
-        return
-    if len(given) < len(roles):
-        missing = next(role.value for role in roles if role is not given[0].role)
+    """Refuses a schema that lacks what an impression log needs, and flags it has no use for."""
+    if schema.request is not None and not schema.is_impression_log:
         raise UserError(
-            f"Expected features of both roles 'request' and 'label' (an impression log) or of "
-            f"neither (a log of clicks), found {given[0].name!r} of role {given[0].role.value!r}.",
-            f"add the feature of role {missing!r}, or leave this one out.",
+            "Expected a feature of role 'label' beside one of role 'request', found only "
+            f"{schema.request.name!r}.",
+            "add the feature of role 'label', or leave this one out of the schema.",
         )
-    for feature in given:
-        if feature.role is Role.LABEL and feature.dtype is DType.STRING:
-            raise UserError(
-                f"Expected dtype int64 or float32 for the label {feature.name!r}, found string."
-            )
+    if not schema.is_impression_log:
+        return
+    (label,) = schema.with_role(Role.LABEL)
+    if label.dtype is DType.STRING:
+        raise UserError(
+            f"Expected dtype int64 or float32 for the label {label.name!r}, found string."
+        )
     if schema.timestamp is None:
         raise UserError(
             "Expected a feature of role 'timestamp' in the schema of an impression log, found "

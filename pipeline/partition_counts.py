@@ -6,12 +6,12 @@ same for any number of workers.
 
 A request contributes each value that its example holds: those of the user and the context once,
 `candidate/...` those of the positive, `history/...` those of every step. A missing value that has
-a default counts as the default.
+a default counts as the default, and how often is counted beside it (`defaulted_key`).
 
 Shapes: E events, P positives of a split, V distinct values.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,9 @@ import pyarrow as pa
 from pipeline.counting import VALUE
 from pipeline.events import Events
 from pipeline.statistics import PERIOD
+from pipeline.validation import defaulted_column
 from preprocessing import splits
-from preprocessing.schema import candidate_key, history_key
+from preprocessing.schema import Feature, candidate_key, history_key
 from preprocessing.sequences import window_counts
 
 SCALE = "#scale"
@@ -47,20 +48,22 @@ class PartitionCounts:
             self._in_histories.append(counted)
 
     def values(self) -> Iterator[tuple[str, pa.Table]]:
-        """Yields the counts of each key of an example: VALUE and one column per split.
+        """Yields what `count_keys` does.
 
         Left out are features of candidates other than the item key: these follow from the
         catalogues, see `describe.candidate_counts`.
         """
+        return count_keys(self._events.column, self._held())
+
+    def _held(self) -> Iterator["Held"]:
         schema = self._events.plan.schema
         for feature in schema.encoded_features:
-            column = self._events.column(feature.name)
             if feature in schema.user_features:
-                yield feature.name, count_column(column, self._is_positive)
+                yield feature.name, feature, self._is_positive
             elif feature == schema.item_key:
-                yield candidate_key(feature.name), count_column(column, self._is_positive)
+                yield candidate_key(feature.name), feature, self._is_positive
             if feature in schema.history_features:
-                yield history_key(feature.name), count_column(column, self._in_histories)
+                yield history_key(feature.name), feature, self._in_histories
 
     def periods(self) -> pa.Table:
         """Events by period and by the first split whose requests hold them; see `merge_periods`."""
@@ -88,6 +91,32 @@ def count_periods(timestamps_E: np.ndarray, first_use_E: np.ndarray) -> pa.Table
     ]
     table = _count_table(pa.array(np.arange(first, first + _MAX_PERIODS)), counts)
     return table.append_column(SCALE, [np.full(table.num_rows, scale)])
+
+
+Held = tuple[str, Feature, Sequence[np.ndarray]]
+"""A key of the examples, its feature, and for each split how often (or whether) it holds each row:
+[E]."""
+
+
+def defaulted_key(key: str) -> str:
+    """Names the counts of whether values of a key are a default in place of a missing value."""
+    return f"{key}.defaulted"
+
+
+def count_keys(
+    column: Callable[[str], pa.Array], held: Iterable[Held]
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yields the counts of each key, and of the defaults under it: VALUE, one column per split.
+
+    Args:
+        column: The column of the events with a name.
+        held: What the requests hold.
+    """
+    for key, feature, times in held:
+        yield key, count_column(column(feature.name), times)
+        if feature.default is not None:
+            defaulted = column(defaulted_column(feature.name))
+            yield defaulted_key(key), count_column(defaulted, times)
 
 
 def count_column(column: pa.Array, times: Sequence[np.ndarray]) -> pa.Table:

@@ -40,8 +40,9 @@ def describe_key(
     values: pa.Array,
     counts_V: np.ndarray,
     trained_V: np.ndarray | None,
+    num_defaulted: int = 0,
 ) -> dict[str, Any]:
-    """Count, missing, distinct and drift from train; top values or numbers; rate of unknown ids.
+    """Counts, distinct and drift from train; top values or numbers; rate of unknown ids.
 
     Args:
         feature: What the values are of.
@@ -49,6 +50,7 @@ def describe_key(
         values: Distinct values in any order; null stands for missing ones.
         counts_V: How often requests of the split hold each.
         trained_V: The same of train; None if train is the split.
+        num_defaulted: Of how many values the log has none, so that they are the default.
     """
     measure = drift.jensen_shannon
     if is_number(feature):
@@ -62,6 +64,7 @@ def describe_key(
     record: dict[str, Any] = {
         "count": int(counts_V.sum()),
         "missing": int(counts_V[missing_V].sum()),
+        "defaulted": num_defaulted,
         "distinct": int(present_V.sum()),
     }
     if trained_V is not None:

@@ -12,9 +12,10 @@ are not read. Drift is a number from 0 (the same distribution) to 1 (disjoint on
     history length Kolmogorov-Smirnov statistic
 
 `unknown` is the share of DATA's values that the vocabulary of OTHER does not have: what a model
-trained on OTHER would not recognise. The exit status is 1 if the schemas differ or a drift exceeds
-its limit: that of its feature (name:limit), else the one without a name. Without --max_drift only
-the schemas decide.
+trained on OTHER would not recognise. `missing` is the share of values that the log does not have,
+with or without a default, of features that may miss some. The exit status is 1 if the schemas
+differ or a drift exceeds its limit: that of its feature (name:limit), else the one without a name.
+Without --max_drift only the schemas decide.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from absl import flags
 
 from pipeline import drift, statistics
 from preprocessing import cli
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.encoders import VocabularyEncoder
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
@@ -46,7 +47,7 @@ class Drift:
         name: The feature, or `HISTORY_LENGTH`.
         distance: From 0 to 1; None if a side has no values.
         unknown: Share of the values that are not in the other vocabulary, if there is one.
-        missing: Share of missing values, of number features.
+        missing: Share of values that the log does not have, of features that may miss some.
         missing_there: The same in the other data set.
     """
 
@@ -69,11 +70,15 @@ def compare(data: DataDir, other: DataDir) -> list[Drift]:
     for feature in data.schema.encoded_features:
         if feature.name in names and feature.encoder == other.schema[feature.name].encoder:
             if isinstance(feature.encoder, Vocabulary):
-                drifts.append(_vocabulary_drift(feature.name, data, other))
+                moved = _vocabulary_drift(feature.name, data, other)
             elif isinstance(feature.encoder, Hash):
-                drifts.append(_hash_drift(feature.name, data, other))
+                moved = _hash_drift(feature.name, data, other)
             else:
-                drifts.append(_number_drift(feature.name, data, other))
+                moved = _number_drift(feature.name, data, other)
+            if statistics.is_number(feature) or feature.default is not None:
+                absent = [missing_share(_described(some, feature.name)) for some in (data, other)]
+                moved = dataclasses.replace(moved, missing=absent[0], missing_there=absent[1])
+            drifts.append(moved)
     lengths = [_train(some)["history_length"] for some in (data, other)]
     values = sorted({*lengths[0], *lengths[1]}, key=int)
     counts = [np.array([some.get(value, 0) for value in values]) for some in lengths]
@@ -119,16 +124,16 @@ def _hash_drift(name: str, data: DataDir, other: DataDir) -> Drift:
 
 def _number_drift(name: str, data: DataDir, other: DataDir) -> Drift:
     described = [_described(some, name) for some in (data, other)]
-    missing = [some["missing"] / max(1, some["count"]) for some in described]
+    absent = [some["missing"] / max(1, some["count"]) for some in described]  # defaults are not
     numbers = np.unique(np.concatenate([some.get("percentiles", []) for some in described]))
     cdfs = []
-    for some, absent in zip(described, missing, strict=True):
+    for some, share in zip(described, absent, strict=True):
         percentiles = np.array(some.get("percentiles", [])[1:])
         reached = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
-        cdfs.append(np.append(absent, absent + (1 - absent) * reached))
+        cdfs.append(np.append(share, share + (1 - share) * reached))
     empty = not (described[0]["count"] and described[1]["count"])
     distance = None if empty else round(float(np.abs(cdfs[0] - cdfs[1]).max()), 6)
-    return Drift(name, distance, None, *missing)
+    return Drift(name, distance)
 
 
 def report(

@@ -20,7 +20,7 @@ TIME, FILE, LINE = "#time", "#file", "#line"
 """Columns of an event: timestamp (0 if the log has none), index of its file, line in it."""
 
 LABEL, REQUEST = "#label", "#request"
-"""Further columns of an impression: 1 if clicked, else 0; text that names its request."""
+"""Further columns of an impression: 1 if positive, else 0; text that names its request."""
 
 _COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
 
@@ -31,7 +31,7 @@ class Validated:
 
     Attributes:
         events: One column per encoded feature, then TIME, LABEL and REQUEST if the schema has
-            them, FILE, LINE.
+            them, `defaulted_column` of each feature with a default, FILE, LINE.
         filtered: Rows taken out, by rule: `behaviours` of the schema, or what a reader of a
             published log leaves out.
         rejections: Bad rows.
@@ -50,6 +50,11 @@ class Validated:
         return self.events.num_rows + sum(self.filtered.values()) + len(self.rejections)
 
 
+def defaulted_column(name: str) -> str:
+    """Column of an event: whether a feature has its default because the log has no value."""
+    return f"#defaulted/{name}"
+
+
 def columns_of(schema: Schema) -> list[str]:
     """Columns of the log that the schema uses, each once."""
     columns = [feature.column for feature in schema.features]
@@ -62,8 +67,9 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     """Turns raw rows into events.
 
     A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
-    categorical integer) takes the default of its feature. Without a default it stays null for numeric and bucketised
-    encoders, which have a place for it, and rejects the row otherwise. A label is 0 or 1.
+    categorical integer) takes the default of its feature. Without a default it stays null for
+    numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. A
+    label is 0 or 1, or whether the rule of the schema holds for it.
 
     Args:
         batch: Raw rows with all columns of the schema.
@@ -85,8 +91,11 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     defaulted = {}
     for feature in schema.encoded_features:
         array = arrays[feature.name]
-        if feature.default is not None and array.null_count:
-            defaulted[feature.name] = int((as_mask(pc.is_null(array)) & good).sum())
+        if feature.default is not None:
+            is_null = pc.is_null(array)
+            arrays[defaulted_column(feature.name)] = is_null
+            if count := int((as_mask(is_null) & good).sum()):
+                defaulted[feature.name] = count
             arrays[feature.name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
     arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
     arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
@@ -132,8 +141,11 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
         # Of a row that is bad anyway the first reason counts.
         reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))
     if feature.role is Role.LABEL:
-        is_label = pc.is_in(array, value_set=pa.array([0, 1], array.type))
-        reasons.append((f"{where}: neither 0 nor 1", ~as_mask(is_label)))
+        if feature.positive is None:
+            is_label = pc.is_in(array, value_set=pa.array([0, 1], array.type))
+            reasons.append((f"{where}: neither 0 nor 1", ~as_mask(is_label)))
+        else:
+            array = feature.positive.holds(array)
         array = pc.cast(array, pa.int8(), safe=False)
     if feature.role is Role.REQUEST:
         array = pc.cast(array, pa.string())

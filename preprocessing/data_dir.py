@@ -8,7 +8,7 @@ DATA/  schema.json  manifest.json  stats.json  vocab/<feature>.txt
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tqdm
@@ -103,6 +103,11 @@ class DataDir:
         return data
 
     @property
+    def findings(self) -> list[str]:
+        """What the statistics say against the data set, a line each; the build has judged them."""
+        return list(self.stats.get("findings", ()))
+
+    @property
     def vocab_dir(self) -> AnyPath:
         """Directory of the vocabulary files."""
         return self.path / VOCABULARIES
@@ -140,6 +145,17 @@ class DataDir:
                 f"Expected one of the splits {', '.join(splits)} of {self.path}, found {split!r}."
             )
         return splits[split]
+
+
+def missing_share(described: Mapping[str, Any]) -> float:
+    """Share of values that the log does not have, whether or not a default stands in for them.
+
+    Args:
+        described: What stats.json says of a key of the examples in a split. That of earlier
+            versions does not tell defaults from other values.
+    """
+    absent = described["missing"] + described.get("defaulted", 0)
+    return float(absent / max(1, described["count"]))
 
 
 def sha256_file(path: str | AnyPath) -> str:

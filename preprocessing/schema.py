@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from preprocessing import encoder_specs, files
+from preprocessing import encoder_specs, files, labels
 from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
@@ -82,6 +82,7 @@ class Feature:
         dtype: Type of a raw value, in the log and in serving requests.
         encoder: How raw values become ids or floats; None for label, timestamp and request.
         default: Stands in for a missing value; None rejects rows that miss it.
+        positive: Which values of a label are positive; None if they are 0 and 1.
         description: For readers of the schema; not part of the hash.
     """
 
@@ -91,6 +92,7 @@ class Feature:
     dtype: DType
     encoder: Encoder | None = None
     default: str | int | float | None = None
+    positive: labels.Positive | None = None
     description: str = ""
 
     @property
@@ -115,6 +117,8 @@ class Feature:
             record["encoder"] = encoder_specs.to_json(self.encoder)
         if self.default is not None:
             record["default"] = self.default
+        if self.positive is not None:
+            record["positive"] = str(self.positive)
         if self.description:
             record["description"] = self.description
         return record
@@ -210,9 +214,14 @@ class Schema:
         return next(iter(self.with_role(Role.TIMESTAMP)), None)
 
     @property
+    def request(self) -> Feature | None:
+        """What names the request of a row, or None if no rows share a request."""
+        return next(iter(self.with_role(Role.REQUEST)), None)
+
+    @property
     def is_impression_log(self) -> bool:
-        """Whether rows are labelled candidates, which share requests, instead of clicks."""
-        return bool(self.with_role(Role.REQUEST))
+        """Whether rows are labelled candidates, of a request each or sharing one, not clicks."""
+        return bool(self.with_role(Role.LABEL))
 
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:
@@ -355,8 +364,9 @@ def infer_schema(
     """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
     Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
-    that only knows the order of each user's events, the column position. The order of the columns
-    means nothing: the history has the item, its category, then the other columns by name.
+    that only knows the order of each user's events, the column position. The columns label and
+    request_id make it an impression log. The order of the columns means nothing: the history has
+    the item, its category, then the other columns by name.
 
     Args:
         columns: Column names of the log, in any order.
@@ -386,7 +396,8 @@ def infer_schema(
     def categorical(name: str, role: Role) -> Feature:
         return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
 
-    others = [name for name in columns if name not in ("user_id", "item_id", *times)]
+    shown = {LABEL: (Role.LABEL, DType.INT64), REQUEST_ID: (Role.REQUEST, DType.STRING)}
+    others = [name for name in columns if name not in ("user_id", "item_id", *times, *shown)]
     items = _default_history(["item_id", *others])
     for name in items:
         if not name.isidentifier():
@@ -404,6 +415,11 @@ def infer_schema(
             dtype=time_dtype if column == TIMESTAMP else DType.INT64,
         )
         for column in times
+    ]
+    features += [
+        Feature(name=column, column=column, role=role, dtype=dtype)
+        for column, (role, dtype) in shown.items()
+        if column in columns
     ]
     return Schema(tuple(features), History(max_length=max_length, features=items))
 
@@ -431,7 +447,7 @@ def _default_history(items: Sequence[str]) -> tuple[str, ...]:
 def _feature(record: Any, where: str) -> Feature:
     check_keys(
         record,
-        {"name", "column", "role", "dtype", "encoder", "default", "description"},
+        {"name", "column", "role", "dtype", "encoder", "default", "positive", "description"},
         {"name", "role", "dtype"},
         where,
     )
@@ -476,6 +492,7 @@ def _feature(record: Any, where: str) -> Feature:
         dtype=dtype,
         encoder=encoder,
         default=_default(record.get("default"), dtype, f"{where}: default"),
+        positive=_positive(record, role, dtype, where),
         description=record.get("description", ""),
     )
 
@@ -497,6 +514,20 @@ def _spelled(value: Any, where: str) -> str:
         return spell(value) or str(value)
     except (InexactError, TypeError):
         raise UserError(f"{where}: expected a text or an exact number, found {value!r}.") from None
+
+
+def _positive(
+    record: Mapping[str, Any], role: Role, dtype: DType, where: str
+) -> labels.Positive | None:
+    """What is positive, if the record says it, which only that of a number with this role may."""
+    if "positive" not in record:
+        return None
+    if role is not Role.LABEL or dtype is DType.STRING:
+        raise UserError(
+            f"{where}: expected 'positive' for the role 'label' and dtype int64 or float32 only, "
+            f"found it for the role {role.value!r} and dtype {dtype.value}."
+        )
+    return labels.parse(record["positive"], dtype is DType.INT64, f"{where}: positive")
 
 
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:

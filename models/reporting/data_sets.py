@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from models import pages
 from models.pages import Figure, Grid
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.schema import candidate_key
 from preprocessing.splits import SPLITS
 
@@ -162,21 +162,21 @@ def _values(data: DataDir) -> Grid:
     for feature in schema.features:
         key = candidate_key(feature.name) if feature in schema.item_features else feature.name
         train, test = (by_split[name]["features"].get(key, {}) for name in ("train", "test"))
-        missing = train.get("missing", 0) / max(1, train.get("count", 0))
         rows.append(
             [
                 feature.name,
                 feature.role.value,
                 feature.encoder.kind if feature.encoder else "",
                 f"{data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
-                f"{missing:.2%}" if train else "",
+                f"{missing_share(train):.2%}" if train else "",
                 f"{test['oov_rate']:.2%}" if "oov_rate" in test else "",
                 "" if test.get("drift") is None else f"{test['drift']:.3f}",
             ]
         )
     columns = ("feature", "role", "encoder", "ids", "missing", "unknown in test", "drift to test")
     note = (
-        "Of candidates, the positives are counted, or all of an impression log. Drift: distance "
-        "of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
+        "Of candidates, the positives are counted, or all of an impression log. Missing: share of "
+        "the training values that the log does not have, with or without a default. Drift: "
+        "distance of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
     )
     return Grid("Features", 3, columns, rows, [note])

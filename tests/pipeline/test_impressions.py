@@ -1,12 +1,15 @@
-"""Impression logs: whole builds, compared with brute force."""
+"""Impression logs: whole builds, compared with brute force.
+
+Logs without request ids, whose rows are a request each, are in test_labelled_rows.py.
+"""
 
 import collections
 import json
-import pathlib
 import shutil
 
 import numpy as np
 import pytest
+from impression_logs import MAX_LENGTH, assert_built, columns, rows_of_impressions, schema_file
 from log_builders import read_examples, rewrite_split, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
@@ -17,70 +20,14 @@ from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from reference import impressions
 
-MAX_LENGTH = 4
-VOCABULARY = {"kind": "vocabulary"}
-
-
-def _impressions(seed=0, users=20, items=30, requests=9, shown=5, days=60):
-    """(user, item, time, request, label) in random order; ties in time, requests without clicks."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for user in range(users):
-        for number in range(rng.integers(1, requests + 1)):
-            time = int(rng.integers(1, days + 1))
-            for item in rng.permutation(items)[: rng.integers(1, shown + 1)]:
-                late = int(rng.integers(0, 2))  # rows of a request have times of their own
-                label = int(rng.random() < 0.35)
-                rows.append((f"u{user}", f"i{item}", time + late, f"r{user}.{number}", label))
-    return [rows[i] for i in rng.permutation(len(rows))]
-
-
-def _schema(tmp_path, *more):
-    content = {
-        "features": [
-            {"name": "user_id", "role": "user", "dtype": "string", "encoder": VOCABULARY},
-            {"name": "item_id", "role": "item", "dtype": "string", "encoder": VOCABULARY},
-            {"name": "price", "role": "item", "dtype": "int64",
-             "encoder": {"kind": "bucketised", "boundaries": [3, 6]}, "default": 0},
-            {"name": "hour", "role": "context", "dtype": "int64", "default": 0,
-             "encoder": {"kind": "vocabulary"}},
-            {"name": "time", "role": "timestamp", "dtype": "int64"},
-            {"name": "session", "role": "request", "dtype": "string"},
-            {"name": "click", "role": "label", "dtype": "int64"},
-            *more,
-        ],
-        "history": {"max_length": MAX_LENGTH, "features": ["item_id"]},
-    }  # fmt: skip
-    path = tmp_path / "schema.json"
-    path.write_text(json.dumps(content))
-    return str(path)
-
-
-def _price(row):
-    """A feature of an item that changes over time."""
-    return (int(row[1][1:]) + row[2]) % 10
-
-
-def _columns(rows):
-    """`hour` follows from the request, `price` from the row."""
-    return {
-        "user_id": [row[0] for row in rows],
-        "item_id": [row[1] for row in rows],
-        "price": [_price(row) for row in rows],
-        "hour": [len(row[3]) for row in rows],
-        "time": [row[2] for row in rows],
-        "session": [row[3] for row in rows],
-        "click": [row[4] for row in rows],
-    }
-
 
 def _build(tmp_path, rows, output="data", schema=None, name="log.csv", **arguments):
-    path = write_log(tmp_path / name, rows if isinstance(rows, dict) else _columns(rows))
+    path = write_log(tmp_path / name, rows if isinstance(rows, dict) else columns(rows))
     return build_examples(
         BuildArguments(
             input=path,
             output=str(tmp_path / output),
-            schema=schema or _schema(tmp_path),
+            schema=schema or schema_file(tmp_path),
             **{"num_shards": 3, **arguments},
         )
     )
@@ -96,56 +43,16 @@ def _build(tmp_path, rows, output="data", schema=None, name="log.csv", **argumen
     ],
 )
 def test_examples_are_those_of_brute_force(tmp_path, name, arguments):
-    rows = _impressions()
+    rows = rows_of_impressions()
     data = _build(tmp_path, rows, name=name, **arguments)
     cutoffs = tuple(data.manifest["cutoffs"].values())
     expected = impressions.split_requests(rows, max_length=MAX_LENGTH, cutoffs=cutoffs, **arguments)
-    encode = {name: encoder.encode for name, encoder in data.encoders.items()}
-    used = set()
-    for split, requests in expected.items():
-        examples = read_examples(data, split)
-        assert examples.keys() == requests.keys()
-        _assert_counted(data, split, [shown for _, _, shown, _ in requests.values()])
-        for request, (user, time, shown, history) in requests.items():
-            example = examples[request]
-            assert example["user_id"] == encode["user_id"]([user]).tolist()
-            assert example["hour"] == encode["hour"]([len(request)]).tolist()
-            assert example["timestamp"] == [time]
-            found = zip(
-                example["candidate/item_id"],
-                example["candidate/price"],
-                example["label"],
-                strict=True,
-            )
-            assert sorted(found) == sorted(
-                zip(
-                    encode["item_id"]([row[1] for row in shown]).tolist(),
-                    encode["price"]([_price(row) for row in shown]).tolist(),
-                    [row[4] for row in shown],
-                    strict=True,
-                )
-            )
-            items = encode["item_id"]([row[1] for row in history]).tolist()
-            assert example["history/item_id"] == items
-            assert example["history/timestamp"] == [row[2] for row in history]
-            used |= {*shown, *history}
-    account = data.manifest["conservation"]
-    assert account["used"] == len(used)
-    assert account["read"] == len(rows) == len(used) + sum(account["filtered"].values())
+    assert_built(data, rows, expected)
     assert audit(data.path) == {}
 
 
-def _assert_counted(data, split, requests):
-    stats, manifest = data.stats["splits"][split], data.manifest["splits"][split]
-    labels = [[row[4] for row in shown] for shown in requests]
-    assert stats["requests"] == manifest["requests"] == len(labels)
-    assert stats["candidates"] == manifest["candidates"] == sum(map(len, labels))
-    assert stats["positives"] == sum(map(sum, labels))
-    assert stats["requests_without_positive"] == sum(not any(some) for some in labels)
-
-
 def test_vocabularies_hold_what_training_requests_show(tmp_path):
-    rows = _impressions()
+    rows = rows_of_impressions()
     data = _build(tmp_path, rows, protocol="leave_last_out")
     train = impressions.split_requests(rows, "leave_last_out", MAX_LENGTH)["train"]
     contained = {row for _, _, shown, history in train.values() for row in (*shown, *history)}
@@ -157,7 +64,7 @@ def test_vocabularies_hold_what_training_requests_show(tmp_path):
 
 
 def test_the_order_of_candidates_does_not_tell_the_clicked_one(tmp_path):
-    rows = sorted(_impressions(users=60), key=lambda row: (row[3], -row[4]))
+    rows = sorted(rows_of_impressions(users=60), key=lambda row: (row[3], -row[4]))
     data = _build(tmp_path, rows, protocol="time_split", min_history=0)
     labels = [example["label"] for example in read_examples(data, "train").values()]
     mixed = [some for some in labels if len(some) > 1 and 0 < sum(some) < len(some)]
@@ -165,10 +72,10 @@ def test_the_order_of_candidates_does_not_tell_the_clicked_one(tmp_path):
 
 
 def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
-    rows = _impressions()
-    path = write_log(tmp_path / "log.parquet", _columns(rows))
+    rows = rows_of_impressions()
+    path = write_log(tmp_path / "log.parquet", columns(rows))
     halves = [
-        write_log(tmp_path / f"{n}.parquet", _columns(half))
+        write_log(tmp_path / f"{n}.parquet", columns(half))
         for n, half in enumerate((rows[:150], rows[150:]))
     ]
     expected = shard_bytes(_build(tmp_path, rows, num_partitions=1).path)
@@ -178,13 +85,13 @@ def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
     ):
         output = tmp_path / f"other{number}"
         arguments = BuildArguments(
-            output=str(output), schema=_schema(tmp_path), num_shards=3, **more
+            output=str(output), schema=schema_file(tmp_path), num_shards=3, **more
         )
         assert shard_bytes(build_examples(arguments).path) == expected
 
 
 def test_rows_that_contradict_their_request_are_rejected(tmp_path):
-    log = _columns(_impressions())
+    log = columns(rows_of_impressions())
     bad = {
         "user_id": ["u0", "u1", "u1", "", "u1"],
         "item_id": ["i1"] * 5,
@@ -216,7 +123,7 @@ def test_rows_that_contradict_their_request_are_rejected(tmp_path):
 
 
 def test_filters_count_clicks_of_users_and_requests(tmp_path):
-    rows = _impressions(users=30)
+    rows = rows_of_impressions(users=30)
     data = _build(tmp_path, rows, min_user_events=6, max_user_events=5)
     clicks = collections.Counter(row[0] for row in rows if row[4])
     few = sum(clicks[row[0]] < 6 for row in rows)
@@ -234,25 +141,22 @@ def test_filters_count_clicks_of_users_and_requests(tmp_path):
 @pytest.mark.parametrize(
     ("without", "arguments", "message"),
     [
-        ("label", {}, "found 'session' of role 'request'. Fix: add the feature of role 'label'"),
-        ("request", {}, "found 'click' of role 'label'. Fix: add the feature of role 'request'"),
+        ("label", {}, "found only 'session'. Fix: add the feature of role 'label'"),
         ("timestamp", {}, "Expected a feature of role 'timestamp'"),
         (None, {"negatives": 4}, "--negatives=4: expected no such flag for an impression log"),
         (None, {"min_item_events": 2}, "--min_item_events=2: expected no such flag"),
     ],
 )
 def test_what_an_impression_log_cannot_do_is_explained(tmp_path, without, arguments, message):
-    content = json.loads(pathlib.Path(_schema(tmp_path)).read_text())
-    content["features"] = [f for f in content["features"] if f["role"] != without]
-    (tmp_path / "other.json").write_text(json.dumps(content))
+    schema = schema_file(tmp_path, without)
     with pytest.raises(UserError, match=message):
-        _build(tmp_path, _impressions(), schema=str(tmp_path / "other.json"), **arguments)
+        _build(tmp_path, rows_of_impressions(), schema=schema, **arguments)
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sound")
-    return _build(directory, _impressions(users=40), num_shards=1, train_prefixes="all").path
+    return _build(directory, rows_of_impressions(users=40), num_shards=1, train_prefixes="all").path
 
 
 def _late_step(example):

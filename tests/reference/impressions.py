@@ -1,6 +1,7 @@
 """Impression logs by the rules of docs/schema.md, one row after the other.
 
-Rows are (user, item, time, request, label) in the order of the log.
+Rows are (user, item, time, request, label) in the order of the log; those of a log without
+requests get them from `with_own_requests`.
 """
 
 import collections
@@ -17,6 +18,16 @@ def requests_by_user(rows):
     return {user: sorted(found, key=lambda pair: pair[0]) for user, found in by_user.items()}
 
 
+def with_own_requests(rows):
+    """The rows, each with a request of its own: its user and its place among the user's rows."""
+    place = {}
+    for user in {row[0] for row in rows}:
+        own = [n for n, row in enumerate(rows) if row[0] == user]
+        own.sort(key=lambda n: rows[n][2])
+        place |= {n: f"{user}:{number}" for number, n in enumerate(own)}
+    return [(*row[:3], place[n], row[4]) for n, row in enumerate(rows)]
+
+
 def history(rows, user, time, max_length):
     """Clicked rows strictly before a time, oldest first."""
     clicks = [row for row in rows if row[0] == user and row[4] == 1 and row[2] < time]
@@ -24,11 +35,23 @@ def history(rows, user, time, max_length):
     return clicks[-max_length:]
 
 
-def split_requests(rows, protocol, max_length, min_history=1, train_prefixes="last", cutoffs=None):
-    """split -> {request: (user, time, rows, history)}."""
+def split_requests(
+    rows,
+    protocol,
+    max_length,
+    min_history=1,
+    train_prefixes="last",
+    cutoffs=None,
+    aims_at_all=False,
+):
+    """split -> {request: (user, time, rows, history)}; `aims_at_all`: not at clicks alone."""
     splits = {"train": {}, "validation": {}, "test": {}}
     for user, requests in requests_by_user(rows).items():
-        clicked = [n for n, (_, group) in enumerate(requests) if any(row[4] for row in group)]
+        clicked = [
+            n
+            for n, (_, group) in enumerate(requests)
+            if aims_at_all or any(row[4] for row in group)
+        ]
         for number, (time, group) in enumerate(requests):
             seen = history(rows, user, time, len(rows))
             if protocol == "time_split":
