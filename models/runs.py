@@ -18,6 +18,7 @@ from models.keras import tf
 from preprocessing import files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
@@ -151,13 +152,15 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
 def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Metrics by split, as far as they were measured."""
     file = path / METRICS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    fix = "remove it, and measure anew with models.evaluate."
+    return read_json(file, "the metrics of a run", fix) if file.exists() else {}
 
 
 def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
     """What each process that worked on a run did, see `training.sessions`; of old runs nothing."""
     file = path / SESSIONS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    what = "what the processes of a run did"
+    return read_json(file, what, "remove it.", list) if file.exists() else []
 
 
 def write_metrics(path: pathlib.Path, metrics: dict[str, dict[str, float]]) -> None:

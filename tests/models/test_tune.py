@@ -134,8 +134,8 @@ def test_another_search_needs_another_directory(base, tmp_path):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ([], "expected an object of settings"),
-        ({}, "expected an object of settings"),
+        ([], "a JSON object, found list"),
+        ({}, "expected settings to search in .*, found none"),
         ({"train.l2": 3}, "expected an object, found int"),
         ({"train.l2": {"low": 1}}, "expected the key 'high'"),
         ({"train.l2": {"low": 2, "high": 1}}, "low <= high, found 2 and 1"),
@@ -158,7 +158,7 @@ def test_settings_that_do_not_exist_are_refused_at_once(base, tmp_path):
 
 
 def test_a_missing_space_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--space: expected a file"):
+    with pytest.raises(UserError, match="Expected a search space in .*, found no such file"):
         tune.load_space(tmp_path / "space.json")
 
 
