@@ -220,7 +220,8 @@ def settings(model_name: str, ssl_name: str) -> list[str]:
     Raises:
         UserError: No such model or ssl.
     """
-    kinds: dict[str, Any] = {"train": TrainConfig, "model": registry.load_model(model_name)[0].Config}
+    kinds: dict[str, Any] = {"train": TrainConfig}
+    kinds["model"] = registry.load_model(model_name)[0].Config
     if ssl_name != registry.NO_SSL:
         kinds["ssl"] = registry.load_ssl(ssl_name)[0].Config
     return [

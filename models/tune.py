@@ -101,19 +101,9 @@ def search(
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir).resolve()
     first = config_module.resolve(base, _overrides(space, _first_values(space)))
-    study = _open_study(workdir, base, space, first.train.seed)
-    bar = tqdm(total=trials, desc="trials", disable=not progress)
-    with bar, _explained_storage_errors(workdir), on_sigterm() as stop:
-        while True:
-            done = study.get_trials(deepcopy=False, states=_FINISHED)
-            bar.update(len(done) - bar.n)
-            if len(done) >= trials:
-                break
-            running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-            # One that was stopped goes on: its settings are in the study, its weights on disk.
-            trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
-            _run_trial(study, trial, base, space, workdir, stop)
-            _write_table(study, workdir)
+    with _explained_storage_errors(workdir):
+        study = _open_study(workdir, base, space, first.train.seed)
+        done = _run_trials(study, base, space, trials, workdir, progress)
     complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
     if not complete:
         causes = [t.user_attrs[_ERROR] for t in done if _ERROR in t.user_attrs]
@@ -126,6 +116,29 @@ def search(
     best = config_module.resolve(base, _overrides(space, study.best_trial.params))
     best.save(workdir / BEST)
     return best
+
+
+def _run_trials(
+    study: optuna.Study,
+    base: Mapping[str, Any],
+    space: Space,
+    trials: int,
+    workdir: pathlib.Path,
+    progress: bool,
+) -> list[optuna.trial.FrozenTrial]:
+    """Runs trials until there are enough of them; returns those that have an end."""
+    bar = tqdm(total=trials, desc="trials", disable=not progress)
+    with bar, on_sigterm() as stop:
+        while True:
+            done = study.get_trials(deepcopy=False, states=_FINISHED)
+            bar.update(len(done) - bar.n)
+            if len(done) >= trials:
+                return done
+            running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+            # One that was stopped goes on: its settings are in the study, its weights on disk.
+            trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
+            _run_trial(study, trial, base, space, workdir, stop)
+            _write_table(study, workdir)
 
 
 def _run_trial(

@@ -40,6 +40,7 @@ _WRITE_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EEXIST,
     errno.EIO,
 )
 _ERRNO = re.compile(r"\[[Ee]rrno (\d+)\]")
