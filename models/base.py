@@ -8,7 +8,14 @@ from typing import Any
 
 from models import randomness, replicas
 from models.embeddings import FeatureEmbedder, Features, single_variables
-from models.interfaces import Backbone, Candidates, LossTerm, SelfSupervision, UserSide
+from models.interfaces import (
+    Backbone,
+    Candidates,
+    LossTerm,
+    SelfSupervision,
+    UserSide,
+    require_logits,
+)
 from models.keras import keras, tf, tfrs
 from models.optimizers import sum_duplicates
 from models.precision import LossScale
@@ -113,7 +120,9 @@ class CTRModel(tfrs.Model):
         """Logits [B, N] of encoded features (see `preprocessing.dataset.parse`)."""
         state = self.backbone.encode_user(self.embedder.user_side(features), training=training)
         candidates = self.embedder.candidates(features)
-        return tf.cast(self.backbone.score(state, candidates, training=training), tf.float32)
+        logits_BN = self.backbone.score(state, candidates, training=training)
+        require_logits(logits_BN, type(self.backbone))
+        return tf.cast(logits_BN, tf.float32)
 
     def explain(self, features: Features) -> dict[str, tf.Tensor]:
         """What `Backbone.explain` says of encoded features."""

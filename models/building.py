@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from models import registry
+from models import registry, user_code
 from models.base import CTRModel
 from models.config import RunConfig
 from models.embeddings import FeatureEmbedder, Features
@@ -27,7 +27,7 @@ def build_model(config: RunConfig, data: DataDir, precision: str = "float32") ->
 
     Raises:
         UserError: The model or its self-supervision is not made for mixed precision; a feature
-            that cannot be compressed.
+            that cannot be compressed; what a model of the user's own raises.
     """
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
     return build_sized(config, data.schema, cardinalities, precision)
@@ -57,12 +57,15 @@ def build_sized(
         compressed_features(config.model, schema),
         "CPU:0" if config.train.tables_on_cpu else None,
     )
-    with policy(precision):
+    parts = registry.user_parts(config.model_name, config.ssl_name)
+    with policy(precision), user_code.explained(parts):
         backbone = backbone_class(config.model, embedder.dims)
         ssl = None
         if config.ssl_name != registry.NO_SSL:
             ssl_class, _ = registry.load_ssl(config.ssl_name)
             ssl = ssl_class(config.ssl, embedder.dims)
+        for part in parts:
+            user_code.require_keras_2(part, backbone if part.flag == "model" else ssl)
         model = CTRModel(schema, embedder, backbone, ssl, seed=config.train.seed)
         _create_weights(model)
     if precision == "mixed_float16":

@@ -8,6 +8,7 @@ A key that is not understood is an error with the closest match, never ignored.
 
 import dataclasses
 import json
+import math
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,34 @@ from models.interfaces import ModelConfig
 from models.train_config import TrainConfig
 from preprocessing import files
 from preprocessing.errors import UserError
-from preprocessing.json_checks import did_you_mean
+from preprocessing.json_checks import did_you_mean, read_json
 
+SECTIONS = ("model", "ssl", "train")
 _PATHS = ("data", "warm_start")
+_INTEGERS = 1 << 31
+"""Integers are smaller than this in size: TensorFlow's seeds and steps have no more bits."""
+
+ALIASES = {
+    "lr": "learning_rate",
+    "embedding_lr": "embedding_learning_rate",
+    "ssl_lr": "ssl_learning_rate",
+    "bs": "batch_size",
+    "num_epochs": "epochs",
+    "num_steps": "max_steps",
+    "early_stopping": "patience",
+    "weight_decay": "l2",
+    "grad_clip": "clip_norm",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "class_weight": "positive_weight",
+    "optimizer": "embedding_optimizer",
+    "embedding_dim": "embedding_size",
+    "emb_dim": "embedding_size",
+    "hidden_units": "units",
+    "num_heads": "heads",
+    "tau": "temperature",
+}
+"""What others call settings of ours."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,16 +125,16 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         UserError: Unknown section, key, model or ssl; a value of the wrong type.
     """
     sections = {
-        **{name: content.get(name, "") for name in _PATHS},
-        **{name: dict(content.get(name, {})) for name in ("model", "ssl", "train")},
+        **{name: _cast(content.get(name, ""), str, name) for name in _PATHS},
+        **{name: _section(content, name) for name in SECTIONS},
     }
     _check_known(content, sections, "configuration")
     for override in overrides:
         section, name, value = parse_override(override)
         sections[section][name] = value
 
-    model_name = sections["model"].pop("name", "din")
-    ssl_name = sections["ssl"].pop("name", registry.NO_SSL)
+    model_name = _cast(sections["model"].pop("name", "din"), str, "model.name")
+    ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
     if model_name in registry.ALIASES:
         model_name, ssl_name = registry.ALIASES[model_name]
     model_class, model_settings = registry.load_model(model_name)
@@ -179,7 +205,7 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     """
     key, equals, text = override.partition("=")
     section, dot, name = key.partition(".")
-    if not equals or not dot or section not in ("model", "ssl", "train"):
+    if not equals or not dot or section not in SECTIONS:
         raise UserError(
             f"Expected --set=section.key=value with section model, ssl or train, "
             f"found {override!r}.",
@@ -188,23 +214,34 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     return section, name, _parse(text)
 
 
+def settings(model_name: str, ssl_name: str) -> list[str]:
+    """Every name that `--set` takes with a model and a self-supervised loss, as `section.key`.
+
+    Raises:
+        UserError: No such model or ssl.
+    """
+    kinds: dict[str, Any] = {"train": TrainConfig}
+    kinds["model"] = registry.load_model(model_name)[0].Config
+    if ssl_name != registry.NO_SSL:
+        kinds["ssl"] = registry.load_ssl(ssl_name)[0].Config
+    return [
+        f"{section}.{field.name}"
+        for section, kind in kinds.items()
+        for field in dataclasses.fields(kind)
+    ]
+
+
 def load(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads the content of a config.json for `resolve`, its paths made absolute.
 
     Raises:
-        UserError: The file is missing or not a JSON object.
+        UserError: The file cannot be read or is not a JSON object.
     """
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"Expected a configuration file, found none at {path}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"Expected an object in {path}, found {type(content).__name__}.")
+    content = read_json(pathlib.Path(path), "a configuration")
     for name in _PATHS:
         if content.get(name):
-            content[name] = files.absolute(content[name], pathlib.Path(path).parent)
+            location = _cast(content[name], str, f"{path}: {name}")
+            content[name] = files.absolute(location, pathlib.Path(path).parent)
     return content
 
 
@@ -226,13 +263,21 @@ def _parse(text: str) -> Any:
         return text
 
 
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name, {})
+    if not isinstance(section, Mapping):
+        raise UserError(f"Expected an object as section {name!r}, found {section!r}.")
+    return dict(section)
+
+
 def _check_known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     known = list(known)
     for key in given:
         if key not in known:
+            alias = ALIASES.get(key)
             raise UserError(
                 f"Unknown key {key!r} in {where}; known are {', '.join(known)}.",
-                did_you_mean(key, known),
+                f"did you mean {alias!r}?" if alias in known else did_you_mean(key, known),
             )
 
 
@@ -247,12 +292,17 @@ def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
 
 
 def _cast(value: Any, expected: Any, where: str) -> Any:
+    """The value as the type that a setting has; numbers are finite."""
     origin = typing.get_origin(expected) or expected
     if origin is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(expected)[0]
         return tuple(_cast(element, item, where) for element in value)
+    if isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
+        raise UserError(f"Expected {where} to be smaller than 2^31 in size, found {value}.")
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"Expected {where} to be a finite number, found {value}.")
     options = typing.get_args(expected) if origin not in (tuple, float, int, str, bool) else ()
     if options:
         for option in options:
@@ -262,5 +312,6 @@ def _cast(value: Any, expected: Any, where: str) -> Any:
                 continue
     elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
         return value
-    name = getattr(expected, "__name__", str(expected))
-    raise UserError(f"Expected {where} of type {name}, found {value!r}.")
+    name = str(expected) if typing.get_args(expected) else expected.__name__
+    hint = "write a list, as in [200, 80]." if origin is tuple else ""
+    raise UserError(f"Expected {where} of type {name}, found {value!r}.", hint)

@@ -1,7 +1,8 @@
 """The flags of commands that train, and the configuration that they make up."""
 
-import json
+import difflib
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -13,6 +14,7 @@ from models.distribution import STRATEGIES
 from models.precision import PRECISIONS
 from preprocessing import files
 from preprocessing.errors import UserError
+from preprocessing.json_checks import read_json
 
 
 class Resolved(NamedTuple):
@@ -60,7 +62,8 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     elif run is not None:
         content = config_module.load(run / runs.CONFIG)
         if (run / runs.ORIGINS).exists():
-            stored = json.loads((run / runs.ORIGINS).read_text(encoding="utf-8"))
+            what = "the origins of a configuration"
+            stored = read_json(run / runs.ORIGINS, what, "remove it.")
     settings = {
         "seed": seed,
         "distribute": given.distribute,
@@ -90,3 +93,50 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     config = config_module.resolve(content, given.set)
     layers += [("flag", from_flags), ("--set", overrides)]
     return Resolved(config, config_module.origins(config, layers, stored))
+
+
+def setting_hint(flag: str, arguments: Sequence[str]) -> str:
+    """How to give a setting that was written as a flag of its own.
+
+    Args:
+        flag: A flag that there is not, without dashes.
+        arguments: The command line, which names model and self-supervision and has the value.
+
+    Returns:
+        The right spelling, for example `write --set=train.epochs=5.`; "" if no setting of the model
+        has a name like that.
+    """
+    name = flag.replace("-", "_").rpartition(".")[2]
+    known = _known_settings(arguments)
+    by_name: dict[str, list[str]] = {}
+    for setting in known:
+        by_name.setdefault(setting.partition(".")[2], []).append(setting)
+    name = name if name in by_name else config_module.ALIASES.get(name, name)
+    close = [name] if name in by_name else difflib.get_close_matches(name, by_name, 1, 0.75)
+    if not close:
+        return ""
+    value = _value(flag, arguments) or "VALUE"
+    if close[0] in flags.FLAGS:  # Some settings have a flag.
+        return f"write --{close[0]}={value}."
+    spellings = [f"--set={setting}={value}" for setting in by_name[close[0]]]
+    return f"write {' or '.join(spellings)}."
+
+
+def _known_settings(arguments: Sequence[str]) -> list[str]:
+    """The settings of the model that a command line names, or without one of the default."""
+    model, ssl = (_value(flag, arguments) for flag in ("model", "ssl"))
+    model, implied = registry.ALIASES.get(model, (model or "din", registry.NO_SSL))
+    try:
+        return config_module.settings(model, ssl or implied)
+    except UserError:
+        return config_module.settings("din", registry.NO_SSL)
+
+
+def _value(flag: str, arguments: Sequence[str]) -> str:
+    """The value of a flag on a command line; "" if it is not there."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and name.lstrip("-") == flag:
+            following = arguments[index + 1 : index + 2]
+            return value if equals else next((v for v in following if v[:1] != "-"), "")
+    return ""

@@ -6,9 +6,11 @@ the history, E further item features, d embedding width per field, D = J d, P in
 """
 
 import dataclasses
+import inspect
 from typing import Any, ClassVar, NamedTuple
 
 from models.keras import keras, tf
+from preprocessing.errors import UserError
 
 State = dict[str, Any]
 
@@ -264,6 +266,37 @@ class SelfSupervision(keras.layers.Layer):
         """Whether self-supervision does its work; see `Backbone.diagnostics`."""
         del user, candidates, seed
         return {}
+
+
+def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
+    """Refuses scores of another shape or kind; while a graph is made, so that it costs nothing.
+
+    Args:
+        logits_BN: What the model returned.
+        backbone: Its class.
+
+    Raises:
+        UserError: They are not logits [B, N].
+    """
+    code = inspect.unwrap(backbone.score).__code__
+    where = f"{backbone.__name__}.score ({code.co_filename}:{code.co_firstlineno})"
+    if not tf.is_tensor(logits_BN):
+        raise UserError(
+            f"Expected logits [B, N] from {where}, found {type(logits_BN).__name__}.",
+            "return a tensor.",
+        )
+    if logits_BN.shape.rank != 2:
+        fix = "drop its last axis, as in logits[..., 0]." if logits_BN.shape.rank == 3 else ""
+        raise UserError(
+            f"Expected logits [B, N] from {where}, found a tensor of rank {logits_BN.shape.rank}.",
+            fix or "return a number for each candidate of each request.",
+        )
+    if not logits_BN.dtype.is_floating:
+        raise UserError(
+            f"Expected logits of type float32 from {where}, found {logits_BN.dtype.name}, which "
+            "cannot be trained.",
+            "return what layers compute, neither classes nor ranks.",
+        )
 
 
 def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:

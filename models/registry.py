@@ -1,10 +1,10 @@
 """Names on the command line -> classes. Adding a model is one file and one line here."""
 
-import importlib
-import inspect
+import importlib.util
 from typing import Any, NamedTuple
 
 from models.interfaces import Backbone, SelfSupervision
+from models.user_code import Part, load_class
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 
@@ -77,10 +77,10 @@ def load_model(name: str) -> tuple[type[Backbone], dict[str, Any]]:
     """The class of a model and the settings of the named variant.
 
     Args:
-        name: A name of `MODELS`, or `package.module` or `package.module:Class` of your own.
+        name: A name of `MODELS`, or `package.module` or `package.module:Class` of a user.
 
     Raises:
-        UserError: No such name or class.
+        UserError: No such name or class; see also `load_class`.
     """
     return _load(name, MODELS, Backbone, "model")
 
@@ -89,38 +89,32 @@ def load_ssl(name: str) -> tuple[type[SelfSupervision], dict[str, Any]]:
     """The class of a self-supervised loss and the settings of the named variant.
 
     Raises:
-        UserError: No such name or class.
+        UserError: No such name or class; see also `load_class`.
     """
     return _load(name, SSL, SelfSupervision, "ssl")
 
 
+def user_parts(model_name: str, ssl_name: str) -> list[Part]:
+    """Those of a model and its self-supervision that are a user's own."""
+    parts = []
+    if model_name not in MODELS:
+        parts.append(Part("model", model_name, load_model(model_name)[0]))
+    if ssl_name not in SSL and ssl_name != NO_SSL:
+        parts.append(Part("ssl", ssl_name, load_ssl(ssl_name)[0]))
+    return parts
+
+
 def _load(name: str, known: dict[str, Entry], base: type, flag: str) -> tuple[Any, dict[str, Any]]:
-    if name in known:
-        entry = known[name]
-    elif "." in name:
-        entry = Entry(name)
-    else:
+    entry = known.get(name, Entry(name))
+    is_path = any(mark in name for mark in ".:/")
+    if name not in known and not is_path and not _is_module(name):
         raise UserError(
             f"Expected --{flag} to be one of {', '.join(known)} or a dotted path, found {name!r}.",
             did_you_mean(name, known),
         )
-    module_name, _, class_name = entry.path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"Expected --{flag}={name} to name a module, but {error}.", "check PYTHONPATH."
-        ) from None
-    found = [
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, base)
-        and member.__module__ == module_name
-        and class_name in ("", member.__name__)
-    ]
-    if len(found) != 1:
-        raise UserError(
-            f"Expected one {base.__name__} in {entry.path}, found {len(found)}.",
-            f"name it: --{flag}={module_name}:ClassName.",
-        )
-    return found[0], dict(entry.settings)
+    return load_class(entry.path, base, flag), dict(entry.settings)
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is a module of that name; it is not imported."""
+    return name.isidentifier() and importlib.util.find_spec(name) is not None

@@ -17,6 +17,7 @@ from models.keras import tf
 from preprocessing import files
 from preprocessing.data_dir import DataDir, sha256_file
 from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
@@ -168,7 +169,8 @@ def data_fingerprint(path: pathlib.Path) -> str:
 def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float | None]]:
     """Metrics by split, as far as they were measured; None where undefined."""
     file = path / METRICS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    fix = "remove it, and measure anew with models.evaluate."
+    return read_json(file, "the metrics of a run", fix) if file.exists() else {}
 
 
 def is_measured(path: pathlib.Path, data: DataDir) -> bool:
@@ -185,7 +187,8 @@ def is_measured(path: pathlib.Path, data: DataDir) -> bool:
 def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
     """What each process that worked on a run did, see `training.sessions`; of old runs nothing."""
     file = path / SESSIONS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    what = "what the processes of a run did"
+    return read_json(file, what, "remove it.", list) if file.exists() else []
 
 
 def write_metrics(path: pathlib.Path, metrics: Mapping[str, Mapping[str, float | None]]) -> None:

@@ -24,7 +24,7 @@ from absl import flags
 from models import config as config_module
 from models import runs
 from models.config import RunConfig
-from models.config_flags import define_config_flags, resolve_flags
+from models.config_flags import define_config_flags, resolve_flags, setting_hint
 from models.distribution import serve_if_asked
 from models.keras import tf
 from models.metrics import shown
@@ -190,7 +190,7 @@ def main() -> None:
 def console_main() -> None:
     """Entry point."""
     define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, hint=setting_hint)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,27 @@ SPACE is a JSON object with a range or choices for each setting to search, by it
 
 A range of integers is searched in integers. Takes the other flags of models.train. A trial ends
 early once its validation AUC (log loss, if validation has candidates of one class only) is worse
-than the median of the trials before it. The same command goes on
-where a search was stopped, in the middle of a trial if need be; a higher --trials adds some.
+than the median of the trials before it. A trial that fails is recorded with its cause, and the
+search goes on. The same command goes on where a search was stopped, in the middle of a trial if
+need be; a higher --trials adds some.
 
 Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
 best.json. Trials are judged by the validation split; nothing looks at the test split.
 """
 
+import contextlib
 import json
+import logging
+import math
 import pathlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
 import pandas as pd
+import sqlalchemy.exc
 from absl import flags
 from tqdm import tqdm
 
@@ -34,14 +39,15 @@ from models import config as config_module
 from models import runs
 from models import train as training
 from models.config import RunConfig
-from models.config_flags import define_config_flags, resolve_flags
+from models.config_flags import define_config_flags, resolve_flags, setting_hint
 from models.keras import keras
 from models.training import checks, selection
+from models.training.checkpoints import last_update
 from models.training.interruption import Interrupted, on_sigterm
 from preprocessing import cli, files
 from preprocessing.data_dir import DataDir
-from preprocessing.errors import UserError
-from preprocessing.json_checks import check_keys
+from preprocessing.errors import UserError, explained_write_errors, one_line
+from preprocessing.json_checks import check_keys, read_json
 
 BEST, TRIALS, TABLE, STUDY = "best.json", "trials", "trials.csv", "study.db"
 _METRIC = "metric"
@@ -51,6 +57,10 @@ _FINISHED = (
     optuna.trial.TrialState.FAIL,
 )
 
+_ERROR, _STARTS = "error", "starts"
+_DEATHS = 2
+"""A trial in which the process died this often without a checkpoint in between is given up."""
+
 Space = Mapping[str, Mapping[str, Any]]
 
 
@@ -58,18 +68,11 @@ def load_space(path: str | pathlib.Path) -> dict[str, dict[str, Any]]:
     """Reads a search space.
 
     Raises:
-        UserError: The file is missing or no space.
+        UserError: The file cannot be read or holds no space.
     """
-    try:
-        space = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"--space: expected a file, found none at {path}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"--space: expected JSON in {path}, found a syntax error: {error}."
-        ) from None
-    if not isinstance(space, dict) or not space:
-        raise UserError(f"--space: expected an object of settings in {path}, found {space!r}.")
+    space = read_json(pathlib.Path(path), "a search space", "check --space.")
+    if not space:
+        raise UserError(f"--space: expected settings to search in {path}, found none.")
     for name, domain in space.items():
         _check_domain(domain, f"{path}: {name}")
     return space
@@ -96,7 +99,7 @@ def search(
 
     Raises:
         UserError: The workdir holds a search of another space or with other settings; a setting
-            that does not exist; no trial could be trained to an end.
+            that does not exist; no trial could be trained to an end; study.db cannot be used.
         Interrupted: SIGTERM; the trial at hand has a checkpoint.
     """
     files.require_local(workdir, "--workdir")
@@ -105,28 +108,44 @@ def search(
     if progress:
         lines = checks.remarks(DataDir.open(first.data, verify=False))
         sys.stdout.write("".join(f"{line}\n" for line in lines))
-    study = _open_study(workdir, base, space, first.train.seed)
+    with _explained_storage_errors(workdir):
+        study = _open_study(workdir, base, space, first.train.seed)
+        done = _run_trials(study, base, space, trials, workdir, progress)
+    complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
+    if not complete:
+        causes = [t.user_attrs[_ERROR] for t in done if _ERROR in t.user_attrs]
+        last = f"; the last one failed with: {causes[-1]}" if causes else ""
+        raise UserError(
+            f"Expected a trial that can be trained to an end, found none among {len(done)}{last}",
+            f"see the others in {workdir / TABLE}, mend the cause or narrow the space, and search "
+            "in another --workdir or with a higher --trials.",
+        )
+    best = config_module.resolve(base, _overrides(space, study.best_trial.params))
+    best.save(workdir / BEST)
+    return best
+
+
+def _run_trials(
+    study: optuna.Study,
+    base: Mapping[str, Any],
+    space: Space,
+    trials: int,
+    workdir: pathlib.Path,
+    progress: bool,
+) -> list[optuna.trial.FrozenTrial]:
+    """Runs trials until there are enough of them; returns those that have an end."""
     bar = tqdm(total=trials, desc="trials", disable=not progress)
     with bar, on_sigterm() as stop:
         while True:
             done = study.get_trials(deepcopy=False, states=_FINISHED)
             bar.update(len(done) - bar.n)
             if len(done) >= trials:
-                break
+                return done
             running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
             # One that was stopped goes on: its settings are in the study, its weights on disk.
             trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
             _run_trial(study, trial, base, space, workdir, stop)
             _write_table(study, workdir)
-    complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
-    if not complete:
-        raise UserError(
-            f"Expected a trial that can be trained to an end, found none among {len(done)}.",
-            f"see why in {workdir / TABLE}, and narrow the space.",
-        )
-    best = config_module.resolve(base, _overrides(space, study.best_trial.params))
-    best.save(workdir / BEST)
-    return best
 
 
 def _run_trial(
@@ -137,40 +156,72 @@ def _run_trial(
     workdir: pathlib.Path,
     stop: Any,
 ) -> None:
-    """Trains with the settings of a trial and tells the study how it went."""
+    """Trains with the settings of a trial and tells the study how it went.
+
+    Whatever a trial raises is its result, or the study would begin with the same trial for ever.
+    """
     path = workdir / TRIALS / f"{trial.number:04d}"
 
     def report(metrics: Mapping[str, float | None]) -> None:
         trial.set_user_attr(_METRIC, selection.metric(metrics))
+        score = selection.score(metrics)
+        if not math.isfinite(score):
+            raise UserError(f"Expected a validation metric that is finite, found {score}.")
         # Steps differ with the batch size; what trials have in common are their evaluations.
-        trial.report(selection.score(metrics), len(trainer.state["history"]))
+        trial.report(score, len(trainer.state["history"]))
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+    begun = (path / runs.CONFIG).exists()
     try:
+        _count_start(trial, path)
+        values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
         config = config_module.resolve(base, _overrides(space, values))
-        begun = (path / runs.CONFIG).exists()
         trainer = training.begin(
             config, path, begun, progress=False, stop=stop, on_evaluation=report
         )
         trainer.fit()
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except UserError as error:
-        trial.set_user_attr("error", str(error))
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError):
+        raise
+    except Exception as error:
+        cause = str(error) if isinstance(error, UserError) else one_line(error)
+        logging.debug("trial %d failed", trial.number, exc_info=True)
+        tqdm.write(f"trial {trial.number} failed: {cause}", file=sys.stderr)
+        trial.set_user_attr(_ERROR, cause)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    except BaseException:  # The process was asked to stop, so its end is none of the trial's.
+        trial.set_user_attr(_STARTS, trial.user_attrs[_STARTS][:-1])
+        raise
     else:
         study.tell(trial, trainer.state["best_score"])
     keras.backend.clear_session()
     shutil.rmtree(path / runs.CHECKPOINTS, ignore_errors=True)
 
 
+def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:
+    """Notes where in its training a trial starts.
+
+    Raises:
+        UserError: It was started there before, and each time the process died.
+    """
+    starts = trial.user_attrs.get(_STARTS, [])
+    update = last_update(path / runs.CHECKPOINTS)
+    if starts.count(update) >= _DEATHS:
+        raise UserError(
+            f"Expected a trial that does not end its process, found {_DEATHS} processes that died "
+            f"after update {update} without a word, as for want of memory."
+        )
+    trial.set_user_attr(_STARTS, [*starts, update])
+
+
 def _open_study(
     workdir: pathlib.Path, base: Mapping[str, Any], space: Space, seed: int
 ) -> optuna.Study:
     """The study of a directory, new or begun; refuses one of another search."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    with explained_write_errors("--workdir", workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{workdir / STUDY}",
@@ -194,6 +245,20 @@ def _open_study(
     return study
 
 
+@contextlib.contextmanager
+def _explained_storage_errors(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what Optuna raises where it cannot use its file into a `UserError`."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise UserError(
+            f"Expected to read and write {workdir / STUDY}, found {one_line(cause)}",
+            "free space or rights there, restore the file from a copy, or search in another "
+            "--workdir.",
+        ) from error
+
+
 def _write_table(study: optuna.Study, workdir: pathlib.Path) -> None:
     """Writes trials.csv: number, state, best validation, settings and error of each trial."""
     rows = [
@@ -202,7 +267,7 @@ def _write_table(study: optuna.Study, workdir: pathlib.Path) -> None:
             "state": trial.state.name.lower(),
             **_best_validation(trial),
             **trial.params,
-            "error": trial.user_attrs.get("error", ""),
+            "error": trial.user_attrs.get(_ERROR, ""),
         }
         for trial in study.get_trials(deepcopy=False)
     ]
@@ -224,12 +289,23 @@ def _check_domain(domain: Any, where: str) -> None:
             raise UserError(f"{where}: expected a list of choices, found {domain['choices']!r}.")
         return
     check_keys(domain, ("low", "high", "log", "step"), ("low", "high"), where)
-    low, high = domain["low"], domain["high"]
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (low, high))
-    if not numbers or low > high:
+    low, high, step = domain["low"], domain["high"], domain.get("step")
+    if not (_is_number(low) and _is_number(high)) or low > high:
         raise UserError(f"{where}: expected numbers low <= high, found {low!r} and {high!r}.")
+    if not isinstance(domain.get("log", False), bool):
+        raise UserError(f"{where}: expected log to be true or false, found {domain['log']!r}.")
     if domain.get("log") and ("step" in domain or low <= 0):
         raise UserError(f"{where}: expected a range above 0 without step where log is true.")
+    integers = isinstance(low, int) and isinstance(high, int)
+    if "step" in domain and (
+        not _is_number(step) or step <= 0 or (integers and not isinstance(step, int))
+    ):
+        kind = "an integer" if integers else "a number"
+        raise UserError(f"{where}: expected step to be {kind} above 0, found {step!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
@@ -290,7 +366,7 @@ def main() -> None:
 def console_main() -> None:
     """Entry point."""
     define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, hint=setting_hint)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ from pipeline.arguments import CORE_FILTERS, NEGATIVE_SAMPLING, TRAIN_PREFIXES, 
 from pipeline.datasets import ADAPTERS
 from pipeline.events import Plan
 from pipeline.log_schema import check_columns, load_schema
-from pipeline.runner import check_options, run_stage
+from pipeline.runner import check_options, require_reachable, run_stage
+from pipeline.worker_errors import explained_stage_errors, left
 from preprocessing import cli, data_dir, encoders, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
@@ -83,8 +84,14 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     schema = load_schema(arguments, files)
     if schema.is_impression_log:
         arguments = dataclasses.replace(arguments, negatives=0)
-    with explained_write_errors("--output", arguments.output):
+    require_reachable(arguments.beam_options)
+    output = arguments.output_path
+    with explained_write_errors("--output", output):
         _prepare_output(arguments)
+    with (
+        explained_stage_errors(output),
+        explained_write_errors("--output", output, left(output)),
+    ):
         plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(files))
         try:
             _build(plan, [part for file in files for part in readers.ranges(file)])
@@ -345,11 +352,12 @@ def define_log_flags() -> None:
     flags.mark_flag_as_required("input")
 
 
-def arguments_from_flags(output: str) -> BuildArguments:
+def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArguments:
     """What the flags of `define_log_flags` say.
 
     Args:
         output: The data directory to write.
+        hint: Of the command, as `cli.run` takes it.
 
     Raises:
         UserError: A flag that neither this command nor Beam knows.
@@ -359,7 +367,7 @@ def arguments_from_flags(output: str) -> BuildArguments:
         for field in dataclasses.fields(BuildArguments)
         if field.name in flags.FLAGS
     }
-    check_options(values["beam_options"], list(flags.FLAGS))
+    check_options(values["beam_options"], list(flags.FLAGS), hint)
     for name in ("beam_options", "behaviours"):
         values[name] = tuple(values[name])
     return BuildArguments(**{**values, "output": output})

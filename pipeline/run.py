@@ -29,10 +29,11 @@ from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card, readers
 from pipeline.arguments import BuildArguments
-from preprocessing import cli
+from preprocessing import cli, files
 from preprocessing.data_dir import COMPLETED, DataDir
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath, require_local
+from preprocessing.json_checks import read_json
 from serving import export as exporting
 from serving import parity as checking
 from serving import score as scoring
@@ -98,9 +99,9 @@ def run(
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
     """Remembers what each stage was begun with; refuses to continue it with anything else."""
     inputs = filter(None, (arguments.input, arguments.metadata))
-    files = {file.path: file.size for paths in inputs for file in readers.list_inputs(paths)}
+    sizes = {file.path: file.size for paths in inputs for file in readers.list_inputs(paths)}
     claim = {
-        "data": {**arguments.to_json(), "sizes": files},
+        "data": {**arguments.to_json(), "sizes": sizes},
         "run": config.to_json() | {"data": ""},
     }
     claim = json.loads(json.dumps(claim))  # Tuples as they are read back.
@@ -109,13 +110,14 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
         "run": (workdir / "run" / runs.CONFIG).exists(),
     }
     file = workdir / "arguments.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else claim
+    fix = "restore the file, or choose another --workdir."
+    stored = read_json(file, "the arguments of a run", fix) if file.exists() else claim
     changed = [
-        f"{section}.{key} was {stored[section].get(key)!r}, is {value!r}"
+        f"{section}.{key} was {stored.get(section, {}).get(key)!r}, is {value!r}"
         for section in claim
         if begun[section]
         for key, value in claim[section].items()
-        if stored[section].get(key) != value
+        if stored.get(section, {}).get(key) != value
     ]
     if changed:
         raise UserError(
@@ -124,7 +126,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
             "choose another --workdir, or remove this one.",
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+    files.write_bytes(file, f"{json.dumps(claim, indent=2)}\n".encode())
 
 
 def _stage(
@@ -197,7 +199,9 @@ def define_flags() -> None:
 def main() -> None:
     """Runs all stages."""
     workdir = flags.FLAGS.workdir
-    arguments = building.arguments_from_flags(output=str(pathlib.Path(workdir) / "data"))
+    arguments = building.arguments_from_flags(
+        output=str(pathlib.Path(workdir) / "data"), hint=config_flags.setting_hint
+    )
     resolved = config_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
     run(arguments, resolved.config, workdir, resolved.origins)
 

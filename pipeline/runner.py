@@ -5,50 +5,96 @@ import contextlib
 import difflib
 import logging
 import os
-import re
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
     _BeamArgumentParser,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tqdm import tqdm
 
+from pipeline import worker_errors
 from pipeline.beam import beam
-from preprocessing.errors import UserError
+from preprocessing.cli import Hint
+from preprocessing.errors import UserError, one_line
 from preprocessing.files import AnyPath
 
 _POLL_SECONDS = 0.25
+_CONNECT_SECONDS = 10
 _MAX_THREADS = 4  # each holds a partition; more of them would mostly wait for the interpreter
-_USER_ERROR = re.compile(rf"^{UserError.__module__}\.{UserError.__name__}: (.*)$", re.MULTILINE)
-_WHERE = re.compile(r" \[while running '.*$")
 
 
-def check_options(arguments: Sequence[str], own: Iterable[str]) -> None:
-    """Raises `UserError` on an argument that Beam does not know.
+class _Parser(_BeamArgumentParser):
+    """Of Beam's options; argparse itself would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"Expected options that Beam can read, found {message}.", "see --help.")
+
+
+def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | None = None) -> None:
+    """Raises `UserError` on an argument that Beam does not know, or cannot read.
 
     Args:
         arguments: What the command line holds beside the flags of the command.
         own: Names of those flags, to suggest one for a misspelt flag.
+        hint: Knows what else a flag may have been meant to be.
     """
-    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):  # an option that two groups share
             options._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(list(arguments))
+    values, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
+        fix = hint(name, arguments) if hint else ""
         close = difflib.get_close_matches(name, list(own), 1)
         raise UserError(
             f"Expected flags of this command or of Beam, found {unknown[0]!r}.",
-            f"did you mean --{close[0]}?" if close else "see --help.",
+            fix or (f"did you mean --{close[0]}?" if close else "see --help."),
         )
+    if values.direct_num_workers < 0:
+        raise UserError(
+            f"--direct_num_workers: expected at least 0, found {values.direct_num_workers}."
+        )
+
+
+def require_reachable(beam_options: Sequence[str]) -> None:
+    """Refuses a runner of another machine that does not answer; Beam would wait for minutes.
+
+    Args:
+        beam_options: Options from the command line.
+
+    Raises:
+        UserError: Nothing listens at its address.
+    """
+    options = PipelineOptions(list(beam_options))
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if endpoint and endpoint != "embed":
+        flag, address = "--job_endpoint", endpoint
+    elif options.view_as(StandardOptions).runner == "FlinkRunner" and master[:1] != "[":
+        flag, address = "--flink_master", master
+    else:
+        return
+    host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{flag}: expected a runner that answers at HOST:PORT, found {address}: "
+            f"{one_line(str(error))}",
+            "start it, or mend the address.",
+        ) from None
 
 
 def run_stage(
@@ -78,27 +124,35 @@ def run_stage(
 
     Raises:
         UserError: A worker raised it.
+        StageError: The pipeline ended for another reason.
     """
     options = PipelineOptions(list(beam_options))
+    direct = options.view_as(DirectOptions)
     runner = options.view_as(StandardOptions).runner
     if runner in (None, "DirectRunner"):
         runner = FnApiRunner()
         threads = min(parallelism, len(os.sched_getaffinity(0)), _MAX_THREADS)
         if threads > 1 and not any(option.startswith("--direct_") for option in beam_options):
-            direct = options.view_as(DirectOptions)
             direct.direct_num_workers = threads
             direct.direct_running_mode = "multi_threading"
+    processes = isinstance(runner, FnApiRunner) and (
+        direct.direct_running_mode == "multi_processing"
+    )
+
+    def run() -> None:
+        with beam.Pipeline(runner, options) as pipeline:
+            construct(pipeline)
+
     start = time.perf_counter()
     watch.mkdir(parents=True, exist_ok=True)
     try:
-        with _progress(title, watch, total), _quiet(), beam.Pipeline(runner, options) as pipeline:
-            construct(pipeline)
+        with _progress(title, watch, total), _quiet():
+            if processes:
+                worker_errors.until_a_worker_dies(run)
+            else:
+                run()
     except Exception as error:
-        # Other processes send their errors as text; Beam adds where in the pipeline they arose.
-        messages = [str(error)] if isinstance(error, UserError) else _USER_ERROR.findall(str(error))
-        if not messages:
-            raise
-        raise UserError(_WHERE.sub("", messages[-1])) from error
+        raise worker_errors.explained(title, error) from error
     seconds = time.perf_counter() - start
     tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
     return seconds
@@ -113,7 +167,11 @@ def mark_done(watch: AnyPath, piece: str) -> None:
 def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
     """A bar on a terminal that follows the number of files in a directory."""
     stop = threading.Event()
-    with tqdm(total=total, desc=title, leave=False, disable=None) as bar:
+    # A file of its own, because `_quiet` takes standard error away.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        tqdm(total=total, desc=title, leave=False, disable=None, file=terminal) as bar,
+    ):
 
         def follow() -> None:
             while not stop.wait(_POLL_SECONDS):
@@ -133,7 +191,10 @@ def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Beam's log of an error that is about to be raised, unless --debug asks for all."""
+    """Silences what Beam says of an error that is about to be raised, unless --debug asks for all.
+
+    Its workers print stacks to standard error, those in processes of their own too.
+    """
     logger = logging.getLogger()
     if logger.isEnabledFor(logging.DEBUG):
         yield
@@ -142,8 +203,14 @@ def _quiet() -> Iterator[None]:
     level = beam_logger.level
     logging.disable(logging.ERROR)
     beam_logger.setLevel(logging.CRITICAL)
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         yield
     finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
         logging.disable(logging.NOTSET)
         beam_logger.setLevel(level)

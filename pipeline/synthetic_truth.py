@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import UserError
+from preprocessing.json_checks import read_json
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -110,7 +111,7 @@ class Truth:
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Truth":
         """Reads what `save` wrote."""
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = read_json(pathlib.Path(path), "the truth of a generated log")
         items = content["items"]
         return cls(
             arguments=SynthesizeArguments(**content["arguments"]),

@@ -3,12 +3,16 @@
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from preprocessing.errors import UserError
+
+Hint = Callable[[str, Sequence[str]], str]
+"""Says what to write instead of a flag that a command does not have, from the flag's name and the
+arguments of the command line; "" if it does not know."""
 
 
 def run(
@@ -17,6 +21,7 @@ def run(
     *,
     positional: str | None = None,
     rest: str | None = None,
+    hint: Hint | None = None,
 ) -> None:
     """Parses the flags, calls `main` and exits with its status.
 
@@ -28,6 +33,7 @@ def run(
         usage: The module docstring, printed by `--help`.
         positional: Name of a flag that may be given as an argument without a name.
         rest: Name of a multi_string flag that collects flags which this command does not have.
+        hint: For flags which this command does not have.
     """
     flags.DEFINE_bool("debug", False, "Show the stack trace of an error and debug log lines.")
 
@@ -52,13 +58,23 @@ def run(
             return 1
 
     app.usage = functools.partial(_print_usage, usage)  # type: ignore[assignment]
-    app.run(guarded, flags_parser=lambda argv: _parse(argv, positional, rest))
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, positional, rest, hint))
 
 
-def _parse(argv: list[str], positional: str | None, rest: str | None) -> list[str]:
+def _parse(
+    argv: list[str],
+    positional: str | None,
+    rest: str | None,
+    hint: Hint | None,
+) -> list[str]:
     """Parses the command line; returns the program name and the arguments that nothing takes."""
     try:
         given = list(flags.FLAGS(argv, known_only=rest is not None))
+    except flags.UnrecognizedFlagError as error:
+        fix = hint(error.flagname, argv[1:]) if hint else ""
+        text = f"Unknown command line flag {error.flagname!r}." if fix else str(error)
+        sys.stderr.write(f"error: {text} Fix: {fix or 'see --help.'}\n")
+        sys.exit(1)
     except flags.Error as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())} Fix: see --help.\n")
         sys.exit(1)

@@ -17,6 +17,7 @@ from preprocessing import encoders, files
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
+from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
 
 FORMAT_VERSION = 2
@@ -71,7 +72,7 @@ class DataDir:
                 "running, failed, or it is not a data set.",
                 _REBUILD,
             )
-        manifest = _read_json(path / MANIFEST)
+        manifest = read_json(path / MANIFEST, "the manifest of a data set", _REBUILD)
         version = manifest.get("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
@@ -89,7 +90,7 @@ class DataDir:
                 f"manifest, found {schema.hash()[:12]}: the schema was changed after the build.",
                 _REBUILD,
             )
-        stats = _read_json(path / STATS)
+        stats = read_json(path / STATS, "the statistics of a data set", _REBUILD)
         _require_keys(stats, ("encoders",), path / STATS)
         fitted = {
             feature.name: encoders.load(
@@ -196,17 +197,3 @@ def _require_keys(content: dict[str, Any], keys: Sequence[str], path: AnyPath) -
     for key in keys:
         if key not in content:
             raise UserError(f"Expected the key {key!r} in {path}, found none.", _REBUILD)
-
-
-def _read_json(path: AnyPath) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"Expected {path}, found no such file.", _REBUILD) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"Expected JSON in {path}, found a syntax error: {error}.", _REBUILD
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(f"Expected an object in {path}, found {type(content).__name__}.", _REBUILD)
-    return content

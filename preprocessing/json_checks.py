@@ -2,12 +2,45 @@
 
 import difflib
 import enum
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from preprocessing.errors import UserError
+from preprocessing.files import AnyPath
 
 _Member = TypeVar("_Member", bound=enum.Enum)
+
+
+def read_json(path: AnyPath, what: str, fix: str = "", kind: type = dict) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: The file.
+        what: It holds.
+        fix: What to do if it does not.
+        kind: `dict` for an object, `list` for an array.
+
+    Raises:
+        UserError: There is no such file; it cannot be read; it holds no JSON, or JSON of another
+            kind.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected {what} in {path}, found no such file.", fix) from None
+    except OSError as error:
+        raise UserError(f"Expected {what} in {path}, found: {error.strerror}.", fix) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"Expected {what} in {path}, found a syntax error in its JSON: {error}.", fix
+        ) from None
+    if not isinstance(content, kind):
+        name = "object" if kind is dict else "array"
+        raise UserError(
+            f"Expected {what} in {path}, a JSON {name}, found {type(content).__name__}.", fix
+        )
+    return content
 
 
 def check_keys(record: Any, known: Collection[str], required: Collection[str], where: str) -> None:

@@ -15,7 +15,15 @@ from preprocessing import encoder_specs, files, labels
 from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
-from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
+from preprocessing.json_checks import (
+    array,
+    check_keys,
+    did_you_mean,
+    integer,
+    member,
+    read_json,
+    string,
+)
 from preprocessing.spelling import InexactError, spell
 
 PAD_ID = 0
@@ -284,16 +292,8 @@ class Schema:
         Raises:
             UserError: The file is missing, not JSON, or says something that is not understood.
         """
-        try:
-            content = json.loads(files.path(path, "--schema").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"Expected a schema file, found none at {path}.",
-                "check --schema, or leave it out for a log with user_id, item_id, timestamp.",
-            ) from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"Expected JSON in {path}, found a syntax error: {error}.") from None
-        return cls.from_json(content, str(path))
+        fix = "check --schema, or leave it out for a log with user_id, item_id, timestamp."
+        return cls.from_json(read_json(files.path(path, "--schema"), "a schema", fix), str(path))
 
     @classmethod
     def from_json(cls, content: Any, where: str = "schema") -> "Schema":

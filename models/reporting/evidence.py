@@ -1,6 +1,5 @@
 """What a run left behind, read once for all parts of its report."""
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from models.keras import tf
 from models.metrics import Scores, defined
 from models.training import selection
 from preprocessing.errors import UserError
+from preprocessing.json_checks import read_json
 from preprocessing.splits import SPLITS
 
 
@@ -106,7 +106,7 @@ def _origins(run: runs.Run) -> dict[str, str]:
     """As recorded; of a run without a record, which values are not the defaults."""
     file = run.path / runs.ORIGINS
     if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file, "the origins of a configuration", "remove it.")
     names = {"model": {"name": run.config.model_name}, "ssl": {"name": run.config.ssl_name}}
     plain = config_module.flat(config_module.resolve(names).to_json())
     values = config_module.flat(run.config.to_json())

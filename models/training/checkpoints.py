@@ -53,14 +53,14 @@ class Checkpoints:
             self._checkpoint.write(str(self._directory / f"ckpt-{updates}"))
         except (tf.errors.OpError, OSError) as error:
             self._remove_unfinished()
-            last = max(self._complete(), default=None)
+            last = max(_numbers(self._directory), default=None)
             kept = "there is none before" if last is None else f"ckpt-{last} is as it was"
             raise UserError(
                 f"Expected to write a checkpoint to {self._directory}, found: {_reason(error)}; "
                 f"{kept}.",
                 "free space there, then go on with --resume.",
             ) from error
-        for number in sorted(self._complete())[: -self._keep]:
+        for number in sorted(_numbers(self._directory))[: -self._keep]:
             self._remove(number)
 
     def restore(self) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ class Checkpoints:
         Raises:
             UserError: All are damaged.
         """
-        numbers = sorted(self._complete(), reverse=True)
+        numbers = sorted(_numbers(self._directory), reverse=True)
         reasons = []
         for number in numbers:
             path = self._directory / f"ckpt-{number}"
@@ -94,11 +94,6 @@ class Checkpoints:
             )
         return None
 
-    def _complete(self) -> set[int]:
-        """Numbers of the checkpoints that were written to the end."""
-        names = (_NAME.fullmatch(path.stem) for path in self._directory.glob("ckpt-*.index"))
-        return {int(name[1]) for name in names if name}
-
     def _remove(self, number: int) -> None:
         """Removes a checkpoint, the index first: without it the rest is no checkpoint."""
         (self._directory / f"ckpt-{number}.index").unlink(missing_ok=True)
@@ -107,12 +102,23 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         """Removes what writers left behind that were killed or ran out of space."""
-        complete = self._complete()
+        complete = _numbers(self._directory)
         for path in self._directory.glob("ckpt-*"):
             name = _NAME.match(path.name)
             whole = name and int(name[1]) in complete and "temp" not in path.name
             if name and not whole:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def last_update(directory: pathlib.Path) -> int:
+    """Updates of weights before the last checkpoint in a directory; 0 if there is none."""
+    return max(_numbers(directory), default=0)
+
+
+def _numbers(directory: pathlib.Path) -> set[int]:
+    """Numbers of the checkpoints that were written to the end."""
+    names = (_NAME.fullmatch(path.stem) for path in directory.glob("ckpt-*.index"))
+    return {int(name[1]) for name in names if name}
 
 
 def _reason(error: Exception) -> str:

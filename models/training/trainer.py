@@ -19,7 +19,7 @@ from models.keras import tf
 from models.label_stress import stressed
 from models.metrics import ranking_metrics
 from models.pretraining import SelfSupervisedSteps
-from models.training import checks, records, schedules, selection
+from models.training import checks, model_checks, records, schedules, selection
 from models.training.checkpoints import Checkpoints
 from models.training.interruption import Interrupted, StopRequest
 from models.training.not_finite import culprits
@@ -79,6 +79,7 @@ class Trainer:
         )
 
         # Model.
+        model_checks.check_user_parts(config, self.data.schema)
         self.distribution = Distribution(
             config.train.distribute, config.train.peer_timeout, config.train.tables_on_cpu
         )

@@ -84,7 +84,7 @@ def test_dotted_path_outside_the_repository(tmp_path, monkeypatch):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(UserError, match="found none at"):
+    with pytest.raises(UserError, match="found no such file"):
         config.load(tmp_path / "absent.json")
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UserError, match="syntax error"):

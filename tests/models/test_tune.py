@@ -122,6 +122,114 @@ def test_trials_that_fail_are_told_and_not_repeated(base, tmp_path):
     assert table["error"].str.contains("found NaN or infinity at step").all()
 
 
+def _begins(monkeypatch, *outcomes):
+    """Makes trials end as told, the last of them again and again; returns the trials begun."""
+    begun = []
+
+    def begin(config, path, resume, *, on_evaluation, **_):
+        begun.append(path.name)
+        outcome = outcomes[min(len(begun), len(outcomes)) - 1]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return _Told(outcome, on_evaluation)
+
+    monkeypatch.setattr(tune.training, "begin", begin)
+    return begun
+
+
+def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(base, tmp_path, monkeypatch):
+    begun = _begins(monkeypatch, KeyError("age"), RuntimeError("out of\nmemory"), 0.7, 0.6)
+    best = tune.search(base, SPACE, 4, tmp_path / "search", progress=False)
+    assert begun == ["0000", "0001", "0002", "0003"]
+    table = _trials(tmp_path / "search")
+    assert table["state"].tolist() == ["fail", "fail", "complete", "complete"]
+    assert table["error"].tolist()[:2] == ["KeyError: 'age'.", "RuntimeError: out of memory."]
+    assert best.train.learning_rate == pytest.approx(table["train.learning_rate"][2])
+
+
+def test_a_search_in_which_all_trials_raise_ends_and_names_the_cause(base, tmp_path, monkeypatch):
+    begun = _begins(monkeypatch, KeyError("age"))
+    with pytest.raises(UserError, match=r"none among 2; the last one failed with: KeyError: 'age'"):
+        tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+    with pytest.raises(UserError, match="none among 2"):
+        tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+    assert begun == ["0000", "0001"]  # The second start repeated none of them.
+    _begins(monkeypatch, 0.7)
+    tune.search(base, SPACE, 3, tmp_path / "search", progress=False)
+    assert _trials(tmp_path / "search")["state"].tolist() == ["fail", "fail", "complete"]
+
+
+@pytest.mark.parametrize("auc", [float("nan"), None])
+def test_a_trial_without_a_validation_auc_fails(base, tmp_path, monkeypatch, auc):
+    _begins(monkeypatch, auc, 0.7)
+    tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+    table = _trials(tmp_path / "search")
+    assert table["state"].tolist() == ["fail", "complete"]
+    assert table["error"][0] == f"Expected a validation AUC, found {auc}."
+
+
+def _killed_search(base, path, begin):
+    """Searches in a process that kills itself where a trial begins."""
+    child = os.fork()
+    if child == 0:
+        tune.training.begin = begin
+        tune.search(base, SPACE, 2, path, progress=False)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_trial_in_which_the_process_is_killed_again_is_given_up(base, tmp_path, monkeypatch):
+    def killed(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    path = tmp_path / "search"
+    _killed_search(base, path, killed)
+    _killed_search(base, path, killed)
+    begun = _begins(monkeypatch, 0.7)
+    tune.search(base, SPACE, 2, path, progress=False)
+    assert begun == ["0001"]
+    table = _trials(path)
+    assert table["state"].tolist() == ["fail", "complete"]
+    assert "found 2 processes that died after update 0 without a word" in table["error"][0]
+
+
+def test_a_killed_trial_that_gets_further_each_time_is_resumed(base, tmp_path, monkeypatch):
+    """A checkpoint in between shows that it is not the trial that ends the process."""
+    path = tmp_path / "search"
+
+    def further(_, directory, *args, **kwargs):
+        checkpoints = directory / runs.CHECKPOINTS
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / f"ckpt-{len(list(checkpoints.iterdir())) + 1}.index").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for _ in range(4):
+        _killed_search(base, path, further)
+    begun = _begins(monkeypatch, 0.7)
+    tune.search(base, SPACE, 1, path, progress=False)
+    assert begun == ["0000"]
+    assert _trials(path)["state"].tolist() == ["complete"]
+
+
+def test_stopping_a_trial_is_not_held_against_it(base, tmp_path, monkeypatch):
+    for end in (Interrupted("stopped"), KeyboardInterrupt(), Interrupted("stopped")):
+        _begins(monkeypatch, end)
+        with pytest.raises(type(end)):
+            tune.search(base, SPACE, 1, tmp_path / "search", progress=False)
+    begun = _begins(monkeypatch, 0.7)
+    tune.search(base, SPACE, 1, tmp_path / "search", progress=False)
+    assert begun == ["0000"]
+
+
+def test_a_study_that_cannot_be_read_is_one_line(base, tmp_path):
+    (tmp_path / "study.db").write_text("this is no database " * 100)
+    with pytest.raises(UserError, match=r"Expected to read and write .*study.db, found .*database"):
+        tune.search(base, SPACE, 1, tmp_path, progress=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--workdir: expected to write .*File exists"):
+        tune.search(base, SPACE, 1, tmp_path / "file", progress=False)
+
+
 def test_another_search_needs_another_directory(base, tmp_path):
     tune._open_study(tmp_path, base, SPACE, 1)
     tune._open_study(tmp_path, base, SPACE, 1)
@@ -134,8 +242,8 @@ def test_another_search_needs_another_directory(base, tmp_path):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ([], "expected an object of settings"),
-        ({}, "expected an object of settings"),
+        ([], "a JSON object, found list"),
+        ({}, "expected settings to search in .*, found none"),
         ({"train.l2": 3}, "expected an object, found int"),
         ({"train.l2": {"low": 1}}, "expected the key 'high'"),
         ({"train.l2": {"low": 2, "high": 1}}, "low <= high, found 2 and 1"),
@@ -143,6 +251,10 @@ def test_another_search_needs_another_directory(base, tmp_path):
         ({"train.l2": {"low": 0, "high": 1, "log": True}}, "a range above 0"),
         ({"train.l2": {"choices": []}}, "list of choices"),
         ({"train.l2": {"choices": [1], "low": 0}}, "unknown key 'low'"),
+        ({"train.l2": {"low": 0, "high": float("inf")}}, "low <= high, found 0 and inf"),
+        ({"train.l2": {"low": 1, "high": 9, "step": 0.5}}, "step to be an integer above 0"),
+        ({"train.l2": {"low": 0.0, "high": 9, "step": -1}}, "step to be a number above 0"),
+        ({"train.l2": {"low": 1, "high": 9, "log": "yes"}}, "log to be true or false"),
     ],
 )
 def test_spaces_that_make_no_sense_are_refused(tmp_path, space, message):
@@ -158,7 +270,7 @@ def test_settings_that_do_not_exist_are_refused_at_once(base, tmp_path):
 
 
 def test_a_missing_space_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--space: expected a file"):
+    with pytest.raises(UserError, match="Expected a search space in .*, found no such file"):
         tune.load_space(tmp_path / "space.json")
 
 

@@ -60,7 +60,8 @@ def test_a_full_disk_is_one_clear_error_wherever_it_strikes(directory):
     lines = [line for line in errors.splitlines() if line.startswith("UserError")]
     assert lines == [
         f"UserError: --output: expected to write {directory / 'data'}, found: File too large. "
-        "Fix: free space or rights there, or choose another place."
+        f"{directory / 'data'} holds no data set now, only parts of one, which the next build "
+        "removes. Fix: free space or rights there, or choose another place."
     ] * 5  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def _change_schema(path):
             lambda p: p.write_text("[]"),
             "Expected an object in .*manifest.json, found list",
         ),
-        ("schema.json", lambda p: p.unlink(), "Expected a schema file, found none at"),
+        ("schema.json", lambda p: p.unlink(), "Expected a schema in .*, found no such file"),
         ("schema.json", _change_schema, "the schema was changed after the build"),
         ("stats.json", lambda p: p.unlink(), "Expected the file .*stats.json of the manifest"),
         ("stats.json", lambda p: _edit_json(p, users=3), "Expected .*stats.json with SHA-256"),

@@ -1,0 +1,202 @@
+"""What a user's own model must be to be trained, seen on a small copy of it before training.
+
+Shapes: B requests, N candidates, L history length.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models import registry, user_code
+from models.base import CTRModel, share
+from models.building import build_sized, compile_model
+from models.config import RunConfig
+from models.embeddings import Features
+from models.keras import tf
+from models.user_code import Part
+from preprocessing.errors import UserError
+from preprocessing.schema import LABEL, Schema, candidate_key, history_key
+
+_ROWS = 16
+_REQUESTS, _CANDIDATES, _MAX_LENGTH = 5, 3, 12
+_SCALES = (0.3, 3.0, 100.0)
+"""Of the random weights under which logits are looked at."""
+_SHOWN = 5
+
+
+def check_user_parts(config: RunConfig, schema: Schema) -> None:
+    """Refuses a model or self-supervision of a user's own that could not be trained as it is meant.
+
+    A copy with tables of a few rows takes a step on random requests, as a graph. What this
+    repository has is tested, and not looked at here.
+
+    Args:
+        config: Of the run.
+        schema: Of its data.
+
+    Raises:
+        UserError: It raises an error; layers of Keras 3; weights that are created in a call, or
+            out of sight, or never get a gradient; logits of another shape or kind, that are not
+            finite, or that are probabilities.
+    """
+    parts = registry.user_parts(config.model_name, config.ssl_name)
+    if parts:
+        check_parts(config, schema, parts)
+
+
+def check_parts(config: RunConfig, schema: Schema, parts: Sequence[Part]) -> None:
+    """The same for given parts of a configuration."""
+    rows = {f.name: _ROWS if f.is_categorical else 0 for f in schema.encoded_features}
+    features = _requests(schema)
+    with user_code.explained(parts):
+        model = build_sized(config, schema, rows, config.train.precision)
+        compile_model(model, config)
+        layers = {"model": model.backbone, "ssl": model.ssl}
+        for part in parts:
+            user_code.require_keras_2(part, layers[part.flag])
+        _check_weights(model, features, parts)
+        trains = _without_gradient(model, features)
+    for part in parts:
+        _check_gradients(part, layers[part.flag], trains)
+        if part.flag == "model":
+            _check_logits(part, model, features)
+
+
+def _requests(schema: Schema) -> Features:
+    """Random requests with labels; the first has no history, the last the longest one."""
+    rng = np.random.default_rng(0)
+    length = min(schema.history.max_length, _MAX_LENGTH)
+    lengths_B = np.linspace(0, length, _REQUESTS).round().astype(int)
+
+    def value(categorical: bool, *shape: int) -> np.ndarray:
+        ids, numbers = rng.integers(1, _ROWS, shape), rng.normal(size=shape)
+        return ids.astype(np.int64) if categorical else numbers.astype(np.float32)
+
+    features = {f.name: value(f.is_categorical, _REQUESTS) for f in schema.user_features}
+    for f in schema.item_features:
+        features[candidate_key(f.name)] = value(f.is_categorical, _REQUESTS, _CANDIDATES)
+    mask_BL = np.arange(length) < lengths_B[:, None]
+    for f in schema.history_features:
+        values = value(f.is_categorical, _REQUESTS, length)
+        features[history_key(f.name)] = np.where(mask_BL, values, 0).astype(values.dtype)
+    labels = (np.arange(_CANDIDATES) == 0) & np.ones([_REQUESTS, 1], bool)
+    features[LABEL] = labels.astype(np.float32)
+    return {name: tf.constant(values) for name, values in features.items()}
+
+
+def _losses(model: CTRModel, features: Features) -> tf.Tensor:
+    """The sum of the losses of all kinds of steps."""
+    seed = tf.zeros([2], tf.int32)
+    terms = list(model.loss_terms(features, seed).values())
+    if model.ssl_optimizer is not None:
+        return tf.add_n([t.weight * share(t) for t in terms]) + model.ssl_loss(features, seed)[0]
+    return tf.add_n([term.weight * share(term) for term in terms])
+
+
+def _check_weights(model: CTRModel, features: Features, parts: Sequence[Part]) -> None:
+    """Refuses weights that a step uses and the model does not have."""
+    built = {weight.ref() for weight in model.variables}
+    touched = []
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            _losses(model, features)
+        known = {weight.ref() for weight in model.variables}
+        touched.append({w.ref(): w for w in tape.watched_variables() if w.ref() not in known})
+    first, second = touched
+    added = [weight for weight in model.variables if weight.ref() not in built]
+    described = f"{parts[0]} ({parts[0].where()})"
+    fix = (
+        "create layers (`from models.keras import keras`) and weights in __init__, and keep them "
+        "as attributes of the model."
+    )
+    if added:
+        raise UserError(
+            f"Expected {described} to have all its weights once it is built, found new ones in a "
+            f"training step: {_names(added)}.",
+            fix,
+        )
+    if second:
+        when = "of the model" if second.keys() <= first.keys() else "that last longer than a call"
+        raise UserError(
+            f"Expected {described} to compute with weights {when}, found others, which would never "
+            f"be trained: {_names(list(second.values()))}.",
+            fix,
+        )
+
+
+def _without_gradient(model: CTRModel, features: Features) -> dict[Any, tf.Variable]:
+    """The weights that get no gradient from any step, by reference."""
+    weights = model.trainable_variables
+    missing = {}
+
+    @tf.function(autograph=False)
+    def step(batch: Features) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = _losses(model, batch)
+        gradients = tape.gradient(loss, weights)
+        pairs = zip(weights, gradients, strict=True)
+        missing.update({weight.ref(): weight for weight, g in pairs if g is None})
+        return loss
+
+    step(features)
+    return missing
+
+
+def _check_gradients(part: Part, layer: Any, missing: Mapping[Any, tf.Variable]) -> None:
+    """Refuses weights that no step would change."""
+    idle = [weight for weight in layer.trainable_variables if weight.ref() in missing]
+    if idle:
+        raise UserError(
+            f"Expected every trainable weight of {part} ({part.where()}) to get a gradient, found "
+            f"none for {_names(idle)}.",
+            "use them in what can be differentiated (no argmax, round, stop_gradient, NumPy), or "
+            "give the layer trainable=False.",
+        )
+
+
+def _check_logits(part: Part, model: CTRModel, features: Features) -> None:
+    """Refuses scores that are no logits."""
+    described = f"{part} ({part.where('score')})"
+    with tf.GradientTape() as tape:
+        first_BN = model(features)
+    shape = tuple(first_BN.shape)
+    if shape != (_REQUESTS, _CANDIDATES):
+        raise UserError(
+            f"Expected logits [B, N] = [{_REQUESTS}, {_CANDIDATES}] from {described}, found "
+            f"{list(shape)}."
+        )
+    if not any(g is not None for g in tape.gradient(first_BN, model.trainable_variables)):
+        raise UserError(
+            f"Expected logits that depend on weights from {described}, found none that does, so "
+            "there is nothing to train.",
+            "compute them from the embeddings, with layers that can be differentiated.",
+        )
+    if not np.isfinite(first_BN.numpy()).all():
+        wrong = np.nonzero(~np.isfinite(first_BN.numpy()).all(1))[0]
+        empty = " of a request without history" if wrong.tolist() == [0] else ""
+        raise UserError(
+            f"Expected finite logits from {described}, found NaN or infinity{empty}.",
+            "see whether a mean, a norm or a logarithm is of nothing.",
+        )
+    draws = [_redrawn(model, features, scale) for scale in _SCALES]
+    # What overflows to NaN says nothing.
+    if not any(((logits_BN < 0) | (logits_BN > 1)).any() for logits_BN in draws):
+        raise UserError(
+            f"Expected logits from {described}, which may be any numbers, found numbers from 0 to "
+            "1 for all weights, as a sigmoid or softmax gives them; the loss applies its own.",
+            "return what goes into it.",
+        )
+
+
+def _redrawn(model: CTRModel, features: Features, scale: float) -> np.ndarray:
+    """The logits [B, N] under random weights."""
+    rng = np.random.default_rng(1)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape, scale=scale).astype(np.float32))
+    return model(features).numpy()
+
+
+def _names(weights: Sequence[tf.Variable]) -> str:
+    more = f" and {len(weights) - _SHOWN} more" if len(weights) > _SHOWN else ""
+    return ", ".join(weight.name for weight in weights[:_SHOWN]) + more
