@@ -8,14 +8,7 @@ from typing import Any
 
 from models import randomness, replicas
 from models.embeddings import FeatureEmbedder, Features, single_variables
-from models.interfaces import (
-    Backbone,
-    Candidates,
-    LossTerm,
-    SelfSupervision,
-    UserSide,
-    require_logits,
-)
+from models.interfaces import Backbone, LossTerm, SelfSupervision, require_logits
 from models.keras import keras, tf, tfrs
 from models.optimizers import sum_duplicates
 from models.precision import LossScale
@@ -68,7 +61,7 @@ class CTRModel(tfrs.Model):
         embedding_optimizer: keras.optimizers.Optimizer,
         ssl_optimizer: keras.optimizers.Optimizer | None = None,
         ssl_embedding_optimizer: keras.optimizers.Optimizer | None = None,
-        joint: bool = True,
+        joint: bool = False,
         l2: float = 0.0,
         clip_norm: float = 0.0,
         embedding_clip_norm: float = 0.0,
@@ -83,7 +76,8 @@ class CTRModel(tfrs.Model):
             embedding_optimizer: Of the embedding tables, in `train_step`.
             ssl_optimizer: Of the dense weights that `ssl_step` trains, if it is to be called.
             ssl_embedding_optimizer: Of the tables that `ssl_step` trains, likewise.
-            joint: Whether `train_step` also minimises the self-supervised loss (MISS, eq. 17).
+            joint: Whether `train_step` minimises the sum of the main loss and the self-supervised
+                one (MISS, eq. 17).
             l2: Factor of the squared norm of the dense kernels in the loss.
             clip_norm: Bound on the global norm of all gradients; 0 for none.
             embedding_clip_norm: Bound on that of the tables' gradients; `clip_norm` is then of the
@@ -142,11 +136,12 @@ class CTRModel(tfrs.Model):
         found = self.backbone.diagnostics(user, candidates, seed=seed)
         if self.ssl is not None:
             found |= self.ssl.diagnostics(user, candidates, seed=seed)
+        if self._joint:
             found |= self._gradient_norms(features, seed)
         return found
 
     def _gradient_norms(self, features: Features, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """How strongly both losses pull at the tables that they share.
+        """How strongly both losses pull at the tables that they share, where an optimiser adds up.
 
         The main loss is that of inference, so that no moving average changes.
         """
@@ -154,7 +149,7 @@ class CTRModel(tfrs.Model):
             user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
             logits_BN = self.backbone.score(self.backbone.encode_user(user), candidates)
             main = share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
-            terms = self._ssl_terms(user, candidates, seed).values()
+            terms = self._ssl_terms(features, seed).values()
             ssl = tf.add_n([term.weight * share(term) for term in terms])
         tables = self._ssl_weights()[0]
         norms = {
@@ -182,7 +177,7 @@ class CTRModel(tfrs.Model):
             term = self._main_loss(features[LABEL], further.logits_BN, weights_BN)
             terms[name] = term._replace(weight=further.weight)
         if self._joint:
-            terms |= self._ssl_terms(user, candidates, seed)
+            terms |= self._ssl_terms(features, seed)
         return terms
 
     def ssl_loss(
@@ -197,8 +192,7 @@ class CTRModel(tfrs.Model):
         Returns:
             This replica's share of the loss, and the global value of the loss and its terms.
         """
-        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
-        return self._total(self._ssl_terms(user, candidates, seed), self._ssl_weights()[1])
+        return self._total(self._ssl_terms(features, seed), self._ssl_weights()[1])
 
     def next_terms(self, features: Features, ssl: bool) -> dict[str, LossTerm]:
         """The summands that the next step would have, with its draws.
@@ -209,10 +203,7 @@ class CTRModel(tfrs.Model):
         """
         optimizer = self.ssl_optimizer if ssl else self.optimizer
         seed = self._step_seed(optimizer)
-        if not ssl:
-            return self.loss_terms(features, seed)
-        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
-        return self._ssl_terms(user, candidates, seed)
+        return self._ssl_terms(features, seed) if ssl else self.loss_terms(features, seed)
 
     def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
         """The total training loss of a batch; what tensorflow-recommenders asks of a model."""
@@ -242,7 +233,7 @@ class CTRModel(tfrs.Model):
         return logs | ratios | norms
 
     def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
-        """One update from the self-supervised loss alone: pre-training (MISS, section IV-C).
+        """One update from the self-supervised loss alone, ahead of the main loss or beside it.
 
         It trains self-supervision and the tables of the history's features, with optimisers of its
         own; the other weights of the model stay as they are.
@@ -281,10 +272,14 @@ class CTRModel(tfrs.Model):
         dense = [vectors[name] for name in names if name in vectors]
         return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
 
-    def _ssl_terms(
-        self, user: UserSide, candidates: Candidates, seed: tf.Tensor
-    ) -> dict[str, LossTerm]:
+    def _ssl_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
+        """The self-supervised losses of values as they are.
+
+        What a step of the main loss hides behind an out-of-vocabulary id stays in sight here: users
+        who share no item would share the row of that id, and match.
+        """
         assert self.ssl is not None
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
         return self.ssl.losses(user, candidates, seed=randomness.for_place(seed, "ssl"))
 
     def _step_seed(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:

@@ -122,8 +122,9 @@ def _create_weights(model: CTRModel) -> None:
 def compile_model(model: CTRModel, config: RunConfig) -> None:
     """Gives the model its optimisers: Adam for dense weights, another one for tables.
 
-    Steps of the self-supervised loss alone have a pair of their own, so that the main loss starts
-    with fresh moments after pre-training.
+    Steps of the self-supervised loss alone have a pair of their own: its gradients differ from
+    those of the main loss in size and in pace, and neither is to be measured by the moments of the
+    other.
     """
     train = config.train
     ssl_optimizers = {}
@@ -131,7 +132,9 @@ def compile_model(model: CTRModel, config: RunConfig) -> None:
         rate = train.ssl_learning_rate or train.learning_rate
         ssl_optimizers = {
             "ssl_optimizer": keras.optimizers.Adam(rate),
-            "ssl_embedding_optimizer": table_optimizer(train.embedding_optimizer, rate),
+            "ssl_embedding_optimizer": table_optimizer(
+                train.embedding_optimizer, train.ssl_embedding_learning_rate or rate
+            ),
         }
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate(train, train.learning_rate)),

@@ -82,7 +82,7 @@ class RunConfig:
         if self.ssl_name != registry.NO_SSL and not (self.train.joint or self.train.has_ssl_steps):
             raise UserError(
                 f"Expected steps that train with ssl {self.ssl_name!r}, found train.joint=false "
-                "without train.pretrain_epochs and train.ssl_steps.",
+                "without train.ssl_steps and train.pretrain_epochs.",
                 "set one of them.",
             )
         # A model without embeddings (LR) has nothing that self-supervision could train.
@@ -118,7 +118,8 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     """Turns JSON content and `--set` overrides into a checked configuration.
 
     Args:
-        content: As in the module docstring; what is left out takes its default.
+        content: As in the module docstring; what is left out takes its default, which is that of
+            the self-supervision's schedule where there is one.
         overrides: "section.key=value", with the value in JSON or a bare string.
 
     Raises:
@@ -153,9 +154,29 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         model=_fill(model_class.Config, model_settings | sections["model"], "model"),
         ssl_name=ssl_name,
         ssl=ssl,
-        train=_fill(TrainConfig, sections["train"], "train"),
+        train=_fill(TrainConfig, schedule(ssl_name) | sections["train"], "train"),
         warm_start=sections["warm_start"],
     )
+
+
+def schedule(ssl_name: str) -> dict[str, Any]:
+    """The settings of the section "train" that a self-supervised loss brings with it."""
+    return {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl(ssl_name)[0].schedule)
+
+
+def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the section "train" without what the self-supervision of the content brought.
+
+    Args:
+        content: As `load` returns it.
+
+    Returns:
+        Those that stay if another self-supervision takes its place. A value that its schedule, or
+        else the defaults, would give was not chosen, so it goes.
+    """
+    train = content.get("train", {})
+    defaults = _fill(TrainConfig, schedule(content.get("ssl", {}).get("name", registry.NO_SSL)), "")
+    return {key: value for key, value in train.items() if value != getattr(defaults, key, None)}
 
 
 def origins(
@@ -173,7 +194,7 @@ def origins(
 
     Returns:
         Origin by `section.key`: a word of the layers, the name of the model or the
-        self-supervision whose variant sets it, or "default".
+        self-supervision whose variant or schedule sets it, or "default".
     """
     found: dict[str, str] = {}
     for section, name, load in (
@@ -182,6 +203,7 @@ def origins(
     ):
         settings = {} if name == registry.NO_SSL else load(name)[1]
         found |= {f"{section}.{key}": f"{section} {name}" for key in settings}
+    found |= {f"train.{key}": f"ssl {config.ssl_name}" for key in schedule(config.ssl_name)}
     found |= stored or {}
     for word, content in layers:
         found |= dict.fromkeys(flat(content), word)

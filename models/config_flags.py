@@ -58,12 +58,20 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     layers, stored = [], {}
     if given.config:
         content = config_module.load(given.config)
-        layers.append((given.config, dict(content)))
     elif run is not None:
         content = config_module.load(run / runs.CONFIG)
         if (run / runs.ORIGINS).exists():
             what = "the origins of a configuration"
             stored = read_json(run / runs.ORIGINS, what, "remove it.")
+    names = {"model": given.model, "ssl": given.ssl}
+    # Settings of another model or self-supervision mean nothing here.
+    for section, name in names.items():
+        if name not in (None, content.get(section, {}).get("name")):
+            if section == "ssl":
+                content["train"] = config_module.without_schedule(content)
+            content.pop(section, None)
+    if given.config:
+        layers.append((given.config, dict(content)))
     settings = {
         "seed": seed,
         "distribute": given.distribute,
@@ -75,11 +83,10 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     from_flags: dict[str, Any] = {
         "train": {name: value for name, value in settings.items() if value is not None}
     }
-    for section, name in (("model", given.model), ("ssl", given.ssl)):
+    for section, name in names.items():
         if name is not None:
             from_flags[section] = {"name": name}
-            if name != content.get(section, {}).get("name"):
-                content[section] = {"name": name}  # Settings of another one mean nothing here.
+            content[section] = content.get(section, {}) | {"name": name}
     for key, path in (("data", data), ("warm_start", given.warm_start)):
         if path is not None:
             content[key] = from_flags[key] = files.absolute(path, pathlib.Path())

@@ -7,6 +7,7 @@ the history, E further item features, d embedding width per field, D = J d, P in
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from models.keras import keras, tf
@@ -247,6 +248,18 @@ class SelfSupervision(keras.layers.Layer):
 
     mixed_precision: ClassVar[bool] = False
     """As of `Backbone`."""
+
+    schedule: ClassVar[Mapping[str, Any]] = {
+        "ssl_steps": 4.0,
+        "ssl_learning_rate": 3e-3,
+        "embedding_learning_rate": 1e-4,
+        "patience": 3.0,
+    }
+    """Settings of the section "train" that take the place of its defaults with this loss.
+
+    The main loss memorises a small log within two or three passes, while a contrastive loss goes on
+    learning for forty. So it takes several steps for one of the main loss, at a rate of its own,
+    and the main loss moves the tables slowly, lest it undo what they were taught."""
 
     def losses(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor

@@ -92,7 +92,7 @@ def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Es
     processes = len(distribution.cluster.peers) + 1 if distribution.cluster else 1
     bound = Estimate(
         sum(sizes.values()),
-        TABLE_SLOTS[config.train.embedding_optimizer] * sum(sizes.values()),
+        _slots(config, data, sizes, sum(sizes.values())),
         0,
         _FLOAT * rows * length * numbers,
         max(1, distribution.replicas // processes),
@@ -138,16 +138,27 @@ def _traced(
     # Tables of backbones have a row per item.
     of_backbone = _bytes(model.backbone.tables) * cardinalities[key] // few[key]
     tables = sum(sizes.values()) + of_backbone
-    per_weight = TABLE_SLOTS[config.train.embedding_optimizer]
-    slots = per_weight * tables
     small = [*model.embedder.table_weights(), *model.backbone.tables]
     dense = {weight.ref() for weight in model.weights} - {table.ref() for table in small}
     dense_bytes = _bytes([ref.deref() for ref in dense]) + _bytes(model.optimizer.variables)
     if model.ssl_optimizer is not None:
-        history = [f.name for f in data.schema.history_features if f.is_categorical]
-        slots += per_weight * sum(sizes[name] for name in history)
         dense_bytes += _bytes(model.ssl_optimizer.variables)
+    slots = _slots(config, data, sizes, tables)
     return Estimate(tables, slots, dense_bytes, activations, traced=True)
+
+
+def _slots(config: RunConfig, data: DataDir, sizes: Mapping[str, int], tables: int) -> int:
+    """Bytes that optimisers remember of the tables.
+
+    Args:
+        config: Of the run.
+        data: Its data set.
+        sizes: Bytes of the tables of each categorical feature.
+        tables: Bytes of all tables that the main loss trains.
+    """
+    history = [f.name for f in data.schema.history_features if f.is_categorical]
+    of_ssl = sum(sizes[name] for name in history) if config.train.has_ssl_steps else 0
+    return TABLE_SLOTS[config.train.embedding_optimizer] * (tables + of_ssl)
 
 
 def require_room(needed: Estimate, distribution: Distribution, tables_on_cpu: bool) -> None:

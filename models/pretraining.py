@@ -1,9 +1,9 @@
-"""Steps of the self-supervised loss alone: pre-training, and extra steps beside the main loss."""
+"""Steps of the self-supervised loss alone, ahead of the main loss and beside it."""
 
 from models.base import CTRModel
 from models.config import RunConfig
 from models.keras import tf
-from models.label_stress import stressed
+from models.training.batches import training_batches
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 
@@ -26,8 +26,7 @@ class SelfSupervisedSteps:
     """
 
     def __init__(self, config: RunConfig, data: DataDir, model: CTRModel) -> None:
-        self._config, self._data, self._model = config, data, model
-        self._steps_per_epoch = -(-data.num_requests("train") // config.train.batch_size)
+        self._config, self._data = config, data
         self._validation = dataset.read(
             data,
             "validation",
@@ -47,18 +46,8 @@ class SelfSupervisedSteps:
         Args:
             done: Steps done, after which to start.
         """
-        epoch, skipped = divmod(done, self._steps_per_epoch)
         train = self._config.train
-        batches = dataset.read(
-            self._data,
-            "train",
-            batch_size=train.batch_size,
-            shuffle_seed=train.seed,
-            first_epoch=_FIRST_EPOCH + epoch,
-            epochs=_FIRST_EPOCH,
-            memory_budget=train.data_memory << 20,
-        )
-        return stressed(batches.skip(skipped), self._data.schema, train)
+        return training_batches(self._data, train, done, _FIRST_EPOCH, first_epoch=_FIRST_EPOCH)
 
     def validation_loss(self) -> dict[str, float]:
         """The self-supervised loss, and its terms, on the histories of the validation split.

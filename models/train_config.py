@@ -1,6 +1,7 @@
 """How a model is trained: the section "train" of a configuration."""
 
 import dataclasses
+import math
 
 from models.optimizers import TABLE_OPTIMIZERS
 from models.precision import PRECISIONS
@@ -26,7 +27,7 @@ class TrainConfig:
         warmup_steps: Steps in which the learning rates rise from 0, with any schedule.
         decay_steps: Steps of the cosine, the warm-up included.
         plateau_factor: Of the schedule plateau.
-        plateau_patience: Of the schedule plateau; less than `patience` to have an effect.
+        plateau_patience: Of the schedule plateau, in evaluations.
         positive_weight: Weight of a sample with label 1 in the log loss, beside 1 for the others.
             Scores are then no longer click probabilities.
         sample_weight: Name of a numeric feature without normalisation that weighs the samples in
@@ -39,21 +40,27 @@ class TrainConfig:
         evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
             few epochs, so once per epoch is too seldom to catch the best weights. There are at
             least 40 steps from one evaluation to the next, however short the epoch.
-        patience: Evaluations without a better validation AUC before training stops; likewise
-            passes without a lower self-supervised loss on the histories of the validation split
-            before pre-training stops.
+        patience: Passes without a better validation AUC before training stops, a pass being
+            `evaluations_per_epoch` evaluations; likewise passes without a lower self-supervised
+            loss on the histories of the validation split before pre-training stops.
         pretrain_epochs: Passes over the histories with the self-supervised loss alone, at most,
-            before the main loss starts with fresh optimisers.
-        ssl_steps: Steps with the self-supervised loss alone ahead of each step of the main loss.
-        ssl_learning_rate: Of steps with the self-supervised loss alone; 0 for `learning_rate`.
-        joint: Whether steps of the main loss also minimise the self-supervised loss.
+            before the main loss starts.
+        ssl_steps: Steps with the self-supervised loss alone for each step of the main loss: 4 are
+            four ahead of each of them, 0.25 is one ahead of every fourth. They read a stream of
+            histories of their own and have optimisers of their own.
+        ssl_learning_rate: Of the dense weights in steps with the self-supervised loss alone; 0 for
+            `learning_rate`.
+        ssl_embedding_learning_rate: Of the tables in these steps; 0 for `ssl_learning_rate`.
+        joint: Whether steps of the main loss minimise its sum with the self-supervised loss (MISS,
+            eq. 17), by the optimisers of the main loss.
         sampling_rate: Share of the training samples (candidates with their labels) that is kept.
         label_noise: Share of the training labels that is flipped.
         unlabelled_histories: Let self-supervision read the histories of training requests that
             `sampling_rate` leaves without any sample.
         data_memory: MiB that a split may take to be decoded once and held in main memory; larger
             ones are read from their shards in every epoch. The batches are the same.
-        steps_per_execution: Steps that run without a return to Python; the weights are the same.
+        steps_per_execution: Steps that run without a return to Python, at most; the weights are the
+            same.
         checkpoint_minutes: A checkpoint is written after each evaluation, and when the last one is
             as old as this.
         seed: Of initial weights, order of the data and random draws.
@@ -86,11 +93,12 @@ class TrainConfig:
     clip_norm: float = 0.0
     oov_rate: float = 0.05
     evaluations_per_epoch: int = 4
-    patience: int = 5
+    patience: float = 1.25
     pretrain_epochs: int = 0
-    ssl_steps: int = 0
+    ssl_steps: float = 0.0
     ssl_learning_rate: float = 0.0
-    joint: bool = True
+    ssl_embedding_learning_rate: float = 0.0
+    joint: bool = False
     sampling_rate: float = 1.0
     label_noise: float = 0.0
     unlabelled_histories: bool = False
@@ -112,7 +120,6 @@ class TrainConfig:
             "batch_size",
             "epochs",
             "evaluations_per_epoch",
-            "patience",
             "plateau_patience",
             "steps_per_execution",
         ):
@@ -132,13 +139,14 @@ class TrainConfig:
             "pretrain_epochs",
             "ssl_steps",
             "ssl_learning_rate",
+            "ssl_embedding_learning_rate",
             "seed",
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
-        for name in ("positive_weight", "checkpoint_minutes", "peer_timeout"):
+        for name in ("patience", "positive_weight", "checkpoint_minutes", "peer_timeout"):
             if getattr(self, name) <= 0:
                 raise UserError(f"Expected train.{name} > 0, found {getattr(self, name)}.")
         if not 0 < self.plateau_factor < 1:
@@ -146,11 +154,6 @@ class TrainConfig:
                 f"Expected train.plateau_factor in (0, 1), found {self.plateau_factor}."
             )
         self._check_schedule()
-        if self.ssl_steps and self.steps_per_execution > 1:
-            raise UserError(
-                "Expected train.steps_per_execution=1 with train.ssl_steps, which take turns with "
-                f"the other steps; found {self.steps_per_execution}."
-            )
         if self.embedding_optimizer not in TABLE_OPTIMIZERS:
             raise UserError(
                 f"Expected train.embedding_optimizer to be one of {', '.join(TABLE_OPTIMIZERS)}, "
@@ -194,3 +197,11 @@ class TrainConfig:
     def has_ssl_steps(self) -> bool:
         """Whether there are steps with the self-supervised loss alone."""
         return self.pretrain_epochs > 0 or self.ssl_steps > 0
+
+    def ssl_steps_ahead(self, step: int) -> int:
+        """How many steps with the self-supervised loss alone precede a step of the main loss.
+
+        Args:
+            step: Number of the step, counted from 0.
+        """
+        return math.ceil((step + 1) * self.ssl_steps) - math.ceil(step * self.ssl_steps)

@@ -31,16 +31,21 @@ NAMES = (*registry.MODELS, "din_miss")
 def losses(name: str) -> dict[str, list[float]]:
     """The total loss and the norm of the gradient at each step of a model on generated batches.
 
+    With self-supervision, those of its own steps stand beside them, one ahead of each main step.
+
     Args:
         name: One of `NAMES`.
     """
     model, ssl = (name, "none") if name in registry.MODELS else ("din", name[len("din_") :])
     run = builders.config(model, ssl, "train.learning_rate=0.003", "train.l2=0.0001")
     built = builders.model(run)
-    logs = [built.train_step(builders.batch(seed=step)) for step in range(STEPS)]
-    return {
-        key: [float(np.float32(each[key])) for each in logs] for key in ("loss", "gradient_norm")
-    }
+    logs = []
+    for step in range(STEPS):
+        batch = builders.batch(seed=step)
+        of_ssl = built.ssl_step(batch) if run.train.has_ssl_steps else {}
+        logs.append({**{f"ssl_{key}": of_ssl[key] for key in of_ssl}, **built.train_step(batch)})
+    keys = [key for key in logs[0] if key.removeprefix("ssl_") in ("loss", "gradient_norm")]
+    return {key: [float(np.float32(each[key])) for each in logs] for key in keys}
 
 
 def read(name: str) -> dict[str, list[float]]:

@@ -1,6 +1,5 @@
 """The life of one run: restore, pre-train, train, evaluate, checkpoint, stop early, measure."""
 
-import math
 import pathlib
 import sys
 import time
@@ -16,10 +15,10 @@ from models.config import RunConfig
 from models.distribution import Distribution
 from models.evaluate import Scorer, record
 from models.keras import tf
-from models.label_stress import stressed
 from models.metrics import ranking_metrics
 from models.pretraining import SelfSupervisedSteps
 from models.training import checks, model_checks, records, schedules, selection
+from models.training.batches import steps_per_epoch, training_batches
 from models.training.checkpoints import Checkpoints
 from models.training.interruption import Interrupted, StopRequest
 from models.training.not_finite import culprits
@@ -73,7 +72,7 @@ class Trainer:
         checks.check_splits(self.data)
         checks.check_sample_weight(self.data.schema, config.train.sample_weight)
         self.requests = self.data.num_requests("train")
-        self.steps_per_epoch = math.ceil(self.requests / config.train.batch_size)
+        self.steps_per_epoch = steps_per_epoch(self.data, config.train)
         self.evaluate_every = max(
             EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch
         )
@@ -95,8 +94,8 @@ class Trainer:
             self.model = build_model(config, self.data, config.train.precision)
             compile_model(self.model, config)
             self.model.build_optimizers()
-        self._data_memory = config.train.data_memory << 20
-        self.scorer = Scorer(self.model, self.data, self._stop_if_asked, self._data_memory)
+        data_memory = config.train.data_memory << 20
+        self.scorer = Scorer(self.model, self.data, self._stop_if_asked, data_memory)
         if config.train.has_ssl_steps:
             self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model)
         self._sample: dict[str, tf.Tensor] | None = None
@@ -114,11 +113,13 @@ class Trainer:
             "seconds": 0.0,
             "history": [],
             "logs": {},
+            "ssl_logs": {},
         }
         self.checkpoints = Checkpoints(self.model, workdir / runs.CHECKPOINTS)
         self.best = runs.best_checkpoint(self.model, workdir)
         self.records = records.Records(workdir, writes=self.distribution.is_chief)
         self._logs: Logs = {}
+        self._ssl_logs: Logs = {}
         candidates = self.data.manifest["splits"]["train"]["candidates"]
         self._speed = Speed(candidates / self.requests * config.train.batch_size)
         self._measured: dict[str, float] = {}
@@ -144,7 +145,7 @@ class Trainer:
         if state is None:
             return False
         self.state |= state
-        self._logs = self.state["logs"]
+        self._logs, self._ssl_logs = self.state["logs"], self.state["ssl_logs"]
         self._set_learning_rate()
         return True
 
@@ -188,14 +189,17 @@ class Trainer:
         self._saved = time.monotonic()
         if not self.distribution.is_chief:
             return
-        self.state["logs"] = {name: float(value) for name, value in self._logs.items()}
+        for name, logs in (("logs", self._logs), ("ssl_logs", self._ssl_logs)):
+            self.state[name] = {key: float(value) for key, value in logs.items()}
         self.checkpoints.save(self.state["step"] + self.state["ssl_step"], self.state)
         self.session.save(self.state["step"])
 
     @phase("training")
-    def _train(self, train_ssl: Callable[[int], Logs]) -> None:
+    def _train(self, train_ssl: Callable[[int], None]) -> None:
         """Trains with the main loss."""
         train = self.config.train
+        if not train.ssl_steps:
+            self._ssl_logs = {}  # Pre-training is over.
         steps = steps_of(self.model.train_step, self.distribution)
         batches = self.distribution.batches(self._dataset(self.state["step"]))
         if self.state["step"] % self.evaluate_every == 0:
@@ -207,15 +211,11 @@ class Trainer:
                 while not self._finished():
                     before = self.state["step"]
                     count = self._steps_ahead()
-                    for _ in range(train.ssl_steps):
-                        ssl_logs = train_ssl(1)
                     self._profile.at(before)
-                    logs = dict(self._step(steps, batches, count))
-                    if train.ssl_steps:
-                        logs["ssl_step_loss"] = ssl_logs["loss"]
-                    self._logs = logs
+                    train_ssl(train.ssl_steps_ahead(before))
+                    self._logs = self._step(steps, batches, count)
                     self.state["step"] += count
-                    self._after_steps(bar, count)
+                    self._after_steps(bar, before, count)
                     if self.state["step"] // LOG_EVERY > before // LOG_EVERY:
                         self._log(steps, bar)
                     if self.state["step"] % self.evaluate_every == 0:
@@ -226,22 +226,24 @@ class Trainer:
         if self.state["step"]:
             self._evaluate_once()
 
-    def _ssl_steps(self) -> Callable[[int], Logs]:
-        """A function that does steps of the self-supervised loss and returns its losses."""
+    def _ssl_steps(self) -> Callable[[int], None]:
+        """A function that does so many steps of the self-supervised loss."""
         if not self.config.train.has_ssl_steps:
-            return lambda _: {}
+            return lambda _: None
         steps = steps_of(self.model.ssl_step, self.distribution)
         batches = self.distribution.batches(self.ssl_steps.dataset(self.state["ssl_step"]))
+        at_once = self.config.train.steps_per_execution
 
-        def train(count: int) -> Logs:
-            logs = self._step(steps, batches, count, ssl=True)
-            self.state["ssl_step"] += count
-            return logs
+        def train(count: int) -> None:
+            for done in range(0, count, at_once):
+                some = min(at_once, count - done)
+                self._ssl_logs = self._step(steps, batches, some, ssl=True)
+                self.state["ssl_step"] += some
 
         return train
 
     @phase("pre-training")
-    def _pretrain(self, train_ssl: Callable[[int], Logs]) -> None:
+    def _pretrain(self, train_ssl: Callable[[int], None]) -> None:
         """Trains with the self-supervised loss alone; a checkpoint follows every pass."""
         while not self.state["pretrained"]:
             epoch, done = divmod(self.state["ssl_step"], self.steps_per_epoch)
@@ -251,23 +253,29 @@ class Trainer:
             with self._bar(f"pretraining {epoch + 1}", done) as bar:
                 while done < self.steps_per_epoch:
                     count = min(self.config.train.steps_per_execution, self.steps_per_epoch - done)
-                    self._logs = train_ssl(count)
+                    train_ssl(count)
                     if (done + count) // LOG_EVERY > done // LOG_EVERY:
                         step = self.state["ssl_step"]
-                        self.records.scalars(step, self._logs, "pretraining/train")
-                        bar.set_postfix(loss=f"{float(self._logs['loss']):.4f}")
+                        self.records.scalars(step, self._ssl_logs, "pretraining/train")
+                        bar.set_postfix(loss=f"{float(self._ssl_logs['loss']):.4f}")
+                    self._after_steps(bar, done, count)
                     done += count
-                    self._after_steps(bar, count)
             self._evaluate_pretraining()
 
-    def _after_steps(self, bar: tqdm, count: int) -> None:
-        """Moves the clock and the bar on; stops, or writes a checkpoint, if it is time for it."""
+    def _after_steps(self, bar: tqdm, before: int, count: int) -> None:
+        """Moves the clock and the bar on; stops, or writes a checkpoint, if it is time for it.
+
+        Args:
+            bar: Of the pass.
+            before: Steps of this kind that were done before.
+            count: Steps just done.
+        """
         self.state["seconds"] = time.monotonic() - self.started
         bar.update(min(count * self.config.train.batch_size, self.requests - bar.n))
         if self.distribution.has_peers:
-            updates = self.state["step"] + self.state["ssl_step"]
             # All stop after the same step, so they ask each other now and then.
-            if updates % LOG_EVERY < count and any(self.distribution.exchange(bool(self._stop))):
+            due = (before + count) // LOG_EVERY > before // LOG_EVERY
+            if due and any(self.distribution.exchange(bool(self._stop))):
                 raise self._interrupted()
         self._stop_if_asked()
         if time.monotonic() - self._saved > 60 * self.config.train.checkpoint_minutes:
@@ -290,16 +298,21 @@ class Trainer:
         return min(bounds)
 
     def _finished(self) -> bool:
+        train = self.config.train
         return (
             self.state["step"] >= self._last_step()
-            or self.state["evaluations_without_gain"] >= self.config.train.patience
+            or self.state["evaluations_without_gain"]
+            >= train.patience * train.evaluations_per_epoch
         )
 
     def _steps_ahead(self) -> int:
         """How many steps to do before Python has something to do in between."""
-        step = self.state["step"]
+        train, step = self.config.train, self.state["step"]
+        count = 1
+        while count < train.steps_per_execution and not train.ssl_steps_ahead(step + count):
+            count += 1
         return min(
-            self.config.train.steps_per_execution,
+            count,
             self.steps_per_epoch - step % self.steps_per_epoch,
             self.evaluate_every - step % self.evaluate_every,
             self._last_step() - step,
@@ -307,18 +320,9 @@ class Trainer:
         )
 
     def _dataset(self, step: int) -> tf.data.Dataset:
-        """The batches that are to be trained on after so many steps, to the last epoch."""
-        epoch, done = divmod(step, self.steps_per_epoch)
-        batches = dataset.read(
-            self.data,
-            "train",
-            batch_size=self.config.train.batch_size,
-            shuffle_seed=self.config.train.seed,
-            first_epoch=epoch,
-            epochs=max(1, self.config.train.epochs - epoch),
-            memory_budget=self._data_memory,
-        )
-        return stressed(batches.skip(done), self.data.schema, self.config.train)
+        """The batches of the main loss after so many steps, to the last epoch."""
+        train = self.config.train
+        return training_batches(self.data, train, step, train.epochs)
 
     def _step(
         self, steps: StepRunner, batches: Iterator[Any], count: int, ssl: bool = False
@@ -345,7 +349,7 @@ class Trainer:
         return UserError(
             f"Expected finite numbers, found NaN or infinity at {kind} {failed + 1} of "
             f"{self.workdir}: {where or 'in the gradient of all replicas'}.",
-            "lower train.learning_rate or set train.clip_norm.",
+            f"lower train.{'ssl_' if ssl else ''}learning_rate or set train.clip_norm.",
         )
 
     def _set_learning_rate(self) -> None:
@@ -374,7 +378,7 @@ class Trainer:
         else:
             self.state["evaluations_without_gain"] += 1
         self.state["evaluated_step"] = self.state["step"]
-        self._record("history", runs.HISTORY, self.state["step"], metrics)
+        self._record("history", runs.HISTORY, self.state["step"], self._losses(), metrics)
         self._set_learning_rate()
         if self._on_evaluation is not None:
             self._on_evaluation(metrics)
@@ -390,10 +394,22 @@ class Trainer:
         self.state["pretrained"] = (
             len(losses) >= train.pretrain_epochs or passes_without_gain >= train.patience
         )
-        self._record("pretraining", runs.PRETRAINING, self.state["ssl_step"], measured)
+        step = self.state["ssl_step"]
+        self._record("pretraining", runs.PRETRAINING, step, self._ssl_logs, measured)
+
+    def _losses(self) -> Logs:
+        """Losses and norms of the last steps, those of self-supervision alone under its name.
+
+        Its terms keep theirs: where steps of the main loss have them too, they are the same loss.
+        """
+        of_ssl = {
+            f"ssl_{name}" if name in self._logs else name: value
+            for name, value in self._ssl_logs.items()
+        }
+        return of_ssl | dict(self._logs)
 
     def _record(
-        self, table: str, file: str, step: int, measured: Mapping[str, float | None]
+        self, table: str, file: str, step: int, logs: Logs, measured: Mapping[str, float | None]
     ) -> None:
         """Adds a row to a table of the run, its numbers to TensorBoard; writes a checkpoint."""
         found = {f"validation/{name}": value for name, value in measured.items()}
@@ -402,7 +418,7 @@ class Trainer:
             "step": step,
             "epoch": step / self.steps_per_epoch,
             "seconds": self.state["seconds"],
-            **{f"train/{name}": float(value) for name, value in self._logs.items()},
+            **{f"train/{name}": float(value) for name, value in logs.items()},
             **found,
             **{f"speed/{name}": value for name, value in self._measured.items()},
         }
@@ -428,7 +444,8 @@ class Trainer:
     def _log(self, steps: StepRunner, bar: tqdm) -> None:
         """Shows losses, speed and the wait for input in the bar and in TensorBoard."""
         speed = self._measured = self._speed.measure(steps, self.state["step"])
-        values = {**self._logs, **speed, "learning_rate": self.model.optimizer.learning_rate}
+        rate = self.model.optimizer.learning_rate
+        values = {**self._losses(), **speed, "learning_rate": rate}
         self.records.scalars(self.state["step"], values, "train")
         shown = {
             "loss": f"{float(self._logs['loss']):.4f}",

@@ -1,11 +1,14 @@
 """Configurations: defaults, overrides, and errors that help."""
 
+import dataclasses
 import json
 
 import pytest
 
 from models import config, registry
 from models.backbones.deminet import DemiNetConfig
+from models.ssl.miss import MISS
+from models.train_config import TrainConfig
 from preprocessing.errors import UserError
 
 
@@ -28,6 +31,18 @@ def test_json_round_trip(tmp_path):
     run.save(tmp_path / "config.json")
     assert config.resolve(config.load(tmp_path / "config.json")) == run
     assert json.loads((tmp_path / "config.json").read_text())["train"]["batch_size"] == 128
+
+
+def test_self_supervision_brings_its_schedule_which_yields_to_what_is_given():
+    plain, trained = (config.resolve({"ssl": {"name": name}}).train for name in ("none", "miss"))
+    assert plain == TrainConfig()
+    assert trained == TrainConfig(**MISS.schedule) != plain
+    own = config.resolve({"ssl": {"name": "miss"}, "train": {"ssl_steps": 0.5}}, ["train.l2=1"])
+    assert own.train == dataclasses.replace(trained, ssl_steps=0.5, l2=1.0)
+    assert config.resolve({"model": {"name": "miss"}}).train == trained
+    origins = config.origins(own, [("file", {"train": {"ssl_steps": 0.5}})])
+    assert origins["train.ssl_steps"] == "file"
+    assert origins["train.ssl_learning_rate"] == "ssl miss"
 
 
 def test_named_variant_sets_its_settings_and_yields_to_explicit_ones():

@@ -34,15 +34,23 @@ _REPLICAS = """
 model_name, ssl, requests, steps, path = sys.argv[1:]
 for name in ("one_device", "mirrored"):
     distribution = Distribution(name)
-    settings = "train.l2=0.01", "train.clip_norm=0.5", "train.oov_rate=0.05"
+    settings = ["train.l2=0.01", "train.clip_norm=0.5", "train.oov_rate=0.05"]
+    settings += ["train.joint=true"] * (ssl != "none")  # Beside steps of its own.
     with distribution.strategy.scope():
         model = builders.model(builders.config(model_name, ssl, *settings))
         model.build_optimizers()
     features = builders.batch(requests=int(requests))
     dataset = tf.data.Dataset.from_tensor_slices(features).batch(8).repeat()
-    batches, train = distribution.batches(dataset), Steps(model.train_step, distribution.strategy)
-    logs = [{k: float(v) for k, v in train(batches, 1).items()} for _ in range(int(steps))]
-    values = [*model.variables, *model.optimizer.variables, *model.embedding_optimizer.variables]
+    batches = distribution.batches(dataset)
+    kinds = [model.ssl_step] * (ssl != "none") + [model.train_step]
+    kinds = [Steps(kind, distribution.strategy) for kind in kinds]
+    logs = [
+        [{k: float(v) for k, v in train(batches, 1).items()} for train in kinds]
+        for _ in range(int(steps))
+    ]
+    optimizers = [model.optimizer, model.embedding_optimizer]
+    optimizers += [model.ssl_optimizer, model.ssl_embedding_optimizer] * (ssl != "none")
+    values = [*model.variables, *(value for each in optimizers for value in each.variables)]
     np.savez(f"{path}/{name}.npz", *[value.numpy() for value in values])
     labels = next(distribution.batches(dataset))["label"]
     parts = distribution.strategy.experimental_local_results(labels)
@@ -96,15 +104,17 @@ def _run(program, *arguments):
     ],
 )
 def test_two_replicas_equal_one(model, ssl, requests, tmp_path):
-    """Batch normalisation, L2, self-supervision, gathered negatives, clipping, uneven batches."""
+    """Batch normalisation, L2, self-supervision in the sum of both losses and in steps of its own,
+    gathered negatives, clipping, uneven batches."""
     one, two = _run(_REPLICAS, model, ssl, requests, STEPS, tmp_path)
     assert (one[0], two[0]) == (1, 2)
     assert (one[1], two[1]) == ([8], [4, 4])
     assert one[2] == two[2]
     assert len(one[3]) == STEPS
     for step, (expected, found) in enumerate(zip(one[3], two[3], strict=True)):
-        # MISS' loss of a single pair is 0, up to the rounding of two logits of about 10.
-        assert found == pytest.approx(expected, rel=1e-5, abs=2e-6), step
+        for of_two, of_one in zip(found, expected, strict=True):
+            # MISS' loss of a single pair is 0, up to the rounding of two logits of about 10.
+            assert of_two == pytest.approx(of_one, rel=1e-5, abs=2e-6), step
     with (
         np.load(tmp_path / "one_device.npz") as expected,
         np.load(tmp_path / "mirrored.npz") as found,

@@ -75,6 +75,14 @@ def test_optimisers_and_compression_shrink_it():
     assert plain.tables - compressed.tables == saved * 8 * FLOAT
 
 
+def test_steps_of_self_supervision_have_slots_of_their_own():
+    """Of the tables of the history's features; whether the estimate is traced or a bound."""
+    shared = sum(builders.CARDINALITIES[name] for name in ("item_id", "category_id")) * 8 * FLOAT
+    plain = _estimate("din", "miss", "train.joint=true", "train.ssl_steps=0")
+    assert plain.slots == _estimate().slots
+    assert _estimate("din", "miss").slots == plain.slots + 2 * shared
+
+
 def test_activations_follow_the_batch(tracing):
     small, large = (_estimate("din", "none", f"train.batch_size={size}") for size in (64, 256))
     assert large.activations == pytest.approx(4 * small.activations, rel=0.05)

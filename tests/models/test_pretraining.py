@@ -1,4 +1,4 @@
-"""Schedules of self-supervision: pre-training, extra steps, and what they leave alone."""
+"""Self-supervision ahead of the main loss, and schedules that make no sense."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from models.pretraining import SelfSupervisedSteps
 from models.training import trainer
 from preprocessing.errors import UserError
 
-PLAIN = {"batch_size": 50, "max_steps": 6, "learning_rate": 0.01}
+PLAIN = {"batch_size": 50, "max_steps": 6, "learning_rate": 0.01, "ssl_steps": 0}
 PASS = 6
 """Steps of a pass over the 300 requests."""
 
@@ -41,7 +41,7 @@ def evaluate_often():
 def pretrained(data, tmp_path_factory):
     """A run of three passes of pre-training, then the main loss alone: MISS-Pre of table VIII."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    run = _config(data, pretrain_epochs=3, joint=False, ssl_learning_rate=0.02)
+    run = _config(data, pretrain_epochs=3, ssl_learning_rate=0.02)
     train.train(run, path, progress=False)
     return path
 
@@ -95,7 +95,8 @@ def _same(before, after):
 
 def test_stages_train_what_they_should():
     """Stage 1 leaves the backbone alone, stage 2 self-supervision; both train the embeddings."""
-    settings = ["train.pretrain_epochs=1", "train.joint=false", "train.ssl_learning_rate=0.05"]
+    settings = [f"train.{name}" for name in ("pretrain_epochs=1", "ssl_steps=0")]
+    settings.append("train.ssl_learning_rate=0.05")
     model = builders.model(builders.config("din", "miss", *settings))
     features = builders.batch()
     initial = _parts(model)
@@ -124,7 +125,7 @@ def test_stages_train_what_they_should():
 
 
 def test_both_losses_train_in_joint_steps():
-    model = builders.model(builders.config("din", "miss"))
+    model = builders.model(builders.config("din", "miss", "train.joint=true", "train.ssl_steps=0"))
     before = _parts(model)
     logs = model.train_step(builders.batch())
     expected = logs[MAIN_LOSS] + 0.1 * (logs["miss_interest"] + logs["miss_feature"])
@@ -162,7 +163,7 @@ def test_a_run_resumes_in_every_phase(data, tmp_path, monkeypatch):
             rows = [pd.read_csv(path / file) for path in (whole, resumed)]
             timed = ["seconds", *rows[0].filter(like="speed/").columns]
             pd.testing.assert_frame_equal(*(table.drop(columns=timed) for table in rows))
-        assert "train/ssl_step_loss" in rows[0]
+        assert {"train/ssl_loss", "train/ssl_gradient_norm", "train/rule"} <= {*rows[0]}
 
 
 def test_every_pass_has_an_order_of_its_own(data):
@@ -195,7 +196,7 @@ def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
     [
         ("none", {"pretrain_epochs": 1}, "without self-supervision"),
         ("none", {"ssl_steps": 1}, "without self-supervision"),
-        ("miss", {"joint": False}, "found train.joint=false"),
+        ("miss", {}, "found train.joint=false"),
         ("miss", {"ssl_steps": -1}, "train.ssl_steps >= 0"),
     ],
 )
@@ -206,6 +207,6 @@ def test_schedules_that_make_no_sense_are_refused(data, ssl, settings, message):
 
 def test_the_schedule_is_part_of_the_run(pretrained, data):
     stored = json.loads((pretrained / "config.json").read_text())["train"]
-    assert (stored["pretrain_epochs"], stored["joint"]) == (3, False)
+    assert (stored["pretrain_epochs"], stored["ssl_steps"]) == (3, 0)
     with pytest.raises(UserError, match="train.pretrain_epochs was 3, is 4"):
-        train.train(_config(data, pretrain_epochs=4, joint=False), pretrained, resume=True)
+        train.train(_config(data, pretrain_epochs=4), pretrained, resume=True)

@@ -179,7 +179,8 @@ def test_early_stop_keeps_the_best_weights(data, tmp_path):
     settings = (
         "train.max_steps=0",
         "train.epochs=200",
-        "train.patience=2",
+        "train.evaluations_per_epoch=2",
+        "train.patience=1",
         "train.learning_rate=0.1",
     )
     metrics = train.train(_config(data, *settings), tmp_path / "run", progress=False)

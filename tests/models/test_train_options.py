@@ -1,5 +1,6 @@
 """What training offers beside training: several steps at once, weights, profiles, origins."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -45,13 +46,20 @@ def _best(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ssl", "passes"), [("none", 0), ("rule", 1)])
-def test_several_steps_at_once_change_nothing(data, tmp_path, ssl, passes):
+@pytest.mark.parametrize(
+    ("ssl", "settings"),
+    [
+        ("none", {}),
+        ("rule", {"pretrain_epochs": 1, "ssl_steps": 0.4}),
+        ("rule", {"ssl_steps": 7}),
+    ],
+)
+def test_several_steps_at_once_change_nothing(data, tmp_path, ssl, settings):
     """Neither the ends of epochs (6 steps) nor evaluations (4) are multiples of 5."""
     tables = []
     for at_once in (1, 5):
         path = tmp_path / str(at_once)
-        run = _config(data, ssl=ssl, pretrain_epochs=passes, steps_per_execution=at_once)
+        run = _config(data, ssl=ssl, steps_per_execution=at_once, **settings)
         train.train(run, path, progress=False)
         table = pd.read_csv(path / "metrics.csv")
         tables.append(table.drop(columns=["seconds", *table.filter(like="speed/").columns]))
@@ -148,7 +156,7 @@ def test_profiles_of_no_steps_are_refused(text, tmp_path):
     ("settings", "message"),
     [
         ({"steps_per_execution": 0}, "steps_per_execution of at least 1"),
-        ({"ssl_steps": 1, "steps_per_execution": 2}, "steps_per_execution=1 with train.ssl_steps"),
+        ({"patience": 0}, "patience > 0"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes > 0"),
         ({"positive_weight": 0}, "positive_weight > 0"),
     ],
@@ -272,6 +280,28 @@ def test_every_value_has_an_origin(given, tmp_path):
     assert len(lines) == len(origins)
     assert any(re.fullmatch(r"train\.l2 += 0\.1  \(--set\)", line) for line in lines)
     assert any(line.endswith("= 128  (default)") for line in lines)
+
+
+def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
+    """What the schedule of a loss brought goes with the loss; what was chosen stays."""
+    recipe = tmp_path / "config.json"
+    chosen = {"train": {"ssl_learning_rate": 0.5, "l2": 0.1}}
+    config.resolve({"data": str(tmp_path), "ssl": {"name": "miss"}, **chosen}).save(recipe)
+    assert json.loads(recipe.read_text())["train"]["ssl_steps"] > 0
+    given(f"--config={recipe}", "--ssl=none")
+    run, origins = config_flags.resolve_flags(None, None)
+    plain = config.resolve({}).train
+    assert run.train == dataclasses.replace(plain, ssl_learning_rate=0.5, l2=0.1)
+    assert origins["train.embedding_learning_rate"] == "default"
+    assert origins["train.l2"] == str(recipe)
+
+    config.resolve({"data": str(tmp_path), **chosen}).save(recipe)
+    given(f"--config={recipe}", "--ssl=miss")
+    run, origins = config_flags.resolve_flags(None, None)
+    assert run == config.resolve({"data": str(tmp_path), "ssl": {"name": "miss"}, **chosen})
+    assert run.train.ssl_steps > 0
+    assert origins["train.ssl_steps"] == "ssl miss"
+    assert origins["train.ssl_learning_rate"] == str(recipe)
 
 
 def test_a_resumed_run_remembers_the_origins(given, data, tmp_path):

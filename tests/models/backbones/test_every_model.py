@@ -61,7 +61,12 @@ def config(request, data):
         "model": {"name": request.param},
         "ssl": {"name": "miss" if embeds else "none"},
         # Values are hidden by draws that depend on shapes, and so on padding.
-        "train": {"learning_rate": 0.01, "oov_rate": 0.0},
+        "train": {
+            "learning_rate": 0.01,
+            "embedding_learning_rate": 0.01,
+            "oov_rate": 0.0,
+            "joint": embeds,
+        },
     }
     return run_config.resolve(content)
 

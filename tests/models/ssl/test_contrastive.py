@@ -15,7 +15,7 @@ SEED = tf.constant([3, 5])
 
 @pytest.fixture(scope="module", params=list(registry.SSL))
 def model(request):
-    return builders.model(builders.config("din", request.param))
+    return builders.model(builders.config("din", request.param, "train.joint=true"))
 
 
 def test_every_name_trains_and_is_measured(model):
