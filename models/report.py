@@ -19,6 +19,7 @@ from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Figure, Grid, Section
 from models.reporting import curves, data_sets, findings, model_card, quality, reproduction
 from models.reporting.evidence import Evidence, gather
+from models.slices import ITEMS, KNOWN
 from preprocessing import cli
 from preprocessing.files import AnyPath
 from preprocessing.splits import SPLITS
@@ -131,6 +132,36 @@ def _metrics(evidence: Evidence) -> Section:
     return Section("Metrics", _metric_grids(evidence), figures)
 
 
+def _yardstick_grids(evidence: Evidence) -> list[Grid]:
+    """What the split's AUC is without a model, above that of the model."""
+    if not evidence.yardsticks:
+        return []
+    model = evidence.metrics[evidence.split]
+    rows = [
+        [each.name, shown(each.auc), shown(each.gauc), shown(each.known_auc)]
+        for each in evidence.yardsticks
+    ]
+    rows.append([evidence.title, shown(model["auc"]), shown(model["gauc"]), _known_auc(evidence)])
+    columns = ["", "AUC", "GAUC", "AUC, known items"]
+    notes = [
+        "Popularity: how many users clicked the item. Unknown item: whether it is out of the "
+        "training vocabulary, either way round. Item-kNN: cosine of who clicked the item and who "
+        "clicked those of the history. PPMI-SVD: cosine of vectors that factorise which items the "
+        "same users clicked. All from the clicks of the training split alone, none from labels of "
+        "candidates."
+    ]
+    return [Grid("Without a model", 1, columns, rows, notes)]
+
+
+def _known_auc(evidence: Evidence) -> str:
+    """AUC of the model on the items of the training vocabulary."""
+    if evidence.analysis is None:
+        return _NOTHING
+    slices = evidence.analysis.slices
+    known = slices[(slices["dimension"] == ITEMS) & (slices["slice"] == KNOWN)]
+    return shown(known["auc"].iloc[0]) if len(known) else UNDEFINED
+
+
 def _slices(evidence: Evidence) -> Section | None:
     """The last split by slice."""
     if evidence.analysis is None:
@@ -164,6 +195,7 @@ def _metric_grids(evidence: Evidence) -> list[Grid]:
         notes.append(f"{UNDEFINED}: there is nothing that it could be computed from.")
     return [
         Grid("", 1, columns, rows, notes),
+        *_yardstick_grids(evidence),
         Grid("What the metrics mean", 2, ("metric", "meaning"), meanings, folded=True),
     ]
 

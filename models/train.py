@@ -184,7 +184,14 @@ def main() -> None:
             f"log loss {shown(metrics['log_loss'])}  "
             f"calibration error {shown(metrics['calibration_error'])}\n"
         )
-    sys.stdout.write(f"run: {workdir}\n")
+    sys.stdout.write(f"run: {workdir}\n{_summary(workdir)}")
+
+
+def _summary(workdir: pathlib.Path) -> str:
+    # Reports bring Matplotlib, which takes a second that no training should wait for.
+    from models.reporting.summary import summary
+
+    return summary(runs.open_run(workdir))
 
 
 def console_main() -> None:

@@ -25,6 +25,7 @@ from models import train as training
 from models.config import RunConfig
 from models.metrics import shown
 from models.report import write_report
+from models.reporting.summary import summary
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card, readers
@@ -93,6 +94,7 @@ def run(
         f"--model_base_path={found['model']} --rest_api_port=8501"
     )
     _say(f"report: {report.resolve()}")
+    _say(summary(runs.open_run(run_dir)).rstrip())
     return metrics
 
 

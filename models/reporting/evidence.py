@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from models import config as config_module
-from models import dumped_scores, evaluate, runs
+from models import dumped_scores, evaluate, runs, yardsticks
 from models.evaluate import Analysis
 from models.keras import tf
 from models.metrics import Scores, defined
 from models.training import selection
+from models.yardsticks import Yardstick
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.splits import SPLITS
@@ -28,6 +29,7 @@ class Evidence(NamedTuple):
         split: The one that figures and slices are about; "" if none was scored.
         scores: Of its candidates.
         analysis: Its metrics with intervals, and those of its slices.
+        yardsticks: What is reached on it without a model.
         sessions: What each process did, see `training.sessions`.
         origins: Where each value of the configuration comes from.
         has_weights: Whether there are best weights.
@@ -41,6 +43,7 @@ class Evidence(NamedTuple):
     split: str
     scores: Scores | None
     analysis: Analysis | None
+    yardsticks: list[Yardstick]
     sessions: list[dict[str, Any]]
     origins: dict[str, str]
     has_weights: bool
@@ -53,11 +56,13 @@ class Evidence(NamedTuple):
         return f"{config.model_name} + {config.ssl_name}" if has_ssl else config.model_name
 
 
-def gather(run: runs.Run) -> Evidence:
+def gather(run: runs.Run, with_intervals: bool = True) -> Evidence:
     """Reads a run; measures its splits anew if the weights have changed since, and slices.
 
     Args:
         run: Finished, or evaluated once at least.
+        with_intervals: Whether to draw users for intervals and measure slices, which takes longer
+            than all the rest.
 
     Raises:
         UserError: It has no metrics yet.
@@ -91,7 +96,10 @@ def gather(run: runs.Run) -> Evidence:
         metrics=metrics,
         split=split,
         scores=evaluate.read_scores(run.path, split) if split else None,
-        analysis=evaluate.analyse(run.path, split, progress=False) if split else None,
+        analysis=(
+            evaluate.analyse(run.path, split, progress=False) if split and with_intervals else None
+        ),
+        yardsticks=yardsticks.of_run(run, split) if split not in ("", "train") else [],
         sessions=runs.read_sessions(run.path),
         origins=_origins(run),
         has_weights=tf.train.latest_checkpoint(str(run.path / runs.BEST)) is not None,

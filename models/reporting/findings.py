@@ -16,9 +16,15 @@ from models.reporting.data_sets import as_time, described
 from models.reporting.evidence import Evidence
 from models.slices import ITEMS, KNOWN, NEW, USERS
 from models.training import selection
+from models.yardsticks import UNKNOWN_ITEM
 from preprocessing.data_dir import DataDir
 
 _COLLAPSED_EXPERTS = 0.5
+_RARE_EXPERT = 0.05
+_EQUAL_INTERESTS = 0.9
+_UNDECIDED = 1.2
+"""Times 1 / K, the mean weight of the most trusted of K experts where none is chosen."""
+_TELLING_BIT = 0.55
 _EQUAL_VIEWS = 0.999
 _COLLAPSED_VIEWS = -0.05
 _FEW_PAIRS = 0.05
@@ -38,9 +44,11 @@ def alarms(evidence: Evidence) -> list[str]:
     Args:
         evidence: Of the run.
     """
-    found = [*_of_metrics(evidence)]
+    found = [*_of_metrics(evidence), *_of_yardsticks(evidence)]
     if evidence.kept is not None:
-        found += [*_of_experts_and_graph(evidence.kept), *_of_views(evidence.kept)]
+        interests = getattr(evidence.run.config.model, "interests", 1)
+        found += [*_of_interests(evidence.kept, interests), *_of_graph(evidence.kept)]
+        found += _of_views(evidence.kept)
         found += _of_progress(evidence)
     return found
 
@@ -94,14 +102,57 @@ def _of_metrics(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _of_experts_and_graph(kept: pd.Series) -> Iterator[str]:
-    """Whether the parts of a model of several interests take part."""
+def _of_yardsticks(evidence: Evidence) -> Iterator[str]:
+    """Whether counting clicks, or a bit that is no taste, ranks as well."""
+    auc = evidence.metrics.get(evidence.split, {}).get("auc")
+    ahead = [each for each in evidence.yardsticks if auc is not None and (each.auc or 0.0) > auc]
+    if ahead:
+        names = ", ".join(f"{each.name} ({each.auc:.3f})" for each in ahead)
+        yield (
+            f"The {evidence.split} AUC of {auc:.3f} is below what is reached without a model: "
+            f"{names}."
+        )
+    for each in evidence.yardsticks:
+        if each.name == UNKNOWN_ITEM and (each.auc or 0.0) > _TELLING_BIT:
+            yield (
+                f"Whether an item is unknown to the training data separates the labels of "
+                f"{evidence.split} with an AUC of {each.auc:.3f}: a part of any AUC there is this "
+                "bit and no taste. Compare models on the slice of known items."
+            )
+
+
+def _of_interests(kept: pd.Series, interests: int) -> Iterator[str]:
+    """Whether several interests and their experts take part.
+
+    Args:
+        kept: The evaluation whose weights were kept.
+        interests: K.
+    """
     usage = kept.get("diagnostics/expert_usage_entropy", 1.0)
     if usage < _COLLAPSED_EXPERTS:
         yield (
             f"The experts have collapsed: the entropy of their usage is {usage:.2f} of 1, so few "
             "of them decide everything."
         )
+    rare = kept.get("diagnostics/expert_usage_min", 1.0)
+    if usage >= _COLLAPSED_EXPERTS and rare < _RARE_EXPERT:
+        yield f"An expert has {rare:.1%} of the weight: it might as well not be there."
+    cosine = kept.get("diagnostics/interest_cosine", 0.0)
+    if cosine > _EQUAL_INTERESTS:
+        yield (
+            f"The interests are one and the same (mean cosine {cosine:.3f}): several of them, and "
+            "experts for each, tell nothing apart."
+        )
+    confidence = kept.get("diagnostics/confidence_max", 1.0)
+    if interests > 1 and confidence < _UNDECIDED / interests:
+        yield (
+            f"No expert is chosen: the most trusted of {interests} has a weight of "
+            f"{confidence:.3f} in the mean, where {1 / interests:.3f} is that of equal trust."
+        )
+
+
+def _of_graph(kept: pd.Series) -> Iterator[str]:
+    """Whether the relations of a graph tell anything apart, and views leave anything to learn."""
     for name, value in kept.items():
         relation = str(name).removeprefix("diagnostics/edge_density_")
         if relation == name or math.isnan(value):

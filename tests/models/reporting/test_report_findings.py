@@ -13,9 +13,13 @@ from models.metrics import Scores
 from models.reporting import findings
 from models.reporting.evidence import Evidence
 from models.slices import ITEMS, USERS
+from models.yardsticks import UNKNOWN_ITEM, Yardstick
 
 GOOD = {
     "expert_usage_entropy": 0.95,
+    "expert_usage_min": 0.2,
+    "interest_cosine": 0.3,
+    "confidence_max": 0.5,
     "edge_density_similar": 0.1,
     "view_cosine": 0.9,
     "miss_interest/uniformity": -1.5,
@@ -51,6 +55,8 @@ def _evidence(
     lengths=(3, 4),
     is_impression_log=False,
     stats=None,
+    yardsticks=(),
+    model="din",
     **train,
 ):
     diagnostics = {f"diagnostics/{k}": v for k, v in (GOOD | (diagnostics or {})).items()}
@@ -63,7 +69,9 @@ def _evidence(
         stats=stats or {},
     )
     scores = Scores(*([None] * 4), history_length=np.array(lengths), ids={})
-    run = types.SimpleNamespace(config=config.resolve({"train": train}), data=data)
+    run = types.SimpleNamespace(
+        config=config.resolve({"model": {"name": model}, "train": train}), data=data
+    )
     return Evidence(
         run=run,
         history=history,
@@ -73,6 +81,7 @@ def _evidence(
         split="test",
         scores=scores,
         analysis=Analysis({"auc": auc}, _slices() if slices is None else slices),
+        yardsticks=yardsticks,
         sessions=[],
         origins={},
         has_weights=True,
@@ -90,6 +99,26 @@ def test_a_good_run_alarms_nobody():
     ("changes", "said"),
     [
         ({"diagnostics": {"expert_usage_entropy": 0.2}}, "experts have collapsed"),
+        ({"diagnostics": {"expert_usage_min": 0.01}}, "An expert has 1.0% of the weight"),
+        ({"diagnostics": {"interest_cosine": 0.98}}, "one and the same (mean cosine 0.980)"),
+        (
+            {"model": "deminet", "diagnostics": {"confidence_max": 0.26}},
+            "the most trusted of 4 has a weight of 0.260 in the mean, where 0.250",
+        ),
+        (
+            {
+                "metrics": {"auc": 0.61},
+                "yardsticks": [
+                    Yardstick("popularity", 0.66, 0.6, 0.6),
+                    Yardstick("item-kNN", 0.6, 0.6, 0.6),
+                ],
+            },
+            "The test AUC of 0.610 is below what is reached without a model: popularity (0.660).",
+        ),
+        (
+            {"yardsticks": [Yardstick(UNKNOWN_ITEM, 0.62, 0.5, None)]},
+            "separates the labels of test with an AUC of 0.620",
+        ),
         ({"diagnostics": {"edge_density_similar": 0.99}}, "'similar' connects 99% of all pairs"),
         ({"diagnostics": {"edge_density_similar": 0.0}}, "'similar' connects 0.00% of the pairs"),
         ({"diagnostics": {"view_cosine": 0.9999}}, "nothing to learn"),
