@@ -15,6 +15,7 @@ Shapes: C candidates, R requests, U users, V ids of the item vocabulary, D width
 
 import functools
 import json
+import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -272,18 +273,32 @@ def _binary(row_E: np.ndarray, column_E: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def of_run(run: runs.Run, split: str) -> list[Yardstick]:
-    """The yardsticks of a run's split: those of its data set, and PPMI-SVD of its own width.
-
-    They are kept in RUN/yardsticks.json, which holds for the data set that the run was begun with.
+    """The yardsticks of a run's split, kept in its directory; PPMI-SVD in its own width, too.
 
     Args:
         run: The run.
         split: validation or test.
     """
-    file = run.path / FILE
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if split not in stored:
-        widths = {WIDTH, run.config.model.embedding_size}
-        stored[split] = [each._asdict() for each in measure(run.data, split, widths)]
-        files.write_bytes(file, f"{json.dumps(stored, indent=2)}\n".encode())
-    return [Yardstick(**each) for each in stored[split]]
+    return of_data(run.data, split, {run.config.model.embedding_size}, run.path)
+
+
+def of_data(
+    data: DataDir, split: str, widths: Iterable[int], directory: pathlib.Path
+) -> list[Yardstick]:
+    """The yardsticks of a split, measured once and kept in a file.
+
+    Args:
+        data: The data set.
+        split: validation or test.
+        widths: Further D of PPMI-SVD, beside `WIDTH`; 0 is none.
+        directory: Where yardsticks.json is, which is of this data set.
+    """
+    file = directory / FILE
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    wanted = sorted({WIDTH, *widths} - {0})
+    key = f"{split} {wanted}"
+    if key not in known:
+        known[key] = [each._asdict() for each in measure(data, split, wanted)]
+        directory.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(file, f"{json.dumps(known, indent=2)}\n".encode())
+    return [Yardstick(**each) for each in known[key]]

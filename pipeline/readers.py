@@ -374,7 +374,9 @@ def _json_column(values: list[object], name: str, lines: list[bytes]) -> pa.Arra
         array = _typed(values)
     if array is not None:
         return array
-    return pa.array([v if v is None or isinstance(v, str) else repr(v) for v in values], pa.string())
+    return pa.array(
+        [v if v is None or isinstance(v, str) else repr(v) for v in values], pa.string()
+    )
 
 
 def _typed(values: list[object]) -> pa.Array | None:

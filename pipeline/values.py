@@ -128,7 +128,9 @@ def _as_float32(column: pa.Array) -> tuple[pa.Array, Faults]:
 
 def _cast_some(texts: pa.Array, pattern: str, to: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """Casts the texts that match a pattern; and which of them are such numbers, bool."""
-    matching = pc.if_else(pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string()))
+    matching = pc.if_else(
+        pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string())
+    )
     array, _ = cast(matching, to)
     return array, as_mask(pc.is_valid(array))
 
@@ -177,11 +179,17 @@ def _of_iso(texts: pa.Array) -> tuple[pa.Array, Faults]:
     zone = pc.if_else(pc.is_in(zone, value_set=pa.array(["", "UTC", " UTC"])), "Z", zone)
     too_fine = pc.match_substring_regex(fraction, r"\.\d{6}\d*[1-9]")
     joined = pc.binary_join_element_wise(
-        pc.binary_join_element_wise(date, clock, " "), pc.utf8_slice_codeunits(fraction, 0, 7), zone, ""
+        pc.binary_join_element_wise(date, clock, " "),
+        pc.utf8_slice_codeunits(fraction, 0, 7),
+        zone,
+        "",
     )
     times, _ = cast(joined, pa.timestamp("us", "UTC"))
     bad = as_mask(pc.and_(pc.is_valid(texts), pc.is_null(times)))
-    return times.view(pa.int64()), {NOT_A_TIME: bad, TOO_FINE: as_mask(pc.fill_null(too_fine, False))}
+    return times.view(pa.int64()), {
+        NOT_A_TIME: bad,
+        TOO_FINE: as_mask(pc.fill_null(too_fine, False)),
+    }
 
 
 def _merged(faults: Faults, more: Faults) -> Faults:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models import interests, pages, runs
+from models import interests, pages, runs, yardsticks
 from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Grid, Section
+from models.yardsticks import Yardstick
 from pipeline.experiments import across, comparisons, figures
 from pipeline.experiments.comparisons import Comparison, Measured
 from pipeline.experiments.plan import NamedData, Planned
@@ -57,7 +58,7 @@ def write(
     if table.counts:
         rows, sections = _statistics(table, data)
     else:
-        rows, sections = _results(table, data, planned)
+        rows, sections = _results(table, data, planned, workdir)
     output = workdir / f"{table.id.replace('/', '-')}.html"
     workdir.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(output.with_suffix(".csv"), index=False)
@@ -77,7 +78,7 @@ def write(
 
 
 def _results(
-    table: Table, data: Sequence[NamedData], planned: Sequence[Planned]
+    table: Table, data: Sequence[NamedData], planned: Sequence[Planned], workdir: pathlib.Path
 ) -> tuple[list[dict[str, Any]], list[Section]]:
     """Rows of the CSV file and sections of the page."""
     rows: list[dict[str, Any]] = []
@@ -87,8 +88,13 @@ def _results(
         of_data = [run for run in planned if run.data.name == each.name]
         measured = comparisons.collect(of_data, paper)
         found = comparisons.compare(table, measured)
+        counted = _yardsticks(each, of_data, workdir)
+        rows += [
+            {"data": each.name, "model": one.name, "metric": "auc", "mean": one.auc}
+            for one in counted
+        ]
         rows += _csv_rows(each, paper, measured, found)
-        grids = [_metric_grid(table, each, paper, measured, found)]
+        grids = [_metric_grid(table, each, paper, counted, measured, found)]
         if table.choice:
             grids.append(_choice_grid(measured))
         if found:
@@ -100,6 +106,15 @@ def _results(
     if table.along:
         sections.append(across.section(table, data, planned))
     return rows, sections
+
+
+def _yardsticks(
+    data: NamedData, planned: Sequence[Planned], workdir: pathlib.Path
+) -> list[Yardstick]:
+    """What is reached on the test split without a model, in the widths of the runs too."""
+    widths = {run.config.model.embedding_size for run in planned}
+    directory = workdir / "yardsticks" / data.data.fingerprint[:8]
+    return yardsticks.of_data(data.data, "test", widths, directory)
 
 
 def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[pages.Figure]:
@@ -120,17 +135,19 @@ def _metric_grid(
     table: Table,
     data: NamedData,
     paper: str,
+    counted: Sequence[Yardstick],
     measured: Sequence[Measured],
     found: Sequence[Comparison],
 ) -> Grid:
-    """Ours, the paper's and the difference of each metric."""
+    """Ours, the paper's and the difference of each metric; first what needs no model."""
     stars = {(each.row, each.metric) for each in found if each.star}
     printed = [metric for metric in METRICS if any(metric in each.published for each in measured)]
     columns = ["model"]
     for metric in METRICS:
         columns += [TITLES[metric]]
         columns += ["paper", "difference"] if metric in printed else []
-    rows = []
+    blank = [comparisons.NOTHING] * len(columns[2:])
+    rows = [[f"{each.name} (no model)", shown(each.auc), *blank, "", ""] for each in counted]
     for each in measured:
         cells = [each.row.label]
         for metric in METRICS:

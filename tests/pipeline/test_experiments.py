@@ -354,6 +354,9 @@ def test_page_markdown_and_csv(made, tmp_path):
     assert text.count("| DIN |") == 3  # Metrics; improvements of both metrics.
     assert "9 of 9 finished" in text
     table = pd.read_csv(tmp_path / "deminet-2.csv").set_index(["model", "metric"])
+    popularity = yardsticks.measure(named[0].data, "test")[0]
+    assert table.loc[("popularity", "auc")]["mean"] == pytest.approx(popularity.auc)
+    assert f"| popularity (no model) | {popularity.auc:.4f} | – |" in text
     row = table.loc[("DIN", "auc")]
     assert row["mean"] == pytest.approx(measured[2].mean("auc"))
     assert row["baseline"] == "LR"
