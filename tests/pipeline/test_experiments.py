@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from models import config as config_module
-from models import evaluate, runs
+from models import evaluate, runs, yardsticks
 from models.metrics import Scores
 from pipeline.experiments import TABLES, comparisons, plan, quick, rendering
 from pipeline.experiments.recipe import METRICS, Row, Table, merged
