@@ -74,7 +74,9 @@ def write_data_set(path: pathlib.Path, drawn: Requests, items: int) -> None:
     schema = _schema(items)
     (path / data_dir.VOCABULARIES).mkdir(parents=True)
     schema.save(path / data_dir.SCHEMA)
-    data_dir.write_json(path / data_dir.STATS, {"encoders": {}})
+    counts = {"candidates": drawn.label_RN.size, "positives": int(drawn.label_RN.sum())}
+    splits = {"train": counts, "validation": counts}
+    data_dir.write_json(path / data_dir.STATS, {"encoders": {}, "splits": splits})
     bounds = np.linspace(0, len(drawn.user_R), _SHARDS + 1).astype(int)
     shards = []
     for i, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):

@@ -87,6 +87,36 @@ def test_one_class_has_no_auc():
     assert found["log_loss"] > 0
 
 
+def test_what_is_undefined_has_no_interval_and_no_p_value():
+    scores = _scores()
+    lost = scores._replace(label=np.zeros_like(scores.label))
+    defined = {"log_loss"}
+    for name, found in bootstrap.estimate(lost, draws=20).items():
+        assert (None not in found) == (name in defined), name
+    for name, found in bootstrap.compare(lost, lost, draws=20).items():
+        assert (found.p_value is not None) == (name in defined), name
+
+
+@pytest.mark.parametrize("kind", ["one user", "one user with both labels"])
+def test_one_user_says_nothing_of_others(kind):
+    """A metric that depends on one user is the same in every draw: no interval of no width."""
+    scores = _scores(users=5)
+    if kind == "one user":
+        scores = scores._replace(user=np.full(len(scores.user), "u0"))
+        alone = set(bootstrap.UserMetrics(scores).names)
+    else:
+        # Of the others, one clicked everything and the rest nothing.
+        label = np.where(scores.user == "u0", scores.label, scores.user == "u1")
+        scores = scores._replace(label=label.astype(float))
+        alone = {"gauc", "mrr", "hr@1"}
+    better = scores._replace(logit=scores.logit + scores.label)
+    estimates = bootstrap.estimate(scores, draws=40)
+    for name, found in bootstrap.compare(scores, better, draws=40).items():
+        assert estimates[name].value is not None, name
+        assert (estimates[name].low is None) == (name in alone), name
+        assert (found.p_value is None) == (name in alone), name
+
+
 def test_a_model_does_not_differ_from_itself():
     scores = _scores()
     for name, found in bootstrap.compare(scores, scores, draws=20).items():

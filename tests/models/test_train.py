@@ -13,7 +13,7 @@ import pytest
 
 from models import config, evaluate, report, runs, train
 from models.keras import tf
-from models.training import trainer
+from models.training import checks, trainer
 from preprocessing.errors import UserError
 
 
@@ -263,11 +263,39 @@ def test_report_holds_metrics_figures_and_configuration(run, tmp_path):
         assert text in markdown
 
 
-def test_data_without_negatives_is_refused(data, tmp_path):
-    manifest = copying.deepcopy(data.manifest)
-    manifest["splits"]["validation"] |= {"requests": 0, "candidates": 0}
-    lacking = dataclasses.replace(data, manifest=manifest)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.DataDir, "open", lambda *args, **kwargs: lacking)
-        with pytest.raises(UserError, match="found 0 requests with 0 candidates"):
-            train.train(_config(data), tmp_path / "run", progress=False)
+def _lacking(data, split, **counts):
+    """The data set with other counts of a split, in the manifest and the statistics."""
+    changed = {"manifest": copying.deepcopy(data.manifest), "stats": copying.deepcopy(data.stats)}
+    for content in changed.values():
+        content["splits"][split] |= counts
+    return dataclasses.replace(data, **changed)
+
+
+@pytest.mark.parametrize(
+    ("split", "counts", "message"),
+    [
+        ("validation", {"requests": 0, "candidates": 0}, "Expected validation requests .* none"),
+        ("train", {"requests": 0, "candidates": 0}, "Expected training requests .* none"),
+        ("train", {"positives": 600}, "found 600 candidates with the label 1.* --negatives of at"),
+        ("train", {"positives": 0}, "found 600 candidates with the label 0: there is nothing"),
+    ],
+)
+def test_data_with_nothing_to_learn_or_to_judge_is_refused(
+    data, tmp_path, monkeypatch, split, counts, message
+):
+    lacking = _lacking(data, split, **counts)
+    monkeypatch.setattr(trainer.DataDir, "open", lambda *args, **kwargs: lacking)
+    with pytest.raises(UserError, match=message):
+        train.train(_config(data), tmp_path / "run", progress=False)
+
+
+def test_what_cannot_be_measured_is_said_in_a_line_each(data):
+    assert list(checks.remarks(data)) == []
+    (line,) = checks.remarks(_lacking(data, "test", positives=0))
+    assert line == (
+        "test: all 600 candidates have the label 0, so AUC, GAUC and ranking metrics are n/a there."
+    )
+    (line,) = checks.remarks(_lacking(data, "validation", positives=600))
+    assert line.endswith("; the log loss chooses the best weights instead.")
+    (line,) = checks.remarks(_lacking(data, "test", requests=0))
+    assert line == "test: no requests, so nothing is measured there."

@@ -178,6 +178,41 @@ def test_an_id_out_of_its_table_is_found(data):
     assert _only(audit(data.path), "ids").count == 2
 
 
+def test_a_request_of_another_user_is_found(data):
+    """The raw user is what evaluation groups by, so it must be the user of the id."""
+    users = []
+    rewrite_split(
+        data, "train", lambda e: users.extend(x.context.feature["request/user"] for x in e)
+    )
+
+    def change(examples):
+        mine = examples[0].context.feature["request/user"].bytes_list.value
+        mine[0] = next(u.bytes_list.value[0] for u in users if u.bytes_list.value != mine)
+
+    rewrite_split(data, "test", change)
+    finding = audit(data.path)["ids"]
+    assert finding.count == 1
+    assert finding.examples[0].endswith("user_id is of another user")
+
+
+def test_another_index_of_the_positive_is_found(data):
+    def change(examples):
+        _longest(examples).context.feature["request/index"].int64_list.value[0] -= 1
+
+    rewrite_split(data, "test", change)
+    findings = audit(data.path)
+    assert findings["complete"].count == 1
+
+
+def test_no_meaning_is_read_from_the_name_of_a_request(data):
+    def change(examples):
+        for number, example in enumerate(examples):
+            example.context.feature["request_id"].bytes_list.value[0] = f"any {number}".encode()
+
+    rewrite_split(data, "test", change)
+    assert audit(data.path) == {}
+
+
 def test_a_value_that_no_training_request_holds_is_found(data):
     path = data.vocab_dir / "item_id.txt"
     with open(path, "a") as file:

@@ -387,6 +387,28 @@ def test_page_shows_what_is_finished(made, tmp_path):
     assert re.search(r"\| LR \| – \|.*\| 0 \| – \|", text)
 
 
+def test_what_is_undefined_is_n_a(made, tmp_path, monkeypatch):
+    """A test split without a click, and one user: no AUC, no interval, no p-value of it."""
+    monkeypatch.setattr(comparisons, "DRAWS", 5)
+    named, planned = _plan(made[0][0].data.path, tmp_path)
+    for run in planned:
+        _fake(run)
+        scores = _scores(1.0, run.seed)
+        one_user = np.full(300, "u1", object)
+        lost = scores._replace(label=np.zeros(300), user=one_user)
+        evaluate.record(run.path, "test", lost)
+    page = rendering.write(TABLE, named, planned, tmp_path, "")
+    for text in (page.read_text(), page.with_suffix(".md").read_text()):
+        assert "n/a" in text
+        assert not re.search(r"\bnan\b", text)
+    assert "| DIN | n/a |" in page.with_suffix(".md").read_text()
+    table = pd.read_csv(page.with_suffix(".csv"), keep_default_na=False)
+    row = table.set_index(["model", "metric"]).loc[("FM", "auc")]
+    assert row["mean"] == "n/a"
+    by_run = pd.read_csv(tmp_path / "deminet-2-runs.csv", keep_default_na=False)
+    assert set(by_run["auc"]) == {"n/a"}
+
+
 @pytest.mark.parametrize("kind", ["sweep", "curve"])
 def test_figures_over_settings_and_steps(made, tmp_path, kind):
     named, planned, _, _, _ = made

@@ -123,6 +123,21 @@ def test_auc_without_a_rival_or_a_measure(toy_run, toy_servable, monkeypatch):
     assert "no held-out requests" in gates.check_auc(data, toy_servable, None, 0.0)
 
 
+def test_auc_is_that_of_the_first_split_with_both_labels(toy_run, toy_servable, monkeypatch):
+    data = runs.open_run(toy_run).data
+    auc = gates._auc
+    monkeypatch.setattr(
+        gates,
+        "_auc",
+        lambda data, split, model: None if split == "test" else auc(data, split, model),
+    )
+    line = gates.check_auc(data, toy_servable, None, 0.0)
+    assert line.startswith("AUC on the first 3 requests of validation: 0.")
+    monkeypatch.setattr(gates, "_auc", lambda *args: None)
+    line = gates.check_auc(data, toy_servable, None, 0.0)
+    assert line == "AUC not compared: all candidates of test and of validation have one label"
+
+
 def test_live_version_that_cannot_be_asked_is_not_compared(toy_run, toy_servable, tmp_path):
     module = tf.Module()
     module.function = tf.function(lambda x: {"scores": x}).get_concrete_function(
