@@ -1,5 +1,6 @@
 """pipeline.findings: each rule at its boundary, on statistics of builds and on numbers alone."""
 
+import html
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from inline_runner import inline
 from log_builders import write_log
 
-from pipeline import findings
+from pipeline import data_card, findings
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.schema import Schema
@@ -358,3 +359,8 @@ def test_a_build_records_what_it_finds(tmp_path):
     assert len(data.findings) == len(beginnings)
     for line, beginning in zip(data.findings, beginnings, strict=True):
         assert line.startswith(beginning)
+    page = data_card.write_card(data.path)
+    shown, listed = html.unescape(page.read_text()), page.with_suffix(".md").read_text()
+    for line in data.findings:
+        assert f"<li>{line}</li>" in shown
+        assert f"* {line}\n" in listed
