@@ -20,6 +20,7 @@ from models.base import MAIN_LOSS
 from models.keras import tf
 from models.training import trainer
 from models.training.profiling import Profile
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
 
@@ -144,6 +145,17 @@ def test_a_profile_holds_the_chosen_steps(data, tmp_path, capsys):
     train.train(run, tmp_path / "run", progress=False, profile=profile)
     assert len(list((tmp_path / "run").glob("plugins/profile/*/*.xplane.pb"))) == 1
     assert f"tensorboard --logdir={tmp_path / 'run'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_what_speaks_against_the_data_is_said_before_training(
+    data, tmp_path, capsys, monkeypatch, progress
+):
+    said = []
+    monkeypatch.setattr(DataDir, "findings", property(lambda self: ["no positive", "constant"]))
+    monkeypatch.setattr(trainer.Trainer, "run", lambda self: said.append(capsys.readouterr().out))
+    train.train(_config(data), tmp_path / "run", progress=progress)
+    assert said == ["finding: no positive\nfinding: constant\n" if progress else ""]
 
 
 @pytest.mark.parametrize("text", ["", "5", "5:", "0:3", "6:5", "a:b"])

@@ -193,6 +193,11 @@ def test_hash_ignores_descriptions_alone(content):
             9,
             "features[user_id].encoder.min_count: 2 here, 9 there",
         ),
+        (
+            ("features", 6, "positive"),
+            "> 1",
+            "features[clicked].positive: 'absent' here, '>1' there",
+        ),
         (("history", "max_length"), 31, "history.max_length: 30 here, 31 there"),
         (
             ("history", "behaviours", "values"),
@@ -384,6 +389,30 @@ def _drop(*path):
             _mistake(("features", 4, "encoder"), {"kind": "bucketised", "quantiles": -2}),
             "quantiles: expected an integer of at least 0, found -2",
         ),
+        (
+            _mistake(("features", 6, "positive"), 4),
+            "features[6] (clicked): positive: expected >=, >, <=, < or == and a number, found 4",
+        ),
+        (
+            _mistake(("features", 7, "positive"), ">=4"),
+            "expected 'positive' for the role 'label' and dtype int64 or float32 only, found it "
+            "for the role 'timestamp' and dtype int64",
+        ),
+        (
+            _mistake(
+                ("features", 6),
+                {"name": "clicked", "role": "label", "dtype": "string", "positive": ">=4"},
+            ),
+            "found it for the role 'label' and dtype string",
+        ),
+        (
+            _mistake(("features", 6, "default"), 0),
+            "features[6] (clicked): expected no 'default' for role 'label', found one",
+        ),
+        (
+            _mistake(("features", 7, "default"), 0),
+            "features[7] (timestamp): expected no 'default' for role 'timestamp', found one",
+        ),
         (_mistake(("history", "features"), 5), "history: features: expected an array, found 5"),
         (
             _mistake(("history", "features"), ["item_id", "item_id"]),
@@ -473,6 +502,18 @@ def test_position_is_the_time_of_a_log_without_times():
     assert Schema.from_json(schema.to_json()) == schema
     with pytest.raises(UserError, match="found both timestamp and position. Fix: name a schema"):
         infer_schema(["position", "user_id", "item_id", "timestamp"])
+
+
+def test_infers_an_impression_log_from_its_label():
+    rows = infer_schema(["user_id", "label", "item_id", "timestamp"])
+    assert [f.name for f in rows.item_features] == ["item_id"]
+    assert (rows["label"].role, rows["label"].dtype) == (Role.LABEL, DType.INT64)
+    assert rows.is_impression_log
+    assert rows.request is None
+    assert Schema.from_json(rows.to_json()) == rows
+    requests = infer_schema(["user_id", "label", "item_id", "timestamp", "request_id"])
+    assert requests.request == requests["request_id"]
+    assert Schema.from_json(requests.to_json()) == requests
 
 
 def test_infers_a_log_in_row_order():
