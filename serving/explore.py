@@ -15,7 +15,7 @@ import itertools
 import mimetypes
 import pathlib
 import urllib.parse
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,9 @@ class Explorer:
 
         `confidence` [K] and `attention` [K, L] of a candidate are empty if the model cannot say
         why. `unknown` names the fields whose values are not in their vocabulary; what stands in
-        these fields is made up, as the data set does not keep such values.
+        these fields is made up, as the data set does not keep such values. Integers of the data set
+        and the version are texts: a browser reads numbers as floats, and beyond 2^53 it would show
+        others than these.
         """
         if not 0 <= index < len(self._records):
             raise _NoSuchError(f"No request {index}; there are {len(self._records)}.")
@@ -152,7 +154,7 @@ class Explorer:
         candidates = self._records_of(schema.item_features, candidate_key, features)
         ranked = [
             {
-                "fields": request[CANDIDATES][n],
+                "fields": _shown(request[CANDIDATES][n]),
                 "unknown": candidates[n],
                 "label": int(features[LABEL][n]),
                 "score": float(why.scores_N[n]),
@@ -161,16 +163,16 @@ class Explorer:
             }
             for n in np.argsort(-why.scores_N[: len(candidates)], kind="stable")
         ]
-        user = {f.name: request[f.name] for f in schema.user_features}
+        user = _shown({f.name: request[f.name] for f in schema.user_features})
         unknown = [f.name for f in schema.user_features if self._is_unknown(f, features[f.name])]
         return {
-            "version": version,
+            "version": str(version),
             "index": index,
             "request_id": features[REQUEST_ID].decode(),
-            "timestamp": int(features[TIMESTAMP]),
+            "timestamp": str(features[TIMESTAMP]),
             "user": {"fields": user, "unknown": unknown},
             "history": [
-                {"fields": fields, "unknown": names}
+                {"fields": _shown(fields), "unknown": names}
                 for fields, names in zip(request[HISTORY], history, strict=True)
             ],
             "candidates": ranked,
@@ -264,6 +266,11 @@ class ExploreApp:
         ):
             return self._explorer.why(int(argument("request")))
         raise _NoSuchError("Nothing is served here.")
+
+
+def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a record as a browser may read them."""
+    return {name: str(value) if isinstance(value, int) else value for name, value in fields.items()}
 
 
 def _ask(servable: Servable, raw: dict[str, np.ndarray]) -> Explanation:

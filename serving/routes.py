@@ -15,7 +15,7 @@ _POST = re.compile(
 _GET = re.compile(
     rf"/v1/models(?:/(?P<model>[^/:]+))?{_SPEC}(?:/(?P<method>metadata))?", re.IGNORECASE
 )
-_METHODS = ("predict", "classify", "regress", "status", "metadata")
+_METHODS = ("predict", "classify", "regress")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,8 @@ def in_api(target: str) -> bool:
 def route(verb: str, target: str) -> Route:
     """Reads a request line.
 
-    The path may be in any case, but the method's name must be in lower case.
+    The path may be in any case, but what it asks for has a name in lower case: `:PREDICT` is
+    refused, and `/METADATA`, which the path may end in, asks for the status.
 
     Args:
         verb: HTTP method.
@@ -55,8 +56,7 @@ def route(verb: str, target: str) -> Route:
     """
     pattern = {"POST": _POST, "GET": _GET}.get(verb)
     match = pattern.fullmatch(target) if pattern else None
-    method = (match["method"] or "status") if match else ""
-    if match is None or method not in _METHODS:
+    if match is None or (verb == "POST" and match["method"] not in _METHODS):
         raise invalid(f"Malformed request: {verb} {target}")
     version = None
     if match["version"]:
@@ -64,6 +64,9 @@ def route(verb: str, target: str) -> Route:
         if len(match["version"].lstrip("0")) > 19 or int(match["version"]) > _MAX_INT64:
             raise invalid(f"Failed to convert version: {match['version']} to numeric.")
         version = int(match["version"])
+    method = match["method"]
+    if verb == "GET" and method != "metadata":
+        method = "status"
     return Route(
         method=method,
         model=urllib.parse.unquote(match["model"] or ""),

@@ -104,7 +104,7 @@ function show(user, indices, request) {
     element("option", { value: index, ...(index === request.index && { selected: "" }) }, `${i + 1} of ${indices.length}`)));
   const facts = Object.keys(request.user.fields).map((name) => [name, valueOf(request.user, name)]);
   if (request.request_id) facts.push(["request", request.request_id]);
-  if (request.timestamp) facts.push(["time stamp", String(request.timestamp)]);
+  if (request.timestamp !== "0") facts.push(["time stamp", request.timestamp]);
   byId("facts").replaceChildren(...facts.flatMap(([name, value]) =>
     [element("dt", {}, name), element("dd", {}, value)]));
   showCandidates();

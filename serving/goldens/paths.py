@@ -112,6 +112,8 @@ CASES = [
     ),
     _ask("U8-any-case", f"/V1/Models/{MODEL}:predict", _ROWS[124]),
     _malformed("method-in-capitals", "POST", f"{_M}:PREDICT"),
+    _get("U8-metadata-in-capitals-is-the-status", f"{_M}/METADATA", _status(124, 123)),
+    _get("U8-metadata-in-any-case", f"{_M}/versions/123/MetaData", _status(123)),
     # R7: status.
     _get("R7-all-versions-newest-first", _M, _status(124, 123)),
     _get("R7-one-version", f"{_M}/versions/123", _status(123)),

@@ -1,7 +1,9 @@
+import json
 import types
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 import toy_runs
 
@@ -31,6 +33,10 @@ def http(explored):
 @pytest.fixture(scope="module")
 def given(toy_data):
     return sample_requests(toy_data, "test", REQUESTS)
+
+
+def texts(fields):
+    return {n: str(v) if isinstance(v, int) else v for n, v in fields.items()}
 
 
 def test_every_request_belongs_to_its_user(http, given):
@@ -65,16 +71,17 @@ def test_long_lists_of_users_are_cut(toy_servable, toy_data):
 @pytest.mark.parametrize("index", range(REQUESTS))
 def test_request_is_shown_as_it_is_and_explained_as_over_rest(http, explored, given, index):
     shown = http.get("/explore/why", params={"request": index}).json()
-    assert shown["version"] == 1
+    assert shown["version"] == "1"
     assert shown["request_id"] == f"test:{index}"
     asked = given[index]
-    assert shown["user"]["fields"] == {name: asked[name] for name in ("user_id", "age", "hour")}
-    assert [event["fields"] for event in shown["history"]] == asked["history"]
+    user = {name: asked[name] for name in ("user_id", "age", "hour")}
+    assert shown["user"]["fields"] == texts(user)
+    assert [event["fields"] for event in shown["history"]] == list(map(texts, asked["history"]))
     with Client(explored.url) as client:
         why = client.explain(asked)
     order = np.argsort(-why.scores_N, kind="stable")
     candidates = shown["candidates"]
-    assert [c["fields"] for c in candidates] == [asked["candidates"][n] for n in order]
+    assert [c["fields"] for c in candidates] == [texts(asked["candidates"][n]) for n in order]
     for key, values in (
         ("score", why.scores_N),
         ("confidence", why.confidence_NK),
@@ -88,6 +95,25 @@ def test_request_is_shown_as_it_is_and_explained_as_over_rest(http, explored, gi
         )
     records = [shown["user"], *shown["history"], *candidates]
     assert sum(len(record["unknown"]) for record in records) == why.unknown
+
+
+def test_integers_that_a_browser_cannot_hold_are_shown_as_they_are(
+    toy_servable, tmp_path, monkeypatch
+):
+    """A browser reads every number as a float of 64 bits."""
+    version, large = 2**60 + 1, [2**53 + 1, 2**53 + 3, 2**62 + 1]
+    monkeypatch.setattr(toy_runs, "CATEGORIES", large)
+    (tmp_path / "data").mkdir()
+    explorer = Explorer(toy_runs.write_data(tmp_path / "data"), lambda: (version, toy_servable))
+    categories = set()
+    for index in range(REQUESTS):
+        shown = json.loads(orjson.dumps(explorer.why(index)), parse_int=float)
+        assert shown["version"] == str(version)
+        assert shown["timestamp"] == "0"
+        for record in [*shown["history"], *shown["candidates"]]:
+            if "category_id" not in record["unknown"]:
+                categories.add(record["fields"]["category_id"])
+    assert categories == set(map(str, large))
 
 
 def test_some_values_are_unknown_and_some_are_not(http):
@@ -114,7 +140,8 @@ def test_clicks_are_marked(toy_servable, toy_data, monkeypatch):
     monkeypatch.setattr(explore.raw_requests, "decode", decode_clicked)
     for index in range(3):
         clicked = [c["fields"] for c in explorer.why(index)["candidates"] if c["label"]]
-        assert clicked == sample_requests(toy_data, "test", 3)[index]["candidates"][:1]
+        first = sample_requests(toy_data, "test", 3)[index]["candidates"][0]
+        assert clicked == [texts(first)]
 
 
 def test_model_without_reasons_has_scores(toy_servable, toy_data):

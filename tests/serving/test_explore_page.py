@@ -12,10 +12,10 @@ pytestmark = browsers.NEEDS_CHROMIUM
 
 NASTY = "<img src=x onerror=document.title='attacked'>"
 WHY = {
-    "version": 7,
+    "version": "1152921504606846977",
     "index": 2,
     "request_id": "r",
-    "timestamp": 5,
+    "timestamp": "1511600000123456789",
     "user": {"fields": {"user_id": NASTY, "age": None}, "unknown": []},
     "history": [
         {"fields": {"item_id": "old"}, "unknown": []},
@@ -121,9 +121,9 @@ def test_experts_clicks_and_unknown_values_are_shown(staged):
         "2 item_id unknown unknown to the model 0.500",
         "1 item_id old 0.375",
     ]
-    expect(staged.locator("#subtitle")).to_contain_text("version 7")
+    expect(staged.locator("#subtitle")).to_contain_text(f"version {WHY['version']} ")
     assert texts(staged.locator("#facts")) == [
-        f"user_id {NASTY} age missing request r time stamp 5"
+        f"user_id {NASTY} age missing request r time stamp {WHY['timestamp']}"
     ]
 
 

@@ -30,11 +30,18 @@ def test_reserved_characters_are_decoded_after_matching():
 
 @pytest.mark.parametrize(
     ("verb", "target"),
-    [("BREW", "/v1/models/m"), ("GET", "/v1/models/m/METADATA"), ("POST", "/v1/models/m:Predict")],
+    [("BREW", "/v1/models/m"), ("POST", "/v1/models/m/METADATA"), ("POST", "/v1/models/m:Predict")],
 )
 def test_route_refuses(verb, target):
     with pytest.raises(ServingError, match=f"Malformed request: {verb} {target}"):
         routes.route(verb, target)
+
+
+@pytest.mark.parametrize("written", ["METADATA", "Metadata", "metadatA"])
+def test_U8_metadata_by_another_name_is_the_status(written):
+    assert routes.route("GET", f"/v1/models/m/{written}") == routes.route("GET", "/v1/models/m")
+    found = routes.route("GET", f"/v1/models/m/versions/3/{written}")
+    assert found == routes.Route("status", "m", 3, None)
 
 
 def test_E4_failing_op_is_told_without_decoration(http):

@@ -180,27 +180,63 @@ def test_explains_what_it_can(model, features):
     assert not attention[~np.broadcast_to(events[:, None, None], attention.shape)].any()
 
 
-def test_saves_loads_exports_and_serves_the_same(model, config, data, batch, tmp_path):
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def loaded(model, config, data, tmp_path_factory):
+    """The model, written as the best weights of a run and read again."""
+    run = tmp_path_factory.mktemp("run")
     runs.begin(run, config, data)
     runs.best_checkpoint(model, run).save()
-    loaded = runs.load_model(run)
+    return runs.load_model(run)
+
+
+@pytest.fixture(scope="module")
+def served(loaded, data, tmp_path_factory):
+    """What serving.export saves, but for the other signatures, which take time to trace."""
+    path = str(tmp_path_factory.mktemp("served"))
+    module, exported = ServingModule(loaded, data), tf.Module()
+    exported.parts = [module.encoder, module.weights]
+    tf.saved_model.save(exported, path, {SERVING_DEFAULT: module.trace(SERVING_DEFAULT)})
+    return tf.saved_model.load(path)
+
+
+def _scores(served, raw):
+    inputs = {name: tf.constant(value) for name, value in raw.items()}
+    return served.signatures[SERVING_DEFAULT](**inputs)[SCORES].numpy()
+
+
+def test_saves_loads_exports_and_serves_the_same(model, loaded, served, batch):
     for part in ("embedder", "backbone"):
         for weight, other in zip(
             getattr(model, part).weights, getattr(loaded, part).weights, strict=True
         ):
             assert weight.shape == other.shape  # Cross (tfrs) numbers the names of its weights.
             np.testing.assert_array_equal(weight, other)
-
-    # What serving.export saves, but for the other signatures, which take time to trace.
-    module, exported = ServingModule(loaded, data), tf.Module()
-    exported.parts = [module.encoder, module.weights]
-    signatures = {SERVING_DEFAULT: module.trace(SERVING_DEFAULT)}
-    tf.saved_model.save(exported, str(tmp_path / "model"), signatures)
-    served = tf.saved_model.load(str(tmp_path / "model")).signatures[SERVING_DEFAULT]
-    found = served(**{name: tf.constant(value) for name, value in batch.raw.items()})[SCORES]
+    found = _scores(served, batch.raw)
     real = _real(batch.features)
     offline = tf.sigmoid(model(batch.features)).numpy()
-    np.testing.assert_allclose(found.numpy()[real], offline[real], rtol=0, atol=1e-6)
-    assert not found.numpy()[~real].any()
+    np.testing.assert_allclose(found[real], offline[real], rtol=0, atol=1e-6)
+    assert not found[~real].any()
     assert np.ptp(offline[real]) > 1e-3
+
+
+def test_requests_whose_inputs_do_not_belong_together_are_refused_by_name(served, batch):
+    """Nobody is scored with the history of somebody else, whatever the model would make of it."""
+    one = {name: value[1:2] for name, value in batch.raw.items()}
+    groups = {
+        "users": [name for name in one if one[name].ndim == 1],
+        "history": [name for name in one if name.startswith("history_")],
+        "candidates": [name for name in one if name.startswith("candidate_")],
+    }
+    twice = {name: np.repeat(value, 2, axis=0) for name, value in one.items()}
+    assert _scores(served, twice).shape[0] == 2
+    for names in groups.values():
+        assert names
+        for rows in ({name: one[name] for name in names}, {names[0]: one[names[0]]}):
+            # One of it for two requests, then two of it for one.
+            for request in (twice | rows, one | {name: twice[name] for name in rows}):
+                with pytest.raises(tf.errors.InvalidArgumentError) as refused:
+                    _scores(served, request)
+                for name, value in request.items():
+                    shape = " ".join(map(str, value.shape))
+                    assert f"[{name} [B" in refused.value.message
+                    assert f":] [{shape}]" in refused.value.message
