@@ -29,6 +29,7 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
+        _check_same_columns(files, columns)
         schema = _said(infer_schema(columns[0]), "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
@@ -60,6 +61,18 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
                     f"({', '.join(given)}), found {column!r}."
                 )
     return schema
+
+
+def _check_same_columns(files: list[readers.InputFile], columns: list[list[str]]) -> None:
+    """Raises `UserError` where a file has a column that the first lacks: nobody would read it."""
+    for file, names in zip(files, columns, strict=True):
+        more = [name for name in names if name not in columns[0]]
+        if more:
+            raise UserError(
+                f"Expected the columns of {files[0].path} in {file.path}, found also "
+                f"{', '.join(more)}.",
+                "name a schema file with --schema, or give all files the same columns.",
+            )
 
 
 def _said(schema: Schema, title: str) -> Schema:
