@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from models.keras import keras, tf
+from models.layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 State = dict[str, Any]
@@ -165,6 +166,17 @@ class Backbone(keras.layers.Layer):
         """Weights of which a step reads a few rows; they train with the embedding optimiser."""
         return []
 
+    def layouts(self, fields: Fields) -> Layouts:
+        """Which axes of the weights face features, for warm starts from runs with other features.
+
+        Called once the weights exist. A model without this method can be warm-started only where
+        features and their order are the same.
+
+        Args:
+            fields: Blocks of the features, as they enter the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement layouts")
+
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
@@ -316,7 +328,7 @@ def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor
     """User fields, target features and extra features side by side for each candidate.
 
     Returns:
-        [B, N, (F + J + E) d].
+        [B, N, (F + J + E) d], laid out as `Fields.pair`.
     """
     shape = tf.shape(candidates.target_BNJd)
     batch, count = shape[0], shape[1]

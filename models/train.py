@@ -126,7 +126,8 @@ def begin(
     if config.warm_start and not restored:
         with trainer.distribution.strategy.scope():
             lines = warm_start(trainer.model, trainer.data, config)
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        trainer.session.began_with(lines)
+        sys.stdout.write("".join(f"warm start: {line}\n" for line in lines))
     if trainer.distribution.is_chief:
         runs.begin(workdir, config, trainer.data, origins)
     return trainer

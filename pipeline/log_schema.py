@@ -34,6 +34,7 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
+        _check_same_columns(files, columns)
         time_dtype = _time_dtype(files) if TIMESTAMP in columns[0] else DType.INT64
         inferred = infer_schema(columns[0], time_dtype=time_dtype)
         schema = _said(inferred, "Inferred schema")
@@ -103,6 +104,18 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
     for column, dtype in dtypes.items():
         is_time = schema.timestamp is not None and column == schema.timestamp.column
         column_types.check(file.path, types, column, dtype, is_time)
+
+
+def _check_same_columns(files: list[readers.InputFile], columns: list[list[str]]) -> None:
+    """Raises `UserError` where a file has a column that the first lacks: nobody would read it."""
+    for file, names in zip(files, columns, strict=True):
+        more = [name for name in names if name not in columns[0]]
+        if more:
+            raise UserError(
+                f"Expected the columns of {files[0].path} in {file.path}, found also "
+                f"{', '.join(more)}.",
+                "name a schema file with --schema, or give all files the same columns.",
+            )
 
 
 def _said(schema: Schema, title: str) -> Schema:

@@ -87,7 +87,8 @@ class DataDir:
         if manifest["schema_hash"] != schema.hash():
             raise UserError(
                 f"Expected {path / SCHEMA} with the hash {manifest['schema_hash'][:12]} of the "
-                f"manifest, found {schema.hash()[:12]}: the schema was changed after the build.",
+                f"manifest, found {schema.hash()[:12]}: the schema was changed after the build, or "
+                "the build is of an earlier version.",
                 _REBUILD,
             )
         stats = read_json(path / STATS, "the statistics of a data set", _REBUILD)

@@ -5,11 +5,12 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.field_attention import FieldAttention
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts, of_dense
 from preprocessing.errors import UserError
 
 
@@ -57,8 +58,15 @@ class AutoInt(FieldwiseModel):
             FieldAttention(width, config.heads, config.head_width, name=f"attention_{i}")
             for i, width in enumerate(widths[:-1])
         ]
+        self._attended_width = widths[-1]
         self.last = keras.layers.Dense(1, use_bias=False, name="last")
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Attention treats all fields alike; what follows does not. See the base class."""
+        inputs = field_layout(fields)
+        yield from of_dense(self.last, inputs.each(self._attended_width), None)
+        yield from self.dnn.layouts(inputs)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Attention and the network; b is the network's. See the base class."""

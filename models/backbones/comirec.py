@@ -20,6 +20,7 @@ from models.layers.capsule import capsules, dynamic_routing
 from models.layers.masking import masked_softmax
 from models.layers.recency import reverse_history
 from models.layers.recency_positions import RecencyPositions
+from models.layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 
@@ -41,6 +42,14 @@ class ComiRecSA(MultiInterestBackbone):
         self.positions = RecencyPositions(dims.max_length, width)
         self.hidden = keras.layers.Dense(4 * width, "tanh", use_bias=False, name="hidden")
         self.scorer = keras.layers.Dense(config.interests, use_bias=False, name="scorer")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Positions are added to events. See the base class."""
+        yield from super().layouts(fields)
+        units = hidden(self.hidden.units)
+        yield from self.positions.layouts(fields.history)
+        yield from of_dense(self.hidden, fields.history, units)
+        yield from of_dense(self.scorer, units, None)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
         """Self-attentive extraction. See the base class."""
@@ -94,6 +103,11 @@ class ComiRecDR(MultiInterestBackbone):
             shape=(dims.max_length, width, config.interests, width),
             initializer=keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(width)),
         )
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Maps lead from events to interests. See the base class."""
+        yield from super().layouts(fields)
+        yield self.kernel_LDKD, (None, fields.history, None, fields.history)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
         """Routing from logits of 0. See the base class."""

@@ -6,11 +6,12 @@ C = M d.
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf, tfrs
 from models.layers.interactions import VectorCross
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 _CROSSES = {"vector": VectorCross, "matrix": tfrs.layers.dcn.Cross}
@@ -66,6 +67,18 @@ class DCN(FieldwiseModel):
         self.dnn = MLP(config.units, last_activation="relu", name="dnn")
         self.last = keras.layers.Dense(1, name="last")
         self._is_parallel = config.structure == "parallel"
+        self._has_matrices = config.cross == "matrix"
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """What the cross network reads and writes are the fields. See the base class."""
+        crossed = field_layout(fields)
+        for cross in self.crosses:
+            kernel, bias = cross.weights
+            yield kernel, (crossed, crossed if self._has_matrices else None)
+            yield bias, (crossed,)
+        yield from self.dnn.layouts(crossed)
+        units = hidden(self.dnn.stack[-1].units)
+        yield from of_dense(self.last, crossed + units if self._is_parallel else units, None)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """The cross network and the network. See the base class."""

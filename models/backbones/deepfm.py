@@ -5,11 +5,12 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import tf
 from models.layers.interactions import fm_second_order
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class DeepFM(FieldwiseModel):
         super().__init__(name=name)
         del dims
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """The network reads the fields. See the base class."""
+        yield from self.dnn.layouts(field_layout(fields))
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Inner products of all pairs of fields, and the network. See the base class."""

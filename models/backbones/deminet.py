@@ -38,6 +38,7 @@ from models.layers.item_graph import (
 )
 from models.layers.masking import masked_mean
 from models.layers.recency_positions import RecencyPositions
+from models.layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _HEAD_MODES = ("project", "slice")
@@ -183,6 +184,21 @@ class DemiNet(Backbone):
             interests=config.interests,
             units=config.confidence_units,
         )
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Nodes, and interests, are laid out as the last graph layer writes them.
+
+        See the base class.
+        """
+        nodes = fields.history
+        for layer in self.graph_layers:
+            yield from layer.layouts(nodes)
+            nodes = layer.writes(nodes)
+        context = fields.history + fields.pair  # the order of `_context`
+        yield from self.positions.layouts(nodes)
+        yield from self.extractor.layouts(nodes, fields.target)
+        yield from self.experts.layouts(nodes * self.config.interests + context)
+        yield from self.confidence.layouts(nodes, context)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None

@@ -14,6 +14,7 @@ from models.keras import keras, tf
 from models.layers.augru import AUGRU
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts, hidden, of_dense
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,18 @@ class DIEN(Backbone):
         self.attention = keras.layers.Dense(width, use_bias=False, name="attention")
         self.evolution = AUGRU(width, name="interest_evolution")
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Both recurrent layers have hidden states. See the base class."""
+        width = fields.history.size
+        state, gates = hidden(width), hidden(width, groups=3)
+        cell = self.extractor.cell
+        yield cell.kernel, (fields.history, gates)
+        yield cell.recurrent_kernel, (state, gates)
+        yield cell.bias, (None, gates)
+        yield from of_dense(self.attention, state, fields.target)
+        yield from self.evolution.layouts(state)
+        yield from self.dnn.layouts(fields.pair + state)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None

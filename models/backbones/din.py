@@ -10,6 +10,7 @@ from models.interfaces import Backbone, Candidates, Dims, ModelConfig, State, Us
 from models.keras import tf
 from models.layers.local_activation import LocalActivation
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _ACTIVATIONS = ("dice", "sigmoid")
@@ -63,6 +64,11 @@ class DIN(Backbone):
             config.normalize,
         )
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """The network reads user, candidate and pooled history. See the base class."""
+        yield from self.attention.layouts(fields.history)
+        yield from self.dnn.layouts(fields.pair + fields.history)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None

@@ -23,6 +23,7 @@ from models.layers.local_activation import LocalActivation
 from models.layers.mlp import MLP
 from models.layers.next_event import NextEvent
 from models.layers.recency_positions import RecencyPositions
+from models.layouts import Fields, Layout, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 
@@ -99,6 +100,18 @@ class DMIN(Backbone):
         ]
         self.dnn = MLP((*config.units, 1), name="dnn")
         self.next_event = NextEvent(config.auxiliary_units) if config.auxiliary_weight else None
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Refined events are laid out as events are. See the base class."""
+        item = fields.history
+        for block in (self.refiner, *self.extractors):
+            yield from block.layouts(item)
+        for reader in self.readers:
+            yield from reader.layouts(fields.target, item)
+        if self.next_event is not None:
+            yield from self.next_event.layouts(item)
+        # The sum of the history, its product with the candidate, and the K pools.
+        yield from self.dnn.layouts(fields.pair + item * (2 + self.config.interests))
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -206,6 +219,18 @@ class CausalBlock(keras.layers.Layer):
         # Embeddings start with a variance near 0.001, which Keras' default epsilon would drown.
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
         self.feed_forward = MLP((2 * width, width), name="feed_forward")
+        self._head_width = head_width
+
+    def layouts(self, item: Layout) -> Layouts:
+        """Layouts of the weights, for events laid out as `item`."""
+        *projections, output = self.attention.weights
+        head = hidden(self._head_width)
+        for kernel in projections:
+            yield kernel, (item, None, head)
+        yield output, (None, head, item)
+        for weight in self.norm.weights:
+            yield weight, (item,)
+        yield from self.feed_forward.layouts(item, item)
 
     def call(self, values_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
         """Refines [B, L, D], finite at padding; padded steps come out without meaning."""
@@ -235,6 +260,12 @@ class PositionedActivation(keras.layers.Layer):
         self.of_target = keras.layers.Dense(width, use_bias=False, name="of_target")
         self.of_position = keras.layers.Dense(width, name="of_position")
         self.activation = LocalActivation(width, units, "sigmoid", normalize=True)
+
+    def layouts(self, target: Layout, item: Layout) -> Layouts:
+        """Layouts of the weights, for candidates and events laid out so."""
+        yield from of_dense(self.of_target, target, item)
+        yield from of_dense(self.of_position, None, item)
+        yield from self.activation.layouts(item)
 
     def encode_events(self, events_BLD: tf.Tensor, positions_BLP: tf.Tensor) -> tf.Tensor:
         """What does not depend on the candidate, [B, L, A]."""

@@ -23,6 +23,7 @@ from models.layers.local_activation import LocalActivation
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.layers.recency_positions import RecencyPositions
+from models.layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 _LOWEST = -1e9
@@ -106,6 +107,20 @@ class DMR(Backbone):
     def tables(self) -> list[tf.Variable]:
         """v', of which a step reads the candidates and the sampled items. See the base class."""
         return [self.item_vectors]
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Queries are laid out as the events that they meet. See the base class."""
+        item = fields.history
+        yield from of_dense(self.user_query, None, item)
+        yield self.user_prelu.alpha, (None, item)
+        yield from self.user_attention.layouts(item)
+        yield from of_dense(self.user_vector, item, None)
+        yield from of_dense(self.target_query, fields.target, item)
+        yield from of_dense(self.position_query, None, item)
+        yield self.target_prelu.alpha, (None, None, item)
+        yield from self.target_attention.layouts(item)
+        relevances = hidden(2)
+        yield from self.dnn.layouts(fields.pair + item + relevances + item * 2)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None

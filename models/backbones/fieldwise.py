@@ -10,6 +10,7 @@ import abc
 from models.interfaces import Backbone, Candidates, Dims, State, UserSide
 from models.keras import tf
 from models.layers.masking import masked_mean
+from models.layouts import Fields, Layout
 
 
 def num_fields(dims: Dims) -> int:
@@ -22,6 +23,11 @@ def flatten_fields(fields_BNMd: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(fields_BNMd)
     width = fields_BNMd.shape[2] * fields_BNMd.shape[3]
     return tf.reshape(fields_BNMd, [shape[0], shape[1], width])
+
+
+def field_layout(fields: Fields) -> Layout:
+    """Of `flatten_fields`, in the order in which `FieldwiseModel` sees the fields."""
+    return fields.user + fields.history + fields.target + fields.extra
 
 
 class FieldwiseModel(Backbone, abc.ABC):

@@ -5,10 +5,11 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields, num_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields, num_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.field_graph import FieldGraph
+from models.layouts import Fields, Layouts, of_dense
 from preprocessing.errors import UserError
 
 
@@ -47,6 +48,12 @@ class FiGNN(FieldwiseModel):
         self.graph = FieldGraph(fields, dims.embedding_size, config.steps)
         self.opinion = keras.layers.Dense(1, use_bias=False, name="opinion")
         self.attention = keras.layers.Dense(fields, "sigmoid", use_bias=False, name="attention")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Each field has matrices of its own, and an attention. See the base class."""
+        inputs = field_layout(fields)
+        yield from self.graph.layouts(inputs)
+        yield from of_dense(self.attention, inputs, inputs.each(1))
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Each field's opinion, weighed by attention. See the base class."""

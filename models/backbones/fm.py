@@ -7,6 +7,7 @@ from models.backbones.fieldwise import FieldwiseModel
 from models.interfaces import Dims, ModelConfig
 from models.keras import tf
 from models.layers.interactions import fm_second_order
+from models.layouts import Fields, Layouts
 
 
 class FM(FieldwiseModel):
@@ -25,6 +26,11 @@ class FM(FieldwiseModel):
         self.bias = self.add_weight(
             name="bias", shape=(), initializer="zeros", experimental_autocast=False
         )
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """The bias faces no feature. See the base class."""
+        del fields
+        yield from ()
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Inner products of all pairs of fields. See the base class."""

@@ -6,11 +6,12 @@ P = M (M - 1) / 2 pairs of fields.
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import tf
 from models.layers.interactions import pairwise_inner_products
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts, distinct_pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,11 @@ class IPNN(FieldwiseModel):
         super().__init__(name=name)
         del dims
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """The network reads the fields, then their products. See the base class."""
+        inputs = field_layout(fields)
+        yield from self.dnn.layouts(inputs + distinct_pairs(inputs))
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """The network on fields and products. See the base class."""

@@ -8,6 +8,7 @@ import dataclasses
 from models.backbones.fieldwise import FieldwiseModel
 from models.interfaces import Dims, ModelConfig
 from models.keras import tf
+from models.layouts import Fields, Layouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class LR(FieldwiseModel):
         self.bias = self.add_weight(
             name="bias", shape=(), initializer="zeros", experimental_autocast=False
         )
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """The bias faces no feature. See the base class."""
+        del fields
+        yield from ()
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Returns the bias: there are no interactions."""

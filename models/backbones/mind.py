@@ -16,6 +16,7 @@ from models.interfaces import Dims
 from models.keras import keras, tf
 from models.layers.capsule import capsules, dynamic_routing
 from models.layers.recency import reverse_history
+from models.layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 
@@ -72,6 +73,13 @@ class MIND(MultiInterestBackbone):
         # Interest k exists from 2^(k + 1) events on, and the first one always does.
         powers_K = 2 ** np.arange(1, config.interests + 1) * (np.arange(config.interests) > 0)
         self._min_events_K = powers_K if config.adaptive else np.zeros_like(powers_K)
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Capsules are hidden; the projection makes interests of them. See the base class."""
+        yield from super().layouts(fields)
+        capsule = hidden(fields.history.size)
+        yield from of_dense(self.to_vote, fields.history, capsule)
+        yield from of_dense(self.projection, capsule, fields.history)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
         """Behaviour-to-interest routing. See the base class."""

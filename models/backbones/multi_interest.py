@@ -15,6 +15,7 @@ from models.keras import tf
 from models.layers.label_aware_attention import label_aware_weights
 from models.layers.masking import masked_mean
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _READOUTS = ("soft", "hard")
@@ -78,6 +79,13 @@ class MultiInterestBackbone(Backbone):
         super().__init__(name=name)
         self.config = config
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Interests are laid out as events are: candidates compare with both. See the base class.
+
+        A subclass adds those of its own weights.
+        """
+        yield from self.dnn.layouts(fields.pair + fields.history * 2)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
         """The interests in a history that is zero at padding."""

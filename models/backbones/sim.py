@@ -24,6 +24,7 @@ from models.layers.local_activation import LocalActivation
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.layers.recency import reverse_history
+from models.layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 
@@ -109,6 +110,19 @@ class SIM(Backbone):
         self.short_term = LocalActivation(width, config.attention_units, name="short_term")
         self.search_dnn = MLP((*config.units, 1), name="search_dnn")
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Searches compare hidden vectors; what they find are events. See the base class."""
+        item, heads = fields.history, self.config.heads
+        searched = hidden(item.size)
+        compared = hidden(item.size // heads, groups=heads)
+        yield from of_dense(self.event_search, item, searched)
+        yield from of_dense(self.target_search, fields.target, searched)
+        yield from of_dense(self.event_keys, item, compared)
+        yield from of_dense(self.target_queries, fields.target, compared)
+        yield from self.short_term.layouts(item)
+        yield from self.search_dnn.layouts(item + fields.target)
+        yield from self.dnn.layouts(fields.pair + item * (1 + heads))
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None

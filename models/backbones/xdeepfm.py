@@ -5,11 +5,12 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
-from models.backbones.fieldwise import FieldwiseModel, flatten_fields
+from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
 from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.interactions import CompressedInteraction
 from models.layers.mlp import MLP
+from models.layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 
@@ -53,6 +54,12 @@ class XDeepFM(FieldwiseModel):
         self.interaction = CompressedInteraction(config.interaction_units)
         self.last = keras.layers.Dense(1, use_bias=False, name="last")
         self.dnn = MLP((*config.units, 1), name="dnn")
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Both networks read the fields. See the base class."""
+        inputs = field_layout(fields)
+        yield from self.interaction.layouts(inputs)
+        yield from self.dnn.layouts(inputs)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """The compressed interaction network and the network. See the base class."""

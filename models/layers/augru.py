@@ -4,6 +4,7 @@ Shapes: B requests, N candidates, L history length, D width of the input, U widt
 """
 
 from models.keras import keras, tf
+from models.layouts import Layout, Layouts, hidden, of_dense
 
 
 def augru_step(
@@ -44,6 +45,12 @@ class AUGRU(keras.layers.Layer):
         self.of_state = self.add_weight(
             name="state_kernel", shape=(self.units, 3 * self.units), initializer="orthogonal"
         )
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for an input laid out as `reads`."""
+        gates = hidden(self.units, groups=3)
+        yield from of_dense(self.of_input, reads, gates)
+        yield self.of_state, (hidden(self.units), gates)
 
     def call(
         self, inputs_BLD: tf.Tensor, attention_BNL: tf.Tensor, mask_BL: tf.Tensor

@@ -6,6 +6,7 @@ Shapes: B requests, N candidates, M fields, d embedding width.
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.masking import masked_softmax
+from models.layouts import Layout, Layouts
 
 _SLOPE = 0.01
 
@@ -46,6 +47,11 @@ class FieldGraph(keras.layers.Layer):
         )
         self.bias = self.add_weight(name="bias", shape=(width,), initializer="zeros")
         self.cell = keras.layers.GRUCell(width, name="gru")
+
+    def layouts(self, fields: Layout) -> Layouts:
+        """Layouts of the weights, for fields laid out as `fields`."""
+        yield self.out_kernel, (fields.each(1), None, None)
+        yield self.in_kernel, (fields.each(1), None, None)
 
     def call(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Returns the last states of the fields, [B, N, M, d]."""

@@ -11,6 +11,7 @@ from models.layers.initializers import glorot_uniform
 from models.layers.item_graph import ItemGraph, shifted, window_offsets
 from models.layers.masking import masked_softmax
 from models.layers.pair_scores import PairScores
+from models.layouts import Layout, Layouts, hidden
 
 _RELATIONS = 3
 
@@ -74,6 +75,22 @@ class DependencyAttention(keras.layers.Layer):
             "relation", shape_RHC[1:], initializer=glorot_uniform(self.head_width, 1)
         )
         self.relation_bias_H = self.add_weight("relation_bias", [self.heads], initializer="zeros")
+
+    def writes(self, reads: Layout) -> Layout:
+        """Layout of the output for nodes laid out as `reads`."""
+        return hidden(self.head_width, self.heads) if self._has_projection else reads
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for nodes laid out as `reads`."""
+        if self._has_projection:
+            heads, unit = None, hidden(self.head_width)
+            yield self.projection_DD, (reads, self.writes(reads))
+        else:
+            heads, unit = reads.slices(self.heads), None
+        yield self.receiver_RHC, (None, heads, unit)
+        yield self.sender_RHC, (None, heads, unit)
+        yield self.relation_HC, (heads, unit)
+        yield self.relation_bias_H, (heads,)
 
     def call(self, nodes_BVLD: tf.Tensor, graph: ItemGraph) -> tf.Tensor:
         """Passes messages once.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.keras import keras, tf
+from models.layouts import Layout, Layouts, hidden, products
 
 
 def fm_second_order(fields_Fd: tf.Tensor) -> tf.Tensor:
@@ -78,6 +79,13 @@ class CompressedInteraction(keras.layers.Layer):
             keras.layers.Dense(rows, use_bias=False, name=f"map_{k}")
             for k, rows in enumerate(units, 1)
         ]
+
+    def layouts(self, fields: Layout) -> Layouts:
+        """Layouts of the weights, for fields laid out as `fields`."""
+        rows = fields
+        for layer in self.maps:
+            yield layer.kernel, (products(rows, fields), None)
+            rows = hidden(1, groups=layer.units // 2)  # the half that goes on
 
     def call(self, fields_Fd: tf.Tensor) -> tf.Tensor:
         """Returns [..., units[0] / 2 + ... + units[-1]] of fields [..., F, d]."""

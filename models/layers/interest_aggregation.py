@@ -1,7 +1,8 @@
 """How far to trust each interest expert (DemiNet, arXiv 2109.12512, eq. 14 and its Table 2).
 
 Every aggregation is a layer `(interests_BNKD, context_BNC, training) -> weights` with weights of
-the experts, [B, N, K] and summing to 1, by which their scores are averaged (eq. 15).
+the experts, [B, N, K] and summing to 1, by which their scores are averaged (eq. 15). Its method
+`layouts` is that of its weights, for interests and features of a pair laid out so.
 
 Shapes: B requests, N candidates, K interests and experts, D item width, C width of the features of
 a pair of user and candidate.
@@ -14,6 +15,7 @@ from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.interest_experts import expert_input
 from models.layers.mlp import MLP
+from models.layouts import Layout, Layouts, hidden, of_dense
 
 AGGREGATIONS = ("confidence", "average", "hard_routing", "moe", "single")
 
@@ -86,6 +88,14 @@ class ConfidenceNetwork(keras.layers.Layer):
             initializer=keras.initializers.RandomNormal(stddev=self.factor),
         )
 
+    def layouts(self, interest: Layout, context: Layout) -> Layouts:
+        """See above."""
+        combined = hidden(self._shape[1])
+        yield from of_dense(self.interest_half, interest, None)
+        yield from of_dense(self.context_half, context, None)
+        yield from self.rest.layouts(hidden(self.context_half.units), combined)
+        yield self.prototypes_KD, (None, combined)
+
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
@@ -132,6 +142,11 @@ class EqualWeights(keras.layers.Layer):
         super().__init__(name=name)
         self.experts = experts
 
+    def layouts(self, interest: Layout, context: Layout) -> Layouts:
+        """There are no weights."""
+        del interest, context
+        yield from ()
+
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
@@ -151,6 +166,10 @@ class ExpertGate(keras.layers.Layer):
     def __init__(self, experts: int, name: str = "expert_gate") -> None:
         super().__init__(name=name, dtype="float32")
         self.gate = keras.layers.Dense(experts, use_bias=False, dtype="float32", name="gate")
+
+    def layouts(self, interest: Layout, context: Layout) -> Layouts:
+        """See above."""
+        yield from of_dense(self.gate, interest * self.gate.units + context, None)
 
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False

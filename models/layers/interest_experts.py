@@ -9,6 +9,7 @@ from itertools import pairwise
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.normalization import MaskedBatchNormalization
+from models.layouts import Layout, Layouts
 
 
 class InterestExperts(keras.layers.Layer):
@@ -47,6 +48,13 @@ class InterestExperts(keras.layers.Layer):
             self.biases.append(
                 self.add_weight(f"bias_{i}", [experts, fan_out], initializer="zeros")
             )
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for an input laid out as `reads`."""
+        yield from self.normalize.layouts(reads)
+        yield self.scale_IK, (reads, None)
+        yield self.offset_IK, (reads, None)
+        yield self.kernels[0], (reads, None, None)
 
     def call(self, values_BNI: tf.Tensor, mask_BN: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Scores every candidate with every expert.

@@ -7,6 +7,7 @@ attention of one interest.
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.masking import masked_softmax
+from models.layouts import Layout, Layouts, hidden, of_dense
 
 
 class InterestExtractor(keras.layers.Layer):
@@ -58,6 +59,13 @@ class InterestExtractor(keras.layers.Layer):
             [self.interests, self._units],
             initializer=glorot_uniform(self._units, 1),
         )
+
+    def layouts(self, nodes: Layout, target: Layout) -> Layouts:
+        """Layouts of the weights, for nodes and candidates laid out so."""
+        units = hidden(self._units, self.interests)
+        yield from of_dense(self.history_half, nodes, units)
+        yield from of_dense(self.target_half, target, units)
+        yield self.last_KA, (None, hidden(self._units))
 
     def project(self, nodes: tf.Tensor) -> tf.Tensor:
         """The part of the first layer that does not depend on the candidate.

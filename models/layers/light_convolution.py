@@ -7,6 +7,7 @@ Shapes: B requests, V views of the same history, L history length, D item width.
 
 from models.keras import keras, tf
 from models.layers.item_graph import MergedGraph
+from models.layouts import Layout, Layouts
 
 
 class LightConvolution(keras.layers.Layer):
@@ -26,6 +27,15 @@ class LightConvolution(keras.layers.Layer):
     def __init__(self, depth: int, name: str = "light_convolution") -> None:
         super().__init__(name=name, dtype="float32")
         self.depth = depth
+
+    def writes(self, reads: Layout) -> Layout:
+        """Layout of the output for nodes laid out as `reads`: the same."""
+        return reads
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """There are no weights."""
+        del reads
+        yield from ()
 
     def call(self, nodes_BVLD: tf.Tensor, graph: MergedGraph) -> tf.Tensor:
         """Passes messages `depth` times.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from models.keras import keras, tf
 from models.layers.dice import Dice
 from models.layers.masking import masked_softmax
+from models.layouts import Layout, Layouts
 
 
 class LocalActivation(keras.layers.Layer):
@@ -51,6 +52,10 @@ class LocalActivation(keras.layers.Layer):
         )
         # A softmax would cancel the bias.
         self.scorer = keras.layers.Dense(1, use_bias=not normalize, name="scorer")
+
+    def layouts(self, item: Layout) -> Layouts:
+        """Layouts of the weights, for candidates and events laid out as `item`."""
+        yield self.kernel, (item * 4, None)
 
     def encode_events(self, events_BLD: tf.Tensor, query_BLD: tf.Tensor | None = None) -> tf.Tensor:
         """The part of the first layer that does not depend on the candidate, [B, L, A].

@@ -11,6 +11,7 @@ from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.item_graph import MergedGraph
 from models.layers.pair_scores import PairScores
+from models.layouts import Layout, Layouts, hidden
 
 
 class MergedAttention(keras.layers.Layer):
@@ -53,6 +54,20 @@ class MergedAttention(keras.layers.Layer):
         own, fans = [self.heads, self.head_width], (2 * self.head_width, 1)
         self.receiver_HC = self.add_weight("receiver", own, initializer=glorot_uniform(*fans))
         self.sender_HC = self.add_weight("sender", own, initializer=glorot_uniform(*fans))
+
+    def writes(self, reads: Layout) -> Layout:
+        """Layout of the output for nodes laid out as `reads`."""
+        return hidden(self.head_width, self.heads) if self._has_projection else reads
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for nodes laid out as `reads`."""
+        if self._has_projection:
+            heads, unit = None, hidden(self.head_width)
+            yield self.projection_DD, (reads, self.writes(reads))
+        else:
+            heads, unit = reads.slices(self.heads), None
+        yield self.receiver_HC, (heads, unit)
+        yield self.sender_HC, (heads, unit)
 
     def call(self, nodes_BVLD: tf.Tensor, graph: MergedGraph) -> tf.Tensor:
         """Passes messages once.

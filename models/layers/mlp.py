@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from models.keras import keras, tf
+from models.layouts import Layout, Layouts, hidden, of_dense
 
 
 class MLP(keras.layers.Layer):
@@ -30,6 +31,19 @@ class MLP(keras.layers.Layer):
         ]
         last = keras.layers.Dense(units[-1], last_activation, use_bias=last_bias, name="last")
         self.stack = [*hidden, last]
+
+    def layouts(self, reads: Layout, writes: Layout | None = None) -> Layouts:
+        """Layouts of the weights.
+
+        Args:
+            reads: Of the input.
+            writes: Of the output; None for hidden units.
+        """
+        for layer in self.stack:
+            is_last = layer is self.stack[-1]
+            output = writes if is_last and writes is not None else hidden(layer.units)
+            yield from of_dense(layer, reads, output)
+            reads = output
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
         """Maps [..., width] to [..., units[-1]]."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from models import randomness
 from models.keras import keras, tf
 from models.layers.mlp import MLP
+from models.layouts import Layout, Layouts
 
 
 class NextEvent(keras.layers.Layer):
@@ -25,6 +26,10 @@ class NextEvent(keras.layers.Layer):
     def __init__(self, units: Sequence[int] = (100, 50), name: str = "next_event") -> None:
         super().__init__(name=name)
         self.network = MLP((*units, 1), "sigmoid", name="network")
+
+    def layouts(self, item: Layout) -> Layouts:
+        """Layouts of the weights, for states and events laid out as `item`."""
+        yield from self.network.layouts(item * 2)
 
     def call(
         self,

@@ -5,6 +5,7 @@ Shapes: C channels.
 
 from models import replicas
 from models.keras import keras, tf
+from models.layouts import Layout, Layouts
 
 
 class MaskedBatchNormalization(keras.layers.Layer):
@@ -42,6 +43,13 @@ class MaskedBatchNormalization(keras.layers.Layer):
             name="seen_batches", initializer="zeros", **shared | {"shape": ()}
         )
         super().build(shape)
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for channels laid out as `reads`."""
+        yield self.moving_mean, (reads,)
+        yield self.moving_variance, (reads,)
+        # Counted anew where a channel is new: its initial statistics must not linger.
+        yield self.seen_batches, (reads,)
 
     def call(self, values: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Standardises `values`.

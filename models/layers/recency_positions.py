@@ -4,6 +4,7 @@ Shapes: B requests, L history length, D item width.
 """
 
 from models.keras import keras, tf
+from models.layouts import Layout, Layouts
 
 
 class RecencyPositions(keras.layers.Layer):
@@ -27,6 +28,10 @@ class RecencyPositions(keras.layers.Layer):
         self.table = self.add_weight(
             "table", self._shape, initializer=keras.initializers.RandomNormal(stddev=0.01)
         )
+
+    def layouts(self, writes: Layout) -> Layouts:
+        """Layouts of the weights, for vectors laid out as `writes`."""
+        yield self.table, (None, writes)
 
     def call(self, mask_BL: tf.Tensor) -> tf.Tensor:
         """The vector of every step, [B, L, D]; padded steps hold vectors without meaning.

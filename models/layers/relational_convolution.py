@@ -8,6 +8,7 @@ Shapes: B requests, V views of the same history, L history length, D item width.
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.item_graph import ItemGraph, shifted, window_offsets
+from models.layouts import Layout, Layouts, hidden, of_dense
 
 
 class RelationalConvolution(keras.layers.Layer):
@@ -33,6 +34,17 @@ class RelationalConvolution(keras.layers.Layer):
             name="relations",
         )
         self.combine = keras.layers.Dense(width, use_bias=False, dtype="float32", name="combine")
+
+    def writes(self, reads: Layout) -> Layout:
+        """Layout of the output for nodes laid out as `reads`."""
+        del reads
+        return hidden(self.combine.units)
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for nodes laid out as `reads`."""
+        units = hidden(self.relations.units)
+        yield from of_dense(self.relations, reads * 4, units)
+        yield from of_dense(self.combine, units, self.writes(reads))
 
     def call(self, nodes_BVLD: tf.Tensor, graph: ItemGraph) -> tf.Tensor:
         """Passes messages once.

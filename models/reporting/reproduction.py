@@ -92,8 +92,12 @@ def reproduction(evidence: Evidence) -> Section:
         facts += [("started", sessions[0]["started"]), ("code", _code(last["code"]))]
         facts += [(name, version) for name, version in last["versions"].items()]
         facts += _machine(last["machine"])
-    grid = Grid("", 2, ("what", "value"), [list(fact) for fact in facts])
-    return Section("Reproduce", [grid], paragraphs=paragraphs, commands=commands)
+    grids = [Grid("", 2, ("what", "value"), [list(fact) for fact in facts])]
+    taken_over = next((entry["warm_start"] for entry in sessions if "warm_start" in entry), None)
+    if taken_over is not None:
+        title = f"Weights to begin with, from {run.config.warm_start}"
+        grids.append(Grid(title, 1, ("warm start",), [[line] for line in taken_over]))
+    return Section("Reproduce", grids, paragraphs=paragraphs, commands=commands)
 
 
 def _time(sessions: Sequence[Mapping[str, Any]]) -> list[Grid]:

@@ -7,7 +7,7 @@ import json
 import pathlib
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from models import provenance, runs
@@ -47,6 +47,10 @@ class Session:
     def expect(self, needed: Estimate) -> None:
         """Remembers the memory that training was said to need beside `memory_before`."""
         self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
+
+    def began_with(self, lines: Sequence[str]) -> None:
+        """Remembers what a warm start took over."""
+        self._entry["warm_start"] = list(lines)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

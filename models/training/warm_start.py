@@ -1,9 +1,12 @@
-"""Begins a run with the weights of another one, whose vocabularies may differ.
+"""Begins a run with the weights of another one, whose vocabularies and features may differ.
 
 A row of an embedding table belongs to a value, and values change their ids from one data set to the
 next; so rows are matched by value. Values that the other run did not know keep the initial row of a
-new run.
+new run. An entry of any other weight belongs to a feature, or to none: see
+`models.training.transfer`.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,6 +15,7 @@ from models import runs
 from models.base import CTRModel
 from models.config import RunConfig
 from models.keras import tf
+from models.training.transfer import copy_dense, why_new
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import BucketisedEncoder, FittedEncoder, VocabularyEncoder
 from preprocessing.errors import UserError
@@ -29,7 +33,7 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
         config: Of the new run.
 
     Returns:
-        Lines that say what was taken over, a line per embedding table and one for the rest.
+        Lines that say what was taken over, see `take_over`.
 
     Raises:
         UserError: No finished run there, or one of another model.
@@ -37,27 +41,81 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
     run = runs.open_run(config.warm_start)
     _check_same_model(run, config)
     source = runs.load_model(run.path)
+    return take_over(source, run.data.encoders, model, data.encoders)
+
+
+def take_over(
+    source: CTRModel,
+    before: Mapping[str, FittedEncoder],
+    model: CTRModel,
+    after: Mapping[str, FittedEncoder],
+) -> list[str]:
+    """Copies what two models have in common.
+
+    Args:
+        source: Trained.
+        before: Encoders of its features.
+        model: New; of the same settings.
+        after: Encoders of its features.
+
+    Returns:
+        Lines that say what was taken over: one per embedding table, one per feature that is new,
+        gone or something else, and one for the other weights.
+
+    Raises:
+        UserError: The layouts of the model do not fit its weights.
+    """
+    lines = _copy_tables(source, before, model, after)
+    for feature in source.schema.encoded_features:
+        if feature.name not in after:
+            lines.append(f"{feature.name}: left behind, the new data set does not have it")
+    here, there = (each.schema.history.features for each in (model, source))
+    if [name for name in here if name in there] != [name for name in there if name in here]:
+        lines.append(
+            f"history.features is {', '.join(here)} here, {', '.join(there)} there: weights go "
+            "with their features"
+        )
+    transfer, warnings = copy_dense(source, model)
+    lines += [*warnings, str(transfer)]
+    if model.ssl is not None:
+        lines.append(f"{len(model.ssl.weights):,} weights of self-supervision begin anew")
+    return lines
+
+
+def _copy_tables(
+    source: CTRModel,
+    before: Mapping[str, FittedEncoder],
+    model: CTRModel,
+    after: Mapping[str, FittedEncoder],
+) -> list[str]:
+    """Copies the rows of embedding tables; says how many, and which features are new."""
+    compressed = {*source.embedder.quotients, *model.embedder.quotients}
     key = model.schema.item_key.name
-    pairs = [
-        (name, name, source.embedder.tables.get(name), table)
+    reasons = {name: why_new(name, source.schema, model.schema) for name in after}
+    tables = source.embedder.tables
+    chosen = [
+        (name, name, tables.get(name), table, reasons[name])
         for name, table in model.embedder.tables.items()
     ]
-    pairs += [
-        (ours.name.partition(":")[0], key, theirs, ours)
+    other_key = None
+    if source.schema.item_key.name != key:
+        other_key = f"items are told by {source.schema.item_key.name} there"
+    chosen += [
+        (ours.name.partition(":")[0], key, theirs, ours, other_key or reasons[key])
         for theirs, ours in zip(source.backbone.tables, model.backbone.tables, strict=True)
     ]
-    compressed = {*source.embedder.quotients, *model.embedder.quotients}
     lines = []
-    for title, feature, theirs, ours in pairs:
-        found = "all rows are new: the run does not have it"
-        if feature in compressed:
-            found = "all rows are new: compressed tables cannot be matched by value"
-        elif theirs is not None:
-            found = _copy_rows(theirs, run.data.encoders[feature], ours, data.encoders[feature])
-        lines.append(f"warm start: {title}: {found}")
-    rest = {id(ours) for _, _, _, ours in pairs}
-    copied, new = _copy_others(source, model, rest)
-    lines.append(f"warm start: {copied:,} other weights taken over, {new:,} new")
+    for title, feature, theirs, ours, reason in chosen:
+        if reason is None and feature in compressed:
+            reason = "compressed tables cannot be matched by value"
+        if theirs is None or reason is not None:
+            lines.append(f"{title}: all rows are new: {reason}")
+        else:
+            copied = _copy_rows(theirs, before[feature], ours, after[feature])
+            lines.append(f"{title}: {copied}")
+    for name in model.embedder.vectors:
+        if reasons[name] is not None:
+            lines.append(f"{name}: its vector is new: {reasons[name]}")
     return lines
 
 
@@ -114,24 +172,3 @@ def _same_ids(before: FittedEncoder, after: FittedEncoder) -> bool:
     if isinstance(before, BucketisedEncoder) and isinstance(after, BucketisedEncoder):
         return np.array_equal(before.boundaries, after.boundaries)
     return before.feature.encoder == after.feature.encoder
-
-
-def _copy_others(source: CTRModel, model: CTRModel, done: set[int]) -> tuple[int, int]:
-    """Copies the weights of embedder and backbone that are no tables, by place and shape.
-
-    Returns:
-        How many were copied, and how many stay as they are because their shapes differ.
-    """
-    copied = new = 0
-    vectors = source.embedder.vectors
-    pairs = [(vectors.get(name), ours) for name, ours in model.embedder.vectors.items()]
-    pairs += zip(source.backbone.weights, model.backbone.weights, strict=True)
-    for theirs, ours in pairs:
-        if id(ours) in done:
-            continue
-        if theirs is None or theirs.shape != ours.shape:
-            new += 1
-        else:
-            ours.assign(theirs)
-            copied += 1
-    return copied, new

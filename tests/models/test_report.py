@@ -47,6 +47,7 @@ def run(data, tmp_path_factory):
     }
     pd.DataFrame(pretraining).to_csv(path / "pretraining.csv", index=False)
     session.expect(memory.Estimate(5 << 20, 10 << 20, 0, 3 << 20))
+    session.began_with(["22 other weights taken over, 0 new"])
     with session.phase("training"), session.phase("evaluation"):
         pass
     session.save(40)
@@ -193,6 +194,7 @@ def test_time_memory_and_how_it_came_about(run, written):
         f"| tensorflow | {session['versions']['tensorflow']} |",
         "| samples (candidates) per second | 10,000 | 9,000 | 11,000 |",
         "The kept weights were reached after 2 s at step 20 (epoch 2.0)",
+        "| 22 other weights taken over, 0 new |",
     ):
         assert text in markdown
     assert f"--config={run / 'config.json'}" in markdown

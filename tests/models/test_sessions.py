@@ -60,6 +60,14 @@ def test_a_process_that_resumes_adds_its_entry(tmp_path):
     assert 0 < entries[0]["memory_before"] <= entries[0]["memory_peak"]
 
 
+def test_what_a_warm_start_took_over_is_remembered(tmp_path):
+    session = sessions.Session(tmp_path)
+    session.began_with(["item_id: 3 rows taken over", "22 other weights taken over, 0 new"])
+    session.save(0)
+    (entry,) = runs.read_sessions(tmp_path)
+    assert entry["warm_start"][1] == "22 other weights taken over, 0 new"
+
+
 def test_of_several_processes_one_writes(tmp_path):
     session = sessions.Session(tmp_path, writes=False)
     session.expect(Estimate(1, 2, 3, 4))

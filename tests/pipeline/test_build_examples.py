@@ -233,6 +233,15 @@ def test_the_order_of_columns_changes_no_byte(tmp_path):
     assert build("files", first, second)[0] == expected
 
 
+def test_a_column_that_only_later_files_have_is_not_left_out_in_silence(tmp_path):
+    log = columns(random_events(users=5))
+    brands = {"brand": ["b"] * len(log["user_id"])}
+    paths = [write_log(tmp_path / "1.csv", log), write_log(tmp_path / "2.csv", log | brands)]
+    arguments = BuildArguments(input=",".join(paths), output=str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"columns of \S*1.csv in \S*2.csv, found also brand. Fix"):
+        build_examples(arguments)
+
+
 @pytest.mark.slow
 def test_worker_processes_give_the_same_shards_without_tensorflow(tmp_path, monkeypatch):
     log = columns(random_events(seed=3))

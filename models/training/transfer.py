@@ -1,0 +1,229 @@
+"""Copies weights between models of the same settings whose features may differ.
+
+Weights are matched by their path in the model, and their entries by the feature that they belong to
+(see `models.layouts`), so that neither the order of features nor their number matters.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.base import CTRModel
+from models.embeddings import single_variables
+from models.interfaces import Backbone
+from models.keras import tf
+from models.layouts import Axes, Field, Fields, kind, places
+from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+
+_BACKBONE = "backbone."
+_SHOWN = 5
+
+
+class Transfer(NamedTuple):
+    """What became of the weights that are no embedding tables.
+
+    Attributes:
+        whole: Weights that were taken over.
+        partial: Weights of which some entries were taken over and the others stay initial.
+        new: Names of the weights of which no entry was taken over.
+        shrunk: Weights taken over that lost entries: those of features that are gone.
+        difference: Of the features.
+    """
+
+    whole: int
+    partial: int
+    new: list[str]
+    shrunk: int
+    difference: "Difference"
+
+    def __str__(self) -> str:
+        text = f"{self.whole + self.partial:,} other weights taken over"
+        if self.partial:
+            text += (
+                f", {self.partial:,} of them in part (new rows for {_join(self.difference.new)})"
+            )
+        text += f", {len(self.new):,} new"
+        if self.new:
+            text += f" ({_join(self.new)})"
+        if self.shrunk:
+            text += f"; rows for {_join(self.difference.gone)} left behind in {self.shrunk:,}"
+        return text
+
+
+class Difference(NamedTuple):
+    """How the features of two models differ.
+
+    Attributes:
+        new: Names of features that are not there before, or something else, or elsewhere.
+        gone: Names of features of which the same holds afterwards.
+        is_reordered: Whether features that both have stand in another order.
+    """
+
+    new: list[str]
+    gone: list[str]
+    is_reordered: bool
+
+    @classmethod
+    def between(cls, before: Fields, after: Fields) -> "Difference":
+        """That of the fields of two models."""
+        old, new = _fields(before), _fields(after)
+        common = [field for field in old if field in new]
+        return cls(
+            new=_names(field for field in new if field not in old),
+            gone=_names(field for field in old if field not in new),
+            is_reordered=common != [field for field in new if field in old],
+        )
+
+    def __str__(self) -> str:
+        parts = [
+            f"{title} {', '.join(names)}"
+            for title, names in (("new:", self.new), ("gone:", self.gone))
+            if names
+        ]
+        return "; ".join(parts + ["in another order"] * self.is_reordered)
+
+
+def why_new(name: str, before: Schema, after: Schema) -> str | None:
+    """Why a feature of `after` is not one of `before`; None if it is."""
+    theirs = {feature.name: kind(feature) for feature in before.encoded_features}
+    ours = kind(after[name])
+    if name not in theirs:
+        return "the run does not have it"
+    return None if theirs[name] == ours else f"it is {ours} here, {theirs[name]} there"
+
+
+def copy_dense(source: CTRModel, model: CTRModel) -> tuple[Transfer, list[str]]:
+    """Copies the weights of embedder and backbone that are no tables.
+
+    Returns:
+        What became of them, and warnings.
+
+    Raises:
+        UserError: The layouts of the model do not fit its weights.
+    """
+    before, after = _fields_of(source), _fields_of(model)
+    difference = Difference.between(before, after)
+    is_declared = type(model.backbone).layouts is not Backbone.layouts
+    found = list(_copy_vectors(source, model))
+    warnings = []
+    if before == after or is_declared:
+        found += _copy_backbone(source, model, before, after)
+    else:
+        names = list(_dense(model))
+        found += [_Copy(name, 0, 1, 1) for name in names]
+        warnings.append(
+            f"WARNING: {type(model.backbone).__name__} does not say which of its weights belong to "
+            f"which feature, and the features differ ({difference}): its {len(names)} weights "
+            "begin anew. Fix: give it the method layouts, see docs/extending.md."
+        )
+    transfer = Transfer(
+        whole=sum(copy.taken == copy.size for copy in found),
+        partial=sum(0 < copy.taken < copy.size for copy in found),
+        new=[copy.name for copy in found if copy.taken == 0 < copy.size],
+        shrunk=sum(0 < copy.taken < copy.there for copy in found),
+        difference=difference,
+    )
+    return transfer, warnings
+
+
+class _Copy(NamedTuple):
+    """What became of a weight.
+
+    Attributes:
+        name: Of the weight.
+        taken: Entries that were taken over.
+        size: All of its entries.
+        there: Entries of the weight of the source.
+    """
+
+    name: str
+    taken: int
+    size: int
+    there: int
+
+
+def _copy_vectors(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
+    for name, ours in model.embedder.vectors.items():
+        theirs = source.embedder.vectors.get(name)
+        size = int(np.prod(ours.shape))
+        if theirs is None or why_new(name, source.schema, model.schema) is not None:
+            yield _Copy(f"vector of {name}", 0, size, size)
+        else:
+            ours.assign(theirs)
+            yield _Copy(f"vector of {name}", size, size, size)
+
+
+def _copy_backbone(
+    source: CTRModel, model: CTRModel, before: Fields, after: Fields
+) -> Iterator[_Copy]:
+    theirs = _dense(source)
+    old: Mapping[int, Axes] = {}
+    new: Mapping[int, Axes] = {}
+    if before != after:
+        old, new = _axes(source.backbone, before), _axes(model.backbone, after)
+    for name, ours in _dense(model).items():
+        weight = theirs[name]
+        taken = _copy_entries(weight, old.get(id(weight), ()), ours, new.get(id(ours), ()), name)
+        yield _Copy(name, taken, int(np.prod(ours.shape)), int(np.prod(weight.shape)))
+
+
+def _copy_entries(theirs: tf.Variable, old: Axes, ours: tf.Variable, new: Axes, name: str) -> int:
+    """Copies the entries that both weights have; returns how many these are."""
+    matches = []
+    for there, here, before, after in itertools.zip_longest(theirs.shape, ours.shape, old, new):
+        match = np.arange(here or 0)
+        if before is not None and after is not None:
+            match = places(before, after)
+            if here is not None and (before.size, after.size) != (there, here):
+                raise UserError(
+                    f"Expected layouts of {name} that fit its {here} entries ({there} in the run), "
+                    f"found {after.size} ({before.size}).",
+                    "mend the method layouts of the model.",
+                )
+        elif there != here:
+            return 0
+        if here is not None:
+            matches.append(match)
+        elif (match < 0).any():  # The weight belongs to entries that are not all there.
+            return 0
+    known = [np.flatnonzero(match >= 0) for match in matches]
+    values = np.array(tf.convert_to_tensor(ours))
+    sources = [match[match >= 0] for match in matches]
+    values[np.ix_(*known)] = np.array(tf.convert_to_tensor(theirs))[np.ix_(*sources)]
+    ours.assign(values)
+    return int(np.prod([len(places) for places in known]))
+
+
+def _dense(model: CTRModel) -> dict[str, tf.Variable]:
+    """The weights of the backbone that are no tables, by their path in it."""
+    tables = {id(table) for table in single_variables(model.backbone.tables)}
+    return {
+        path.removeprefix(_BACKBONE): weight
+        for path, weight in model.get_weight_paths().items()
+        if path.startswith(_BACKBONE) and id(weight) not in tables
+    }
+
+
+def _axes(backbone: Backbone, fields: Fields) -> dict[int, Axes]:
+    return {id(weight): axes for weight, axes in backbone.layouts(fields)}
+
+
+def _fields_of(model: CTRModel) -> Fields:
+    return Fields.of(model.schema, model.embedder.dims.embedding_size)
+
+
+def _fields(fields: Fields) -> list[Any]:
+    """All fields, those of a history as well as those of a candidate."""
+    return [block.label for block in (fields.user + fields.history + fields.pair).blocks]
+
+
+def _names(fields: Iterator[Field]) -> list[str]:
+    return list(dict.fromkeys(field.name for field in fields))
+
+
+def _join(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
