@@ -228,10 +228,14 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     key, equals, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not equals or not dot or section not in SECTIONS:
+        setting = ALIASES.get(key, key)
+        is_known = setting in {field.name for field in dataclasses.fields(TrainConfig)}
         raise UserError(
             f"Expected --set=section.key=value with section model, ssl or train, "
             f"found {override!r}.",
-            "for example --set=train.learning_rate=0.01.",
+            f"write --set=train.{setting}={text or 'VALUE'}."
+            if is_known
+            else "for example --set=train.learning_rate=0.01.",
         )
     return section, name, _parse(text)
 

@@ -152,6 +152,8 @@ def run_stage(
             else:
                 run()
     except Exception as error:
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            worker_errors.ignore_threads_of_beam()
         raise worker_errors.explained(title, error) from error
     seconds = time.perf_counter() - start
     tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
@@ -203,14 +205,13 @@ def _quiet() -> Iterator[None]:
     level = beam_logger.level
     logging.disable(logging.ERROR)
     beam_logger.setLevel(logging.CRITICAL)
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    terminal = os.dup(2)
     try:
-        yield
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            os.dup2(nowhere.fileno(), 2)
+            yield
     finally:
-        sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
-        os.close(nowhere)
         logging.disable(logging.NOTSET)
         beam_logger.setLevel(level)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 
 from preprocessing.errors import UserError, one_line
@@ -98,6 +99,18 @@ def explained_stage_errors(output: AnyPath) -> Iterator[None]:
 def left(output: AnyPath) -> str:
     """What a build that failed leaves behind."""
     return f"{output} holds no data set now, only parts of one, which the next build removes."
+
+
+def ignore_threads_of_beam() -> None:
+    """Silences what Beam's threads say from now on; after a failure they complain of its end."""
+    before = threading.excepthook
+
+    def on_error(raised: threading.ExceptHookArgs) -> None:
+        frames = traceback.walk_tb(raised.exc_traceback)
+        if not any(f.f_globals.get("__name__", "").startswith("apache_beam.") for f, _ in frames):
+            before(raised)
+
+    threading.excepthook = on_error
 
 
 def until_a_worker_dies(run: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -55,9 +56,27 @@ def test_named_variant_sets_its_settings_and_yields_to_explicit_ones():
     ("content", "overrides", "message"),
     [
         ({"trian": {}}, [], "did you mean 'train'"),
+        ({"train": 3}, [], "Expected an object as section 'train', found 3"),
+        ({"model": {"name": 3}}, [], "Expected model.name of type str, found 3"),
+        ({"data": ["d"]}, [], "Expected data of type str, found"),
+        ({}, ["train.lr=1"], "Unknown key 'lr' .* did you mean 'learning_rate'"),
+        ({}, ["train.learning_rate=NaN"], "train.learning_rate to be a finite number, found nan"),
+        ({}, ["train.l2=Infinity"], "train.l2 to be a finite number, found inf"),
+        ({}, ["train.l2=1e999"], "train.l2 to be a finite number, found inf"),
+        ({}, [f"train.l2={10**400}"], "train.l2 to be smaller than 2^31 in size, found 1000"),
+        ({}, ["train.seed=2147483648"], "train.seed to be smaller than 2^31 in size, found 2147"),
+        ({}, ["train.batch_size=[1]"], "train.batch_size of type int, found [1]"),
+        ({}, ["train.epochs=null"], "train.epochs of type int, found None"),
+        ({}, ["train.epochs=true"], "train.epochs of type int, found True"),
+        ({}, ["train.joint=1"], "train.joint of type bool, found 1"),
+        ({}, ["train.epochs=-1"], "at least 1, found -1"),
+        ({}, ["model.units=200"], "model.units of type tuple[int, ...], found 200. Fix: write a"),
+        ({}, ["model.units=[NaN]"], "model.units to be a finite number, found nan"),
         ({"train": {"batchsize": 3}}, [], "did you mean 'batch_size'"),
         ({}, ["train.lerning_rate=1"], "did you mean 'learning_rate'"),
-        ({}, ["learning_rate=1"], "section.key=value"),
+        ({}, ["learning_rate=1"], "section.key=value .* write --set=train.learning_rate=1."),
+        ({}, ["lr=1"], "section.key=value .* write --set=train.learning_rate=1."),
+        ({}, ["heads=1"], "section.key=value .* for example --set=train.learning_rate=0.01."),
         ({}, ["train.batch_size=big"], "train.batch_size of type int, found 'big'"),
         ({}, ["train.batch_size=1.5"], "train.batch_size of type int, found 1.5"),
         ({}, ["train.batch_size=0"], "at least 1, found 0"),
@@ -72,7 +91,7 @@ def test_named_variant_sets_its_settings_and_yields_to_explicit_ones():
     ],
 )
 def test_mistakes_are_explained(content, overrides, message):
-    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+    with pytest.raises(UserError, match=re.sub(r"([(\[^])", r"\\\1", message)):
         config.resolve(content, overrides)
 
 
@@ -101,6 +120,9 @@ def test_dotted_path_outside_the_repository(tmp_path, monkeypatch):
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(UserError, match="found no such file"):
         config.load(tmp_path / "absent.json")
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(UserError, match="syntax error"):
-        config.load(tmp_path / "broken.json")
+    for content, found in (("{", "a syntax error"), ("[]", "found list"), ("\xff", "a syntax err")):
+        (tmp_path / "broken.json").write_text(content, encoding="latin-1")
+        with pytest.raises(UserError, match=f"Expected a configuration in .*{found}"):
+            config.load(tmp_path / "broken.json")
+    with pytest.raises(UserError, match="found: Is a directory"):
+        config.load(tmp_path)

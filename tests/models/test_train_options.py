@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from absl import flags
 
-from models import config, config_flags, runs, train
+from models import config, config_flags, registry, runs, train
 from models.base import MAIN_LOSS
 from models.keras import tf
 from models.training import trainer
 from models.training.profiling import Profile
+from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
@@ -314,6 +315,56 @@ def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
     assert run.train.ssl_steps > 0
     assert origins["train.ssl_steps"] == "ssl miss"
     assert origins["train.ssl_learning_rate"] == str(recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--epochs=5"], "write --set=train.epochs=5."),
+        (["--epochs", "5"], "write --set=train.epochs=5."),
+        (["--lr=0.1"], "write --set=train.learning_rate=0.1."),
+        (["-lr", "0.1"], "write --set=train.learning_rate=0.1."),
+        (["--learning-rate=0.1"], "write --set=train.learning_rate=0.1."),
+        (["--batchsize"], "write --set=train.batch_size=VALUE."),
+        (["--train.patience=3"], "write --set=train.patience=3."),
+        (["--embedding_dim=8"], "write --set=model.embedding_size=8."),
+        (["--random_seed=3"], "write --seed=3."),
+        (["--max_step=3"], "write --max_steps=3."),
+        (["--interests=2", "--model=deminet"], "write --set=model.interests=2."),
+        (["--interests=2", "--model=lr"], ""),
+        (["--alpha=2", "--model=miss"], "write --set=ssl.alpha=2."),
+        (["--tau=2", "--ssl=rule"], "write --set=ssl.temperature=2."),
+        (["--heads=2", "--model=sim", "--ssl=s3rec"],
+         "write --set=model.heads=2 or --set=ssl.heads=2."),
+        (["--epochs=5", "--model=nowhere.model"], "write --set=train.epochs=5."),
+        (["--output=x"], ""),
+    ],
+)  # fmt: skip
+def test_settings_written_as_flags_are_answered_with_their_spelling(given, arguments, hint):
+    given()
+    flags.DEFINE_integer("seed", None, "")
+    flag = arguments[0].lstrip("-").partition("=")[0]
+    assert config_flags.setting_hint(flag, arguments) == hint
+
+
+def test_the_command_answers_in_one_line(given, capsys):
+    given()
+    with pytest.raises(SystemExit) as ended:
+        cli._parse(["models.train", "--lr=0.1"], None, None, config_flags.setting_hint)
+    assert ended.value.code == 1
+    line = "error: Unknown command line flag 'lr'. Fix: write --set=train.learning_rate=0.1.\n"
+    assert capsys.readouterr().err == line
+
+
+def test_every_alias_stands_for_a_setting():
+    names = {
+        name.partition(".")[2]
+        for model in registry.MODELS
+        for ssl in registry.SSL
+        for name in config.settings(model, ssl)
+    }
+    assert set(config.ALIASES.values()) <= names
+    assert not set(config.ALIASES) & names
 
 
 def test_a_resumed_run_remembers_the_origins(given, data, tmp_path):

@@ -48,5 +48,7 @@ def test_flags_of_nobody_are_refused_and_those_of_beam_are_not():
     check_options(["--runner=FlinkRunner", "--direct_num_workers=2", "--job_name", "x"], ["output"])
     with pytest.raises(UserError, match="found '--ouptut=x'. Fix: did you mean --output?"):
         check_options(["--ouptut=x"], ["output", "input"])
+    with pytest.raises(UserError, match="found '--epochs=5'. Fix: write --set=train.epochs=5."):
+        check_options(["--epochs=5"], ["output"], lambda name, _: f"write --set=train.{name}=5.")
     with pytest.raises(UserError, match="found 'DATA'. Fix: see --help"):
         check_options(["DATA"], ["output"])
