@@ -10,6 +10,7 @@ from models import config as config_module
 from models import registry, runs
 from models.config import RunConfig
 from models.distribution import STRATEGIES
+from models.interfaces import SelfSupervision
 from models.precision import PRECISIONS
 from preprocessing import files
 from preprocessing.errors import UserError
@@ -26,7 +27,10 @@ def define_config_flags() -> None:
     """Flags that make up a configuration; those left out keep the configuration's value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
     flags.DEFINE_string(
-        "ssl", None, f"Self-supervision: none, {', '.join(registry.SSL)} (default none)."
+        "ssl",
+        None,
+        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). It brings a schedule: "
+        f"{', '.join(f'train.{key}={value:g}' for key, value in SelfSupervision.schedule.items())}.",
     )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
