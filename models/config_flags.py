@@ -26,11 +26,12 @@ class Resolved(NamedTuple):
 def define_config_flags() -> None:
     """Flags that make up a configuration; those left out keep the configuration's value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
+    brought = (f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items())
     flags.DEFINE_string(
         "ssl",
         None,
-        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). It brings a schedule: "
-        f"{', '.join(f'train.{key}={value:g}' for key, value in SelfSupervision.schedule.items())}.",
+        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
+        f"training has other defaults: {', '.join(brought)}.",
     )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
@@ -64,7 +65,7 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
         content = config_module.load(run / runs.CONFIG)
         if (run / runs.ORIGINS).exists():
             stored = json.loads((run / runs.ORIGINS).read_text(encoding="utf-8"))
-    names = {"model": given.model, "ssl": given.ssl}
+    names = {"model": given.model, "ssl": registry.ALIASES.get(given.model, ("", given.ssl))[1]}
     # Settings of another model or self-supervision mean nothing here.
     for section, name in names.items():
         if name not in (None, content.get(section, {}).get("name")):

@@ -43,8 +43,8 @@ def page() -> str:
         *_settings(registry.MODELS, registry.load_model),
         "## Self-supervision\n",
         "Any model with embeddings trains with any of these; the exported model holds nothing of\n"
-        "it. Settings are given as `--set ssl.key=value`. With any of them, these settings of the\n"
-        f"training have other defaults: {_schedule()} ([training](training.md#self-supervision)).\n",
+        "it. Settings are given as `--set ssl.key=value`. With any of them the\n"
+        f"[training](training.md#self-supervision) has other defaults: {_schedule()}.\n",
         _names(registry.SSL, registry.load_ssl, "--ssl"),
         *_settings(registry.SSL, registry.load_ssl),
     ]

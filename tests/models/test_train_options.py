@@ -302,6 +302,8 @@ def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
     assert run.train.ssl_steps > 0
     assert origins["train.ssl_steps"] == "ssl miss"
     assert origins["train.ssl_learning_rate"] == str(recipe)
+    given(f"--config={recipe}", "--model=miss")
+    assert config_flags.resolve_flags(None, None).config == run
 
 
 def test_a_resumed_run_remembers_the_origins(given, data, tmp_path):
