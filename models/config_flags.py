@@ -11,6 +11,7 @@ from models import config as config_module
 from models import registry, runs
 from models.config import RunConfig
 from models.distribution import STRATEGIES
+from models.interfaces import SelfSupervision
 from models.precision import PRECISIONS
 from preprocessing import files
 from preprocessing.errors import UserError
@@ -27,8 +28,12 @@ class Resolved(NamedTuple):
 def define_config_flags() -> None:
     """Flags that make up a configuration; those left out keep the configuration's value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
+    brought = (f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items())
     flags.DEFINE_string(
-        "ssl", None, f"Self-supervision: none, {', '.join(registry.SSL)} (default none)."
+        "ssl",
+        None,
+        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
+        f"training has other defaults: {', '.join(brought)}.",
     )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
@@ -63,7 +68,7 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
         if (run / runs.ORIGINS).exists():
             what = "the origins of a configuration"
             stored = read_json(run / runs.ORIGINS, what, "remove it.")
-    names = {"model": given.model, "ssl": given.ssl}
+    names = {"model": given.model, "ssl": registry.ALIASES.get(given.model, ("", given.ssl))[1]}
     # Settings of another model or self-supervision mean nothing here.
     for section, name in names.items():
         if name not in (None, content.get(section, {}).get("name")):

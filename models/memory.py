@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from models import registry
+from models.base import CTRModel
 from models.building import build_sized, compile_model, compressed_features
 from models.config import RunConfig
 from models.distribution import Distribution
@@ -130,9 +131,10 @@ def _traced(
     model = build_sized(config, data.schema, few, config.train.precision)
     compile_model(model, config)
     model.build_optimizers()
-    step = tf.function(lambda features: model.next_terms(features, ssl=False), autograph=False)
-    graph = step.get_concrete_function(_requests(data.schema, rows, candidates)).graph
-    activations = sum(map(_result_bytes, graph.get_operations()))
+    requests = _requests(data.schema, rows, candidates)
+    activations = max(
+        _activations(model, requests, ssl) for ssl in {False, config.train.has_ssl_steps}
+    )
 
     key = data.schema.item_key.name
     # Tables of backbones have a row per item.
@@ -145,6 +147,19 @@ def _traced(
         dense_bytes += _bytes(model.ssl_optimizer.variables)
     slots = _slots(config, data, sizes, tables)
     return Estimate(tables, slots, dense_bytes, activations, traced=True)
+
+
+def _activations(model: CTRModel, requests: Features, ssl: bool) -> int:
+    """Bytes that the forward pass of a step computes.
+
+    Args:
+        model: Compiled.
+        requests: Specifications of a batch.
+        ssl: Whether it is a step of the self-supervised loss alone.
+    """
+    step = tf.function(lambda features: model.next_terms(features, ssl), autograph=False)
+    graph = step.get_concrete_function(requests).graph
+    return sum(map(_result_bytes, graph.get_operations()))
 
 
 def _slots(config: RunConfig, data: DataDir, sizes: Mapping[str, int], tables: int) -> int:

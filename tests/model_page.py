@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import registry
+from models.interfaces import SelfSupervision
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
@@ -42,7 +43,8 @@ def page() -> str:
         *_settings(registry.MODELS, registry.load_model),
         "## Self-supervision\n",
         "Any model with embeddings trains with any of these; the exported model holds nothing of\n"
-        "it. Settings are given as `--set ssl.key=value`.\n",
+        "it. Settings are given as `--set ssl.key=value`. With any of them the\n"
+        f"[training](training.md#self-supervision) has other defaults: {_schedule()}.\n",
         _names(registry.SSL, registry.load_ssl, "--ssl"),
         *_settings(registry.SSL, registry.load_ssl),
     ]
@@ -65,6 +67,12 @@ def _names(entries: Mapping[str, registry.Entry], load: Any, flag: str) -> str:
         cells = f"`{name}`", paper, purpose, f"[{found.__name__}](../{file})"
         rows.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(rows) + "\n"
+
+
+def _schedule() -> str:
+    """What `SelfSupervision.schedule` sets."""
+    settings = SelfSupervision.schedule.items()
+    return ", ".join(f"`train.{key}={_literal(value)}`" for key, value in settings)
 
 
 def _settings(entries: Mapping[str, registry.Entry], load: Any) -> list[str]:

@@ -170,11 +170,12 @@ def model(name: str, ssl: str = "none", items: int = 0, settings: Sequence[str] 
 
     Args:
         name: As on the command line.
-        ssl: Likewise.
+        ssl: Likewise; its loss is part of the training step.
         items: Rows of the table of items; 0 for a small one.
         settings: As `--set` takes them.
     """
-    config = resolve({"model": {"name": name}, "ssl": {"name": ssl}}, settings)
+    content = {"model": {"name": name}, "ssl": {"name": ssl}, "train": {"joint": True}}
+    config = resolve(content, settings)
     encoders = {
         feature: types.SimpleNamespace(cardinality=rows)
         for feature, rows in _cardinalities(items).items()

@@ -83,6 +83,18 @@ def test_steps_of_self_supervision_have_slots_of_their_own():
     assert _estimate("din", "miss").slots == plain.slots + 2 * shared
 
 
+def test_activations_are_those_of_the_larger_step(tracing):
+    pairs = "ssl.pairs_per_filter=50"
+    both = "train.joint=true", "train.ssl_steps=0"
+    main, apart, summed = (
+        _estimate(),
+        _estimate("din", "miss", pairs),
+        _estimate("din", "miss", pairs, *both),
+    )
+    assert main.activations < apart.activations < summed.activations
+    assert _estimate("din", "miss", "ssl.widths=1", "ssl.heights=0").activations == main.activations
+
+
 def test_activations_follow_the_batch(tracing):
     small, large = (_estimate("din", "none", f"train.batch_size={size}") for size in (64, 256))
     assert large.activations == pytest.approx(4 * small.activations, rel=0.05)

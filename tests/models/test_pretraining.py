@@ -68,7 +68,8 @@ def test_the_report_shows_pretraining_and_diagnostics(pretrained, tmp_path):
     markdown = (tmp_path / "report.md").read_text()
     for text in (html, markdown):
         assert "miss_interest/uniformity" in text
-        assert "embedding_gradient/ssl_to_log_loss" in text
+        # Which loss pulls harder is a question to losses that share an optimiser.
+        assert "embedding_gradient/ssl_to_log_loss" not in text
 
 
 def _weights(path):

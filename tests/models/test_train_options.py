@@ -315,6 +315,8 @@ def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
     assert run.train.ssl_steps > 0
     assert origins["train.ssl_steps"] == "ssl miss"
     assert origins["train.ssl_learning_rate"] == str(recipe)
+    given(f"--config={recipe}", "--model=miss")
+    assert config_flags.resolve_flags(None, None).config == run
 
 
 @pytest.mark.parametrize(
