@@ -2,41 +2,46 @@
 
 import dataclasses
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline import readers
 from pipeline.arguments import BuildArguments
 from pipeline.validation import columns_of
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, shown
 from preprocessing.schema import POSITION, DType, Role, Schema, infer_schema
 
+_ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
+"""Names of columns that pandas and R write for the index of a table."""
 
-def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Schema:
+
+def load_schema(
+    arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]
+) -> Schema:
     """The schema that --schema names, that of a published log, or one inferred from the columns.
 
     Args:
         arguments: Of the build.
-        files: The log.
+        columns: Columns of each file of the log that has rows.
 
     Raises:
         UserError: The schema does not fit the arguments or the columns of a file.
     """
-    columns = [readers.column_names(file) for file in files]
     adapter = arguments.adapter
     if arguments.schema is not None:
         schema = Schema.load(arguments.schema)
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
-        schema = _said(infer_schema(columns[0]), "Inferred schema")
+        schema = _said(_inferred(*next(iter(columns.items()))), "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
         raise UserError(
             "--protocol=time_split: expected a feature of role 'timestamp', found none.",
             "use --protocol=leave_last_out, which needs the order of rows only.",
         )
-    is_inferred_position = arguments.schema is None and POSITION in columns[0]
+    is_inferred_position = arguments.schema is None and POSITION in next(iter(columns.values()))
     if is_inferred_position and arguments.protocol == "time_split":
         raise UserError(
             f"--protocol=time_split: expected times that users share, found {POSITION}, which "
@@ -49,7 +54,7 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
             f"{schema.timestamp.dtype.value}."
         )
     wanted = columns_of(schema) if adapter is None else adapter.raw_columns
-    for file, names in zip(files, columns, strict=True):
+    for file, names in columns.items():
         check_columns(file, names, wanted)
     if adapter is not None:
         given = [*adapter.columns, *filter(None, [adapter.behaviour_column])]
@@ -60,6 +65,21 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
                     f"({', '.join(given)}), found {column!r}."
                 )
     return schema
+
+
+def _inferred(file: readers.InputFile, names: list[str]) -> Schema:
+    """The schema of a canonical log with these columns in its first file."""
+    if flag := file.dialect.other_delimiter(names):
+        raise UserError(
+            f"Expected the columns user_id and item_id in {file.path}, found only {names[0]!r}.",
+            f"name what separates them: {flag}.",
+        )
+    indices = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
+    if indices:
+        sys.stdout.write(
+            f"Left out, as numbers of rows: {', '.join(repr(shown(name)) for name in indices)}\n"
+        )
+    return infer_schema([name for name in names if name not in indices])
 
 
 def _said(schema: Schema, title: str) -> Schema:
@@ -107,10 +127,13 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
 
 def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[str]) -> None:
     """Raises `UserError` unless a file has every wanted column once."""
+    flag = file.dialect.other_delimiter(names)
     for column in wanted:
         if names.count(column) != 1:
             found = "it twice" if column in names else f"only {', '.join(names)}"
             raise UserError(
                 f"Expected the column {column!r} in {file.path}, found {found}.",
-                'name the column in the schema ("column"), or mend the file.',
+                f"name what separates the columns: {flag}."
+                if flag
+                else 'name the column in the schema ("column"), or mend the file.',
             )
