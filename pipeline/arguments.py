@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+from pipeline.csv_dialect import Dialect
 from pipeline.datasets import ADAPTERS, Adapter
 from preprocessing import files
 from preprocessing.errors import UserError
@@ -24,6 +25,8 @@ class BuildArguments:
         input: Files, as a comma-separated list of paths and glob patterns.
         output: The data directory to write. Inputs and output may be on object stores.
         work_dir: Directory for intermediate files, which all workers share; None for the output.
+        csv_delimiter: What separates the values of CSV files, see `Dialect.from_flags`.
+        csv_escape: What escapes a quotation mark in them, or None if it is written twice.
         dataset: Name of a published log (a key of `pipeline.datasets.ADAPTERS`), or None for any
             other.
         metadata: Files that describe the items of a published log, if it has such files.
@@ -53,6 +56,8 @@ class BuildArguments:
     input: str
     output: str
     work_dir: str | None = None
+    csv_delimiter: str = ","
+    csv_escape: str | None = None
     dataset: str | None = None
     metadata: str | None = None
     behaviours: tuple[str, ...] = ()
@@ -93,6 +98,13 @@ class BuildArguments:
         """The adapter of the published log, None for any other log."""
         return None if self.dataset is None else ADAPTERS[self.dataset]
 
+    @property
+    def dialect(self) -> Dialect:
+        """How CSV files of the log are written."""
+        dialect = Dialect.from_flags(self.csv_delimiter, self.csv_escape)
+        header = None if self.adapter is None else self.adapter.header
+        return dataclasses.replace(dialect, header=header)
+
     def shards(self, split: str) -> int:
         """Number of files of a split."""
         return self.num_shards if split == "train" else max(1, self.num_shards // 4)
@@ -118,6 +130,7 @@ class BuildArguments:
                     f"{getattr(self, name)!r}."
                 )
         self._check_dataset()
+        Dialect.from_flags(self.csv_delimiter, self.csv_escape)
         for name, lowest in (
             ("min_history", 0),
             ("min_user_events", 1),

@@ -35,6 +35,7 @@ from pipeline import (
     core_filter,
     counting,
     describe,
+    file_accounts,
     item_history,
     jobs,
     readers,
@@ -43,6 +44,7 @@ from pipeline import (
 from pipeline.arguments import CORE_FILTERS, NEGATIVE_SAMPLING, TRAIN_PREFIXES, BuildArguments
 from pipeline.datasets import ADAPTERS
 from pipeline.events import Plan
+from pipeline.input_files import list_inputs
 from pipeline.log_schema import check_columns, load_schema
 from pipeline.runner import check_options, require_reachable, run_stage
 from pipeline.worker_errors import explained_stage_errors, left
@@ -79,9 +81,9 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     """
     start = time.perf_counter()
     arguments.check()
-    adapter = arguments.adapter
-    files = readers.list_inputs(arguments.input, header=adapter.header if adapter else None)
-    schema = load_schema(arguments, files)
+    log = list_inputs(arguments.input, dialect=arguments.dialect)
+    columns = readers.columns_of_files(log)
+    schema = load_schema(arguments, columns)
     if schema.is_impression_log:
         arguments = dataclasses.replace(arguments, negatives=0)
     require_reachable(arguments.beam_options)
@@ -92,12 +94,14 @@ def build_examples(arguments: BuildArguments) -> DataDir:
         explained_stage_errors(output),
         explained_write_errors("--output", output, left(output)),
     ):
-        plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(files))
+        plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(log))
         try:
-            _build(plan, [part for file in files for part in readers.ranges(file)])
+            _build(plan, log, [part for file in columns for part in readers.ranges(file)])
         finally:
             remove_tree(plan.work)
     data = DataDir.open(arguments.output_path, verify=False)
+    for line in file_accounts.remarks(data.manifest["inputs"]):
+        tqdm.write(line, file=sys.stderr)
     tqdm.write(describe.summary(data, time.perf_counter() - start), file=sys.stderr)
     return data
 
@@ -112,7 +116,7 @@ def _num_partitions(files: list[readers.InputFile]) -> int:
     return max(few, 1 + size // _PARTITION_BYTES)
 
 
-def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
+def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRange]) -> None:
     """The stages in order; between them the driver decides how to go on."""
     arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
     stage = functools.partial(
@@ -163,7 +167,7 @@ def _build(plan: Plan, parts: list[readers.InputRange]) -> None:
 
     schema.save(output / data_dir.SCHEMA)
     data_dir.write_json(output / data_dir.STATS, describe.stats(plan, counters, fitted))
-    data_dir.write_json(output / data_dir.MANIFEST, describe.manifest(plan, counters))
+    data_dir.write_json(output / data_dir.MANIFEST, describe.manifest(plan, log, counters))
     data_dir.finish(output)
 
 
@@ -172,10 +176,12 @@ def _read_items(plan: Plan) -> dict[str, int]:
     arguments, adapter = plan.arguments, plan.arguments.adapter
     if adapter is None or arguments.metadata is None:
         return {}
-    files = readers.list_inputs(arguments.metadata, "--metadata")
+    files = list_inputs(arguments.metadata, "--metadata")
     if adapter.item_columns:
-        for file in files:
-            check_columns(file, readers.column_names(file), adapter.item_columns)
+        columns = readers.columns_of_files(files)
+        for file, names in columns.items():
+            check_columns(file, names, adapter.item_columns)
+        files = list(columns)
     batches = tqdm(
         adapter.read_items(files),
         desc="Reading items",
@@ -187,6 +193,8 @@ def _read_items(plan: Plan) -> dict[str, int]:
     with jobs.RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
         snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
     _check_rejected(plan, counters)
+    if not counters.get("read"):
+        raise UserError(f"--metadata: expected items in {arguments.metadata}, found none.")
     tables.write(plan.item_history, snapshots)
     return {f"metadata/{name}": count for name, count in counters.items()}
 
@@ -330,6 +338,10 @@ def define_log_flags() -> None:
     text("input", "Log files: paths and glob patterns, separated by commas.")
     text("schema", "schema.json; inferred for a canonical log if left out.")
     flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
+    flags.DEFINE_string(
+        "csv_delimiter", ",", "What separates the values of CSV files: a character, or tab."
+    )
+    text("csv_escape", r"What escapes quotation marks in CSV files, such as \; default: nothing.")
     text("work_dir", "Directory for intermediate files, shared by all workers; default: --output.")
     text("metadata", "--dataset: files that describe the items.")
     flags.DEFINE_list("behaviours", [], "--dataset: kinds of events that count.")

@@ -1,9 +1,10 @@
 """Cuts a CSV file into byte ranges that workers can read on their own.
 
 Where a record begins cannot be told from the bytes around it: a line break may stand within quotes.
-A file is therefore cut only if no quotation mark follows its first line; then every line break ends
-a record. Nor is a file cut that has blank lines or lone carriage returns, so that lines are easy to
-number. All of the file has to be looked at for that, which takes much less time than parsing it.
+A file is therefore cut only if no quotation mark and no escape follows its first line; then every
+line break ends a record. Nor is a file cut that has blank lines or lone carriage returns, so that
+lines are easy to number. All of the file has to be looked at for that, which takes much less time
+than parsing it.
 """
 
 from typing import BinaryIO, NamedTuple
@@ -45,20 +46,22 @@ class RangeFile:
         return data
 
 
-def cut(file: BinaryIO, range_bytes: int) -> list[ByteRange]:
+def cut(file: BinaryIO, range_bytes: int, escape: str | None = None) -> list[ByteRange]:
     """Ranges that cover a file, or none if it cannot be cut.
 
     Args:
-        file: The file, at its beginning.
+        file: The file, at its first line.
         range_bytes: Size of all ranges but the last, apart from the rest of a line.
+        escape: What escapes quotation marks and line breaks, if anything does.
     """
     ranges: list[ByteRange] = []
-    start, line = 0, 1
+    start, line = file.tell(), 1
     while lines := file.read(range_bytes):
         rest = file.readline(_LONGEST_LINE)
         lines += rest
         is_break = np.frombuffer(lines, np.uint8) == ord("\n")
-        if len(rest) == _LONGEST_LINE or not _is_plain(lines, is_break, is_first=not start):
+        is_long = len(rest) == _LONGEST_LINE
+        if is_long or not _is_plain(lines, is_break, escape, is_first=not ranges):
             return []
         ranges.append(ByteRange(start, start + len(lines), line))
         start += len(lines)
@@ -66,14 +69,17 @@ def cut(file: BinaryIO, range_bytes: int) -> list[ByteRange]:
     return ranges
 
 
-def _is_plain(lines: bytes, is_break: np.ndarray, is_first: bool) -> bool:
+def _is_plain(lines: bytes, is_break: np.ndarray, escape: str | None, is_first: bool) -> bool:
     """Whether every line of a range is a record, and every line break ends one.
 
     Args:
         lines: The bytes of the range.
         is_break: Which of them are line feeds.
+        escape: See `cut`.
         is_first: Whether its first line may be a header, with pairs of quotation marks.
     """
+    if escape is not None and escape.encode() in lines:
+        return False
     rows = lines
     if is_first:
         header, _, rows = lines.partition(b"\n")

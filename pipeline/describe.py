@@ -2,17 +2,18 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import counting, findings, statistics, tables
+from pipeline import counting, file_accounts, findings, statistics, tables
 from pipeline.counting import COUNT, VALUE
 from pipeline.events import Plan
 from pipeline.partition_counts import SCALE, defaulted_key, merge_values
+from pipeline.raw_batch import InputFile
 from pipeline.validation import defaulted_column
 from preprocessing import data_dir, files, splits
 from preprocessing.data_dir import DataDir
@@ -48,7 +49,7 @@ def conservation(counters: Mapping[str, int]) -> dict[str, Any]:
     return {"read": read, "used": used, "filtered": filtered, "rejected": rejected}
 
 
-def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
+def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) -> dict[str, Any]:
     """The content of manifest.json; stats.json and the vocabularies are written by then."""
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
@@ -82,6 +83,7 @@ def manifest(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
         if cutoffs is None
         else {"train_end": cutoffs.train_end, "validation_end": cutoffs.validation_end},
         "conservation": conservation(counters),
+        "inputs": file_accounts.accounts(log, counters),
         "metadata": by_prefix(counters, "metadata/"),
     }
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import counting, tables
+from pipeline import counting, file_accounts, tables
 from pipeline.events import Plan, event_ids, sort_events
 from pipeline.validation import FILE, LABEL, LINE, REQUEST, TIME
 from preprocessing import splits
@@ -308,6 +308,7 @@ def count_training(
     counters["train/requests"] = int(is_train_R.sum())
     counters["clicks"] = int(rows.is_click.sum())
     counters["used"] = int(used_E.sum())
+    counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
     counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
     counters["longest/0"] = 1  # nobody needs negatives
     return values, items, counters

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.utils import shared
 
-from pipeline import counting, impressions, tables
+from pipeline import counting, file_accounts, impressions, tables
 from pipeline.beam import beam
 from pipeline.datasets import open_adapter, read_canonical
 from pipeline.encoding import RequestEncoder, load_encoders
@@ -73,6 +73,7 @@ class ReadEvents(beam.DoFn):
             for number, batch in enumerate(read_canonical(part, schema, self._adapter)):
                 result = validate(batch, schema)
                 counters["read"] += result.read
+                counters.update(file_accounts.of_batch(batch, result))
                 counters.update({f"filtered/{rule}": n for rule, n in result.filtered.items()})
                 counters.update({f"defaulted/{name}": n for name, n in result.defaulted.items()})
                 for rejection in result.rejections:
@@ -117,6 +118,7 @@ class CheckRequests(beam.DoFn):
                 good &= ~bad
                 for row in rows.filter(pa.array(bad)).to_pylist():
                     counters[f"rejected/{reason}"] += 1
+                    counters[file_accounts.counter(row[FILE], "rejected")] += 1
                     rejection = Rejection.of(self._files[row[FILE]], row[LINE], reason, row)
                     file.write(rejection._asdict())
         rows = impressions.with_request_times(rows.filter(pa.array(good)).combine_chunks())
@@ -264,6 +266,8 @@ class CountTraining(beam.DoFn):
         is_impression_log = self._plan.schema.is_impression_log
         count = impressions.count_training if is_impression_log else _count_training
         values, items, counters = count(self._plan, partition)
+        dealt = tables.read(self._plan.partition(partition))[FILE]
+        counters |= file_accounts.by_file("dealt", dealt.to_numpy())
         for name, counted in values.items():
             yield name, tables.to_bytes(counted)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
@@ -295,8 +299,10 @@ def _count_training(
     counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
     counters["train/requests"] = len(positives)
     counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
-    counters["used"] = int((events.first_use != splits.NONE).sum())
-    counters["users"] = len(np.unique(events.users[events.first_use != splits.NONE]))
+    used = events.first_use != splits.NONE
+    counters["used"] = int(used.sum())
+    counters |= file_accounts.by_file("used", events.table[FILE].to_numpy()[used])
+    counters["users"] = len(np.unique(events.users[used]))
     return counted, items, counters
 
 

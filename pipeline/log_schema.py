@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -12,39 +13,41 @@ from pipeline import column_types, readers
 from pipeline.arguments import BuildArguments
 from pipeline.validation import columns_of
 from pipeline.values import as_time
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, shown
 from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema, infer_schema
 from preprocessing.spelling import cast, without_missing
 
+_ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
+"""Names of columns that pandas and R write for the index of a table."""
 
-def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Schema:
+
+def load_schema(
+    arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]
+) -> Schema:
     """The schema that --schema names, that of a published log, or one inferred from the columns.
 
     Args:
         arguments: Of the build.
-        files: The log.
+        columns: Columns of each file of the log that has rows.
 
     Raises:
         UserError: The schema does not fit the arguments or the columns of a file.
     """
-    columns = [readers.column_names(file) for file in files]
     adapter = arguments.adapter
     if arguments.schema is not None:
         schema = Schema.load(arguments.schema)
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
-        _check_same_columns(files, columns)
-        time_dtype = _time_dtype(files) if TIMESTAMP in columns[0] else DType.INT64
-        inferred = infer_schema(columns[0], time_dtype=time_dtype)
-        schema = _said(inferred, "Inferred schema")
+        _check_same_columns(columns)
+        schema = _said(_inferred(columns), "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
         raise UserError(
             "--protocol=time_split: expected a feature of role 'timestamp', found none.",
             "use --protocol=leave_last_out, which needs the order of rows only.",
         )
-    is_inferred_position = arguments.schema is None and POSITION in columns[0]
+    is_inferred_position = arguments.schema is None and POSITION in next(iter(columns.values()))
     if is_inferred_position and arguments.protocol == "time_split":
         raise UserError(
             f"--protocol=time_split: expected times that users share, found {POSITION}, which "
@@ -58,7 +61,7 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
             f"{time.dtype.value}."
         )
     wanted = columns_of(schema) if adapter is None else adapter.raw_columns
-    for file, names in zip(files, columns, strict=True):
+    for file, names in columns.items():
         check_columns(file, names, wanted)
         _check_types(file, schema, () if adapter is None else adapter.raw_columns)
     if adapter is not None:
@@ -72,7 +75,24 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
     return schema
 
 
-def _time_dtype(files: list[readers.InputFile]) -> DType:
+def _inferred(columns: Mapping[readers.InputFile, list[str]]) -> Schema:
+    """The schema of a canonical log whose first file has these columns."""
+    file, names = next(iter(columns.items()))
+    if flag := file.dialect.other_delimiter(names):
+        raise UserError(
+            f"Expected the columns user_id and item_id in {file.path}, found only {names[0]!r}.",
+            f"name what separates them: {flag}.",
+        )
+    indices = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
+    if indices:
+        sys.stdout.write(
+            f"Left out, as numbers of rows: {', '.join(repr(shown(name)) for name in indices)}\n"
+        )
+    time_dtype = _time_dtype(columns) if TIMESTAMP in names else DType.INT64
+    return infer_schema([name for name in names if name not in indices], time_dtype=time_dtype)
+
+
+def _time_dtype(files: Iterable[readers.InputFile]) -> DType:
     """DATETIME if the column of times has such a type, or ISO texts; decided by its first value."""
     for file in files:
         kind = readers.column_types(file).get(TIMESTAMP, pa.string())
@@ -106,14 +126,15 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
         column_types.check(file.path, types, column, dtype, is_time)
 
 
-def _check_same_columns(files: list[readers.InputFile], columns: list[list[str]]) -> None:
+def _check_same_columns(columns: Mapping[readers.InputFile, list[str]]) -> None:
     """Raises `UserError` where a file has a column that the first lacks: nobody would read it."""
-    for file, names in zip(files, columns, strict=True):
-        more = [name for name in names if name not in columns[0]]
+    first, names = next(iter(columns.items()))
+    for file, others in columns.items():
+        more = [name for name in others if name not in names and not _ROW_NUMBERS.fullmatch(name)]
         if more:
             raise UserError(
-                f"Expected the columns of {files[0].path} in {file.path}, found also "
-                f"{', '.join(more)}.",
+                f"Expected the columns of {first.path} in {file.path}, found also "
+                f"{', '.join(map(shown, more))}.",
                 "name a schema file with --schema, or give all files the same columns.",
             )
 
@@ -160,10 +181,13 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
 
 def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[str]) -> None:
     """Raises `UserError` unless a file has every wanted column once."""
+    flag = file.dialect.other_delimiter(names)
     for column in wanted:
         if names.count(column) != 1:
             found = "it twice" if column in names else f"only {', '.join(names)}"
             raise UserError(
                 f"Expected the column {column!r} in {file.path}, found {found}.",
-                'name the column in the schema ("column"), or mend the file.',
+                f"name what separates the columns: {flag}."
+                if flag
+                else 'name the column in the schema ("column"), or mend the file.',
             )

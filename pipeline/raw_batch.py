@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-_EXCERPT = 200
+from pipeline.csv_dialect import Dialect
+from preprocessing.errors import shown
+
+_PATH = 4096
+_VALUE = 200
 
 
 class Rejection(NamedTuple):
@@ -21,8 +25,8 @@ class Rejection(NamedTuple):
 
     @classmethod
     def of(cls, file: str, line: int, reason: str, raw: object) -> "Rejection":
-        """A rejection with the raw content cut short."""
-        return cls(file, line, reason, str(raw)[:_EXCERPT])
+        """A rejection with the raw content cut short, all of it printable."""
+        return cls(shown(file, _PATH), line, shown(reason), shown(raw))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +38,14 @@ class InputFile:
         index: Its place in the order of rows.
         format: `csv`, `jsonl` or `parquet`.
         size: In bytes, as stored.
-        header: Columns of a CSV file without a header, in order; None if the file names them.
+        dialect: How it is written, if it is CSV.
     """
 
     path: str
     index: int
     format: str
     size: int
-    header: tuple[str, ...] | None = None
+    dialect: Dialect = Dialect()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +55,9 @@ class RawBatch:
     Attributes:
         file: Where they come from.
         columns: Arrow array per column, all of one length.
-        lines: int64, line number of each row. Parquet: number of the row, from 1. CSV: a header
-            is line 1; blank lines and line breaks in columns that are not read do not count.
+        lines: int64, line with which each row begins, from 1. Parquet: number of the row.
         rejections: Lines among them that are no records.
+        continued: Lines beyond the first one that the rows take (line breaks in quoted values).
         blocks_done: How much of the range is read by now, in units of `num_blocks`.
         filtered: Rows that were among them before, by the rule that took them out.
     """
@@ -62,6 +66,7 @@ class RawBatch:
     columns: dict[str, pa.Array]
     lines: np.ndarray
     rejections: list[Rejection]
+    continued: int = 0
     blocks_done: int = 1
     filtered: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -92,7 +97,7 @@ class RawBatch:
 
     def rejection(self, row: int, reason: str) -> Rejection:
         """What to say of a bad row."""
-        raw = {name: _shown(column[row : row + 1]) for name, column in self.columns.items()}
+        raw = {name: _begin(_shown(column[row : row + 1])) for name, column in self.columns.items()}
         return Rejection.of(self.file.path, int(self.lines[row]), reason, raw)
 
     def renamed(self, names: Mapping[str, str]) -> "RawBatch":
@@ -113,3 +118,8 @@ class RawBatch:
 def _shown(value: pa.Array) -> object:
     """The value of a column of one row; times as texts, as Python does not have all of them."""
     return (value.cast(pa.string()) if pa.types.is_temporal(value.type) else value)[0].as_py()
+
+
+def _begin(value: object) -> object:
+    """A value, of a long text its beginning."""
+    return value[:_VALUE] if isinstance(value, str | bytes) else value

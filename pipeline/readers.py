@@ -4,16 +4,14 @@ Readers do not judge values: they find the columns, keep the types of the file a
 lines that are no records at all. `pipeline.validation` judges.
 """
 
-import contextlib
 import csv
 import dataclasses
-import gzip
 import io
 import itertools
 import json
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -21,23 +19,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline import csv_ranges, csv_records
+from pipeline import csv_ranges, csv_records, text_files
+from pipeline.csv_lines import EndlessRecordError
 from pipeline.raw_batch import InputFile, RawBatch, Rejection
+from pipeline.text_files import open_text
 from pipeline.values import TOO_FINE
 from preprocessing import files
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, shown
 
 BATCH_ROWS = 1 << 17
-_BLOCK_BYTES = 1 << 23
-_SUFFIXES = {
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".json": "jsonl",
-    ".json.gz": "jsonl",
-    ".parquet": "parquet",
-}
+_LARGE = 1 << 63  # orjson makes floats of integers beyond 64 bits
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
@@ -60,85 +51,36 @@ class InputRange:
     end: int | None = None
 
 
-def list_inputs(
-    patterns: str, flag: str = "--input", header: tuple[str, ...] | None = None
-) -> list[InputFile]:
-    """The files that a flag names, in order; matches of a glob pattern are sorted by name.
-
-    Args:
-        patterns: Paths and glob patterns, separated by commas.
-        flag: Named in error messages.
-        header: See `InputFile`.
+def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
+    """Columns of each file that has rows: of JSON lines, all keys of the first thousand lines.
 
     Raises:
-        UserError: A file is missing, empty, of unknown format or named twice; a pattern matches
-            nothing.
+        UserError: No file has rows, or one cannot be read as its format.
     """
-    paths: list[str] = []
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        matches = [str(path) for path in files.find(pattern, flag)]
-        if not matches:
-            raise UserError(
-                f"{flag}: expected files that match {pattern!r}, found none.", "check the pattern."
-            )
-        paths += matches
-    if not paths:
-        raise UserError(f"{flag}: expected at least one file, found none.", f"{flag}=log.csv")
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"{flag}: expected every file once, found {path} more than once.")
-    return [
-        dataclasses.replace(_input_file(path, index, flag), header=header)
-        for index, path in enumerate(paths)
-    ]
-
-
-def _input_file(path: str, index: int, flag: str) -> InputFile:
-    name = files.path(path, flag)
-    if not name.is_file():
-        found = "a directory" if name.is_dir() else "nothing"
+    columns = {}
+    for file in log:
+        names, has_rows = _columns(file)
+        if has_rows:
+            columns[file] = names
+    if not columns:
+        others = f" and {len(log) - 1} more" if len(log) > 1 else ""
         raise UserError(
-            f"{flag}: expected a file at {path}, found {found}.",
-            "give paths or quoted glob patterns, separated by commas.",
+            f"--input: expected rows in {log[0].path}{others}, found none.", "check the files."
         )
-    lower = name.name.lower()
-    formats = [kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)]
-    if not formats:
-        raise UserError(
-            f"{flag}: expected a file name that ends in {', '.join(_SUFFIXES)}, found {path}.",
-            "convert or rename the file.",
-        )
-    size = name.stat().st_size
-    if size == 0:
-        raise UserError(
-            f"{flag}: expected rows in {path}, found an empty file.", f"leave it out of {flag}."
-        )
-    return InputFile(path, index, formats[0], size)
+    return columns
 
 
-def column_names(file: InputFile) -> list[str]:
-    """Columns of a file: of JSON lines, all keys of the first thousand lines.
-
-    Raises:
-        UserError: The file has no rows or cannot be read as its format.
-    """
+def _columns(file: InputFile) -> tuple[list[str], bool]:
+    """The columns of a file, and whether it has rows."""
     try:
         if file.format == "parquet":
-            parquet = _parquet(file)
-            names, has_rows = parquet.schema_arrow.names, parquet.metadata.num_rows > 0
-        elif file.format == "csv":
-            names, has_rows = _csv_header(file)
-        else:
-            names, has_rows = _json_keys(file.path)
+            parquet = _parquet(file) if file.size else None
+            if parquet is None:
+                return [], False
+            return parquet.schema_arrow.names, parquet.metadata.num_rows > 0
+        return _csv_header(file) if file.format == "csv" else _json_keys(file.path)
     except _READ_ERRORS as error:
         raise _unreadable(file, error) from error
-    if not has_rows:
-        raise UserError(
-            f"--input: expected rows in {file.path}, found none"
-            f"{' below the header' if names else ''}.",
-            "leave it out of --input.",
-        )
-    return names
 
 
 def column_types(file: InputFile) -> dict[str, pa.DataType]:
@@ -152,7 +94,7 @@ def column_types(file: InputFile) -> dict[str, pa.DataType]:
 def ranges(file: InputFile) -> list[InputRange]:
     """Splits a file into parts that can be read on their own."""
     if file.format != "parquet":
-        has_header = file.format == "csv" and file.header is None
+        has_header = file.format == "csv" and file.dialect.header is None
         parts = _cut_csv(file) if file.format == "csv" else []
         if len(parts) < 2:
             return [InputRange(file, None, 1 + has_header)]
@@ -168,12 +110,11 @@ def ranges(file: InputFile) -> list[InputRange]:
 
 def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
     """Parts of a large CSV file on this machine; others would have to be fetched twice."""
-    path = files.path(file.path)
-    is_plain = isinstance(path, pathlib.Path) and not file.path.lower().endswith(".gz")
-    if not is_plain or file.size <= csv_ranges.RANGE_BYTES:
+    is_local = isinstance(files.path(file.path), pathlib.Path)
+    if not is_local or file.size <= csv_ranges.RANGE_BYTES or text_files.is_gzipped(file.path):
         return []
-    with path.open("rb") as content:
-        return csv_ranges.cut(content, csv_ranges.RANGE_BYTES)
+    with open_text(file.path) as (content, _):
+        return csv_ranges.cut(content, csv_ranges.RANGE_BYTES, file.dialect.escape)
 
 
 def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
@@ -201,43 +142,60 @@ def num_blocks(part: InputRange) -> int:
     if part.file.format == "parquet":
         return 1
     end = part.file.size if part.end is None else part.end
-    return (end - part.start) // _BLOCK_BYTES + 1
-
-
-@contextlib.contextmanager
-def open_text(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """The content of a text file, and a function that tells how many blocks are read by now."""
-    with files.path(path).open("rb") as stored:
-
-        def blocks_done() -> int:
-            return stored.tell() // _BLOCK_BYTES
-
-        if path.lower().endswith(".gz"):
-            with gzip.open(stored, "rb") as content:
-                yield cast(BinaryIO, content), blocks_done
-        else:
-            yield stored, blocks_done
+    return (end - part.start) // text_files.BLOCK_BYTES + 1
 
 
 def _csv_header(file: InputFile) -> tuple[list[str], bool]:
     """The columns, and whether the file has any row."""
+    dialect = file.dialect
     with open_text(file.path) as (binary, _):
-        text = io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="")
+        text = io.TextIOWrapper(binary, "utf-8", errors="replace", newline="")
+        records = csv.reader(text, delimiter=dialect.delimiter, escapechar=dialect.escape)
         try:
-            header = file.header or next((record for record in csv.reader(text) if record), [])
+            header = dialect.header or next((record for record in records if record), [])
         except csv.Error as error:
             raise pa.ArrowInvalid(str(error)) from error
         return list(header), any(line.strip() for line in text)
 
 
 def _json_keys(path: str) -> tuple[list[str], bool]:
+    """All keys of the first lines, those that a line repeats twice; and whether there are lines."""
     keys: dict[str, None] = {}
+    twice: set[str] = set()
+    reason, is_first = "", True
     with open_text(path) as (file, _):
-        lines = [line for line in itertools.islice(file, 1000) if line.strip()]
-    for line in lines:
-        row, _ = _parse_json(line)
-        keys.update(dict.fromkeys(row or ()))
-    return list(keys), bool(lines)
+        for line in itertools.islice(file, 1000):
+            if not line.strip():
+                continue
+            if is_first and line.lstrip().startswith(b"["):
+                raise UserError(
+                    f"--input: expected one JSON object per line in {path}, found an array.",
+                    f"write one object per line, for example: jq -c '.[]' {path} > log.jsonl",
+                )
+            is_first = False
+            row, problem = _parse_json(line)
+            reason = reason or f"{problem}: {shown(line.rstrip(), 80)}"
+            keys.update(dict.fromkeys(row or ()))
+            if row is not None:
+                twice.update(_repeated_keys(line))
+    if not keys and not is_first:
+        raise UserError(
+            f"--input: expected one JSON object per line in {path}, found none in its beginning "
+            f"({reason}).",
+            "write every object on a line of its own.",
+        )
+    return [*keys, *sorted(twice)], not is_first
+
+
+def _repeated_keys(line: bytes) -> list[str]:
+    """Keys that the object of a line has more than once."""
+    names: list[str] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> None:
+        names[:] = [name for name, _ in pairs]  # that of the line comes last
+
+    json.loads(line, object_pairs_hook=collect)
+    return [name for name in names if names.count(name) > 1]
 
 
 def _parquet(file: InputFile, int96_unit: str = "us") -> pa.parquet.ParquetFile:
@@ -281,30 +239,43 @@ def _is_cut(microseconds: pa.Array, nanoseconds: pa.Array) -> np.ndarray:
 
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     """Every column as bytes: types and encoding are judged later, row by row."""
-    path = part.file.path
-    header, _ = _csv_header(part.file)
-    has_header = part.file.header is None and not part.start
+    file, dialect = part.file, part.file.dialect
+    header, _ = _csv_header(file)
+    has_header = dialect.header is None and not part.number
     before = part.first_line - 1 - has_header
+    is_plain = part.end is not None
     try:
-        with open_text(path) as (file, blocks_done):
-            content = file
+        with open_text(file.path) as (content, blocks_done):
             if part.end is not None:
-                content = cast(BinaryIO, csv_ranges.RangeFile(file, part.start, part.end))
-            for batch in csv_records.read(content, header, has_header, columns, _BLOCK_BYTES):
-                rejections = [
-                    Rejection.of(path, bad.line + before, bad.reason, bad.text) for bad in batch.bad
-                ]
-                done = blocks_done() - part.start // _BLOCK_BYTES
-                lines = batch.lines + before
-                yield RawBatch(part.file, batch.columns, lines, rejections, done)
-    except csv_records.OpenQuoteError as error:
-        with open_text(path) as (file, _):
-            line = csv_records.open_record(file, _BLOCK_BYTES)
-        raise UserError(
-            f"--input: expected every quotation mark closed, found a record that begins in line "
-            f"{line} of {path} and does not end.",
-            "mend that line; within quotes a quotation mark is written twice.",
-        ) from error
+                content = cast(BinaryIO, csv_ranges.RangeFile(content, part.start, part.end))
+            for batch in csv_records.read(
+                content, header, has_header, columns, text_files.BLOCK_BYTES, dialect, is_plain
+            ):
+                yield RawBatch(
+                    file,
+                    batch.columns,
+                    batch.lines + before,
+                    [Rejection.of(file.path, b.line + before, b.reason, b.text) for b in batch.bad],
+                    batch.continued,
+                    blocks_done() - part.start // text_files.BLOCK_BYTES,
+                )
+    except EndlessRecordError as error:
+        raise _endless(file, error) from error
+
+
+def _endless(file: InputFile, error: EndlessRecordError) -> UserError:
+    where = f"a record that begins in line {error.line} of {file.path} and does not end"
+    if not error.is_quoted:
+        longest = f"{text_files.BLOCK_BYTES >> 20} MiB"
+        return UserError(
+            f"--input: expected rows of at most {longest}, found {where} within that.",
+            "shorten or leave out that line.",
+        )
+    return UserError(
+        f"--input: expected every quotation mark closed, found {where}"
+        f"{file.dialect.hint(error.text)}.",
+        "mend that line; within quotes a quotation mark is written twice.",
+    )
 
 
 def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
@@ -317,7 +288,7 @@ def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
     """Blocks of a text file: number of the first line, lines, how many blocks are read by now."""
     line = 1
     with open_text(path) as (file, blocks_done):
-        while block := file.readlines(_BLOCK_BYTES):
+        while block := file.readlines(text_files.BLOCK_BYTES):
             yield line, block, blocks_done()
             line += len(block)
 
@@ -327,16 +298,17 @@ def _json_batch(file: InputFile, block: list[bytes], line: int, columns: list[st
     for number, raw in enumerate(block, line):
         row, reason = _parse_json(raw)
         if row is not None:
-            nested = next((c for c in columns if isinstance(row.get(c), (dict, list))), None)
+            values = {name: row.get(name) for name in columns}
+            nested = next((n for n, v in values.items() if isinstance(v, dict | list)), None)
             reason = f"column {nested!r}: expected one value, found a nested one" if nested else ""
+            if any(isinstance(v, float) and abs(v) >= _LARGE for v in values.values()):
+                values = _with_exact_integers(raw, values)
         if reason:
-            text = raw.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
-            rejections.append(Rejection.of(file.path, number, reason, text))
+            rejections.append(Rejection.of(file.path, number, reason, raw.rstrip(b"\r\n")))
         elif row is not None:
-            rows.append(row)
+            rows.append(values)
             lines.append(number)
-    raws = [block[number - line] for number in lines]
-    arrays = {name: _json_column([row.get(name) for row in rows], name, raws) for name in columns}
+    arrays = {name: _json_column([row[name] for row in rows]) for name in columns}
     return RawBatch(file, arrays, np.array(lines, np.int64), rejections)
 
 
@@ -356,32 +328,21 @@ def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
     return (row, "") if isinstance(row, dict) else (None, "not a JSON object")
 
 
-def _json_column(values: list[object], name: str, lines: list[bytes]) -> pa.Array:
-    """Values of one type as they are; values of mixed types as the texts that they were.
+def _with_exact_integers(line: bytes, values: dict[str, object]) -> dict[str, object]:
+    """The values of a line, where integers beyond 64 bits are the texts that they are."""
 
-    Integers of more than 64 bits, which orjson reads as floats, are read anew.
+    def exact(digits: str) -> int | str:
+        is_short = len(digits) <= len(str(-_LARGE))
+        return int(digits) if is_short and abs(int(digits)) < _LARGE else digits
 
-    Args:
-        values: Of a column, by row.
-        name: Of the column.
-        lines: What the rows were parsed from.
-    """
-    array = _typed(values)
-    if array is None or pa.types.is_floating(array.type):
-        for row, value in enumerate(values):
-            if isinstance(value, float) and abs(value) >= 2.0**63:
-                values[row] = json.loads(lines[row])[name]
-        array = _typed(values)
-    if array is not None:
-        return array
-    return pa.array(
-        [v if v is None or isinstance(v, str) else repr(v) for v in values], pa.string()
-    )
+    row = json.loads(line, parse_int=exact)
+    return {name: row.get(name) if isinstance(v, float) else v for name, v in values.items()}
 
 
-def _typed(values: list[object]) -> pa.Array | None:
-    """Values of one type; None if they are of several."""
+def _json_column(values: list[object]) -> pa.Array:
+    """Values of one type as they are; values of mixed types as the texts that they were."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return None
+        texts = [v if v is None or isinstance(v, str) else repr(v) for v in values]
+        return pa.array(texts, pa.string())

@@ -28,8 +28,9 @@ from models.report import write_report
 from models.reporting.summary import summary
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
-from pipeline import data_card, readers
+from pipeline import data_card
 from pipeline.arguments import BuildArguments
+from pipeline.input_files import list_inputs
 from preprocessing import cli, files
 from preprocessing.data_dir import COMPLETED, DataDir
 from preprocessing.errors import UserError
@@ -101,7 +102,7 @@ def run(
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
     """Remembers what each stage was begun with; refuses to continue it with anything else."""
     inputs = filter(None, (arguments.input, arguments.metadata))
-    sizes = {file.path: file.size for paths in inputs for file in readers.list_inputs(paths)}
+    sizes = {file.path: file.size for paths in inputs for file in list_inputs(paths)}
     claim = {
         "data": {**arguments.to_json(), "sizes": sizes},
         "run": config.to_json() | {"data": ""},

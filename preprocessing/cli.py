@@ -54,7 +54,7 @@ def run(
         except UserError as error:
             if debug:
                 raise
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            sys.stderr.write(f"error: {error}\n")
             return 1
 
     app.usage = functools.partial(_print_usage, usage)  # type: ignore[assignment]

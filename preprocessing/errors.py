@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and how messages show what files hold."""
 
 import contextlib
 import errno
@@ -6,11 +6,34 @@ import os
 import re
 from collections.abc import Iterator
 
+_LONGEST_MESSAGE = 2000
+_LINE_BREAKS = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
+
+
+def shown(value: object, length: int = 200) -> str:
+    """What a message, a table or a list of rejected rows shows of something that a file holds.
+
+    Characters that are not printable become escapes: a terminal obeys some of them, and the others
+    cannot be seen.
+
+    Args:
+        value: A text, bytes (UTF-8, if they are that) or anything with a text form.
+        length: Of what is shown at most, in characters.
+    """
+    if isinstance(value, bytes):
+        value = value[: 4 * length + 4].decode("utf-8", "backslashreplace")
+    text = str(value)
+    cut = text[:length]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+    return cut if len(text) <= length and len(cut) <= length else f"{cut[: length - 1]}…"
+
 
 class UserError(Exception):
     """A user's mistake: printed as one line, without a stack trace.
 
     The message says what was expected, what was found and where; `fix` says what to do about it.
+    It is one printable line of bounded length, whatever names and file contents it quotes.
 
     Args:
         message: What was expected, what was found, where.
@@ -18,7 +41,12 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(f"{message} Fix: {fix}" if fix else message)
+        fix = _one_line(f" Fix: {fix}" if fix else "", _LONGEST_MESSAGE // 2)
+        super().__init__(_one_line(message, _LONGEST_MESSAGE - len(fix)) + fix)
+
+
+def _one_line(text: str, length: int) -> str:
+    return shown(_LINE_BREAKS.sub(" ", text), length)
 
 
 _LINE = 300

@@ -73,17 +73,30 @@ def find(pattern: str, flag: str) -> list[AnyPath]:
 
     Args:
         pattern: A path or URL, perhaps with `*`, `?` or `[...]`. Without them it is returned as
-            it is, whether or not it exists.
+            it is, whether or not it exists; with them, if something has that very name.
         flag: Where the user wrote it.
 
     Raises:
-        UserError: See `path`.
+        UserError: See `path`; or the pattern is the name of one file and matches others.
     """
+    whole = path(pattern, flag)
     if not glob.has_magic(pattern):
-        return [path(pattern, flag)]
-    if _SCHEME.match(pattern) is None:
-        return [pathlib.Path(found) for found in sorted(glob.glob(pattern))]
-    whole = _remote_path(pattern, flag)
+        return [whole]
+    matches = _matches(whole)
+    if not whole.exists():
+        return matches
+    if others := [match for match in matches if match != whole]:
+        raise UserError(
+            f"{flag}: expected a name or a pattern, found {pattern!r} to be both: there is a file "
+            f"of that name, and {others[0]} matches it.",
+            "put what shall stand for itself into brackets: [[], [*], [?].",
+        )
+    return [whole]
+
+
+def _matches(whole: AnyPath) -> list[AnyPath]:
+    if isinstance(whole, pathlib.Path):
+        return [pathlib.Path(found) for found in sorted(glob.glob(str(whole)))]
     found = [whole.bucket]
     for part in whole.parts[1:]:
         if glob.has_magic(part):

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from pipeline import csv_ranges, readers
+from pipeline.csv_dialect import Dialect
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 
@@ -35,7 +36,7 @@ def _read(path, **file):
 def test_ranges_hold_the_rows_of_the_file(tmp_path, monkeypatch, line_break, header, end):
     path = tmp_path / "log.csv"
     path.write_bytes(_log(100, line_break, header, end))
-    file = {} if header else {"header": tuple(COLUMNS)}
+    file = {} if header else {"dialect": Dialect(header=tuple(COLUMNS))}
     whole = _read(path, **file)
     assert whole[0] == 1
     assert [row[0] for row in whole[1]] == [1 + header + n for n in range(100) if n % 10 != 3]

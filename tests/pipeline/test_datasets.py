@@ -15,8 +15,10 @@ from log_builders import read_examples, shard_bytes
 from pipeline import item_history, readers
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
+from pipeline.csv_dialect import Dialect
 from pipeline.datasets import ADAPTERS, read_canonical
 from pipeline.datasets.amazon_reviews import _parse
+from pipeline.input_files import list_inputs
 from pipeline.item_history import ItemHistory
 from pipeline.validation import LINE, TIME, validate
 from preprocessing.errors import UserError
@@ -49,11 +51,11 @@ def _canonical(name, log, metadata=None, behaviours=()):
     schema = kind.schema(behaviours)
     items = None
     if metadata is not None:
-        files = readers.list_inputs(metadata, "--metadata")
+        files = list_inputs(metadata, "--metadata")
         snapshots, _ = item_history.collect(kind.read_items(files), pytest.fail)
         items = ItemHistory(snapshots)
     frames, filtered, rejected = [], collections.Counter(), []
-    for file in readers.list_inputs(log, header=kind.header):
+    for file in list_inputs(log, dialect=Dialect(header=kind.header)):
         for part in readers.ranges(file):
             for batch in read_canonical(part, schema, kind(items)):
                 result = validate(batch, schema)
