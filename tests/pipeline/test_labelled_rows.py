@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from impression_logs import MAX_LENGTH, assert_built, columns, rows_of_impressions, schema_file
 from inline_runner import inline
-from log_builders import read_examples, shard_bytes, write_log
+from log_builders import read_examples, rewrite_split, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
 from preprocessing.errors import UserError
 from reference import impressions
+
+STEPS = "history/timestamp"
 
 
 def _rows(**options):
@@ -83,6 +85,22 @@ def test_rows_of_one_user_and_time_do_not_see_each_other(tmp_path):
     }  # fmt: skip
     assert list(read_examples(data, "validation")) == ["u:4"]
     assert audit(data.path) == {}
+
+
+def test_the_auditor_sees_a_step_at_the_time_of_its_row(tmp_path):
+    with inline():
+        data = build_examples(_arguments(tmp_path, _log(_rows()), num_shards=1))
+
+    def change(examples):
+        with_history = (e for e in examples if e.feature_lists.feature_list[STEPS].feature)
+        example = next(with_history)
+        time = example.context.feature["timestamp"].int64_list.value[0]
+        last = example.feature_lists.feature_list[STEPS].feature[-1]
+        last.int64_list.value[0] = time
+
+    assert audit(data.path) == {}
+    rewrite_split(data, "test", change)
+    assert "order" in audit(data.path)
 
 
 def test_shards_do_not_depend_on_format_partitions_or_workers(tmp_path):
