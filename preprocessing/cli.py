@@ -29,7 +29,8 @@ def run(
     """Parses the flags, calls `main` and exits with its status.
 
     A `UserError` becomes one line on standard error and exit status 1; its stack trace is shown
-    with `--debug` only. Anything else is a bug of ours and keeps its stack trace.
+    with `--debug` only. So does what the system says of a path, such as a file where a directory
+    belongs. Anything else is a bug of ours and keeps its stack trace.
 
     Args:
         main: The command. It reads `flags.FLAGS` and returns an exit status or None for success.
@@ -58,6 +59,14 @@ def run(
             if debug:
                 raise
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            return 1
+        except OSError as error:
+            if debug or error.filename is None:
+                raise
+            sys.stderr.write(
+                f"error: Expected {error.filename} to be of use here, found: {error.strerror}. "
+                "Fix: check the path, the rights and the space there (--debug says more).\n"
+            )
             return 1
 
     app.usage = functools.partial(_print_usage, usage)  # type: ignore[assignment]
