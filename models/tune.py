@@ -43,6 +43,7 @@ from models.keras import keras
 from models.training.checkpoints import last_update
 from models.training.interruption import Interrupted, on_sigterm
 from preprocessing import cli, files
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, explained_write_errors, one_line
 from preprocessing.json_checks import check_keys, read_json
 
@@ -95,12 +96,14 @@ def search(
 
     Raises:
         UserError: The workdir holds a search of another space or with other settings; a setting
-            that does not exist; no trial could be trained to an end; study.db cannot be used.
+            that does not exist; no data set; no trial could be trained to an end; study.db cannot
+            be used.
         Interrupted: SIGTERM; the trial at hand has a checkpoint.
     """
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir).resolve()
     first = config_module.resolve(base, _overrides(space, _first_values(space)))
+    DataDir.open(first.data, verify=False)  # What every trial would fail of is no trial's result.
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
         done = _run_trials(study, base, space, trials, workdir, progress)
