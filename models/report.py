@@ -21,6 +21,7 @@ from models.reporting import curves, data_sets, findings, model_card, quality, r
 from models.reporting.evidence import Evidence, gather
 from models.slices import ITEMS, KNOWN
 from preprocessing import cli
+from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
 from preprocessing.splits import SPLITS
 
@@ -72,8 +73,13 @@ def write_report(
         The path of the HTML file.
 
     Raises:
-        UserError: The run has no metrics yet.
+        UserError: The run has no metrics yet; the output has another ending than .html.
     """
+    if pathlib.Path(output).suffix != ".html":
+        raise UserError(
+            f"--output: expected a file name that ends in .html, found {output}.",
+            "the Markdown page is written beside it.",
+        )
     evidence = gather(runs.open_run(run_dir))
     sections = [
         _card(evidence),

@@ -34,7 +34,7 @@ from models.training.profiling import Profile
 from models.training.trainer import Trainer
 from models.training.warm_start import warm_start
 from preprocessing import cli, files
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, explained_write_errors
 
 _RESUMABLE_SETTINGS = (
     "epochs",
@@ -116,6 +116,8 @@ def begin(
         )
     if begun:
         _check_resumable(runs.open_run(workdir).config, config)
+    with explained_write_errors("--workdir", workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     trainer = Trainer(config, workdir, **options)
@@ -168,6 +170,11 @@ def main() -> None:
     given = flags.FLAGS
     workdir = pathlib.Path(given.workdir)
     begun = workdir if given.resume and (workdir / runs.CONFIG).exists() else None
+    if given.resume and begun is None and not (given.data or given.config):
+        raise UserError(
+            f"Expected a run to continue in --workdir, found none in {workdir}.",
+            "check the path, or give --data to begin a run there.",
+        )
     config, origins = resolve_flags(given.data, given.seed, begun)
     profile = Profile.parse(given.profile, workdir)
     if serve_if_asked(config.train):

@@ -99,15 +99,17 @@ def search(
 
     Raises:
         UserError: The workdir holds a search of another space or with other settings; a setting
-            that does not exist; no trial could be trained to an end; study.db cannot be used.
+            that does not exist; no data set; no trial could be trained to an end; study.db cannot
+            be used.
         Interrupted: SIGTERM; the trial at hand has a checkpoint.
     """
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir).resolve()
     first = config_module.resolve(base, _overrides(space, _first_values(space)))
+    # What every trial would fail of is no trial's result.
+    data = DataDir.open(first.data, verify=False)
     if progress:
-        lines = checks.remarks(DataDir.open(first.data, verify=False))
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(data)))
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
         done = _run_trials(study, base, space, trials, workdir, progress)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from preprocessing.errors import UserError
+
+_MISSING = re.compile(r"Flag --(\w+) must have a value other than None")
 
 Hint = Callable[[str, Sequence[str]], str]
 """Says what to write instead of a flag that a command does not have, from the flag's name and the
@@ -26,7 +29,8 @@ def run(
     """Parses the flags, calls `main` and exits with its status.
 
     A `UserError` becomes one line on standard error and exit status 1; its stack trace is shown
-    with `--debug` only. Anything else is a bug of ours and keeps its stack trace.
+    with `--debug` only. So does what the system says of a path, such as a file where a directory
+    belongs. Anything else is a bug of ours and keeps its stack trace.
 
     Args:
         main: The command. It reads `flags.FLAGS` and returns an exit status or None for success.
@@ -56,6 +60,14 @@ def run(
                 raise
             sys.stderr.write(f"error: {error}\n")
             return 1
+        except OSError as error:
+            if debug or error.filename is None:
+                raise
+            sys.stderr.write(
+                f"error: Expected {error.filename} to be of use here, found: {error.strerror}. "
+                "Fix: check the path, the rights and the space there (--debug says more).\n"
+            )
+            return 1
 
     app.usage = functools.partial(_print_usage, usage)  # type: ignore[assignment]
     app.run(guarded, flags_parser=lambda argv: _parse(argv, positional, rest, hint))
@@ -72,11 +84,13 @@ def _parse(
         given = list(flags.FLAGS(argv, known_only=rest is not None))
     except flags.UnrecognizedFlagError as error:
         fix = hint(error.flagname, argv[1:]) if hint else ""
-        text = f"Unknown command line flag {error.flagname!r}." if fix else str(error)
+        text = f"Unknown command line flag {error.flagname!r}." if fix else f"{error}."
         sys.stderr.write(f"error: {text} Fix: {fix or 'see --help.'}\n")
         sys.exit(1)
     except flags.Error as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())} Fix: see --help.\n")
+        missing = _MISSING.findall(str(error))
+        text = f"Expected --{' and --'.join(missing)}, found none." if missing else str(error)
+        sys.stderr.write(f"error: {' '.join(text.split())} Fix: see --help.\n")
         sys.exit(1)
     if rest is not None:
         flags.FLAGS[rest].value = list(flags.FLAGS[rest].value or ()) + given[1:]

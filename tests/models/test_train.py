@@ -228,6 +228,7 @@ def test_a_run_of_another_schema_or_another_build_is_refused(data, tmp_path):
         (lambda path: runs.open_run(path), "Expected a run directory with config.json"),
         (lambda path: evaluate.evaluate(path, "tset"), "Expected --split of train, validation"),
         (lambda path: report.write_report(path, path / "r.html"), "Expected a run directory"),
+        (lambda path: report.write_report(path, path), "--output: expected a .* ends in .html"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, call, message):

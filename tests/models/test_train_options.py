@@ -358,6 +358,22 @@ def test_the_command_answers_in_one_line(given, capsys):
     assert capsys.readouterr().err == line
 
 
+def test_a_run_to_continue_has_to_be_there(given, tmp_path):
+    given()
+    flags.DEFINE_string("workdir", str(tmp_path), "")
+    flags.DEFINE_bool("resume", True, "")
+    flags.DEFINE_string("data", None, "")
+    with pytest.raises(UserError, match="Expected a run to continue in --workdir, found none in"):
+        train.main()
+
+
+def test_a_workdir_that_is_a_file_is_named(data, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=f"--workdir: expected to write {path}, found: "):
+            train.train(_config(data), path, progress=False)
+
+
 def test_every_alias_stands_for_a_setting():
     names = {
         name.partition(".")[2]

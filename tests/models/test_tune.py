@@ -269,6 +269,12 @@ def test_settings_that_do_not_exist_are_refused_at_once(base, tmp_path):
     assert not (tmp_path / "search" / "study.db").exists()
 
 
+def test_a_missing_data_set_is_no_failure_of_trials(base, tmp_path):
+    with pytest.raises(UserError, match="Expected a data set, found no directory"):
+        tune.search(base | {"data": str(tmp_path / "no")}, SPACE, 9, tmp_path / "search")
+    assert not (tmp_path / "search" / "study.db").exists()
+
+
 def test_a_missing_space_is_refused(tmp_path):
     with pytest.raises(UserError, match="Expected a search space in .*, found no such file"):
         tune.load_space(tmp_path / "space.json")
