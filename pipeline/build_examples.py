@@ -43,7 +43,7 @@ from pipeline.datasets import ADAPTERS
 from pipeline.events import Plan
 from pipeline.log_schema import check_columns, load_schema
 from pipeline.runner import check_options, run_stage
-from preprocessing import cli, data_dir, encoders, splits
+from preprocessing import cli, data_dir, encoders, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
@@ -232,6 +232,7 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
         times[counting.COUNT].to_numpy(),
         plan.arguments.split_fraction,
         plan.arguments.validation_fraction,
+        functools.partial(time_units.text, plan.schema),
     )
 
 

@@ -62,8 +62,9 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     """Turns raw rows into events.
 
     A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
-    categorical integer) takes the default of its feature. Without a default it stays null for numeric and bucketised
-    encoders, which have a place for it, and rejects the row otherwise. A label is 0 or 1.
+    categorical integer) takes the default of its feature. Without a default it stays null for
+    numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. A
+    label is 0 or 1.
 
     Args:
         batch: Raw rows with all columns of the schema.

@@ -23,7 +23,7 @@ import orjson
 from tqdm import tqdm
 
 from models.keras import tf
-from preprocessing import dataset
+from preprocessing import dataset, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.schema import (
@@ -168,7 +168,7 @@ class Explorer:
             "version": version,
             "index": index,
             "request_id": features[REQUEST_ID].decode(),
-            "timestamp": int(features[TIMESTAMP]),
+            "timestamp": time_units.text(data.schema, int(features[TIMESTAMP])),
             "user": {"fields": user, "unknown": unknown},
             "history": [
                 {"fields": fields, "unknown": names}

@@ -56,7 +56,7 @@ def test_good_rows_become_events_with_their_place():
         ({"ts": [b"7", b"seven"]}, "column 'ts': not an integer"),
         ({"ts": [7.0, 7.5]}, "column 'ts': a fraction; give times as integers, of a finer unit"),
         ({"ts": ["7", "7.5"]}, "column 'ts': a fraction; give times as integers, of a finer unit"),
-        ({"ts": ["7", "2017-11-25"]}, "column 'ts': a date or time; say \"dtype\": \"datetime\""),
+        ({"ts": ["7", "2017-11-25"]}, 'column \'ts\': a date or time; say "dtype": "datetime"'),
         ({"ts": [7.0, 2.0**53]}, f"column 'ts': {INEXACT}"),
         ({"user": ["u", "1.23457E+11"]}, f"column 'user': {INEXACT}"),
         ({"ts": ["7", "99999999999999999999"]}, "column 'ts': not an integer"),

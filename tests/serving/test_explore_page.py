@@ -15,7 +15,7 @@ WHY = {
     "version": 7,
     "index": 2,
     "request_id": "r",
-    "timestamp": 5,
+    "timestamp": "5",
     "user": {"fields": {"user_id": NASTY, "age": None}, "unknown": []},
     "history": [
         {"fields": {"item_id": "old"}, "unknown": []},
