@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import io
 import json
-import math
 import pathlib
 from collections.abc import Callable
 from decimal import Decimal
@@ -275,8 +274,3 @@ def _token(cell: str) -> str:
     except ValueError:
         is_json = False
     return cell if is_json and not cell.startswith("b") else _quoted(cell)
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value of a frame is missing."""
-    return value is None or (isinstance(value, float) and math.isnan(value))

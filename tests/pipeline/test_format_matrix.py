@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from format_habits import CSV, JSON, PARQUET, SCHEMA, frame, write
+from inline_runner import inline
 from log_builders import shard_bytes
 
 from pipeline import readers
@@ -72,21 +73,38 @@ def test_one_frame_gives_the_same_events_whoever_wrote_it(tmp_path, schema, kind
     assert rejected == {41: "column 'item_id': missing value"}
 
 
-def test_one_frame_gives_the_same_bytes(tmp_path, schema):
+def _build(directory, log, schema):
+    with inline():
+        return build_examples(
+            BuildArguments(
+                input=log,
+                output=str(directory / "data"),
+                schema=schema,
+                num_shards=4,
+                max_bad_fraction=0.05,
+                protocol="time_split",
+            )
+        )
+
+
+def test_one_frame_gives_the_same_bytes_as_integers_of_the_same_unit_do(tmp_path, schema):
     contents = []
     for kind, habit in (("csv", "pandas"), ("jsonl", "mixed"), ("parquet", "Spark, INT96")):
         (tmp_path / kind).mkdir()
         log = write(tmp_path / kind, kind, habit, frame())
-        output = str(tmp_path / kind / "data")
-        data = build_examples(
-            BuildArguments(
-                input=log, output=output, schema=schema, num_shards=4, max_bad_fraction=0.05
-            )
-        )
+        data = _build(tmp_path / kind, log, schema)
         assert data.manifest["time_unit"] == "microseconds since 1970-01-01T00:00:00Z"
-        assert data.num_requests("train") > 0
-        contents.append(shard_bytes(output))
-    assert contents[0] == contents[1] == contents[2]
+        assert data.stats["period"] == 86_400 * 10**6
+        assert all(data.num_requests(split) > 0 for split in ("train", "validation", "test"))
+        contents.append(shard_bytes(data.path))
+    columns = frame()
+    columns["at"] = [(t - EPOCH) // datetime.timedelta(microseconds=1) for t in columns["at"]]
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA).replace("datetime", "int64"))
+    log = write(tmp_path, "parquet", "DuckDB", columns)
+    data = _build(tmp_path, log, str(tmp_path / "schema.json"))
+    assert (data.manifest["time_unit"], data.stats["period"]) == (None, 86_400)
+    contents.append(shard_bytes(data.path))
+    assert contents[0] == contents[1] == contents[2] == contents[3]
 
 
 def test_there_are_at_least_twelve_habits_of_each_format():
@@ -218,7 +236,7 @@ def test_the_first_time_tells_whether_times_are_dates(tmp_path, kind, values, ce
         ("timestamp", [[1]] * 3, "Expected numbers in the column 'timestamp'"),
         ("user_id", [["a"]] * 3, "Expected texts, numbers or dates in the column 'user_id'"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_type_that_is_not_understood_is_named_before_anything_is_read(
     tmp_path, column, values, message
