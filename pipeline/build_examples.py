@@ -48,7 +48,7 @@ from pipeline.input_files import list_inputs
 from pipeline.log_schema import check_columns, load_schema
 from pipeline.runner import check_options, require_reachable, run_stage
 from pipeline.worker_errors import explained_stage_errors, left
-from preprocessing import cli, data_dir, encoders, splits
+from preprocessing import cli, data_dir, encoders, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
@@ -250,6 +250,7 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
         times[counting.COUNT].to_numpy(),
         plan.arguments.split_fraction,
         plan.arguments.validation_fraction,
+        functools.partial(time_units.text, plan.schema),
     )
 
 

@@ -72,7 +72,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
         "account": data_sets.account(data.manifest["conservation"]),
-        "splits": [(name, data_sets.split_cells(by_split[name])) for name in SPLITS],
+        "splits": [(name, data_sets.split_cells(data.schema, by_split[name])) for name in SPLITS],
         "values": [
             _value_cells(key, feature, by_split["train"]["features"][key])
             for key, feature in encoded_keys(data.schema)

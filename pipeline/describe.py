@@ -15,7 +15,7 @@ from pipeline.events import Plan
 from pipeline.partition_counts import SCALE, defaulted_key, merge_values
 from pipeline.raw_batch import InputFile
 from pipeline.validation import defaulted_column
-from preprocessing import data_dir, files, splits
+from preprocessing import data_dir, files, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.schema import Feature, Hash, Vocabulary, candidate_key, encoded_keys
@@ -82,6 +82,7 @@ def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) 
         "cutoffs": {}
         if cutoffs is None
         else {"train_end": cutoffs.train_end, "validation_end": cutoffs.validation_end},
+        "time_unit": time_units.UNIT if time_units.is_datetime(plan.schema) else None,
         "conservation": conservation(counters),
         "inputs": file_accounts.accounts(log, counters),
         "metadata": by_prefix(counters, "metadata/"),
@@ -117,7 +118,9 @@ def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[
     train = splits.SPLITS[splits.TRAIN]
     counts = _key_counts(plan)
     times = tables.read(plan.work / "periods.arrow")
-    period = statistics.PERIOD << (int(times[SCALE][0].as_py()) if times.num_rows else 0)
+    period = statistics.shortest_period(plan.schema) << (
+        int(times[SCALE][0].as_py()) if times.num_rows else 0
+    )
     starts = [str(number * period) for number in times[VALUE].to_pylist()]
     by_split = {}
     for name in splits.SPLITS:

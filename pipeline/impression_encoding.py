@@ -11,6 +11,7 @@ from pipeline.encoding import ShardPiece, shard_pieces
 from pipeline.events import Plan
 from pipeline.impressions import Impressions
 from pipeline.partition_counts import Held, count_keys, count_periods
+from pipeline.statistics import shortest_period
 from pipeline.validation import REQUEST, TIME
 from preprocessing import negatives, splits
 from preprocessing.codec import Ragged, encode_examples
@@ -169,4 +170,5 @@ class ImpressionCounts:
     def periods(self) -> pa.Table:
         """Rows by period and first use; see `partition_counts.merge_periods`."""
         rows = self._impressions
-        return count_periods(rows.table[TIME].to_numpy(), rows.first_use)
+        period = shortest_period(rows.plan.schema)
+        return count_periods(rows.table[TIME].to_numpy(), rows.first_use, period)

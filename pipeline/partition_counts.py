@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.counting import VALUE
 from pipeline.events import Events
-from pipeline.statistics import PERIOD
+from pipeline.statistics import shortest_period
 from pipeline.validation import defaulted_column
 from preprocessing import splits
 from preprocessing.schema import Feature, candidate_key, history_key
@@ -70,18 +70,20 @@ class PartitionCounts:
         first_use_E = np.full(len(self._events.split), splits.NONE)
         for split in range(len(splits.SPLITS))[::-1]:
             first_use_E[self._is_positive[split] | (self._in_histories[split] > 0)] = split
-        return count_periods(self._events.timestamps, first_use_E)
+        period = shortest_period(self._events.plan.schema)
+        return count_periods(self._events.timestamps, first_use_E, period)
 
 
-def count_periods(timestamps_E: np.ndarray, first_use_E: np.ndarray) -> pa.Table:
+def count_periods(timestamps_E: np.ndarray, first_use_E: np.ndarray, period: int) -> pa.Table:
     """Counts by period and split; see `merge_periods`.
 
     Args:
         timestamps_E: Time of each event.
         first_use_E: First split whose requests hold it, or NONE.
+        period: Length of the shortest period.
     """
     used_E = first_use_E != splits.NONE
-    period_E, first_use_E = timestamps_E[used_E] // PERIOD, first_use_E[used_E]
+    period_E, first_use_E = timestamps_E[used_E] // period, first_use_E[used_E]
     scale = _scale(period_E)
     period_E >>= scale
     first = int(period_E.min()) if len(period_E) else 0
@@ -162,9 +164,9 @@ def merge_values(counts: pa.Table) -> pa.Table:
 def merge_periods(counts: pa.Table) -> pa.Table:
     """Adds up counts by period, after making periods long enough for few of them.
 
-    Row `n` of scale `k` counts the times from `n * 2^k * PERIOD` up to those of row `n + 1`. The
-    smallest scale at which all rows span at most 512 periods does not depend on the order of
-    merging.
+    Row `n` of scale `k` counts the times from `n * 2^k` shortest periods up to those of row
+    `n + 1`. The smallest scale at which all rows span at most 512 periods does not depend on the
+    order of merging.
     """
     if not counts.num_rows:
         return counts

@@ -19,7 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline import csv_ranges, csv_records, text_files
+from pipeline import csv_ranges, csv_records, int96, text_files
 from pipeline.csv_lines import EndlessRecordError
 from pipeline.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.text_files import open_text
@@ -209,9 +209,9 @@ def _parquet(file: InputFile, int96_unit: str = "us") -> pa.parquet.ParquetFile:
 def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     parquet = _parquet(part.file)
     line = part.first_line
-    legacy = [name for name in columns if _is_int96(parquet, name)]
+    legacy = int96.names(parquet, columns)
     batches = parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns)
-    exact: Iterator[pa.RecordBatch | None] = itertools.repeat(None)
+    exact: Iterator[pa.RecordBatch] = itertools.repeat(pa.RecordBatch.from_pydict({}))
     if legacy:
         nanoseconds = _parquet(part.file, "ns")
         exact = nanoseconds.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=legacy)
@@ -220,21 +220,9 @@ def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
         line += batch.num_rows
         raw = RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
         for name in legacy:
-            raw = raw.rejecting(_is_cut(batch[name], fine[name]), f"column {name!r}: {TOO_FINE}")
+            is_cut = int96.is_cut(raw.columns[name], fine[name])
+            raw = raw.rejecting(is_cut, f"column {name!r}: {TOO_FINE}")
         yield raw
-
-
-def _is_int96(parquet: pa.parquet.ParquetFile, name: str) -> bool:
-    place = parquet.schema.names.index(name)
-    return parquet.schema.column(place).physical_type == "INT96"
-
-
-def _is_cut(microseconds: pa.Array, nanoseconds: pa.Array) -> np.ndarray:
-    """Which times differ, bool; far ones do not fit nanoseconds, but their last 64 bits tell."""
-    coarse, fine = (
-        times.view(pa.int64()).fill_null(0).to_numpy() for times in (microseconds, nanoseconds)
-    )
-    return coarse * 1000 != fine  # both wrap
 
 
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import drift
+from preprocessing import time_units
 from preprocessing.data_dir import STATS, DataDir
 from preprocessing.encoders import FittedEncoder, texts
 from preprocessing.errors import UserError
@@ -27,9 +28,6 @@ from preprocessing.schema import (
 
 BUCKETS = 64
 """Classes into which the ids of a hash encoder are folded, for drift between data sets."""
-
-PERIOD = 86_400
-"""Shortest period of `events_by_period`: a day, if times are seconds."""
 
 _TOP_VALUES = 20
 
@@ -143,6 +141,11 @@ def word_counts(words_by_count: Mapping[str, int]) -> np.ndarray:
     """How often each word of a vocabulary occurs in training requests, in the order of its file."""
     counts = sorted((int(count), words) for count, words in words_by_count.items())[::-1]
     return np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
+
+
+def shortest_period(schema: Schema) -> int:
+    """Shortest period of `events_by_period`: a day, if times of unknown unit are seconds."""
+    return 86_400 * time_units.ticks_per_second(schema)
 
 
 def training_key(schema: Schema, feature: Feature) -> str:

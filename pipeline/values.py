@@ -1,8 +1,8 @@
 """Columns of numbers and times, whatever type a file has for them.
 
-Texts (ids, categories) have a rule of their own, which requests follow too: `preprocessing.spelling`.
-A column comes back with the type of its feature, null where the value is missing, and with the rows
-that hold no such value by the reason.
+Texts (ids, categories) have a rule of their own, which requests follow too: see
+`preprocessing.spelling`. A column comes back with the type of its feature, null where the value is
+missing, and with the rows that hold no such value by the reason.
 """
 
 import numpy as np
@@ -50,7 +50,10 @@ def as_number(column: pa.Array, dtype: DType) -> tuple[pa.Array, Faults]:
         column, no_text = cast(column, pa.string())
         column = without_missing(column)
         faults[NOT_AN_INTEGER if dtype is DType.INT64 else NOT_FINITE] = no_text
-    array, more = _as_int64(column) if dtype is DType.INT64 else _as_float32(column)
+    if dtype is DType.INT64:
+        array, more = _as_int64(column)
+    else:
+        array, more = _as_float32(column)
     return array, _merged(faults, more)
 
 
@@ -107,8 +110,8 @@ def _as_int64(column: pa.Array) -> tuple[pa.Array, Faults]:
     integers, is_integer = _cast_some(texts, _INTEGER, pa.int64())
     floats, is_float = _cast_some(texts, _FLOAT, pa.float64())
     whole, faults = _whole(floats)
-    bad = {NOT_AN_INTEGER: as_mask(pc.is_valid(texts)) & ~is_integer & ~is_float}
-    return pc.coalesce(integers, whole), _merged(bad, faults)
+    neither: Faults = {NOT_AN_INTEGER: as_mask(pc.is_valid(texts)) & ~is_integer & ~is_float}
+    return pc.coalesce(integers, whole), _merged(neither, faults)
 
 
 def _as_float32(column: pa.Array) -> tuple[pa.Array, Faults]:

@@ -509,7 +509,7 @@ def _default(value: Any, dtype: DType, where: str) -> Any:
 
 
 def _spelled(value: Any, where: str) -> str:
-    """A value of a text column as the data pipeline spells it; words for missing ones as they are."""
+    """A text value as the data pipeline spells it; a word for a missing one as it is."""
     try:
         return spell(value) or str(value)
     except (InexactError, TypeError):

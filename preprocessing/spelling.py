@@ -1,16 +1,17 @@
-"""The one spelling of a value: what an id or a category is called, whatever file it came in.
+r"""The one spelling of a value: what an id or a category is called, whatever file it came in.
 
     7, 7.0, "7.0", Decimal("7.00")     "7"
     7.5, Decimal("7.50")               "7.5"
     True, "True", "TRUE"               "true"
-    None, NaN, "", "NULL", r"\\N"       missing
+    None, NaN, "", "NULL", r"\N"        missing
     "007", "1e5", "7.50", "i7"         as they are
 
-A value is spelled by itself, never by its neighbours. Logs and requests follow the same rule, so that
-what was one value when the model was trained is one value when it is served. See docs/schema.md.
+A value is spelled by itself, never by its neighbours. Logs and requests follow the same rule, so
+that what was one value when the model was trained is one value when it is served. See
+docs/schema.md.
 
-A whole number that a float cannot tell from its neighbour (2^53 or more), or that a spreadsheet wrote
-as 1.23457E+11, no longer says which integer it was: it has no spelling.
+A whole number that a float cannot tell from its neighbour (2^53 or more), or that a spreadsheet
+wrote as 1.23457E+11, no longer says which integer it was: it has no spelling.
 """
 
 import decimal
@@ -30,7 +31,9 @@ INEXACT = "a number whose last digits are lost (a float of 2^53 or more, or such
 NOT_UTF8 = "invalid UTF-8"
 """Reasons why a value has no spelling."""
 
-_EXACT_BELOW = 2**53
+EXACT_BELOW = 2**53
+"""From here on a float is equal to several integers that people may have meant."""
+
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _ZERO_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _SCIENTIFIC = re.compile(r"[+-]?[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,}")
@@ -73,13 +76,13 @@ def spell(value: str | bool | int | float | decimal.Decimal) -> str | None:
         return str(value)
     if isinstance(value, decimal.Decimal):
         return _spell_decimal(value)
-    return _spell_float(value, _EXACT_BELOW)
+    return _spell_float(value, EXACT_BELOW)
 
 
 def spelled(column: pa.Array) -> Spelled:
     """The spellings of a column of any type that `pipeline.column_types` takes for texts."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) and len(column.dictionary):
         values = spelled(column.dictionary)
         codes = column.indices.fill_null(0).to_numpy()
         faults = {reason: bad[codes] & _valid(column) for reason, bad in values.faults.items()}
@@ -152,7 +155,7 @@ def _spell_text(text: str) -> str | None:
     if text in _BOOLEANS:
         return _BOOLEANS[text]
     if whole := _ZERO_FRACTION.fullmatch(text):
-        if len(whole[1]) > 17 or abs(int(whole[1])) >= _EXACT_BELOW:
+        if len(whole[1]) > 17 or abs(int(whole[1])) >= EXACT_BELOW:
             raise InexactError(text)
         return "0" if whole[1] == "-0" else whole[1]
     if _SCIENTIFIC.fullmatch(text):
@@ -178,8 +181,8 @@ def _spell_decimal(number: decimal.Decimal) -> str:
 
 
 def exact_below(kind: pa.DataType) -> int:
-    """From here on a float of this type is equal to several integers that people may have meant."""
-    return 2**24 if kind == pa.float32() else _EXACT_BELOW
+    """`EXACT_BELOW` for a type of floats."""
+    return 2**24 if kind == pa.float32() else EXACT_BELOW
 
 
 def _spelled_floats(column: pa.Array) -> Spelled:
@@ -277,5 +280,5 @@ class _Ends(NamedTuple):
         return bool((self.data == ord(character)).any())
 
     def is_word(self) -> np.ndarray:
-        """Which texts are empty or as short as the words that stand for something else, bool [n]."""
+        """Which texts may be words that stand for something else, bool [n]."""
         return (self.lengths == 0) | ((self.kinds == _WORD) & (self.lengths <= _LONGEST_WORD))

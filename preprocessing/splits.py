@@ -12,6 +12,7 @@ request sees all that its user did before it.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,7 +58,11 @@ def time_cutoff(timestamps: np.ndarray, counts: np.ndarray, fraction: float) -> 
 
 
 def fit_cutoffs(
-    timestamps: np.ndarray, counts: np.ndarray, split_fraction: float, validation_fraction: float
+    timestamps: np.ndarray,
+    counts: np.ndarray,
+    split_fraction: float,
+    validation_fraction: float,
+    shown: Callable[[int], str] = str,
 ) -> Cutoffs:
     """Cuts the log at `split_fraction`, and the part before it again for validation.
 
@@ -66,6 +71,7 @@ def fit_cutoffs(
         counts: Rows of each.
         split_fraction: Share of the rows in train and validation together.
         validation_fraction: Share of those rows in validation.
+        shown: Writes a time for people.
 
     Raises:
         UserError: A part would be empty because too many rows share a timestamp.
@@ -76,8 +82,8 @@ def fit_cutoffs(
     if not train_end < validation_end < int(timestamps[-1]):
         raise UserError(
             f"time_split: expected distinct times for train, validation and test, found "
-            f"{len(timestamps)} distinct timestamps with the cuts at {train_end} and "
-            f"{validation_end} of {int(timestamps[-1])}.",
+            f"{len(timestamps)} distinct timestamps with the cuts at {shown(train_end)} "
+            f"and {shown(validation_end)} of {shown(int(timestamps[-1]))}.",
             "change --split_fraction or --validation_fraction, or use --protocol=leave_last_out.",
         )
     return Cutoffs(train_end, validation_end)

@@ -23,7 +23,7 @@ import orjson
 from tqdm import tqdm
 
 from models.keras import tf
-from preprocessing import dataset
+from preprocessing import dataset, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.schema import (
@@ -169,7 +169,7 @@ class Explorer:
             "version": str(version),
             "index": index,
             "request_id": features[REQUEST_ID].decode(),
-            "timestamp": str(features[TIMESTAMP]),
+            "timestamp": time_units.text(data.schema, int(features[TIMESTAMP])),
             "user": {"fields": user, "unknown": unknown},
             "history": [
                 {"fields": _shown(fields), "unknown": names}

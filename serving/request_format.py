@@ -12,17 +12,20 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import DType, Feature, Schema
+from preprocessing.spelling import EXACT_BELOW, InexactError, spell
 
 HISTORY, CANDIDATES = "history", "candidates"
 HISTORY_INPUT, _CANDIDATE_INPUT = "history_", "candidate_"
 _DTYPES = {"DT_STRING": DType.STRING, "DT_INT64": DType.INT64, "DT_FLOAT": DType.FLOAT32}
-_JSON_TYPES = {
-    DType.STRING: ("a string", (str,)),
-    DType.INT64: ("an integer", (int,)),
-    DType.FLOAT32: ("a number", (int, float)),
+_EXPECTED = {
+    DType.STRING: "a string or an exact number",
+    DType.INT64: "an integer",
+    DType.FLOAT32: "a number",
 }
 
 
@@ -163,12 +166,15 @@ def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> An
             raise _missing(name, record, where)
         return field.default
     value = record[name]
-    if value is None and field.dtype is DType.FLOAT32:
-        return math.nan  # what the encoders take for a missing number
-    expected, types = _JSON_TYPES[field.dtype]
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise UserError(f"{where}: expected {expected} as {name!r}, found {_shown(value)}.")
-    return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        return _CONVERSIONS[field.dtype](value)
+    except (InexactError, TypeError):
+        expected = _EXPECTED[field.dtype]
+        raise UserError(
+            f"{where}: expected {expected} as {name!r}, found {_shown(value)}."
+        ) from None
 
 
 def _missing(name: str, record: Mapping[str, Any], where: str) -> UserError:
@@ -194,3 +200,32 @@ def _require_known(record: Mapping[str, Any], known: Iterable[str], where: str) 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_text(value: Any) -> str:
+    """The spelling that the value has in the data set; "" of a text that stands for no value."""
+    text = spell(value)
+    if text is None and not isinstance(value, str):
+        raise TypeError(value)
+    return text or ""
+
+
+def _as_integer(value: Any) -> int:
+    """Whole floats are integers: a column of a data frame with missing values holds such."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value != int(value):
+        raise TypeError(value)
+    if isinstance(value, float) and abs(value) >= EXACT_BELOW:
+        raise InexactError(value)
+    return int(value)
+
+
+def _as_float(value: Any) -> float:
+    """None is what the encoders take for a missing number."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, (int, float)):
+        raise TypeError(value)
+    return value
+
+
+_CONVERSIONS = {DType.STRING: _as_text, DType.INT64: _as_integer, DType.FLOAT32: _as_float}

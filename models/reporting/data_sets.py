@@ -10,8 +10,9 @@ from matplotlib import pyplot as plt
 
 from models import pages
 from models.pages import Figure, Grid
+from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
-from preprocessing.schema import candidate_key
+from preprocessing.schema import Schema, candidate_key
 from preprocessing.splits import SPLITS
 
 COLOURS = dict(zip(SPLITS, (pages.BLUE, pages.ORANGE, pages.GREEN), strict=True))
@@ -26,7 +27,7 @@ SPLIT_COLUMNS = (
     "from",
     "to",
 )
-DAY = 86_400
+DAY = 86_400  # in seconds
 _EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
@@ -43,7 +44,7 @@ def account(conservation: Mapping[str, Any]) -> list[tuple[str, int]]:
     ]
 
 
-def split_cells(stats: Mapping[str, Any]) -> list[str]:
+def split_cells(schema: Schema, stats: Mapping[str, Any]) -> list[str]:
     """The cells of `SPLIT_COLUMNS` for the statistics of a split."""
     lengths = {int(length): count for length, count in stats["history_length"].items()}
     total = sum(length * count for length, count in lengths.items())
@@ -51,14 +52,14 @@ def split_cells(stats: Mapping[str, Any]) -> list[str]:
     return [
         *(f"{stats[name]:,}" for name in counts),
         f"{total / max(1, stats['requests']):.1f}",
-        *(as_time(time) for time in stats["time_range"] or ()),
+        *(as_time(schema, time) for time in stats["time_range"] or ()),
     ]
 
 
-def as_time(time: int) -> str:
-    """A time as a date, if it can be one."""
-    if not _EARLIEST <= time < _LATEST:
-        return str(time)
+def as_time(schema: Schema, time: int) -> str:
+    """A time in full if its unit is known, else as a date if it can be one in seconds."""
+    if time_units.is_datetime(schema) or not _EARLIEST <= time < _LATEST:
+        return time_units.text(schema, time)
     return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
 
 
@@ -88,20 +89,23 @@ def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
         return Figure("Histories", caption, pages.svg(figure), f"{'; '.join(parts)}.")
 
 
-def events(by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | None:
+def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | None:
     """Events over time; None if all of them fall into one period.
 
     Args:
+        schema: Says what the unit of times is.
         by_split: Statistics of the splits by name.
         period: Length of a period, in units of the log's time.
     """
+    ticks = time_units.ticks_per_second(schema)
+    day = DAY * ticks
     periods = {name: by_split[name]["events_by_period"] for name in SPLITS}
     held = {int(start) for some in periods.values() for start in some}
     if len(held) < 2:
         return None
     starts = np.arange(min(held), max(held) + 1, period)
-    are_dates = min(held) >= _EARLIEST and max(held) < _LATEST
-    edges = np.append(starts, starts[-1] + period) / (DAY if are_dates else 1)
+    are_dates = min(held) >= _EARLIEST * ticks and max(held) < _LATEST * ticks
+    edges = np.append(starts, starts[-1] + period) / (day if are_dates else 1)
     base = np.zeros(len(starts))
     parts = []
     with plt.rc_context(pages.STYLE):
@@ -111,7 +115,7 @@ def events(by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | N
             axes.stairs(top, edges, baseline=base, fill=True, color=COLOURS[name], label=name)
             base = top
             if counts:
-                first, last = (as_time(function(map(int, counts))) for function in (min, max))
+                first, last = (as_time(schema, end(map(int, counts))) for end in (min, max))
                 parts.append(f"{name}: {sum(counts.values()):,} events from {first} to {last}")
         if are_dates:
             axes.xaxis_date(datetime.timezone.utc)
@@ -120,7 +124,7 @@ def events(by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | N
             )
         length = f"{period:,} units of time"
         if are_dates:
-            length = "day" if period == DAY else f"{period // DAY} days"
+            length = "day" if period == day else f"{period // day} days"
         axes.set(xlabel="time", ylabel=f"events per {length}")
         figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
         caption = f"Events per {length}, by the first split whose requests hold them."
@@ -136,7 +140,7 @@ def grids(data: DataDir) -> list[Grid]:
     """Splits, rows, features and unknown values of a data set."""
     found = []
     if described(data):
-        rows = [[name, *split_cells(data.stats["splits"][name])] for name in SPLITS]
+        rows = [[name, *split_cells(data.schema, data.stats["splits"][name])] for name in SPLITS]
         found.append(Grid("Splits", 1, ("split", *SPLIT_COLUMNS), rows))
         found.append(_values(data))
     rows = [[name, f"{count:,}"] for name, count in account(data.manifest["conservation"])]
@@ -150,7 +154,7 @@ def figures(data: DataDir) -> list[Figure]:
     if not described(data):
         return []
     by_split = data.stats["splits"]
-    drawn = [history_lengths(by_split), events(by_split, data.stats["period"])]
+    drawn = [history_lengths(by_split), events(data.schema, by_split, data.stats["period"])]
     return [figure for figure in drawn if figure is not None]
 
 

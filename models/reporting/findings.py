@@ -243,11 +243,11 @@ def _of_protocol(data: DataDir) -> Iterator[str]:
     if arguments.get("protocol") == "leave_last_out" and described(data):
         train, test = (data.stats["splits"][name]["time_range"] for name in ("train", "test"))
         if train and test and test[0] < train[1]:
+            begin, end = (as_time(data.schema, time) for time in (test[0], train[1]))
             yield (
-                f"Each user's last event is a test, whenever it was: tests begin {as_time(test[0])}"
-                f", training events reach to {as_time(train[1])}. So the model has seen other "
-                "users' later events, which no model in production has; the protocol time_split is "
-                "free of that."
+                f"Each user's last event is a test, whenever it was: tests begin {begin}, training "
+                f"events reach to {end}. So the model has seen other users' later events, which no "
+                "model in production has; the protocol time_split is free of that."
             )
 
 

@@ -281,7 +281,7 @@ def _drop(*path):
         ),
         (
             _mistake(("features", 0, "dtype"), "int46"),
-            "dtype: expected one of string, int64, float32, datetime, found 'int46'. Fix: did you mean",
+            "expected one of string, int64, float32, datetime, found 'int46'. Fix: did you mean",
         ),
         (
             _mistake(("features", 0, "encoder"), {"kind": "vocabluary"}),

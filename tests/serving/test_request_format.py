@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import toy_runs
 
@@ -64,10 +65,18 @@ def test_null_is_a_missing_number():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"user_id": 5}, "expected a string as 'user_id', found 5"),
-        ({"user_id": None}, "expected a string as 'user_id', found None"),
-        ({"hour": 3.0}, "expected an integer as 'hour', found 3.0"),
-        ({"hour": True}, "expected an integer as 'hour', found True"),
+        ({"user_id": []}, "expected a string or an exact number as 'user_id', found []"),
+        ({"user_id": None}, "expected a string or an exact number as 'user_id', found None"),
+        ({"user_id": math.nan}, "expected a string or an exact number as 'user_id', found nan"),
+        ({"user_id": 2.0**53}, "expected a string or an exact number as 'user_id', found 90071992"),
+        (
+            {"user_id": "1.23457E+11"},
+            "expected a string or an exact number as 'user_id', found '1.",
+        ),
+        ({"hour": 3.5}, "expected an integer as 'hour', found 3.5"),
+        ({"hour": math.inf}, "expected an integer as 'hour', found inf"),
+        ({"hour": 2.0**53}, "expected an integer as 'hour', found 9007199254740992.0"),
+        ({"hour": "3"}, "expected an integer as 'hour', found '3'"),
         ({"age": "20"}, "expected a number as 'age', found '20'"),
         ({"histroy": []}, "unknown field 'histroy'; known are user_id"),
         ({"histroy": []}, "did you mean 'history'?"),
@@ -75,13 +84,46 @@ def test_null_is_a_missing_number():
         ({"history": ["a"]}, "history[0]: expected an object, found 'a'"),
         ({"history": [{"item_id": "a"}]}, "history[0]: expected the field 'category_id', found it"),
         ({"candidates": [CANDIDATE, EVENT]}, "candidates[1]: expected the field 'price'"),
-        ({"candidates": [CANDIDATE | {"item_id": 7}]}, "candidates[0]: expected a string as 'item"),
+        (
+            {"candidates": [CANDIDATE | {"item_id": {}}]},
+            "candidates[0]: expected a string or an exa",
+        ),
         ({"candidates": [CANDIDATE | {"colour": "x"}]}, "candidates[0]: unknown field 'colour'"),
         ({"candidates": []}, "expected at least one candidate, found none"),
     ],
 )
 def test_refusals(changes, expected):
     assert expected in refusal(changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (np.float64(7.0), "7"),
+        (np.int64(7), "7"),
+        ("7.0", "7"),
+        (1e11, "100000000000"),
+        (7.5, "7.5"),
+        (True, "true"),
+        ("True", "true"),
+        ("007", "007"),
+        (2**70, str(2**70)),
+        ("NULL", ""),
+    ],
+)
+def test_values_are_spelled_as_in_the_data_set(value, text):
+    """Whatever a data frame made of an id: `test_spelling` has the same pairs."""
+    assert FORMAT.inputs(REQUEST | {"user_id": value}, "")["user_id"] == [text]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(3.0, 3), (np.int32(3), 3), (True, 1), (2**60, 2**60)]
+)
+def test_integers_may_come_as_other_whole_numbers(value, number):
+    (hour,) = FORMAT.inputs(REQUEST | {"hour": value}, "")["hour"]
+    assert (hour, type(hour)) == (number, int)
 
 
 @pytest.mark.parametrize("name", ["user_id", "hour", "history", "candidates"])

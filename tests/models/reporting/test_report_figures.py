@@ -13,6 +13,7 @@ from models.bootstrap import Estimate
 from models.metrics import Scores, reliability, sigmoid
 from models.reporting import curves, data_sets, quality
 from models.train_config import TrainConfig
+from preprocessing.schema import DType, infer_schema
 
 AUC = Estimate(0.7, 0.68, 0.72)
 
@@ -132,17 +133,37 @@ def test_diagnostics_of_a_model_of_ones_own_are_drawn():
     assert figure.text == "Spread from 1 to 3."
 
 
+def _log(dtype):
+    return infer_schema(["user_id", "item_id", "timestamp"], time_dtype=dtype)
+
+
 def test_times_of_another_unit_are_shown_as_they_are():
-    assert data_sets.as_time(1_700_000_000) == "2023-11-14"
-    assert data_sets.as_time(1_700_000_000_000) == "1700000000000"
-    assert data_sets.as_time(17) == "17"
+    log = _log(DType.INT64)
+    assert data_sets.as_time(log, 1_700_000_000) == "2023-11-14"
+    assert data_sets.as_time(log, 1_700_000_000_000) == "1700000000000"
+    assert data_sets.as_time(log, 17) == "17"
     periods = {"train": {"0": 4, "172800": 2}, "validation": {}, "test": {"259200": 1}}
     by_split = {name: {"events_by_period": counts} for name, counts in periods.items()}
-    figure = data_sets.events(by_split, data_sets.DAY)
+    figure = data_sets.events(log, by_split, data_sets.DAY)
     assert figure.title == "Time"
     assert "86,400 units of time" in figure.caption
     assert figure.text == (
         "train: 6 events from 0 to 172800; test: 1 events from 259200 to 259200."
+    )
+
+
+def test_times_of_a_known_unit_are_dates_in_full():
+    log = _log(DType.DATETIME)
+    assert data_sets.as_time(log, 1_700_000_000_123_000) == "2023-11-14T22:13:20.123Z"
+    assert data_sets.as_time(log, 17) == "1970-01-01T00:00:00.000017Z"
+    day = 86_400 * 10**6
+    periods = {"train": {str(19_675 * day): 4}, "validation": {}, "test": {str(19_677 * day): 1}}
+    by_split = {name: {"events_by_period": counts} for name, counts in periods.items()}
+    figure = data_sets.events(log, by_split, day)
+    assert figure.caption.startswith("Events per day,")
+    assert figure.text == (
+        "train: 4 events from 2023-11-14 to 2023-11-14; "
+        "test: 1 events from 2023-11-16 to 2023-11-16."
     )
 
 

@@ -1,4 +1,4 @@
-"""The times of a log: integers whose unit only the log knows or, of dtype datetime, microseconds."""
+"""Units of time: only the log knows that of integers; dtype datetime means microseconds."""
 
 import numpy as np
 
