@@ -22,7 +22,7 @@ class BuildArguments:
     """Arguments of a build; the manifest keeps them.
 
     Attributes:
-        input: Files, as a comma-separated list of paths and glob patterns.
+        input: Files, as a comma-separated list of paths, directories and glob patterns.
         output: The data directory to write. Inputs and output may be on object stores.
         work_dir: Directory for intermediate files, which all workers share; None for the output.
         csv_delimiter: What separates the values of CSV files, see `Dialect.from_flags`.

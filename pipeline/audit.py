@@ -1,10 +1,11 @@
-"""Proves that a data set keeps its promises, from the written shards alone.
+"""Proves that a data set keeps its promises, from the written shards, and counts the log once more.
 
     python -m pipeline.audit DATA
 
 Prints one line per promise and, for each broken one, the first requests that break it; the exit
-status is then 1. Values out of vocabulary share an id and cannot be told apart here; they are left
-out where that matters.
+status is then 1. Below come what an independent count says of each file of the log, as long as it
+is where it was, and the first and last time of each split, in units of the log. Values out of
+vocabulary share an id and cannot be told apart here; they are left out where that matters.
 """
 
 import collections
@@ -17,15 +18,15 @@ import pyarrow as pa
 from absl import flags
 from tqdm import tqdm
 
-from pipeline import statistics
+from pipeline import audit_log, file_accounts, statistics
 from pipeline.audit_clicks import ClickChecks
 from pipeline.audit_impressions import ImpressionChecks
 from pipeline.audit_requests import Requests, Verdict, read_requests
 from pipeline.audit_statistics import StatisticsChecks
 from preprocessing import cli, splits
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import MANIFEST, DataDir
 from preprocessing.encoders import FittedEncoder
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, shown
 from preprocessing.files import AnyPath
 from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import candidate_key, encoded_keys
@@ -41,11 +42,13 @@ CHECKS = {
     "protocol": "the positives of each split are those of the protocol",
     "vocabulary": "every value of a vocabulary occurs in a training request",
     "statistics": "stats.json describes the requests; encoders learnt from those of train alone",
-    "conservation": "rows and requests add up to what the manifest counts",
+    "conservation": "rows and requests add up to what the manifest counts, for every file",
+    "log": "every line of the log is a row that was read, a header, blank, or continues a value",
 }
 """Promises by name."""
 
 _SHOWN = 5
+_SHOWN_FILES = 20
 
 
 @dataclasses.dataclass
@@ -68,15 +71,25 @@ def audit(path: str | AnyPath) -> dict[str, Finding]:
     Raises:
         UserError: The directory is no complete data set, or a shard does not match its hash.
     """
-    data = DataDir.open(path)
-    statistics.require(data)
-    return _Audit(data).run()
+    return Audit(path).run()
 
 
-class _Audit:
-    """Reads all requests once; then compares what it has kept of them."""
+class Audit:
+    """Reads all requests once; then compares what it has kept of them.
 
-    def __init__(self, data: DataDir) -> None:
+    Args:
+        path: See `audit`.
+    """
+
+    def __init__(self, path: str | AnyPath) -> None:
+        data = DataDir.open(path)
+        statistics.require(data)
+        if "inputs" not in data.manifest:
+            raise UserError(
+                f"Expected the key 'inputs' in {data.path / MANIFEST}, found none: an earlier "
+                "version of the code built the data set.",
+                "run python -m pipeline.build_examples again.",
+            )
         self._data = data
         self._schema = data.schema
         self._findings: collections.defaultdict[str, Finding] = collections.defaultdict(Finding)
@@ -89,10 +102,12 @@ class _Audit:
             if data.encoders[feature.name].num_oov
         }
         self._num_requests = 0
+        self._remarks: list[str] = []
         self._checks = self._checks_of_log()
         self._statistics = StatisticsChecks(data)
 
     def run(self) -> dict[str, Finding]:
+        """Broken promises by name, see `audit`."""
         total = sum(self._data.num_requests(split) for split in splits.SPLITS)
         with tqdm(total=total, desc="Auditing", unit=" requests", leave=False, disable=None) as bar:
             for split, name in enumerate(splits.SPLITS):
@@ -106,6 +121,7 @@ class _Audit:
                 if found != expected:
                     self._fail("conservation", f"{name}: {found} requests, not {expected}")
         self._check_conservation()
+        self._check_log()
         self._check_vocabularies()
         for problem in self._statistics.problems():
             self._fail("statistics", problem)
@@ -126,8 +142,7 @@ class _Audit:
             finding = self._findings[verdict.check]
             finding.count += int(verdict.bad.sum())
             for row in bad[: _SHOWN - len(finding.examples)]:
-                name = ids[row].as_py().decode("utf-8", errors="backslashreplace")
-                finding.examples.append(f"request {name}: {verdict.why}")
+                finding.examples.append(f"request {shown(ids[row].as_py())}: {verdict.why}")
 
     def _check_alone(self, batch: Requests) -> None:
         """What one request shows by itself."""
@@ -190,7 +205,9 @@ class _Audit:
             if len(unknown):
                 value = encoder.decode(unknown[:1])[0]
                 self._fail(
-                    "vocabulary", f"{name}: {value!r} is in no training request", len(unknown)
+                    "vocabulary",
+                    f"{name}: {shown(value)!r} is in no training request",
+                    len(unknown),
                 )
 
     def _check_conservation(self) -> None:
@@ -198,6 +215,40 @@ class _Audit:
         parts = [account["used"], *account["filtered"].values(), *account["rejected"].values()]
         if account["read"] != sum(parts):
             self._fail("conservation", f"{account['read']} rows read, {sum(parts)} accounted for")
+        inputs = self._data.manifest["inputs"]
+        for kind, total in (
+            ("read", account["read"]),
+            ("used", account["used"]),
+            ("filtered", sum(account["filtered"].values())),
+            ("rejected", sum(account["rejected"].values())),
+        ):
+            of_files = sum(file[kind] for file in inputs)
+            if of_files != total:
+                self._fail("conservation", f"{total} rows {kind}, {of_files} of single files")
+        for file in inputs:
+            if file["read"] != file["used"] + file["filtered"] + file["rejected"]:
+                self._fail("conservation", f"rows of {shown(file['path'])} do not add up")
+
+    def _check_log(self) -> None:
+        counts = list(audit_log.count_files(self._data.manifest))
+        for count in counts:
+            if count.is_bad:
+                self._fail("log", count.what)
+        self._remarks += [f"log          {count.what}" for count in counts[:_SHOWN_FILES]]
+        if len(counts) > _SHOWN_FILES:
+            self._remarks.append(f"log          ... {len(counts) - _SHOWN_FILES} more files")
+        self._remarks += file_accounts.remarks(self._data.manifest["inputs"])
+
+    def remarks(self) -> list[str]:
+        """What `run` has found of the log and of the times of requests, one line each."""
+        split_R = np.concatenate([np.zeros(0, int), *self._split])
+        time_R = np.concatenate([np.zeros(0, np.int64), *self._times])
+        times = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
+        return self._remarks + [
+            f"time         {name}: {some.min()} to {some.max()}"
+            for name, some in times
+            if len(some)
+        ]
 
     def _checks_of_log(self) -> ClickChecks | ImpressionChecks:
         """What is checked of logs of this kind only."""
@@ -234,13 +285,15 @@ def main() -> int:
     """Audits a data set and prints the result; 1 if a promise is broken."""
     if flags.FLAGS.data is None:
         raise UserError("Expected a data directory, found none.", "python -m pipeline.audit DATA")
-    findings = audit(flags.FLAGS.data)
+    audited = Audit(flags.FLAGS.data)
+    findings = audited.run()
     for name, promise in CHECKS.items():
         finding = findings.get(name, Finding())
         verdict = f"FAILED {finding.count} times" if finding.count else "ok"
         sys.stdout.write(f"{name:12} {verdict}: {promise}\n")
         for example in finding.examples:
             sys.stdout.write(f"{'':12}   {example}\n")
+    sys.stdout.write("".join(f"{line}\n" for line in audited.remarks()))
     return 1 if findings else 0
 
 

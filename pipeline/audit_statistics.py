@@ -19,6 +19,7 @@ from pipeline.audit_requests import Requests
 from preprocessing import splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import MISSING_ID, VocabularyEncoder
+from preprocessing.errors import shown
 from preprocessing.schema import (
     Bucketised,
     Feature,
@@ -200,7 +201,7 @@ class _Learnt:
             word = encoder.decode(wrong[:1] + first)[0]
             yield (
                 f"vocabulary of {self._feature.name}: {len(wrong)} words were counted wrongly, the "
-                f"first {word!r}: {found_V[wrong[0]]} times, not {expected_V[wrong[0]]}"
+                f"first {shown(word)!r}: {found_V[wrong[0]]} times, not {expected_V[wrong[0]]}"
             )
         rare = int(((ids_E > 0) & (ids_E < first)).sum())
         if rare != described["rare"]:

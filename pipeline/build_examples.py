@@ -5,7 +5,8 @@
 
     python -m pipeline.build_examples --dataset=taobao --input=UserBehavior.csv --output=DATA ...
 
-Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event. --dataset names a published
+Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event; --csv_delimiter and
+--csv_escape say how CSV is written (docs/schema.md). --dataset names a published
 log of the papers in its raw form (docs/datasets.md). Of any other, without --schema, the log
 needs the columns user_id and item_id; its order is timestamp, or position (the place of an event
 among those of its user), or else the order of rows; every further column describes the item. The
@@ -336,7 +337,7 @@ def define_log_flags() -> None:
     def choice(name: str, choices: tuple[str, ...], meaning: str) -> None:
         flags.DEFINE_enum(name, default[name], choices, meaning)
 
-    text("input", "Log files: paths and glob patterns, separated by commas.")
+    text("input", "Log files: paths, directories and glob patterns, separated by commas.")
     text("schema", "schema.json; inferred for a canonical log if left out.")
     flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
     flags.DEFINE_string(

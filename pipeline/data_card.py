@@ -8,7 +8,7 @@ what the manifest vouches for: they can be removed, and written again at any tim
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,17 @@ from matplotlib import pyplot as plt
 from models import pages
 from models.pages import Figure
 from models.reporting import data_sets
-from pipeline import statistics
+from pipeline import file_accounts, statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
-from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.errors import UserError, explained_write_errors, shown
 from preprocessing.files import AnyPath
 from preprocessing.schema import Feature, encoded_keys
 from preprocessing.splits import SPLITS
 
 CARD = "data_card.html"
 _SHOWN_VALUES = 4
+_SHOWN_FILES = 20
 _DRIFT_COLUMNS = (
     *(f"unknown, {name}" for name in SPLITS),
     *(f"drift, {name}" for name in SPLITS[1:]),
@@ -72,6 +73,9 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
         "account": data_sets.account(data.manifest["conservation"]),
+        "file_columns": ("read", "used", "filtered", "rejected", "lines within values"),
+        "files": _file_rows(data.manifest.get("inputs", [])),
+        "file_remarks": file_accounts.remarks(data.manifest.get("inputs", [])),
         "splits": [(name, data_sets.split_cells(data.schema, by_split[name])) for name in SPLITS],
         "values": [
             _value_cells(key, feature, by_split["train"]["features"][key])
@@ -94,14 +98,24 @@ def write_card(path: str | AnyPath) -> AnyPath:
         return pages.write("pipeline", "data_card", content, data.path / CARD)
 
 
+def _file_rows(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Names and accounts of the first files, then those of all others together."""
+    kinds = ("read", "used", "filtered", "rejected", "continued")
+    rows = [(shown(file["path"]), [file[kind] for kind in kinds]) for file in inputs[:_SHOWN_FILES]]
+    if others := inputs[_SHOWN_FILES:]:
+        totals = [sum(file[kind] for file in others) for kind in kinds]
+        rows.append((f"{len(others):,} others", totals))
+    return [(name, [f"{count:,}" for count in counts]) for name, counts in rows]
+
+
 def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[str]:
     """What the table of training values says of a key of the examples."""
-    shown = ""
+    described = ""
     if "top_values" in train:
         top = sorted(train["top_values"].items(), key=lambda item: (-item[1], item[0].encode()))
-        shown = ", ".join(f"{_shortened(value)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
+        described = ", ".join(f"{shown(value, 24)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
     elif "percentiles" in train:
-        shown = (
+        described = (
             f"{train['percentiles'][0]:g} to {train['percentiles'][100]:g}, "
             f"mean {train['mean']:.4g} ± {train['std']:.4g}"
         )
@@ -114,7 +128,7 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
         if feature.default is None
         else f"{train.get('defaulted', 0) / max(1, train['count']):.2%}",
         f"{train['distinct']:,}",
-        shown,
+        described,
     ]
 
 
@@ -124,10 +138,6 @@ def _drift_cells(by_split: list[Mapping[str, Any]]) -> list[str]:
         *(f"{some['oov_rate']:.2%}" if "oov_rate" in some else "" for some in by_split),
         *("" if some["drift"] is None else f"{some['drift']:.3f}" for some in by_split[1:]),
     ]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 def _figures(data: DataDir) -> list[Figure]:

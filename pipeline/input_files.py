@@ -58,6 +58,11 @@ def list_inputs(
     ]
 
 
+def format_of(path: str) -> str | None:
+    """The format that the name of a file tells, None if it tells none."""
+    return next((kind for end, kind in _SUFFIXES.items() if path.lower().endswith(end)), None)
+
+
 def _matches(pattern: str, flag: str) -> Iterator[AnyPath]:
     """The files of a pattern."""
     matches = files.find(pattern, flag)
@@ -90,11 +95,10 @@ def _input_file(path: str, index: int, flag: str, dialect: Dialect) -> InputFile
             f"{flag}: expected a file at {path}, found nothing.",
             "give paths, directories or quoted glob patterns, separated by commas.",
         )
-    lower = name.name.lower()
-    formats = [kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)]
-    if not formats:
+    kind = format_of(path)
+    if kind is None:
         raise UserError(
             f"{flag}: expected a file name that ends in {', '.join(_SUFFIXES)}, found {path}.",
             "convert or rename the file.",
         )
-    return InputFile(path, index, formats[0], name.stat().st_size, dialect)
+    return InputFile(path, index, kind, name.stat().st_size, dialect)
