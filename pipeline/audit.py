@@ -23,7 +23,7 @@ from pipeline.audit_clicks import ClickChecks
 from pipeline.audit_impressions import ImpressionChecks
 from pipeline.audit_requests import Requests, Verdict, read_requests
 from pipeline.audit_statistics import StatisticsChecks
-from preprocessing import cli, splits
+from preprocessing import cli, splits, time_units
 from preprocessing.data_dir import MANIFEST, DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, shown
@@ -245,10 +245,13 @@ class Audit:
         time_R = np.concatenate([np.zeros(0, np.int64), *self._times])
         times = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
         return self._remarks + [
-            f"time         {name}: {some.min()} to {some.max()}"
+            f"time         {name}: {self._time(some.min())} to {self._time(some.max())}"
             for name, some in times
             if len(some)
         ]
+
+    def _time(self, time: np.integer) -> str:
+        return time_units.text(self._data.schema, int(time))
 
     def _checks_of_log(self) -> ClickChecks | ImpressionChecks:
         """What is checked of logs of this kind only."""
