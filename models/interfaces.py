@@ -169,8 +169,8 @@ class Backbone(keras.layers.Layer):
     def layouts(self, fields: Fields) -> Layouts:
         """Which axes of the weights face features, for warm starts from runs with other features.
 
-        Called once the weights exist. A model without this method can be warm-started only where
-        features and their order are the same.
+        Called once the weights exist. Weights that it does not yield can be warm-started only
+        where features and their order are the same.
 
         Args:
             fields: Blocks of the features, as they enter the model.

@@ -98,7 +98,7 @@ A layout beyond the last axis: the weight belongs to all of its entries at once.
 """
 
 Layouts = Iterator[tuple[tf.Variable, Axes]]
-"""Weights with their axes. A weight that is left out has none that faces a feature."""
+"""Weights with their axes. A weight that is left out may face features nobody knows how."""
 
 
 def hidden(width: int, groups: int = 1) -> Layout:
@@ -133,6 +133,13 @@ def of_dense(layer: keras.layers.Dense, reads: Layout | None, writes: Layout | N
     yield layer.kernel, (reads, writes)
     if layer.use_bias:
         yield layer.bias, (writes,)
+
+
+def featureless(*layers: keras.layers.Layer) -> Layouts:
+    """Layouts of layers whose weights face no feature and have fixed sizes."""
+    for layer in layers:
+        for weight in layer.weights:
+            yield weight, ()
 
 
 def places(before: Layout, after: Layout) -> np.ndarray:

@@ -40,9 +40,6 @@ LABEL = "label"
 POSITION = "position"
 """Column of a canonical log without times: the place of an event among those of its user."""
 
-CATEGORY = "category_id"
-"""Column of a canonical log for what most logs say of an item."""
-
 
 class Role(str, enum.Enum):
     """What a feature describes."""
@@ -160,14 +157,9 @@ class History:
 class Schema:
     """All features of a log and the shape of its histories.
 
-    Features are held in one order, whatever order they are given in: those of a role side by side,
-    keys first, item features as the history has them, the others by name. Schemas of equal hash
-    are therefore equal, and so are the examples, models and signatures that derive from them.
-
-    Attributes:
-        features: Of the first feature of role `user` and the first of role `item`, the order that
-            they are given in tells the keys.
-        history: The order of its features is kept.
+    Features are held in one order, whatever order they are given in (which only tells the keys): by
+    role, keys first, item features as the history has them, the others by name. Schemas of equal
+    hash are therefore equal, and so are the examples and models that derive from them.
     """
 
     features: tuple[Feature, ...]
@@ -256,11 +248,7 @@ class Schema:
         files.path(path).write_text(text, encoding="utf-8")
 
     def hash(self) -> str:
-        """SHA-256 over everything but the descriptions, as 64 hexadecimal digits.
-
-        The order in which features were given counts as far as it means something: it tells the
-        keys, and `history.features` is an order.
-        """
+        """SHA-256 over everything but the descriptions, as 64 hexadecimal digits."""
         content = self.to_json()
         for record in content["features"]:
             record.pop("description", None)
@@ -439,9 +427,9 @@ def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature,
 
 
 def _default_history(items: Sequence[str]) -> tuple[str, ...]:
-    """Item features in the order of a history that nobody gave: the key, the category, by name."""
+    """Item features in the order of a history that nobody gave: the key, category_id, by name."""
     key, *others = items
-    return (key, *sorted(others, key=lambda name: (name != CATEGORY, name)))
+    return (key, *sorted(others, key=lambda name: (name != "category_id", name)))
 
 
 def _feature(record: Any, where: str) -> Feature:

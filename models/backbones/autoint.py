@@ -10,7 +10,7 @@ from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.field_attention import FieldAttention
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts, of_dense
+from models.layouts import Fields, Layouts, featureless, of_dense
 from preprocessing.errors import UserError
 
 
@@ -65,6 +65,7 @@ class AutoInt(FieldwiseModel):
     def layouts(self, fields: Fields) -> Layouts:
         """Attention treats all fields alike; what follows does not. See the base class."""
         inputs = field_layout(fields)
+        yield from featureless(*self.attentions)
         yield from of_dense(self.last, inputs.each(self._attended_width), None)
         yield from self.dnn.layouts(inputs)
 

@@ -23,7 +23,7 @@ from models.layers.local_activation import LocalActivation
 from models.layers.mlp import MLP
 from models.layers.next_event import NextEvent
 from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layout, Layouts, hidden, of_dense
+from models.layouts import Fields, Layout, Layouts, featureless, hidden, of_dense
 from preprocessing.errors import UserError
 
 
@@ -108,6 +108,7 @@ class DMIN(Backbone):
             yield from block.layouts(item)
         for reader in self.readers:
             yield from reader.layouts(fields.target, item)
+        yield from featureless(self.positions)
         if self.next_event is not None:
             yield from self.next_event.layouts(item)
         # The sum of the history, its product with the candidate, and the K pools.

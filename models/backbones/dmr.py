@@ -23,7 +23,7 @@ from models.layers.local_activation import LocalActivation
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.layouts import Fields, Layouts, featureless, hidden, of_dense
 from preprocessing.errors import UserError
 
 _LOWEST = -1e9
@@ -119,6 +119,7 @@ class DMR(Backbone):
         yield from of_dense(self.position_query, None, item)
         yield self.target_prelu.alpha, (None, None, item)
         yield from self.target_attention.layouts(item)
+        yield from featureless(self.positions, self.vector_prelu)
         relevances = hidden(2)
         yield from self.dnn.layouts(fields.pair + item + relevances + item * 2)
 

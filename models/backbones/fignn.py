@@ -9,7 +9,7 @@ from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fie
 from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.field_graph import FieldGraph
-from models.layouts import Fields, Layouts, of_dense
+from models.layouts import Fields, Layouts, featureless, of_dense
 from preprocessing.errors import UserError
 
 
@@ -53,6 +53,7 @@ class FiGNN(FieldwiseModel):
         """Each field has matrices of its own, and an attention. See the base class."""
         inputs = field_layout(fields)
         yield from self.graph.layouts(inputs)
+        yield from featureless(self.opinion)
         yield from of_dense(self.attention, inputs, inputs.each(1))
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:

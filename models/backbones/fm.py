@@ -30,7 +30,7 @@ class FM(FieldwiseModel):
     def layouts(self, fields: Fields) -> Layouts:
         """The bias faces no feature. See the base class."""
         del fields
-        yield from ()
+        yield self.bias, ()
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Inner products of all pairs of fields. See the base class."""

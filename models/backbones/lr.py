@@ -43,7 +43,7 @@ class LR(FieldwiseModel):
     def layouts(self, fields: Fields) -> Layouts:
         """The bias faces no feature. See the base class."""
         del fields
-        yield from ()
+        yield self.bias, ()
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Returns the bias: there are no interactions."""

@@ -78,6 +78,7 @@ class MIND(MultiInterestBackbone):
         """Capsules are hidden; the projection makes interests of them. See the base class."""
         yield from super().layouts(fields)
         capsule = hidden(fields.history.size)
+        yield self.logits_KL, ()
         yield from of_dense(self.to_vote, fields.history, capsule)
         yield from of_dense(self.projection, capsule, fields.history)
 

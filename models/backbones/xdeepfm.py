@@ -10,7 +10,7 @@ from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
 from models.layers.interactions import CompressedInteraction
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts
+from models.layouts import Fields, Layouts, featureless
 from preprocessing.errors import UserError
 
 
@@ -59,6 +59,7 @@ class XDeepFM(FieldwiseModel):
         """Both networks read the fields. See the base class."""
         inputs = field_layout(fields)
         yield from self.interaction.layouts(inputs)
+        yield from featureless(self.last)
         yield from self.dnn.layouts(inputs)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:

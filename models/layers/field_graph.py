@@ -6,7 +6,7 @@ Shapes: B requests, N candidates, M fields, d embedding width.
 from models.keras import keras, tf
 from models.layers.initializers import glorot_uniform
 from models.layers.masking import masked_softmax
-from models.layouts import Layout, Layouts
+from models.layouts import Layout, Layouts, featureless
 
 _SLOPE = 0.01
 
@@ -52,6 +52,9 @@ class FieldGraph(keras.layers.Layer):
         """Layouts of the weights, for fields laid out as `fields`."""
         yield self.out_kernel, (fields.each(1), None, None)
         yield self.in_kernel, (fields.each(1), None, None)
+        yield self.edge_kernel, ()
+        yield self.bias, ()
+        yield from featureless(self.cell)
 
     def call(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
         """Returns the last states of the fields, [B, N, M, d]."""

@@ -55,6 +55,8 @@ class InterestExperts(keras.layers.Layer):
         yield self.scale_IK, (reads, None)
         yield self.offset_IK, (reads, None)
         yield self.kernels[0], (reads, None, None)
+        for weight in (*self.kernels[1:], *self.biases):
+            yield weight, ()
 
     def call(self, values_BNI: tf.Tensor, mask_BN: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Scores every candidate with every expert.

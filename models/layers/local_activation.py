@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from models.keras import keras, tf
 from models.layers.dice import Dice
 from models.layers.masking import masked_softmax
-from models.layouts import Layout, Layouts
+from models.layouts import Layout, Layouts, featureless
 
 
 class LocalActivation(keras.layers.Layer):
@@ -56,6 +56,8 @@ class LocalActivation(keras.layers.Layer):
     def layouts(self, item: Layout) -> Layouts:
         """Layouts of the weights, for candidates and events laid out as `item`."""
         yield self.kernel, (item * 4, None)
+        yield self.bias, ()
+        yield from featureless(*self.hidden, *self.dice, self.scorer)
 
     def encode_events(self, events_BLD: tf.Tensor, query_BLD: tf.Tensor | None = None) -> tf.Tensor:
         """The part of the first layer that does not depend on the candidate, [B, L, A].

@@ -5,7 +5,7 @@ Weights are matched by their path in the model, and their entries by the feature
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,18 +106,14 @@ def copy_dense(source: CTRModel, model: CTRModel) -> tuple[Transfer, list[str]]:
     """
     before, after = _fields_of(source), _fields_of(model)
     difference = Difference.between(before, after)
-    is_declared = type(model.backbone).layouts is not Backbone.layouts
-    found = list(_copy_vectors(source, model))
+    found = [*_copy_vectors(source, model), *_copy_backbone(source, model, before, after)]
+    undeclared = [copy.name for copy in found if not copy.is_declared]
     warnings = []
-    if before == after or is_declared:
-        found += _copy_backbone(source, model, before, after)
-    else:
-        names = list(_dense(model))
-        found += [_Copy(name, 0, 1, 1) for name in names]
+    if undeclared:
         warnings.append(
-            f"WARNING: {type(model.backbone).__name__} does not say which of its weights belong to "
-            f"which feature, and the features differ ({difference}): its {len(names)} weights "
-            "begin anew. Fix: give it the method layouts, see docs/extending.md."
+            f"WARNING: {type(model.backbone).__name__} does not say which feature the entries of "
+            f"{_join(undeclared)} belong to, and the features differ ({difference}): these begin "
+            "anew. Fix: its method layouts should yield them, see docs/extending.md."
         )
     transfer = Transfer(
         whole=sum(copy.taken == copy.size for copy in found),
@@ -137,12 +133,14 @@ class _Copy(NamedTuple):
         taken: Entries that were taken over.
         size: All of its entries.
         there: Entries of the weight of the source.
+        is_declared: Whether it is known which features they belong to, if that matters.
     """
 
     name: str
     taken: int
     size: int
     there: int
+    is_declared: bool = True
 
 
 def _copy_vectors(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
@@ -159,15 +157,18 @@ def _copy_vectors(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
 def _copy_backbone(
     source: CTRModel, model: CTRModel, before: Fields, after: Fields
 ) -> Iterator[_Copy]:
-    theirs = _dense(source)
-    old: Mapping[int, Axes] = {}
-    new: Mapping[int, Axes] = {}
-    if before != after:
-        old, new = _axes(source.backbone, before), _axes(model.backbone, after)
+    weights = _dense(source)
+    old, new = _axes(source.backbone, before), _axes(model.backbone, after)
     for name, ours in _dense(model).items():
-        weight = theirs[name]
-        taken = _copy_entries(weight, old.get(id(weight), ()), ours, new.get(id(ours), ()), name)
-        yield _Copy(name, taken, int(np.prod(ours.shape)), int(np.prod(weight.shape)))
+        theirs, size = weights.get(name), int(np.prod(ours.shape))
+        # Where nothing differs, every entry is in its place.
+        is_declared = before == after or id(ours) in new
+        if theirs is None or not is_declared:
+            yield _Copy(name, 0, size, 0, is_declared)
+            continue
+        axes = ((), ()) if before == after else (old[id(theirs)], new[id(ours)])
+        taken = _copy_entries(theirs, axes[0], ours, axes[1], name)
+        yield _Copy(name, taken, size, int(np.prod(theirs.shape)))
 
 
 def _copy_entries(theirs: tf.Variable, old: Axes, ours: tf.Variable, new: Axes, name: str) -> int:
@@ -208,6 +209,9 @@ def _dense(model: CTRModel) -> dict[str, tf.Variable]:
 
 
 def _axes(backbone: Backbone, fields: Fields) -> dict[int, Axes]:
+    """What a model says of its weights; nothing if it lacks the method."""
+    if type(backbone).layouts is Backbone.layouts:
+        return {}
     return {id(weight): axes for weight, axes in backbone.layouts(fields)}
 
 

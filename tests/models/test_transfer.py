@@ -329,6 +329,17 @@ class _Undeclared(Backbone):
         return self.dnn(pair_fields(state["fields_BFd"], candidates))[..., 0]
 
 
+class _Grown(_Undeclared):
+    """It has a weight that faces features, of which it says nothing."""
+
+    def __init__(self, config, dims):
+        super().__init__(config, dims)
+        self.gate = self.add_weight(name="gate", shape=(dims.user_fields,), initializer="ones")
+
+    def layouts(self, fields):
+        yield from self.dnn.layouts(fields.pair)
+
+
 class _Misdeclared(_Undeclared):
     """Its network reads another concatenation than it says."""
 
@@ -353,9 +364,10 @@ def test_a_model_that_does_not_say_what_its_weights_face_gets_new_ones_with_a_wa
     initial = [np.array(weight) for weight in model.backbone.weights]
     lines = take_over(source, _fitted(before), model, _fitted(after))
     assert lines[-2] == (
-        "WARNING: _Undeclared does not say which of its weights belong to which feature, and the "
-        "features differ (new: size; gone: price): its 4 weights begin anew. Fix: give it the "
-        "method layouts, see docs/extending.md."
+        "WARNING: _Undeclared does not say which feature the entries of dnn.stack.0.kernel, "
+        "dnn.stack.0.bias, dnn.stack.1.kernel, dnn.stack.1.bias belong to, and the features differ "
+        "(new: size; gone: price): these begin anew. Fix: its method layouts should yield them, "
+        "see docs/extending.md."
     )
     assert lines[-1].startswith("1 other weights taken over, 4 new (dnn.stack.0.kernel, ")
     for weight, value in zip(model.backbone.weights, initial, strict=True):
@@ -364,6 +376,20 @@ def test_a_model_that_does_not_say_what_its_weights_face_gets_new_ones_with_a_wa
     lines = take_over(source, _fitted(before), same, _fitted(before))
     assert lines[-1] == "5 other weights taken over, 0 new"
     np.testing.assert_array_equal(same(_batch(before)), source(_batch(before)))
+
+
+def test_a_single_weight_of_which_nothing_is_said_begins_anew():
+    before, after = _schema(BEFORE), _schema(("user_id", "account", *BEFORE[2:]))
+    source = _build_other(_Grown, before, seed=1)
+    model = _build_other(_Grown, after, seed=2)
+    initial = np.array(model.backbone.gate)
+    lines = take_over(source, _fitted(before), model, _fitted(after))
+    assert "_Grown does not say which feature the entries of gate belong to" in lines[-2]
+    assert lines[-1] == (
+        "4 other weights taken over, 1 of them in part (new rows for account), 1 new (gate); rows "
+        "for age left behind in 1"
+    )
+    np.testing.assert_array_equal(model.backbone.gate, initial)
 
 
 def test_layouts_that_do_not_fit_are_refused():
