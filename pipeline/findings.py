@@ -159,7 +159,7 @@ def _nearly_all(
     for names in dict.fromkeys(tuple(some) for some in splits_of.values() if some):
         keys = [key for key, some in splits_of.items() if tuple(some) == names]
         lowest = min(shares[key, name] for key in keys for name in names)
-        most = "all" if lowest == 1 else f"over {math.floor(100 * lowest)}% of the"
+        most = "all" if lowest == 1 else f"at least {math.floor(100 * lowest)}% of the"
         subject = feature.name if len(keys) == len(splits_of) else " and ".join(keys)
         yield f"{subject}: {most} values of {_listed(names)} are {what}: {consequence}."
 

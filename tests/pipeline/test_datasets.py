@@ -63,7 +63,7 @@ def _canonical(name, log, metadata=None, behaviours=()):
                 filtered.update(result.filtered)
                 rejected += [(r.line, r.reason) for r in result.rejections]
     frame = pd.concat(frames).set_index(LINE).rename(columns={TIME: "timestamp"})
-    return frame.drop(columns="#file"), dict(filtered), rejected
+    return frame.drop(columns=frame.filter(like="#").columns), dict(filtered), rejected
 
 
 def _build(tmp_path, name, log, metadata=None, output="data", **arguments):

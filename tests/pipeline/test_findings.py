@@ -183,8 +183,8 @@ def test_too_few_candidates_for_an_auc():
     ("figures", "share"),
     [
         ({"defaulted": 2000}, "all"),
-        ({"defaulted": 1980}, "over 99% of the"),
-        ({"missing": 1000, "defaulted": 990}, "over 99% of the"),
+        ({"defaulted": 1980}, "at least 99% of the"),
+        ({"missing": 1000, "defaulted": 990}, "at least 99% of the"),
         ({"defaulted": 1979}, None),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_key_that_is_bad_alone_is_named():
 
 
 @pytest.mark.parametrize(
-    ("rate", "share"), [(1.0, "all"), (0.995, "over 99% of the"), (0.99, "over 99% of the")]
+    ("rate", "share"), [(1.0, "all"), (0.995, "at least 99% of the"), (0.99, "at least 99% of the")]
 )
 def test_values_that_training_never_saw(rate, share):
     (line,) = _found(_set("device", ["test"], oov_rate=rate))
