@@ -312,9 +312,13 @@ def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
     types = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind) if field.init}
     _check_known(values, sorted(fields), f"section {section!r}")
-    return kind(
-        **{key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
-    )
+    filled = {key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
+    for key, value in filled.items():
+        if key.endswith("units") and isinstance(value, tuple) and min(value, default=1) < 1:
+            raise UserError(
+                f"Expected {section}.{key} to be widths of at least 1, found {list(value)}."
+            )
+    return kind(**filled)
 
 
 def _cast(value: Any, expected: Any, where: str) -> Any:

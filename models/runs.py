@@ -14,9 +14,10 @@ from models.base import CTRModel
 from models.building import build_model
 from models.config import RunConfig
 from models.keras import tf
+from models.training.checkpoints import DAMAGES
 from preprocessing import files
 from preprocessing.data_dir import DataDir, sha256_file
-from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.errors import UserError, explained_write_errors, one_line
 from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
 
@@ -106,9 +107,20 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
 
 
 def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointManager:
-    """Manages the best weights: those that serving needs, without optimisers and ssl."""
+    """Manages the best weights: those that serving needs, without optimisers and ssl.
+
+    Raises:
+        UserError: The file that names them is damaged.
+    """
     checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
-    return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
+    try:
+        return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
+    except ValueError:
+        raise UserError(
+            f"Expected the name of the best weights in {path / BEST / 'checkpoint'}, found it "
+            "damaged.",
+            "restore the file from a copy, or train anew.",
+        ) from None
 
 
 def save_best(best: tf.train.CheckpointManager) -> None:
@@ -133,7 +145,7 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
     """Loads the best weights of a run into a model.
 
     Raises:
-        UserError: The run has none yet.
+        UserError: The run has none yet; they are damaged, or those of another model.
     """
     manager = best_checkpoint(model, path)
     if manager.latest_checkpoint is None:
@@ -143,12 +155,19 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
         )
     try:
         status = manager.checkpoint.restore(manager.latest_checkpoint)
-    except tf.errors.OpError as error:
+    except DAMAGES as error:
         raise UserError(
             f"Expected weights that can be read in {path / BEST}, found them damaged: {error}.",
             "restore the files from a copy, or train anew.",
         ) from error
-    status.assert_existing_objects_matched().expect_partial()
+    try:
+        status.assert_existing_objects_matched().expect_partial()
+    except AssertionError as error:
+        raise UserError(
+            f"Expected the weights of the model of {path / CONFIG} in {path / BEST}, found others: "
+            f"{one_line(str(error))}",
+            "restore the configuration that they were trained with.",
+        ) from error
 
 
 def weights_digest(path: pathlib.Path) -> str:

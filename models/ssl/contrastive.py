@@ -31,6 +31,8 @@ class ContrastiveConfig:
         if self.temperature <= 0:
             raise UserError(f"Expected ssl.temperature > 0, found {self.temperature}.")
         for name, value in dataclasses.asdict(self).items():
+            if name.startswith("alpha") and value is not None and value < 0:
+                raise UserError(f"Expected ssl.{name} >= 0, found {value}.")
             if name.endswith("encoder_units") and (not value or min(value) < 1):
                 raise UserError(
                     f"Expected ssl.{name} to be one width or more, each at least 1, found {value}.",

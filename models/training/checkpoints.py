@@ -18,7 +18,7 @@ from models.keras import tf
 from preprocessing.errors import UserError
 
 _NAME = re.compile(r"ckpt-(\d+)")
-_DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
+DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
 """What TensorFlow raises when it reads a broken file."""
 
 
@@ -78,7 +78,7 @@ class Checkpoints:
             path = self._directory / f"ckpt-{number}"
             try:
                 status = self._checkpoint.read(str(path))
-            except _DAMAGES as error:
+            except DAMAGES as error:
                 reasons.append(f"{path} is damaged ({_reason(error)})")
                 continue
             status.assert_existing_objects_matched()

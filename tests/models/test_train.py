@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -234,6 +235,34 @@ def test_a_run_of_another_schema_or_another_build_is_refused(data, tmp_path):
 def test_mistakes_are_one_line(tmp_path, call, message):
     with pytest.raises(UserError, match=message):
         call(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda best: _cut(best, "ckpt-1.data-00000-of-00001", 50),
+            "found them damaged: Read less",
+        ),
+        (lambda best: _cut(best, "ckpt-1.index", 1), "found them damaged: file is too short"),
+        (lambda best: _cut(best, "checkpoint", 0), "the name of the best weights .* damaged"),
+    ],
+)
+def test_damaged_weights_are_one_line(tmp_path, damage, message):
+    model = builders.model(builders.config("lr"))
+    runs.save_best(runs.best_checkpoint(model, tmp_path))
+    runs.restore_best(model, tmp_path)
+    other = builders.model(builders.config("dcn"))
+    with pytest.raises(UserError, match="Expected the weights of the model of .* found others: "):
+        runs.restore_best(other, tmp_path)
+    damage(tmp_path / "best")
+    with pytest.raises(UserError, match=message) as failed:
+        runs.restore_best(model, tmp_path)
+    assert "\n" not in str(failed.value)
+
+
+def _cut(directory, name, size):
+    (directory / name).write_bytes((directory / name).read_bytes()[:size])
 
 
 def test_unfinished_runs_have_no_report_and_no_weights(data, tmp_path):
