@@ -64,7 +64,7 @@ def require_local(location: str | AnyPath, flag: str) -> None:
     if _SCHEME.match(str(location)):
         raise UserError(
             f"{flag}: expected a path of this machine, found {location}.",
-            "choose a local one; only logs and data sets may be on object stores.",
+            "choose a local one, or mount it; only logs and data sets may be on object stores.",
         )
 
 

@@ -27,7 +27,7 @@ from absl import flags
 
 from models import runs
 from models.keras import tf
-from preprocessing import cli
+from preprocessing import cli, files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from serving import digests, gates, model_card, publishing, raw_requests, warmup
@@ -89,9 +89,10 @@ def export(
         options: How to publish it; None for the defaults.
 
     Raises:
-        UserError: No trained run there, its data set has another schema, the version exists, the
-            served path is relative, the exported model does not answer its own warm-up requests, or
-            it does not pass one of the `gates`: nothing is published then.
+        UserError: No trained run there, its data set has another schema, the version exists, OUTPUT
+            is not on this machine, the served path is relative, the exported model does not answer
+            its own warm-up requests, or it does not pass one of the `gates`: nothing is published
+            then.
     """
     options = options or ExportOptions()
     if options.served_path and not re.match(r"/|\w+://", options.served_path):
@@ -99,6 +100,7 @@ def export(
             f"--served_path: expected an absolute path or a URI, found {options.served_path!r}.",
             "write it as servers see it, as in --served_path=/models/ctr.",
         )
+    files.require_local(output, "--output")
     run = runs.open_run(run_dir)
     output = pathlib.Path(output)
     version = options.version or publishing.next_version(output)

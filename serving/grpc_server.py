@@ -8,9 +8,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from preprocessing.errors import UserError
 from serving.grpc_services import ModelService, PredictionService
+from serving.grpc_tensors import MAX_BYTES
 from serving.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-_MAX_MESSAGE_BYTES = 2**31 - 1
 _HEALTHY = ("", "ModelService", "PredictionService")
 
 
@@ -45,8 +45,8 @@ class GrpcServer:
         enable_healthcheck: bool = False,
     ) -> None:
         options: dict[str, int | str] = {
-            "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
-            "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
+            "grpc.max_receive_message_length": MAX_BYTES,
+            "grpc.max_send_message_length": MAX_BYTES,
             "grpc.so_reuseport": 0,  # a second server must not share the port unnoticed
         }
         self._server = grpc.server(

@@ -62,9 +62,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                     Code.FAILED_PRECONDITION,
                     f'Serving signature key "{signature_name}" not found.',
                 )
-            _check_inputs(set(request.inputs), set(servable.input_types(signature_name)))
+            servable.input_types(signature_name)  # refuses a signature without inputs
+            inputs = grpc_tensors.inputs(request.inputs, signature)
             wanted = _wanted_outputs(request.output_filter, list(signature.outputs))
-            inputs = grpc_tensors.arrays(request.inputs)
             first = next(iter(inputs.values()))
             number = len(first) if first.ndim else 1
             with self._computing("Predict", request.model_spec.name, number):
@@ -254,35 +254,16 @@ def _find(store: ModelStore[Servable], request: Any) -> tuple[int, Servable]:
     )
 
 
-def _check_inputs(sent: set[str], expected: set[str]) -> None:
-    if len(sent) != len(expected):
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(expected)} "
-            f"len({_braces(sent)}) != len({_braces(expected)}). "
-            f"Sent extra: {_braces(sent - expected)}. "
-            f"Missing but required: {_braces(expected - sent)}."
-        )
-    for alias in sorted(sent - expected):
-        raise invalid(
-            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the "
-            f"set {_braces(expected)}."
-        )
-
-
 def _wanted_outputs(output_filter: list[str], outputs: list[str]) -> list[str]:
     for i, alias in enumerate(output_filter):
         if alias not in outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in "
-                f"the set {_braces(set(outputs))}."
+                f"the set {grpc_tensors.braces(set(outputs))}."
             )
         if alias in output_filter[:i]:
             raise invalid(f"duplicate output tensor alias: {alias}")
     return list(output_filter) or outputs
-
-
-def _braces(names: set[str]) -> str:
-    return f"{{{','.join(sorted(names))}}}"
 
 
 def _fill_inference_spec(filled: Any, spec: Any, version: int) -> None:

@@ -1,12 +1,17 @@
 """TensorProto messages as gRPC carries them: read from either form, written value by value."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from models.keras import tf
+from serving.protos import types_pb2
 from serving.status import Code, ServingError, invalid
+
+MAX_BYTES = 2**31 - 1
+"""Of a message, and of the inputs of a request when they are unpacked."""
 
 # Where TensorFlow Serving puts the values of a reply; those of half types travel as their bits.
 _FIELDS = {
@@ -27,17 +32,37 @@ _FIELDS = {
 }
 
 
-def arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inputs of a request by alias; strings are objects of type bytes.
+def inputs(tensors: Mapping[str, Any], signature: Any) -> dict[str, np.ndarray]:
+    """The inputs of a Predict request by alias; strings are objects of type bytes.
+
+    Args:
+        tensors: TensorProto messages by alias.
+        signature: The SignatureDef that is asked.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if the values do not fill the shape.
+        ServingError: INVALID_ARGUMENT, naming the input: one is missing, unknown, of another type
+            than the signature's or larger than a message can be, or its values do not fill its
+            shape.
     """
+    _require_aliases(set(tensors), set(signature.inputs))
+    left = MAX_BYTES
     found = {}
-    for alias, proto in tensors.items():
+    for alias, proto in sorted(tensors.items()):
+        expected = signature.inputs[alias].dtype
+        if proto.dtype != expected:
+            raise invalid(
+                f"input {alias}: expected a tensor of type {_type(expected)}, found "
+                f"{_type(proto.dtype)}"
+            )
+        left -= _bytes_needed(alias, proto)
+        if left < 0:
+            raise invalid(
+                f"tensor parsing error: {alias}: shape {_sizes(proto)} of {_type(proto.dtype)} "
+                f"needs more memory than the {MAX_BYTES} bytes of the longest request"
+            )
         try:
             found[alias] = tf.make_ndarray(proto)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise invalid(f"tensor parsing error: {alias}: {error}") from None
     return found
 
@@ -57,3 +82,51 @@ def fill(proto: Any, array: np.ndarray) -> None:
     flat = np.ravel(array)
     values = flat.view(np.uint16) if _FIELDS[dtype] == "half_val" else flat
     getattr(proto, _FIELDS[dtype]).extend(values.tolist())
+
+
+def _require_aliases(sent: set[str], expected: set[str]) -> None:
+    if len(sent) != len(expected):
+        raise invalid(
+            f"input size does not match signature: {len(sent)}!={len(expected)} "
+            f"len({braces(sent)}) != len({braces(expected)}). "
+            f"Sent extra: {braces(sent - expected)}. "
+            f"Missing but required: {braces(expected - sent)}."
+        )
+    for alias in sorted(sent - expected):
+        raise invalid(
+            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the "
+            f"set {braces(expected)}."
+        )
+
+
+def braces(names: set[str]) -> str:
+    """A set of names as TensorFlow Serving writes it."""
+    return f"{{{','.join(sorted(names))}}}"
+
+
+def _bytes_needed(alias: str, proto: Any) -> int:
+    """Of the array: few values, or one, may stand for a shape of any size."""
+    shape = proto.tensor_shape
+    if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
+        raise invalid(f"tensor parsing error: {alias}: unknown sizes in shape {_sizes(proto)}")
+    try:
+        dtype = np.dtype(tf.as_dtype(proto.dtype).as_numpy_dtype)
+    except (TypeError, KeyError):
+        raise invalid(
+            f"tensor parsing error: {alias}: no tensors of type {_type(proto.dtype)} here"
+        ) from None
+    return math.prod(dim.size for dim in shape.dim) * dtype.itemsize
+
+
+def _sizes(proto: Any) -> str:
+    if proto.tensor_shape.unknown_rank:
+        return "<unknown>"
+    return f"[{','.join(str(dim.size) for dim in proto.tensor_shape.dim)}]"
+
+
+def _type(number: int) -> str:
+    """TensorFlow's name of a type, such as float."""
+    try:
+        return types_pb2.DataType.Name(number).removeprefix("DT_").lower()
+    except ValueError:
+        return str(number)

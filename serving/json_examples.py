@@ -1,20 +1,23 @@
 """Request JSON to tf.train.Example messages: the Classify and Regress calls."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serving import json_tensors
 from serving.protos import example_pb2, feature_pb2
 from serving.status import invalid
 
+_BLOCK = 1024
 _MAX_INT64 = 2**63 - 1
 _INTEGERS = "int64"
 _FLOATS = "float"
 _BYTES = "string"
 
 
-def serialized_examples(document: Mapping[str, Any]) -> list[bytes]:
+def serialized_examples(
+    document: Mapping[str, Any], require_time: Callable[[], None] = lambda: None
+) -> list[bytes]:
     """The examples of a request, each after the serialized `context` that all of them share.
 
     Serialized messages that follow each other merge, so an example's feature hides that of the
@@ -22,6 +25,7 @@ def serialized_examples(document: Mapping[str, Any]) -> list[bytes]:
 
     Args:
         document: The parsed request; keys other than `examples` and `context` are ignored.
+        require_time: Called now and then; raises if nobody waits for the examples any more.
 
     Raises:
         ServingError: INVALID_ARGUMENT, in the words of TensorFlow Serving.
@@ -35,7 +39,12 @@ def serialized_examples(document: Mapping[str, Any]) -> list[bytes]:
         raise invalid("Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid("'examples' value is an empty array")
-    return [context + _serialize(example) for example in examples]
+    serialized = []
+    for start in range(0, len(examples), _BLOCK):
+        require_time()
+        block = examples[start : start + _BLOCK]
+        serialized += [context + _serialize(example) for example in block]
+    return serialized
 
 
 def _serialize(features: Any) -> bytes:

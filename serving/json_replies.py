@@ -39,14 +39,15 @@ def predictions(
     for name in names:
         if types[name] not in _CARRIED:
             raise invalid(f"Failed to write JSON value for tensor type: {types[name]}")
-    values = {name: _writer(name, types[name], outputs[name]) for name in names}
-    if not row_form:
-        whole = {name: values[name](outputs[name]) for name in names}
-        return _dumps({"outputs": whole if len(whole) > 1 else whole[names[0]]})
-    size = _common_size(outputs, names)
+    if row_form:
+        _require_common_size(outputs, names)
+    whole = {name: _written(name, types[name], outputs[name]) for name in names}
     if len(names) == 1:
-        return _dumps({"predictions": values[names[0]](outputs[names[0]])})
-    rows = [{name: values[name](outputs[name][i]) for name in names} for i in range(size)]
+        return _dumps({"predictions" if row_form else "outputs": whole[names[0]]})
+    if not row_form:
+        return _dumps({"outputs": whole})
+    columns = [_rows(whole[name]) for name in names]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return _dumps({"predictions": rows})
 
 
@@ -119,7 +120,7 @@ def metadata(model: str, version: int, signatures: Any) -> bytes:
     return orjson.dumps(reply, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _common_size(outputs: Mapping[str, np.ndarray], names: Iterable[str]) -> int:
+def _require_common_size(outputs: Mapping[str, np.ndarray], names: Iterable[str]) -> None:
     size = -1
     for name in names:
         if outputs[name].ndim == 0:
@@ -130,33 +131,37 @@ def _common_size(outputs: Mapping[str, np.ndarray], names: Iterable[str]) -> int
                 f"Tensor name: {name} has inconsistent batch size: {found} expecting: {size}"
             )
         size = found
-    return size
 
 
-def _writer(name: str, type_name: str, array: np.ndarray) -> Callable[[Any], Any]:
-    """What turns an output, or a row of it, into something that `_dumps` writes."""
+def _written(name: str, type_name: str, array: np.ndarray) -> Any:
+    """An output as something that `_dumps` writes: of one dimension and more a list or an array."""
     if type_name == "string":
-        return _base64_strings if name.endswith(_BYTES_SUFFIX) else _strings
+        leaf = _base64 if name.endswith(_BYTES_SUFFIX) else _text
+        return _map_leaves(array.tolist(), leaf)
     if type_name in _FLOATS and not np.isfinite(array).all():
         dtype, digits = _FLOATS[type_name]
-        return lambda part: orjson.Fragment(_float_text(np.asarray(part).tolist(), dtype, digits))
-    return _numbers
-
-
-def _numbers(part: Any) -> Any:
+        return _map_leaves(
+            array.tolist(), lambda value: orjson.Fragment(_float_text(value, dtype, digits))
+        )
     # orjson writes arrays from one dimension up; a scalar keeps its type as the only element.
-    array = np.asarray(part)
     return array if array.ndim else orjson.Fragment(_dumps(array.reshape(1))[1:-1])
 
 
-def _strings(part: Any) -> Any:
-    return _map_leaves(np.asarray(part).tolist(), lambda text: text.decode(errors="replace"))
+def _rows(written: Any) -> Any:
+    """The rows of an output, each of which `_dumps` writes."""
+    if isinstance(written, np.ndarray) and written.ndim == 1:
+        # All at once: orjson cannot write single numbers of an array.
+        texts = _dumps(written)[1:-1].split(b",") if len(written) else []
+        return map(orjson.Fragment, texts)
+    return written
 
 
-def _base64_strings(part: Any) -> Any:
-    return _map_leaves(
-        np.asarray(part).tolist(), lambda data: {"b64": base64.b64encode(data).decode("ascii")}
-    )
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _base64(data: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(data).decode("ascii")}
 
 
 def _map_leaves(value: Any, leaf: Callable[[Any], Any]) -> Any:

@@ -1,21 +1,23 @@
 """Request JSON to input tensors: the `instances` (row) and `inputs` (column) forms of Predict.
 
-There are two converters. `_convert_fast` takes well-formed values in a few passes per level, all of
-them in C; whatever it declines goes to `_convert_exactly`, which walks the value in order and words
-the first mistake as TensorFlow Serving does.
+There are two converters. `_convert_fast` takes well-formed values in a few passes per level, nearly
+all of them in C; whatever it declines goes to `_convert_exactly`, which walks the value in order
+and words the first mistake as TensorFlow Serving does. Long lists are converted in blocks, so that
+only the block with the mistake is walked.
 """
 
 import base64
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from serving.status import Code, ServingError, invalid
 
+_BLOCK = 1024
 _DEBUG_TEXT_BYTES = 256
 _MAX_RANK = 31  # of a value: a NumPy array has 32 at most, and rows add one; TensorFlow allows 254
 
@@ -73,13 +75,16 @@ def signature_name(document: Any) -> str:
 
 
 def input_tensors(
-    document: Mapping[str, Any], types: Mapping[str, str]
+    document: Mapping[str, Any],
+    types: Mapping[str, str],
+    require_time: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Converts the inputs of a Predict request.
 
     Args:
         document: The parsed request; keys other than `inputs` and `instances` are ignored.
         types: Tensor type (TensorFlow's name of it, such as "float") by input of the signature.
+        require_time: Called before every block of rows; raises if nobody waits for them any more.
 
     Returns:
         An array per input (strings are objects of type bytes), and whether the request is in row
@@ -94,7 +99,7 @@ def input_tensors(
             "'inputs' or 'instances' keys to exist "
         )
     if "instances" in document:
-        return _from_rows(document["instances"], types), True
+        return _from_rows(document["instances"], types, require_time), True
     if "inputs" in document:
         return _from_columns(document["inputs"], types), False
     raise invalid("Missing 'inputs' or 'instances' key")
@@ -157,7 +162,9 @@ def string_bytes(value: str | Mapping[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from None
 
 
-def _from_rows(instances: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _from_rows(
+    instances: Any, types: Mapping[str, str], require_time: Callable[[], None]
+) -> dict[str, np.ndarray]:
     if not isinstance(instances, list):
         raise invalid(
             f"JSON Value: {debug_text(instances)} Expecting 'instances' to be an list/array"
@@ -170,49 +177,75 @@ def _from_rows(instances: Any, types: Mapping[str, str]) -> dict[str, np.ndarray
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    columns: dict[str, list[Any]] | None = None
+    blocks = []
+    for start in range(0, len(instances), _BLOCK):
+        require_time()
+        rows = instances[start : start + _BLOCK]
+        # Row 0 goes before every other block: all rows must have its shapes.
+        rows = [instances[0], *rows] if start else rows
+        arrays = _rows_fast(rows, types, named)
+        if arrays is None:
+            arrays = _rows_exactly(rows, types, named, start - 1 if start else 0)
+        blocks.append({name: array[1:] if start else array for name, array in arrays.items()})
+    if len(blocks) == 1:
+        return blocks[0]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in types}
+
+
+def _rows_fast(
+    rows: Sequence[Any], types: Mapping[str, str], named: bool
+) -> dict[str, np.ndarray] | None:
+    """Row form of well-formed rows; None if anything is unusual about one."""
     if not named:
-        columns = {name: instances for name in types}
-    elif all(type(row) is dict and row.keys() == types.keys() for row in instances):
-        columns = {name: [row[name] for row in instances] for name in types}
-    if columns is not None:
-        arrays = {
-            name: _convert_fast(values, _KINDS[types[name]])
-            for name, values in columns.items()
-            if types[name] in _KINDS
-        }
-        if len(arrays) == len(types) and all(array is not None for array in arrays.values()):
-            return arrays  # type: ignore[return-value]
-    return _rows_exactly(instances, types, named)
+        columns = {name: rows for name in types}
+    elif all(type(row) is dict and row.keys() == types.keys() for row in rows):
+        columns = {name: [row[name] for row in rows] for name in types}
+    else:
+        return None
+    arrays = {}
+    for name, values in columns.items():
+        kind = _KINDS.get(types[name])
+        array = _convert_fast(values, kind, _MAX_RANK + 1) if kind else None
+        if array is None:
+            return None
+        arrays[name] = array
+    return arrays
 
 
 def _rows_exactly(
-    instances: Sequence[Any], types: Mapping[str, str], named: bool
+    rows: Sequence[Any], types: Mapping[str, str], named: bool, first: int
 ) -> dict[str, np.ndarray]:
-    """Row form value by value: slow, and exact in what it says about the first mistake."""
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in types}
-    for i, row in enumerate(instances):
+    """Row form value by value: slow, and exact in what it says about the first mistake.
+
+    Args:
+        rows: A block of `instances`.
+        types: Tensor type by input.
+        named: Whether row 0 of the request names its values.
+        first: Number of the first row.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in types}
+    for i, row in enumerate(rows, start=first):
         if named != _is_object(row):
-            expected, found = ("object", "list") if named else ("value/list", "object")
-            raise invalid(f"Expecting {expected} but got {found} at item {i} of input list")
+            expected, other = ("object", "list") if named else ("value/list", "object")
+            raise invalid(f"Expecting {expected} but got {other} at item {i} of input list")
         for name, value in row.items() if named else [(next(iter(types)), row)]:
             try:
                 if name not in types:
                     raise invalid(f"JSON object: does not have named input: {name}")
                 array = _convert_exactly(value, types[name])
-                _require_alike(array, rows[name])
+                _require_alike(array, found[name])
             except ServingError as error:
                 raise invalid(
                     f"Failed to process element: {i}{f' key: {name}' if named else ''} of "
                     f"'instances' list. Error: {error.code.name}: {error.message}"
                 ) from None
-            rows[name].append(array)
+            found[name].append(array)
         if named and row.keys() != types.keys():
             raise invalid(
                 f"Failed to process element: {i} of 'instances' list. JSON object: "
                 f"{debug_text(row)} keys must be equal to: {','.join(sorted(types))}"
             )
-    return {name: np.stack(arrays) for name, arrays in rows.items()}
+    return {name: np.stack(arrays) for name, arrays in found.items()}
 
 
 def _require_alike(array: np.ndarray, earlier: Sequence[np.ndarray]) -> None:
@@ -251,13 +284,13 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
 
-def _convert_fast(value: Any, kind: _Kind) -> np.ndarray | None:
+def _convert_fast(value: Any, kind: _Kind, max_rank: int = _MAX_RANK) -> np.ndarray | None:
     """The tensor that a well-formed JSON value stands for; None if anything is unusual about it."""
     shape: list[int] = []
     level = [value]
     while level and type(level[0]) is list:
         sizes = {len(node) if type(node) is list else -1 for node in level}
-        if len(sizes) != 1 or len(shape) == _MAX_RANK:
+        if len(sizes) != 1 or len(shape) == max_rank:
             return None
         shape.append(sizes.pop())
         level = list(itertools.chain.from_iterable(level))
@@ -265,11 +298,9 @@ def _convert_fast(value: Any, kind: _Kind) -> np.ndarray | None:
     if not types <= kind.tokens:
         return None
     if kind.array is np.object_:
-        if dict in types:
-            return None
         try:
-            return _reshape(list(map(str.encode, level)), shape, kind)
-        except UnicodeEncodeError:  # half of a surrogate pair
+            return _reshape(list(map(string_bytes, level)), shape, kind)
+        except ServingError:
             return None
     if kind.highest and level and (min(level) < kind.lowest or max(level) > kind.highest):
         return None
@@ -308,8 +339,15 @@ def _convert_exactly(value: Any, type_name: str) -> np.ndarray:
                 f"Encountered list at unexpected size: {len(node)} at level: {level} "
                 f"expected size: {shape[level]}"
             )
-        for child in node:
-            fill(child, level + 1)
+        for start in range(0, len(node), _BLOCK):
+            block = node[start : start + _BLOCK]
+            if len(block) < len(node) and type_name in _KINDS:
+                array = _convert_fast(block, _KINDS[type_name])
+                if array is not None and [*array.shape[1:]] == shape[level + 1 :]:
+                    leaves.extend(array.ravel().tolist())
+                    continue
+            for child in block:
+                fill(child, level + 1)
 
     fill(value, 0)
     if type_name not in _KINDS:

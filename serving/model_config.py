@@ -143,7 +143,8 @@ def _model(entry: Any) -> ModelConfig:
     if "://" in entry.base_path:
         raise ServingError(
             Code.UNIMPLEMENTED,
-            f"Model {entry.name} is at {entry.base_path}; this server reads local directories only",
+            f"Model {entry.name} is at {entry.base_path}; this server reads local directories "
+            "only: copy the model to one, or mount what it is in",
         )
     if not entry.base_path.startswith("/"):
         raise invalid(

@@ -15,6 +15,7 @@ import shutil
 
 from google.protobuf import text_format
 
+from preprocessing import files
 from preprocessing.errors import UserError
 from serving import model_config
 from serving.protos import model_server_config_pb2
@@ -156,6 +157,7 @@ def rollback(
     Raises:
         UserError: Nothing was published there, or the version is not there (any more).
     """
+    files.require_local(output, "--output")
     output = pathlib.Path(output)
     publication = read(output)
     if publication is None:

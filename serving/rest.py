@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -148,24 +149,34 @@ class RestApi:
 
         # As run_in_executor and wait_for, with half of their callbacks, whose code is no longer in
         # the processor's caches when a model has run.
-        timer = loop.call_later(self._options.rest_api_timeout_in_ms / 1000, end, False)
-        job = self._executor.submit(self._compute, asked, headers, body)
+        seconds = self._options.rest_api_timeout_in_ms / 1000
+        timer = loop.call_later(seconds, end, False)
+        require_time = functools.partial(_require_time, time.monotonic() + seconds)
+        job = self._executor.submit(self._compute, asked, headers, body, require_time)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(end, True))
         try:
             if not await ended:
-                raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+                raise _too_late()
             return job.result()
         finally:
             timer.cancel()
             job.cancel()
             self._in_progress -= 1
 
-    def _compute(self, asked: Route, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+    def _compute(
+        self,
+        asked: Route,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        require_time: Callable[[], None],
+    ) -> bytes:
+        require_time()
         document = json_parse.parse(http_bodies.inflate(headers, body))
         signature_name = json_tensors.signature_name(document)
         if asked.method == "predict":
-            return self._predict(asked, document, signature_name)
-        examples = json_examples.serialized_examples(document)
+            return self._predict(asked, document, signature_name, require_time)
+        examples = json_examples.serialized_examples(document, require_time)
+        require_time()
         _, servable = self._store.get(asked.model, asked.version, asked.label)
         self._metrics.count_examples(asked.model, len(examples))
         check_method = self._options.enable_signature_method_name_check
@@ -178,14 +189,18 @@ class RestApi:
             return json_replies.classifications(classes)
         return json_replies.regressions(values)
 
-    def _predict(self, asked: Route, document: Any, signature_name: str) -> bytes:
+    def _predict(
+        self, asked: Route, document: Any, signature_name: str, require_time: Callable[[], None]
+    ) -> bytes:
         _, servable = self._store.get(asked.model, asked.version, asked.label)
         input_types = servable.input_types(signature_name)
-        inputs, row_form = json_tensors.input_tensors(document, input_types)
+        inputs, row_form = json_tensors.input_tensors(document, input_types, require_time)
+        require_time()
         first = next(iter(inputs.values()))
         self._metrics.count_examples(asked.model, len(first) if first.ndim else 1)
         with self._timed(asked):
             outputs = servable.predict(signature_name, inputs)
+        require_time()
         return json_replies.predictions(outputs, servable.output_types(signature_name), row_form)
 
     @contextlib.contextmanager
@@ -205,3 +220,13 @@ class RestApi:
             raise invalid("Missing model name in request.")
         version, servable = self._store.get(asked.model, asked.version, asked.label)
         return json_replies.metadata(asked.model, version, servable.signature_defs)
+
+
+def _require_time(deadline: float) -> None:
+    """Ends the work for a client that has been told that it is too late."""
+    if time.monotonic() > deadline:
+        raise _too_late()
+
+
+def _too_late() -> ServingError:
+    return ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")

@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import flags
 
+from preprocessing import files
 from preprocessing.errors import UserError
 
 
@@ -102,6 +103,7 @@ class ServerOptions:
                 "Expected --model_base_path or --model_config_file, found neither.",
                 "pass --model_base_path=MODEL, the directory that holds the versions.",
             )
+        files.require_local(self.model_base_path, "--model_base_path")
         for name in ("batching_parameters_file", "enable_per_model_batching_parameters"):
             if getattr(self, name) and not self.enable_batching:
                 raise UserError(

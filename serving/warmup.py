@@ -15,7 +15,7 @@ from google.protobuf import message
 from models.keras import tf
 from serving import grpc_tensors, inference
 from serving.protos import prediction_log_pb2
-from serving.servable import Servable
+from serving.servable import DEFAULT_SIGNATURE, Servable
 from serving.status import Code, ServingError, invalid
 
 WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
@@ -84,7 +84,8 @@ def replay(servable: Servable, iterations: int = 1) -> int:
 def _predict(servable: Servable, request: Any) -> None:
     signature_name = request.model_spec.signature_name
     servable.input_types(signature_name)  # refuses an unknown signature by name
-    servable.predict(signature_name, grpc_tensors.arrays(request.inputs))
+    signature = servable.signature_defs.signature_def[signature_name or DEFAULT_SIGNATURE]
+    servable.predict(signature_name, grpc_tensors.inputs(request.inputs, signature))
 
 
 def _classify(servable: Servable, request: Any) -> None:

@@ -127,7 +127,7 @@ def test_version_of_before_there_were_digests_loads_with_a_warning(copied, caplo
 
 
 def scores_of_tensorflow(version):
-    """As the official server loads and asks: in a session of its own, whatever our server checks."""
+    """As the official server does it: in a session of its own, without what ours checks."""
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
         signature = loaded.signature_def["serving_default"]

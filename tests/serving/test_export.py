@@ -14,7 +14,7 @@ from models.keras import tf
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving import export as exporting
-from serving import model_card, raw_requests, warmup
+from serving import model_card, publishing, raw_requests, warmup
 from serving.export import ExportOptions
 from serving.protos import saved_model_pb2
 from serving.servable import Servable
@@ -213,6 +213,16 @@ def test_version_that_exists_is_refused(toy_run, toy_version, tmp_path):
         exporting.export(toy_run, tmp_path, ExportOptions(version=7))
     assert exporting.latest_version(tmp_path) == tmp_path / "7"
     assert exporting.latest_version(toy_version.parent) == toy_version
+
+
+def test_output_on_an_object_store_is_refused(toy_run, tmp_path, monkeypatch):
+    """It would have become a directory named s3: under the current one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--output: expected a path of this machine, found s3://"):
+        exporting.export(toy_run, "s3://bucket/model")
+    with pytest.raises(UserError, match="--output: expected a path of this machine, found s3://"):
+        publishing.rollback("s3://bucket/model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_warmup_publishes_nothing(toy_run, tmp_path, monkeypatch):

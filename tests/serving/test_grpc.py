@@ -7,11 +7,12 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import toy_runs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from models.keras import tf
 from preprocessing.errors import UserError
-from serving import grpc_server, model_config, server, warmup
+from serving import grpc_server, grpc_tensors, model_config, server, warmup
 from serving.goldens import models
 from serving.grpc_server import GrpcServer
 from serving.grpc_services import ModelService, PredictionService
@@ -29,6 +30,7 @@ from serving.protos import (
     prediction_log_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
+    types_pb2,
 )
 from serving.servable import Servable
 from serving.server_options import ServerOptions
@@ -248,6 +250,93 @@ def test_G2_values_that_do_not_fill_the_shape(stub):
     code, details = refused(stub.Predict, request)
     assert code == "INVALID_ARGUMENT"
     assert "tensor parsing error: x" in details
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([2**40], "shape [1099511627776] of float needs more memory than the "),
+        ([2**62, 2**62], "of float needs more memory than the 2147483647 bytes"),
+        ([2**29], "shape [536870912] of float needs more memory"),
+        ([-1], "unknown sizes in shape [-1]"),
+        (None, "unknown sizes in shape <unknown>"),
+    ],
+)
+def test_shapes_that_a_few_values_cannot_stand_for_are_refused_at_once(stub, sizes, message):
+    request = ask({}, x=np.float32(1.0))
+    request.inputs["x"].tensor_shape.unknown_rank = sizes is None
+    for size in sizes or []:
+        request.inputs["x"].tensor_shape.dim.add(size=size)
+    code, details = refused(stub.Predict, request)
+    assert code == "INVALID_ARGUMENT"
+    assert details.startswith("tensor parsing error: x: ")
+    assert message in details
+
+
+def test_all_inputs_together_may_need_no_more_than_a_message_can_have():
+    signature = get_model_metadata_pb2.SignatureDefMap().signature_def["two"]
+    for name in ("a", "b"):
+        signature.inputs[name].dtype = types_pb2.DT_STRING
+    request = ask({}, a=b"x", b=b"x")
+    request.inputs["a"].tensor_shape.dim.add(size=10)
+    request.inputs["b"].tensor_shape.dim.add(size=2**28 - 10)
+    with pytest.raises(ServingError, match="tensor parsing error: b: shape .268435446. of string"):
+        grpc_tensors.inputs(request.inputs, signature)
+
+
+def test_one_value_may_stand_for_many(stub):
+    request = ask({}, x=np.float32(1.0))
+    request.inputs["x"].tensor_shape.dim.add(size=3)
+    assert list(stub.Predict(request).outputs["y"].float_val) == [2.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.array([1]), "int64"),
+        (np.array([1.0]), "double"),
+        (np.array([b"1"], object), "string"),
+        (np.array([True]), "bool"),
+    ],
+)
+def test_an_input_of_another_type_is_named(stub, value, found):
+    expected = f"input x: expected a tensor of type float, found {found}"
+    assert refused(stub.Predict, ask({}, x=value)) == ("INVALID_ARGUMENT", expected)
+    request = ask({"signature": "describe"}, ids=np.array([[1.0]]), names=[b"a"])
+    expected = "input ids: expected a tensor of type int64, found double"
+    assert refused(stub.Predict, request) == ("INVALID_ARGUMENT", expected)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "invalid"), (20, "resource"), (101, "float_ref"), (9999, "9999")]
+)
+def test_what_is_no_type_of_an_input_is_refused(stub, number, name):
+    request = ask({}, x=X)
+    request.inputs["x"].dtype = number
+    expected = f"input x: expected a tensor of type float, found {name}"
+    assert refused(stub.Predict, request) == ("INVALID_ARGUMENT", expected)
+
+
+def test_shapes_that_do_not_belong_together_are_named(toy_version):
+    store = ModelStore(Servable)
+    store.start(model_config.single("ctr", toy_version.parent), 0.05)
+    running = GrpcServer(PredictionService(store, Metrics()), ModelService(store))
+    raw = toy_runs.raw_inputs(3)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            assert len(predict(ask({"name": "ctr"}, **raw)).outputs["scores"].float_val) == 3
+            raw["user_id"] = np.repeat(raw["user_id"], 2)
+            code, details = refused(predict, ask({"name": "ctr"}, **raw))
+            assert code == "INVALID_ARGUMENT"
+            assert "[user_id [B]:] [2]" in details
+            assert "[history_item_id [B, L]:] [1 3]" in details
+            del raw["age"]
+            code, details = refused(predict, ask({"name": "ctr"}, **raw))
+            assert "Missing but required: {age}." in details
+    finally:
+        running.stop(1)
+        store.stop()
 
 
 def test_G1_classify_and_regress(stub):

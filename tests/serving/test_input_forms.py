@@ -1,14 +1,10 @@
 """Inputs that do not belong together are refused inside of the graph, with their names."""
 
-import re
-
 import numpy as np
 import pytest
 import toy_runs
 
 from models.keras import tf
-from preprocessing.codec import Ragged, encode_examples
-from serving import raw_requests
 from serving.input_forms import require_forms
 from serving.status import Code, ServingError
 

@@ -92,3 +92,18 @@ def test_J10_refusals(example, message):
         with pytest.raises(ServingError) as caught:
             json_examples.serialized_examples(document)
         assert (caught.value.code, caught.value.message) == (Code.INVALID_ARGUMENT, message)
+
+
+def test_conversion_ends_when_nobody_waits_any_more():
+    calls = []
+
+    def require_time():
+        calls.append(len(calls))
+        if len(calls) > 2:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "too late")
+
+    examples = [{"x": 1.0}] * 5000
+    assert len(serialized_examples({"examples": examples})) == 5000
+    with pytest.raises(ServingError, match="too late"):
+        serialized_examples({"examples": examples}, require_time)
+    assert calls == [0, 1, 2]

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -331,3 +332,79 @@ def test_fast_conversion_equals_the_exact_one(type_name, data):
 )
 def test_well_formed_values_take_the_fast_path(type_name, value):
     assert json_tensors._convert_fast(value, json_tensors._KINDS[type_name]) is not None
+
+
+# Long requests: rows are converted in blocks.
+
+ROWS = 2500
+TYPES = {"name": "string", "ids": "int64", "price": "float"}
+
+
+def rows(changes=None, at=ROWS - 1):
+    made = [{"name": f"n{i}", "ids": [i, -i], "price": i + 0.5} for i in range(ROWS)]
+    made[at] |= changes or {}
+    return {"instances": made}
+
+
+def test_rows_of_all_blocks_come_in_their_order():
+    tensors, _ = input_tensors(rows({"name": {"b64": "/w=="}}, at=1500), TYPES)
+    names = [b"\xff" if i == 1500 else f"n{i}".encode() for i in range(ROWS)]
+    assert tensors["name"].tolist() == names
+    assert tensors["ids"].tolist() == [[i, -i] for i in range(ROWS)]
+    np.testing.assert_array_equal(tensors["price"], np.arange(ROWS, dtype=np.float32) + 0.5)
+
+
+@pytest.mark.parametrize("at", [0, 1, 1023, 1024, 1025, ROWS - 1])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ids": ["1", 2]}, 'key: ids of .* JSON Value: "1" Type: String is not of expected type'),
+        ({"price": [1.0]}, r"key: price of .*: Expecting shape \[\] but got: \[1\]"),
+        ({"name": {"b64": "/w*="}}, "key: name of .* Unable to base64 decode"),
+        ({"else": 1}, "key: else of .* does not have named input: else"),
+    ],
+)
+def test_a_mistake_in_a_long_request_is_told_with_the_row(at, changes, expected):
+    message = refusal(rows(changes, at), TYPES)
+    if at == 0 and "price" in changes:  # then all others are to blame
+        at, expected = 1, r"key: price of .*: Expecting shape \[1\] but got: \[\]"
+    assert re.search(f"Failed to process element: {at} {expected}", message)
+
+
+def test_a_mistake_at_the_end_does_not_make_every_row_slow(monkeypatch):
+    """Walking value by value is for the block with the mistake."""
+    walked = []
+    exactly = json_tensors._convert_exactly
+    monkeypatch.setattr(
+        json_tensors, "_convert_exactly", lambda *args: walked.append(args) or exactly(*args)
+    )
+    refusal({"instances": [{"ids": [1, 2]}] * 50_000 + [{"ids": [1, "x"]}]}, {"ids": "int64"})
+    assert 0 < len(walked) <= 1025
+    leaves = []
+    leaf = json_tensors._leaf
+    monkeypatch.setattr(json_tensors, "_leaf", lambda *args: leaves.append(args) or leaf(*args))
+    refusal({"inputs": [[1] * 50_000, [1] * 49_999 + [None]]}, INT32)
+    assert 0 < len(leaves) <= 1025
+
+
+@pytest.mark.parametrize(
+    "instances", [[{"b64": "aGk="}] * 5000, ["\ud800"] * 5000, [[{"b64": "aGk="}, "x"]] * 5000]
+)
+def test_strings_of_every_spelling_are_converted_without_a_walk(instances, monkeypatch):
+    monkeypatch.setattr(json_tensors, "_convert_exactly", None)
+    found = single({"instances": instances}, "string")
+    first = instances[0] if isinstance(instances[0], list) else [instances[0]]
+    assert found[-1:].ravel().tolist() == [json_tensors.string_bytes(value) for value in first]
+
+
+def test_conversion_ends_when_nobody_waits_any_more():
+    calls = []
+
+    def require_time():
+        calls.append(len(calls))
+        if len(calls) > 2:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "too late")
+
+    with pytest.raises(ServingError, match="too late"):
+        input_tensors(rows({"ids": None}), TYPES, require_time)
+    assert calls == [0, 1, 2]

@@ -111,6 +111,16 @@ def test_E3_deadline(exported, blocked):
         assert httpx.post(f"{short.url}:predict", content=b'{"instances": [1]}').is_success
 
 
+def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, blocked, monkeypatch):
+    asked = []
+    monkeypatch.setattr("serving.servable.Servable.predict", lambda *args: asked.append(args))
+    with server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+        url = f"{short.url}:predict"
+        assert httpx.post(url, content=b'{"instances": [1]}', timeout=30).status_code == 504
+        blocked.set()
+    assert asked == []  # The server has answered all when it stops.
+
+
 def test_more_requests_than_allowed_are_told_to_come_back(exported, blocked):
     with (
         server.running(exported, "toy", max_concurrent_requests=2) as few,

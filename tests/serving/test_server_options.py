@@ -91,6 +91,12 @@ def test_P6_loopback_is_the_default():
     ("changes", "message"),
     [
         ({"model_base_path": ""}, "Expected --model_base_path or --model_config_file"),
+        (
+            {"model_base_path": "s3://bucket/ctr"},
+            "--model_base_path: expected a path of this machine, found s3://bucket/ctr.*mount",
+        ),
+        ({"model_base_path": "gs://bucket/ctr"}, "--model_base_path: expected a path of this"),
+        ({"model_base_path": "file:///models/ctr"}, "--model_base_path: expected a path of this"),
         ({"batching_parameters_file": "/b"}, "--batching_parameters_file: expected --enable_batch"),
         (
             {"enable_per_model_batching_parameters": True},
