@@ -25,7 +25,12 @@ pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 900  # Of a busy machine; seconds of an idle one.
-SETTINGS = ("train.batch_size=65", "train.learning_rate=0.002", "model.embedding_size=16")
+SETTINGS = (
+    "train.batch_size=65",
+    "train.learning_rate=0.002",
+    "train.ssl_steps=1",  # so that a checkpoint has twice the number of its step
+    "model.embedding_size=16",
+)
 SCHEMA = {
     "features": [
         # Large enough for a part on each of two servers.
@@ -130,7 +135,7 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     cluster = _cluster(worker=2)
     flags = _flags(data, workdir, "multi_worker", "train.max_steps=5000", "train.epochs=1000")
     workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
-    _wait_for(workdir / "checkpoints" / "ckpt-40.index", *workers[0])
+    _wait_for(workdir / "checkpoints" / "ckpt-80.index", *workers[0])
     workers[1][0].kill()
     (code, _), (error, _) = _end(*workers)
     assert code == 1
@@ -139,7 +144,7 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     assert "Traceback" not in error
 
     for path in (workdir / "checkpoints").glob("ckpt-*"):
-        if not path.name.startswith("ckpt-40."):
+        if not path.name.startswith("ckpt-80."):
             path.unlink()
     cluster = _cluster(worker=2)
     flags = (f"--workdir={workdir}", "--resume", "--max_steps=60", "--set=train.epochs=20")
@@ -155,7 +160,7 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     metrics = [runs.read_metrics(tmp_path / run)["test"] for run in ("one", "two")]
     assert metrics[1]["auc"] == pytest.approx(metrics[0]["auc"], abs=1e-3)
     one, two = (
-        tf.train.load_checkpoint(str(tmp_path / run / "checkpoints" / "ckpt-60"))
+        tf.train.load_checkpoint(str(tmp_path / run / "checkpoints" / "ckpt-120"))
         for run in ("one", "two")
     )
     # Rounding grows with the steps; after 20 of them test_distribution compares to 1e-5.
@@ -171,13 +176,13 @@ def test_sigterm_to_one_worker_stops_all_after_the_same_step(data, tmp_path):
     cluster = _cluster(worker=2)
     flags = _flags(data, tmp_path / "run", "multi_worker", "train.epochs=1000")
     workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
-    _wait_for(tmp_path / "run" / "checkpoints" / "ckpt-40.index", *workers[0])
+    _wait_for(tmp_path / "run" / "checkpoints" / "ckpt-80.index", *workers[0])
     workers[1][0].terminate()
     codes, outputs = _end(*workers)
     assert codes == [0, 0], outputs
     steps = [re.search(r"stopped by SIGTERM at step (\d+)", output)[1] for output in outputs]
     assert steps[0] == steps[1]
-    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{steps[0]}.index").exists()
+    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{2 * int(steps[0])}.index").exists()
 
 
 def test_unequal_workers_are_refused(data, tmp_path):
@@ -221,7 +226,7 @@ def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
     assert runs.read_metrics(workdir)["test"]["auc"] > 0.5
 
     # The table of users is a part on each server, and one table on disk.
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "ckpt-60"))
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "ckpt-120"))
     shapes = reader.get_variable_to_shape_map()
     assert [20_001, 16] in [shape for name, shape in shapes.items() if "user_id" in name]
     assert exporting.export(workdir, tmp_path / "model").path.is_dir()

@@ -6,6 +6,8 @@ import pytest
 
 from models.keras import tf
 
+SUM = ("train.joint=true", "train.ssl_steps=0", "train.embedding_learning_rate=0")
+"""One loss and one rate, as eq. 17 of MISS says."""
 MODELS = [("din", "none"), ("din", "miss"), ("deminet", "none"), ("deminet_wo_ssl", "none")]
 SEED = tf.constant([3, 5])
 
@@ -13,7 +15,8 @@ SEED = tf.constant([3, 5])
 @pytest.fixture(params=MODELS, ids=lambda pair: "+".join(pair))
 def trained(request):
     """A model whose weights are of a trained model's size."""
-    model = builders.model(builders.config(*request.param))
+    settings = SUM if request.param[1] != "none" else ()
+    model = builders.model(builders.config(*request.param, *settings))
     builders.randomise(model)
     return model
 
@@ -140,10 +143,6 @@ def test_log_loss_is_the_mean_over_valid_candidates(trained):
     label = features["label"].numpy()
     expected = (np.logaddexp(0, logits) - label * logits)[mask].mean()
     assert float(trained.test_step(features)["log_loss"]) == pytest.approx(expected, rel=1e-5)
-
-
-SUM = ("train.joint=true", "train.ssl_steps=0", "train.embedding_learning_rate=0")
-"""One loss and one rate, as eq. 17 of MISS says."""
 
 
 def _weights_after_steps(run, steps=3):

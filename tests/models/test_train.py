@@ -106,7 +106,9 @@ def _die_at(monkeypatch, step):
 def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, model, ssl):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # Six steps per epoch: the checkpoint of step 40 lies within one.
-    run = _config(data, "train.batch_size=50", "train.max_steps=50", model=model, ssl=ssl)
+    settings = ["train.batch_size=50", "train.max_steps=50"]
+    settings += ["train.ssl_steps=0.5"] * (ssl != "none")
+    run = _config(data, *settings, model=model, ssl=ssl)
     train.train(run, whole, progress=False)
     with monkeypatch.context() as patch:
         _die_at(patch, 43)
