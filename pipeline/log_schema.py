@@ -1,7 +1,6 @@
 """The schema of a build: loaded, given by a published log or inferred, and checked."""
 
 import dataclasses
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -34,8 +33,8 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
-        time_dtype = _time_dtype(files) if TIMESTAMP in columns[0] else DType.INT64
-        inferred = infer_schema(columns[0], time_dtype=time_dtype)
+        timed = [f for f, names in zip(files, columns, strict=True) if names.count(TIMESTAMP) == 1]
+        inferred = infer_schema(columns[0], time_dtype=_time_dtype(timed))
         schema = _said(inferred, "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
@@ -72,14 +71,18 @@ def load_schema(arguments: BuildArguments, files: list[readers.InputFile]) -> Sc
 
 
 def _time_dtype(files: list[readers.InputFile]) -> DType:
-    """DATETIME if the column of times has such a type, or ISO texts; decided by its first value."""
+    """DATETIME if the column of times has such a type or begins with an ISO text.
+
+    Args:
+        files: Those of the log that have the column.
+    """
     for file in files:
         kind = readers.column_types(file).get(TIMESTAMP, pa.string())
         if pa.types.is_temporal(kind):
             return DType.DATETIME
         if not column_types.is_text(kind):
             return DType.INT64
-        for batch in itertools.islice(readers.read(readers.ranges(file)[0], [TIMESTAMP]), 1):
+        for batch in readers.first_batch(file, [TIMESTAMP]):
             texts, _ = cast(batch.columns[TIMESTAMP], pa.string())
             first = without_missing(texts).drop_null()[:1]
             if len(first):
@@ -96,13 +99,14 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
         raw_columns: Columns of a published log, which become those of the schema later.
     """
     types = readers.column_types(file)
-    dtypes = dict.fromkeys(raw_columns, DType.STRING)
+    for column in raw_columns:
+        column_types.check(file.path, types, column, DType.STRING)
     if not raw_columns:
-        dtypes = {name: DType.STRING for name in columns_of(schema)}
-        dtypes |= {feature.column: feature.dtype for feature in schema.features}
-    for column, dtype in dtypes.items():
-        is_time = schema.timestamp is not None and column == schema.timestamp.column
-        column_types.check(file.path, types, column, dtype, is_time)
+        for feature in schema.features:
+            is_time = feature.role is Role.TIMESTAMP
+            column_types.check(file.path, types, feature.column, feature.dtype, is_time)
+        if schema.history.behaviours is not None:
+            column_types.check(file.path, types, schema.history.behaviours.column, DType.STRING)
 
 
 def _said(schema: Schema, title: str) -> Schema:
