@@ -1,11 +1,10 @@
 """The schema of a build: loaded, given by a published log or inferred, and checked."""
 
 import dataclasses
-import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -88,19 +87,24 @@ def _inferred(columns: Mapping[readers.InputFile, list[str]]) -> Schema:
         sys.stdout.write(
             f"Left out, as numbers of rows: {', '.join(repr(shown(name)) for name in indices)}\n"
         )
-    time_dtype = _time_dtype(columns) if TIMESTAMP in names else DType.INT64
-    return infer_schema([name for name in names if name not in indices], time_dtype=time_dtype)
+    timed = [one for one, others in columns.items() if others.count(TIMESTAMP) == 1]
+    named = [name for name in names if name not in indices]
+    return infer_schema(named, time_dtype=_time_dtype(timed))
 
 
-def _time_dtype(files: Iterable[readers.InputFile]) -> DType:
-    """DATETIME if the column of times has such a type, or ISO texts; decided by its first value."""
+def _time_dtype(files: list[readers.InputFile]) -> DType:
+    """DATETIME if the column of times has such a type or begins with an ISO text.
+
+    Args:
+        files: Those of the log that have the column.
+    """
     for file in files:
         kind = readers.column_types(file).get(TIMESTAMP, pa.string())
         if pa.types.is_temporal(kind):
             return DType.DATETIME
         if not column_types.is_text(kind):
             return DType.INT64
-        for batch in itertools.islice(readers.read(readers.ranges(file)[0], [TIMESTAMP]), 1):
+        for batch in readers.first_batch(file, [TIMESTAMP]):
             texts, _ = cast(batch.columns[TIMESTAMP], pa.string())
             first = without_missing(texts).drop_null()[:1]
             if len(first):
@@ -117,13 +121,14 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
         raw_columns: Columns of a published log, which become those of the schema later.
     """
     types = readers.column_types(file)
-    dtypes = dict.fromkeys(raw_columns, DType.STRING)
+    for column in raw_columns:
+        column_types.check(file.path, types, column, DType.STRING)
     if not raw_columns:
-        dtypes = {name: DType.STRING for name in columns_of(schema)}
-        dtypes |= {feature.column: feature.dtype for feature in schema.features}
-    for column, dtype in dtypes.items():
-        is_time = schema.timestamp is not None and column == schema.timestamp.column
-        column_types.check(file.path, types, column, dtype, is_time)
+        for feature in schema.features:
+            is_time = feature.role is Role.TIMESTAMP
+            column_types.check(file.path, types, feature.column, feature.dtype, is_time)
+        if schema.history.behaviours is not None:
+            column_types.check(file.path, types, schema.history.behaviours.column, DType.STRING)
 
 
 def _check_same_columns(columns: Mapping[readers.InputFile, list[str]]) -> None:

@@ -97,7 +97,7 @@ def ranges(file: InputFile) -> list[InputRange]:
         has_header = file.format == "csv" and file.dialect.header is None
         parts = _cut_csv(file) if file.format == "csv" else []
         if len(parts) < 2:
-            return [InputRange(file, None, 1 + has_header)]
+            return [_whole(file)]
         return [
             InputRange(file, i, part.first_line + (has_header and i == 0), part.start, part.end)
             for i, part in enumerate(parts)
@@ -106,6 +106,11 @@ def ranges(file: InputFile) -> list[InputRange]:
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     firsts = itertools.accumulate(sizes, initial=1)
     return [InputRange(file, i, first) for i, first in zip(range(len(sizes)), firsts, strict=False)]
+
+
+def _whole(file: InputFile) -> InputRange:
+    """All of a text file."""
+    return InputRange(file, None, 1 + (file.format == "csv" and file.header is None))
 
 
 def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
@@ -128,6 +133,18 @@ def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
         yield from reader(part, list(columns))
     except _READ_ERRORS as error:
         raise _unreadable(part.file, error) from error
+
+
+def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
+    """The first rows of a file as its only batch; none if it has no rows.
+
+    Raises:
+        UserError: As for `read`.
+    """
+    # A look at the ranges of a text file is a look at all of it.
+    parts = ranges(file)[:1] if file.format == "parquet" else [_whole(file)]
+    for part in parts:
+        yield from itertools.islice(read(part, columns), 1)
 
 
 def _unreadable(file: InputFile, error: Exception) -> UserError:
