@@ -110,7 +110,7 @@ def ranges(file: InputFile) -> list[InputRange]:
 
 def _whole(file: InputFile) -> InputRange:
     """All of a text file."""
-    return InputRange(file, None, 1 + (file.format == "csv" and file.header is None))
+    return InputRange(file, None, 1 + (file.format == "csv" and file.dialect.header is None))
 
 
 def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
