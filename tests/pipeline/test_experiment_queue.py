@@ -40,7 +40,8 @@ def queue(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setattr(scheduler.sys, "executable", str(script))
     monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.02)
-    data = types.SimpleNamespace(name="data")
+    held_out = types.SimpleNamespace(num_requests=lambda split: int(split == "test"))
+    data = types.SimpleNamespace(name="data", data=held_out)
 
     def save(path):
         path.write_text("{}")

@@ -76,7 +76,8 @@ def test_the_command_says_so_in_one_line(directory):
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert errors == [done.stderr.splitlines()[-1]]
-    assert "found: File too large. Fix: free space" in errors[0]
+    assert "found: File too large." in errors[0]
+    assert "Fix: free space" in errors[0]
     assert "Traceback" not in done.stderr
     assert not (directory / "data" / "_COMPLETED").exists()
     assert not (directory / "data" / "_work").exists()

@@ -14,8 +14,9 @@ from log_builders import shard_bytes
 from pipeline import readers
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
+from pipeline.input_files import list_inputs
 from pipeline.log_schema import load_schema
-from pipeline.validation import FILE, LABEL, LINE, REQUEST, TIME, validate
+from pipeline.validation import FILE, LABEL, LINE, REQUEST, TIME, defaulted_column, validate
 from pipeline.values import NOT_A_TIME, TOO_FINE
 from preprocessing.schema import DType, Schema
 from preprocessing.spelling import INEXACT
@@ -30,8 +31,9 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 def _validated(path, schema):
     """Events of a log by name, without their places; and reasons of rejection by row from 0."""
-    (file,) = readers.list_inputs(path)
-    load_schema(BuildArguments(input=path, output="", schema=schema), [file])
+    log = readers.columns_of_files(list_inputs(path))
+    load_schema(BuildArguments(input=path, output="", schema=schema), log)
+    (file,) = log
     content = Schema.load(schema)
     events, rejected = [], {}
     first = 2 if path.endswith("csv") else 1
@@ -53,6 +55,7 @@ def schema(tmp_path_factory):
 def _expected():
     """What a reader of the frame would say its events are; the row without an item is bad."""
     columns = frame()
+    columns[defaulted_column("brand")] = [not brand for brand in columns["brand"]]
     columns["brand"] = [brand or "none" for brand in columns["brand"]]
     columns["is_new"] = [str(value).lower() for value in columns["is_new"]]
     columns["price"] = [v if v is None else float(np.float32(v)) for v in columns["price"]]
@@ -192,8 +195,8 @@ def test_what_cannot_be_kept_is_rejected_for_the_same_reason_in_every_format(
 
 
 def _inferred(path):
-    (file,) = readers.list_inputs(path)
-    return load_schema(BuildArguments(input=path, output=""), [file])
+    log = readers.columns_of_files(list_inputs(path))
+    return load_schema(BuildArguments(input=path, output=""), log)
 
 
 DAYS = ["2017-11-25", "2017-11-26", "2017-11-27"]

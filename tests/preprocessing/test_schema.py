@@ -463,10 +463,10 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(UserError, match="Expected a schema in .*schema.json, found a syntax error"):
         Schema.load(tmp_path / "schema.json")
     (tmp_path / "schema.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="Expected JSON in"):
+    with pytest.raises(UserError, match="Expected a schema in .*found a syntax error"):
         Schema.load(tmp_path / "schema.json")
     (tmp_path / "schema.json").write_text("[]")
-    with pytest.raises(UserError, match="expected an object, found list"):
+    with pytest.raises(UserError, match="a JSON object, found list"):
         Schema.load(tmp_path / "schema.json")
 
 
