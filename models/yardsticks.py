@@ -36,7 +36,7 @@ UNKNOWN_ITEM = "unknown item"
 
 
 WIDTH = 32
-"""D of PPMI-SVD: the best of 10, 32 and 64 on the validation splits of two logs."""
+"""D of PPMI-SVD, beside the width of a model: wide enough for logs of some ten thousand items."""
 
 _BATCH_SIZE = 2048
 _MOST_TRAINING_REQUESTS = 1_000_000
