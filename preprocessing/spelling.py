@@ -94,7 +94,9 @@ def spelled(column: pa.Array) -> Spelled:
     texts, not_utf8 = cast(column, pa.string())
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind):
         return Spelled(texts, {})
-    rows = np.flatnonzero(_may_change(texts) & _valid(texts))
+    rows = np.flatnonzero(_may_change(texts))
+    if texts.null_count:
+        rows = rows[_valid(texts)[rows]]
     if not len(rows):
         return Spelled(texts, {NOT_UTF8: not_utf8} if not_utf8.any() else {})
     encoded = texts.take(pa.array(rows)).dictionary_encode()
@@ -108,6 +110,8 @@ def spelled(column: pa.Array) -> Spelled:
 def without_missing(texts: pa.Array) -> pa.Array:
     """Texts of which those that stand for a missing value are null."""
     rows = np.flatnonzero(_Ends.of(texts).is_word())
+    if not len(rows):
+        return texts
     is_missing = np.zeros(len(texts), bool)
     few = texts.take(pa.array(rows))
     is_missing[rows] = as_mask(pc.is_in(few, value_set=pa.array(MISSING, few.type)))
