@@ -181,7 +181,8 @@ def test_every_weight_is_taken_over_where_events_get_wider(name):
     assert "in part" not in lines[-1]
     assert "size: left behind, the new data set does not have it" in lines
     for weight, value in zip(source.weights, kept, strict=True):
-        np.testing.assert_array_equal(weight, value, err_msg=weight.name)
+        if "seen_batches" not in weight.name:  # Counted anew, see `_new`.
+            np.testing.assert_array_equal(weight, value, err_msg=weight.name)
 
 
 @pytest.fixture(scope="module")

@@ -175,4 +175,4 @@ def test_compressed_tables_begin_anew(days, tmp_path):
     second = dataclasses.replace(first, data=str(days[1].path), warm_start=str(tmp_path / "first"))
     model = trainer.build_model(second, days[1])
     lines = warm_start(model, days[1], second)
-    assert "warm start: item_id: all rows are new: compressed tables" in "\n".join(lines)
+    assert "item_id: all rows are new: compressed tables" in "\n".join(lines)
