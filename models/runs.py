@@ -155,18 +155,12 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
         )
     try:
         status = manager.checkpoint.restore(manager.latest_checkpoint)
-    except DAMAGES as error:
-        raise UserError(
-            f"Expected weights that can be read in {path / BEST}, found them damaged: {error}.",
-            "restore the files from a copy, or train anew.",
-        ) from error
-    try:
         status.assert_existing_objects_matched().expect_partial()
-    except AssertionError as error:
+    except (*DAMAGES, AssertionError) as error:
         raise UserError(
-            f"Expected the weights of the model of {path / CONFIG} in {path / BEST}, found others: "
-            f"{one_line(str(error))}",
-            "restore the configuration that they were trained with.",
+            f"Expected the weights of the model of {path / CONFIG} in {path / BEST}, found them "
+            f"damaged or of another model: {one_line(str(error))}",
+            "restore the files from a copy, or train anew.",
         ) from error
 
 

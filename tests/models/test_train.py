@@ -244,9 +244,9 @@ def test_mistakes_are_one_line(tmp_path, call, message):
     [
         (
             lambda best: _cut(best, "ckpt-1.data-00000-of-00001", 50),
-            "found them damaged: Read less",
+            "damaged or .*: Read less",
         ),
-        (lambda best: _cut(best, "ckpt-1.index", 1), "found them damaged: file is too short"),
+        (lambda best: _cut(best, "ckpt-1.index", 1), "damaged or .*: file is too"),
         (lambda best: _cut(best, "checkpoint", 0), "the name of the best weights .* damaged"),
     ],
 )
@@ -255,7 +255,7 @@ def test_damaged_weights_are_one_line(tmp_path, damage, message):
     runs.save_best(runs.best_checkpoint(model, tmp_path))
     runs.restore_best(model, tmp_path)
     other = builders.model(builders.config("dcn"))
-    with pytest.raises(UserError, match="Expected the weights of the model of .* found others: "):
+    with pytest.raises(UserError, match="damaged or of another model: .*incompatible tensor"):
         runs.restore_best(other, tmp_path)
     damage(tmp_path / "best")
     with pytest.raises(UserError, match=message) as failed:
