@@ -202,6 +202,41 @@ def test_a_log_without_positives_says_so_if_nothing_is_left_to_train_on(tmp_path
         build_examples(_arguments(tmp_path, log, protocol="time_split"))
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_labels_of_one_kind_are_built_and_said(tmp_path, label):
+    log = {**_log(rows := _rows(users=40)), "click": [label] * len(rows)}
+    with inline():
+        data = build_examples(_arguments(tmp_path, log, protocol="time_split", min_history=0))
+    assert data.findings[0].startswith(f"all {len(rows)} labels are {label}: ")
+    assert any("no training request has a history" in line for line in data.findings) == (not label)
+    assert audit(data.path) == {}
+
+
+def test_an_empty_split_is_built_and_said(tmp_path):
+    """Between two busy times lies one of users who did nothing before."""
+    log = _log(rows := _rows(users=40))
+    last = max(log["time"])
+    new = {"user_id": [f"n{n}" for n in range(60)], "item_id": ["i1"] * 60, "price": [1] * 60}
+    new |= {"hour": [1] * 60, "time": [last + 1] * 60, "click": [1] * 60}
+    late = {name: [*values[:40]] for name, values in log.items()} | {"time": [last + 2] * 40}
+    log = {name: [*log[name], *new[name], *late[name]] for name in log}
+    size = len(rows) + 100
+    with inline():
+        data = build_examples(
+            _arguments(
+                tmp_path,
+                log,
+                protocol="time_split",
+                split_fraction=1 - 50 / size,
+                validation_fraction=60.5 / (size - 40),
+            )
+        )
+    assert data.manifest["cutoffs"] == {"train_end": last, "validation_end": last + 1}
+    assert data.num_requests("validation") == 0
+    assert data.findings[0].startswith("validation has no requests")
+    assert audit(data.path) == {}
+
+
 def test_the_schema_on_disk_keeps_the_rule(tmp_path):
     rows = _rows()
     label = {"positive": " >= 1.0"}
