@@ -73,10 +73,11 @@ def few(tmp_path_factory):
     return _data(tmp_path_factory.mktemp("few"), 600, "last")[1]
 
 
-@pytest.mark.parametrize(("model", "ssl"), [("deminet", "none"), ("din", "miss")])
-def test_reaches_the_best_auc(many, tmp_path, model, ssl):
+# Beside self-supervision, tables learn slowly under the main loss.
+@pytest.mark.parametrize(("model", "ssl", "epochs"), [("deminet", "none", 2), ("din", "miss", 4)])
+def test_reaches_the_best_auc(many, tmp_path, model, ssl, epochs):
     data, best = many
-    auc = _auc(data, tmp_path / "run", model, ssl, epochs=2)
+    auc = _auc(data, tmp_path / "run", model, ssl, epochs)
     assert auc < best
     assert (auc - 0.5) / (best - 0.5) >= REACHED
 
