@@ -2,7 +2,7 @@
 
 Added are HTTP/1.0 connections that stay open, answers to clients that have closed their side,
 refusals that keep their place in a pipeline of requests, a page for unknown methods, a deadline for
-the arrival of a request and a bound on its headers.
+the arrival of a request, a bound on its headers, and chunks whose size is followed by spaces.
 """
 
 import asyncio
@@ -45,6 +45,8 @@ class Protocol(HttpToolsProtocol):
             **kwargs: uvicorn's.
         """
         super().__init__(*args, **kwargs)
+        # As TensorFlow Serving: clients pad the sizes of chunks with spaces.
+        self.parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         self._arrival_seconds = arrival_seconds
         self._max_header_bytes = max_header_bytes
         self._deadline: asyncio.TimerHandle | None = None  # set while a message is arriving
@@ -88,9 +90,10 @@ class Protocol(HttpToolsProtocol):
             pass  # answered as if it had not asked for another protocol
         except httptools.HttpParserInvalidMethodError:
             self._refuse(html_page(501))
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
             connect = self._in_headers and self.parser.get_method() == b"CONNECT"
-            self._refuse(html_page(501 if connect else 400))
+            # The parser's own constant texts, as in "Invalid character in chunk extensions".
+            self._refuse(html_page(501) if connect else html_page(400, str(error)))
         if self._in_headers and not self._refused:
             self._header_bytes += len(data)
             if self._header_bytes > self._max_header_bytes:

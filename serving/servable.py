@@ -77,7 +77,11 @@ class Servable:
         function = self._model.signatures[signature_name or DEFAULT_SIGNATURE]
         try:
             outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
-            return {name: value.numpy() for name, value in outputs.items()}
+            # NumPy makes a plain value of a tensor of rank 0.
+            return {
+                name: np.asarray(value.numpy(), value.dtype.as_numpy_dtype)
+                for name, value in outputs.items()
+            }
         except tf.errors.OpError as error:
             raise ServingError(Code(error.error_code), op_message(error)) from error
         except (TypeError, ValueError) as error:

@@ -38,8 +38,8 @@ def _options(name: str, origin: dict[str, str], status: int, with_flags: bool) -
     return Case(name, sent, (expected,), ("OPTIONS",), with_flags=with_flags)
 
 
-def _chunked(*chunks: bytes) -> bytes:
-    parts = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b"")]
+def _chunked(*chunks: bytes, after_size: bytes = b"") -> bytes:
+    parts = [b"%x%b\r\n%b\r\n" % (len(chunk), after_size, chunk) for chunk in (*chunks, b"")]
     head = request("POST", _PREDICT, "", {"Content-Length": "", "Transfer-Encoding": "chunked"})
     return head + b"".join(parts)
 
@@ -146,6 +146,18 @@ CASES = [
         {"Content-Encoding": "gzip"},
     ),
     Case("J2-chunked", _chunked(b'{"inst', b'ances": ', b"[1.0]}"), (_GOOD,)),
+    Case("J2-chunk-size-and-spaces", _chunked(_BODY.encode(), after_size=b"  "), (_GOOD,)),
+    Case(
+        "J2-chunk-size-space-and-extension",
+        _chunked(_BODY.encode(), after_size=b" ;name=value"),
+        (_GOOD,),
+    ),
+    Case(
+        "J2-chunk-extension-that-is-empty",
+        _chunked(_BODY.encode(), after_size=b";"),
+        (Expected(400, headers={"content-type": "text/html"}),),
+        closes=True,
+    ),
     _post(
         "J2-content-type-and-accept-are-ignored",
         _GOOD,

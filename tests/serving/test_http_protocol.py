@@ -88,6 +88,24 @@ def test_a_chunk_without_length_is_refused_in_the_place_of_its_request(impatient
     assert statuses(exchange(impatient, GET + head + b"zz\r\n")) == ["200", "400"]
 
 
+@pytest.mark.parametrize("extension", [b";", b"; ", b";;", b";a;"])
+def test_an_empty_chunk_extension_is_refused_with_the_reason(impatient, extension):
+    """By TensorFlow Serving as well; the connection does not wait for the rest."""
+    head = HEAD.replace(f"Content-Length: {len(BODY)}".encode(), b"Transfer-Encoding: chunked")
+    received = exchange(impatient, head, b"%x%b\r\n%b\r\n0\r\n\r\n" % (len(BODY), extension, BODY))
+    assert statuses(received) == ["400"]
+    assert b"<p>Invalid character in chunk extensions</p>" in received
+
+
+@pytest.mark.parametrize("spaces", [b" ", b"    "])
+def test_the_size_of_a_chunk_may_be_padded(impatient, spaces):
+    head = HEAD.replace(f"Content-Length: {len(BODY)}".encode(), b"Transfer-Encoding: chunked")
+    chunks = b"%x%b\r\n%b\r\n0%b\r\n\r\n" % (len(BODY), spaces, BODY, spaces)
+    received = exchange(impatient, head + chunks + GET)
+    assert statuses(received) == ["200", "200"]
+    assert b"[2.5]" in received
+
+
 @pytest.mark.parametrize(
     "sent", [GET[:10], HEAD + BODY[:5], HEAD[:-4]], ids=["line", "body", "headers"]
 )
