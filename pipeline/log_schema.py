@@ -13,7 +13,8 @@ from pipeline.arguments import BuildArguments
 from pipeline.validation import columns_of
 from pipeline.values import as_time
 from preprocessing.errors import UserError, shown
-from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema, infer_schema
+from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema
+from preprocessing.schema_inference import infer_schema
 from preprocessing.spelling import cast, without_missing
 
 _ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")

@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preprocessing import encoder_specs, files, labels
@@ -346,72 +346,6 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
     ]
 
 
-def infer_schema(
-    columns: Iterable[str], max_length: int = 50, time_dtype: DType = DType.INT64
-) -> Schema:
-    """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
-
-    Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
-    that only knows the order of each user's events, the column position. The columns label and
-    request_id make it an impression log. The order of the columns means nothing: the history has
-    the item, its category, then the other columns by name.
-
-    Args:
-        columns: Column names of the log, in any order.
-        max_length: L, in events.
-        time_dtype: Type of the column timestamp.
-
-    Raises:
-        UserError: The log has no user_id or no item_id, has both timestamp and position, or has a
-            column whose name is no identifier.
-    """
-    columns = list(columns)
-    for needed in ("user_id", "item_id"):
-        if needed not in columns:
-            raise UserError(
-                f"Expected the columns user_id and item_id, found {', '.join(columns)}.",
-                "name a schema file with --schema.",
-            )
-
-    times = [name for name in (TIMESTAMP, POSITION) if name in columns]
-    if len(times) > 1:
-        raise UserError(
-            f"Expected one column that orders events, found both {TIMESTAMP} and {POSITION}.",
-            f'name a schema file with --schema; it can give {POSITION} the role "item" or '
-            '"context", or leave it out.',
-        )
-
-    def categorical(name: str, role: Role) -> Feature:
-        return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
-
-    shown = {LABEL: (Role.LABEL, DType.INT64), REQUEST_ID: (Role.REQUEST, DType.STRING)}
-    others = [name for name in columns if name not in ("user_id", "item_id", *times, *shown)]
-    items = _default_history(["item_id", *others])
-    for name in items:
-        if not name.isidentifier():
-            raise UserError(
-                f"Expected column names that are identifiers, found {name!r}.",
-                'name a schema file with --schema; it maps columns to names ("column").',
-            )
-    features = [categorical("user_id", Role.USER)]
-    features += [categorical(name, Role.ITEM) for name in items]
-    features += [
-        Feature(
-            name=TIMESTAMP,
-            column=column,
-            role=Role.TIMESTAMP,
-            dtype=time_dtype if column == TIMESTAMP else DType.INT64,
-        )
-        for column in times
-    ]
-    features += [
-        Feature(name=column, column=column, role=role, dtype=dtype)
-        for column, (role, dtype) in shown.items()
-        if column in columns
-    ]
-    return Schema(tuple(features), History(max_length=max_length, features=items))
-
-
 def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature, ...]:
     """The features by role; of a role the key first, then those of the history, then by name."""
     user_key = next((f.name for f in features if f.role is Role.USER), None)
@@ -426,7 +360,7 @@ def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature,
     return tuple(sorted(features, key=place))
 
 
-def _default_history(items: Sequence[str]) -> tuple[str, ...]:
+def default_history(items: Sequence[str]) -> tuple[str, ...]:
     """Item features in the order of a history that nobody gave: the key, category_id, by name."""
     key, *others = items
     return (key, *sorted(others, key=lambda name: (name != "category_id", name)))
@@ -521,7 +455,7 @@ def _positive(
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
     check_keys(record, {"max_length", "features", "behaviours"}, (), where)
     items = [feature.name for feature in features if feature.role is Role.ITEM]
-    chosen = tuple(array(record.get("features", [*_default_history(items)]), f"{where}: features"))
+    chosen = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
     for name in chosen:
         if name not in items:
             raise UserError(

@@ -11,7 +11,8 @@ import pyarrow as pa
 from pipeline.item_history import ItemHistory
 from pipeline.raw_batch import InputFile, RawBatch
 from pipeline.values import as_number
-from preprocessing.schema import Behaviours, DType, Schema, infer_schema
+from preprocessing.schema import Behaviours, DType, Schema
+from preprocessing.schema_inference import infer_schema
 
 UNKNOWN = "unknown"
 """Value of an item feature that the published files do not give: the default of that feature."""

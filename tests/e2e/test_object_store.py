@@ -78,8 +78,10 @@ def _contents(directory) -> Mapping[str, bytes]:
 def test_a_data_set_on_s3_is_that_of_this_machine(bucket, data, log, tmp_path):
     local = build_examples(_arguments(str(log), str(tmp_path / "data")))
     found, expected = _contents(data.path), _contents(local.path)
-    # The manifest tells the input, the rejected rows tell their file.
+    # The manifest tells the input and its files, the rejected rows tell their file.
     assert data.manifest.pop("arguments") != local.manifest.pop("arguments")
+    for (account,) in (data.manifest["inputs"], local.manifest["inputs"]):
+        assert account.pop("path").endswith(".csv")
     assert data.manifest == local.manifest
     del found["manifest.json"], expected["manifest.json"]
     assert found == expected

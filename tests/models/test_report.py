@@ -171,7 +171,7 @@ def test_every_setting_with_its_origin(run, written):
     assert len(rows) == len(stored["train"])
     assert rows["train.max_steps"] == "40 | flag"
     assert rows["train.schedule"] == '"cosine" | --set'
-    assert rows["train.patience"] == "5 | default"
+    assert rows["train.plateau_patience"] == "2 | default"
     chosen = _chosen(markdown)
     assert "train.schedule" in chosen
     assert "train.patience" not in chosen

@@ -77,7 +77,7 @@ def test_speed_and_the_wait_for_input_are_shown(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.tqdm, "set_postfix", lambda bar, values: shown.append(values))
     train.train(_config(data), tmp_path / "run", progress=False)
     assert len(shown) == 6
-    assert set(shown[0]) == {"loss", "best_validation_auc", "samples_per_second", "input_wait"}
+    assert set(shown[-1]) == {"loss", "best_validation_auc", "samples_per_second", "input_wait"}
     assert re.fullmatch(r"\d+%", shown[0]["input_wait"])
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert table["speed/input_wait"].between(0, 1).all()

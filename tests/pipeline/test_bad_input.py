@@ -8,7 +8,7 @@ from log_builders import columns, random_events, write_log
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.errors import UserError
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 
 
 def _rows(num_users=30):

@@ -6,7 +6,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline import counting, tables
 from pipeline.validation import FILE, LINE, TIME
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 from preprocessing.splits import NONE, TEST, TRAIN, VALIDATION
 
 SCHEMA = infer_schema(["user_id", "item_id", "category_id"])

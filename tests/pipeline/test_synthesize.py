@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from pipeline import synthesize, synthetic_truth
 from preprocessing.errors import UserError
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 
 READERS = {
     ".csv": pyarrow.csv.read_csv,

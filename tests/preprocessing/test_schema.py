@@ -19,8 +19,8 @@ from preprocessing.schema import (
     Vocabulary,
     candidate_key,
     history_key,
-    infer_schema,
 )
+from preprocessing.schema_inference import infer_schema
 
 CONTENT = {
     "features": [

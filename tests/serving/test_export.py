@@ -73,7 +73,7 @@ def test_model_card_does_not_ask_for_a_distribution(toy_run, monkeypatch):
 
 def test_model_card_with_a_metric_that_was_no_number(toy_run, tmp_path):
     run = runs.open_run(shutil.copytree(toy_run, tmp_path / "run"))
-    runs.write_metrics(run.path, {"test": {"auc": np.nan, "logloss": 0.25}})
+    runs.write_metrics(run.path, {"test": {"auc": None, "logloss": 0.25}})
     assert "| test | undefined | 0.2500 |" in model_card.write(run, {})
 
 

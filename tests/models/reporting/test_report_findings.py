@@ -64,7 +64,9 @@ def _evidence(
     data = types.SimpleNamespace(
         manifest={"arguments": ARGUMENTS | (arguments or {})},
         schema=types.SimpleNamespace(
-            is_impression_log=is_impression_log, history=types.SimpleNamespace(max_length=50)
+            is_impression_log=is_impression_log,
+            timestamp=None,
+            history=types.SimpleNamespace(max_length=50),
         ),
         stats=stats or {},
     )
