@@ -132,7 +132,7 @@ def test_metrics_are_those_of_evaluation(run, written):
     for _, row in slices.iterrows():
         cells = f"| {row['dimension']} | {row['slice']} | {row['candidates']:,} | "
         (line,) = (line for line in markdown.splitlines() if line.startswith(cells))
-        value = "–" if np.isnan(row["auc"]) else f"{row['auc']:.4f}"
+        value = "n/a" if np.isnan(row["auc"]) else f"{row['auc']:.4f}"
         assert f"| {value} |" in line
 
 

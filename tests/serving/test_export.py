@@ -71,10 +71,10 @@ def test_model_card_does_not_ask_for_a_distribution(toy_run, monkeypatch):
     assert f"* tensorflow {tf.__version__}\n" in model_card.write(runs.open_run(toy_run), {})
 
 
-def test_model_card_with_a_metric_that_was_no_number(toy_run, tmp_path):
+def test_model_card_with_a_metric_that_is_undefined(toy_run, tmp_path):
     run = runs.open_run(shutil.copytree(toy_run, tmp_path / "run"))
     runs.write_metrics(run.path, {"test": {"auc": None, "logloss": 0.25}})
-    assert "| test | undefined | 0.2500 |" in model_card.write(run, {})
+    assert "| test | n/a | 0.2500 |" in model_card.write(run, {})
 
 
 def test_exported_weights_are_those_that_score(toy_version, toy_run):
