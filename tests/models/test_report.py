@@ -174,7 +174,7 @@ def test_every_setting_with_its_origin(run, written):
     assert rows["train.plateau_patience"] == "2 | default"
     chosen = _chosen(markdown)
     assert "train.schedule" in chosen
-    assert "train.patience" not in chosen
+    assert "train.plateau_patience" not in chosen
 
 
 def _chosen(markdown):
