@@ -16,7 +16,7 @@ from models.building import build_model, compile_model
 from models.config import resolve
 from models.keras import tf
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 
 from . import flops
 from .figures import Figure, compare
