@@ -15,7 +15,7 @@ from pipeline import synthesize
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.synthetic_truth import SynthesizeArguments
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 
 from . import polars_job, row_wise_job
 from .figures import Comparison, Figure, Spread, take_turns

@@ -21,7 +21,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.synthetic_truth import SynthesizeArguments
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import infer_schema
+from preprocessing.schema_inference import infer_schema
 from serving import export, server
 from serving.signatures import candidate_input, history_input
 

@@ -13,7 +13,8 @@ from models.bootstrap import Estimate
 from models.metrics import Scores, reliability, sigmoid
 from models.reporting import curves, data_sets, quality
 from models.train_config import TrainConfig
-from preprocessing.schema import DType, infer_schema
+from preprocessing.schema import DType
+from preprocessing.schema_inference import infer_schema
 
 AUC = Estimate(0.7, 0.68, 0.72)
 
