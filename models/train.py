@@ -14,9 +14,10 @@ memory of each process that worked on it), TensorBoard events, checkpoints/ (to 
 checkpoint and ends with status 0.
 """
 
+import contextlib
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -116,11 +117,10 @@ def begin(
         )
     if begun:
         _check_resumable(runs.open_run(workdir).config, config)
-    with explained_write_errors("--workdir", workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    trainer = Trainer(config, workdir, **options)
+    with _directory(workdir):
+        trainer = Trainer(config, workdir, **options)
     if trainer.progress:
         sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(trainer.data)))
         sys.stdout.flush()
@@ -133,6 +133,21 @@ def begin(
     if trainer.distribution.is_chief:
         runs.begin(workdir, config, trainer.data, origins)
     return trainer
+
+
+@contextlib.contextmanager
+def _directory(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the run directory before the slow work, and takes it back if no run comes of it."""
+    is_new = not workdir.exists()
+    with explained_write_errors("--workdir", workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds files by now
+                workdir.rmdir()
+        raise
 
 
 def _check_resumable(stored: RunConfig, config: RunConfig) -> None:

@@ -3,7 +3,7 @@
 python -m tests.golden_runs          # writes tests/golden/NAME.json anew, for all names
 python -m tests.golden_runs din      # for some
 
-Losses are equal within `TOLERANCE` on both version lanes. A change of an equation, an initial value
+Values are equal within `TOLERANCES` on both version lanes. A change of an equation, an initial value
 or the order of random draws shows here; write the files anew if it is meant.
 """
 
@@ -22,8 +22,12 @@ from models import registry
 
 FILES = pathlib.Path(__file__).parent / "golden"
 STEPS = 20
-TOLERANCE = 1e-4
-"""Relative, of every loss. Sums in another order differ by about 1e-7 in the first step."""
+TOLERANCES = {"loss": 1e-4, "gradient_norm": 1e-3}
+"""Relative. Sums in another order, as on another processor, differ by about 1e-7 in the first step.
+
+Adam divides by the square root of tiny second moments, so that this grows: after twenty steps of
+IPNN two processors differ by 3e-6 in the loss and by 3e-4 in the norm of the gradient.
+"""
 
 NAMES = (*registry.MODELS, "din_miss")
 
