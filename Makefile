@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Files in their order, the long ones of tests/e2e first: by number of tests they would come last.
+XDIST := -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(XDIST)
 DEMO ?= build/demo
 
 .PHONY: help install demo test test-slow test-flink test-modern lint format bench docs lock clean
@@ -31,7 +33,7 @@ test-flink: install  ## The job on a Flink cluster of this machine (needs Java a
 
 test-modern:  ## The test suite on the newest TensorFlow
 	@VENV=.venv-modern scripts/install.sh requirements-modern.lock
-	.venv-modern/bin/python -m pytest -n 2 --dist loadfile
+	.venv-modern/bin/python -m pytest $(XDIST)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -87,6 +87,10 @@ class Scorer:
         Args:
             split: train, validation or test.
             progress: Show a bar on standard error.
+
+        Raises:
+            UserError: The split has no requests, or a score is not finite: any metric would count
+                it as the best or the worst of all.
         """
         parts: list[Scores] = []
         if split not in self._batches:
@@ -120,7 +124,9 @@ class Scorer:
         plain = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in _PLAIN_FIELDS
         }
-        return Scores(**plain, ids=ids)
+        scores = Scores(**plain, ids=ids)
+        _check_finite(scores, split)
+        return scores
 
     def _collect(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> Scores:
         """One entry per valid candidate of a batch."""
@@ -143,6 +149,18 @@ class Scorer:
 def _texts(strings_B: tf.Tensor) -> np.ndarray:
     """Strings [B] as an object array; entries that are taken several times share their text."""
     return np.array([text.decode() for text in strings_B.numpy()], object)
+
+
+def _check_finite(scores: Scores, split: str) -> None:
+    wrong_C = ~np.isfinite(scores.logit)
+    if wrong_C.any():
+        first = scores.request_id[wrong_C.argmax()]
+        raise UserError(
+            f"Expected finite scores, found {wrong_C.sum():,} of {len(wrong_C):,} candidates of "
+            f"split {split} with another one, the first in request {first!r}.",
+            "look at the values of this request's features, and bound or bucketise those that no "
+            "training request comes near.",
+        )
 
 
 def evaluate(

@@ -25,7 +25,11 @@ from models.keras import keras, tf
 from models.layers.graph_operators import OPERATORS, graph_layers
 from models.layers.interest_aggregation import AGGREGATIONS, aggregation_layer
 from models.layers.interest_consistency import DIVERGENCES, interest_divergence
-from models.layers.interest_diagnostics import confidence_diagnostics, interest_diagnostics
+from models.layers.interest_diagnostics import (
+    confidence_diagnostics,
+    event_cosine,
+    interest_diagnostics,
+)
 from models.layers.interest_experts import InterestExperts, expert_input
 from models.layers.interest_extractor import InterestExtractor
 from models.layers.item_graph import (
@@ -66,10 +70,14 @@ class DemiNetConfig(ModelConfig):
         ssl_weight: beta, weight of the self-supervised loss; 0 switches it and its views off.
         attention_units: A, hidden units of each interest's attention; 0 means D.
         attention_normalise: Whether the weights of the events in an interest sum to 1.
+        unit_interests: Whether interests are divided by the root of their mean square, so that
+            their direction counts and not how many events they sum up. Not in the paper.
         aggregation: Weights of the experts: "confidence" (eq. 14), "average", "hard_routing" or
             "moe" (Table 2), or "single": one expert instead of K.
         expert_units: Hidden widths of an expert.
         confidence_units: Hidden widths of Confi-Net.
+        confidence_divisor: What eq. 14 divides the fit of interest and expert by; 0 means the
+            sqrt(D) of the paper.
         slope: Of LeakyReLU on its negative side, everywhere.
     """
 
@@ -87,9 +95,11 @@ class DemiNetConfig(ModelConfig):
     ssl_weight: float = 0.1
     attention_units: int = 0
     attention_normalise: bool = True
+    unit_interests: bool = False
     aggregation: str = "confidence"
     expert_units: tuple[int, ...] = (200, 80)
     confidence_units: tuple[int, ...] = (80, 40)
+    confidence_divisor: float = 0.0
     slope: float = 0.2
 
     def __post_init__(self) -> None:
@@ -101,6 +111,7 @@ class DemiNetConfig(ModelConfig):
             "edge_dropout": ("in [0, 1]", 0.0 <= self.edge_dropout <= 1.0),
             "ssl_weight": ("at least 0", self.ssl_weight >= 0.0),
             "attention_units": ("at least 0", self.attention_units >= 0),
+            "confidence_divisor": ("at least 0", self.confidence_divisor >= 0.0),
             "slope": ("in [0, 1]", 0.0 <= self.slope <= 1.0),
             "expert_units": ("at least one width", len(self.expert_units) >= 1),
             "confidence_units": ("at least one width", len(self.confidence_units) >= 1),
@@ -170,6 +181,7 @@ class DemiNet(Backbone):
             config.attention_units or width,
             slope=config.slope,
             normalise=config.attention_normalise,
+            unit=config.unit_interests,
         )
         context = 2 * width + (dims.user_fields + dims.extra_fields) * dims.embedding_size
         self.experts = InterestExperts(
@@ -183,6 +195,7 @@ class DemiNet(Backbone):
             context_width=context,
             interests=config.interests,
             units=config.confidence_units,
+            divisor=config.confidence_divisor,
         )
 
     def layouts(self, fields: Fields) -> Layouts:
@@ -300,6 +313,8 @@ class DemiNet(Backbone):
 
         Returns:
             `edge_density_*`: share of the pairs of events that a relation connects.
+            `event_cosine`: mean cosine of two events of a history as the graph leaves them; near
+            1 it has made them one.
             `view_cosine`: mean cosine of the interests of two views; 1 leaves nothing to learn.
             What `layers.interest_diagnostics` tells of interests, attention and, where weights of
             experts are learned, of these.
@@ -309,6 +324,7 @@ class DemiNet(Backbone):
             graph = self._graph(user.history_BLD, user.mask_BL)
             found = {f"edge_density_{name}": x for name, x in edge_densities(graph).items()}
         state = self.encode_user(user, training=True, seed=seed)
+        found["event_cosine"] = event_cosine(state["nodes_BLD"], user.mask_BL)
         if "view_0_BLD" in state:
             first_BNKD, second_BNKD = self._view_interests(state, candidates)
             cosine_BNK = -keras.losses.cosine_similarity(first_BNKD, second_BNKD)

@@ -25,10 +25,11 @@ def interest_diagnostics(
         mask_BL: True for events.
 
     Returns:
-        `interest_cosine`: mean over pairs of interests (of more than one); 1 means that they are
-        one and the same.
-        `interest_cosine_candidates`: of one interest in view of two neighbouring candidates; 1
-        means that the candidate plays no role.
+        `interest_cosine`: mean over pairs of interests (of more than one), without its sign: two
+        that point opposite ways hold the same, and what reads them can turn either. 1 means that
+        they are one and the same.
+        `interest_cosine_candidates`: of one interest in view of two neighbouring candidates,
+        without its sign; 1 means that the candidate plays no role.
         `attention_entropy`: of the attention's absolute values, as a share of that of equal
         weights; 1 means that every event counts alike.
         All are NaN where no history is long enough.
@@ -38,11 +39,11 @@ def interest_diagnostics(
     unit_BNKD = tf.math.l2_normalize(tf.cast(interests_BNKD, tf.float32), axis=-1)
     interests = unit_BNKD.shape[2]
     if interests > 1:
-        cosine_BNKK = tf.linalg.matmul(unit_BNKD, unit_BNKD, transpose_b=True)
+        cosine_BNKK = tf.abs(tf.linalg.matmul(unit_BNKD, unit_BNKD, transpose_b=True))
         own_BN = tf.linalg.trace(cosine_BNKK)
         cosine_BN = (tf.reduce_sum(cosine_BNKK, [-2, -1]) - own_BN) / (interests * (interests - 1))
         figures["interest_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BN, chosen_BN))
-    cosine_BNK = tf.reduce_sum(unit_BNKD[:, 1:] * unit_BNKD[:, :-1], -1)
+    cosine_BNK = tf.abs(tf.reduce_sum(unit_BNKD[:, 1:] * unit_BNKD[:, :-1], -1))
     both_BN = chosen_BN[:, 1:] & chosen_BN[:, :-1]
     figures["interest_cosine_candidates"] = tf.reduce_mean(tf.boolean_mask(cosine_BNK, both_BN))
 
@@ -53,6 +54,26 @@ def interest_diagnostics(
     share_BNK = entropy_BNK / tf.math.log(tf.maximum(events_B, _FEWEST_EVENTS))[:, None, None]
     figures["attention_entropy"] = tf.reduce_mean(tf.boolean_mask(share_BNK, chosen_BN))
     return figures
+
+
+def event_cosine(nodes_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
+    """Mean cosine of two events of a history; NaN where none has two.
+
+    Near 1, a history is one vector, and so is every interest in it, whatever its attention.
+
+    Args:
+        nodes_BLD: Events.
+        mask_BL: True for events.
+    """
+    valid_BL = tf.cast(mask_BL, tf.float32)
+    unit_BLD = tf.math.l2_normalize(tf.cast(nodes_BLD, tf.float32), axis=-1) * valid_BL[..., None]
+    # The sum over pairs is the square of the sum, without what each event adds by itself.
+    own_B = tf.reduce_sum(tf.square(unit_BLD), [1, 2])
+    pairs_B = tf.reduce_sum(tf.square(tf.reduce_sum(unit_BLD, axis=1)), -1) - own_B
+    events_B = tf.reduce_sum(valid_BL, axis=1)
+    long_B = events_B >= _FEWEST_EVENTS
+    mean_B = tf.boolean_mask(pairs_B, long_B) / tf.boolean_mask(events_B * (events_B - 1), long_B)
+    return tf.reduce_mean(mean_B)
 
 
 def confidence_diagnostics(

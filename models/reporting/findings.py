@@ -22,6 +22,7 @@ from preprocessing.data_dir import DataDir
 _COLLAPSED_EXPERTS = 0.5
 _RARE_EXPERT = 0.05
 _EQUAL_INTERESTS = 0.9
+_EQUAL_EVENTS = 0.9
 _UNDECIDED = 1.2
 """Times 1 / K, the mean weight of the most trusted of K experts where none is chosen."""
 _TELLING_BIT = 0.55
@@ -137,11 +138,17 @@ def _of_interests(kept: pd.Series, interests: int) -> Iterator[str]:
     rare = kept.get("diagnostics/expert_usage_min", 1.0)
     if usage >= _COLLAPSED_EXPERTS and rare < _RARE_EXPERT:
         yield f"An expert has {rare:.1%} of the weight: it might as well not be there."
+    events = kept.get("diagnostics/event_cosine", 0.0)
+    if events > _EQUAL_EVENTS:
+        yield (
+            f"The graph makes the events of a history one (mean cosine {events:.3f}), and so every "
+            "interest in them: lower model.depth or model.window."
+        )
     cosine = kept.get("diagnostics/interest_cosine", 0.0)
     if cosine > _EQUAL_INTERESTS:
         yield (
-            f"The interests are one and the same (mean cosine {cosine:.3f}): several of them, and "
-            "experts for each, tell nothing apart."
+            f"The interests are one and the same (mean cosine {cosine:.3f}, its sign aside): "
+            "several of them, and experts for each, tell nothing apart."
         )
     confidence = kept.get("diagnostics/confidence_max", 1.0)
     if interests > 1 and confidence < _UNDECIDED / interests:

@@ -8,7 +8,12 @@ from models.keras import tf
 
 SUM = ("train.joint=true", "train.ssl_steps=0", "train.embedding_learning_rate=0")
 """One loss and one rate, as eq. 17 of MISS says."""
-MODELS = [("din", "none"), ("din", "miss"), ("deminet", "none"), ("deminet_wo_ssl", "none")]
+MODELS = [
+    ("din", "none"),
+    ("din", "miss"),
+    ("deminet", "none"),
+    pytest.param(("deminet_wo_ssl", "none"), marks=pytest.mark.slow),
+]
 SEED = tf.constant([3, 5])
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from models import evaluate, slices
+from models.keras import tf
 from models.metrics import Scores, ranking_metrics
 from preprocessing import encoders
 from preprocessing.errors import UserError
@@ -185,3 +186,15 @@ def test_refuses_runs_on_different_data(two_runs):
 def test_refuses_an_unknown_split(tmp_path):
     with pytest.raises(UserError, match="Expected --split of train, validation, test"):
         evaluate.read_scores(tmp_path, "tset")
+
+
+def test_a_score_that_is_no_number_ends_the_evaluation(data):
+    """Metrics would rank it last, or first, without a word."""
+
+    def scores_of_positives_only(features):
+        return tf.where(features["label"] == 1, 0.0, np.nan)
+
+    with pytest.raises(UserError) as caught:
+        evaluate.Scorer(scores_of_positives_only, data).score("test")
+    assert "found 300 of 600 candidates of split test with another one" in str(caught.value)
+    assert "the first in request" in str(caught.value)

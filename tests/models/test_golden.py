@@ -18,9 +18,7 @@ def test_losses_are_golden(name):
     for key in golden:
         assert len(golden[key]) == golden_runs.STEPS
         tolerance = golden_runs.TOLERANCES[key.removeprefix("ssl_")]
-        np.testing.assert_allclose(
-            found[key], golden[key], rtol=tolerance, atol=1e-6, err_msg=key
-        )
+        np.testing.assert_allclose(found[key], golden[key], rtol=tolerance, atol=1e-6, err_msg=key)
 
 
 def test_every_name_has_a_file():

@@ -101,7 +101,11 @@ def _die_at(monkeypatch, step):
 
 @pytest.mark.parametrize(
     ("model", "ssl"),
-    [("din", "miss"), pytest.param("deminet", "none", marks=pytest.mark.slow)],
+    [
+        ("din", "none"),
+        pytest.param("din", "miss", marks=pytest.mark.slow),
+        pytest.param("deminet", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, model, ssl):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

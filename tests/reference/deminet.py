@@ -163,9 +163,13 @@ class AttentionWeights:
 
 
 def interest(
-    nodes: Array, target: Array, weights: AttentionWeights, normalise: bool = True
+    nodes: Array,
+    target: Array,
+    weights: AttentionWeights,
+    normalise: bool = True,
+    unit: bool = False,
 ) -> tuple[Array, Array]:
-    """Eq. 13 for one k: the interest and the weights of the events in it."""
+    """Eq. 13 for one k: the interest, of a mean square of 1 if so wanted, and its weights."""
     if len(nodes) == 0:
         return np.zeros_like(target), np.zeros(0)
     scores = [
@@ -174,7 +178,8 @@ def interest(
         for h in nodes
     ]
     alpha = softmax(scores) if normalise else np.array(scores)
-    return sum(a * h for a, h in zip(alpha, nodes, strict=True)), alpha
+    summed = sum(a * h for a, h in zip(alpha, nodes, strict=True))
+    return summed / np.sqrt(np.mean(summed**2)) if unit else summed, alpha
 
 
 def mlp(x: Array, layers: list[tuple[Array, Array]]) -> Array:
@@ -205,11 +210,15 @@ def expert(x: Array, weights: ExpertWeights) -> float:
 
 
 def confidences(
-    interests: list[Array], context: Array, layers: list[tuple[Array, Array]], prototypes: Array
+    interests: list[Array],
+    context: Array,
+    layers: list[tuple[Array, Array]],
+    prototypes: Array,
+    divisor: float,
 ) -> Array:
-    """Eq. 14."""
+    """Eq. 14; the paper divides by sqrt(D)."""
     fits = [
-        mlp(np.concatenate([v, context]), layers) @ p / np.sqrt(len(p))
+        mlp(np.concatenate([v, context]), layers) @ p / divisor
         for v, p in zip(interests, prototypes, strict=True)
     ]
     return softmax(fits)

@@ -42,7 +42,7 @@ def interest(
     bias, last = extractor.target_half.bias.numpy(), extractor.last_KA.numpy()
     own = slice(k * last.shape[1], (k + 1) * last.shape[1])
     weights = deminet.AttentionWeights(kernel[:, own], bias[own], last[k], extractor.slope)
-    return deminet.interest(nodes, target, weights, extractor.normalise)
+    return deminet.interest(nodes, target, weights, extractor.normalise, extractor.unit)
 
 
 def expert(experts: Any, k: int, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
@@ -63,9 +63,13 @@ def expert(experts: Any, k: int, x: np.ndarray, mean: np.ndarray, variance: np.n
 
 
 def expert_shares(
-    aggregation: str, layer: Any, interests: list[np.ndarray], context: np.ndarray
+    aggregation: str,
+    layer: Any,
+    interests: list[np.ndarray],
+    context: np.ndarray,
+    divisor: float = 0.0,
 ) -> np.ndarray:
-    """The weights of the experts."""
+    """The weights of the experts; a divisor of 0 is the paper's."""
     if aggregation == "single":
         return deminet.average(1)
     if aggregation == "average":
@@ -75,5 +79,7 @@ def expert_shares(
     first = np.concatenate([layer.interest_half.kernel, layer.context_half.kernel])
     rest = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layer.rest.stack]
     layers = [(first, layer.context_half.bias.numpy()), *rest]
-    confidence = deminet.confidences(interests, context, layers, layer.prototypes_KD.numpy())
+    prototypes = layer.prototypes_KD.numpy()
+    divisor = divisor or np.sqrt(prototypes.shape[1])
+    confidence = deminet.confidences(interests, context, layers, prototypes, divisor)
     return deminet.hard_routing(confidence) if aggregation == "hard_routing" else confidence

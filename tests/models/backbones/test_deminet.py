@@ -69,7 +69,8 @@ class _Reference:
     ) -> list[float]:
         """Eqs 14-15 for every valid candidate, given its interests."""
         inputs = [np.concatenate([*interests[pair], self.context(*pair)]) for pair in self.pairs]
-        experts, aggregation = self.model.experts, self.model.config.aggregation
+        config, experts = self.model.config, self.model.experts
+        aggregation = config.aggregation
         mean = experts.normalize.moving_mean.numpy()
         variance = experts.normalize.moving_variance.numpy()
         if training:
@@ -82,7 +83,11 @@ class _Reference:
                 for k in range(experts.experts)
             ]
             shares = deminet_weights.expert_shares(
-                aggregation, self.model.confidence, interests[pair], self.context(*pair)
+                aggregation,
+                self.model.confidence,
+                interests[pair],
+                self.context(*pair),
+                config.confidence_divisor,
             )
             logits.append(reference.combine(shares, scores))
         return logits

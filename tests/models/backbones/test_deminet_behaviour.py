@@ -358,6 +358,7 @@ def test_diagnostics_see_a_collapse_and_agreeing_views() -> None:
         "edge_density_earlier",
         "edge_density_later",
         "edge_density_similar",
+        "event_cosine",
         "view_cosine",
         "interest_cosine",
         "interest_cosine_candidates",
@@ -381,6 +382,7 @@ def test_diagnostics_see_a_collapse_and_agreeing_views() -> None:
 
     plain = trained_size(operator="none", ssl_weight=0.0, aggregation="single")
     assert set(diagnose(plain)) == {
+        "event_cosine",
         "interest_cosine",
         "interest_cosine_candidates",
         "attention_entropy",

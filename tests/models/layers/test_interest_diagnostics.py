@@ -5,7 +5,11 @@ import pytest
 
 from models.interfaces import Dims
 from models.keras import tf
-from models.layers.interest_diagnostics import confidence_diagnostics, interest_diagnostics
+from models.layers.interest_diagnostics import (
+    confidence_diagnostics,
+    event_cosine,
+    interest_diagnostics,
+)
 from reference import embedded
 
 DIMS = Dims(user_fields=1, history_features=1, extra_fields=0, embedding_size=5, max_length=6)
@@ -37,12 +41,12 @@ def test_interests_against_loops() -> None:
     user, candidates, attention = _batch()
     figures = interest_diagnostics(INTERESTS, attention, candidates, user.mask_BL)
     between = [
-        _cosine(INTERESTS[b, n, j], INTERESTS[b, n, k])
+        abs(_cosine(INTERESTS[b, n, j], INTERESTS[b, n, k]))
         for b, n in PAIRS
         for j, k in itertools.combinations(range(3), 2)
     ]
     across = [
-        _cosine(INTERESTS[b, n, k], INTERESTS[b, n + 1, k])
+        abs(_cosine(INTERESTS[b, n, k], INTERESTS[b, n + 1, k]))
         for b, n in PAIRS
         if (b, n + 1) in PAIRS
         for k in range(3)
@@ -87,3 +91,23 @@ def test_one_interest_for_all_is_seen() -> None:
     figures = confidence_diagnostics(tf.fill([5, 4, 3], 1 / 3), candidates, user.mask_BL)
     assert float(figures["confidence_max"]) == pytest.approx(1 / 3)
     assert float(figures["expert_information"]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_interests_that_differ_by_their_sign_are_one() -> None:
+    user, candidates, attention = _batch()
+    signs = np.array([1.0, -1.0, 1.0], np.float32)
+    turned = INTERESTS[:, :, :1] * signs[:, None]
+    figures = interest_diagnostics(turned, attention, candidates, user.mask_BL)
+    assert float(figures["interest_cosine"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_events_against_loops() -> None:
+    user, _, _ = _batch()
+    nodes = RANDOM.normal(size=(5, 6, 5)).astype(np.float32)
+    means = [
+        np.mean([_cosine(*pair) for pair in itertools.combinations(nodes[b, :length], 2)])
+        for b, length in enumerate(LENGTHS)
+        if length >= 2
+    ]
+    assert float(event_cosine(nodes, user.mask_BL)) == pytest.approx(np.mean(means), abs=1e-5)
+    assert np.isnan(float(event_cosine(nodes[3:], user.mask_BL[3:])))

@@ -102,7 +102,11 @@ def test_a_good_run_alarms_nobody():
     [
         ({"diagnostics": {"expert_usage_entropy": 0.2}}, "experts have collapsed"),
         ({"diagnostics": {"expert_usage_min": 0.01}}, "An expert has 1.0% of the weight"),
-        ({"diagnostics": {"interest_cosine": 0.98}}, "one and the same (mean cosine 0.980)"),
+        ({"diagnostics": {"interest_cosine": 0.98}}, "one and the same (mean cosine 0.980, its"),
+        (
+            {"diagnostics": {"event_cosine": 0.95}},
+            "makes the events of a history one (mean cosine 0.950",
+        ),
         (
             {"model": "deminet", "diagnostics": {"confidence_max": 0.26}},
             "the most trusted of 4 has a weight of 0.260 in the mean, where 0.250",
