@@ -122,7 +122,8 @@ def begin(
     with _directory(workdir):
         trainer = Trainer(config, workdir, **options)
     if trainer.progress:
-        sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(trainer.data)))
+        lines = [*checks.remarks(trainer.data), checks.schedule_remark(config, trainer.data)]
+        sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
     restored = begun and trainer.restore()
     if config.warm_start and not restored:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from models.config import RunConfig, schedule
 from models.metrics import UNDEFINED
 from models.training import selection
 from preprocessing.data_dir import DataDir
@@ -9,6 +10,9 @@ from preprocessing.encoder_specs import Numeric
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema
+
+_MANY_LABELS = 2.0
+"""Training requests per user from which the schedule of self-supervision no longer fits."""
 
 
 def check_splits(data: DataDir) -> None:
@@ -47,6 +51,25 @@ def remarks(data: DataDir) -> Iterator[str]:
             if split == "validation":
                 line += f"; the {selection.TITLES['log_loss']} chooses the best weights instead"
             yield f"{line}."
+
+
+def schedule_remark(config: RunConfig, data: DataDir) -> str:
+    """What to know of the schedule that self-supervision brought, "" if there is nothing.
+
+    It was chosen on logs with one training request per user. With many, the main loss learns the
+    tables from labels, and the schedule holds it back.
+    """
+    brought = schedule(config.ssl_name)
+    requests = data.num_requests("train") / max(1, data.stats["splits"]["train"]["users"])
+    is_changed = any(getattr(config.train, key) != value for key, value in brought.items())
+    if not brought or is_changed or requests < _MANY_LABELS:
+        return ""
+    return (
+        f"train: {requests:.1f} requests per user. The schedule of --ssl={config.ssl_name} was "
+        "chosen with one, where labels are scarce; here it may hold the main loss back. Compare with "
+        "--set=train.ssl_steps=1 --set=train.ssl_learning_rate=0.001 "
+        "--set=train.embedding_learning_rate=0.001, and with --ssl=none."
+    )
 
 
 def check_sample_weight(schema: Schema, name: str) -> None:

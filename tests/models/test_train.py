@@ -335,3 +335,12 @@ def test_what_cannot_be_measured_is_said_in_a_line_each(data):
     assert line.endswith("; the log loss chooses the best weights instead.")
     (line,) = checks.remarks(_lacking(data, "test", requests=0))
     assert line == "test: no requests, so nothing is measured there."
+
+
+def test_a_schedule_for_scarce_labels_is_said_where_they_are_many(data):
+    many = _lacking(data, "train", users=100)
+    line = checks.schedule_remark(_config(data, ssl="miss"), many)
+    assert line.startswith("train: 3.0 requests per user. The schedule of --ssl=miss was chosen")
+    assert checks.schedule_remark(_config(data, ssl="miss"), data) == ""
+    assert checks.schedule_remark(_config(data, "train.ssl_steps=1", ssl="miss"), many) == ""
+    assert checks.schedule_remark(_config(data), many) == ""
