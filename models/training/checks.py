@@ -66,8 +66,8 @@ def schedule_remark(config: RunConfig, data: DataDir) -> str:
         return ""
     return (
         f"train: {requests:.1f} requests per user. The schedule of --ssl={config.ssl_name} was "
-        "chosen with one, where labels are scarce; here it may hold the main loss back. Compare with "
-        "--set=train.ssl_steps=1 --set=train.ssl_learning_rate=0.001 "
+        "chosen with one, where labels are scarce; here it may hold the main loss back. Compare "
+        "with --set=train.ssl_steps=1 --set=train.ssl_learning_rate=0.001 "
         "--set=train.embedding_learning_rate=0.001, and with --ssl=none."
     )
 
