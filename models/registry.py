@@ -36,11 +36,6 @@ MODELS: dict[str, Entry] = {
     "deminet_multi_avg": Entry(_DEMINET, {"aggregation": "average"}),
     "deminet_hard_routing": Entry(_DEMINET, {"aggregation": "hard_routing"}),
     "deminet_moe": Entry(_DEMINET, {"aggregation": "moe"}),
-    # Ours: eq. 13 without a softmax, interests of one size, a sharper choice among experts.
-    "deminet_plus": Entry(
-        _DEMINET,
-        {"attention_normalise": False, "unit_interests": True, "confidence_divisor": 1.0},
-    ),
     "lr": Entry("models.backbones.lr:LR"),
     "fm": Entry("models.backbones.fm:FM"),
     "deepfm": Entry("models.backbones.deepfm:DeepFM"),

@@ -70,14 +70,10 @@ class DemiNetConfig(ModelConfig):
         ssl_weight: beta, weight of the self-supervised loss; 0 switches it and its views off.
         attention_units: A, hidden units of each interest's attention; 0 means D.
         attention_normalise: Whether the weights of the events in an interest sum to 1.
-        unit_interests: Whether interests are divided by the root of their mean square, so that
-            their direction counts and not how many events they sum up. Not in the paper.
         aggregation: Weights of the experts: "confidence" (eq. 14), "average", "hard_routing" or
             "moe" (Table 2), or "single": one expert instead of K.
         expert_units: Hidden widths of an expert.
         confidence_units: Hidden widths of Confi-Net.
-        confidence_divisor: What eq. 14 divides the fit of interest and expert by; 0 means the
-            sqrt(D) of the paper.
         slope: Of LeakyReLU on its negative side, everywhere.
     """
 
@@ -95,11 +91,9 @@ class DemiNetConfig(ModelConfig):
     ssl_weight: float = 0.1
     attention_units: int = 0
     attention_normalise: bool = True
-    unit_interests: bool = False
     aggregation: str = "confidence"
     expert_units: tuple[int, ...] = (200, 80)
     confidence_units: tuple[int, ...] = (80, 40)
-    confidence_divisor: float = 0.0
     slope: float = 0.2
 
     def __post_init__(self) -> None:
@@ -111,7 +105,6 @@ class DemiNetConfig(ModelConfig):
             "edge_dropout": ("in [0, 1]", 0.0 <= self.edge_dropout <= 1.0),
             "ssl_weight": ("at least 0", self.ssl_weight >= 0.0),
             "attention_units": ("at least 0", self.attention_units >= 0),
-            "confidence_divisor": ("at least 0", self.confidence_divisor >= 0.0),
             "slope": ("in [0, 1]", 0.0 <= self.slope <= 1.0),
             "expert_units": ("at least one width", len(self.expert_units) >= 1),
             "confidence_units": ("at least one width", len(self.confidence_units) >= 1),
@@ -181,7 +174,6 @@ class DemiNet(Backbone):
             config.attention_units or width,
             slope=config.slope,
             normalise=config.attention_normalise,
-            unit=config.unit_interests,
         )
         context = 2 * width + (dims.user_fields + dims.extra_fields) * dims.embedding_size
         self.experts = InterestExperts(
@@ -195,7 +187,6 @@ class DemiNet(Backbone):
             context_width=context,
             interests=config.interests,
             units=config.confidence_units,
-            divisor=config.confidence_divisor,
         )
 
     def layouts(self, fields: Fields) -> Layouts:

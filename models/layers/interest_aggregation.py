@@ -21,13 +21,7 @@ AGGREGATIONS = ("confidence", "average", "hard_routing", "moe", "single")
 
 
 def aggregation_layer(
-    aggregation: str,
-    *,
-    width: int,
-    context_width: int,
-    interests: int,
-    units: Sequence[int],
-    divisor: float = 0.0,
+    aggregation: str, *, width: int, context_width: int, interests: int, units: Sequence[int]
 ) -> keras.layers.Layer:
     """The aggregation of a name.
 
@@ -37,7 +31,6 @@ def aggregation_layer(
         context_width: C.
         interests: K.
         units: Hidden widths of Confi-Net.
-        divisor: Of the fits in Confi-Net; 0 means sqrt(D).
     """
     if aggregation == "single":
         return EqualWeights(1)
@@ -46,22 +39,20 @@ def aggregation_layer(
     if aggregation == "moe":
         return ExpertGate(interests)
     network = {"confidence": ConfidenceNetwork, "hard_routing": HardRouting}[aggregation]
-    return network(width, context_width, interests, units, divisor)
+    return network(width, context_width, interests, units)
 
 
 class ConfidenceNetwork(keras.layers.Layer):
     """Confi-Net: how well each interest fits the expert that speaks for it (eq. 14).
 
     One three-layer network, shared by the interests, maps [v_k || c] to c_k; the confidence of
-    expert k is the softmax over k of c_k . p_k / sqrt(D) with its trainable prototype p_k. A
-    smaller divisor than sqrt(D) lets it choose more sharply.
+    expert k is the softmax over k of c_k . p_k / sqrt(D) with its trainable prototype p_k.
 
     Args:
         width: D.
         context_width: Width of c.
         experts: K.
         units: Widths of the hidden layers.
-        divisor: In place of sqrt(D) unless it is 0.
     """
 
     def __init__(
@@ -70,7 +61,6 @@ class ConfidenceNetwork(keras.layers.Layer):
         context_width: int,
         experts: int,
         units: Sequence[int],
-        divisor: float = 0.0,
         name: str = "confidence",
     ) -> None:
         super().__init__(name=name)
@@ -86,7 +76,7 @@ class ConfidenceNetwork(keras.layers.Layer):
             units[0], kernel_initializer=glorot_uniform(fan_in, units[0]), name="context_half"
         )
         self.rest = MLP([*units[1:], width], name="rest")
-        self.factor = 1.0 / (divisor or math.sqrt(width))
+        self.factor = 1.0 / math.sqrt(width)
         self._shape = [experts, width]
 
     def build(self, shape: tf.TensorShape) -> None:
@@ -95,7 +85,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         self.prototypes_KD = self.add_weight(
             "prototypes",
             self._shape,
-            initializer=keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(self._shape[1])),
+            initializer=keras.initializers.RandomNormal(stddev=self.factor),
         )
 
     def layouts(self, interest: Layout, context: Layout) -> Layouts:

@@ -9,9 +9,6 @@ from models.layers.initializers import glorot_uniform
 from models.layers.masking import masked_softmax
 from models.layouts import Layout, Layouts, hidden, of_dense
 
-_SMALLEST = 1e-8
-"""Added to mean squares: interests that are all but zero stay so."""
-
 
 class InterestExtractor(keras.layers.Layer):
     """K attentions over the history, each a two-layer network on [h*_i || e_t].
@@ -27,7 +24,6 @@ class InterestExtractor(keras.layers.Layer):
         slope: Of LeakyReLU on its negative side.
         normalise: Whether the weights of the events in an interest sum to 1 (masked softmax) or are
             the bare scores.
-        unit: Whether each interest is divided by the root of its mean square.
     """
 
     def __init__(
@@ -38,12 +34,10 @@ class InterestExtractor(keras.layers.Layer):
         *,
         slope: float = 0.2,
         normalise: bool = True,
-        unit: bool = False,
         name: str = "interest_extractor",
     ) -> None:
         super().__init__(name=name, autocast=False)  # Only the hidden layer may be less precise.
-        self.interests, self.slope = interests, slope
-        self.normalise, self.unit = normalise, unit
+        self.interests, self.slope, self.normalise = interests, slope, normalise
         self.history_half = keras.layers.Dense(
             interests * units,
             use_bias=False,
@@ -124,12 +118,4 @@ class InterestExtractor(keras.layers.Layer):
         interests_BNKD = tf.reshape(
             tf.matmul(flat, nodes_BLD), [batch, count, self.interests, nodes_BLD.shape[2]]
         )
-        if self.unit:
-            interests_BNKD = _of_unit_size(interests_BNKD)
         return interests_BNKD, weights_BNKL
-
-
-def _of_unit_size(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors [..., D], each divided by the root of its mean square; zeros stay zeros."""
-    square = tf.reduce_mean(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(square + _SMALLEST)

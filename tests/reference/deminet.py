@@ -163,13 +163,9 @@ class AttentionWeights:
 
 
 def interest(
-    nodes: Array,
-    target: Array,
-    weights: AttentionWeights,
-    normalise: bool = True,
-    unit: bool = False,
+    nodes: Array, target: Array, weights: AttentionWeights, normalise: bool = True
 ) -> tuple[Array, Array]:
-    """Eq. 13 for one k: the interest, of a mean square of 1 if so wanted, and its weights."""
+    """Eq. 13 for one k: the interest and the weights of the events in it."""
     if len(nodes) == 0:
         return np.zeros_like(target), np.zeros(0)
     scores = [
@@ -178,8 +174,7 @@ def interest(
         for h in nodes
     ]
     alpha = softmax(scores) if normalise else np.array(scores)
-    summed = sum(a * h for a, h in zip(alpha, nodes, strict=True))
-    return summed / np.sqrt(np.mean(summed**2)) if unit else summed, alpha
+    return sum(a * h for a, h in zip(alpha, nodes, strict=True)), alpha
 
 
 def mlp(x: Array, layers: list[tuple[Array, Array]]) -> Array:
@@ -210,15 +205,11 @@ def expert(x: Array, weights: ExpertWeights) -> float:
 
 
 def confidences(
-    interests: list[Array],
-    context: Array,
-    layers: list[tuple[Array, Array]],
-    prototypes: Array,
-    divisor: float,
+    interests: list[Array], context: Array, layers: list[tuple[Array, Array]], prototypes: Array
 ) -> Array:
-    """Eq. 14; the paper divides by sqrt(D)."""
+    """Eq. 14."""
     fits = [
-        mlp(np.concatenate([v, context]), layers) @ p / divisor
+        mlp(np.concatenate([v, context]), layers) @ p / np.sqrt(len(p))
         for v, p in zip(interests, prototypes, strict=True)
     ]
     return softmax(fits)

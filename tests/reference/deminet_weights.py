@@ -42,7 +42,7 @@ def interest(
     bias, last = extractor.target_half.bias.numpy(), extractor.last_KA.numpy()
     own = slice(k * last.shape[1], (k + 1) * last.shape[1])
     weights = deminet.AttentionWeights(kernel[:, own], bias[own], last[k], extractor.slope)
-    return deminet.interest(nodes, target, weights, extractor.normalise, extractor.unit)
+    return deminet.interest(nodes, target, weights, extractor.normalise)
 
 
 def expert(experts: Any, k: int, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
@@ -63,13 +63,9 @@ def expert(experts: Any, k: int, x: np.ndarray, mean: np.ndarray, variance: np.n
 
 
 def expert_shares(
-    aggregation: str,
-    layer: Any,
-    interests: list[np.ndarray],
-    context: np.ndarray,
-    divisor: float = 0.0,
+    aggregation: str, layer: Any, interests: list[np.ndarray], context: np.ndarray
 ) -> np.ndarray:
-    """The weights of the experts; a divisor of 0 is the paper's."""
+    """The weights of the experts."""
     if aggregation == "single":
         return deminet.average(1)
     if aggregation == "average":
@@ -79,7 +75,5 @@ def expert_shares(
     first = np.concatenate([layer.interest_half.kernel, layer.context_half.kernel])
     rest = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layer.rest.stack]
     layers = [(first, layer.context_half.bias.numpy()), *rest]
-    prototypes = layer.prototypes_KD.numpy()
-    divisor = divisor or np.sqrt(prototypes.shape[1])
-    confidence = deminet.confidences(interests, context, layers, prototypes, divisor)
+    confidence = deminet.confidences(interests, context, layers, layer.prototypes_KD.numpy())
     return deminet.hard_routing(confidence) if aggregation == "hard_routing" else confidence

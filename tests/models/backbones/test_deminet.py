@@ -69,8 +69,7 @@ class _Reference:
     ) -> list[float]:
         """Eqs 14-15 for every valid candidate, given its interests."""
         inputs = [np.concatenate([*interests[pair], self.context(*pair)]) for pair in self.pairs]
-        config, experts = self.model.config, self.model.experts
-        aggregation = config.aggregation
+        experts, aggregation = self.model.experts, self.model.config.aggregation
         mean = experts.normalize.moving_mean.numpy()
         variance = experts.normalize.moving_variance.numpy()
         if training:
@@ -83,11 +82,7 @@ class _Reference:
                 for k in range(experts.experts)
             ]
             shares = deminet_weights.expert_shares(
-                aggregation,
-                self.model.confidence,
-                interests[pair],
-                self.context(*pair),
-                config.confidence_divisor,
+                aggregation, self.model.confidence, interests[pair], self.context(*pair)
             )
             logits.append(reference.combine(shares, scores))
         return logits
