@@ -21,7 +21,7 @@ from preprocessing.splits import NONE
 
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
-"""Place of an item's first event (see `pipeline.places`), if items are drawn by their appearance."""
+"""Place of the first event of an item (see `pipeline.places`), if a build draws by appearance."""
 _MERGE_EVERY = 32
 
 
