@@ -29,8 +29,8 @@ Stats = Mapping[str, Any]
 _NEARLY_ALL = 0.99
 _NOISY_AUC = 0.05
 _TELLING_BIT = 0.05
-"""AUC from 0.5 on either side: then one number moves the AUC of a model by more than 0.1, beside
-which no difference between models that see the same data is large."""
+"""AUC of a bit from 0.5, on either side: by more than this, and one number of a model moves its AUC
+by more than 0.1, twice of what makes an AUC noisy."""
 _HUGE = 1_000.0
 _FLOAT32_WHOLE = 2.0**24
 _COLLIDING = 0.5
