@@ -35,7 +35,7 @@ _BLOCK = 16_384
 
 
 class _Run(NamedTuple):
-    """The events of one partition, sorted by place; memory-mapped, but for `number_V`.
+    """The events of one partition, sorted by place; memory-mapped, except for `number_V`.
 
     Attributes:
         places: Of the events.
@@ -97,8 +97,10 @@ def _read_run(plan: Plan, partition: int, universe: pa.Array) -> _Run:
     table = tables.read(plan.run(partition))
     values, code_D = tables.distinct(tables.one_array(table[_ITEMS]))
     number_V = pc.index_in(values, value_set=universe).fill_null(-1).to_numpy()
-    places = Places(table[_TIMES].to_numpy(), table[_ROWS].to_numpy())
-    return _Run(places, code_D, number_V, table[FIRST_USE].to_numpy())
+    times, rows, first_use_D = (
+        tables.one_array(table[name]).to_numpy() for name in (_TIMES, _ROWS, FIRST_USE)
+    )
+    return _Run(Places(times, rows), code_D, number_V, first_use_D)
 
 
 def _block_ends(runs: Sequence[_Run], starts: Sequence[int]) -> list[int]:

@@ -13,8 +13,10 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import PROTOCOLS
 
 TRAIN_PREFIXES = ("last", "all")
-AVAILABLE, AVAILABLE_POPULARITY = "available", "available_popularity"
-NEGATIVE_SAMPLING = ("uniform", "popularity", AVAILABLE, AVAILABLE_POPULARITY)
+AVAILABLE_POPULARITY = "available_popularity"
+AVAILABLE = ("available", AVAILABLE_POPULARITY)
+"""Kinds of sampling that draw only items that had appeared by the time of the request."""
+NEGATIVE_SAMPLING = ("uniform", "popularity", *AVAILABLE)
 CORE_FILTERS = ("once", "fixed_point")
 
 
@@ -104,7 +106,7 @@ class BuildArguments:
     @property
     def draws_available(self) -> bool:
         """Whether a request draws only items that had appeared by then."""
-        return self.negative_sampling in (AVAILABLE, AVAILABLE_POPULARITY)
+        return self.negative_sampling in AVAILABLE
 
     @property
     def dialect(self) -> Dialect:

@@ -20,7 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from pipeline import audit_log, file_accounts, statistics
-from pipeline.arguments import AVAILABLE, AVAILABLE_POPULARITY
+from pipeline.arguments import AVAILABLE
 from pipeline.audit_clicks import ClickChecks
 from pipeline.audit_impressions import ImpressionChecks
 from pipeline.audit_requests import Requests, Verdict, read_requests
@@ -40,7 +40,7 @@ CHECKS = {
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
     "complete": "histories hold the most recent events, up to max_length",
     "negatives": "no negative is an item of its user, in any split",
-    "available": "if drawn from what was available, every negative is as old as its request",
+    "available": "with --negative_sampling=available every negative had appeared by its request",
     "unique": "no request occurs twice, in one split or in two",
     "protocol": "the positives of each split are those of the protocol",
     "vocabulary": "every value of a vocabulary occurs in a training request",
@@ -287,12 +287,12 @@ class Audit:
 
     def _draws_available(self) -> bool:
         """Whether negatives must have appeared, and the log has times that say when."""
-        is_timed = self._schema.timestamp is not None
-        if self._argument("negative_sampling") not in (AVAILABLE, AVAILABLE_POPULARITY):
+        if self._argument("negative_sampling") not in AVAILABLE:
             return False
-        if not is_timed:
+        if self._schema.timestamp is None:
             self._remarks.append("available    not proved: the log has no times")
-        return is_timed
+            return False
+        return True
 
     def _argument(self, name: str) -> Any:
         return self._data.manifest["arguments"][name]

@@ -34,8 +34,8 @@ class Plan:
         schema: The data contract.
         num_partitions: Partitions by user.
         cutoffs: Time points of `time_split`; None until known, and for other protocols.
-        is_scarce: Some users may own nearly all items that their negatives are drawn from; see
-            `Events.split`.
+        is_scarce: Some users may own nearly all items that their negatives are drawn from, or few
+            may have appeared by then; see `Events.split`.
     """
 
     arguments: BuildArguments

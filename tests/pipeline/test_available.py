@@ -64,7 +64,10 @@ def _negatives(example):
     return [f"i{int(number)}" for number, label in candidates if not label]
 
 
-SPARSE = random_events(seed=4, users=40, items=50)
+SPARSE = [
+    *(("first", f"i{60 + n}", 0) for n in range(5)),  # nobody else has clicked anything by then
+    *random_events(seed=4, users=40, items=50),
+]
 
 
 def _crowded():

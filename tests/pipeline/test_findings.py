@@ -177,7 +177,7 @@ def test_labels_that_follow_from_whether_an_item_is_known(unknown, is_impression
 def test_a_bit_that_tells_little_or_nothing_is_no_finding():
     def change(by_split):
         by_split["train"]["unknown_items"] = _unknown(900, 0)  # nothing is chosen or judged by it
-        by_split["validation"]["unknown_items"] = _unknown(100, 0)
+        by_split["validation"]["unknown_items"] = _unknown(99, 0)
         one_sided = _unknown(0, 900) | {"positives": 0}
         by_split["test"]["unknown_items"] = one_sided
 
