@@ -26,8 +26,9 @@ from sklearn.utils.extmath import randomized_svd
 
 from models import runs
 from models.metrics import defined, grouped_auc
-from preprocessing import dataset, files
+from preprocessing import dataset, files, known_items
 from preprocessing.data_dir import DataDir
+from preprocessing.encoders import FittedEncoder
 from preprocessing.schema import LABEL, PAD_ID, REQUEST_USER, candidate_key, history_key
 
 FILE = "yardsticks.json"
@@ -177,7 +178,7 @@ def measure(data: DataDir, split: str, widths: Iterable[int] = (WIDTH,)) -> list
     if not len(label_C) or label_C.min() == label_C.max():
         return []
     counts = ClickCounts(_read_clicks(data))
-    known_C = candidates.item_C >= _first_known(data)
+    known_C = ~known_items.are_unknown(_item_encoder(data), candidates.item_C)
     scores = {
         "popularity": counts.popularity(candidates),
         UNKNOWN_ITEM: _either_way(~known_C, label_C),
@@ -200,17 +201,16 @@ def measure(data: DataDir, split: str, widths: Iterable[int] = (WIDTH,)) -> list
 
 def _either_way(is_unknown_C: np.ndarray, label_C: np.ndarray) -> np.ndarray:
     """Scores [C] of the bit alone, turned so that its more clicked side is ranked higher."""
-    unknown_C = is_unknown_C.astype(np.float64)
-    return unknown_C if unknown_C @ label_C >= unknown_C.sum() * label_C.mean() else -unknown_C
+    auc = known_items.UnknownItems.of(is_unknown_C, label_C).auc
+    return is_unknown_C.astype(np.float64) * (-1.0 if auc is not None and auc < 0.5 else 1.0)
 
 
 def _auc(label_C: np.ndarray, score_C: np.ndarray) -> float | None:
     return defined(grouped_auc(np.zeros(len(label_C)), label_C, score_C))
 
 
-def _first_known(data: DataDir) -> int:
-    """The lowest id of the item key that stands for a value of the training data."""
-    return 1 + getattr(data.encoders[data.schema.item_key.name], "num_oov", 0)
+def _item_encoder(data: DataDir) -> FittedEncoder:
+    return data.encoders[data.schema.item_key.name]
 
 
 def _batches(data: DataDir, split: str, most_requests: int) -> Iterator[dict[str, np.ndarray]]:
@@ -228,7 +228,7 @@ def _read_clicks(data: DataDir) -> sp.csr_matrix:
     for batch in _batches(data, "train", _MOST_TRAINING_REQUESTS):
         history_BL, candidate_BN = batch[history_key(item)], batch[candidate_key(item)]
         clicked_BX = np.concatenate([history_BL, candidate_BN * (batch[LABEL] > 0)], axis=1)
-        row_E, place_E = np.nonzero(clicked_BX >= _first_known(data))
+        row_E, place_E = np.nonzero(clicked_BX >= known_items.first_known(_item_encoder(data)))
         users.append(batch[REQUEST_USER][row_E])
         items.append(clicked_BX[row_E, place_E])
     user_E, names = pd.factorize(np.concatenate(users))
@@ -242,7 +242,7 @@ def _read_candidates(data: DataDir, split: str) -> Candidates:
     for batch in _batches(data, split, _MOST_RANKED_REQUESTS):
         candidate_BN, history_BL = batch[candidate_key(item)], batch[history_key(item)]
         row_C, place_C = np.nonzero(candidate_BN != PAD_ID)
-        row_E, place_E = np.nonzero(history_BL >= _first_known(data))
+        row_E, place_E = np.nonzero(history_BL >= known_items.first_known(_item_encoder(data)))
         parts.append(
             (
                 row_E + requests,
@@ -262,7 +262,7 @@ def _read_candidates(data: DataDir, split: str) -> Candidates:
 
 
 def _num_ids(data: DataDir) -> int:
-    return data.encoders[data.schema.item_key.name].cardinality
+    return _item_encoder(data).cardinality
 
 
 def _binary(row_E: np.ndarray, column_E: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:

@@ -13,7 +13,10 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import PROTOCOLS
 
 TRAIN_PREFIXES = ("last", "all")
-NEGATIVE_SAMPLING = ("uniform", "popularity")
+AVAILABLE_POPULARITY = "available_popularity"
+AVAILABLE = ("available", AVAILABLE_POPULARITY)
+"""Kinds of sampling that draw only items that had appeared by the time of the request."""
+NEGATIVE_SAMPLING = ("uniform", "popularity", *AVAILABLE)
 CORE_FILTERS = ("once", "fixed_point")
 
 
@@ -42,7 +45,9 @@ class BuildArguments:
         min_item_events: Events of items with fewer events are filtered, before users are counted.
         core_filter: Apply these two filters `once`, or in turns until a `fixed_point` is reached.
         negatives: Sampled candidates per request.
-        negative_sampling: `uniform` over the items, or by `popularity` (number of events).
+        negative_sampling: `uniform` over the items, or by `popularity` (number of events);
+            `available`, `available_popularity`: the same among the items that had appeared by the
+            time of the request, by the number of events until then.
         seed: Seed of negatives and candidate order.
         num_shards: Files of train; validation and test get a quarter of it, at least one.
         max_user_events: Of users with more events the most recent ones are kept.
@@ -97,6 +102,11 @@ class BuildArguments:
     def adapter(self) -> type[Adapter] | None:
         """The adapter of the published log, None for any other log."""
         return None if self.dataset is None else ADAPTERS[self.dataset]
+
+    @property
+    def draws_available(self) -> bool:
+        """Whether a request draws only items that had appeared by then."""
+        return self.negative_sampling in AVAILABLE
 
     @property
     def dialect(self) -> Dialect:

@@ -5,7 +5,8 @@
 Prints one line per promise and, for each broken one, the first requests that break it; the exit
 status is then 1. Below come what an independent count says of each file of the log, as long as it
 is where it was, and the first and last time of each split, in units of the log. Values out of
-vocabulary share an id and cannot be told apart here; they are left out where that matters.
+vocabulary share an id and cannot be told apart here; they are left out where that matters. A log
+without times does not show in the requests when an item appeared; that is said, too.
 """
 
 import collections
@@ -19,6 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from pipeline import audit_log, file_accounts, statistics
+from pipeline.arguments import AVAILABLE
 from pipeline.audit_clicks import ClickChecks
 from pipeline.audit_impressions import ImpressionChecks
 from pipeline.audit_requests import Requests, Verdict, read_requests
@@ -38,6 +40,7 @@ CHECKS = {
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
     "complete": "histories hold the most recent events, up to max_length",
     "negatives": "no negative is an item of its user, in any split",
+    "available": "with --negative_sampling=available every negative had appeared by its request",
     "unique": "no request occurs twice, in one split or in two",
     "protocol": "the positives of each split are those of the protocol",
     "vocabulary": "every value of a vocabulary occurs in a training request",
@@ -244,10 +247,21 @@ class Audit:
         split_R = np.concatenate([np.zeros(0, int), *self._split])
         time_R = np.concatenate([np.zeros(0, np.int64), *self._times])
         times = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
-        return self._remarks + [
-            f"time         {name}: {self._time(some.min())} to {self._time(some.max())}"
-            for name, some in times
-            if len(some)
+        known = [
+            f"known        {name}: AUC {unknown.auc:.3f} from whether training knows an item "
+            f"(unknown: {unknown.positive_share:.1%} of the positives, "
+            f"{unknown.negative_share:.1%} of the negatives)"
+            for name, unknown in self._statistics.unknown_items()
+            if unknown.auc is not None
+        ]
+        return [
+            *self._remarks,
+            *known,
+            *(
+                f"time         {name}: {self._time(some.min())} to {self._time(some.max())}"
+                for name, some in times
+                if len(some)
+            ),
         ]
 
     def _time(self, time: np.integer) -> str:
@@ -268,7 +282,17 @@ class Audit:
             first_item=_first_known(items),
             num_negatives=self._argument("negatives"),
             train_prefixes=train_prefixes,
+            draws_available=self._draws_available(),
         )
+
+    def _draws_available(self) -> bool:
+        """Whether negatives must have appeared, and the log has times that say when."""
+        if self._argument("negative_sampling") not in AVAILABLE:
+            return False
+        if self._schema.timestamp is None:
+            self._remarks.append("available    not proved: the log has no times")
+            return False
+        return True
 
     def _argument(self, name: str) -> Any:
         return self._data.manifest["arguments"][name]

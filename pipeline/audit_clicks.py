@@ -27,6 +27,7 @@ class ClickChecks:
         first_item: The lowest item id that stands for one item.
         num_negatives: Of each request.
         train_prefixes: The flag of the build, if it was for `leave_last_out`, else None.
+        draws_available: Whether every negative must have appeared by the time of its request.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ClickChecks:
         first_item: int,
         num_negatives: int,
         train_prefixes: str | None,
+        draws_available: bool,
     ) -> None:
         self._item_key = schema.item_key.name
         self._max_length = schema.history.max_length
@@ -43,10 +45,13 @@ class ClickChecks:
         self._first_item = first_item
         self._num_negatives = num_negatives
         self._train_prefixes = train_prefixes
+        self._draws_available = draws_available
         self._num_requests = 0
-        self._positives: list[np.ndarray] = []  # rows: user, index, split
+        self._positives: list[np.ndarray] = []  # rows: user, index, split, time
         self._events: list[np.ndarray] = []  # rows: user, index, item, time, request
         self._negatives: list[np.ndarray] = []  # rows: user, item, request
+        # Of each id, the earliest event that requests of a split or of an earlier one hold.
+        self._first_time = np.full([len(splits.SPLITS), num_items], np.iinfo(np.int64).max)
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
         """What one request shows by itself."""
@@ -68,7 +73,8 @@ class ClickChecks:
         user_B, index_B = batch.user_B, batch.index_B
         request_B = self._num_requests + np.arange(len(batch))
         self._num_requests += len(batch)
-        self._positives.append(np.stack([user_B, index_B, np.full(len(batch), split)]))
+        split_B = np.full(len(batch), split)
+        self._positives.append(np.stack([user_B, index_B, split_B, batch.timestamp_B]))
 
         candidate_BN = batch.values[candidate_key(self._item_key)]
         positive_B = candidate_BN[np.arange(len(batch)), batch.label_BN.argmax(axis=1)]
@@ -80,10 +86,16 @@ class ClickChecks:
             np.stack([user_B, index_B, positive_B, batch.timestamp_B, request_B]),
             np.stack([user_B[row], step_index, step_item, step_time, request_B[row]]),
         ]
+        self._keep_first(split, positive_B, batch.timestamp_B)
+        self._keep_first(split, step_item, step_time)
         if len(self._events) >= _COMPACT_EVERY:
             self._events = [_distinct(self._events)]
         row, position = np.nonzero(batch.is_candidate_BN & (batch.label_BN == 0))
         self._negatives.append(np.stack([user_B[row], candidate_BN[row, position], request_B[row]]))
+
+    def _keep_first(self, split: int, items: np.ndarray, times: np.ndarray) -> None:
+        is_id = (items >= 0) & (items < self._num_items)  # others are another check's
+        np.minimum.at(self._first_time[split], items[is_id], times[is_id])
 
     def together(self) -> Iterator[Verdict]:
         """What only several requests show."""
@@ -105,8 +117,15 @@ class ClickChecks:
         bad_R[request[np.isin(drawn, owned) & (drawn_item >= self._first_item)]] = True
         yield Verdict("negatives", bad_R, "a negative is an item of its user")
 
+        user_R, index_R, split_R, time_R = np.hstack(self._positives)
+        if self._draws_available:
+            # Ids that items share, as those out of vocabulary, appear with the first of them.
+            first_time = np.minimum.accumulate(self._first_time)
+            item = np.clip(drawn_item, 0, self._num_items - 1)
+            is_late = first_time[split_R[request], item] > time_R[request]
+            bad_R = np.bincount(request[is_late], minlength=self._num_requests)
+            yield Verdict("available", bad_R, "a negative had not appeared by then")
         if self._train_prefixes is not None:
-            user_R, index_R, split_R = np.hstack(self._positives)
             bad_R = self._not_leave_last_out(np.searchsorted(users, user_R), index_R, split_R)
             yield Verdict("protocol", bad_R, "is in the wrong split")
 

@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from pipeline import statistics
 from pipeline.audit_requests import Requests
-from preprocessing import splits
+from preprocessing import known_items, splits
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import MISSING_ID, VocabularyEncoder
 from preprocessing.errors import shown
+from preprocessing.known_items import UnknownItems
 from preprocessing.schema import (
     Bucketised,
     Feature,
@@ -61,18 +62,24 @@ class StatisticsChecks:
             for learnt in self._learnt:
                 learnt.add(batch)
 
+    def unknown_items(self) -> Iterator[tuple[str, UnknownItems]]:
+        """Yields each split with its unknown items."""
+        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
+            yield name, counted.unknown_items
+
     def problems(self) -> Iterator[str]:
         """Yields each figure that the requests do not confirm."""
         for name, counted in zip(splits.SPLITS, self._counted, strict=True):
             stats = self._data.stats["splits"][name]
             for figure, found in counted.sizes().items():
-                if stats[figure] != found:
-                    yield f"{name}: {figure} is {found}, not {stats[figure]}"
+                # Builds of earlier versions did not count unknown items.
+                if (described := stats.get(figure, found)) != found:
+                    yield f"{name}: {figure} is {found}, not {described}"
             for key, feature in encoded_keys(self._data.schema):
-                described = stats["features"][key]
-                for figure, found in counted.values(key, feature, described).items():
-                    if described[figure] != found:
-                        yield f"{name}: {key}: {figure} is {found}, not {described[figure]}"
+                values = stats["features"][key]
+                for figure, found in counted.values(key, feature, values).items():
+                    if values[figure] != found:
+                        yield f"{name}: {key}: {figure} is {found}, not {values[figure]}"
         for learnt in self._learnt:
             yield from learnt.problems()
 
@@ -83,6 +90,7 @@ class _SplitCounts:
     def __init__(self, data: DataDir) -> None:
         self._data = data
         self._requests = self._candidates = self._positives = 0
+        self.unknown_items = UnknownItems(0, 0, 0, 0)
         self._lengths = np.zeros(data.schema.history.max_length + 1, np.int64)
         self._time_range: list[int] | None = None
         self._counts = {
@@ -95,6 +103,11 @@ class _SplitCounts:
         self._requests += len(batch)
         self._candidates += int(batch.is_candidate_BN.sum())
         self._positives += int(is_positive_BN.sum())
+        item_key = self._data.schema.item_key.name
+        item_C = batch.values[candidate_key(item_key)][batch.is_candidate_BN]
+        is_unknown_C = known_items.are_unknown(self._data.encoders[item_key], item_C)
+        counted = UnknownItems.of(is_unknown_C, batch.label_BN[batch.is_candidate_BN])
+        self.unknown_items = UnknownItems(*map(sum, zip(self.unknown_items, counted, strict=True)))
         longest = len(self._lengths) - 1
         self._lengths += np.bincount(np.minimum(batch.lengths_B, longest), minlength=longest + 1)
         times = [
@@ -121,6 +134,7 @@ class _SplitCounts:
             "requests": self._requests,
             "candidates": self._candidates,
             "positives": self._positives,
+            "unknown_items": self.unknown_items._asdict(),
             "history_length": {str(length): int(self._lengths[length]) for length in held},
             "time_range": self._time_range,
         }

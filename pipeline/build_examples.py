@@ -28,11 +28,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from absl import flags
 from tqdm import tqdm
 
 from pipeline import (
+    appearances,
     core_filter,
     counting,
     describe,
@@ -42,7 +44,13 @@ from pipeline import (
     readers,
     tables,
 )
-from pipeline.arguments import CORE_FILTERS, NEGATIVE_SAMPLING, TRAIN_PREFIXES, BuildArguments
+from pipeline.arguments import (
+    AVAILABLE_POPULARITY,
+    CORE_FILTERS,
+    NEGATIVE_SAMPLING,
+    TRAIN_PREFIXES,
+    BuildArguments,
+)
 from pipeline.datasets import ADAPTERS
 from pipeline.events import Plan
 from pipeline.input_files import list_inputs
@@ -149,6 +157,8 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
 
     plan = _count(plan, stage, partitions)
+    if arguments.negative_sampling == AVAILABLE_POPULARITY:
+        appearances.merge_runs(plan, partitions)
     counters |= describe.counters(plan, "fit") | item_counters
     if rounds:
         for rule in ("min_item_events", "min_user_events"):
@@ -260,22 +270,24 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
 
     Requests that cannot get their negatives are left out. Items that only they contain are then not
     drawn by others either, which may need them, so that counting is repeated until nothing changes:
-    hardly ever more than once, and only if a user has nearly as many events as there are items.
+    hardly ever more than once, and only if a user has nearly as many events as there are items, or
+    if requests draw what had appeared by then, of which the first of a log have nothing.
 
     Raises:
         UserError: Nothing is left to train on.
     """
     arguments = plan.arguments
-    sizes: list[int] = []
+    drawn: list[pa.Table] = []
     while True:
         fit = functools.partial(jobs.fit, plan, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = describe.counters(plan, "fit")
         if not counters["train/requests"]:
             raise _nothing_to_train_on(plan, counters)
-        before, sizes = sizes, _write_catalogues(plan)
+        before, drawn = drawn, _write_catalogues(plan)
         longest = max(map(int, describe.by_prefix(counters, "longest/")))
-        if sizes == before or (not before and longest + arguments.negatives <= min(sizes)):
+        fewest = 0 if arguments.draws_available else min(items.num_rows for items in drawn)
+        if drawn == before or (not before and longest + arguments.negatives <= fewest):
             return plan
         plan = dataclasses.replace(plan, is_scarce=True)
 
@@ -294,8 +306,9 @@ def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
         )
     return UserError(
         f"Expected users with enough events for --protocol={arguments.protocol} who leave "
-        f"--negatives={arguments.negatives} items of the training data untouched, found none "
-        f"({filtered}).",
+        f"--negatives={arguments.negatives} items of the training data "
+        f"{'that had appeared by then ' if arguments.draws_available else ''}untouched, found "
+        f"none ({filtered}).",
         "lower --min_user_events, --min_item_events, --min_history or --negatives, or give a "
         "longer log.",
     )
@@ -310,15 +323,18 @@ def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
     return fitted
 
 
-def _write_catalogues(plan: Plan) -> list[int]:
-    """Writes the items that each split draws from; returns how many."""
-    sizes = []
+def _write_catalogues(plan: Plan) -> list[pa.Table]:
+    """Writes the items that each split draws from; returns them, or when they appeared."""
+    names = [plan.schema.item_key.name]
+    if plan.arguments.draws_available:
+        names = [counting.FIRST_TIME, counting.FIRST_ROW]
+    drawn = []
     items = tables.read(plan.work / "items.arrow")
     for split, name in enumerate(splits.SPLITS):
         rows = counting.catalogue(items, plan.schema.item_key.name, split)
         tables.write(plan.catalogue(name), rows)
-        sizes.append(rows.num_rows)
-    return sizes
+        drawn.append(rows.select(names))
+    return drawn
 
 
 def define_log_flags() -> None:
@@ -356,7 +372,12 @@ def define_log_flags() -> None:
     integer("min_item_events", "Filter events of items with fewer events.")
     choice("core_filter", CORE_FILTERS, "Filter items, then users, once or until none is left.")
     integer("negatives", "Sampled candidates per request.")
-    choice("negative_sampling", NEGATIVE_SAMPLING, "Weights of sampled candidates.")
+    choice(
+        "negative_sampling",
+        NEGATIVE_SAMPLING,
+        "Weights of sampled candidates: equal, or events of the item; available...: the same among "
+        "the items that had appeared by the time of the request, and events until then.",
+    )
     integer("seed", "Seed of negatives and candidate order.")
     integer("num_shards", "Files of train; validation and test get a quarter of it.")
     integer("max_user_events", "Keep this many most recent events of a user.")

@@ -14,11 +14,14 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.beam import beam
+from pipeline.places import Places
 from pipeline.validation import FILE, LINE, TIME, defaulted_column
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
 
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
+FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
+"""Place of the first event of an item (see `pipeline.places`), if a build draws by appearance."""
 _MERGE_EVERY = 32
 
 
@@ -58,7 +61,11 @@ def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
 
 
 def count_items(
-    events: pa.Table, first_use_E: np.ndarray, is_candidate_E: np.ndarray, schema: Schema
+    events: pa.Table,
+    first_use_E: np.ndarray,
+    is_candidate_E: np.ndarray,
+    schema: Schema,
+    places: Places | None = None,
 ) -> pa.Table:
     """Events per item and first use, with the item's features as of its last event.
 
@@ -68,6 +75,7 @@ def count_items(
         is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
             positives only.
         schema: Names the item features.
+        places: Of the events, if the first place of each item is wanted.
     """
     names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
     names += [defaulted_column(f.name) for f in schema.item_features if f.default is not None]
@@ -75,6 +83,9 @@ def count_items(
     items = items.append_column(FIRST_USE, pa.array(first_use_E))
     items = items.append_column(COUNT, pa.array(np.ones(len(first_use_E), np.int64)))
     items = items.append_column(CANDIDATES, pa.array(is_candidate_E.astype(np.int64)))
+    if places is not None:
+        items = items.append_column(FIRST_TIME, pa.array(places.times))
+        items = items.append_column(FIRST_ROW, pa.array(places.rows))
     merged = merge_items(items, schema.item_key.name)
     merged = merged.filter(pc.not_equal(merged[FIRST_USE], NONE))
     return pa.table(
@@ -83,7 +94,7 @@ def count_items(
 
 
 def merge_items(items: pa.Table, key: str) -> pa.Table:
-    """One row per item and first use: counts added up, everything else of the last event.
+    """One row per item and first use: counts added up, first places, all else of the last event.
 
     Args:
         items: Rows as `count_items` makes them.
@@ -94,18 +105,24 @@ def merge_items(items: pa.Table, key: str) -> pa.Table:
     merged = items.take(pa.array(last))
     for name in (COUNT, CANDIDATES):
         sums = np.bincount(group, items[name].to_numpy())[group[last]]  # exact below 2^53
-        column = pa.array(sums.astype(np.int64))
-        merged = merged.set_column(merged.column_names.index(name), name, column)
+        merged = _with_column(merged, name, pa.array(sums.astype(np.int64)))
+    if FIRST_TIME in items.column_names:
+        places = [items[name].to_numpy() for name in (FIRST_TIME, FIRST_ROW)]
+        first = _last_rows(group, *(~place for place in places))  # ~ turns the order round
+        for name in (FIRST_TIME, FIRST_ROW):
+            merged = _with_column(merged, name, items[name].take(pa.array(first)))
     return merged
 
 
-def _last_rows(
-    group: np.ndarray, time: np.ndarray, file: np.ndarray, line: np.ndarray
-) -> np.ndarray:
-    """The row of each group that is last by (time, file, line), in the order of groups."""
+def _with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def _last_rows(group: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """The row of each group that is last by the keys, the first one first, in group order."""
     num_groups = group.max(initial=-1) + 1
     rows = np.arange(len(group))
-    for key in (time, file, line):
+    for key in keys:
         of_group, values = group[rows], key[rows].astype(np.int64)
         highest = np.full(num_groups, np.iinfo(np.int64).min)
         np.maximum.at(highest, of_group, values)
@@ -116,7 +133,9 @@ def _last_rows(
 
 
 def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
-    """The items whose events are of first use `last_split` or earlier, sorted by key.
+    """The items whose events are of first use `last_split` or earlier.
+
+    They are sorted by first place if that was counted, else by key.
 
     Args:
         items: Merged rows of `count_items`.
@@ -125,8 +144,10 @@ def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
     """
     usable = items.filter(pc.less_equal(items[FIRST_USE], last_split))
     one_use = pa.array(np.zeros(usable.num_rows, np.int8))
-    usable = usable.set_column(usable.column_names.index(FIRST_USE), FIRST_USE, one_use)
-    return merge_items(usable, key).sort_by(key)
+    merged = merge_items(_with_column(usable, FIRST_USE, one_use), key)
+    if FIRST_TIME in merged.column_names:
+        return merged.sort_by([(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")])
+    return merged.sort_by(key)
 
 
 class MergeTables(beam.CombineFn):

@@ -23,6 +23,7 @@ from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.errors import UserError, explained_write_errors, shown
 from preprocessing.files import AnyPath
+from preprocessing.known_items import UnknownItems
 from preprocessing.schema import Feature, encoded_keys
 from preprocessing.splits import SPLITS
 
@@ -32,6 +33,11 @@ _SHOWN_FILES = 20
 _DRIFT_COLUMNS = (
     *(f"unknown, {name}" for name in SPLITS),
     *(f"drift, {name}" for name in SPLITS[1:]),
+)
+_UNKNOWN_COLUMNS = ("unknown of the positives", "unknown of the negatives", "AUC of that bit")
+_UNKNOWN_LEGEND = (
+    "An item is unknown if the training vocabulary does not have it. The AUC is that of a score "
+    "that says only this; 0.5 tells nothing apart, and below it unknown items are clicked less."
 )
 _MISSING = (
     "Missing in the log: share of the values that the log does not have. Defaulted: share of the "
@@ -77,6 +83,9 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "files": _file_rows(data.manifest.get("inputs", [])),
         "file_remarks": file_accounts.remarks(data.manifest.get("inputs", [])),
         "splits": [(name, data_sets.split_cells(data.schema, by_split[name])) for name in SPLITS],
+        "unknown": [(name, _unknown_cells(by_split[name])) for name in SPLITS],
+        "unknown_columns": _UNKNOWN_COLUMNS,
+        "unknown_legend": _UNKNOWN_LEGEND,
         "values": [
             _value_cells(key, feature, by_split["train"]["features"][key])
             for key, feature in encoded_keys(data.schema)
@@ -96,6 +105,15 @@ def write_card(path: str | AnyPath) -> AnyPath:
     }
     with explained_write_errors("--data", data.path / CARD):
         return pages.write("pipeline", "data_card", content, data.path / CARD)
+
+
+def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
+    """Shares of unknown items, and how well that tells labels apart, as far as it was counted."""
+    unknown = UnknownItems.of_split(stats)
+    if unknown is None:
+        return ["", "", ""]
+    auc = "" if unknown.auc is None else f"{unknown.auc:.3f}"
+    return [f"{unknown.positive_share:.2%}", f"{unknown.negative_share:.2%}", auc]
 
 
 def _file_rows(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:

@@ -15,7 +15,7 @@ from pipeline.events import Plan
 from pipeline.partition_counts import SCALE, defaulted_key, merge_values
 from pipeline.raw_batch import InputFile
 from pipeline.validation import defaulted_column
-from preprocessing import data_dir, files, splits, time_units
+from preprocessing import data_dir, files, known_items, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.schema import Feature, Hash, Vocabulary, candidate_key, encoded_keys
@@ -219,11 +219,20 @@ def _split_stats(
     lengths = by_prefix(counters, f"{split}/history_length/")
     times = json.loads((plan.work / "counters" / "times.json").read_text(encoding="utf-8"))
     requests = counters.get(f"{split}/requests", 0)
+    positives = counters.get(f"{split}/positives", 0)
+    candidates = counters.get(f"{split}/candidates", 0)
+    unknown = known_items.UnknownItems(
+        positives,
+        candidates - positives,
+        counters.get(f"{split}/unknown_positives", 0),
+        counters.get(f"{split}/unknown_negatives", 0),
+    )
     item_key = candidate_key(plan.schema.item_key.name)
     return {
         "requests": requests,
-        "positives": counters.get(f"{split}/positives", 0),
-        "candidates": counters.get(f"{split}/candidates", 0),
+        "positives": positives,
+        "candidates": candidates,
+        "unknown_items": unknown._asdict(),
         "requests_without_positive": counters.get(f"{split}/without_positive", 0),
         "items": values["features"][item_key]["distinct"],
         "requests_left_out": counters.get(f"{split}/left_out", 0),
@@ -238,7 +247,11 @@ def _split_stats(
 def summary(data: DataDir, seconds: float) -> str:
     """One line for people."""
     account = data.manifest["conservation"]
-    requests = ", ".join(f"{split} {data.num_requests(split)}" for split in splits.SPLITS)
+    left_out = {name: data.stats["splits"][name]["requests_left_out"] for name in splits.SPLITS}
+    requests = ", ".join(
+        f"{name} {data.num_requests(name)}" + (f" ({count} left out)" if count else "")
+        for name, count in left_out.items()
+    )
     return (
         f"{data.path}: {account['read']} rows read, {account['used']} used, "
         f"{sum(account['filtered'].values())} filtered, {sum(account['rejected'].values())} "

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import tables
-from pipeline.arguments import BuildArguments
+from pipeline import appearances, tables
+from pipeline.arguments import AVAILABLE_POPULARITY
 from pipeline.counting import COUNT
-from pipeline.events import Events, Plan, event_ids
-from preprocessing import encoders, negatives, splits
+from pipeline.events import Events, Plan, appeared, event_ids
+from preprocessing import encoders, known_items, negatives, splits
 from preprocessing.codec import Ragged, Steps, encode_examples
 from preprocessing.columns import from_buffers
 from preprocessing.encoders import FittedEncoder
@@ -53,32 +53,47 @@ class ItemCatalogue:
     """Items that the requests of one split draw negatives from, encoded.
 
     Args:
-        items: One row per item: item features and COUNT, sorted by item key.
+        plan: Arguments and schema.
+        split: Name of the split.
+        items: One row per item: item features and COUNT, see `counting.catalogue`.
         universe: All items of the data set in the order that numbers them.
         encoders: Encoder of each item feature.
-        arguments: For the kind of sampling.
     """
 
     def __init__(
         self,
+        plan: Plan,
+        split: str,
         items: pa.Table,
         universe: pa.Array,
         encoders: Mapping[str, FittedEncoder],
-        schema: Schema,
-        arguments: BuildArguments,
     ) -> None:
-        numbers = pc.index_in(tables.one_array(items[schema.item_key.name]), value_set=universe)
-        popular = arguments.negative_sampling == "popularity"
-        weights = items[COUNT].to_numpy() if popular else np.ones(items.num_rows, np.int64)
-        self.draws = negatives.Catalogue(
-            numbers.to_numpy().astype(np.int64), np.cumsum(weights, dtype=np.int64)
-        )
+        schema, arguments = plan.schema, plan.arguments
+        keys = tables.one_array(items[schema.item_key.name])
+        numbers_K = pc.index_in(keys, value_set=universe).to_numpy().astype(np.int64)
+        self.draws = negatives.Catalogue(numbers_K)
+        self._places = appeared(items) if arguments.draws_available else None
+        if arguments.negative_sampling == "popularity":
+            cumulative_K = np.cumsum(items[COUNT].to_numpy(), dtype=np.int64)
+            self.draws = negatives.Catalogue(numbers_K, cumulative_K)
+        elif arguments.negative_sampling == AVAILABLE_POPULARITY:
+            self._places, drawn = appearances.read(plan, split)
+            self.draws = negatives.Catalogue(drawn)
         self._row_of_item = np.zeros(len(universe), np.int32)
-        self._row_of_item[self.draws.items_K] = np.arange(items.num_rows)
+        self._row_of_item[numbers_K] = np.arange(items.num_rows)
         self._encoded = {
             feature.name: encoders[feature.name].encode(tables.one_array(items[feature.name]))
             for feature in schema.item_features
         }
+
+    def tickets(self, events: Events, rows: np.ndarray) -> np.ndarray | None:
+        """Of `draws`, how many of the first each request may draw; None for all of them.
+
+        Args:
+            events: Of a partition.
+            rows: Those that are positives of the requests.
+        """
+        return None if self._places is None else self._places.up_to(events.places.take(rows))
 
     def encoded(self, name: str, items_RN: np.ndarray) -> np.ndarray:
         """An encoded feature of items given by number, same shape."""
@@ -111,8 +126,8 @@ class RequestEncoder:
         self._encoders = encoders
         self._universe = tables.one_array(catalogues[-1][plan.schema.item_key.name])
         self._catalogues = [
-            ItemCatalogue(items, self._universe, encoders, plan.schema, plan.arguments)
-            for items in catalogues
+            ItemCatalogue(plan, split, items, self._universe, encoders)
+            for split, items in zip(splits.SPLITS, catalogues, strict=True)
         ]
 
     def encode(
@@ -122,7 +137,7 @@ class RequestEncoder:
 
         Args:
             events: Events of the partition.
-            counters: Gets requests, users and history lengths per split.
+            counters: Gets requests, users, unknown items and history lengths per split.
         """
         partition = _Partition(self._plan, self._encoders, self._universe, events)
         for split, name in enumerate(splits.SPLITS):
@@ -135,7 +150,7 @@ class RequestEncoder:
                 self._plan.arguments.shards(name),
                 rows,
                 partition.request_ids(rows),
-                functools.partial(partition.records, self._catalogues[split]),
+                functools.partial(partition.records, self._catalogues[split], name, counters),
             )
 
 
@@ -168,6 +183,31 @@ def shard_pieces(
             ShardPiece(split, int(shards[first]), table.slice(first, end - first))
             for first, end in zip(bounds[:-1], bounds[1:], strict=True)
         ]
+
+
+def count_unknown(
+    encoders: Mapping[str, FittedEncoder],
+    schema: Schema,
+    encoded: Mapping[str, np.ndarray],
+    label_C: np.ndarray,
+    split: str,
+    counters: collections.Counter[str],
+) -> None:
+    """Adds the unknown items among candidates of a split to its counters.
+
+    Args:
+        encoders: Encoder of each feature.
+        schema: Names the item key.
+        encoded: Item features of the candidates, the item key among them.
+        label_C: Their labels.
+        split: Name of the split.
+        counters: To add to.
+    """
+    name = schema.item_key.name
+    is_unknown_C = known_items.are_unknown(encoders[name], encoded[name])
+    counted = known_items.UnknownItems.of(is_unknown_C, label_C)
+    counters[f"{split}/unknown_positives"] += counted.unknown_positives
+    counters[f"{split}/unknown_negatives"] += counted.unknown_negatives
 
 
 class _Partition:
@@ -208,9 +248,18 @@ class _Partition:
         return event_ids(self._user_texts.take(pa.array(rows)), self._events.positions[rows])
 
     def records(
-        self, catalogue: ItemCatalogue, rows: np.ndarray, ids: pa.Array, keys: np.ndarray
+        self,
+        catalogue: ItemCatalogue,
+        split: str,
+        counters: collections.Counter[str],
+        rows: np.ndarray,
+        ids: pa.Array,
+        keys: np.ndarray,
     ) -> pa.Array:
-        """Serialised examples of the requests whose positives are `rows`, large_binary."""
+        """Serialised examples of the requests whose positives are `rows`, large_binary.
+
+        Their unknown items are counted.
+        """
         arguments, schema, events = self._arguments, self._schema, self._events
         drawn_RN = negatives.sample(
             catalogue.draws,
@@ -219,6 +268,7 @@ class _Partition:
             keys,
             arguments.negatives,
             arguments.seed,
+            catalogue.tickets(events, rows),
         )
         order_RN = negatives.candidate_order(keys, 1 + arguments.negatives, arguments.seed)
         items_RN = np.hstack([self._items[rows][:, None], drawn_RN])
@@ -229,10 +279,16 @@ class _Partition:
             feature.name: Ragged.single(self._encoded[feature.name][rows])
             for feature in schema.user_features
         }
-        for feature in schema.item_features:
-            values_RN = catalogue.encoded(feature.name, items_RN)
-            context[candidate_key(feature.name)] = Ragged(values_RN.reshape(-1), splits_R)
-        context[LABEL] = Ragged((order_RN == 0).astype(np.int64).reshape(-1), splits_R)
+        encoded = {
+            feature.name: catalogue.encoded(feature.name, items_RN).reshape(-1)
+            for feature in schema.item_features
+        }
+        context |= {
+            candidate_key(name): Ragged(values, splits_R) for name, values in encoded.items()
+        }
+        labels = (order_RN == 0).astype(np.int64).reshape(-1)
+        context[LABEL] = Ragged(labels, splits_R)
+        count_unknown(self._encoders, schema, encoded, labels, split, counters)
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
         context[REQUEST_USER] = Ragged.single(self._user_texts.take(pa.array(rows)))

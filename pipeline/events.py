@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.arguments import BuildArguments
-from pipeline.counting import VALUE
+from pipeline.counting import FIRST_ROW, FIRST_TIME, VALUE
+from pipeline.places import Places
 from pipeline.validation import FILE, LINE, TIME
 from preprocessing import splits
 from preprocessing.files import AnyPath
@@ -33,8 +34,8 @@ class Plan:
         schema: The data contract.
         num_partitions: Partitions by user.
         cutoffs: Time points of `time_split`; None until known, and for other protocols.
-        is_scarce: Some users may own nearly all items that their negatives are drawn from; see
-            `Events.split`.
+        is_scarce: Some users may own nearly all items that their negatives are drawn from, or few
+            may have appeared by then; see `Events.split`.
     """
 
     arguments: BuildArguments
@@ -66,6 +67,14 @@ class Plan:
         """File with the sorted events of a partition."""
         return self.work / "events" / f"{index:05d}.arrow"
 
+    def run(self, index: int) -> AnyPath:
+        """File with the events of a partition in the order of the log."""
+        return self.work / "runs" / f"{index:05d}.arrow"
+
+    def appearances(self, split: str, name: str) -> AnyPath:
+        """File with some numbers of all events that a split draws from."""
+        return self.work / "appearances" / f"{split}.{name}"
+
 
 def event_ids(users: pa.Array, positions_E: np.ndarray) -> pa.Array:
     """Ids of events, large_binary [E]: `<user>:<position>`, which no other event has.
@@ -92,6 +101,11 @@ def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     events = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
     time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
     return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
+
+
+def appeared(catalogue: pa.Table) -> Places:
+    """The places at which the items of a catalogue that is sorted by them appeared."""
+    return Places(catalogue[FIRST_TIME].to_numpy(), catalogue[FIRST_ROW].to_numpy())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,22 +177,27 @@ class Events:
         """Split of which each event is the positive, int8 [E], or NONE.
 
         It is the one of the protocol. Left out are positives, if the plan says that there may be
-        any, whose user leaves fewer than `negatives` items of the split's catalogue untouched.
+        any, whose user leaves fewer than `negatives` of the items untouched that the request may
+        draw from the split's catalogue.
         """
         split_E = self._protocol_split.copy()
         if self.plan.is_scarce:
-            key = self.plan.schema.item_key.name
-            catalogues = [
-                tables.one_array(tables.read(self.plan.catalogue(name))[key])
-                for name in splits.SPLITS
-            ]
-            own = OwnItems(self.users, self.items(catalogues[-1]), len(catalogues[-1]))
-            for split, keys in enumerate(catalogues):
-                items_K = pc.index_in(keys, value_set=catalogues[-1]).to_numpy()
-                free_U = len(keys) - own.count_in(items_K, len(self.starts) - 1)
-                is_short_E = (free_U < self.plan.arguments.negatives)[self.users]
-                split_E[(split_E == split) & is_short_E] = splits.NONE
+            for split, name in enumerate(splits.SPLITS):
+                catalogue = tables.read(self.plan.catalogue(name))
+                rows = np.flatnonzero(split_E == split)
+                drawable_R = np.full(len(rows), catalogue.num_rows)
+                if self.plan.arguments.draws_available:
+                    drawable_R = appeared(catalogue).up_to(self.places.take(rows))
+                items_E = self.items(tables.one_array(catalogue[self.plan.schema.item_key.name]))
+                own = OwnItems(self.users, items_E, catalogue.num_rows)
+                free_R = drawable_R - own.count_below(self.users[rows], drawable_R)
+                split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
         return split_E
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """Places of the events in the order of the log."""
+        return Places.of(self.table)
 
     def items(self, universe: pa.Array) -> np.ndarray:
         """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.statistics import is_number
 from preprocessing.data_dir import missing_share
+from preprocessing.known_items import UnknownItems
 from preprocessing.schema import (
     Bucketised,
     DType,
@@ -27,6 +28,9 @@ Stats = Mapping[str, Any]
 
 _NEARLY_ALL = 0.99
 _NOISY_AUC = 0.05
+_TELLING_BIT = 0.05
+"""AUC of a bit from 0.5, on either side: by more than this, and one number of a model moves its AUC
+by more than 0.1, twice of what makes an AUC noisy."""
 _HUGE = 1_000.0
 _FLOAT32_WHOLE = 2.0**24
 _COLLIDING = 0.5
@@ -41,13 +45,20 @@ def of_data(schema: Schema, stats: Stats) -> list[str]:
     """
     by_split = stats["splits"]
     lines = [*_of_sizes(by_split), *_of_labels(schema, by_split), *_of_histories(by_split)]
+    lines += _of_unknown_items(schema, by_split)
     for feature in schema.encoded_features:
         lines += _of_feature(schema, stats, feature)
     return lines
 
 
 def _of_sizes(by_split: Stats) -> Iterator[str]:
-    """Splits that are empty, or too small for their AUC to mean something."""
+    """Requests left out; splits that are empty, or too small for their AUC to mean something."""
+    for name in SPLITS:
+        if left_out := by_split[name].get("requests_left_out", 0):
+            yield (
+                f"{name} leaves out {left_out:,} of {left_out + by_split[name]['requests']:,} "
+                "requests, for which there were fewer items to draw than --negatives."
+            )
     for name in SPLITS[1:]:
         split = by_split[name]
         positives, negatives = split["positives"], split["candidates"] - split["positives"]
@@ -63,6 +74,28 @@ def _of_sizes(by_split: Stats) -> Iterator[str]:
                 f"{', and weights are chosen by it' if name == 'validation' else ''}; smaller "
                 "differences mean nothing."
             )
+
+
+def _of_unknown_items(schema: Schema, by_split: Stats) -> Iterator[str]:
+    """Splits whose labels follow from whether training knows an item.
+
+    Pushing unknown items from the end of every list to its beginning, which a single number of a
+    model does, changes the AUC by the difference of their shares: 2 |AUC of the bit - 0.5|.
+    """
+    for name in SPLITS[1:]:
+        unknown = UnknownItems.of_split(by_split[name])
+        if unknown is None or unknown.auc is None or abs(unknown.auc - 0.5) <= _TELLING_BIT:
+            continue
+        fix = "compare models by their AUC over known items (slices of models.evaluate)"
+        if unknown.auc < 0.5 and not schema.is_impression_log:
+            fix = "draw no item before it appeared (--negative_sampling=available)"
+        yield (
+            f"{name}: whether training knows an item tells positives from negatives with an AUC of "
+            f"{unknown.auc:.3f} ({unknown.positive_share:.1%} of the positives are unknown items, "
+            f"{unknown.negative_share:.1%} of the negatives): how high a model ranks all unknown "
+            f"items moves its AUC by up to {2 * abs(unknown.auc - 0.5):.2f}, whatever else it "
+            f"learnt; {fix}."
+        )
 
 
 def _half_width(positives: int, negatives: int) -> float:

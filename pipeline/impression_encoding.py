@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipeline.encoding import ShardPiece, shard_pieces
+from pipeline.encoding import ShardPiece, count_unknown, shard_pieces
 from pipeline.events import Plan
 from pipeline.impressions import Impressions
 from pipeline.partition_counts import Held, count_keys, count_periods
@@ -47,8 +47,8 @@ class ImpressionEncoder:
 
         Args:
             impressions: Rows of the partition.
-            counters: Gets requests, users, candidates, positives, requests without a positive and
-                history lengths per split.
+            counters: Gets requests, users, candidates, positives, unknown items, requests without a
+                positive and history lengths per split.
         """
         encoded = {
             feature.name: self._encoders[feature.name].encode(impressions.column(feature.name))
@@ -59,6 +59,15 @@ class ImpressionEncoder:
             requests = np.flatnonzero(impressions.split == split)
             if len(requests):
                 _count(impressions, requests, name, counters)
+                shown = np.flatnonzero((impressions.split == split)[impressions.requests])
+                count_unknown(
+                    self._encoders,
+                    self._plan.schema,
+                    {key: values[shown] for key, values in encoded.items()},
+                    impressions.is_click[shown],
+                    name,
+                    counters,
+                )
                 ids = names.take(pa.array(impressions.starts[requests]))
                 yield from shard_pieces(
                     split,

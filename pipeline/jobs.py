@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.utils import shared
 
-from pipeline import counting, file_accounts, impressions, tables
+from pipeline import appearances, counting, file_accounts, impressions, tables
+from pipeline.arguments import AVAILABLE_POPULARITY
 from pipeline.beam import beam
 from pipeline.datasets import open_adapter, read_canonical
 from pipeline.encoding import RequestEncoder, load_encoders
@@ -293,7 +294,11 @@ def _count_training(
         if isinstance(feature.encoder, Hash):
             rows = rows[:0]  # nothing to learn
         counted[feature.name] = counting.count_values(events.column(feature.name).take(rows))
-    items = counting.count_items(events.table, events.first_use, is_positive & ~in_history, schema)
+    places = events.places if plan.arguments.draws_available else None
+    only_candidates = is_positive & ~in_history
+    items = counting.count_items(events.table, events.first_use, only_candidates, schema, places)
+    if plan.arguments.negative_sampling == AVAILABLE_POPULARITY:
+        appearances.write_run(plan, partition, events)
     counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
     counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
     counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}

@@ -54,6 +54,14 @@ def load_schema(
             "orders the events of each user only.",
             "use --protocol=leave_last_out.",
         )
+    if is_inferred_position and arguments.draws_available:
+        raise UserError(
+            f"--negative_sampling={arguments.negative_sampling}: expected times that users share, "
+            f"found {POSITION}, which orders the events of each user only: no item appears before "
+            "another.",
+            "use --negative_sampling=uniform or popularity; if the rows are in the order in which "
+            "things happened, leave this column out of the log.",
+        )
     time = schema.timestamp
     if time is not None and time.dtype not in (DType.INT64, DType.DATETIME):
         raise UserError(

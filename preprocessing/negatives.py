@@ -6,9 +6,10 @@ therefore gets the same negatives whatever partition, worker or batch it is proc
 
 Each split draws from its own catalogue, which holds the items that its requests and those of
 earlier splits contain: were the training negatives drawn from the whole log, then items from the
-future, which all share the out-of-vocabulary id, would only ever be seen as negatives.
+future, which all share the out-of-vocabulary id, would only ever be seen as negatives. A request
+may be held to the beginning of a catalogue that is in the order in which items appeared.
 
-Shapes: R requests, N negatives per request, K items of a catalogue.
+Shapes: R requests, N negatives per request, K entries of a catalogue.
 """
 
 import dataclasses
@@ -45,24 +46,48 @@ def random_bits(seed: int, keys_R: np.ndarray, counter: int | np.ndarray) -> np.
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """The items that may be drawn in one split.
+    """What may be drawn in one split: tickets, each of which is one of an item.
 
     Attributes:
-        items_K: int64, increasing item numbers.
-        cumulative_K: int64, cumulative weights: of 1 each for uniform sampling, of the number of
-            events for popularity sampling.
+        items_K: Integers, the items; one may stand more than once.
+        cumulative_K: int64, cumulative numbers of tickets, such as of the events of each item; None
+            if every entry is one ticket.
     """
 
     items_K: np.ndarray
-    cumulative_K: np.ndarray
+    cumulative_K: np.ndarray | None = None
 
-    def draw(self, bits: np.ndarray) -> np.ndarray:
-        """One item per 64 random bits; the modulo bias is below the total weight / 2^64."""
-        total = self.cumulative_K[-1]
-        ticket = (bits % np.uint64(total)).astype(np.int64)
-        if total > len(self.items_K):  # else all weights are 1, and the ticket is the place
+    @property
+    def num_tickets(self) -> int:
+        """All tickets."""
+        return len(self.items_K) if self.cumulative_K is None else int(self.cumulative_K[-1])
+
+    def draw(self, bits: np.ndarray, num_tickets: int | np.ndarray) -> np.ndarray:
+        """One item per 64 random bits; the modulo bias is below the number of tickets / 2^64.
+
+        Args:
+            bits: uint64.
+            num_tickets: How many there are to draw from, the first ones: one number or one per
+                draw.
+        """
+        ticket = (bits % np.asarray(num_tickets).astype(np.uint64)).astype(np.int64)
+        if self.cumulative_K is not None:
             ticket = np.searchsorted(self.cumulative_K, ticket, side="right")
         return self.items_K[ticket]
+
+    def without(self, items: np.ndarray, num_tickets: int) -> "Catalogue":
+        """The first tickets, but for those of some items.
+
+        Args:
+            items: Left out.
+            num_tickets: How many are first; all of them if entries are more than one ticket.
+        """
+        if self.cumulative_K is None:
+            first = self.items_K[:num_tickets]
+            return Catalogue(first[~np.isin(first, items)])
+        free = ~np.isin(self.items_K, items)
+        weights = np.diff(self.cumulative_K, prepend=0)[free]
+        return Catalogue(self.items_K[free], np.cumsum(weights))
 
 
 class OwnItems:
@@ -94,10 +119,17 @@ class OwnItems:
         )
         return self._pairs[low:high] % self._num_items
 
-    def count_in(self, items_K: np.ndarray, num_users: int) -> np.ndarray:
-        """How many of the given items each user has touched, int64 [num_users]."""
-        inside = np.isin(self._pairs % self._num_items, items_K)
-        return np.bincount(self._pairs[inside] // self._num_items, minlength=num_users)
+    def count_below(self, users_R: np.ndarray, limits_R: np.ndarray) -> np.ndarray:
+        """How many items with a lower number than a limit each user has touched, int64 [R].
+
+        Args:
+            users_R: int64, number of the user of each request.
+            limits_R: int64, at most the number of items.
+        """
+        first_R = users_R * self._num_items
+        return np.searchsorted(self._pairs, first_R + limits_R) - np.searchsorted(
+            self._pairs, first_R
+        )
 
 
 def sample(
@@ -107,6 +139,7 @@ def sample(
     keys_R: np.ndarray,
     num_negatives: int,
     seed: int,
+    tickets_R: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws distinct items that the user of the request never touched, int64 [R, N].
 
@@ -120,15 +153,19 @@ def sample(
         users_R: int64, number of the user of each request.
         keys_R: uint64, fingerprint of each request id.
         num_negatives: N. Every user must leave at least N items of the catalogue free (see
-            `OwnItems.count_in`).
+            `OwnItems.count_below`).
         seed: Seed of the data set.
+        tickets_R: int64, to how many of the first tickets each request is held, of a catalogue
+            whose entries are one ticket each; None if every request may draw all of them.
     """
+    if tickets_R is None:
+        tickets_R = np.full(len(keys_R), catalogue.num_tickets)
     negatives_RN = np.full((len(keys_R), num_negatives), -1, np.int64)
     for n in range(num_negatives):
         open_rows = np.arange(len(keys_R))
         for attempt in range(MAX_TRIES):
             bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + attempt)
-            drawn = catalogue.draw(bits)
+            drawn = catalogue.draw(bits, tickets_R[open_rows])
             taken = own.contain(users_R[open_rows], drawn)
             taken |= (negatives_RN[open_rows, :n] == drawn[:, None]).any(axis=1)
             negatives_RN[open_rows[~taken], n] = drawn[~taken]
@@ -138,10 +175,8 @@ def sample(
         last_bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + MAX_TRIES)
         for row, bits in zip(open_rows, last_bits, strict=True):
             taken_items = np.concatenate([own.of(users_R[row]), negatives_RN[row, :n]])
-            free = ~np.isin(catalogue.items_K, taken_items)
-            weights = np.diff(catalogue.cumulative_K, prepend=0)[free]
-            rest = Catalogue(catalogue.items_K[free], np.cumsum(weights))
-            negatives_RN[row, n] = rest.draw(np.array([bits]))[0]
+            free = catalogue.without(taken_items, int(tickets_R[row]))
+            negatives_RN[row, n] = free.draw(np.array([bits]), free.num_tickets)[0]
     return negatives_RN
 
 

@@ -240,12 +240,14 @@ def _of_protocol(data: DataDir) -> Iterator[str]:
     arguments = data.manifest["arguments"]
     if not data.schema.is_impression_log:
         count = arguments.get("negatives", 1)
-        kind = "by popularity" if arguments.get("negative_sampling") == "popularity" else "uniform"
+        sampling = arguments.get("negative_sampling", "uniform")
+        kind = "by popularity" if "popularity" in sampling else "uniform"
+        when = "that had appeared by then and " if "available" in sampling else ""
         yield (
             f"The log holds clicks only. For each of them {count} "
-            f"{'negative was' if count == 1 else 'negatives were'} drawn ({kind}) from items that "
-            "the user never clicked: a score is the probability of a click among such candidates, "
-            "not a click rate, and a real list of candidates is harder to rank."
+            f"{'negative was' if count == 1 else 'negatives were'} drawn ({kind}) from items "
+            f"{when}that the user never clicked: a score is the probability of a click among such "
+            "candidates, not a click rate, and a real list of candidates is harder to rank."
         )
     if arguments.get("protocol") == "leave_last_out" and described(data):
         train, test = (data.stats["splits"][name]["time_range"] for name in ("train", "test"))

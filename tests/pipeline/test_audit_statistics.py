@@ -74,6 +74,7 @@ def test_sound_data_passes(data):
         ("splits test requests", "test: requests is "),
         ("splits test positives", "test: positives is "),
         ("splits train candidates", "train: candidates is "),
+        ("splits test unknown_items unknown_negatives", "test: unknown_items is "),
         ("splits train time_range 1", "train: time_range is "),
         ("splits validation history_length 4", "validation: history_length is "),
         ("splits train features user_id count", "train: user_id: count is "),

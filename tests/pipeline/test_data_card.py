@@ -85,6 +85,13 @@ def test_both_files_say_what_the_statistics_say(data, card):
         assert (
             f"<td>{name}</td>" + "".join(f'<td class="n">{c}</td>' for c in cells) in card["html"]
         )
+        unknown = stats["unknown_items"]
+        shares = [
+            unknown[f"unknown_{label}"] / unknown[label] for label in ("positives", "negatives")
+        ]
+        auc = (1 + shares[0] - shares[1]) / 2
+        bit = f"| {name} | {shares[0]:.2%} | {shares[1]:.2%} | {auc:.3f} |"
+        assert bit in _section(card["md"], "Items that training does not know")
     drift = data.stats["splits"]["test"]["features"]["history/item_id"]["drift"]
     (row,) = (line for line in _section(card["md"], "Splits compared") if "history/item" in line)
     assert row.endswith(f"| {drift:.3f} |")

@@ -150,6 +150,47 @@ def test_one_of_each_kind_is_enough(change):
     assert _found(change) == []
 
 
+def _unknown(positives, negatives):
+    """1,000 candidates of each label, so many of them unknown items."""
+    counted = {"positives": 1000, "negatives": 1000}
+    return counted | {"unknown_positives": positives, "unknown_negatives": negatives}
+
+
+@pytest.mark.parametrize(
+    ("unknown", "is_impression_log", "parts"),
+    [
+        ((286, 46), False, ("AUC of 0.620 (28.6% of the positives are unknown items, 4.6% of the",
+                            "by up to 0.24", "compare models by their AUC over known items")),
+        ((46, 286), False, ("AUC of 0.380", "by up to 0.24", "--negative_sampling=available")),
+        ((46, 286), True, ("AUC of 0.380", "compare models by their AUC over known items")),
+        ((148, 46), False, ("AUC of 0.551", "by up to 0.10")),
+    ],
+)  # fmt: skip
+def test_labels_that_follow_from_whether_an_item_is_known(unknown, is_impression_log, parts):
+    change = _set_split("test", unknown_items=_unknown(*unknown))
+    (line,) = _found(change, _schema(is_impression_log))
+    assert line.startswith("test: whether training knows an item tells positives from negatives")
+    for part in parts:
+        assert part in line
+
+
+def test_a_bit_that_tells_little_or_nothing_is_no_finding():
+    def change(by_split):
+        by_split["train"]["unknown_items"] = _unknown(900, 0)  # nothing is chosen or judged by it
+        by_split["validation"]["unknown_items"] = _unknown(99, 0)
+        one_sided = _unknown(0, 900) | {"positives": 0}
+        by_split["test"]["unknown_items"] = one_sided
+
+    assert _found(change) == []
+
+
+def test_requests_left_out_are_said():
+    (line,) = _found(_set_split("train", requests_left_out=500))
+    assert line.startswith(
+        "train leaves out 500 of 2,500 requests, for which there were fewer items"
+    )
+
+
 @pytest.mark.parametrize(("label", "positives"), [(0, 0), (1, 2000)])
 def test_labels_of_one_kind_throughout_are_one_line(label, positives):
     def change(by_split):

@@ -77,6 +77,9 @@ PROTOCOLS = st.fixed_dictionaries(
 )
 
 
+SAMPLING = st.sampled_from(["uniform", "popularity", "available", "available_popularity"])
+
+
 def _schema(directory, max_length):
     vocabulary = {"kind": "vocabulary"}
     features = [
@@ -126,10 +129,11 @@ def _expected(events, max_length, arguments):
     st.integers(1, 5),
     st.integers(0, 50),
     st.integers(1, 3),
-    st.sampled_from(["uniform", "popularity"]),
+    SAMPLING,
 )
 def test_the_job_equals_brute_force(events, arguments, max_length, cut, partitions, sampling):
-    expected = _expected(events, max_length, arguments)
+    only_available = sampling.startswith("available")
+    expected = _expected(events, max_length, {**arguments, "only_available": only_available})
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         more = {"num_partitions": partitions, "negative_sampling": sampling}
@@ -176,7 +180,7 @@ def _check_requests(data, expected, num_negatives):
             )
             drawn = [item for item, _ in pairs[:place] + pairs[place + 1 :]]
             assert len(drawn) == num_negatives
-            free = encode["item_id"](sorted(expected.drawable(split, positive[0]))).tolist()
+            free = encode["item_id"](sorted(expected.drawable(split, positive))).tolist()
             assert not collections.Counter(drawn) - collections.Counter(free)  # distinct, allowed
     for name in encode.keys() - {"hour"}:
         counts = collections.Counter(expected.vocabulary_values(name))
@@ -249,10 +253,14 @@ def _jensen_shannon(counts, others):
 
 
 @settings(SETTINGS, max_examples=12)
-@given(logs(), PROTOCOLS, st.integers(1, 4), st.integers(2, 4), st.integers(1, 99))
-def test_no_order_of_work_changes_a_byte(events, arguments, max_length, partitions, order):
-    if _expected(events, max_length, arguments) is None:
+@given(logs(), PROTOCOLS, st.integers(1, 4), st.integers(2, 4), st.integers(1, 99), SAMPLING)
+def test_no_order_of_work_changes_a_byte(
+    events, arguments, max_length, partitions, order, sampling
+):
+    only_available = sampling.startswith("available")
+    if _expected(events, max_length, {**arguments, "only_available": only_available}) is None:
         return
+    arguments = {**arguments, "negative_sampling": sampling}
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         built = [

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from preprocessing import negatives
 from preprocessing.negatives import Catalogue, OwnItems
@@ -8,7 +9,7 @@ KEYS = negatives.splitmix64(np.arange(4000, dtype=np.uint64))
 
 
 def _uniform(items):
-    return Catalogue(np.asarray(items, np.int64), np.arange(1, len(items) + 1))
+    return Catalogue(np.asarray(items, np.int64))
 
 
 def test_splitmix64_equals_the_published_sequence():
@@ -35,7 +36,7 @@ def test_negatives_are_distinct_and_never_own_items():
     users, items = rng.integers(0, 100, 3000), rng.integers(0, 60, 3000)
     own = OwnItems(users, items, 60)
     owned = set(zip(users.tolist(), items.tolist(), strict=True))
-    free = 60 - own.count_in(np.arange(60), 100)
+    free = 60 - own.count_below(np.arange(100), np.full(100, 60))
     num_negatives = int(free.min())
     request_users = np.arange(4000) % 100
     drawn = negatives.sample(_uniform(range(60)), own, request_users, KEYS, num_negatives, seed=1)
@@ -66,10 +67,30 @@ def test_popular_items_are_drawn_by_count(own_items):
 def test_items_out_of_every_catalogue_are_nobodys():
     own = OwnItems(np.array([0, 0]), np.array([-1, 2]), 5)
     assert own.of(0).tolist() == [2]
-    assert own.count_in(np.array([1, 2, 3]), 2).tolist() == [1, 0]
+    assert own.count_below(np.array([0, 0, 1]), np.array([3, 2, 5])).tolist() == [1, 0, 0]
     assert OwnItems(np.array([], int), np.array([], int), 0).contain(
         np.array([0]), np.array([0])
     ).tolist() == [False]
+
+
+@pytest.mark.parametrize("own_items", [[0, 7], list(range(25))])
+def test_a_request_draws_its_first_tickets_only(own_items):
+    """Alike whether draws are repeated or made among the free tickets, one by one."""
+    tickets = np.arange(200) % 40  # items 0 to 39, again and again
+    own = OwnItems(np.zeros(len(own_items), np.int64), np.array(own_items), 40)
+    limits = np.repeat([27, 60], 2000)
+    users = np.zeros(4000, np.int64)
+    drawn = negatives.sample(Catalogue(tickets), own, users, KEYS, 2, seed=5, tickets_R=limits)
+    for limit in (27, 60):
+        some = drawn[limits == limit]
+        counts = np.bincount(np.setdiff1d(np.arange(40), own_items), minlength=40)
+        counts *= np.bincount(tickets[:limit], minlength=40)
+        first = np.bincount(some[:, 0], minlength=40)
+        assert (first[counts == 0] == 0).all()
+        expected = counts[counts > 0] / counts.sum() * 2000
+        assert chisquare(first[counts > 0], expected).pvalue > 0.001
+        assert (some[:, 0] != some[:, 1]).all()
+        assert (counts[some] > 0).all()
 
 
 def test_candidate_order_is_a_permutation_without_preference():

@@ -26,8 +26,9 @@ class Job:
 
     def __init__(
         self, events, protocol, max_length, negatives, split_fraction, validation_fraction,
-        min_history=1, train_prefixes="last", **filters,
+        min_history=1, train_prefixes="last", only_available=False, **filters,
     ):  # fmt: skip
+        self._only_available = only_available
         self.kept, self.filtered = windows.keep(events, **filters)
         times = [event[2] for own in self.kept.values() for event in own]
         if not times:
@@ -49,7 +50,7 @@ class Job:
                 split: {
                     request: content
                     for request, content in requests.items()
-                    if len(self.drawable(split, content[0][0])) >= negatives
+                    if len(self.drawable(split, content[0])) >= negatives
                 }
                 for split, requests in self.requests.items()
             }
@@ -61,9 +62,17 @@ class Job:
         self.left_out = {split: len(wanted[split]) - len(self.requests[split]) for split in SPLITS}
         self._count_unused(wanted)
 
-    def drawable(self, split, user):
-        """Items that may be negatives of a user."""
-        return set(self.catalogues[split]) - {event[1] for event in self.kept[user]}
+    def drawable(self, split, positive):
+        """Items that may be negatives of a request."""
+        items = set(self.catalogues[split])
+        if self._only_available:
+            items = {event[1] for event in self.appeared(split, positive)}
+        return items - {event[1] for event in self.kept[positive[0]]}
+
+    def appeared(self, split, positive):
+        """Events of a split's catalogue that come no later in the log than a positive."""
+        place = (positive[2], positive[4])
+        return [event for event in self._seen[split] if (event[2], event[4]) <= place]
 
     def used(self):
         """Events that some request holds."""
@@ -103,10 +112,11 @@ class Job:
         ]
 
     def _fill_catalogues(self):
-        self.catalogues, seen = {}, set()
+        self.catalogues, self._seen, seen = {}, {}, set()
         for split in SPLITS:
             seen |= windows.contained(self.requests[split])
             in_order = sorted(seen, key=lambda event: (event[2], event[4]))
+            self._seen[split] = in_order
             self.catalogues[split] = {event[1]: event for event in in_order}
 
     def _count_unused(self, wanted):

@@ -1,0 +1,85 @@
+"""Items that the training requests do not hold, and how well that alone tells positives apart.
+
+An item is unknown if its id is out of vocabulary: the vocabulary holds the items of training
+histories and training positives. An encoder without a vocabulary knows every item.
+
+Shapes: C candidates.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocessing.encoders import FittedEncoder
+
+
+def first_known(encoder: FittedEncoder) -> int:
+    """The lowest id that stands for a value of the training data; 0 is padding."""
+    return 1 + encoder.num_oov
+
+
+def are_unknown(encoder: FittedEncoder, ids: np.ndarray) -> np.ndarray:
+    """Whether each id of an item is out of vocabulary, bool in the shape of the ids."""
+    return (ids > 0) & (ids < first_known(encoder))
+
+
+class UnknownItems(NamedTuple):
+    """How many candidates of a split are unknown items, by label: a table of two by two.
+
+    Attributes:
+        positives: Candidates with label 1.
+        negatives: Candidates with label 0.
+        unknown_positives: Unknown ones of these.
+        unknown_negatives: Unknown ones of those.
+    """
+
+    positives: int
+    negatives: int
+    unknown_positives: int
+    unknown_negatives: int
+
+    @classmethod
+    def of(cls, is_unknown_C: np.ndarray, label_C: np.ndarray) -> "UnknownItems":
+        """Counts candidates.
+
+        Args:
+            is_unknown_C: Whether the item of each is unknown.
+            label_C: 0 or 1.
+        """
+        is_positive_C = label_C > 0
+        positives, unknown = int(is_positive_C.sum()), int(is_unknown_C.sum())
+        both = int((is_unknown_C & is_positive_C).sum())
+        return cls(positives, len(label_C) - positives, both, unknown - both)
+
+    @classmethod
+    def of_split(cls, stats: Mapping[str, object]) -> "UnknownItems | None":
+        """What stats.json says of a split; None if it is of a build that did not count.
+
+        Args:
+            stats: Of the split.
+        """
+        counted = stats.get("unknown_items")
+        return cls(**counted) if isinstance(counted, Mapping) else None
+
+    @property
+    def positive_share(self) -> float:
+        """Share of unknown items among the positives."""
+        return self.unknown_positives / max(1, self.positives)
+
+    @property
+    def negative_share(self) -> float:
+        """Share of unknown items among the negatives."""
+        return self.unknown_negatives / max(1, self.negatives)
+
+    @property
+    def auc(self) -> float | None:
+        """AUC over all candidates of "is unknown" as the score; None without both labels.
+
+        A pair of a positive and a negative is in order if only the positive is unknown, and counts
+        half if both or neither is, which leaves the difference of the shares. Below 0.5 unknown
+        items are clicked less than others.
+        """
+        if not self.positives or not self.negatives:
+            return None
+        return 0.5 + (self.positive_share - self.negative_share) / 2
