@@ -183,13 +183,14 @@ def evaluate(
     run = runs.open_run(run_dir)
     origin = dumped_scores.origin(run.path)
     scores = Scorer(runs.load_model(run_dir), run.data).score(split, progress=progress)
-    return record(run.path, split, scores, origin)
+    return record(run.path, split, scores, run.data, origin)
 
 
 def record(
     run_dir: pathlib.Path,
     split: str,
     scores: Scores,
+    data: DataDir | None = None,
     origin: dumped_scores.Origin | None = None,
 ) -> dict[str, float | None]:
     """Writes scores and metrics of a split into a run directory.
@@ -198,13 +199,15 @@ def record(
         run_dir: Of the run.
         split: train, validation or test.
         scores: Of its candidates.
+        data: What the model was trained on, to tell known items; without it they are not told.
         origin: What they are of; without it, what the run directory holds.
 
     Returns:
         The metrics.
     """
     dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
-    metrics = ranking_metrics(scores)
+    known_C = None if data is None else slices.known_items(scores, data)
+    metrics = ranking_metrics(scores, known_C)
     runs.write_metrics(run_dir, {split: metrics})
     return metrics
 

@@ -5,6 +5,7 @@ What a metric needs; without it the metric is undefined, which is None, and "n/a
     log_loss, calibration_error        a candidate
     bias_ratio                         a positive
     auc, normalised_entropy            a positive and a negative
+    auc_known                          both among the candidates known from training
     gauc                               a user with both
     mrr, hr@k, ndcg@k                  a request with both
     an interval, a p-value             two users on whom the metric depends, see `models.bootstrap`
@@ -44,11 +45,16 @@ class Scores(NamedTuple):
     ids: Mapping[str, np.ndarray]
 
 
-def ranking_metrics(scores: Scores) -> dict[str, float | None]:
+def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[str, float | None]:
     """All metrics of a split; None where one is undefined.
 
+    Args:
+        scores: Of the split.
+        known_C: Whether the item of each candidate is known from training.
+
     Returns:
-        auc, gauc, log_loss, normalised_entropy (log loss over that of the base rate),
+        auc, auc_known (of the known candidates among themselves; only with `known_C`), gauc,
+        log_loss, normalised_entropy (log loss over that of the base rate),
         calibration_error (expected, ten bins of equal counts), bias_ratio (mean predicted over
         mean observed rate), the means of `request_metrics`, candidates and requests.
     """
@@ -61,7 +67,12 @@ def ranking_metrics(scores: Scores) -> dict[str, float | None]:
     with np.errstate(divide="ignore", invalid="ignore"):
         base_logit = np.log(base_rate / (1.0 - base_rate))
         found = {
-            "auc": grouped_auc(np.zeros_like(label), label, logit),
+            "auc": overall_auc(label, logit),
+            **(
+                {}
+                if known_C is None
+                else {"auc_known": overall_auc(label[known_C], logit[known_C])}
+            ),
             "gauc": grouped_auc(scores.user, label, logit),
             "log_loss": loss,
             "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),
@@ -93,6 +104,11 @@ def shown_interval(low: float | None, high: float | None, form: str = ".4f") -> 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
     """Mean binary cross-entropy from logits: log(1 + e^z) - y z."""
     return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
+
+
+def overall_auc(label: np.ndarray, logit: np.ndarray) -> float:
+    """AUC over all candidates; NaN without both labels."""
+    return grouped_auc(np.zeros_like(label), label, logit)
 
 
 def grouped_auc(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> float:

@@ -27,10 +27,15 @@ from preprocessing.splits import SPLITS
 
 _METRICS = {
     "auc": ("AUC", 4, "How often a clicked candidate scores above one that was not."),
+    "auc_known": (
+        "AUC, known items",
+        4,
+        "The same of the candidates whose item is in the training vocabulary.",
+    ),
     "gauc": (
         "GAUC",
         4,
-        "The same within each user who has both, weighted by the number of candidates.",
+        "AUC within each user who has both, weighted by the number of candidates.",
     ),
     "log_loss": ("log loss", 4, "Cross-entropy of the probabilities; lower is better."),
     "normalised_entropy": (

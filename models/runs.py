@@ -1,7 +1,7 @@
 """A run directory: what training leaves behind and everything later starts from.
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
-      sessions.json  data.sha256  checkpoints/  best/  events.*
+      sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt
 """
 
 import json
@@ -24,6 +24,8 @@ from preprocessing.schema import Schema
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
+DIVERGED = "diverged.txt"
+"""Why a run ended whose numbers are no longer finite."""
 
 
 def begin(

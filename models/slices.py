@@ -49,11 +49,8 @@ def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
     """
     yield from _bins("history length", scores.history_length, _LENGTHS)
     schema = data.schema
-    for dimension, feature, key in (
-        (USERS, schema.user_key, schema.user_key.name),
-        (ITEMS, schema.item_key, candidate_key(schema.item_key.name)),
-    ):
-        known_C = _training_counts(data, feature, scores.ids[key]) > 0
+    known_user_C = _training_counts(data, schema.user_key, scores.ids[schema.user_key.name]) > 0
+    for dimension, known_C in ((USERS, known_user_C), (ITEMS, known_items(scores, data))):
         for name, chosen_C in ((KNOWN, known_C), (NEW, ~known_C)):
             if chosen_C.any():
                 yield Slice(dimension, name, chosen_C)
@@ -63,6 +60,12 @@ def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
     for feature in schema.history_features:
         if feature.is_categorical and feature != item_key:
             yield from _values(data, feature, scores.ids[candidate_key(feature.name)])
+
+
+def known_items(scores: Scores, data: DataDir) -> np.ndarray:
+    """Whether the item of each candidate is known from training, [C]."""
+    key = data.schema.item_key
+    return _training_counts(data, key, scores.ids[candidate_key(key.name)]) > 0
 
 
 def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFrame:

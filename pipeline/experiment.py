@@ -10,22 +10,27 @@ beyond/schedules beyond/data beyond/width beyond/history beyond/simulation beyon
 data sets of pipeline.build_examples with the protocol of the paper: time_split for DemiNet,
 leave_last_out for MISS and beyond.
 
-Every model is trained once per data set and seed, in WORK/runs. A finished run is never repeated,
-neither by the same command nor by another table that needs it; run the command again to continue
-after an interruption. Leaves in WORK, for deminet/2: deminet-2.html, deminet-2.md, deminet-2.csv
-(the table) and deminet-2-runs.csv (each run).
+Every model is trained once per data set and seed, in WORK/runs, at the learning rate that is best
+on the validation split for the first seed (`--learning_rate` names others to choose from). A
+finished run is never repeated, neither by the same command nor by another table that needs it; run
+the command again to continue after an interruption. Leaves in WORK, for deminet/2: deminet-2.html,
+deminet-2.md, deminet-2.csv (the table) and deminet-2-runs.csv (each run).
 """
 
+import dataclasses
+import functools
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
 from pipeline.experiments import TABLES, plan, quick, rendering, scheduler
+from pipeline.experiments.plan import Planned
 from pipeline.experiments.recipe import Table
+from pipeline.experiments.scheduler import Failure
 from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.files import require_local
@@ -42,6 +47,7 @@ def experiment(
     seeds: int = _SEEDS,
     jobs: int | None = None,
     command: str = "",
+    learning_rates: Sequence[float] = (),
 ) -> pathlib.Path:
     """Makes a table of the papers.
 
@@ -52,6 +58,7 @@ def experiment(
         seeds: How many: 1, 2, ...
         jobs: Runs at a time; None for as many as there are cores.
         command: What was called, for the page.
+        learning_rates: Instead of those of the table.
 
     Returns:
         The path of the HTML page, written from the runs that are finished.
@@ -59,11 +66,13 @@ def experiment(
     Raises:
         UserError: No such table; data that does not fit; runs that failed (the page is written).
     """
-    table = _table(table_id)
+    table = _table(table_id, learning_rates)
     workdir = _local(workdir)
     named = plan.open_data(data, table)
-    planned = plan.plan(table, named, _seeds(table, seeds), workdir)
-    failures = scheduler.run_all(planned, jobs or len(os.sched_getaffinity(0)))
+    planned, failures = _train(
+        functools.partial(plan.plan, table, named, _seeds(table, seeds), workdir),
+        functools.partial(scheduler.run_all, jobs=jobs or len(os.sched_getaffinity(0))),
+    )
     page = rendering.write(table, named, planned, workdir, command)
     if failures:
         raise UserError(
@@ -80,6 +89,7 @@ def quick_experiment(
     workdir: str | pathlib.Path,
     seeds: int = quick.SEEDS,
     command: str = "",
+    learning_rates: Sequence[float] = (),
 ) -> pathlib.Path:
     """The same in seconds: a few steps per run, without data on data generated for it.
 
@@ -89,6 +99,7 @@ def quick_experiment(
         workdir: Created if needed.
         seeds: How many.
         command: What was called, for the page.
+        learning_rates: To choose from, instead of the first one of the table.
 
     Returns:
         The path of the HTML page.
@@ -96,22 +107,36 @@ def quick_experiment(
     Raises:
         UserError: No such table; data that does not fit.
     """
-    table = quick.shortened(_table(table_id))
+    table = quick.shortened(_table(table_id), learning_rates)
     workdir = _local(workdir)
     named = plan.open_data(data or [str(quick.build_data(table.protocol, workdir))], table)
-    planned = plan.plan(table, named, _seeds(table, seeds), workdir)
     with quick.uncompiled():
-        scheduler.run_here(planned)
+        planned, _ = _train(
+            functools.partial(plan.plan, table, named, _seeds(table, seeds), workdir),
+            scheduler.run_here,
+        )
         return rendering.write(table, named, planned, workdir, command)
 
 
-def _table(table_id: str) -> Table:
+def _train(
+    make_plan: Callable[[], list[Planned]],
+    run: Callable[[Sequence[Planned]], list[Failure]],
+) -> tuple[list[Planned], list[Failure]]:
+    """Does the runs of a table: trials of learning rates first, then what follows from them."""
+    failures = run(make_plan())
+    failed = {failure.name for failure in failures}
+    planned = make_plan()
+    return planned, failures + run([each for each in planned if each.name not in failed])
+
+
+def _table(table_id: str, learning_rates: Sequence[float] = ()) -> Table:
     if table_id not in TABLES:
         raise UserError(
             f"Expected --table to be one of {', '.join(TABLES)}, found {table_id!r}.",
             did_you_mean(table_id, TABLES),
         )
-    return TABLES[table_id]
+    table = TABLES[table_id]
+    return dataclasses.replace(table, learning_rates=learning_rates or table.learning_rates)
 
 
 def _seeds(table: Table, seeds: int) -> range:
@@ -130,6 +155,9 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("data", [], "Data set directory; repeatable.")
     flags.DEFINE_string("workdir", None, "Directory for runs and pages.", required=True)
     flags.DEFINE_integer("seeds", _SEEDS, "Runs per model and data set.", lower_bound=1)
+    flags.DEFINE_multi_float(
+        "learning_rate", [], "Rate to choose from instead of those of the table; repeatable."
+    )
     flags.DEFINE_integer("jobs", None, "Runs at a time (default: cores).", lower_bound=1)
     flags.DEFINE_bool("quick", False, "A few steps per run, to see that all of it works.")
 
@@ -141,10 +169,18 @@ def main() -> int | None:
     try:
         if given.quick:
             seeds = min(given.seeds, quick.SEEDS)
-            page = quick_experiment(given.table, given.data, given.workdir, seeds, command)
+            page = quick_experiment(
+                given.table, given.data, given.workdir, seeds, command, given.learning_rate
+            )
         elif given.data:
             page = experiment(
-                given.table, given.data, given.workdir, given.seeds, given.jobs, command
+                given.table,
+                given.data,
+                given.workdir,
+                given.seeds,
+                given.jobs,
+                command,
+                given.learning_rate,
             )
         else:
             raise UserError("Expected --data or --quick, found neither.")

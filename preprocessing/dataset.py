@@ -12,8 +12,10 @@ the way to the batch; the order of requests is the same.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import contextvars
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import tensorflow as tf
 
@@ -41,6 +43,11 @@ _REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
 _DECODED_AT_ONCE = 1 << 12
 _POSITION = "position"
+
+_SHARED: contextvars.ContextVar[dict[Hashable, tf.data.Dataset] | None] = contextvars.ContextVar(
+    "datasets that were read before, by what was asked for", default=None
+)
+_Read = TypeVar("_Read", bound=Callable[..., tf.data.Dataset])
 
 # Nothing here needs AutoGraph, whose rewriting of sources takes seconds at every start.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -90,6 +97,36 @@ def parse(
     return features
 
 
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Within it `read` gives the same dataset for the same arguments.
+
+    Setting one up takes longer than a few batches of it. Splits that were decoded stay in memory.
+    """
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _shareable(read: _Read) -> _Read:
+    """Lets a function that reads a split take part in `shared`."""
+
+    @functools.wraps(read)
+    def wrapped(data: DataDir, split: str, **options: Any) -> tf.data.Dataset:
+        known = _SHARED.get()
+        if known is None:
+            return read(data, split, **options)
+        key = (str(data.path), data.fingerprint, split, *sorted(options.items()))
+        if key not in known:
+            known[key] = read(data, split, **options)
+        return known[key]
+
+    return cast("_Read", wrapped)
+
+
+@_shareable
 def read(
     data: DataDir,
     split: str,

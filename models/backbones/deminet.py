@@ -12,12 +12,12 @@ know besides the interests.
 import dataclasses
 
 from models import randomness
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.interfaces import (
     Backbone,
     Candidates,
     Dims,
     LossTerm,
-    ModelConfig,
     State,
     UserSide,
 )
@@ -49,7 +49,7 @@ _HEAD_MODES = ("project", "slice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DemiNetConfig(ModelConfig):
+class DemiNetConfig(HeadConfig):
     """Settings of DemiNet.
 
     Attributes:
@@ -78,6 +78,7 @@ class DemiNetConfig(ModelConfig):
     """
 
     embedding_size: int = 16
+    batch_norm: bool = True
     interests: int = 4
     operator: str = "dha"
     threshold: float = 0.7
@@ -177,9 +178,10 @@ class DemiNet(Backbone):
         )
         context = 2 * width + (dims.user_fields + dims.extra_fields) * dims.embedding_size
         self.experts = InterestExperts(
-            config.interests * width + context,
+            (config.interests + (2 if config.history_sum else 0)) * width + context,
             1 if config.aggregation == "single" else config.interests,
             config.expert_units,
+            batch_norm=config.batch_norm,
         )
         self.confidence = aggregation_layer(
             config.aggregation,
@@ -201,7 +203,8 @@ class DemiNet(Backbone):
         context = fields.history + fields.pair  # the order of `_context`
         yield from self.positions.layouts(nodes)
         yield from self.extractor.layouts(nodes, fields.target)
-        yield from self.experts.layouts(nodes * self.config.interests + context)
+        read = nodes * self.config.interests + context + sum_layout(self.config, fields)
+        yield from self.experts.layouts(read)
         yield from self.confidence.layouts(nodes, context)
 
     def encode_user(
@@ -244,6 +247,7 @@ class DemiNet(Backbone):
             "projected_BLT": self.extractor.project(nodes_BLD),
             "mask_BL": mask_BL,
             "user_BU": tf.concat([masked_mean(history_BLD, mask_BL), fields], -1),
+            **sum_state(self.config, history_BLD),
         }
         return state | {f"view_{v}_BLD": view_BLD for v, view_BLD in enumerate(views)}
 
@@ -251,8 +255,9 @@ class DemiNet(Backbone):
         """Eqs 13-15 on the complete graph. See the base class."""
         interests_BNKD, _ = self._interests(state, candidates)
         context_BNC = _context(state, candidates)
+        read_BNC = tf.concat([context_BNC, *read_sum(state, candidates)], -1)
         scores_BNE = self.experts(
-            expert_input(interests_BNKD, context_BNC), candidates.mask_BN, training=training
+            expert_input(interests_BNKD, read_BNC), candidates.mask_BN, training=training
         )
         weights_BNE = self.confidence(interests_BNKD, context_BNC, training=training)
         return tf.reduce_sum(weights_BNE * scores_BNE, -1)

@@ -9,7 +9,8 @@ field, D item width, K = 1.
 
 import dataclasses
 
-from models.interfaces import Backbone, Candidates, Dims, ModelConfig, State, UserSide, pair_fields
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.interfaces import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.keras import keras, tf
 from models.layers.augru import AUGRU
 from models.layers.masking import masked_softmax
@@ -18,7 +19,7 @@ from models.layouts import Fields, Layouts, hidden, of_dense
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DIENConfig(ModelConfig):
+class DIENConfig(HeadConfig):
     """Settings of DIEN.
 
     Attributes:
@@ -54,7 +55,8 @@ class DIEN(Backbone):
         )
         self.attention = keras.layers.Dense(width, use_bias=False, name="attention")
         self.evolution = AUGRU(width, name="interest_evolution")
-        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.config = config
+        self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
         """Both recurrent layers have hidden states. See the base class."""
@@ -66,7 +68,7 @@ class DIEN(Backbone):
         yield cell.bias, (None, gates)
         yield from of_dense(self.attention, state, fields.target)
         yield from self.evolution.layouts(state)
-        yield from self.dnn.layouts(fields.pair + state)
+        yield from self.dnn.layouts(fields.pair + state + sum_layout(self.config, fields))
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -81,16 +83,17 @@ class DIEN(Backbone):
             "interests_BLD": interests_BLD,
             "keys_BLD": self.attention(interests_BLD),
             "mask_BL": user.mask_BL,
+            **sum_state(self.config, history_BLD),
         }
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
-        del training
         evolved_BND = self.evolution(
             state["interests_BLD"], self._attend(state, candidates), state["mask_BL"]
         )
-        inputs = tf.concat([pair_fields(state["fields_BFd"], candidates), evolved_BND], -1)
-        return self.dnn(inputs)[..., 0]
+        pairs = pair_fields(state["fields_BFd"], candidates)
+        inputs = tf.concat([pairs, evolved_BND, *read_sum(state, candidates)], -1)
+        return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """The attention weights, of a single interest. See the base class."""

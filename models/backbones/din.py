@@ -6,7 +6,8 @@ the history, d embedding width per field, D = J d, A width of the first attentio
 
 import dataclasses
 
-from models.interfaces import Backbone, Candidates, Dims, ModelConfig, State, UserSide, pair_fields
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.interfaces import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.keras import tf
 from models.layers.local_activation import LocalActivation
 from models.layers.mlp import MLP
@@ -17,7 +18,7 @@ _ACTIVATIONS = ("dice", "sigmoid")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DINConfig(ModelConfig):
+class DINConfig(HeadConfig):
     """Settings of DIN.
 
     Attributes:
@@ -63,12 +64,14 @@ class DIN(Backbone):
             config.attention_activation,
             config.normalize,
         )
-        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.config = config
+        self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
         """The network reads user, candidate and pooled history. See the base class."""
         yield from self.attention.layouts(fields.history)
-        yield from self.dnn.layouts(fields.pair + fields.history)
+        read = fields.pair + fields.history + sum_layout(self.config, fields)
+        yield from self.dnn.layouts(read)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -81,14 +84,16 @@ class DIN(Backbone):
             "history_BLD": history_BLD,
             "encoded_BLA": self.attention.encode_events(history_BLD),
             "mask_BL": user.mask_BL,
+            **sum_state(self.config, history_BLD),
         }
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         weights_BNL = self._attend(state, candidates, training)
         pooled_BND = tf.matmul(weights_BNL, state["history_BLD"])
-        inputs = tf.concat([pair_fields(state["fields_BFd"], candidates), pooled_BND], -1)
-        return self.dnn(inputs)[..., 0]
+        pairs = pair_fields(state["fields_BFd"], candidates)
+        inputs = tf.concat([pairs, pooled_BND, *read_sum(state, candidates)], -1)
+        return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """The attention weights, of a single interest. See the base class.

@@ -8,12 +8,12 @@ position.
 import dataclasses
 
 from models import randomness
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.interfaces import (
     Backbone,
     Candidates,
     Dims,
     LossTerm,
-    ModelConfig,
     State,
     UserSide,
     pair_fields,
@@ -28,7 +28,7 @@ from preprocessing.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DMINConfig(ModelConfig):
+class DMINConfig(HeadConfig):
     """Settings of DMIN.
 
     Attributes:
@@ -41,6 +41,7 @@ class DMINConfig(ModelConfig):
         units: Hidden widths of the network that scores.
     """
 
+    history_sum: bool = True
     interests: int = 4
     position_size: int = 2
     auxiliary_weight: float = 0.0
@@ -66,7 +67,7 @@ class DMIN(Backbone):
     second one whose heads stay apart, each a history of its own. Both are candidate-independent.
     The candidate pools each of the K histories by the local activation unit of DIN, where it knows
     the position of each event. A network on [user fields, candidate, sum of the history, its
-    product with the candidate, the K pools] gives the logit.
+    product with the candidate (unless the settings say no), the K pools] gives the logit.
 
     Args:
         config: Settings.
@@ -98,7 +99,7 @@ class DMIN(Backbone):
             PositionedActivation(width, config.attention_units, name=f"reader_{k}")
             for k in range(config.interests)
         ]
-        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
         self.next_event = NextEvent(config.auxiliary_units) if config.auxiliary_weight else None
 
     def layouts(self, fields: Fields) -> Layouts:
@@ -111,8 +112,8 @@ class DMIN(Backbone):
         yield from featureless(self.positions)
         if self.next_event is not None:
             yield from self.next_event.layouts(item)
-        # The sum of the history, its product with the candidate, and the K pools.
-        yield from self.dnn.layouts(fields.pair + item * (2 + self.config.interests))
+        pools = item * self.config.interests
+        yield from self.dnn.layouts(fields.pair + sum_layout(self.config, fields) + pools)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -132,27 +133,24 @@ class DMIN(Backbone):
             "fields_BFd": user.fields_BFd,
             "history_BLD": history_BLD,
             "refined_BLD": refined_BLD,
-            "sum_BD": tf.reduce_sum(history_BLD, 1),
             "interests_BKLD": tf.stack(interests, 1),
             "encoded_BKLA": tf.stack(encoded, 1),
             "mask_BL": mask_BL,
             "key_B": user.key_B,
+            **sum_state(self.config, history_BLD),
         }
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
-        del training
         weights_BNKL = self._attend(state, candidates)
         pools_BKND = tf.matmul(tf.transpose(weights_BNKL, [0, 2, 1, 3]), state["interests_BKLD"])
-        target_BND = candidates.target_BND
-        sum_BND = tf.broadcast_to(state["sum_BD"][:, None], tf.shape(target_BND))
         inputs = [
             pair_fields(state["fields_BFd"], candidates),
-            sum_BND,
-            target_BND * sum_BND,
+            *read_sum(state, candidates),
             *tf.unstack(pools_BKND, axis=1),
         ]
-        return self.dnn(tf.concat(inputs, -1))[..., 0]
+        inputs_BNX = tf.concat(inputs, -1)
+        return self.dnn(inputs_BNX, candidates.mask_BN, training=training)[..., 0]
 
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor

@@ -8,12 +8,12 @@ replicas, S sampled items.
 import dataclasses
 
 from models import randomness, replicas
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.interfaces import (
     Backbone,
     Candidates,
     Dims,
     LossTerm,
-    ModelConfig,
     State,
     UserSide,
     pair_fields,
@@ -31,7 +31,7 @@ _PRELU_SLOPE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DMRConfig(ModelConfig):
+class DMRConfig(HeadConfig):
     """Settings of DMR.
 
     Attributes:
@@ -101,7 +101,7 @@ class DMR(Backbone):
         self.target_attention = LocalActivation(
             width, config.attention_units, "sigmoid", name="target_attention"
         )
-        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     @property
     def tables(self) -> list[tf.Variable]:
@@ -121,7 +121,8 @@ class DMR(Backbone):
         yield from self.target_attention.layouts(item)
         yield from featureless(self.positions, self.vector_prelu)
         relevances = hidden(2)
-        yield from self.dnn.layouts(fields.pair + item + relevances + item * 2)
+        read = fields.pair + item + relevances + sum_layout(self.config, fields)
+        yield from self.dnn.layouts(read)
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
@@ -145,11 +146,11 @@ class DMR(Backbone):
         state = {
             "fields_BFd": user.fields_BFd,
             "history_BLD": history_BLD,
-            "sum_BD": tf.reduce_sum(history_BLD, 1),
             "encoded_BLA": self.target_attention.encode_events(history_BLD),
             "positions_BLD": self.position_query(positions_BLP),
             "mask_BL": mask_BL,
             "user_Bd": self._user_vector(scores_BL, history_BLD, mask_BL),
+            **sum_state(self.config, history_BLD),
         }
         if training:
             lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1)
@@ -164,7 +165,6 @@ class DMR(Backbone):
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
-        del training
         scores_BNL = self._item_scores(state, candidates)
         mask_BNL = tf.broadcast_to(state["mask_BL"][:, None], tf.shape(scores_BNL))
         pooled_BND = tf.matmul(masked_softmax(scores_BNL, mask_BNL), state["history_BLD"])
@@ -172,12 +172,11 @@ class DMR(Backbone):
         vectors_BNd = tf.nn.embedding_lookup(self.item_vectors, candidates.key_BN)
         vectors_BNd = tf.cast(vectors_BNd, self.compute_dtype)
         to_user_BN = tf.linalg.matvec(vectors_BNd, state["user_Bd"])
-        target_BND = candidates.target_BND
-        sum_BND = tf.broadcast_to(state["sum_BD"][:, None], tf.shape(target_BND))
         relevances_BN2 = tf.stack([to_user_BN, to_items_BN], -1)
         pairs = pair_fields(state["fields_BFd"], candidates)
-        inputs = [pairs, pooled_BND, relevances_BN2, sum_BND, target_BND * sum_BND]
-        return self.dnn(tf.concat(inputs, -1))[..., 0]
+        inputs = [pairs, pooled_BND, relevances_BN2, *read_sum(state, candidates)]
+        inputs_BNX = tf.concat(inputs, -1)
+        return self.dnn(inputs_BNX, candidates.mask_BN, training=training)[..., 0]
 
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor

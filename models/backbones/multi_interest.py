@@ -10,7 +10,8 @@ field, D item width, K interests.
 import dataclasses
 from typing import NamedTuple
 
-from models.interfaces import Backbone, Candidates, ModelConfig, State, UserSide, pair_fields
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.interfaces import Backbone, Candidates, State, UserSide, pair_fields
 from models.keras import tf
 from models.layers.label_aware_attention import label_aware_weights
 from models.layers.masking import masked_mean
@@ -22,7 +23,7 @@ _READOUTS = ("soft", "hard")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiInterestConfig(ModelConfig):
+class MultiInterestConfig(HeadConfig):
     """Settings of every model with label-aware interests.
 
     Attributes:
@@ -78,14 +79,15 @@ class MultiInterestBackbone(Backbone):
     def __init__(self, config: MultiInterestConfig, name: str) -> None:
         super().__init__(name=name)
         self.config = config
-        self.dnn = MLP((*config.units, 1), name="dnn")
+        self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
         """Interests are laid out as events are: candidates compare with both. See the base class.
 
         A subclass adds those of its own weights.
         """
-        yield from self.dnn.layouts(fields.pair + fields.history * 2)
+        read = fields.pair + fields.history * 2 + sum_layout(self.config, fields)
+        yield from self.dnn.layouts(read)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
         """The interests in a history that is zero at padding."""
@@ -104,15 +106,16 @@ class MultiInterestBackbone(Backbone):
             "interests_BKD": interests.vectors_BKD,
             "attention_BKL": interests.attention_BKL,
             "mask_BK": interests.mask_BK,
+            **sum_state(self.config, history_BLD),
         }
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
-        del training
         pairs = pair_fields(state["fields_BFd"], candidates)
         read_BND = tf.matmul(self._weights(state, candidates), state["interests_BKD"])
         mean_BND = tf.broadcast_to(state["mean_BD"][:, None], tf.shape(read_BND))
-        return self.dnn(tf.concat([pairs, mean_BND, read_BND], -1))[..., 0]
+        inputs = tf.concat([pairs, mean_BND, read_BND, *read_sum(state, candidates)], -1)
+        return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Weight of each interest for the candidate, and of each event in the interest."""

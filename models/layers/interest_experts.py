@@ -23,22 +23,30 @@ class InterestExperts(keras.layers.Layer):
         width: I.
         experts: K.
         units: Widths of the hidden layers.
+        batch_norm: False for the networks alone, without scales and offsets.
     """
 
     def __init__(
-        self, width: int, experts: int, units: Sequence[int], name: str = "interest_experts"
+        self,
+        width: int,
+        experts: int,
+        units: Sequence[int],
+        *,
+        batch_norm: bool = True,
+        name: str = "interest_experts",
     ) -> None:
         super().__init__(name=name, autocast=False)  # Normalises before it loses precision.
         self.experts = experts
         self._widths = [width, *units, 1]
-        self.normalize = MaskedBatchNormalization()
+        self.normalize = MaskedBatchNormalization() if batch_norm else None
 
     def build(self, shape: tf.TensorShape) -> None:
         """Creates the weights of all experts."""
         del shape
         width, experts = self._widths[0], self.experts
-        self.scale_IK = self.add_weight("scale", [width, experts], initializer="ones")
-        self.offset_IK = self.add_weight("offset", [width, experts], initializer="zeros")
+        if self.normalize is not None:
+            self.scale_IK = self.add_weight("scale", [width, experts], initializer="ones")
+            self.offset_IK = self.add_weight("offset", [width, experts], initializer="zeros")
         self.kernels, self.biases = [], []
         for i, (fan_in, fan_out) in enumerate(pairwise(self._widths)):
             # The first kernel keeps I first, so that it is a plain [I, K O] matrix.
@@ -51,9 +59,10 @@ class InterestExperts(keras.layers.Layer):
 
     def layouts(self, reads: Layout) -> Layouts:
         """Layouts of the weights, for an input laid out as `reads`."""
-        yield from self.normalize.layouts(reads)
-        yield self.scale_IK, (reads, None)
-        yield self.offset_IK, (reads, None)
+        if self.normalize is not None:
+            yield from self.normalize.layouts(reads)
+            yield self.scale_IK, (reads, None)
+            yield self.offset_IK, (reads, None)
         yield self.kernels[0], (reads, None, None)
         for weight in (*self.kernels[1:], *self.biases):
             yield weight, ()
@@ -70,12 +79,13 @@ class InterestExperts(keras.layers.Layer):
             o, [B, N, K].
         """
         batch, count = tf.shape(values_BNI)[0], tf.shape(values_BNI)[1]
-        values_BNI = self.normalize(values_BNI, mask_BN, training=training)
+        first_IKO, bias_KO = self.kernels[0], self.biases[0]
+        if self.normalize is not None:
+            values_BNI = self.normalize(values_BNI, mask_BN, training=training)
+            bias_KO = bias_KO + tf.einsum("ik,iko->ko", self.offset_IK, first_IKO)
+            first_IKO = self.scale_IK[:, :, None] * first_IKO
         values_BNI = tf.cast(values_BNI, self.compute_dtype)
-        first_IKO = self.kernels[0]
-        bias_KO = self.biases[0] + tf.einsum("ik,iko->ko", self.offset_IK, first_IKO)
-        folded_IKO = self.scale_IK[:, :, None] * first_IKO
-        flat = tf.reshape(folded_IKO, [first_IKO.shape[0], -1])
+        flat = tf.reshape(first_IKO, [self._widths[0], -1])
         hidden = tf.reshape(tf.tensordot(values_BNI, flat, axes=1), [-1, *bias_KO.shape]) + bias_KO
         hidden_KXO = tf.transpose(hidden, [1, 0, 2])
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from models.keras import keras, tf
+from models.layers.normalization import MaskedBatchNormalization
 from models.layouts import Layout, Layouts, hidden, of_dense
 
 
@@ -14,6 +15,7 @@ class MLP(keras.layers.Layer):
         activation: After every hidden layer.
         last_activation: After the last layer; linear by default.
         last_bias: False for scorers in front of a softmax, where a bias has no effect.
+        batch_norm: Standardise the input over its valid entries first.
     """
 
     def __init__(
@@ -22,9 +24,12 @@ class MLP(keras.layers.Layer):
         activation: str = "relu",
         last_activation: str | None = None,
         last_bias: bool = True,
+        batch_norm: bool = False,
         name: str = "mlp",
     ) -> None:
-        super().__init__(name=name)
+        # Normalises before it loses precision.
+        super().__init__(name=name, autocast=not batch_norm)
+        self.normalize = MaskedBatchNormalization() if batch_norm else None
         hidden = [
             keras.layers.Dense(width, activation, name=f"dense_{i}")
             for i, width in enumerate(units[:-1])
@@ -39,14 +44,27 @@ class MLP(keras.layers.Layer):
             reads: Of the input.
             writes: Of the output; None for hidden units.
         """
+        if self.normalize is not None:
+            yield from self.normalize.layouts(reads)
         for layer in self.stack:
             is_last = layer is self.stack[-1]
             output = writes if is_last and writes is not None else hidden(layer.units)
             yield from of_dense(layer, reads, output)
             reads = output
 
-    def call(self, values: tf.Tensor) -> tf.Tensor:
-        """Maps [..., width] to [..., units[-1]]."""
+    def call(
+        self, values: tf.Tensor, mask: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """Maps [..., width] to [..., units[-1]].
+
+        Args:
+            values: What the first layer reads.
+            mask: Entries that count in the statistics of the normalisation, of the shape of
+                `values` without its last axis; only read by it.
+            training: Whether it uses (and remembers) the statistics of the batch.
+        """
+        if self.normalize is not None:
+            values = self.normalize(values, mask, training=training)
         for layer in self.stack:
             values = layer(values)
         return values

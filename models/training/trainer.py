@@ -26,7 +26,7 @@ from models.training.profiling import Profile
 from models.training.remote_steps import steps_of
 from models.training.sessions import Session, phase
 from models.training.steps import Logs, Speed, StepRunner
-from preprocessing import dataset
+from preprocessing import dataset, files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 
@@ -346,11 +346,13 @@ class Trainer:
         batches = self.ssl_steps.dataset(failed) if ssl else self._dataset(failed)
         where = culprits(self.model, next(iter(batches)), ssl)
         kind = "step of self-supervision" if ssl else "step"
-        return UserError(
+        error = UserError(
             f"Expected finite numbers, found NaN or infinity at {kind} {failed + 1} of "
             f"{self.workdir}: {where or 'in the gradient of all replicas'}.",
             f"lower train.{'ssl_' if ssl else ''}learning_rate or set train.clip_norm.",
         )
+        files.write_bytes(self.workdir / runs.DIVERGED, f"{error}\n".encode())
+        return error
 
     def _set_learning_rate(self) -> None:
         """Applies what the schedule makes of the evaluations so far."""
@@ -470,7 +472,9 @@ class Trainer:
         else:  # As the model will be evaluated and served.
             scorer = Scorer(runs.load_model(self.workdir), self.data, self._stop_if_asked)
         return {
-            split: record(self.workdir, split, scorer.score(split, progress=self.progress))
+            split: record(
+                self.workdir, split, scorer.score(split, progress=self.progress), self.data
+            )
             for split in ("validation", "test")
             if self.data.num_requests(split)
         }

@@ -1,14 +1,15 @@
 """Tables that no paper has: MISS with every model, scaling curves, logs whose truth is known.
 
-The settings are those of MISS's experiments (`pipeline.experiments.miss`), but for DemiNet's
-embeddings of 16; a sweep gives all its models the same width.
+The settings are those of MISS's experiments (`pipeline.experiments.miss`), but for DemiNet, which
+keeps its embeddings of 16 and its experts; a sweep gives all its models the same width. Learning
+rates are the default one, except in `beyond/rivals`, which goes on where `miss/5` ends.
 """
 
 import dataclasses
 
 from models.interfaces import SelfSupervision
 from pipeline.experiments import miss
-from pipeline.experiments.recipe import Content, Row, Table
+from pipeline.experiments.recipe import LEARNING_RATES, Content, Row, Table
 
 _MODELS = {
     "FM": "fm",
@@ -122,6 +123,7 @@ def _table(name: str, title: str, rows: list[Row], along: str = "", choice: bool
         data_sets=(),
         reference="",
         claim="",
+        batch_samples=miss.BATCH_SAMPLES,
         rows=rows,
         along=along,
         choice=choice,
@@ -139,6 +141,7 @@ TABLES = (
         data_sets=miss.DATA_SETS,
         reference="Amazon-Cds",
         claim="MISS is best, CL4SRec second; S3Rec and IRSSL hardly help.",
+        learning_rates=LEARNING_RATES,
     ),
     _table("schedules", "When and how long to train MISS", _schedules(), choice=True),
     _table(

@@ -16,12 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from models import bootstrap, evaluate, runs
-from models.metrics import UNDEFINED, relative_improvement
+from models import bootstrap, evaluate, runs, slices
+from models.metrics import UNDEFINED, Scores, relative_improvement
 from pipeline.experiments.plan import Planned
-from pipeline.experiments.recipe import METRICS, Row, Table
+from pipeline.experiments.recipe import METRICS, TITLES, Row, Table
 from pipeline.experiments.scheduler import seconds_of
+from preprocessing.data_dir import DataDir
 
+COMPARED = ("auc", "auc_known", "log_loss")
+"""Metrics on which rows are compared."""
 DRAWS = 500
 NOTHING = "–"
 """Where a page has no number to show."""
@@ -38,7 +41,9 @@ class Measured(NamedTuple):
         seeds: Of its runs.
         paths: Of its runs.
         values: Test metrics by name, and the `VALIDATION` AUC, one per seed.
+        data: What the runs are of.
         seconds: That each training took.
+        learning_rate: Of its runs; None as long as it is not chosen.
     """
 
     row: Row
@@ -46,7 +51,9 @@ class Measured(NamedTuple):
     seeds: list[int]
     paths: list[pathlib.Path]
     values: dict[str, np.ndarray]
+    data: DataDir
     seconds: list[float]
+    learning_rate: float | None
 
     def mean(self, metric: str) -> float:
         """Mean over seeds."""
@@ -124,9 +131,10 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
         published_on: The data set of the paper to compare with.
     """
     found = []
-    for _, of_row in itertools.groupby(planned, key=lambda run: run.row.label):
-        some = list(of_row)
-        row, finished = some[0].row, [run for run in some if run.is_finished]
+    for _, group in itertools.groupby(planned, key=lambda run: run.row.label):
+        some = list(group)
+        of_row = [run for run in some if not run.is_trial]
+        row, finished = some[0].row, [run for run in of_row if run.is_finished]
         metrics = [runs.read_metrics(run.path) for run in finished]
         found.append(
             Measured(
@@ -137,9 +145,11 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
                 paths=[run.path for run in finished],
                 values={
                     VALIDATION: _values(metrics, "validation", "auc"),
-                    **{name: _values(metrics, "test", name) for name in METRICS},
+                    **{name: _values(metrics, "test", name) for name in TITLES},
                 },
+                data=some[0].data.data,
                 seconds=[seconds_of(run.path) for run in finished],
+                learning_rate=of_row[0].config.train.learning_rate if of_row else None,
             )
         )
     return found
@@ -169,7 +179,7 @@ def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:
             continue
         baseline = by_label[ours]
         low, high = bootstrap.interval(_draws(each, drawn) - _draws(baseline, drawn))
-        for m, metric in enumerate(METRICS):
+        for m, metric in enumerate(COMPARED):
             improvement = _improvement(metric, each.mean(metric), baseline.mean(metric))
             welch = _welch(each.values[metric], baseline.values[metric])
             published = next(
@@ -189,7 +199,7 @@ def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:
                         published.get(metric, math.nan),
                     ),
                     rela_impr=relative_improvement(each.mean(metric), baseline.mean(metric))
-                    if metric == "auc"
+                    if metric != "log_loss"
                     else math.nan,
                     welch=welch,
                     paired=_paired(each, baseline, metric),
@@ -234,18 +244,27 @@ def _baseline(
 
 
 def _draws(measured: Measured, known: dict[pathlib.Path, np.ndarray]) -> np.ndarray:
-    """The metrics [R, M] of resampled users, as the mean over the seeds."""
+    """The `COMPARED` metrics [R, M] of resampled users, as the mean over the seeds."""
     for path in measured.paths:
         if path not in known:
-            users = bootstrap.UserMetrics(evaluate.read_scores(path, "test"))
-            columns = [users.names.index(metric) for metric in METRICS]
-            known[path] = users.draw(DRAWS)[:, columns]
+            known[path] = _drawn_metrics(evaluate.read_scores(path, "test"), measured.data)
     return np.mean([known[path] for path in measured.paths], axis=0)
+
+
+def _drawn_metrics(scores: Scores, data: DataDir) -> np.ndarray:
+    """The `COMPARED` metrics [R, M] of one run's resampled users."""
+    of_all, known_C = bootstrap.UserMetrics(scores), slices.known_items(scores, data)
+    drawn = dict(zip(of_all.names, of_all.draw(DRAWS).T, strict=True))
+    drawn["auc_known"] = np.full(DRAWS, np.nan)
+    if known_C.any():
+        of_known = bootstrap.UserMetrics(scores, known_C)
+        drawn["auc_known"] = of_known.draw(DRAWS)[:, of_known.names.index("auc")]
+    return np.stack([drawn[metric] for metric in COMPARED], axis=1)
 
 
 def _improvement(metric: str, value: float, baseline: float) -> float:
     ratio = value / baseline
-    return ratio - 1.0 if metric == "auc" else 1.0 - ratio
+    return 1.0 - ratio if metric == "log_loss" else ratio - 1.0
 
 
 def _welch(one: np.ndarray, other: np.ndarray) -> float:

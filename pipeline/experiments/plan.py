@@ -1,16 +1,24 @@
-"""Which runs a table needs, and where they are: WORKDIR/runs/<model>-<ssl>-<seed>-<hash8>/."""
+"""Which runs a table needs, and where they are: WORKDIR/runs/<model>-<ssl>-<seed>-<hash8>/.
 
+Nothing but the run directories says what is done: a plan is made anew from them at any time. Where
+rows choose their learning rates it begins with the trials, each rate with the first seed, and goes
+on with the other seeds of a row once its trials are done.
+"""
+
+import functools
 import hashlib
 import json
+import math
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from models import config as config_module
 from models import registry, runs
 from models.config import RunConfig
-from pipeline.experiments.recipe import Row, Table, merged
+from models.training import selection
+from pipeline.experiments.recipe import TITLES, Content, Row, Table, merged
 from preprocessing import files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
@@ -51,6 +59,7 @@ class Planned(NamedTuple):
         seed: Of the training.
         config: Resolved.
         path: Its directory, which may not exist yet.
+        is_trial: Whether it only serves to choose a learning rate and is no part of its row.
     """
 
     row: Row
@@ -58,6 +67,7 @@ class Planned(NamedTuple):
     seed: int
     config: RunConfig
     path: pathlib.Path
+    is_trial: bool = False
 
     @property
     def name(self) -> str:
@@ -66,8 +76,15 @@ class Planned(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it was measured, which is the last thing that training does."""
-        return runs.is_measured(self.path, self.data.data)
+        """Whether everything that tables show was measured, the last thing that training does."""
+        splits = runs.read_metrics(self.path).values()
+        is_measured = runs.is_measured(self.path, self.data.data)
+        return is_measured and all(TITLES.keys() <= metrics.keys() for metrics in splits)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing more to do. A trial may end in numbers that are not finite."""
+        return self.is_finished or (self.is_trial and (self.path / runs.DIVERGED).exists())
 
 
 def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
@@ -114,7 +131,9 @@ def plan(
     seeds: Sequence[int],
     workdir: pathlib.Path,
 ) -> list[Planned]:
-    """The runs of a table; those that rows share occur once per row, with the same directory.
+    """The runs of a table as far as they are known now, each row's next to each other.
+
+    Runs that rows share occur once per row, with the same directory.
 
     A run is known by its settings and the build of its data, not by its name: one that was made by
     hand counts too if it lies in WORKDIR/runs.
@@ -133,14 +152,60 @@ def plan(
     for each in data:
         for row in table.rows:
             of_data = row.by_data.get(each.published or "", {})
-            content = merged(table.settings, row.settings, of_data)
-            for seed in seeds:
-                here = {"data": files.absolute(str(each.data.path), cwd), "train": {"seed": seed}}
-                config = config_module.resolve(merged(content, here))
-                key = identity(config, each.data.fingerprint)
-                path = present.get(key) or workdir / RUNS / _name(config, key)
-                planned.append(Planned(row, each, seed, config, path))
+            here = {"data": files.absolute(str(each.data.path), cwd), "train": _batch(table, each)}
+            content = merged(table.settings, row.settings, of_data, here)
+
+            run = functools.partial(_run, row, each, content, present, workdir)
+            rates = [{"learning_rate": rate} for rate in table.learning_rates] or [{}]
+            trials = [run(seeds[0], rate)._replace(is_trial=True) for rate in rates]
+            chosen = _chosen(trials)
+            planned += [trial for i, trial in enumerate(trials) if i != chosen]
+            if chosen is not None:
+                planned += [run(seed, rates[chosen]) for seed in seeds]
     return planned
+
+
+def _run(
+    row: Row,
+    data: NamedData,
+    content: Content,
+    present: Mapping[str, pathlib.Path],
+    workdir: pathlib.Path,
+    seed: int,
+    rate: Content,
+) -> Planned:
+    """The run of a row with a seed and a learning rate."""
+    config = config_module.resolve(merged(content, {"train": {"seed": seed, **rate}}))
+    key = identity(config, data.data.fingerprint)
+    path = present.get(key) or workdir / RUNS / _name(config, key)
+    return Planned(row, data, seed, config, path)
+
+
+def _batch(table: Table, data: NamedData) -> dict[str, int]:
+    """The requests of a batch that hold the samples that the table asks for, on average."""
+    if not table.batch_samples:
+        return {}
+    train = data.data.manifest["splits"]["train"]
+    per_request = train["candidates"] / max(1, train["requests"])
+    return {"batch_size": max(1, round(table.batch_samples / max(1.0, per_request)))}
+
+
+def _chosen(trials: Sequence[Planned]) -> int | None:
+    """Number of the trial that is best on the validation split; None as long as one is not done.
+
+    If none has finished it is the first one, which then fails as a run of the row.
+    """
+    if len(trials) == 1:
+        return 0
+    if not all(trial.is_settled for trial in trials):
+        return None
+    return max(range(len(trials)), key=lambda i: _score(trials[i]))
+
+
+def _score(trial: Planned) -> float:
+    """How good a trial is on the validation split; the lowest number if nothing tells."""
+    metrics = runs.read_metrics(trial.path).get("validation") if trial.is_finished else None
+    return selection.score(metrics) if metrics else -math.inf
 
 
 def identity(config: RunConfig, fingerprint: str) -> str:

@@ -7,31 +7,48 @@ import contextlib
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from models import registry
 from models.keras import tf
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.experiments.recipe import Content, Row, Table, merged
 from pipeline.synthesize import synthesize, write
 from pipeline.synthetic_truth import SynthesizeArguments
+from preprocessing import dataset
 from preprocessing.data_dir import COMPLETED
 
 SEEDS = 2
 _LOG = SynthesizeArguments(users=60, items=60, interests=3, events_per_user=10)
-_TRAIN: Content = {"train": {"max_steps": 2, "batch_size": 32}}
+_TRAIN: Content = {"train": {"max_steps": 1}}
+_SSL: Content = {"train": {"ssl_steps": 1.0}}
+_BATCH_SAMPLES = 64
 _PASSES: Content = {"train": {"pretrain_epochs": 1}}
 
 
-def shortened(table: Table) -> Table:
-    """The same table with a few steps per run."""
+def shortened(table: Table, learning_rates: Sequence[float] = ()) -> Table:
+    """The same table with a few steps per run.
+
+    Args:
+        table: The recipe.
+        learning_rates: To choose from; without them the first one of the table is taken.
+    """
 
     def shorten(row: Row) -> Row:
         has_passes = "pretrain_epochs" in row.settings.get("train", {})
-        settings = merged(row.settings, _TRAIN, _PASSES if has_passes else {})
+        has_ssl = row.settings.get("ssl", {}).get("name", registry.NO_SSL) != registry.NO_SSL
+        settings = merged(
+            _SSL if has_ssl else {}, row.settings, _TRAIN, _PASSES if has_passes else {}
+        )
         return dataclasses.replace(row, settings=settings)
 
-    return dataclasses.replace(table, rows=[shorten(row) for row in table.rows])
+    return dataclasses.replace(
+        table,
+        rows=[shorten(row) for row in table.rows],
+        batch_samples=_BATCH_SAMPLES,
+        learning_rates=learning_rates or table.learning_rates[:1],
+    )
 
 
 def build_data(protocol: str, workdir: pathlib.Path) -> pathlib.Path:
@@ -49,10 +66,13 @@ def build_data(protocol: str, workdir: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """Runs TensorFlow's functions step by step: compiling them takes longer than a few steps."""
+    """What takes longer to set up than a few steps take is not done, or done once for all runs.
+
+    TensorFlow's functions are not compiled, and runs share the readers of their data sets.
+    """
     tf.config.run_functions_eagerly(True)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), dataset.shared():
             # Readers of data sets are compiled all the same, and each of them warns of that.
             warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
             yield

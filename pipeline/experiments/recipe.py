@@ -10,7 +10,16 @@ Content = Mapping[str, Any]
 METRICS = ("auc", "log_loss")
 """What the tables of both papers show, in this order."""
 
-TITLES = {"auc": "AUC", "log_loss": "log loss"}
+TITLES = {
+    "auc": "AUC",
+    "auc_known": "AUC, known items",
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+}
+"""What our tables show, in this order."""
+
+LEARNING_RATES = (1e-3, 1e-2, 1e-1, 1e-4)
+"""What each model may choose from; the first one where nothing tells them apart."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,10 @@ class Table:
         reference: The one whose numbers stand beside a log that the paper does not have.
         claim: What the paper says of it.
         settings: Of all runs.
+        batch_samples: Samples (candidates with their labels) of a batch, whatever the number of
+            candidates of a request; 0 for the default number of requests.
+        learning_rates: Of which each row takes the one that is best on the validation split of a
+            data set, with the first seed; () for the default one.
         rows: Models; none in a table of data statistics.
         level: Significance level of the paper's star.
         counts: Of a table of data statistics: published counts of each data set, by column.
@@ -67,6 +80,8 @@ class Table:
     reference: str
     claim: str
     settings: Content = dataclasses.field(default_factory=dict)
+    batch_samples: int = 0
+    learning_rates: Sequence[float] = ()
     rows: Sequence[Row] = ()
     level: float = 0.05
     counts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)

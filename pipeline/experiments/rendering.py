@@ -14,7 +14,7 @@ from models import interests, pages, runs, yardsticks
 from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Grid, Section
 from models.yardsticks import Yardstick
-from pipeline.experiments import across, comparisons, figures
+from pipeline.experiments import across, comparisons, figures, how
 from pipeline.experiments.comparisons import Comparison, Measured
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import METRICS, TITLES, Table
@@ -34,6 +34,8 @@ _ARGUMENTS = (
 )
 """Of a build: those that say what is predicted."""
 _SIGNIFICANT = 0.05
+_OF_YARDSTICKS = {"auc": "auc", "auc_known": "known_auc", "gauc": "gauc"}
+"""What a yardstick calls the metrics that it has."""
 
 
 def write(
@@ -90,11 +92,13 @@ def _results(
         found = comparisons.compare(table, measured)
         counted = _yardsticks(each, of_data, workdir)
         rows += [
-            {"data": each.name, "model": one.name, "metric": "auc", "mean": one.auc}
+            {"data": each.name, "model": one.name, "metric": metric, "mean": getattr(one, name)}
             for one in counted
+            for metric, name in _OF_YARDSTICKS.items()
         ]
         rows += _csv_rows(each, paper, measured, found)
-        grids = [_metric_grid(table, each, paper, counted, measured, found)]
+        notes = how.notes(table, of_data)
+        grids = [_metric_grid(table, each, paper, counted, measured, found, notes)]
         if table.choice:
             grids.append(_choice_grid(measured))
         if found:
@@ -138,27 +142,35 @@ def _metric_grid(
     counted: Sequence[Yardstick],
     measured: Sequence[Measured],
     found: Sequence[Comparison],
+    notes: Sequence[str],
 ) -> Grid:
     """Ours, the paper's and the difference of each metric; first what needs no model."""
     stars = {(each.row, each.metric) for each in found if each.star}
     printed = [metric for metric in METRICS if any(metric in each.published for each in measured)]
     columns = ["model"]
-    for metric in METRICS:
+    for metric in TITLES:
         columns += [TITLES[metric]]
         columns += ["paper", "difference"] if metric in printed else []
-    blank = [comparisons.NOTHING] * len(columns[2:])
-    rows = [[f"{each.name} (no model)", shown(each.auc), *blank, "", ""] for each in counted]
+    rows = []
+    for yardstick in counted:
+        cells = [f"{yardstick.name} (no model)"]
+        values = {name: getattr(yardstick, of) for name, of in _OF_YARDSTICKS.items()}
+        for metric in TITLES:
+            cells.append(shown(values[metric]) if metric in values else comparisons.NOTHING)
+            cells += [comparisons.NOTHING] * 2 if metric in printed else []
+        rows.append([*cells, "", "", ""])
     for each in measured:
         cells = [each.row.label]
-        for metric in METRICS:
+        for metric in TITLES:
             star = "*" if (each.row.label, metric) in stars else ""
             cells.append(each.text(metric) + star)
             if metric in printed:
                 there = each.published.get(metric, math.nan)
                 cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
         minutes = float(np.mean(each.seconds)) / 60.0 if each.seconds else math.nan
-        rows.append([*cells, str(len(each.seeds)), _number(minutes, ".1f")])
-    notes = []
+        rate = comparisons.NOTHING if each.learning_rate is None else f"{each.learning_rate:g}"
+        rows.append([*cells, rate, str(len(each.seeds)), _number(minutes, ".1f")])
+    notes = list(notes)
     if stars:
         notes.append(f"* better than what it is compared with, p < {table.level:g} (Welch's test).")
     if printed:
@@ -169,7 +181,7 @@ def _metric_grid(
     return Grid(
         "Test metrics, mean ± standard deviation over seeds",
         1,
-        [*columns, "seeds", "minutes"],
+        [*columns, "learning rate", "seeds", "minutes"],
         rows,
         notes,
     )
@@ -203,7 +215,7 @@ def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:
             shown_interval(*each.interval, "+.4f"),
             shown(each.improvement, "+.2%"),
             _number(each.published, "+.2%"),
-            shown(each.rela_impr, "+.2%") if each.metric == "auc" else comparisons.NOTHING,
+            shown(each.rela_impr, "+.2%") if each.metric != "log_loss" else comparisons.NOTHING,
             shown(each.welch, ".3g"),
             shown(each.paired, ".3g"),
         ]
@@ -260,11 +272,12 @@ def _csv_rows(
     compared = {(each.row, each.metric): each for each in found}
     rows = []
     for each in measured:
-        for metric in METRICS:
+        for metric in TITLES:
             row: dict[str, Any] = {
                 "data": data.name,
                 "model": each.row.label,
                 "metric": metric,
+                "learning_rate": each.learning_rate,
                 "seeds": len(each.seeds),
                 "mean": _csv(each.mean(metric)) if each.seeds else None,
                 "std": each.std(metric),
@@ -280,7 +293,7 @@ def _csv_rows(
                     "high": _csv(high),
                     "improvement": _csv(against.improvement),
                     "paper_improvement": against.published,
-                    "rela_impr": _csv(against.rela_impr) if metric == "auc" else None,
+                    "rela_impr": _csv(against.rela_impr) if metric != "log_loss" else None,
                     "welch_p": _csv(against.welch),
                     "paired_p": _csv(against.paired),
                     "star": against.star,
@@ -358,6 +371,7 @@ def _run_frame(planned: Sequence[Planned]) -> pd.DataFrame:
         seconds = comparisons.seconds_of(run.path)
         rows.append(
             {"data": run.data.name, "model": run.row.label, "seed": run.seed, "run": run.name}
+            | {"learning_rate": run.config.train.learning_rate, "trial": run.is_trial}
             | {"finished": run.is_finished, "seconds": round(seconds, 1)}
             | {name: UNDEFINED if value is None else value for name, value in test.items()}
         )

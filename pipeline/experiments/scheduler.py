@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 
 
 def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> list[Failure]:
-    """Does the runs that are not finished, each in a process of its own.
+    """Does the runs that are not settled, each in a process of its own.
 
     Args:
         planned: Some may have the same directory.
@@ -46,13 +46,13 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
         progress: Show a bar on standard error.
 
     Returns:
-        Runs that failed; the others are finished.
+        Runs that failed; the others are settled.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM; no process is left.
     """
     todo = list({run.path: run for run in planned}.values())
-    waiting = deque(run for run in todo if not run.is_finished)
+    waiting = deque(run for run in todo if not run.is_settled)
     running: dict[subprocess.Popen[bytes], tuple[Planned, float]] = {}
     failures: list[Failure] = []
     bar = _Bar(todo, jobs, progress)
@@ -63,7 +63,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
                     raise KeyboardInterrupt
                 for _ in range(len(waiting) if len(running) < jobs else 0):
                     run = waiting.popleft()
-                    if run.is_finished:  # By another queue.
+                    if run.is_settled:  # By another queue.
                         bar.done(run, seconds_of(run.path))
                     elif len(running) < jobs and (process := _start(run)):
                         running[process] = (run, time.monotonic())
@@ -74,7 +74,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
                 for process in [each for each in running if each.poll() is not None]:
                     run, started = running.pop(process)
                     bar.done(run, time.monotonic() - started)
-                    if process.returncode or not run.is_finished:
+                    if not run.is_settled or (process.returncode and run.is_finished):
                         failures.append(_failure(run))
         finally:
             for process in running:
@@ -84,11 +84,12 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
     return failures
 
 
-def run_here(planned: Sequence[Planned]) -> None:
-    """Does the runs that are not finished, one after the other in this process."""
+def run_here(planned: Sequence[Planned]) -> list[Failure]:
+    """Does the runs that are not settled, one after the other in this process."""
     for run in planned:
-        if not run.is_finished:
+        if not run.is_settled:
             train.train(run.config, run.path, resume=True, progress=False)
+    return []
 
 
 def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
@@ -141,7 +142,7 @@ class _Bar:
     """
 
     def __init__(self, todo: Sequence[Planned], jobs: int, progress: bool) -> None:
-        finished = [run for run in todo if run.is_finished]
+        finished = [run for run in todo if run.is_settled]
         self._jobs = jobs
         self._took: dict[str, list[float]] = {}
         for run in finished:

@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from models import evaluate, slices
 from models.keras import tf
@@ -137,6 +138,17 @@ def test_training_counts_are_those_of_the_log(data):
     train = data.stats["splits"]["train"]["features"]["candidate/item_id"]
     word = max(train["top_values"], key=train["top_values"].get)
     assert counts[data.encoders["item_id"].encode(np.array([word]))[0]] >= train["top_values"][word]
+
+
+def test_the_auc_of_known_items_is_that_of_their_pairs(scores, tmp_path):
+    metrics = evaluate.record(tmp_path, "test", scores, _data())
+    known = scores.ids["candidate/item_id"] > 1
+    assert 0 < known.sum() < len(known)
+    expected = roc_auc_score(scores.label[known], scores.logit[known])
+    assert metrics["auc_known"] == pytest.approx(expected)
+    assert metrics["auc_known"] != pytest.approx(metrics["auc"], abs=1e-6)
+    alone = scores._replace(label=np.where(known, 0.0, scores.label))
+    assert evaluate.record(tmp_path, "test", alone, _data())["auc_known"] is None
 
 
 def test_scores_survive_the_disk(scores, tmp_path):

@@ -351,7 +351,7 @@ def test_without_a_validation_click_log_loss_chooses_the_weights(unclicked):
 
 def test_what_does_not_exist_is_null_and_everything_else_goes_on(unclicked, tmp_path, capsys):
     found = json.loads((unclicked / "metrics.json").read_text())["test"]
-    undefined = {"auc", "gauc", "normalised_entropy", "bias_ratio", "mrr", "hr@1"}
+    undefined = {"auc", "auc_known", "gauc", "normalised_entropy", "bias_ratio", "mrr", "hr@1"}
     assert {name for name, value in found.items() if value is None} == undefined
     analysis = evaluate.analyse(unclicked, "test", progress=False)
     evaluate._print_metrics(found, analysis)

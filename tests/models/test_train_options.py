@@ -236,6 +236,7 @@ def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, at_once):
     assert "found NaN or infinity at step 3 of" in message
     assert "loss term log_loss" in message
     assert re.search(r"weight .*item_id_embedding:0 \([\d,]+ of [\d,]+ values\)", message)
+    assert (tmp_path / "diverged.txt").read_text() == f"{message}\n"  # For who comes later.
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight():

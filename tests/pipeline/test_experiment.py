@@ -6,6 +6,7 @@ import inline_runner
 import pandas as pd
 import pytest
 
+from models import runs
 from pipeline import experiment
 from pipeline.experiments import TABLES, quick
 from preprocessing.errors import UserError
@@ -20,10 +21,12 @@ def work(tmp_path_factory):
     return path, data
 
 
-def _make(work, table_id, seeds=1):
+def _make(work, table_id, seeds=1, learning_rates=()):
     path, data = work
     data_set = [str(data[TABLES[table_id].protocol])]
-    page = experiment.quick_experiment(table_id, data_set, path, seeds, "the command")
+    page = experiment.quick_experiment(
+        table_id, data_set, path, seeds, "the command", learning_rates
+    )
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert not re.search(r'(src|href)="(?!#|data:)', html)
     assert all(row.label in text for row in TABLES[table_id].rows)
@@ -34,15 +37,25 @@ def _make(work, table_id, seeds=1):
 
 def _runs(table_id, page, seeds=1):
     found = pd.read_csv(page.with_name(f"{page.stem}-runs.csv"))
-    assert len(found) == seeds * len(TABLES[table_id].rows)
+    assert len(found[~found["trial"]]) == seeds * len(TABLES[table_id].rows)
     assert found["finished"].all()
     return found
 
 
 def test_a_look_inside_a_model(work):
-    page, html, _ = _make(work, "deminet/fig5", seeds=2)
-    _runs("deminet/fig5", page)  # One is enough for it.
+    page, html, text = _make(work, "deminet/fig5", seeds=2, learning_rates=(1e-3, 1e-4))
+    found = _runs("deminet/fig5", page)  # One is enough for it.
     assert html.count("<svg") == 1
+    # The learning rate is that of the better one on the validation split.
+    assert sorted(found["learning_rate"]) == [1e-4, 1e-3]
+    aucs = {
+        rate: runs.read_metrics(page.parent / "runs" / name)["validation"]["auc"]
+        for name, rate in zip(found["run"], found["learning_rate"], strict=True)
+    }
+    (chosen,) = found.loc[~found["trial"], "learning_rate"]
+    assert aucs[chosen] == max(aucs.values())
+    assert f"| {chosen:g} | 1 |" in text
+    assert "the one of 0.001, 0.0001 with the best validation AUC with seed 1" in text
 
 
 @pytest.mark.slow
@@ -91,7 +104,8 @@ def test_refuses_a_remote_workdir():
 
 def test_failed_runs_are_named_after_the_page_is_written(work, tmp_path, monkeypatch):
     failure = experiment.scheduler.Failure("din-1-abc", tmp_path / "din.log", "error: no memory")
-    monkeypatch.setattr(experiment.scheduler, "run_all", lambda *_: [failure])
+    answers = iter([[failure], []])  # To the trials of learning rates, and to what follows them.
+    monkeypatch.setattr(experiment.scheduler, "run_all", lambda *_, **__: next(answers))
     with pytest.raises(UserError, match="1 that failed; the first, din-1-abc, ended with: error"):
         experiment.experiment("deminet/3", [str(work[1]["time_split"])], tmp_path)
-    assert "0 of 20 finished" in (tmp_path / "deminet-3.md").read_text()
+    assert "0 of 16 finished" in (tmp_path / "deminet-3.md").read_text()

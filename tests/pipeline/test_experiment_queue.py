@@ -13,9 +13,10 @@ import types
 
 import pytest
 
+from models import runs
 from pipeline.experiments import scheduler
 from pipeline.experiments.plan import Planned
-from pipeline.experiments.recipe import Row
+from pipeline.experiments.recipe import TITLES, Row
 
 # Called as `python -m models.train --config=... --workdir=DIR --resume`. Runs named "slow" never
 # end, those named "bad" fail.
@@ -28,15 +29,16 @@ case "$run" in
   *bad*) echo "error: it went wrong"; exit 1 ;;
   *) sleep 0.3 ;;
 esac
-echo '{"test": {"auc": 0.7}}' > "$run/metrics.json"
+echo 'METRICS' > "$run/metrics.json"
 """
+_METRICS = json.dumps({"test": dict.fromkeys(TITLES, 0.7)})
 
 
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
     """A function that plans runs of given names."""
     script = tmp_path / "python"
-    script.write_text(_SCRIPT)
+    script.write_text(_SCRIPT.replace("METRICS", _METRICS))
     script.chmod(0o755)
     monkeypatch.setattr(scheduler.sys, "executable", str(script))
     monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.02)
@@ -78,10 +80,31 @@ def test_every_run_is_done_once_with_one_thread(queue):
 def test_finished_runs_are_not_repeated(queue):
     planned = queue("a", "b")
     planned[0].path.mkdir(parents=True)
-    (planned[0].path / "metrics.json").write_text(json.dumps({"test": {"auc": 0.6}}))
+    (planned[0].path / "metrics.json").write_text(_METRICS)
     scheduler.run_all(planned, jobs=2, progress=False)
     scheduler.run_all(planned, jobs=2, progress=False)
     assert [len(_calls(run)) for run in planned] == [0, 1]
+
+
+def test_a_trial_that_diverges_is_settled_and_any_other_run_has_failed(queue):
+    """Numbers that are not finite say that a learning rate is too high, and not twice."""
+    planned = queue("bad-trial", "bad-run")
+    planned[0] = planned[0]._replace(is_trial=True)
+    for run in planned:
+        run.path.mkdir(parents=True)
+        (run.path / runs.DIVERGED).write_text("Expected finite numbers, found NaN.")
+    failures = scheduler.run_all(planned, jobs=2, progress=False)
+    assert [failure.name for failure in failures] == ["bad-run"]
+    assert [len(_calls(run)) for run in planned] == [0, 1]
+
+
+def test_a_run_of_an_earlier_version_is_measured_anew(queue):
+    """Its metrics lack a column of the table."""
+    (run,) = queue("a")
+    run.path.mkdir(parents=True)
+    (run.path / "metrics.json").write_text(json.dumps({"test": {"auc": 0.6}}))
+    scheduler.run_all([run], jobs=1, progress=False)
+    assert len(_calls(run)) == 1
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -118,7 +141,7 @@ def test_a_run_that_another_queue_is_at_is_left_to_it(queue):
             target=lambda: (
                 _wait_for(lambda: other.is_finished),
                 run.path.mkdir(),
-                (run.path / "metrics.json").write_text(json.dumps({"test": {}})),
+                (run.path / "metrics.json").write_text(_METRICS),
             )
         )
         worker.start()
@@ -166,7 +189,7 @@ def test_an_interrupted_queue_ends_its_runs(queue, number):
 def test_the_bar_knows_when_it_will_be_done(queue, capsys):
     planned = queue("a", "b", "c")
     planned[0].path.mkdir(parents=True)
-    (planned[0].path / "metrics.json").write_text(json.dumps({"test": {}}))
+    (planned[0].path / "metrics.json").write_text(_METRICS)
     (planned[0].path / "metrics.csv").write_text("step,seconds\n1,30\n2,3600\n")
     bar = scheduler._Bar(planned, jobs=2, progress=True)
     bar.update(planned[1:], {})
@@ -188,6 +211,7 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
         "--table=miss/fig5",
         f"--data={data}",
         "--seeds=1",
+        "--learning_rate=0.001",
         f"--workdir={tmp_path / 'work'}",
     ]
     root = pathlib.Path(__file__).parents[2]

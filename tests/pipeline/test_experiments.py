@@ -1,5 +1,6 @@
 """Recipes against the papers, the plan of runs, statistics and pages, on made-up scores."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -17,7 +18,7 @@ from models import config as config_module
 from models import evaluate, runs, yardsticks
 from models.metrics import Scores
 from pipeline.experiments import TABLES, comparisons, plan, quick, rendering
-from pipeline.experiments.recipe import METRICS, Row, Table, merged
+from pipeline.experiments.recipe import METRICS, TITLES, Row, Table, merged
 from preprocessing.errors import UserError
 
 IDS = [
@@ -44,14 +45,20 @@ def test_recipes_are_configurations(table_id):
             config = config_module.resolve(settings)
             if table_id.startswith("deminet"):
                 assert config.model.embedding_size == 16
-                assert config.train.batch_size == 128
+                assert table.batch_samples == 256 or not table.rows
+                if table.rows:
+                    assert config.model.batch_norm
+                    assert config.model.history_sum
                 # Of DMIN they are the heads of its attention.
                 has_interests = hasattr(config.model, "interests") and config.model_name != "dmin"
                 if has_interests and row.series != "K":
                     assert config.model.interests == (8 if name == "Taobao" else 4)
             elif table_id.startswith("miss"):
                 assert config.model.embedding_size == (0 if config.model_name == "lr" else 10)
-                assert config.train.batch_size == 128
+                assert table.batch_samples == 128 or not table.rows
+                assert not getattr(config.model, "batch_norm", False)
+        if table.data_sets and table.rows:
+            assert sorted(table.learning_rates) == [1e-4, 1e-3, 1e-2, 1e-1]
 
 
 def _published(table_id, label, data_set, metric="auc"):
@@ -129,7 +136,7 @@ TABLE = Table(
     data_sets=("Amazon(Book)",),
     reference="Amazon(Book)",
     claim="The proposal is best.",
-    settings={"train": {"batch_size": 32}},
+    batch_samples=64,
     rows=[
         Row(label="FM", settings={"model": {"name": "fm"}}, published={"Amazon(Book)": [0.7, 0.4]}),
         Row(label="LR", settings={"model": {"name": "lr"}}, published={"Amazon(Book)": [0.6, 0.5]}),
@@ -157,11 +164,76 @@ def test_plans_a_run_per_row_and_seed(data_path, tmp_path):
     assert [run.seed for run in planned[:3]] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("negatives", "samples", "requests"), [(1, 128, 64), (9, 128, 13), (1, 1, 1), (1, 0, 128)]
+)
+def test_a_batch_holds_so_many_samples_whatever_the_negatives(
+    data_path, tmp_path, negatives, samples, requests
+):
+    table = dataclasses.replace(TABLE, batch_samples=samples)
+    (named,) = plan.open_data([str(data_path)], table)
+    manifest = copy.deepcopy(named.data.manifest)
+    train = manifest["splits"]["train"]
+    train["candidates"] = train["requests"] * (1 + negatives)
+    data = dataclasses.replace(named.data, manifest=manifest)
+    planned = plan.plan(table, [named._replace(data=data)], [1], tmp_path)
+    assert {run.config.train.batch_size for run in planned} == {requests}
+
+
+RATES = (1e-3, 1e-1, 1e-2)
+
+
+def _trial_plan(path, workdir):
+    return _plan(path, workdir, dataclasses.replace(TABLE, learning_rates=RATES), seeds=(5, 6))[1]
+
+
+def _finish(run, validation):
+    _begin(run, run.path)
+    for split, auc in (("validation", validation), ("test", 1.0 - validation)):
+        runs.write_metrics(run.path, {split: dict.fromkeys(TITLES, 0.5) | {"auc": auc}})
+
+
+def test_each_row_trains_at_the_rate_that_its_validation_chooses(data_path, tmp_path):
+    first = _trial_plan(data_path, tmp_path)
+    assert all(run.is_trial and run.seed == 5 for run in first)
+    assert [run.config.train.learning_rate for run in first] == list(RATES) * 3
+    # FM: the second rate is best; LR: one trial is not done yet; DIN: the best one diverged.
+    for run, auc in zip(first, (0.6, 0.7, 0.5, 0.6, 0.7, None, 0.6, None, 0.65), strict=True):
+        if auc is not None:
+            _finish(run, auc)
+    _begin(first[7], first[7].path)
+    (first[7].path / runs.DIVERGED).write_text("Expected finite numbers, found NaN.")
+    planned = _trial_plan(data_path, tmp_path)
+    rows = {
+        label: [run for run in planned if run.row.label == label] for label in ("FM", "LR", "DIN")
+    }
+    for label, rate in (("FM", 1e-1), ("DIN", 1e-2)):
+        chosen = [run for run in rows[label] if not run.is_trial]
+        assert [run.seed for run in chosen] == [5, 6]
+        assert {run.config.train.learning_rate for run in chosen} == {rate}
+        assert [run.is_finished for run in chosen] == [True, False]  # No trial is done twice.
+        assert len(rows[label]) == 4
+    assert [run.is_trial for run in rows["LR"]] == [True] * 3
+    measured = {each.row.label: each for each in comparisons.collect(planned, "Amazon(Book)")}
+    assert measured["FM"].mean("auc") == pytest.approx(0.3)  # Of no other trial.
+    assert [measured[label].learning_rate for label in rows] == [1e-1, None, 1e-2]
+    assert [measured[label].seeds for label in rows] == [[5], [], [5]]
+
+
+def test_a_row_of_which_every_rate_diverges_has_failed(data_path, tmp_path):
+    for run in _trial_plan(data_path, tmp_path)[:3]:
+        _begin(run, run.path)
+        (run.path / runs.DIVERGED).write_text("Expected finite numbers, found NaN.")
+    row = [run for run in _trial_plan(data_path, tmp_path) if run.row.label == "FM"]
+    assert [run.is_settled for run in row] == [True, True, False, False]
+
+
 def test_rows_with_the_same_settings_share_their_runs(data_path, tmp_path):
     again = dataclasses.replace(TABLE.rows[0], label="FM again")
     _, planned = _plan(data_path, tmp_path, dataclasses.replace(TABLE, rows=[*TABLE.rows, again]))
     assert planned[0].path == planned[-3].path
-    _, planned = _plan(data_path, tmp_path, TABLES["deminet/fig3a"])
+    table = dataclasses.replace(TABLES["deminet/fig3a"], learning_rates=())
+    _, planned = _plan(data_path, tmp_path, table)
     by_label = {run.row.label: run.path for run in planned if run.seed == 1}
     assert by_label["K = 4"] == by_label["t = 0.7"]
     assert len(set(by_label.values())) == 6
@@ -233,7 +305,8 @@ def _scores(gain, seed):
     request = np.repeat([f"r{i}" for i in range(100)], 3)
     label = np.tile([1.0, 0.0, 0.0], 100)
     logit = gain * label + rng.normal(size=300)
-    return Scores(user, request, label, logit, np.ones(300), {})
+    item = 1 + (np.arange(300) % 4 > 0)  # A fourth is out of vocabulary.
+    return Scores(user, request, label, logit, np.ones(300), {"candidate/item_id": item})
 
 
 GAINS = {
@@ -246,7 +319,8 @@ def _fake(run):
     """A finished run."""
     _begin(run, run.path)
     for split, gains in GAINS.items():
-        evaluate.record(run.path, split, _scores(gains[run.row.label], run.seed))
+        scores = _scores(gains[run.row.label], run.seed)
+        evaluate.record(run.path, split, scores, run.data.data)
     history = pd.DataFrame({"step": [40, 80], "seconds": [30.0, 60.0], "curve": [0.5, 0.7]})
     history.to_csv(run.path / runs.HISTORY, index=False)
 
@@ -268,12 +342,27 @@ def _made(data_path, tmp_path_factory):
     return named, planned, measured, comparisons.compare(TABLE, measured), workdir
 
 
+def _known_auc(made, label):
+    """AUC of the candidates known from training, mean over seeds, counted pair by pair."""
+    found = []
+    for run in made[1]:
+        if run.row.label == label:
+            scores = evaluate.read_scores(run.path, "test")
+            known = scores.ids["candidate/item_id"] > 1
+            positive, negative = (scores.logit[known & (scores.label == y)] for y in (1, 0))
+            gap = positive[:, None] - negative
+            found.append(np.mean((gap > 0) + 0.5 * (gap == 0)))
+    return np.mean(found)
+
+
 def test_rows_are_means_over_seeds(made):
     _, planned, measured, _, _ = made
     din = measured[2]
     values = [runs.read_metrics(run.path)["test"]["auc"] for run in planned[-3:]]
     assert din.mean("auc") == pytest.approx(np.mean(values))
     assert din.std("auc") == pytest.approx(np.std(values, ddof=1))
+    assert din.mean("auc_known") == pytest.approx(_known_auc(made, "DIN"))
+    assert din.mean("auc_known") != pytest.approx(din.mean("auc"), abs=1e-4)
     assert din.seeds == [1, 2, 3]
     assert din.seconds == [60.0] * 3
     assert din.published == {"auc": 0.77, "log_loss": 0.3}
@@ -281,7 +370,11 @@ def test_rows_are_means_over_seeds(made):
 
 def test_the_proposal_is_compared_with_the_best_of_the_others(made):
     _, _, measured, found, _ = made
-    auc, loss = found
+    auc, known, loss = found
+    assert known.metric == "auc_known"
+    assert known.difference == pytest.approx(_known_auc(made, "DIN") - _known_auc(made, "LR"))
+    assert known.interval[0] < known.difference < known.interval[1]
+    assert math.isnan(known.published)
     assert (auc.row, auc.baseline, auc.metric, loss.metric) == ("DIN", "LR", "auc", "log_loss")
     din, lr = measured[2], measured[1]
     assert auc.difference == pytest.approx(din.mean("auc") - lr.mean("auc"))
@@ -302,7 +395,7 @@ def test_the_proposal_is_compared_with_the_best_of_the_others(made):
 @pytest.mark.parametrize(("level", "star"), [(1.0, True), (0.0, False)])
 def test_star_follows_the_level_of_the_paper(made, level, star):
     table = dataclasses.replace(TABLE, level=level)
-    assert [each.star for each in comparisons.compare(table, made[2])] == [star, star]
+    assert [each.star for each in comparisons.compare(table, made[2])] == [star] * 3
 
 
 def test_a_worse_row_has_no_star(made):
@@ -351,12 +444,25 @@ def test_page_markdown_and_csv(made, tmp_path):
         assert "the command" in written
         assert "The proposal is best." in written
         assert "another log" in written
-    assert text.count("| DIN |") == 3  # Metrics; improvements of both metrics.
+    assert text.count("| DIN |") == 4  # Metrics; improvements of three metrics.
+    header = next(line for line in text.splitlines() if line.startswith("| model | AUC |"))
+    columns = [column.strip() for column in header.split("|")[1:-1]]
+    row = next(line for line in text.splitlines() if line.startswith("| DIN |"))
+    cells = dict(zip(columns, (cell.strip() for cell in row.split("|")[1:-1]), strict=False))
+    for column, metric in (("AUC, known items", "auc_known"), ("GAUC", "gauc")):
+        assert cells[column].rstrip("*") == measured[2].text(metric)
+    assert columns[-3:] == ["learning rate", "seeds", "minutes"]
+    assert "| 0.001 | 3 |" in row
+    assert "Batches: 64 samples (32 requests)." in text
+    assert "best validation AUC" in text
+    assert "front of the network that scores: no row." in text
     assert "9 of 9 finished" in text
     table = pd.read_csv(tmp_path / "deminet-2.csv").set_index(["model", "metric"])
     popularity = yardsticks.measure(named[0].data, "test")[0]
     assert table.loc[("popularity", "auc")]["mean"] == pytest.approx(popularity.auc)
-    assert f"| popularity (no model) | {popularity.auc:.4f} | – |" in text
+    known = f"{popularity.known_auc:.4f} | {popularity.gauc:.4f}"
+    line = f"| popularity (no model) | {popularity.auc:.4f} | – | – | {known} | – |"
+    assert line in text
     row = table.loc[("DIN", "auc")]
     assert row["mean"] == pytest.approx(measured[2].mean("auc"))
     assert row["baseline"] == "LR"
@@ -384,7 +490,7 @@ def test_page_shows_what_is_finished(made, tmp_path):
     page = rendering.write(TABLE, named, planned, tmp_path, "")
     text = page.with_suffix(".md").read_text()
     assert "1 of 9 finished" in text
-    assert re.search(r"\| LR \| – \|.*\| 0 \| – \|", text)
+    assert re.search(r"\| LR \| – \|.*\| 0.001 \| 0 \| – \|", text)
 
 
 def test_what_is_undefined_is_n_a(made, tmp_path, monkeypatch):
@@ -396,7 +502,7 @@ def test_what_is_undefined_is_n_a(made, tmp_path, monkeypatch):
         scores = _scores(1.0, run.seed)
         one_user = np.full(300, "u1", object)
         lost = scores._replace(label=np.zeros(300), user=one_user)
-        evaluate.record(run.path, "test", lost)
+        evaluate.record(run.path, "test", lost, run.data.data)
     page = rendering.write(TABLE, named, planned, tmp_path, "")
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "n/a" in text

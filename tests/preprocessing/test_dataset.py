@@ -264,3 +264,16 @@ def test_shard_that_vanished_is_named_while_reading(data_path):
 def test_other_errors_pass_through_while_reading(data):
     with pytest.raises(ZeroDivisionError), dataset.reading(data):
         raise ZeroDivisionError
+
+
+def test_readers_are_shared_only_where_it_is_asked_for_and_only_for_the_same(data):
+    options = {"batch_size": 16, "shuffle_seed": 3}
+    with dataset.shared():
+        once = dataset.read(data, "train", **options)
+        assert dataset.read(data, "train", **options) is once
+        for other in ({"batch_size": 8}, {"shuffle_seed": 4}, {"with_users": True}):
+            assert dataset.read(data, "train", **options | other) is not once
+    again = dataset.read(data, "train", **options)
+    assert again is not once
+    for first, second in zip(once, again, strict=True):
+        np.testing.assert_array_equal(first["candidate/item_id"], second["candidate/item_id"])
