@@ -13,6 +13,7 @@ from tqdm import tqdm
 from models import bootstrap
 from models.metrics import Scores, calibration_error, sigmoid
 from preprocessing.data_dir import DataDir
+from preprocessing.known_items import are_unknown
 from preprocessing.schema import Feature, candidate_key
 
 USERS, ITEMS = "user, known or new", "item, known or new"
@@ -65,7 +66,7 @@ def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
 def known_items(scores: Scores, data: DataDir) -> np.ndarray:
     """Whether the item of each candidate is known from training, [C]."""
     key = data.schema.item_key
-    return _training_counts(data, key, scores.ids[candidate_key(key.name)]) > 0
+    return ~are_unknown(data.encoders[key.name], scores.ids[candidate_key(key.name)])
 
 
 def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFrame:
