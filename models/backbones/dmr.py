@@ -43,6 +43,7 @@ class DMRConfig(HeadConfig):
     """
 
     position_size: int = 8
+    history_sum: bool = True
     attention_units: tuple[int, ...] = (80, 40)
     auxiliary_weight: float = 0.1
     sampled_negatives: int = 100
