@@ -3,7 +3,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Files in their order, the long ones of tests/e2e first: by number of tests they would come last.
-XDIST := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores, since tests of servers and commands wait a third of the time.
+XDIST := -n 3 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 DEMO ?= build/demo
 

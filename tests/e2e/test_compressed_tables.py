@@ -1,5 +1,6 @@
 """A model with compressed tables is exported and scores as it does offline."""
 
+import pytest
 import toy_runs
 
 from models import runs
@@ -7,6 +8,7 @@ from serving import export as exporting
 from serving.parity import parity
 
 
+@pytest.mark.slow
 def test_compressed_tables_are_exported_exactly(tmp_path):
     data = toy_runs.write_data(tmp_path / "data")
     settings = 'model.compressed_features=["item_id", "user_id"]', "model.compression=4"

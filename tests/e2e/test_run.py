@@ -90,6 +90,7 @@ def test_prints_ranked_scores_of_real_requests(work):
         assert names(answer["candidates"]) == names(request["candidates"])
 
 
+@pytest.mark.slow
 def test_the_same_command_does_nothing_twice(work, log):
     path, _ = work
     before = {file: file.stat().st_mtime_ns for file in (path / "run").rglob("*")}

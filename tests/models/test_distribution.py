@@ -123,6 +123,7 @@ def test_two_replicas_equal_one(model, ssl, requests, tmp_path):
             np.testing.assert_allclose(found[key], expected[key], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_tables_stay_in_main_memory():
     """The second logical CPU plays the GPU."""
     (found,) = _run(_TABLES_ON_CPU)

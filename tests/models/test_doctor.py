@@ -11,6 +11,7 @@ from models import doctor, memory
 from models.keras import tf
 
 
+@pytest.mark.slow
 def test_finds_this_environment_well(capsys):
     assert doctor.main() == 0
     out = capsys.readouterr().out

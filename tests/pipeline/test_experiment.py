@@ -42,6 +42,7 @@ def _runs(table_id, page, seeds=1):
     return found
 
 
+@pytest.mark.slow
 def test_a_look_inside_a_model(work):
     page, html, text = _make(work, "deminet/fig5", seeds=2, learning_rates=(1e-3, 1e-4))
     found = _runs("deminet/fig5", page)  # One is enough for it.

@@ -46,6 +46,7 @@ def test_a_killed_build_never_looks_complete_and_its_rerun_is_byte_identical(dir
     assert found["rerun_is_equal"]
 
 
+@pytest.mark.slow
 def test_death_at_any_rename_leaves_nothing_that_looks_complete(directory):
     found, _ = _scenario("every_rename", directory)
     assert found["renames"] > 20

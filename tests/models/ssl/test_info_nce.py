@@ -211,6 +211,7 @@ print(json.dumps(worst))
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one():
     done = subprocess.run(
         [sys.executable, "-c", _TWO_REPLICAS],
