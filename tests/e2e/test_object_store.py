@@ -96,6 +96,7 @@ def test_a_data_set_on_s3_is_that_of_this_machine(bucket, data, log, tmp_path):
     assert audit(str(data.path)) == {}
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_on_s3_is_refused_and_built_again(bucket, data, log, tmp_path):
     arguments = _arguments(str(log), f"{bucket}/again", work_dir=str(tmp_path / "work"))
     first = build_examples(arguments)

@@ -367,6 +367,7 @@ def test_what_does_not_exist_is_null_and_everything_else_goes_on(unclicked, tmp_
     assert "| AUC | n/a | n/a | n/a |" in path.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_a_validation_auc_of_0_does_not_lose_the_run(run, tmp_path, monkeypatch):
     def worst(scores):
         return ranking_metrics(scores) | {"auc": 0.0}

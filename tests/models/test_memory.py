@@ -83,6 +83,7 @@ def test_steps_of_self_supervision_have_slots_of_their_own():
     assert _estimate("din", "miss").slots == plain.slots + 2 * shared
 
 
+@pytest.mark.slow
 def test_activations_are_those_of_the_larger_step(tracing):
     pairs = "ssl.pairs_per_filter=50"
     both = "train.joint=true", "train.ssl_steps=0"

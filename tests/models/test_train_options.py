@@ -71,6 +71,7 @@ def test_several_steps_at_once_change_nothing(data, tmp_path, ssl, settings):
         np.testing.assert_array_equal(five[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_speed_and_the_wait_for_input_are_shown(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "LOG_EVERY", 2)
     shown = []

@@ -354,7 +354,9 @@ def test_candidates_have_the_features_of_the_catalogue_and_histories_those_of_th
     assert vocabulary < set(log["category_id"])
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+@pytest.mark.parametrize(
+    "sampling", ["uniform", pytest.param("popularity", marks=pytest.mark.slow)]
+)
 def test_users_who_own_nearly_every_item_are_left_out_and_counted(tmp_path, sampling):
     common = [f"i{n}" for n in range(12)]
     events = [

@@ -370,6 +370,7 @@ def _core(frame, users, items):
         rounds.append((rare, short))
 
 
+@pytest.mark.slow
 def test_the_core_is_that_of_pandas_for_any_number_of_partitions(tmp_path):
     events = _events(users=60, items=40, seed=1)
     log, _ = raw_samples.taobao(tmp_path, events, _category, ["pv"] * len(events))

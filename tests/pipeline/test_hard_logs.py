@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import pytest
 from log_builders import read_examples, shard_bytes
 
 from pipeline import build_examples as build
@@ -17,6 +18,7 @@ def _arguments(tmp_path, log, output="data", **arguments):
     return BuildArguments(input=str(log), output=str(tmp_path / output), num_shards=2, **arguments)
 
 
+@pytest.mark.slow
 def test_of_a_user_with_a_million_events_the_most_recent_are_kept(tmp_path):
     few = [("a", f"i{n}", n) for n in range(5)]
     user = pa.array(["a"] * len(few) + ["robot"]).take(

@@ -71,6 +71,7 @@ def test_the_order_of_candidates_does_not_tell_the_clicked_one(tmp_path):
     assert 0.3 < np.mean([some[0] for some in mixed]) < 0.7
 
 
+@pytest.mark.slow
 def test_shards_do_not_depend_on_partitions_workers_or_file_order(tmp_path):
     rows = rows_of_impressions()
     path = write_log(tmp_path / "log.parquet", columns(rows))

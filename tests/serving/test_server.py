@@ -178,6 +178,7 @@ def test_P5_base_path_without_a_loadable_model(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_command_answers_what_it_accepted_before_it_stops(exported):
     process = command(f"--model_base_path={exported}", "--model_name=toy", "--rest_api_port=0")
     try:
