@@ -156,8 +156,8 @@ def _check_finite(scores: Scores, split: str) -> None:
     if wrong_C.any():
         first = scores.request_id[wrong_C.argmax()]
         raise UserError(
-            f"Expected finite scores, found {wrong_C.sum():,} of {len(wrong_C):,} candidates of "
-            f"split {split} with another one, the first in request {first!r}.",
+            f"Expected finite scores, found NaN or infinity for {wrong_C.sum():,} of "
+            f"{len(wrong_C):,} candidates of split {split}, the first in request {first!r}.",
             "look at the values of this request's features, and bound or bucketise those that no "
             "training request comes near.",
         )
@@ -190,7 +190,7 @@ def record(
     run_dir: pathlib.Path,
     split: str,
     scores: Scores,
-    data: DataDir | None = None,
+    data: DataDir,
     origin: dumped_scores.Origin | None = None,
 ) -> dict[str, float | None]:
     """Writes scores and metrics of a split into a run directory.
@@ -199,15 +199,14 @@ def record(
         run_dir: Of the run.
         split: train, validation or test.
         scores: Of its candidates.
-        data: What the model was trained on, to tell known items; without it they are not told.
+        data: What the model was trained on, which tells known items.
         origin: What they are of; without it, what the run directory holds.
 
     Returns:
         The metrics.
     """
     dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
-    known_C = None if data is None else slices.known_items(scores, data)
-    metrics = ranking_metrics(scores, known_C)
+    metrics = ranking_metrics(scores, slices.known_items(scores, data))
     runs.write_metrics(run_dir, {split: metrics})
     return metrics
 

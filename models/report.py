@@ -19,7 +19,6 @@ from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Figure, Grid, Section
 from models.reporting import curves, data_sets, findings, model_card, quality, reproduction
 from models.reporting.evidence import Evidence, gather
-from models.slices import ITEMS, KNOWN
 from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.files import AnyPath
@@ -149,10 +148,11 @@ def _yardstick_grids(evidence: Evidence) -> list[Grid]:
         return []
     model = evidence.metrics[evidence.split]
     rows = [
-        [each.name, shown(each.auc), shown(each.gauc), shown(each.known_auc)]
+        [each.name, shown(each.auc), shown(each.gauc), shown(each.auc_known)]
         for each in evidence.yardsticks
     ]
-    rows.append([evidence.title, shown(model["auc"]), shown(model["gauc"]), _known_auc(evidence)])
+    metrics = [shown(model.get(name)) for name in ("auc", "gauc", "auc_known")]
+    rows.append([evidence.title, *metrics])
     columns = ["", "AUC", "GAUC", "AUC, known items"]
     notes = [
         "Popularity: how many users clicked the item. Unknown item: whether it is out of the "
@@ -162,15 +162,6 @@ def _yardstick_grids(evidence: Evidence) -> list[Grid]:
         "candidates."
     ]
     return [Grid("Without a model", 1, columns, rows, notes)]
-
-
-def _known_auc(evidence: Evidence) -> str:
-    """AUC of the model on the items of the training vocabulary."""
-    if evidence.analysis is None:
-        return _NOTHING
-    slices = evidence.analysis.slices
-    known = slices[(slices["dimension"] == ITEMS) & (slices["slice"] == KNOWN)]
-    return shown(known["auc"].iloc[0]) if len(known) else UNDEFINED
 
 
 def _slices(evidence: Evidence) -> Section | None:

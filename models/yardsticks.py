@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from sklearn.utils.extmath import randomized_svd
 
 from models import runs
-from models.metrics import defined, grouped_auc
+from models.metrics import defined, grouped_auc, overall_auc
 from preprocessing import dataset, files, known_items
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
@@ -55,7 +55,7 @@ class Yardstick(NamedTuple):
         name: Of the method.
         auc: Over all candidates.
         gauc: Within users, weighted by their candidates.
-        known_auc: Over the candidates whose items are in the training vocabulary.
+        auc_known: Over the candidates whose items are in the training vocabulary.
 
     What is undefined is None, see `models.metrics`.
     """
@@ -63,7 +63,7 @@ class Yardstick(NamedTuple):
     name: str
     auc: float | None
     gauc: float | None
-    known_auc: float | None
+    auc_known: float | None
 
 
 class Candidates(NamedTuple):
@@ -191,9 +191,9 @@ def measure(data: DataDir, split: str, widths: Iterable[int] = (WIDTH,)) -> list
     return [
         Yardstick(
             name,
-            auc=_auc(label_C, score_C),
+            auc=defined(overall_auc(label_C, score_C)),
             gauc=defined(grouped_auc(candidates.user_C, label_C, score_C)),
-            known_auc=_auc(label_C[known_C], score_C[known_C]),
+            auc_known=defined(overall_auc(label_C[known_C], score_C[known_C])),
         )
         for name, score_C in scores.items()
     ]
@@ -203,10 +203,6 @@ def _either_way(is_unknown_C: np.ndarray, label_C: np.ndarray) -> np.ndarray:
     """Scores [C] of the bit alone, turned so that its more clicked side is ranked higher."""
     auc = known_items.UnknownItems.of(is_unknown_C, label_C).auc
     return is_unknown_C.astype(np.float64) * (-1.0 if auc is not None and auc < 0.5 else 1.0)
-
-
-def _auc(label_C: np.ndarray, score_C: np.ndarray) -> float | None:
-    return defined(grouped_auc(np.zeros(len(label_C)), label_C, score_C))
 
 
 def _item_encoder(data: DataDir) -> FittedEncoder:

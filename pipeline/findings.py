@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.statistics import is_number
 from preprocessing.data_dir import missing_share
-from preprocessing.known_items import UnknownItems
+from preprocessing.known_items import TELLING, UnknownItems
 from preprocessing.schema import (
     Bucketised,
     DType,
@@ -28,9 +28,6 @@ Stats = Mapping[str, Any]
 
 _NEARLY_ALL = 0.99
 _NOISY_AUC = 0.05
-_TELLING_BIT = 0.05
-"""AUC of a bit from 0.5, on either side: by more than this, and one number of a model moves its AUC
-by more than 0.1, twice of what makes an AUC noisy."""
 _HUGE = 1_000.0
 _FLOAT32_WHOLE = 2.0**24
 _COLLIDING = 0.5
@@ -84,7 +81,7 @@ def _of_unknown_items(schema: Schema, by_split: Stats) -> Iterator[str]:
     """
     for name in SPLITS[1:]:
         unknown = UnknownItems.of_split(by_split[name])
-        if unknown is None or unknown.auc is None or abs(unknown.auc - 0.5) <= _TELLING_BIT:
+        if unknown is None or unknown.auc is None or abs(unknown.auc - 0.5) <= TELLING:
             continue
         fix = "compare models by their AUC over known items (slices of models.evaluate)"
         if unknown.auc < 0.5 and not schema.is_impression_log:

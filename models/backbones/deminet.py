@@ -309,8 +309,8 @@ class DemiNet(Backbone):
 
         Returns:
             `edge_density_*`: share of the pairs of events that a relation connects.
-            `event_cosine`: mean cosine of two events of a history as the graph leaves them; near
-            1 it has made them one.
+            `event_cosine`: mean cosine of two events of a history as interests are extracted from
+            them, with their positions; near 1 they are one.
             `view_cosine`: mean cosine of the interests of two views; 1 leaves nothing to learn.
             What `layers.interest_diagnostics` tells of interests, attention and, where weights of
             experts are learned, of these.

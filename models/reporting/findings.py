@@ -18,6 +18,7 @@ from models.slices import ITEMS, KNOWN, NEW, USERS
 from models.training import selection
 from models.yardsticks import UNKNOWN_ITEM
 from preprocessing.data_dir import DataDir
+from preprocessing.known_items import TELLING
 
 _COLLAPSED_EXPERTS = 0.5
 _RARE_EXPERT = 0.05
@@ -25,7 +26,6 @@ _EQUAL_INTERESTS = 0.9
 _EQUAL_EVENTS = 0.9
 _UNDECIDED = 1.2
 """Times 1 / K, the mean weight of the most trusted of K experts where none is chosen."""
-_TELLING_BIT = 0.55
 _EQUAL_VIEWS = 0.999
 _COLLAPSED_VIEWS = -0.05
 _FEW_PAIRS = 0.05
@@ -114,7 +114,7 @@ def _of_yardsticks(evidence: Evidence) -> Iterator[str]:
             f"{names}."
         )
     for each in evidence.yardsticks:
-        if each.name == UNKNOWN_ITEM and (each.auc or 0.0) > _TELLING_BIT:
+        if each.name == UNKNOWN_ITEM and (each.auc or 0.0) > 0.5 + TELLING:
             yield (
                 f"Whether an item is unknown to the training data separates the labels of "
                 f"{evidence.split} with an AUC of {each.auc:.3f}: a part of any AUC there is this "
@@ -141,8 +141,8 @@ def _of_interests(kept: pd.Series, interests: int) -> Iterator[str]:
     events = kept.get("diagnostics/event_cosine", 0.0)
     if events > _EQUAL_EVENTS:
         yield (
-            f"The graph makes the events of a history one (mean cosine {events:.3f}), and so every "
-            "interest in them: lower model.depth or model.window."
+            f"The events of a history are one where interests are extracted (mean cosine "
+            f"{events:.3f}), and so is every interest in them."
         )
     cosine = kept.get("diagnostics/interest_cosine", 0.0)
     if cosine > _EQUAL_INTERESTS:

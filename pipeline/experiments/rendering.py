@@ -14,7 +14,7 @@ from models import interests, pages, runs, yardsticks
 from models.metrics import UNDEFINED, shown, shown_interval
 from models.pages import Grid, Section
 from models.yardsticks import Yardstick
-from pipeline.experiments import across, comparisons, figures, how
+from pipeline.experiments import across, comparisons, figures, table_notes
 from pipeline.experiments.comparisons import Comparison, Measured
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import METRICS, TITLES, Table
@@ -34,8 +34,8 @@ _ARGUMENTS = (
 )
 """Of a build: those that say what is predicted."""
 _SIGNIFICANT = 0.05
-_OF_YARDSTICKS = {"auc": "auc", "auc_known": "known_auc", "gauc": "gauc"}
-"""What a yardstick calls the metrics that it has."""
+_OF_YARDSTICKS = ("auc", "auc_known", "gauc")
+"""Metrics that a yardstick has."""
 
 
 def write(
@@ -92,12 +92,12 @@ def _results(
         found = comparisons.compare(table, measured)
         counted = _yardsticks(each, of_data, workdir)
         rows += [
-            {"data": each.name, "model": one.name, "metric": metric, "mean": getattr(one, name)}
+            {"data": each.name, "model": one.name, "metric": metric, "mean": getattr(one, metric)}
             for one in counted
-            for metric, name in _OF_YARDSTICKS.items()
+            for metric in _OF_YARDSTICKS
         ]
         rows += _csv_rows(each, paper, measured, found)
-        notes = how.notes(table, of_data)
+        notes = table_notes.notes(table, of_data)
         grids = [_metric_grid(table, each, paper, counted, measured, found, notes)]
         if table.choice:
             grids.append(_choice_grid(measured))
@@ -154,9 +154,9 @@ def _metric_grid(
     rows = []
     for yardstick in counted:
         cells = [f"{yardstick.name} (no model)"]
-        values = {name: getattr(yardstick, of) for name, of in _OF_YARDSTICKS.items()}
         for metric in TITLES:
-            cells.append(shown(values[metric]) if metric in values else comparisons.NOTHING)
+            has_metric = metric in _OF_YARDSTICKS
+            cells.append(shown(getattr(yardstick, metric)) if has_metric else comparisons.NOTHING)
             cells += [comparisons.NOTHING] * 2 if metric in printed else []
         rows.append([*cells, "", "", ""])
     for each in measured:

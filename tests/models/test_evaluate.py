@@ -152,9 +152,9 @@ def test_the_auc_of_known_items_is_that_of_their_pairs(scores, tmp_path):
 
 
 def test_scores_survive_the_disk(scores, tmp_path):
-    metrics = evaluate.record(tmp_path, "test", scores)
+    metrics = evaluate.record(tmp_path, "test", scores, _data())
     read = evaluate.read_scores(tmp_path, "test")
-    assert metrics == pytest.approx(ranking_metrics(read))
+    assert metrics == pytest.approx(ranking_metrics(read, slices.known_items(read, _data())))
     assert read.ids.keys() == scores.ids.keys()
     pd.testing.assert_series_equal(pd.Series(read.logit), pd.Series(scores.logit))
     np.testing.assert_array_equal(read.ids["candidate/brand"], scores.ids["candidate/brand"])
@@ -167,7 +167,8 @@ def two_runs(scores, tmp_path, monkeypatch):
     for name, gain in (("one", 0.0), ("two", 1.0)):
         path = tmp_path / name
         path.mkdir()
-        evaluate.record(path, "test", scores._replace(logit=scores.logit + gain * scores.label))
+        logit = scores.logit + gain * scores.label
+        evaluate.record(path, "test", scores._replace(logit=logit), _data())
         paths.append(path)
 
     def open_run(path):
@@ -208,5 +209,5 @@ def test_a_score_that_is_no_number_ends_the_evaluation(data):
 
     with pytest.raises(UserError) as caught:
         evaluate.Scorer(scores_of_positives_only, data).score("test")
-    assert "found 300 of 600 candidates of split test with another one" in str(caught.value)
-    assert "the first in request" in str(caught.value)
+    assert "NaN or infinity for 300 of 600 candidates of split test" in str(caught.value)
+    assert ", the first in request" in str(caught.value)

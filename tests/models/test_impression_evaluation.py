@@ -268,8 +268,8 @@ def test_scores_and_ids_of_any_name_survive_the_disk(name, tmp_path):
         history_length=np.array([3, 0, 1]),
         ids={name: np.array([7, 8, 9]), f"candidate/{name}": np.array([4, 5, 6])},
     )
-    evaluate.record(tmp_path, "test", scores)
-    read = evaluate.read_scores(tmp_path, "test")
+    dumped_scores.write(tmp_path, "test", scores, dumped_scores.origin(tmp_path))
+    read = dumped_scores.read(tmp_path, "test")
     for field in Scores._fields[:-1]:
         np.testing.assert_array_equal(getattr(read, field), getattr(scores, field), err_msg=field)
     assert {key: ids.tolist() for key, ids in read.ids.items()} == {
@@ -299,7 +299,7 @@ def test_scores_of_other_weights_are_computed_anew(run, tmp_path):
 
 def test_scores_that_no_weights_are_left_of_are_kept(run, tmp_path):
     scores = evaluate.read_scores(run, "test")
-    evaluate.record(tmp_path, "test", scores)
+    dumped_scores.write(tmp_path, "test", scores, dumped_scores.origin(tmp_path))
     assert dumped_scores.are_current(tmp_path, "test")
     (tmp_path / "data.sha256").write_text("of another data set")
     assert not dumped_scores.are_current(tmp_path, "test")

@@ -39,7 +39,9 @@ def run(data, tmp_path_factory):
     runs.begin(path, resolved, data, config.origins(resolved, layers))
     runs.best_checkpoint(model, path).save()
     scorer = evaluate.Scorer(model, data)
-    metrics = {split: evaluate.record(path, split, scorer.score(split)) for split in SPLITS[1:]}
+    metrics = {
+        split: evaluate.record(path, split, scorer.score(split), data) for split in SPLITS[1:]
+    }
     _history(metrics["validation"]["auc"]).to_csv(path / "metrics.csv", index=False)
     losses = {"loss": [5.0, 4.0, 3.5], "miss_interest": [4.8, 4.1, 3.6]}
     pretraining = {"step": [3, 6, 9], "epoch": [1, 2, 3]} | {

@@ -1,39 +1,31 @@
 """Section 11 of the contract: PredictionService, ModelService and health over a real channel."""
 
 import pathlib
-import socket
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import toy_runs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_requests import X, ask, example, fill_spec, multi_inference, write_model
 
 from models.keras import tf
-from preprocessing.errors import UserError
-from serving import grpc_server, grpc_tensors, model_config, server, warmup
-from serving.goldens import models
+from serving import grpc_tensors, model_config
 from serving.grpc_server import GrpcServer
 from serving.grpc_services import ModelService, PredictionService
 from serving.metrics import Metrics
 from serving.model_store import ModelStore
 from serving.protos import (
     classification_pb2,
-    example_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
-    predict_pb2,
-    prediction_log_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
     types_pb2,
 )
 from serving.servable import Servable
-from serving.server_options import ServerOptions
 from serving.status import ServingError
 
 CONFIG = """model_config_list {{ config {{ name: "toy" base_path: "{base}"
@@ -42,10 +34,7 @@ CONFIG = """model_config_list {{ config {{ name: "toy" base_path: "{base}"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> pathlib.Path:
-    base = tmp_path_factory.mktemp("grpc") / "toy"
-    base.mkdir()
-    models.export(base, "123", 2.0)
-    return base
+    return write_model(tmp_path_factory.mktemp("grpc"))
 
 
 @pytest.fixture(scope="module")
@@ -76,40 +65,10 @@ def model_stub(channel):
     return model_service_pb2_grpc.ModelServiceStub(channel)
 
 
-def ask(spec=None, **inputs):
-    request = predict_pb2.PredictRequest()
-    if spec is not None:
-        _spec(request.model_spec, **spec)
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
-
-
-def _spec(filled, name="toy", signature="", version=None, label=""):
-    filled.name, filled.signature_name = name, signature
-    if version is not None:
-        filled.version.value = version
-    if label:
-        filled.version_label = label
-
-
-def example(**features):
-    example = example_pb2.Example()
-    for name, value in features.items():
-        if isinstance(value, str):
-            example.features.feature[name].bytes_list.value.append(value.encode())
-        else:
-            example.features.feature[name].float_list.value.append(value)
-    return example
-
-
 def refused(call, request):
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=30)
     return caught.value.code().name, caught.value.details()
-
-
-X = np.array([1.0, 2.0, 5.0], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +300,7 @@ def test_shapes_that_do_not_belong_together_are_named(toy_version):
 
 def test_G1_classify_and_regress(stub):
     classify = classification_pb2.ClassificationRequest()
-    _spec(classify.model_spec, signature="classify")
+    fill_spec(classify.model_spec, signature="classify")
     classify.input.example_list.examples.extend([example(x=1.0, label="a"), example(x=2.0)])
     reply = stub.Classify(classify, timeout=30)
     assert [
@@ -351,7 +310,7 @@ def test_G1_classify_and_regress(stub):
     assert (reply.model_spec.signature_name, reply.model_spec.version.value) == ("classify", 123)
 
     regress = regression_pb2.RegressionRequest()
-    _spec(regress.model_spec, signature="regress")
+    fill_spec(regress.model_spec, signature="regress")
     regress.input.example_list_with_context.context.CopyFrom(example(x=1.0))
     regress.input.example_list_with_context.examples.extend([example(), example(x=5.0)])
     reply = stub.Regress(regress, timeout=30)
@@ -359,15 +318,6 @@ def test_G1_classify_and_regress(stub):
 
     regress.input.Clear()
     assert refused(stub.Regress, regress) == ("INVALID_ARGUMENT", "Input is empty.")
-
-
-def multi_inference(*tasks):
-    request = inference_pb2.MultiInferenceRequest()
-    request.input.example_list.examples.append(example(x=1.0))
-    for signature, method in tasks:
-        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
-        _spec(task.model_spec, signature=signature)
-    return request
 
 
 def test_G1_multi_inference(stub):
@@ -404,7 +354,7 @@ def test_multi_inference_refusals(stub, request_, code, message):
 
 def test_G6_metadata(stub):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    _spec(request.model_spec)
+    fill_spec(request.model_spec)
     reply = stub.GetModelMetadata(request, timeout=30)
     found = get_model_metadata_pb2.SignatureDefMap()
     assert reply.metadata["signature_def"].Unpack(found)
@@ -421,7 +371,7 @@ def test_G6_metadata(stub):
 
 def test_G6_status(model_stub):
     request = get_model_status_pb2.GetModelStatusRequest()
-    _spec(request.model_spec, version=123)
+    fill_spec(request.model_spec, version=123)
     reply = model_stub.GetModelStatus(request, timeout=30)
     (entry,) = reply.model_version_status
     state = get_model_status_pb2.ModelVersionStatus.State.Name(entry.state)
@@ -477,63 +427,3 @@ def test_M3_calls_are_counted(stub, metrics):
     page = metrics.page()
     assert ':tensorflow:serving:request_count{model_name="toy",status="OK"}' in page
     assert 'API="Predict",entrypoint="GRPC"' in page
-
-
-def test_P2_channel_arguments():
-    parsed = grpc_server.channel_arguments("grpc.max_connection_age_ms=2000,a=b,")
-    assert parsed == {"grpc.max_connection_age_ms": 2000, "a": "b"}
-    with pytest.raises(UserError, match="expected key=value pairs, found 'a'"):
-        grpc_server.channel_arguments("a")
-
-
-def test_P1_server_with_both_interfaces(base):
-    """The port is taken by the first server, which the second one says in one line."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ServerOptions(model_name="toy", model_base_path=str(base), rest_api_port=0, port=port)
-    answers = []
-
-    def on_start(running, handle):
-        answers.append(httpx.get(running.url).status_code)
-        handle.should_exit = True
-
-    def ask_both(running, handle):
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            answers.append(list(stub.Predict(ask({}, x=X), timeout=30).outputs["y"].float_val))
-        with pytest.raises(UserError, match=f"free port at --port={port}"):
-            server.serve(options, on_start)
-        handle.should_exit = True
-
-    server.serve(options, ask_both)
-    assert answers == [[2.5, 3.0, 4.5]]
-
-
-def records(*logs):
-    return [log.SerializeToString() for log in logs]
-
-
-def test_W1_warmup_of_every_call(base, tmp_path):
-    version = tmp_path / "1"
-    (version / "assets.extra").mkdir(parents=True)
-    for file in ("saved_model.pb", "variables", "assets", "fingerprint.pb"):
-        if (base / "123" / file).exists():
-            (version / file).symlink_to(base / "123" / file)
-    logs = [prediction_log_pb2.PredictionLog() for _ in range(4)]
-    logs[0].predict_log.request.CopyFrom(ask({"name": "other", "version": 77}, x=X))
-    for log, kind in ((logs[1], "classify"), (logs[2], "regress")):
-        request = getattr(log, f"{kind}_log").request
-        request.model_spec.signature_name = kind
-        request.input.example_list.examples.append(example(x=1.0))
-    logs[3].multi_inference_log.request.CopyFrom(multi_inference(("regress", "regress")))
-    with tf.io.TFRecordWriter(str(version / warmup.WARMUP_FILE)) as writer:
-        for record in records(*logs):
-            writer.write(record)
-    assert warmup.replay(Servable(version), iterations=2) == 4
-    logs[2].regress_log.request.model_spec.signature_name = "none"
-    with tf.io.TFRecordWriter(str(version / warmup.WARMUP_FILE)) as writer:
-        for record in records(*logs):
-            writer.write(record)
-    with pytest.raises(ServingError, match="No signature was found with the name: none"):
-        warmup.replay(Servable(version))
