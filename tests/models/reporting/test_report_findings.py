@@ -105,7 +105,7 @@ def test_a_good_run_alarms_nobody():
         ({"diagnostics": {"interest_cosine": 0.98}}, "one and the same (mean cosine 0.980, its"),
         (
             {"diagnostics": {"event_cosine": 0.95}},
-            "makes the events of a history one (mean cosine 0.950",
+            "are one where interests are extracted (mean cosine 0.950)",
         ),
         (
             {"model": "deminet", "diagnostics": {"confidence_max": 0.26}},
