@@ -131,6 +131,8 @@ def full_disk(directory):
     for limit in (0, 300, 1000, 2500, 6000):
 
         def work(limit=limit):
+            # Python would leave bytecode cut at the limit in the environment.
+            sys.dont_write_bytecode = True
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             with inline():
                 build(directory)

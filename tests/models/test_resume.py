@@ -183,11 +183,13 @@ def test_damage_everywhere_is_an_error(model, whole, tmp_path):
         Checkpoints(model, tmp_path / "checkpoints").restore()
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(model, tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before(model, tmp_path, monkeypatch):
     checkpoints = Checkpoints(model, tmp_path)
     checkpoints.save(1, {"step": 1})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    # A bound on the size of files stops the writer half-way, as a full disk does.
+    # A bound on the size of files stops the writer half-way, as a full disk does. Python would cut
+    # bytecode there too and leave it in the environment.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))

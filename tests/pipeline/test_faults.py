@@ -1,6 +1,7 @@
 """Builds that are killed, run out of space or may not write: nothing wrong is left behind."""
 
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -72,6 +73,8 @@ def test_the_command_says_so_in_one_line(directory):
         [sys.executable, "-m", "pipeline.build_examples", f"--input={directory / 'log.csv'}",
          f"--output={directory / 'data'}", "--num_shards=1"],
         cwd=TESTS.parent, capture_output=True, text=True, check=False,
+        # Python would leave bytecode cut at the limit in the environment, for every later process.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 1
