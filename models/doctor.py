@@ -158,7 +158,7 @@ def check_devices() -> Finding:
 
 def check_memory() -> Finding:
     """Training and preprocessing have room in main memory."""
-    from models import memory
+    from models.training import memory
 
     free = memory.available()
     return Finding(

@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any, NamedTuple
 
-from models.interfaces import Backbone, SelfSupervision
+from models.backbone_api import Backbone, SelfSupervision
 from models.user_code import Part, load_class
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean

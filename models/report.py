@@ -14,15 +14,25 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
-from models import bootstrap, interests, pages, runs
-from models.metrics import UNDEFINED, shown, shown_interval
-from models.pages import Figure, Grid, Section
-from models.reporting import curves, data_sets, findings, model_card, quality, reproduction
+from models.core import run_directory
+from models.evaluation import confidence_intervals
+from models.evaluation.metrics import UNDEFINED, shown, shown_interval
+from models.reporting import (
+    curves,
+    data_sets,
+    findings,
+    html_report,
+    interest_figures,
+    model_card,
+    quality,
+    reproduction,
+)
 from models.reporting.evidence import Evidence, gather
+from models.reporting.html_report import Figure, Grid, Section
 from preprocessing import cli
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
 from preprocessing.splits import SPLITS
+from preprocessing.storage.files import AnyPath
 
 _METRICS = {
     "auc": ("AUC", 4, "How often a clicked candidate scores above one that was not."),
@@ -84,7 +94,7 @@ def write_report(
             f"--output: expected a file name that ends in .html, found {output}.",
             "the Markdown page is written beside it.",
         )
-    evidence = gather(runs.open_run(run_dir))
+    evidence = gather(run_directory.open_run(run_dir))
     sections = [
         _card(evidence),
         Section("Limits", points=findings.limits(evidence)),
@@ -105,7 +115,7 @@ def write_report(
         "alarms": findings.alarms(evidence),
         "sections": [section for section in sections if section is not None],
     }
-    return pages.write("models", "report", content, output)
+    return html_report.write("models.reporting", "report", content, output)
 
 
 def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
@@ -192,7 +202,7 @@ def _metric_grids(evidence: Evidence) -> list[Grid]:
     columns = ["metric", *splits, f"95%, {evidence.split}" if evidence.split else ""]
     notes = []
     if evidence.analysis is not None:
-        notes.append(f"Intervals: bootstrap of the users, {bootstrap.DRAWS:,} draws.")
+        notes.append(f"Intervals: bootstrap of the users, {confidence_intervals.DRAWS:,} draws.")
     if any(value is None for split in splits for value in evidence.metrics[split].values()):
         notes.append(f"{UNDEFINED}: there is nothing that it could be computed from.")
     return [
@@ -267,7 +277,7 @@ def _inside(evidence: Evidence) -> Section | None:
     """What the parts of the model do."""
     figures = curves.diagnostics(evidence.history)
     if evidence.has_weights and evidence.split:
-        figures += interests.figures(evidence.run, evidence.split)
+        figures += interest_figures.figures(evidence.run, evidence.split)
     if not figures:
         return None
     grids = []

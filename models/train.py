@@ -22,20 +22,21 @@ from typing import Any
 
 from absl import flags
 
-from models import config as config_module
-from models import runs
-from models.config import RunConfig
-from models.config_flags import define_config_flags, resolve_flags, setting_hint
-from models.distribution import serve_if_asked
+from models.config import run_config as config_module
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.distributed.distribution import serve_if_asked
+from models.evaluation.metrics import shown
 from models.keras import tf
-from models.metrics import shown
 from models.training import checks
 from models.training.interruption import Interrupted, on_sigterm
 from models.training.profiling import Profile
+from models.training.run_flags import define_config_flags, resolve_flags, setting_hint
 from models.training.trainer import Trainer
 from models.training.warm_start import warm_start
-from preprocessing import cli, files
+from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.storage import files
 
 _RESUMABLE_SETTINGS = (
     "epochs",
@@ -109,14 +110,14 @@ def begin(
     """
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
-    begun = (workdir / runs.CONFIG).exists()
+    begun = (workdir / run_directory.CONFIG).exists()
     if begun and not resume:
         raise UserError(
             f"Expected an empty --workdir, found a run in {workdir}.",
             "add --resume to continue it, or choose another directory.",
         )
     if begun:
-        _check_resumable(runs.open_run(workdir).config, config)
+        _check_resumable(run_directory.open_run(workdir).config, config)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     with _directory(workdir):
@@ -132,7 +133,7 @@ def begin(
         trainer.session.began_with(lines)
         sys.stdout.write("".join(f"warm start: {line}\n" for line in lines))
     if trainer.distribution.is_chief:
-        runs.begin(workdir, config, trainer.data, origins)
+        run_directory.begin(workdir, config, trainer.data, origins)
     return trainer
 
 
@@ -185,7 +186,7 @@ def main() -> None:
     """Trains and prints the metrics of the best weights."""
     given = flags.FLAGS
     workdir = pathlib.Path(given.workdir)
-    begun = workdir if given.resume and (workdir / runs.CONFIG).exists() else None
+    begun = workdir if given.resume and (workdir / run_directory.CONFIG).exists() else None
     if given.resume and begun is None and not (given.data or given.config):
         raise UserError(
             f"Expected a run to continue in --workdir, found none in {workdir}.",
@@ -215,7 +216,7 @@ def _summary(workdir: pathlib.Path) -> str:
     # Reports bring Matplotlib, which takes a second that no training should wait for.
     from models.reporting.summary import summary
 
-    return summary(runs.open_run(workdir))
+    return summary(run_directory.open_run(workdir))
 
 
 def console_main() -> None:

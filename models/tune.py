@@ -35,19 +35,20 @@ import sqlalchemy.exc
 from absl import flags
 from tqdm import tqdm
 
-from models import config as config_module
-from models import runs
 from models import train as training
-from models.config import RunConfig
-from models.config_flags import define_config_flags, resolve_flags, setting_hint
+from models.config import run_config as config_module
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.core.checkpoints import last_update
 from models.keras import keras
 from models.training import checks, selection
-from models.training.checkpoints import last_update
 from models.training.interruption import Interrupted, on_sigterm
-from preprocessing import cli, files
+from models.training.run_flags import define_config_flags, resolve_flags, setting_hint
+from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, explained_write_errors, one_line
 from preprocessing.json_checks import check_keys, read_json
+from preprocessing.storage import files
 
 BEST, TRIALS, TABLE, STUDY = "best.json", "trials", "trials.csv", "study.db"
 _METRIC = "metric"
@@ -174,7 +175,7 @@ def _run_trial(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    begun = (path / runs.CONFIG).exists()
+    begun = (path / run_directory.CONFIG).exists()
     try:
         _count_start(trial, path)
         values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
@@ -199,7 +200,7 @@ def _run_trial(
     else:
         study.tell(trial, trainer.state["best_score"])
     keras.backend.clear_session()
-    shutil.rmtree(path / runs.CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(path / run_directory.CHECKPOINTS, ignore_errors=True)
 
 
 def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:
@@ -209,7 +210,7 @@ def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:
         UserError: It was started there before, and each time the process died.
     """
     starts = trial.user_attrs.get(_STARTS, [])
-    update = last_update(path / runs.CHECKPOINTS)
+    update = last_update(path / run_directory.CHECKPOINTS)
     if starts.count(update) >= _DEATHS:
         raise UserError(
             f"Expected a trial that does not end its process, found {_DEATHS} processes that died "

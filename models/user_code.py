@@ -225,7 +225,7 @@ def explained(parts: Sequence[Part]) -> Iterator[None]:
             raise
         named = " and ".join(f"{part} ({part.where()})" for part in parts)
         raise UserError(
-            f"Expected {named} to fit models.interfaces, found: {cause}",
+            f"Expected {named} to fit models.backbone_api, found: {cause}",
             "see docs/extending.md.",
         ) from error
 

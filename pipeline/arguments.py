@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from pipeline.csv_dialect import Dialect
 from pipeline.datasets import ADAPTERS, Adapter
-from preprocessing import files
+from pipeline.log.csv_dialect import Dialect
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
 from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import PROTOCOLS
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
 
 TRAIN_PREFIXES = ("last", "all")
 AVAILABLE_POPULARITY = "available_popularity"

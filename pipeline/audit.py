@@ -19,19 +19,21 @@ import pyarrow as pa
 from absl import flags
 from tqdm import tqdm
 
-from pipeline import audit_log, file_accounts, statistics
 from pipeline.arguments import AVAILABLE
-from pipeline.audit_clicks import ClickChecks
-from pipeline.audit_impressions import ImpressionChecks
-from pipeline.audit_requests import Requests, Verdict, read_requests
-from pipeline.audit_statistics import StatisticsChecks
+from pipeline.auditing import log
+from pipeline.auditing.clicks import ClickChecks
+from pipeline.auditing.impressions import ImpressionChecks
+from pipeline.auditing.requests import Requests, Verdict, read_requests
+from pipeline.auditing.statistics import StatisticsChecks
+from pipeline.log import file_accounts
+from pipeline.stats import statistics
 from preprocessing import cli, splits, time_units
 from preprocessing.data_dir import MANIFEST, DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, shown
-from preprocessing.files import AnyPath
-from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import candidate_key, encoded_keys
+from preprocessing.storage.files import AnyPath
+from preprocessing.values.farmhash import fingerprint64
 
 CHECKS = {
     "hashes": "every file has the SHA-256 of the manifest",
@@ -233,7 +235,7 @@ class Audit:
                 self._fail("conservation", f"rows of {shown(file['path'])} do not add up")
 
     def _check_log(self) -> None:
-        counts = list(audit_log.count_files(self._data.manifest))
+        counts = list(log.count_files(self._data.manifest))
         for count in counts:
             if count.is_bad:
                 self._fail("log", count.what)

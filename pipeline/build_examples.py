@@ -33,17 +33,6 @@ import pyarrow.compute as pc
 from absl import flags
 from tqdm import tqdm
 
-from pipeline import (
-    appearances,
-    core_filter,
-    counting,
-    describe,
-    file_accounts,
-    item_history,
-    jobs,
-    readers,
-    tables,
-)
 from pipeline.arguments import (
     AVAILABLE_POPULARITY,
     CORE_FILTERS,
@@ -51,18 +40,21 @@ from pipeline.arguments import (
     TRAIN_PREFIXES,
     BuildArguments,
 )
-from pipeline.datasets import ADAPTERS
-from pipeline.events import Plan
-from pipeline.input_files import list_inputs
-from pipeline.log_schema import check_columns, load_schema
-from pipeline.runner import check_options, require_reachable, run_stage
-from pipeline.worker_errors import explained_stage_errors, left
+from pipeline.datasets import ADAPTERS, item_history
+from pipeline.job import core_filter, manifest, pipelines
+from pipeline.job.log_schema import check_columns, load_schema
+from pipeline.job.runner import check_options, require_reachable, run_stage
+from pipeline.job.worker_errors import explained_stage_errors, left
+from pipeline.log import file_accounts, readers, tables
+from pipeline.log.input_files import list_inputs
+from pipeline.requests import appearances, counting
+from pipeline.requests.events import Plan
 from preprocessing import cli, data_dir, encoders, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
-from preprocessing.files import remove_tree
 from preprocessing.schema import Role
+from preprocessing.storage.files import remove_tree
 
 _SHOWN_REASONS = 5
 _PARTITION_BYTES = 32 << 20  # of raw log: what a worker holds is several times as much
@@ -111,7 +103,7 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     data = DataDir.open(arguments.output_path, verify=False)
     for line in file_accounts.remarks(data.manifest["inputs"]):
         tqdm.write(line, file=sys.stderr)
-    tqdm.write(describe.summary(data, time.perf_counter() - start), file=sys.stderr)
+    tqdm.write(manifest.summary(data, time.perf_counter() - start), file=sys.stderr)
     return data
 
 
@@ -133,9 +125,9 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
     )
     item_counters = _read_items(plan)
     num_blocks = sum(readers.num_blocks(part) for part in parts)
-    ingest = functools.partial(jobs.ingest, plan, parts)
+    ingest = functools.partial(pipelines.ingest, plan, parts)
     stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
-    counters = describe.counters(plan, "ingest")
+    counters = manifest.counters(plan, "ingest")
     _check_rejected(plan, counters)
     partitions = [i for i in range(plan.num_partitions) if plan.partition(i).exists()]
     if not partitions:
@@ -152,14 +144,14 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         tables.write(plan.kept_items, items.filter(enough))
 
     if arguments.protocol == "time_split":
-        count = functools.partial(jobs.count_times, plan, partitions)
+        count = functools.partial(pipelines.count_times, plan, partitions)
         stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
 
     plan = _count(plan, stage, partitions)
     if arguments.negative_sampling == AVAILABLE_POPULARITY:
         appearances.merge_runs(plan, partitions)
-    counters |= describe.counters(plan, "fit") | item_counters
+    counters |= manifest.counters(plan, "fit") | item_counters
     if rounds:
         for rule in ("min_item_events", "min_user_events"):
             counters.pop(f"filtered/{rule}", None)
@@ -171,14 +163,14 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         encoders.save_vocabulary(encoder, vocab_dir)
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
 
-    write = functools.partial(jobs.write, plan, vocab_dir, numbers, partitions)
+    write = functools.partial(pipelines.write, plan, vocab_dir, numbers, partitions)
     num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
     stage("Writing", write, watch=plan.work / "shards", total=num_shards)
-    counters |= describe.counters(plan, "write")
+    counters |= manifest.counters(plan, "write")
 
     schema.save(output / data_dir.SCHEMA)
-    data_dir.write_json(output / data_dir.STATS, describe.stats(plan, counters, fitted))
-    data_dir.write_json(output / data_dir.MANIFEST, describe.manifest(plan, log, counters))
+    data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, counters, fitted))
+    data_dir.write_json(output / data_dir.MANIFEST, manifest.manifest(plan, log, counters))
     data_dir.finish(output)
 
 
@@ -201,7 +193,7 @@ def _read_items(plan: Plan) -> dict[str, int]:
         leave=False,
         disable=None,
     )
-    with jobs.RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
+    with pipelines.RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
         snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
     _check_rejected(plan, counters)
     if not counters.get("read"):
@@ -239,7 +231,7 @@ def _prepare_output(arguments: BuildArguments) -> None:
 
 
 def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
-    rejected = describe.by_prefix(counters, "rejected/")
+    rejected = manifest.by_prefix(counters, "rejected/")
     count, read = sum(rejected.values()), counters.get("read", 0)
     if count > plan.arguments.max_bad_fraction * read:
         reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
@@ -279,13 +271,13 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
     arguments = plan.arguments
     drawn: list[pa.Table] = []
     while True:
-        fit = functools.partial(jobs.fit, plan, partitions)
+        fit = functools.partial(pipelines.fit, plan, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
-        counters = describe.counters(plan, "fit")
+        counters = manifest.counters(plan, "fit")
         if not counters["train/requests"]:
             raise _nothing_to_train_on(plan, counters)
         before, drawn = drawn, _write_catalogues(plan)
-        longest = max(map(int, describe.by_prefix(counters, "longest/")))
+        longest = max(map(int, manifest.by_prefix(counters, "longest/")))
         fewest = 0 if arguments.draws_available else min(items.num_rows for items in drawn)
         if drawn == before or (not before and longest + arguments.negatives <= fewest):
             return plan
@@ -294,7 +286,7 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
 
 def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
     arguments = plan.arguments
-    filtered = f"rows filtered: {describe.by_prefix(counters, 'filtered/')}"
+    filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
     if plan.schema.is_impression_log:
         (label,) = plan.schema.with_role(Role.LABEL)
         return UserError(
@@ -317,7 +309,7 @@ def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
 def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
     fitted = {}
     for feature in plan.schema.encoded_features:
-        counted = describe.training_counts(plan, feature)
+        counted = manifest.training_counts(plan, feature)
         values = tables.one_array(counted[counting.VALUE])
         fitted[feature.name] = encoders.fit(feature, values, counted[counting.COUNT].to_numpy())
     return fitted

@@ -15,17 +15,17 @@ import numpy as np
 from absl import flags
 from matplotlib import pyplot as plt
 
-from models import pages
-from models.pages import Figure
-from models.reporting import data_sets
-from pipeline import file_accounts, statistics
+from models.reporting import data_sets, html_report
+from models.reporting.html_report import Figure
+from pipeline.log import file_accounts
+from pipeline.stats import statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.errors import UserError, explained_write_errors, shown
-from preprocessing.files import AnyPath
 from preprocessing.known_items import UnknownItems
 from preprocessing.schema import Feature, encoded_keys
 from preprocessing.splits import SPLITS
+from preprocessing.storage.files import AnyPath
 
 CARD = "data_card.html"
 _SHOWN_VALUES = 4
@@ -104,7 +104,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "code_version": data.manifest["code_version"],
     }
     with explained_write_errors("--data", data.path / CARD):
-        return pages.write("pipeline", "data_card", content, data.path / CARD)
+        return html_report.write("pipeline", "data_card", content, data.path / CARD)
 
 
 def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
@@ -176,21 +176,21 @@ def _figures(data: DataDir) -> list[Figure]:
 
 
 def _popularity(counts: np.ndarray) -> Figure:
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
-        axes.plot(np.arange(1, len(counts) + 1), counts, color=pages.BLUE)
+        axes.plot(np.arange(1, len(counts) + 1), counts, color=html_report.BLUE)
         axes.set(xlabel="item, by popularity", ylabel="training events")
-        pages.log_scale(axes, "x", "y")
+        html_report.log_scale(axes, "x", "y")
         head = counts[: max(1, round(len(counts) / 100))].sum() / counts.sum()
         caption = (
             f"How often training requests hold each of {len(counts):,} items; the most popular 1% "
             f"make up {head:.0%}."
         )
-        return Figure("Popularity", caption, pages.svg(figure))
+        return Figure("Popularity", caption, html_report.svg(figure))
 
 
 def _unknown(rates: Mapping[str, list[float]]) -> Figure:
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         places = np.arange(len(rates))
         for number, (name, colour) in enumerate(data_sets.COLOURS.items()):
@@ -201,7 +201,7 @@ def _unknown(rates: Mapping[str, list[float]]) -> Figure:
         axes.set(xlabel="values out of vocabulary, %", xlim=(0, max(1.0, axes.get_xlim()[1])))
         figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
         caption = "Share of the values that the training vocabulary does not have."
-        return Figure("Unknown values", caption, pages.svg(figure))
+        return Figure("Unknown values", caption, html_report.svg(figure))
 
 
 def define_flags() -> None:

@@ -33,8 +33,8 @@ from pipeline.experiments.recipe import Table
 from pipeline.experiments.scheduler import Failure
 from preprocessing import cli
 from preprocessing.errors import UserError
-from preprocessing.files import require_local
 from preprocessing.json_checks import did_you_mean
+from preprocessing.storage.files import require_local
 
 _SEEDS = 5
 _INTERRUPTED = 130

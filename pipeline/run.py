@@ -20,27 +20,29 @@ from typing import Any
 import orjson
 from absl import flags
 
-from models import config_flags, runs
 from models import train as training
-from models.config import RunConfig
-from models.metrics import shown
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.evaluation.metrics import shown
 from models.report import write_report
 from models.reporting.summary import summary
+from models.training import run_flags
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card
 from pipeline.arguments import BuildArguments
-from pipeline.input_files import list_inputs
-from preprocessing import cli, files
+from pipeline.log.input_files import list_inputs
+from preprocessing import cli
 from preprocessing.data_dir import COMPLETED, DataDir
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath, require_local
 from preprocessing.json_checks import read_json
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath, require_local
 from serving import export as exporting
 from serving import parity as checking
 from serving import score as scoring
 from serving import server
-from serving.samples import sample_requests
+from serving.exporting.sample_requests import sample_requests
 
 MODEL_NAME = "ctr"
 _PARITY_REQUESTS = 2000
@@ -76,7 +78,7 @@ def run(
     _stage(
         2,
         "train",
-        lambda: runs.is_measured(run_dir, DataDir.open(arguments.output, verify=False)),
+        lambda: run_directory.is_measured(run_dir, DataDir.open(arguments.output, verify=False)),
         lambda: _train(config, run_dir, origins),
     )
     exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
@@ -86,7 +88,7 @@ def run(
     report = workdir / "report.html"
     _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, found))
 
-    metrics = runs.read_metrics(run_dir)
+    metrics = run_directory.read_metrics(run_dir)
     _say(f"scores over REST, candidates from best to worst:\n{found['scores']}")
     for split, values in metrics.items():
         _say(f"{split}: AUC {shown(values['auc'])}  log loss {shown(values['log_loss'])}")
@@ -95,7 +97,7 @@ def run(
         f"--model_base_path={found['model']} --rest_api_port=8501"
     )
     _say(f"report: {report.resolve()}")
-    _say(summary(runs.open_run(run_dir)).rstrip())
+    _say(summary(run_directory.open_run(run_dir)).rstrip())
     return metrics
 
 
@@ -110,7 +112,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
     claim = json.loads(json.dumps(claim))  # Tuples as they are read back.
     begun = {
         "data": (workdir / "data" / COMPLETED).exists(),
-        "run": (workdir / "run" / runs.CONFIG).exists(),
+        "run": (workdir / "run" / run_directory.CONFIG).exists(),
     }
     file = workdir / "arguments.json"
     fix = "restore the file, or choose another --workdir."
@@ -152,7 +154,7 @@ def _build(arguments: BuildArguments) -> AnyPath:
 def _train(
     config: RunConfig, run_dir: pathlib.Path, origins: Mapping[str, str] | None
 ) -> dict[str, dict[str, float | None]]:
-    begun = (run_dir / runs.CONFIG).exists()
+    begun = (run_dir / run_directory.CONFIG).exists()
     try:
         return training.train(config, run_dir, resume=begun, origins=origins)
     except Interrupted as interruption:
@@ -163,7 +165,7 @@ def _train(
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores are the offline ones, scores a few requests."""
     requests_file = workdir / "requests.jsonl"
-    data = runs.open_run(run_dir).data
+    data = run_directory.open_run(run_dir).data
     split = "test" if data.num_requests("test") else "validation"
     requests = sample_requests(data, split, _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
@@ -195,7 +197,7 @@ def _say(line: str) -> None:
 def define_flags() -> None:
     """Flags of this command."""
     building.define_log_flags()
-    config_flags.define_config_flags()
+    run_flags.define_config_flags()
     flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
 
 
@@ -203,9 +205,9 @@ def main() -> None:
     """Runs all stages."""
     workdir = flags.FLAGS.workdir
     arguments = building.arguments_from_flags(
-        output=str(pathlib.Path(workdir) / "data"), hint=config_flags.setting_hint
+        output=str(pathlib.Path(workdir) / "data"), hint=run_flags.setting_hint
     )
-    resolved = config_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
+    resolved = run_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
     run(arguments, resolved.config, workdir, resolved.origins)
 
 

@@ -39,7 +39,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from absl import flags
 
-from pipeline.synthetic_truth import (
+from pipeline.synthetic.truth import (
     Floats,
     Ints,
     SynthesizeArguments,
@@ -51,7 +51,7 @@ from pipeline.synthetic_truth import (
 )
 from preprocessing import cli
 from preprocessing.errors import UserError
-from preprocessing.files import require_local
+from preprocessing.storage.files import require_local
 
 # Shapes: U users, E events, M items, G interests, C categories per interest,
 #         B requests, N candidates per request, H history events of all requests.

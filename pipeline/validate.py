@@ -27,14 +27,14 @@ import numpy as np
 import pyarrow.compute as pc
 from absl import flags
 
-from pipeline import drift, statistics
+from pipeline.stats import drift, statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.encoders import VocabularyEncoder
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Hash, Vocabulary
+from preprocessing.storage.files import AnyPath
 
 HISTORY_LENGTH = "history_length"
 

@@ -21,7 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.columns import as_large_binary, binary_buffers, from_buffers, slices
+from preprocessing.storage.arrow_buffers import (
+    as_large_binary,
+    binary_buffers,
+    from_buffers,
+    slices,
+)
 
 # Field numbers 1..3 with wire type 2 (length and content), in which all of the above are written.
 _TAG_1, _TAG_2, _TAG_3 = b"\x0a", b"\x12", b"\x1a"

@@ -13,12 +13,13 @@ from typing import Any
 
 import tqdm
 
-from preprocessing import encoders, files
+from preprocessing import encoders
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
 from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
 
 FORMAT_VERSION = 2
 COMPLETED = "_COMPLETED"

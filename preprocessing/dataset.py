@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import tensorflow as tf
 
-from preprocessing import tensorflow_files
 from preprocessing.data_dir import DataDir
 from preprocessing.decoded import DecodedSplit, bytes_needed
 from preprocessing.errors import UserError
@@ -33,6 +32,7 @@ from preprocessing.schema import (
     candidate_key,
     history_key,
 )
+from preprocessing.storage import tensorflow_files
 
 SHUFFLE_BUFFER = 1 << 17
 """Requests among which the next one is drawn. Splits up to this size are shuffled perfectly; of

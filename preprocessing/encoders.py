@@ -21,11 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing import files
-from preprocessing.columns import as_large_binary
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
-from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     PAD_ID,
     Bucketised,
@@ -35,6 +31,10 @@ from preprocessing.schema import (
     Numeric,
     Vocabulary,
 )
+from preprocessing.storage import files
+from preprocessing.storage.arrow_buffers import as_large_binary
+from preprocessing.storage.files import AnyPath
+from preprocessing.values.farmhash import fingerprint64
 
 MISSING_ID = 1
 """Encoded id of a missing number of a bucketised feature."""

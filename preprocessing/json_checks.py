@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
+from preprocessing.storage.files import AnyPath
 
 _Member = TypeVar("_Member", bound=enum.Enum)
 

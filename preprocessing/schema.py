@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preprocessing import encoder_specs, files, labels
+from preprocessing import encoder_specs, labels
 from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
-from preprocessing.files import AnyPath
 from preprocessing.json_checks import (
     array,
     check_keys,
@@ -24,7 +23,9 @@ from preprocessing.json_checks import (
     read_json,
     string,
 )
-from preprocessing.spelling import InexactError, spell
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
+from preprocessing.values.spelling import InexactError, spell
 
 PAD_ID = 0
 """Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from preprocessing import encoders, files, tensorflow_files
+from preprocessing import encoders
 from preprocessing.data_dir import sha256_file
 from preprocessing.encoders import FittedEncoder
-from preprocessing.files import AnyPath
 from preprocessing.schema import PAD_ID, DType
+from preprocessing.storage import files, tensorflow_files
+from preprocessing.storage.files import AnyPath
 
 
 class RawEncoder(tf.Module):

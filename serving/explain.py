@@ -23,8 +23,8 @@ from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving.client import Client, Explanation
-from serving.request_format import CANDIDATES, HISTORY
-from serving.request_lines import read_requests
+from serving.client.request_format import CANDIDATES, HISTORY
+from serving.client.request_lines import read_requests
 
 _BAR_WIDTH = 20
 

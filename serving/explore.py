@@ -37,14 +37,14 @@ from preprocessing.schema import (
     candidate_key,
     history_key,
 )
-from preprocessing.tfrecord import read_records
-from serving import raw_requests
-from serving.conversation import Explanation
-from serving.request_format import CANDIDATES, HISTORY
-from serving.samples import to_request
-from serving.servable import Servable
-from serving.signatures import EXPLAIN, SCORES, SERVING_DEFAULT
-from serving.status import ServingError, http_status
+from preprocessing.storage.tfrecord import read_records
+from serving.client.core import Explanation
+from serving.client.request_format import CANDIDATES, HISTORY
+from serving.exporting import raw_requests
+from serving.exporting.sample_requests import to_request
+from serving.exporting.signatures import EXPLAIN, SCORES, SERVING_DEFAULT
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.status import ServingError, http_status
 
 PATH = "/explore"
 

@@ -25,16 +25,24 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from models import runs
+from models.core import run_directory
 from models.keras import tf
-from preprocessing import cli, files
+from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from serving import digests, gates, model_card, publishing, raw_requests, warmup
-from serving.publishing import Publication
-from serving.servable import Servable
-from serving.signatures import EXAMPLES, EXPLAIN, SERIALIZED, SERVING_DEFAULT, ServingModule
-from serving.status import ServingError
+from preprocessing.storage import files
+from serving.exporting import gates, model_card, publishing, raw_requests, warmup
+from serving.exporting.publishing import Publication
+from serving.exporting.signatures import (
+    EXAMPLES,
+    EXPLAIN,
+    SERIALIZED,
+    SERVING_DEFAULT,
+    ServingModule,
+)
+from serving.tfserving.models import digests
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.status import ServingError
 
 _MODEL_NAME = "ctr"
 _WARMUP_REQUESTS = 8
@@ -101,7 +109,7 @@ def export(
             "write it as servers see it, as in --served_path=/models/ctr.",
         )
     files.require_local(output, "--output")
-    run = runs.open_run(run_dir)
+    run = run_directory.open_run(run_dir)
     output = pathlib.Path(output)
     version = options.version or publishing.next_version(output)
     target = output / str(version)
@@ -112,7 +120,7 @@ def export(
     if live is not None:
         allow_change = options.allow_schema_change
         checks = gates.check_schema(run.data.schema, live, allow_change=allow_change)
-    model = runs.load_model(run_dir)
+    model = run_directory.load_model(run_dir)
     with _directory(output):
         hidden = output / f".tmp-{version}-{os.getpid()}"
         try:
@@ -180,7 +188,7 @@ def _directory(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _fill(version: pathlib.Path, run: runs.Run, module: ServingModule) -> None:
+def _fill(version: pathlib.Path, run: run_directory.Run, module: ServingModule) -> None:
     """Writes the SavedModel of a run with its assets and warm-up requests."""
     signatures = module.signatures
     tf.saved_model.save(module, str(version), signatures=signatures)

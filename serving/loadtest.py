@@ -30,21 +30,21 @@ from absl import flags
 from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from models import pages
+from models.reporting import html_report
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.schema import DType
 from serving.client import Client
-from serving.conversation import predict_body
-from serving.load import PERCENTILES, Bounds, Level, measure
-from serving.request_format import CANDIDATES, HISTORY, Field, RequestFormat
-from serving.request_lines import read_requests
+from serving.client.core import predict_body
+from serving.client.request_format import CANDIDATES, HISTORY, Field, RequestFormat
+from serving.client.request_lines import read_requests
+from serving.load.generator import PERCENTILES, Bounds, Level, measure
 
 _BODIES = 16  # distinct requests per cell, so that no cache sees the same one all the time
 _MADE_UP_VALUES = 1000
 _LARGEST = 100_000
 _HEADER = ("load", "candidates", "history", "requests", "failed", "per second", "bytes sent")
-_COLOURS = (pages.BLUE, pages.ORANGE, pages.GREEN, pages.INK)
+_COLOURS = (html_report.BLUE, html_report.ORANGE, html_report.GREEN, html_report.INK)
 
 
 def loadtest(
@@ -151,7 +151,7 @@ def plot(result: Mapping[str, Any]) -> str:
     cells = result["cells"]
     lengths = sorted({cell["history"] for cell in cells})
     levels = list(dict.fromkeys(Level(cell["loop"], cell["load"]) for cell in cells))
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, panels = plt.subplots(
             1, len(lengths), sharey=True, squeeze=False, figsize=(1.5 + 3.7 * len(lengths), 3.4)
         )
@@ -178,7 +178,7 @@ def plot(result: Mapping[str, Any]) -> str:
         panels[0, 0].set_ylabel("latency, ms")
         handles = panels[0, 0].get_lines()
         figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
-        return pages.svg(figure)
+        return html_report.svg(figure)
 
 
 def _pool(

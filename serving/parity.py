@@ -22,55 +22,22 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from models import runs
-from models.base import CTRModel
+from models.core import run_directory
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from preprocessing.schema import PAD_ID, Schema, candidate_key, history_key
-from serving import raw_requests, server
+from preprocessing.schema import Schema
+from serving import server
 from serving.client import Client
-from serving.servable import Servable
-from serving.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
-from serving.status import ServingError
+from serving.exporting import raw_requests
+from serving.exporting.offline_scores import TOLERANCE, OfflineScorer, difference
+from serving.exporting.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.status import ServingError
 
-TOLERANCE = 1e-6
 REST = "rest"
 _BATCH_SIZE = 64
 _MODEL_NAME = "parity"
-
-
-class OfflineScorer:
-    """Scores as evaluation does, but with every history padded to the schema's full length.
-
-    Args:
-        model: A trained model.
-        schema: Of its data set.
-    """
-
-    def __init__(self, model: CTRModel, schema: Schema) -> None:
-        self._schema = schema
-        self._item_key = candidate_key(schema.item_key.name)
-        self._probabilities = tf.function(
-            lambda features: tf.sigmoid(model(features)), autograph=False
-        )
-
-    def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Which candidates are real, and their probabilities: [B, N] bool and float32.
-
-        Args:
-            features: Encoded, as `preprocessing.dataset.parse` returns them.
-        """
-        mask_BN = features[self._item_key].numpy() != PAD_ID
-        scores_BN = self._probabilities(_padded(self._schema, features)).numpy()
-        return mask_BN, np.where(mask_BN, scores_BN, 0.0)
-
-
-def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
-    """The largest difference of scores; infinite where one is not a number."""
-    largest = np.abs(found_BN - expected_BN).max(initial=0.0)
-    # NaN must not pass: it compares false with everything.
-    return float(np.nan_to_num(largest, nan=np.inf))
 
 
 def parity(
@@ -101,10 +68,10 @@ def parity(
         UserError: No run or export there, they differ in their schema, files of the export are not
             those that were exported, the split is empty, or the server does not answer.
     """
-    run = runs.open_run(run_dir)
+    run = run_directory.open_run(run_dir)
     schema = run.data.schema
     servable = _load(pathlib.Path(version), schema)
-    offline = OfflineScorer(runs.load_model(run_dir), schema)
+    offline = OfflineScorer(run_directory.load_model(run_dir), schema)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
     requests = candidates = 0
     if not run.data.num_requests(split):
@@ -151,16 +118,6 @@ def describe(result: dict[str, Any]) -> str:
         f"{result['candidates']} candidates (tolerance {result['tolerance']:g})."
     )
     return "\n".join(lines) + "\n"
-
-
-def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The features with histories of the full length: as far from served ones as can be."""
-    padded = dict(features)
-    for feature in schema.history_features:
-        history_BL = features[history_key(feature.name)]
-        missing = schema.history.max_length - tf.shape(history_BL)[1]
-        padded[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing]])
-    return padded
 
 
 def _load(version: pathlib.Path, schema: Schema) -> Servable:

@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from preprocessing import cli
-from serving import publishing
+from serving.exporting import publishing
 
 
 def define_flags() -> None:

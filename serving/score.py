@@ -28,8 +28,8 @@ from tqdm import tqdm
 from preprocessing import cli
 from preprocessing.schema import Schema
 from serving.client import Client
-from serving.request_format import CANDIDATES
-from serving.request_lines import count_requests, read_requests
+from serving.client.request_format import CANDIDATES
+from serving.client.request_lines import count_requests, read_requests
 
 SCORE = "score"
 

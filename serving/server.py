@@ -31,22 +31,19 @@ import uvicorn
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
-from serving import (
-    batching,
-    grpc_server,
-    model_config,
-    monitoring_config,
-    server_options,
-    warmup,
-)
-from serving.grpc_services import ModelService, PredictionService
-from serving.http_protocol import Protocol
-from serving.metrics import Metrics
-from serving.model_store import ModelStore
-from serving.rest import RestApi
-from serving.servable import Servable
-from serving.server_options import ServerOptions
-from serving.status import Code, ServingError
+from serving.exporting import warmup
+from serving.tfserving import monitoring_config, server_options
+from serving.tfserving.batching import batched_model
+from serving.tfserving.grpc import server as grpc_server
+from serving.tfserving.grpc.services import ModelService, PredictionService
+from serving.tfserving.metrics import Metrics
+from serving.tfserving.models import model_config
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.models.store import ModelStore
+from serving.tfserving.rest.app import RestApi
+from serving.tfserving.rest.http_protocol import Protocol
+from serving.tfserving.server_options import ServerOptions
+from serving.tfserving.status import Code, ServingError
 
 _KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 30
@@ -109,7 +106,7 @@ def serve(
         if options.enable_batching:
             # Entered first, left last: after those who wait for batches.
             opener = stack.enter_context(
-                batching.opener(
+                batched_model.opener(
                     options.batching_parameters_file,
                     options.enable_per_model_batching_parameters,
                     tags,

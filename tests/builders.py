@@ -4,9 +4,9 @@ import types
 
 import numpy as np
 
-from models.base import CTRModel
-from models.building import build_model, compile_model
-from models.config import RunConfig, resolve
+from models.config.run_config import RunConfig, resolve
+from models.core.base import CTRModel
+from models.core.factory import build_model, compile_model
 from models.keras import tf
 from preprocessing.schema import Schema
 

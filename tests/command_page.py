@@ -35,14 +35,13 @@ may be left out unless it is marked as required. This page is written from the c
 def scripts() -> dict[str, str]:
     """Name of the program to module, of every command, in the order of pyproject.toml."""
     found = _SCRIPT.findall((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return {name: module.removesuffix(".__main__") for name, module in found}
+    return dict(found)
 
 
 @functools.cache
 def command(module: str) -> ModuleType:
-    """The module of a command: that of the name, or the `__main__` of a package."""
-    found = importlib.import_module(module)
-    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
+    """The module of a command."""
+    return importlib.import_module(module)
 
 
 @functools.cache

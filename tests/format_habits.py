@@ -1,7 +1,7 @@
 """One frame, written as programs write it: who writes which value how.
 
 A habit of a text format says how cells are written, one of Parquet which Arrow types the columns
-have. To add one, add an entry; `tests/pipeline/test_format_matrix.py` does the rest.
+have. To add one, add an entry; `tests/pipeline/log/test_format_matrix.py` does the rest.
 """
 
 import csv

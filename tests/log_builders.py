@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from preprocessing.tfrecord import read_records, write_shard
+from preprocessing.storage.tfrecord import read_records, write_shard
 
 
 def random_events(

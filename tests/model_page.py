@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import registry
-from models.interfaces import SelfSupervision
+from models.backbone_api import SelfSupervision
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
@@ -24,7 +24,7 @@ A model is chosen by name, and its settings by key:
     python -m models.train --data=DATA --workdir=RUN --model=deminet --set model.interests=8
 
 A model of your own needs no entry here: `--model=package.module:Class` names a subclass of
-`models.interfaces.Backbone`. `--model=miss` is short for `--model=din --ssl=miss`.
+`models.backbone_api.Backbone`. `--model=miss` is short for `--model=din --ssl=miss`.
 
 Where a model has no module for sequences (LR to Fi-GNN), a feature of the history is one more
 field: the mean of its embeddings over the events, zero for an empty history. Readings of papers

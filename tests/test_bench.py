@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from bench import figures, flops, processes, runner, training_data, training_peers
 
+from models.backbone_api import Dims
 from models.backbones.deminet import DemiNetConfig
-from models.interfaces import Dims
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError

@@ -9,18 +9,18 @@ Shapes: B requests, L history length, D item width, K interests.
 import dataclasses
 import math
 
+from models.backbone_api import Dims
 from models.backbones.multi_interest import (
     Interests,
     MultiInterestBackbone,
     MultiInterestConfig,
 )
-from models.interfaces import Dims
 from models.keras import keras, tf
-from models.layers.capsule import capsules, dynamic_routing
+from models.layers.attention.recency import reverse_history
+from models.layers.attention.recency_positions import RecencyPositions
+from models.layers.interests.capsule import capsules, dynamic_routing
 from models.layers.masking import masked_softmax
-from models.layers.recency import reverse_history
-from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 

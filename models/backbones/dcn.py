@@ -6,12 +6,12 @@ C = M d.
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
-from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf, tfrs
-from models.layers.interactions import VectorCross
+from models.layers.fields.interactions import VectorCross
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 _CROSSES = {"vector": VectorCross, "matrix": tfrs.layers.dcn.Cross}

@@ -5,12 +5,12 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
-from models.interfaces import Dims, ModelConfig
 from models.keras import tf
-from models.layers.interactions import fm_second_order
+from models.layers.fields.interactions import fm_second_order
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts
+from models.ops.weight_layouts import Fields, Layouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,7 @@ know besides the interests.
 
 import dataclasses
 
-from models import randomness
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import (
+from models.backbone_api import (
     Backbone,
     Candidates,
     Dims,
@@ -21,18 +19,11 @@ from models.interfaces import (
     State,
     UserSide,
 )
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.keras import keras, tf
-from models.layers.graph_operators import OPERATORS, graph_layers
-from models.layers.interest_aggregation import AGGREGATIONS, aggregation_layer
-from models.layers.interest_consistency import DIVERGENCES, interest_divergence
-from models.layers.interest_diagnostics import (
-    confidence_diagnostics,
-    event_cosine,
-    interest_diagnostics,
-)
-from models.layers.interest_experts import InterestExperts, expert_input
-from models.layers.interest_extractor import InterestExtractor
-from models.layers.item_graph import (
+from models.layers.attention.recency_positions import RecencyPositions
+from models.layers.graph.graph_operators import OPERATORS, graph_layers
+from models.layers.graph.item_graph import (
     Graph,
     ItemGraph,
     add_dropped_views,
@@ -40,9 +31,18 @@ from models.layers.item_graph import (
     edge_densities,
     merge_relations,
 )
+from models.layers.interests.aggregation import AGGREGATIONS, aggregation_layer
+from models.layers.interests.consistency import DIVERGENCES, interest_divergence
+from models.layers.interests.diagnostics import (
+    confidence_diagnostics,
+    event_cosine,
+    interest_diagnostics,
+)
+from models.layers.interests.experts import InterestExperts, expert_input
+from models.layers.interests.extractor import InterestExtractor
 from models.layers.masking import masked_mean
-from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layouts
+from models.ops import randomness
+from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _HEAD_MODES = ("project", "slice")

@@ -9,13 +9,13 @@ field, D item width, K = 1.
 
 import dataclasses
 
+from models.backbone_api import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.keras import keras, tf
 from models.layers.augru import AUGRU
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

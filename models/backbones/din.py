@@ -6,12 +6,12 @@ the history, d embedding width per field, D = J d, A width of the first attentio
 
 import dataclasses
 
+from models.backbone_api import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import Backbone, Candidates, Dims, State, UserSide, pair_fields
 from models.keras import tf
-from models.layers.local_activation import LocalActivation
+from models.layers.attention.local_activation import LocalActivation
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts
+from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _ACTIVATIONS = ("dice", "sigmoid")

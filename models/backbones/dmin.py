@@ -7,9 +7,7 @@ position.
 
 import dataclasses
 
-from models import randomness
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import (
+from models.backbone_api import (
     Backbone,
     Candidates,
     Dims,
@@ -18,12 +16,14 @@ from models.interfaces import (
     UserSide,
     pair_fields,
 )
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.keras import keras, tf
-from models.layers.local_activation import LocalActivation
+from models.layers.attention.local_activation import LocalActivation
+from models.layers.attention.recency_positions import RecencyPositions
 from models.layers.mlp import MLP
 from models.layers.next_event import NextEvent
-from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layout, Layouts, featureless, hidden, of_dense
+from models.ops import randomness
+from models.ops.weight_layouts import Fields, Layout, Layouts, featureless, hidden, of_dense
 from preprocessing.errors import UserError
 
 

@@ -7,9 +7,7 @@ replicas, S sampled items.
 
 import dataclasses
 
-from models import randomness, replicas
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import (
+from models.backbone_api import (
     Backbone,
     Candidates,
     Dims,
@@ -18,12 +16,14 @@ from models.interfaces import (
     UserSide,
     pair_fields,
 )
+from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
 from models.keras import keras, tf
-from models.layers.local_activation import LocalActivation
+from models.layers.attention.local_activation import LocalActivation
+from models.layers.attention.recency_positions import RecencyPositions
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
-from models.layers.recency_positions import RecencyPositions
-from models.layouts import Fields, Layouts, featureless, hidden, of_dense
+from models.ops import randomness, replicas
+from models.ops.weight_layouts import Fields, Layouts, featureless, hidden, of_dense
 from preprocessing.errors import UserError
 
 _LOWEST = -1e9

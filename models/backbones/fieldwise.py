@@ -7,10 +7,10 @@ side, M = F + 2 J + E fields of a candidate's request.
 
 import abc
 
-from models.interfaces import Backbone, Candidates, Dims, State, UserSide
+from models.backbone_api import Backbone, Candidates, Dims, State, UserSide
 from models.keras import tf
 from models.layers.masking import masked_mean
-from models.layouts import Fields, Layout
+from models.ops.weight_layouts import Fields, Layout
 
 
 def num_fields(dims: Dims) -> int:

@@ -5,11 +5,11 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields, num_fields
-from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
-from models.layers.field_graph import FieldGraph
-from models.layouts import Fields, Layouts, featureless, of_dense
+from models.layers.fields.field_graph import FieldGraph
+from models.ops.weight_layouts import Fields, Layouts, featureless, of_dense
 from preprocessing.errors import UserError
 
 

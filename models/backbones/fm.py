@@ -3,11 +3,11 @@
 Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d embedding width.
 """
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel
-from models.interfaces import Dims, ModelConfig
 from models.keras import tf
-from models.layers.interactions import fm_second_order
-from models.layouts import Fields, Layouts
+from models.layers.fields.interactions import fm_second_order
+from models.ops.weight_layouts import Fields, Layouts
 
 
 class FM(FieldwiseModel):

@@ -5,9 +5,9 @@ Shapes: B requests, N candidates, L history length, D item width.
 
 import dataclasses
 
-from models.interfaces import Candidates, ModelConfig, State
+from models.backbone_api import Candidates, ModelConfig, State
 from models.keras import tf
-from models.layouts import Fields, Layout
+from models.ops.weight_layouts import Fields, Layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

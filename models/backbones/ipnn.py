@@ -6,12 +6,12 @@ P = M (M - 1) / 2 pairs of fields.
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
-from models.interfaces import Dims, ModelConfig
 from models.keras import tf
-from models.layers.interactions import pairwise_inner_products
+from models.layers.fields.interactions import pairwise_inner_products
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts, distinct_pairs
+from models.ops.weight_layouts import Fields, Layouts, distinct_pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

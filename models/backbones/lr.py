@@ -5,10 +5,10 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel
-from models.interfaces import Dims, ModelConfig
 from models.keras import tf
-from models.layouts import Fields, Layouts
+from models.ops.weight_layouts import Fields, Layouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

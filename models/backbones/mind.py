@@ -7,16 +7,16 @@ import dataclasses
 
 import numpy as np
 
+from models.backbone_api import Dims
 from models.backbones.multi_interest import (
     Interests,
     MultiInterestBackbone,
     MultiInterestConfig,
 )
-from models.interfaces import Dims
 from models.keras import keras, tf
-from models.layers.capsule import capsules, dynamic_routing
-from models.layers.recency import reverse_history
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.layers.attention.recency import reverse_history
+from models.layers.interests.capsule import capsules, dynamic_routing
+from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 

@@ -10,13 +10,13 @@ field, D item width, K interests.
 import dataclasses
 from typing import NamedTuple
 
+from models.backbone_api import Backbone, Candidates, State, UserSide, pair_fields
 from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
-from models.interfaces import Backbone, Candidates, State, UserSide, pair_fields
 from models.keras import tf
-from models.layers.label_aware_attention import label_aware_weights
+from models.layers.attention.label_aware_attention import label_aware_weights
 from models.layers.masking import masked_mean
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts
+from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
 _READOUTS = ("soft", "hard")

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from models.interfaces import (
+from models.backbone_api import (
     AuxiliaryLogits,
     Backbone,
     Candidates,
@@ -20,11 +20,11 @@ from models.interfaces import (
     pair_fields,
 )
 from models.keras import keras, tf
-from models.layers.local_activation import LocalActivation
+from models.layers.attention.local_activation import LocalActivation
+from models.layers.attention.recency import reverse_history
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
-from models.layers.recency import reverse_history
-from models.layouts import Fields, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
 
 

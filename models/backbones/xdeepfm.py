@@ -5,12 +5,12 @@ Shapes: B requests, N candidates, M fields (see `models.backbones.fieldwise`), d
 
 import dataclasses
 
+from models.backbone_api import Dims, ModelConfig
 from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fields
-from models.interfaces import Dims, ModelConfig
 from models.keras import keras, tf
-from models.layers.interactions import CompressedInteraction
+from models.layers.fields.interactions import CompressedInteraction
 from models.layers.mlp import MLP
-from models.layouts import Fields, Layouts, featureless
+from models.ops.weight_layouts import Fields, Layouts, featureless
 from preprocessing.errors import UserError
 
 

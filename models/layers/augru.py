@@ -4,7 +4,7 @@ Shapes: B requests, N candidates, L history length, D width of the input, U widt
 """
 
 from models.keras import keras, tf
-from models.layouts import Layout, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Layout, Layouts, hidden, of_dense
 
 
 def augru_step(

@@ -5,9 +5,9 @@ Shapes: M entries, C channels.
 
 from typing import Any
 
-from models import replicas
 from models.keras import keras, tf
 from models.layers.normalization import MaskedBatchNormalization
+from models.ops import replicas
 
 
 class Dice(keras.layers.Layer):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from models.keras import keras, tf
 from models.layers.normalization import MaskedBatchNormalization
-from models.layouts import Layout, Layouts, hidden, of_dense
+from models.ops.weight_layouts import Layout, Layouts, hidden, of_dense
 
 
 class MLP(keras.layers.Layer):

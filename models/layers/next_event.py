@@ -5,10 +5,10 @@ Shapes: B requests, L history length, D item width.
 
 from collections.abc import Sequence
 
-from models import randomness
 from models.keras import keras, tf
 from models.layers.mlp import MLP
-from models.layouts import Layout, Layouts
+from models.ops import randomness
+from models.ops.weight_layouts import Layout, Layouts
 
 
 class NextEvent(keras.layers.Layer):

@@ -3,9 +3,9 @@
 Shapes: C channels.
 """
 
-from models import replicas
 from models.keras import keras, tf
-from models.layouts import Layout, Layouts
+from models.ops import replicas
+from models.ops.weight_layouts import Layout, Layouts
 
 
 class MaskedBatchNormalization(keras.layers.Layer):

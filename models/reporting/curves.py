@@ -9,11 +9,12 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from models import pages
-from models.base import MAIN_LOSS
-from models.pages import Figure
-from models.train_config import TrainConfig
-from models.training import schedules, selection
+from models.config.training import TrainConfig
+from models.core import schedules
+from models.core.base import MAIN_LOSS
+from models.reporting import html_report
+from models.reporting.html_report import Figure
+from models.training import selection
 
 _TRAIN, _DIAGNOSTICS = "train/", "diagnostics/"
 _RATE_POINTS = 200
@@ -39,7 +40,7 @@ _MEANINGS = {
     "expert_usage_entropy": "Expert usage entropy: from 0, where all but one expert are never "
     "listened to, to 1, where all are equally often.",
 }
-_SPLIT_COLOURS = {"train": pages.ORANGE, "validation": pages.BLUE}
+_SPLIT_COLOURS = {"train": html_report.ORANGE, "validation": html_report.BLUE}
 _LINES = ("-", "--", ":", "-.")
 _OF_VIEWS = (
     "Similarity: mean cosine of two views of the same thing. Alignment: their mean squared "
@@ -129,7 +130,7 @@ def diagnostics(history: pd.DataFrame) -> list[Figure]:
 
 
 def _loss(history: pd.DataFrame, kept: pd.Series) -> Figure:
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         columns = {"train": f"{_TRAIN}{MAIN_LOSS}", "validation": f"validation/{MAIN_LOSS}"}
         for split, column in columns.items():
@@ -151,20 +152,24 @@ def _loss(history: pd.DataFrame, kept: pd.Series) -> Figure:
             "Cross-entropy of the click probabilities, on the last training batch before each "
             "evaluation and on all of validation. The dotted line marks the weights that were kept."
         )
-        return Figure("Log loss", caption, pages.svg(figure), text)
+        return Figure("Log loss", caption, html_report.svg(figure), text)
 
 
 def _auc(history: pd.DataFrame, kept: pd.Series) -> Figure:
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         axes.plot(
-            history["step"], history["validation/auc"], color=pages.BLUE, marker=".", label="AUC"
+            history["step"],
+            history["validation/auc"],
+            color=html_report.BLUE,
+            marker=".",
+            label="AUC",
         )
         if "validation/gauc" in history and history["validation/gauc"].notna().any():
             axes.plot(
                 history["step"],
                 history["validation/gauc"],
-                color=pages.GREEN,
+                color=html_report.GREEN,
                 marker=".",
                 label="GAUC, within users",
             )
@@ -180,30 +185,30 @@ def _auc(history: pd.DataFrame, kept: pd.Series) -> Figure:
             "How often a clicked candidate scores above one that was not, by step; 0.5 is chance. "
             "The weights of the highest AUC were kept (dotted line)."
         )
-        return Figure("Validation AUC", caption, pages.svg(figure), text)
+        return Figure("Validation AUC", caption, html_report.svg(figure), text)
 
 
 def _panels(table: pd.DataFrame, columns: list[str], title: str, caption: str) -> Figure:
     """A panel for each column, since their sizes have nothing to do with each other."""
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, panels = plt.subplots(
             len(columns),
             sharex=True,
             squeeze=False,
-            figsize=(pages.WIDTH, 0.8 + 1.0 * len(columns)),
+            figsize=(html_report.WIDTH, 0.8 + 1.0 * len(columns)),
         )
         for axes, column, colour in zip(panels[:, 0], columns, _colours(columns), strict=True):
             axes.plot(table["step"], table[column], color=colour, marker=".")
             axes.set_title(_words(column.rpartition("/")[2]), fontsize=9, loc="left")
         panels[-1, 0].set_xlabel("step")
-        return Figure(title, caption, pages.svg(figure), _ends(table, columns))
+        return Figure(title, caption, html_report.svg(figure), _ends(table, columns))
 
 
 def _lines(
     table: pd.DataFrame, columns: list[str], title: str, caption: str, by: str = "step"
 ) -> Figure:
     """A line for each column."""
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         for number, (column, colour) in enumerate(zip(columns, _colours(columns), strict=True)):
             axes.plot(
@@ -212,11 +217,11 @@ def _lines(
             )  # fmt: skip
         values = table[columns].to_numpy(np.float64)
         if np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > _LOG_SPREAD:
-            pages.log_scale(axes, "y")
+            html_report.log_scale(axes, "y")
         axes.set_xlabel("pass" if by == "epoch" else by)
         axes.xaxis.set_major_locator(ticker.MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         _legend(figure, axes)
-        return Figure(title, caption, pages.svg(figure), _ends(table, columns))
+        return Figure(title, caption, html_report.svg(figure), _ends(table, columns))
 
 
 def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
@@ -228,7 +233,7 @@ def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
     scales = np.array(
         [schedules.plateau_scale(train, scores[: np.searchsorted(done, s, "right")]) for s in steps]
     )
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         parts = []
         rates_of = {"all weights": train.learning_rate}
@@ -245,11 +250,11 @@ def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
         axes.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
         _legend(figure, axes)
         caption = f"Schedule {train.schedule}, with {train.warmup_steps} steps of warm-up."
-        return Figure("Learning rate", caption, pages.svg(figure), f"{'; '.join(parts)}.")
+        return Figure("Learning rate", caption, html_report.svg(figure), f"{'; '.join(parts)}.")
 
 
 def _mark(axes: Axes, kept: pd.Series) -> None:
-    axes.axvline(kept["step"], color=pages.INK, linewidth=1.0, linestyle=":")
+    axes.axvline(kept["step"], color=html_report.INK, linewidth=1.0, linestyle=":")
 
 
 def _legend(figure: plt.Figure, axes: Axes) -> None:
@@ -263,7 +268,7 @@ def _colours(columns: list[str]) -> list[str]:
     heads = [column.rpartition("/")[0] for column in columns]
     if heads == list(_SPLIT_COLOURS):
         return list(_SPLIT_COLOURS.values())
-    return [pages.SERIES[n % len(pages.SERIES)] for n in range(len(columns))]
+    return [html_report.SERIES[n % len(html_report.SERIES)] for n in range(len(columns))]
 
 
 def _label(column: str) -> str:

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib import dates
 from matplotlib import pyplot as plt
 
-from models import pages
-from models.pages import Figure, Grid
+from models.reporting import html_report
+from models.reporting.html_report import Figure, Grid
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.schema import Schema, candidate_key
 from preprocessing.splits import SPLITS
 
-COLOURS = dict(zip(SPLITS, (pages.BLUE, pages.ORANGE, pages.GREEN), strict=True))
+COLOURS = dict(zip(SPLITS, (html_report.BLUE, html_report.ORANGE, html_report.GREEN), strict=True))
 SPLIT_COLUMNS = (
     "requests",
     "candidates",
@@ -72,7 +72,7 @@ def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
     lengths = {name: by_split[name]["history_length"] for name in SPLITS}
     longest = max((int(length) for some in lengths.values() for length in some), default=0)
     parts = []
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         for name, counts in lengths.items():
             share = np.array([counts.get(str(length), 0) for length in range(longest + 1)], float)
@@ -86,7 +86,7 @@ def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set(xlabel="events in history", ylabel="share of requests", ylim=(0, None))
         figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
         caption = "Length of the histories, up to the maximum."
-        return Figure("Histories", caption, pages.svg(figure), f"{'; '.join(parts)}.")
+        return Figure("Histories", caption, html_report.svg(figure), f"{'; '.join(parts)}.")
 
 
 def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: int) -> Figure | None:
@@ -108,7 +108,7 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
     edges = np.append(starts, starts[-1] + period) / (day if are_dates else 1)
     base = np.zeros(len(starts))
     parts = []
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         for name, counts in periods.items():
             top = base + [counts.get(str(start), 0) for start in starts]
@@ -128,7 +128,7 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
         axes.set(xlabel="time", ylabel=f"events per {length}")
         figure.legend(loc="outside upper center", ncols=len(SPLITS), fontsize=8)
         caption = f"Events per {length}, by the first split whose requests hold them."
-        return Figure("Time", caption, pages.svg(figure), f"{'; '.join(parts)}.")
+        return Figure("Time", caption, html_report.svg(figure), f"{'; '.join(parts)}.")
 
 
 def described(data: DataDir) -> bool:

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from models import config as config_module
-from models import dumped_scores, evaluate, runs, yardsticks
-from models.evaluate import Analysis
+from models.config import run_config as config_module
+from models.core import run_directory
+from models.evaluation import dumped_scores, scoring, yardsticks
+from models.evaluation.metrics import Scores, defined
+from models.evaluation.scoring import Analysis
+from models.evaluation.yardsticks import Yardstick
 from models.keras import tf
-from models.metrics import Scores, defined
 from models.training import selection
-from models.yardsticks import Yardstick
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.splits import SPLITS
@@ -35,7 +36,7 @@ class Evidence(NamedTuple):
         has_weights: Whether there are best weights.
     """
 
-    run: runs.Run
+    run: run_directory.Run
     history: pd.DataFrame
     kept: pd.Series | None
     pretraining: pd.DataFrame
@@ -56,7 +57,7 @@ class Evidence(NamedTuple):
         return f"{config.model_name} + {config.ssl_name}" if has_ssl else config.model_name
 
 
-def gather(run: runs.Run, with_intervals: bool = True) -> Evidence:
+def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
     """Reads a run; measures its splits anew if the weights have changed since, and slices.
 
     Args:
@@ -67,12 +68,12 @@ def gather(run: runs.Run, with_intervals: bool = True) -> Evidence:
     Raises:
         UserError: It has no metrics yet.
     """
-    history = _table(run, runs.HISTORY)
+    history = _table(run, run_directory.HISTORY)
     kept = history.iloc[int(np.argmax(selection.of_history(history)))] if len(history) else None
     scored = [split for split in SPLITS if dumped_scores.path(run.path, split).exists()]
     for split in scored:
         if not dumped_scores.are_current(run.path, split):
-            evaluate.evaluate(run.path, split)
+            scoring.evaluate(run.path, split)
     metrics = run.metrics
     if not metrics and kept is not None:  # It was stopped: what its last evaluations say.
         metrics = {
@@ -92,27 +93,27 @@ def gather(run: runs.Run, with_intervals: bool = True) -> Evidence:
         run=run,
         history=history,
         kept=kept,
-        pretraining=_table(run, runs.PRETRAINING),
+        pretraining=_table(run, run_directory.PRETRAINING),
         metrics=metrics,
         split=split,
-        scores=evaluate.read_scores(run.path, split) if split else None,
+        scores=scoring.read_scores(run.path, split) if split else None,
         analysis=(
-            evaluate.analyse(run.path, split, progress=False) if split and with_intervals else None
+            scoring.analyse(run.path, split, progress=False) if split and with_intervals else None
         ),
         yardsticks=yardsticks.of_run(run, split) if split not in ("", "train") else [],
-        sessions=runs.read_sessions(run.path),
+        sessions=run_directory.read_sessions(run.path),
         origins=_origins(run),
-        has_weights=tf.train.latest_checkpoint(str(run.path / runs.BEST)) is not None,
+        has_weights=tf.train.latest_checkpoint(str(run.path / run_directory.BEST)) is not None,
     )
 
 
-def _table(run: runs.Run, name: str) -> pd.DataFrame:
+def _table(run: run_directory.Run, name: str) -> pd.DataFrame:
     return pd.read_csv(run.path / name) if (run.path / name).exists() else pd.DataFrame()
 
 
-def _origins(run: runs.Run) -> dict[str, str]:
+def _origins(run: run_directory.Run) -> dict[str, str]:
     """As recorded; of a run without a record, which values are not the defaults."""
-    file = run.path / runs.ORIGINS
+    file = run.path / run_directory.ORIGINS
     if file.exists():
         return read_json(file, "the origins of a configuration", "remove it.")
     names = {"model": {"name": run.config.model_name}, "ssl": {"name": run.config.ssl_name}}

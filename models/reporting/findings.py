@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from models.bootstrap import Estimate
-from models.metrics import UNDEFINED, shown, shown_interval
+from models.evaluation.confidence_intervals import Estimate
+from models.evaluation.metrics import UNDEFINED, shown, shown_interval
+from models.evaluation.slices import ITEMS, KNOWN, NEW, USERS
+from models.evaluation.yardsticks import UNKNOWN_ITEM
 from models.reporting.data_sets import as_time, described
 from models.reporting.evidence import Evidence
-from models.slices import ITEMS, KNOWN, NEW, USERS
 from models.training import selection
-from models.yardsticks import UNKNOWN_ITEM
 from preprocessing.data_dir import DataDir
 from preprocessing.known_items import TELLING
 
@@ -318,7 +318,7 @@ def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
     """The slices whose whole interval is below the AUC of the split, the worst first.
 
     Args:
-        slices: Of `models.slices.measure`.
+        slices: Of `models.evaluation.slices.measure`.
         auc: Of the split.
     """
     if auc.value is None:

@@ -3,7 +3,8 @@
 import inspect
 from typing import NamedTuple
 
-from models import registry, runs
+from models import registry
+from models.core import run_directory
 from models.keras import tf
 from preprocessing.schema import Feature
 
@@ -17,9 +18,9 @@ class Weights(NamedTuple):
     others: int
 
 
-def weights(run: runs.Run) -> Weights | None:
+def weights(run: run_directory.Run) -> Weights | None:
     """Counts the best weights of a run; None if it has none."""
-    checkpoint = tf.train.latest_checkpoint(str(run.path / runs.BEST))
+    checkpoint = tf.train.latest_checkpoint(str(run.path / run_directory.BEST))
     if checkpoint is None:
         return None
     counts = {
@@ -31,7 +32,7 @@ def weights(run: runs.Run) -> Weights | None:
     return Weights(tables, sum(counts.values()) - tables)
 
 
-def description(run: runs.Run) -> list[tuple[str, str]]:
+def description(run: run_directory.Run) -> list[tuple[str, str]]:
     """Name and text of what can be said of a model without measuring it."""
     config, schema = run.config, run.data.schema
     model_class = registry.load_model(config.model_name)[0]

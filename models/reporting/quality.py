@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from sklearn import metrics as sklearn_metrics
 
-from models import pages
-from models.bootstrap import Estimate
-from models.metrics import Scores, reliability, shown, shown_interval, sigmoid
-from models.pages import Figure
-from models.slices import ITEMS, USERS
+from models.evaluation.confidence_intervals import Estimate
+from models.evaluation.metrics import Scores, reliability, shown, shown_interval, sigmoid
+from models.evaluation.slices import ITEMS, USERS
+from models.reporting import html_report
+from models.reporting.html_report import Figure
 
 _CURVE_POINTS = 200
 _FEW_POSITIVES = 0.2
@@ -49,7 +49,7 @@ def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
     """AUC by slice, a figure for each dimension with more than one slice.
 
     Args:
-        slices: Of `models.slices.measure`.
+        slices: Of `models.evaluation.slices.measure`.
         auc: Of the whole split.
     """
     drawn = []
@@ -62,20 +62,26 @@ def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
 def _calibration(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Figure:
     """Observed against predicted rate in ten bins of equal counts, above the predictions."""
     predicted, observed, counts = reliability(label_C, probability_C)
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, (axes, below) = plt.subplots(
-            2, sharex=True, figsize=(pages.WIDTH, 3.6), height_ratios=(4, 1)
+            2, sharex=True, figsize=(html_report.WIDTH, 3.6), height_ratios=(4, 1)
         )
-        axes.plot([0, 1], [0, 1], color=pages.INK, linewidth=0.8, linestyle=":")
+        axes.plot([0, 1], [0, 1], color=html_report.INK, linewidth=0.8, linestyle=":")
         error = _Z * np.sqrt(observed * (1.0 - observed) / counts)
         axes.errorbar(
-            predicted, observed, yerr=error, color=pages.BLUE, marker="o", markersize=4, capsize=2
+            predicted,
+            observed,
+            yerr=error,
+            color=html_report.BLUE,
+            marker="o",
+            markersize=4,
+            capsize=2,
         )
         axes.set(ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
         bars, edges = np.histogram(probability_C, bins=_BARS, range=(0.0, 1.0))
-        below.stairs(bars / bars.sum(), edges, fill=True, color=pages.INK)
+        below.stairs(bars / bars.sum(), edges, fill=True, color=html_report.INK)
         below.set(xlabel="predicted rate", yticks=[], ylabel="share")
-        svg = pages.svg(figure)
+        svg = html_report.svg(figure)
     gaps = np.abs(predicted - observed)
     worst = int(gaps.argmax())
     text = (
@@ -95,18 +101,18 @@ def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: s
     false, true, _ = sklearn_metrics.roc_curve(label_C, probability_C)
     points = np.linspace(0.0, 1.0, _CURVE_POINTS)
     curve = np.interp(points, false, true)
-    with plt.rc_context(pages.STYLE):
-        figure, axes = plt.subplots(figsize=(pages.WIDTH, 3.6))
-        axes.plot([0, 1], [0, 1], color=pages.INK, linewidth=0.8, linestyle=":")
-        axes.plot(points, curve, color=pages.BLUE)
-        axes.fill_between(points, curve, color=pages.BLUE, alpha=0.12, linewidth=0)
+    with plt.rc_context(html_report.STYLE):
+        figure, axes = plt.subplots(figsize=(html_report.WIDTH, 3.6))
+        axes.plot([0, 1], [0, 1], color=html_report.INK, linewidth=0.8, linestyle=":")
+        axes.plot(points, curve, color=html_report.BLUE)
+        axes.fill_between(points, curve, color=html_report.BLUE, alpha=0.12, linewidth=0)
         axes.set(
             xlabel="share of the others kept",
             ylabel="share of the clicked kept",
             xlim=(0, 1),
             ylim=(0, 1),
         )
-        svg = pages.svg(figure)
+        svg = html_report.svg(figure)
     at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
     text = (
         f"Area under the curve {shown(auc.value)} {shown_interval(auc.low, auc.high)}. A threshold "
@@ -125,17 +131,17 @@ def _precision(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Fi
     points = np.linspace(0.0, 1.0, _CURVE_POINTS)
     curve = np.interp(points, recall[::-1], precision[::-1])
     rate = float(label_C.mean())
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
-        axes.axhline(rate, color=pages.INK, linewidth=0.8, linestyle=":")
-        axes.plot(points, curve, color=pages.BLUE)
+        axes.axhline(rate, color=html_report.INK, linewidth=0.8, linestyle=":")
+        axes.plot(points, curve, color=html_report.BLUE)
         axes.set(
             xlabel="recall: share of the clicked kept",
             ylabel="precision",
             xlim=(0, 1),
             ylim=(0, None),
         )
-        svg = pages.svg(figure)
+        svg = html_report.svg(figure)
     average = sklearn_metrics.average_precision_score(label_C, probability_C)
     text = (
         f"Average precision {average:.4f}; at random it would be {rate:.4f}. Keeping half of the "
@@ -153,13 +159,13 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
     places = np.arange(len(part))[::-1]
     value, low, high = (part[name].to_numpy() for name in ("auc", "auc_low", "auc_high"))
     below, above = high < auc, low > auc
-    with plt.rc_context(pages.STYLE):
-        figure, axes = plt.subplots(figsize=(pages.WIDTH, 0.9 + 0.24 * len(part)))
-        axes.axvline(auc, color=pages.INK, linewidth=1.0, linestyle=":")
+    with plt.rc_context(html_report.STYLE):
+        figure, axes = plt.subplots(figsize=(html_report.WIDTH, 0.9 + 0.24 * len(part)))
+        axes.axvline(auc, color=html_report.INK, linewidth=1.0, linestyle=":")
         for chosen, colour in (
-            (below, pages.ORANGE),
-            (above, pages.GREEN),
-            (~(below | above), pages.BLUE),
+            (below, html_report.ORANGE),
+            (above, html_report.GREEN),
+            (~(below | above), html_report.BLUE),
         ):
             if chosen.any():
                 errors = [(value - low)[chosen], (high - value)[chosen]]
@@ -175,7 +181,7 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
             ],
         )
         axes.set(xlabel="AUC", ylim=(-0.6, len(part) - 0.4))
-        svg = pages.svg(figure)
+        svg = html_report.svg(figure)
     bounds = zip(part["slice"], value, low, high, strict=True)
     text = "; ".join(
         f"{name}: {v:.3f} {shown_interval(lo, hi, '.3f')}" for name, v, lo, hi in bounds

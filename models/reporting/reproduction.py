@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from models import config as config_module
-from models import runs
-from models.pages import Grid, Section
+from models.config import run_config as config_module
+from models.core import run_directory
 from models.reporting.evidence import Evidence
+from models.reporting.html_report import Grid, Section
 
 _GIB, _MIB, _KIB = 1 << 30, 1 << 20, 1 << 10
 _PARTS = {
@@ -73,7 +73,7 @@ def reproduction(evidence: Evidence) -> Section:
         "# The training\n"
         + _command(
             "models.train",
-            {"config": run.path / runs.CONFIG, "data": "NEW_DATA", "workdir": "NEW_RUN"},
+            {"config": run.path / run_directory.CONFIG, "data": "NEW_DATA", "workdir": "NEW_RUN"},
         ),
     ]
     paragraphs = [

@@ -1,13 +1,13 @@
 """The last lines of a training in the terminal: yardsticks and alarms of its report."""
 
-from models import runs
-from models.metrics import shown
+from models.core import run_directory
+from models.evaluation.metrics import shown
+from models.evaluation.yardsticks import Yardstick
 from models.reporting import findings
 from models.reporting.evidence import gather
-from models.yardsticks import Yardstick
 
 
-def summary(run: runs.Run) -> str:
+def summary(run: run_directory.Run) -> str:
     """What a run is to be measured by, and what is wrong with it; a line each.
 
     Args:

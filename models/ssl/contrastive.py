@@ -6,7 +6,7 @@ Shapes: P slots (view pairs of a request), B requests, w width of a view.
 import dataclasses
 from typing import Any, NamedTuple
 
-from models.interfaces import Candidates, LossTerm, SelfSupervision, UserSide
+from models.backbone_api import Candidates, LossTerm, SelfSupervision, UserSide
 from models.keras import tf
 from models.ssl.info_nce import info_nce, unit_vectors
 from preprocessing.errors import UserError

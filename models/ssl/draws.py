@@ -9,8 +9,8 @@ Shapes: B requests of this replica, L history length; `...` is any number of fur
 
 from collections.abc import Sequence
 
-from models import randomness, replicas
 from models.keras import tf
+from models.ops import randomness, replicas
 
 
 def uniform(

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from models.interfaces import Dims, UserSide
+from models.backbone_api import Dims, UserSide
 from models.keras import keras, tf
 from models.layers.masking import masked_softmax
 

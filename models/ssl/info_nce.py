@@ -4,8 +4,8 @@ Shapes: P slots (view pairs of a request), B requests of this replica, C request
 w width of a view.
 """
 
-from models import replicas
 from models.keras import tf
+from models.ops import replicas
 
 _LOWEST = -1e9
 _TINY = 1e-12

@@ -7,7 +7,7 @@ field, V = 2 views.
 import dataclasses
 from typing import NamedTuple
 
-from models.interfaces import Candidates, Dims, UserSide
+from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.mlp import MLP
 from models.ssl import draws

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from models.interfaces import Candidates, Dims, UserSide
+from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.mlp import MLP
 from models.ssl import draws

@@ -5,7 +5,7 @@ Shapes: B requests, V = 2 views, L history length, D item width.
 
 import dataclasses
 
-from models.interfaces import Candidates, Dims, UserSide
+from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.ssl import draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views

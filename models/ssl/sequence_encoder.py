@@ -5,10 +5,10 @@ Shapes: B requests, V views of each, L history length, D item width.
 
 from typing import NamedTuple
 
-from models.interfaces import Dims, UserSide
+from models.backbone_api import Dims, UserSide
 from models.keras import keras, tf
+from models.layers.attention.recency_positions import RecencyPositions
 from models.layers.mlp import MLP
-from models.layers.recency_positions import RecencyPositions
 from preprocessing.errors import UserError
 
 

@@ -1,8 +1,8 @@
 """Batches of the training split, from any step on."""
 
+from models.config.training import TrainConfig
 from models.keras import tf
-from models.label_stress import stressed
-from models.train_config import TrainConfig
+from models.training.label_noise import stressed
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 

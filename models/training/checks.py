@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from models.config import RunConfig, schedule
-from models.metrics import UNDEFINED
+from models.config.run_config import RunConfig, schedule
+from models.evaluation.metrics import UNDEFINED
 from models.training import selection
 from preprocessing.data_dir import DataDir
 from preprocessing.encoder_specs import Numeric

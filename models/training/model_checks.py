@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from models import registry, user_code
-from models.base import CTRModel, share
-from models.building import build_sized, compile_model
-from models.config import RunConfig
-from models.embeddings import Features
+from models.config.run_config import RunConfig
+from models.core.base import CTRModel, share
+from models.core.embeddings import Features
+from models.core.factory import build_sized, compile_model
 from models.keras import tf
 from models.user_code import Part
 from preprocessing.errors import UserError

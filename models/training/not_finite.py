@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from models.base import CTRModel, share
-from models.embeddings import Features
+from models.core.base import CTRModel, share
+from models.core.embeddings import Features
 from models.keras import tf
 
 _SHOWN = 5

@@ -8,8 +8,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from models.keras import tf
-from preprocessing import files
 from preprocessing.errors import explained_write_errors
+from preprocessing.storage import files
 
 
 class Records:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from models import provenance, runs
-from models.memory import Estimate
-from preprocessing import files
+from models.core import provenance, run_directory
+from models.training.memory import Estimate
 from preprocessing.errors import explained_write_errors
+from preprocessing.storage import files
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -27,10 +27,10 @@ class Session:
     """
 
     def __init__(self, workdir: pathlib.Path, writes: bool = True) -> None:
-        self._file = workdir / runs.SESSIONS
+        self._file = workdir / run_directory.SESSIONS
         self._writes = writes
         self._phase, self._since = "preparation", time.monotonic()
-        self._before = runs.read_sessions(workdir)
+        self._before = run_directory.read_sessions(workdir)
         self._seconds: dict[str, float] = {}
         self._entry: dict[str, Any] = {}
         if writes:

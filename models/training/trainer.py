@@ -9,26 +9,27 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from models import memory, runs
-from models.building import build_model, compile_model
-from models.config import RunConfig
-from models.distribution import Distribution
-from models.evaluate import Scorer, record
+from models.config.run_config import RunConfig
+from models.core import run_directory, schedules
+from models.core.checkpoints import Checkpoints
+from models.core.factory import build_model, compile_model
+from models.distributed.distribution import Distribution
+from models.evaluation.metrics import ranking_metrics
+from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.metrics import ranking_metrics
-from models.pretraining import SelfSupervisedSteps
-from models.training import checks, model_checks, records, schedules, selection
+from models.training import checks, memory, model_checks, records, selection
 from models.training.batches import steps_per_epoch, training_batches
-from models.training.checkpoints import Checkpoints
 from models.training.interruption import Interrupted, StopRequest
 from models.training.not_finite import culprits
+from models.training.pretraining import SelfSupervisedSteps
 from models.training.profiling import Profile
-from models.training.remote_steps import steps_of
 from models.training.sessions import Session, phase
 from models.training.steps import Logs, Speed, StepRunner
-from preprocessing import dataset, files
+from models.training.worker_steps import steps_of
+from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.storage import files
 
 LOG_EVERY = 20
 EVALUATION_INTERVAL = 40
@@ -115,8 +116,8 @@ class Trainer:
             "logs": {},
             "ssl_logs": {},
         }
-        self.checkpoints = Checkpoints(self.model, workdir / runs.CHECKPOINTS)
-        self.best = runs.best_checkpoint(self.model, workdir)
+        self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
+        self.best = run_directory.best_checkpoint(self.model, workdir)
         self.records = records.Records(workdir, writes=self.distribution.is_chief)
         self._logs: Logs = {}
         self._ssl_logs: Logs = {}
@@ -351,7 +352,7 @@ class Trainer:
             f"{self.workdir}: {where or 'in the gradient of all replicas'}.",
             f"lower train.{'ssl_' if ssl else ''}learning_rate or set train.clip_norm.",
         )
-        files.write_bytes(self.workdir / runs.DIVERGED, f"{error}\n".encode())
+        files.write_bytes(self.workdir / run_directory.DIVERGED, f"{error}\n".encode())
         return error
 
     def _set_learning_rate(self) -> None:
@@ -376,11 +377,11 @@ class Trainer:
             self.state |= {"best_score": score, "best_step": self.state["step"]}
             self.state["evaluations_without_gain"] = 0
             if self.distribution.is_chief:
-                runs.save_best(self.best)
+                run_directory.save_best(self.best)
         else:
             self.state["evaluations_without_gain"] += 1
         self.state["evaluated_step"] = self.state["step"]
-        self._record("history", runs.HISTORY, self.state["step"], self._losses(), metrics)
+        self._record("history", run_directory.HISTORY, self.state["step"], self._losses(), metrics)
         self._set_learning_rate()
         if self._on_evaluation is not None:
             self._on_evaluation(metrics)
@@ -397,7 +398,7 @@ class Trainer:
             len(losses) >= train.pretrain_epochs or passes_without_gain >= train.patience
         )
         step = self.state["ssl_step"]
-        self._record("pretraining", runs.PRETRAINING, step, self._ssl_logs, measured)
+        self._record("pretraining", run_directory.PRETRAINING, step, self._ssl_logs, measured)
 
     def _losses(self) -> Logs:
         """Losses and norms of the last steps, those of self-supervision alone under its name.
@@ -467,10 +468,10 @@ class Trainer:
     def _measure(self) -> dict[str, dict[str, float | None]]:
         """Metrics of the best weights on the splits that have requests."""
         if self.config.train.precision == "float32":
-            runs.restore_best(self.model, self.workdir)
+            run_directory.restore_best(self.model, self.workdir)
             scorer = self.scorer
         else:  # As the model will be evaluated and served.
-            scorer = Scorer(runs.load_model(self.workdir), self.data, self._stop_if_asked)
+            scorer = Scorer(run_directory.load_model(self.workdir), self.data, self._stop_if_asked)
         return {
             split: record(
                 self.workdir, split, scorer.score(split, progress=self.progress), self.data

@@ -1,7 +1,7 @@
 """Copies weights between models of the same settings whose features may differ.
 
 Weights are matched by their path in the model, and their entries by the feature that they belong to
-(see `models.layouts`), so that neither the order of features nor their number matters.
+(see `models.ops.weight_layouts`), so that neither the order of features nor their number matters.
 """
 
 import itertools
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.base import CTRModel
-from models.embeddings import single_variables
-from models.interfaces import Backbone
+from models.backbone_api import Backbone
+from models.core.base import CTRModel
+from models.core.embeddings import single_variables
 from models.keras import tf
-from models.layouts import Axes, Field, Fields, kind, places
+from models.ops.weight_layouts import Axes, Field, Fields, kind, places
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow.compute as pc
 
-from models import runs
-from models.base import CTRModel
-from models.config import RunConfig
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.core.base import CTRModel
 from models.keras import tf
 from models.training.transfer import copy_dense, why_new
 from preprocessing.data_dir import DataDir
@@ -38,9 +38,9 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
     Raises:
         UserError: No finished run there, or one of another model.
     """
-    run = runs.open_run(config.warm_start)
+    run = run_directory.open_run(config.warm_start)
     _check_same_model(run, config)
-    source = runs.load_model(run.path)
+    source = run_directory.load_model(run.path)
     return take_over(source, run.data.encoders, model, data.encoders)
 
 
@@ -119,7 +119,7 @@ def _copy_tables(
     return lines
 
 
-def _check_same_model(run: runs.Run, config: RunConfig) -> None:
+def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
     """Raises `UserError` unless the run has the model, and its settings, of the new run."""
     before, after = run.config.to_json()["model"], config.to_json()["model"]
     changed = [
@@ -130,7 +130,7 @@ def _check_same_model(run: runs.Run, config: RunConfig) -> None:
     if changed:
         raise UserError(
             f"Expected the model of {run.path} for a warm start; {'; '.join(changed)}.",
-            f"add --config={run.path / runs.CONFIG}, or choose another run.",
+            f"add --config={run.path / run_directory.CONFIG}, or choose another run.",
         )
 
 

@@ -6,16 +6,16 @@ Everything after that is what it is for any log: validation, filters, protocols.
 
 from collections.abc import Iterator
 
-from pipeline import readers, tables
 from pipeline.datasets.adapter import Adapter
 from pipeline.datasets.alipay import Alipay
 from pipeline.datasets.amazon_reviews import AmazonReviews
+from pipeline.datasets.item_history import ItemHistory
 from pipeline.datasets.retailrocket import RetailRocket
 from pipeline.datasets.taobao import Taobao
-from pipeline.item_history import ItemHistory
-from pipeline.validation import columns_of
-from preprocessing.files import AnyPath
+from pipeline.log import readers, tables
+from pipeline.log.row_checks import columns_of
 from preprocessing.schema import Schema
+from preprocessing.storage.files import AnyPath
 
 ADAPTERS: dict[str, type[Adapter]] = {
     "alipay": Alipay,

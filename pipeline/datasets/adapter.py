@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.item_history import ItemHistory
-from pipeline.raw_batch import InputFile, RawBatch
-from pipeline.values import as_number
+from pipeline.datasets.item_history import ItemHistory
+from pipeline.log.raw_batch import InputFile, RawBatch
+from pipeline.log.values import as_number
 from preprocessing.schema import Behaviours, DType, Schema
 from preprocessing.schema_inference import infer_schema
 
@@ -42,7 +42,7 @@ class Adapter(abc.ABC):
     item_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, items: ItemHistory | None = None) -> None:
-        """Takes what `pipeline.item_history.collect` made of `read_items`, if there is any."""
+        """Takes what `item_history.collect` made of `read_items`, if there is any."""
         self._items = items
 
     @classmethod
@@ -70,7 +70,7 @@ class Adapter(abc.ABC):
         """Reads the files that describe the items.
 
         Yields:
-            Batches for `pipeline.item_history.collect`.
+            Batches for `pipeline.datasets.item_history.collect`.
         """
         raise NotImplementedError(f"{cls.__name__} has no item files")
 

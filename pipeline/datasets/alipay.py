@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.adapter import Adapter
-from pipeline.raw_batch import RawBatch
-from preprocessing.spelling import spelled
+from pipeline.log.raw_batch import RawBatch
+from preprocessing.values.spelling import spelled
 
 _UTC_OFFSET = 8 * 3600
 _NAMES = {

@@ -22,9 +22,9 @@ import orjson
 import pyarrow as pa
 
 from pipeline.datasets.adapter import Adapter
-from pipeline.item_history import ITEM, VALUE
-from pipeline.raw_batch import InputFile, RawBatch, Rejection
-from pipeline.readers import read_lines
+from pipeline.datasets.item_history import ITEM, VALUE
+from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
+from pipeline.log.readers import read_lines
 
 # A Python text: simple ones, which JSON writes with the other quotation mark, or any.
 _TEXT = re.compile(r"""'([^'"\\]*)'|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")

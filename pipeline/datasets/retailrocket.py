@@ -21,9 +21,9 @@ from typing import ClassVar
 import pyarrow.compute as pc
 
 from pipeline.datasets.adapter import Adapter, integers
-from pipeline.item_history import ITEM, TIME, VALUE
-from pipeline.raw_batch import InputFile, RawBatch
-from pipeline.readers import ranges, read
+from pipeline.datasets.item_history import ITEM, TIME, VALUE
+from pipeline.log.raw_batch import InputFile, RawBatch
+from pipeline.log.readers import ranges, read
 
 
 class RetailRocket(Adapter):

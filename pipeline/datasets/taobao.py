@@ -13,7 +13,7 @@ some decades away, which its description excludes: they are filtered as `out_of_
 from typing import ClassVar
 
 from pipeline.datasets.adapter import Adapter, integers
-from pipeline.raw_batch import RawBatch
+from pipeline.log.raw_batch import RawBatch
 
 FIRST_TIME = 1_511_539_200
 """2017-11-25 00:00:00 in China (UTC+8)."""

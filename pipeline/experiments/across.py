@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from matplotlib import pyplot as plt
 
-from models import pages
-from models.metrics import shown
+from models.evaluation.metrics import shown
+from models.reporting import html_report
 from pipeline.experiments import comparisons
 from pipeline.experiments.plan import NamedData, Planned
 from pipeline.experiments.recipe import Table
 from pipeline.synthesize import best_auc, synthesize
-from pipeline.synthetic_truth import Truth
+from pipeline.synthetic.truth import Truth
 from preprocessing.errors import UserError
 
 _TRUTH = ".truth.json"
@@ -71,7 +71,9 @@ ALONG = {
 """What a table can be drawn along, by its name in `Table.along`."""
 
 
-def section(table: Table, data: Sequence[NamedData], planned: Sequence[Planned]) -> pages.Section:
+def section(
+    table: Table, data: Sequence[NamedData], planned: Sequence[Planned]
+) -> html_report.Section:
     """The part of the page about all data sets together.
 
     Args:
@@ -107,8 +109,8 @@ def section(table: Table, data: Sequence[NamedData], planned: Sequence[Planned])
             f"log was drawn; standard errors over users {errors}."
         ]
     columns = ["model", *(f"{table.along} {place.x:g}" for place in places)]
-    grid = pages.Grid(f"{what.capitalize()} by {table.along}", 1, columns, rows, notes)
-    return pages.Section("All data sets", [grid], [_figure(table.along, what, places, found)])
+    grid = html_report.Grid(f"{what.capitalize()} by {table.along}", 1, columns, rows, notes)
+    return html_report.Section("All data sets", [grid], [_figure(table.along, what, places, found)])
 
 
 def _place(each: NamedData, along: _Along) -> _Place:
@@ -130,10 +132,10 @@ def _figure(
     what: str,
     places: Sequence[_Place],
     found: dict[str, list[tuple[float, float]]],
-) -> pages.Figure:
+) -> html_report.Figure:
     """A line for every row."""
-    with plt.rc_context(pages.STYLE):
-        figure, axes = plt.subplots(figsize=(pages.WIDTH, 3.6))
+    with plt.rc_context(html_report.STYLE):
+        figure, axes = plt.subplots(figsize=(html_report.WIDTH, 3.6))
         x = [place.x for place in places]
         for number, (label, values) in enumerate(found.items()):
             axes.errorbar(
@@ -143,8 +145,8 @@ def _figure(
                 marker="o",
                 capsize=3,
                 # Colours come again after the last one; then lines are dashed.
-                color=pages.SERIES[number % len(pages.SERIES)],
-                linestyle="-" if number < len(pages.SERIES) else "--",
+                color=html_report.SERIES[number % len(html_report.SERIES)],
+                linestyle="-" if number < len(html_report.SERIES) else "--",
                 label=label,
             )
         axes.set(xlabel=along, ylabel=what, xticks=x)
@@ -155,4 +157,6 @@ def _figure(
             for label, values in found.items()
         )
         caption = f"A line for every row, by {along}: mean and standard deviation over the seeds."
-        return pages.Figure(what.capitalize(), caption, pages.svg(figure), f"{numbers}.")
+        return html_report.Figure(
+            what.capitalize(), caption, html_report.svg(figure), f"{numbers}."
+        )

@@ -7,7 +7,7 @@ rates are the default one, except in `beyond/rivals`, which goes on where `miss/
 
 import dataclasses
 
-from models.interfaces import SelfSupervision
+from models.backbone_api import SelfSupervision
 from pipeline.experiments import miss
 from pipeline.experiments.recipe import LEARNING_RATES, Content, Row, Table
 

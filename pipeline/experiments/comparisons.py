@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from models import bootstrap, evaluate, runs, slices
-from models.metrics import UNDEFINED, Scores, relative_improvement
+from models.core import run_directory
+from models.evaluation import confidence_intervals, scoring, slices
+from models.evaluation.metrics import UNDEFINED, Scores, relative_improvement
 from pipeline.experiments.plan import Planned
 from pipeline.experiments.recipe import METRICS, TITLES, Row, Table
 from pipeline.experiments.scheduler import seconds_of
@@ -135,7 +136,7 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
         some = list(group)
         of_row = [run for run in some if not run.is_trial]
         row, finished = some[0].row, [run for run in of_row if run.is_finished]
-        metrics = [runs.read_metrics(run.path) for run in finished]
+        metrics = [run_directory.read_metrics(run.path) for run in finished]
         found.append(
             Measured(
                 row=row,
@@ -178,7 +179,7 @@ def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:
         if ours not in by_label:
             continue
         baseline = by_label[ours]
-        low, high = bootstrap.interval(_draws(each, drawn) - _draws(baseline, drawn))
+        low, high = confidence_intervals.interval(_draws(each, drawn) - _draws(baseline, drawn))
         for m, metric in enumerate(COMPARED):
             improvement = _improvement(metric, each.mean(metric), baseline.mean(metric))
             welch = _welch(each.values[metric], baseline.values[metric])
@@ -247,17 +248,17 @@ def _draws(measured: Measured, known: dict[pathlib.Path, np.ndarray]) -> np.ndar
     """The `COMPARED` metrics [R, M] of resampled users, as the mean over the seeds."""
     for path in measured.paths:
         if path not in known:
-            known[path] = _drawn_metrics(evaluate.read_scores(path, "test"), measured.data)
+            known[path] = _drawn_metrics(scoring.read_scores(path, "test"), measured.data)
     return np.mean([known[path] for path in measured.paths], axis=0)
 
 
 def _drawn_metrics(scores: Scores, data: DataDir) -> np.ndarray:
     """The `COMPARED` metrics [R, M] of one run's resampled users."""
-    of_all, known_C = bootstrap.UserMetrics(scores), slices.known_items(scores, data)
+    of_all, known_C = confidence_intervals.UserMetrics(scores), slices.known_items(scores, data)
     drawn = dict(zip(of_all.names, of_all.draw(DRAWS).T, strict=True))
     drawn["auc_known"] = np.full(DRAWS, np.nan)
     if known_C.any():
-        of_known = bootstrap.UserMetrics(scores, known_C)
+        of_known = confidence_intervals.UserMetrics(scores, known_C)
         drawn["auc_known"] = of_known.draw(DRAWS)[:, of_known.names.index("auc")]
     return np.stack([drawn[metric] for metric in COMPARED], axis=1)
 

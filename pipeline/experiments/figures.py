@@ -6,20 +6,21 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from models import pages, runs
-from models.metrics import shown
+from models.core import run_directory
+from models.evaluation.metrics import shown
+from models.reporting import html_report
 from pipeline.experiments.comparisons import Measured
 from pipeline.experiments.recipe import TITLES
 
 
-def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
+def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
     """AUC of every row with its spread, beside that of the paper.
 
     Args:
         measured: Rows with finished runs.
         paper: Name of the paper's data set.
     """
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots(figsize=(5.2, 0.6 + 0.3 * len(measured)))
         places = range(len(measured))[::-1]
         axes.errorbar(
@@ -27,7 +28,7 @@ def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
             places,
             xerr=[_or_zero(each.std("auc")) for each in measured],
             fmt="o",
-            color=pages.BLUE,
+            color=html_report.BLUE,
             capsize=3,
             label="ours",
         )
@@ -43,7 +44,7 @@ def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
                 linestyle="none",
                 marker="D",
                 markerfacecolor="none",
-                color=pages.ORANGE,
+                color=html_report.ORANGE,
                 label=f"paper, {paper}",
             )
             figure.legend(loc="outside upper center", ncols=2, fontsize=8)
@@ -51,15 +52,15 @@ def overview(measured: Sequence[Measured], paper: str) -> pages.Figure:
         axes.set_yticklabels([each.row.label for each in measured])
         caption = "Mean and standard deviation over the seeds."
         numbers = "; ".join(f"{each.row.label} {shown(each.mean('auc'))}" for each in measured)
-        return pages.Figure("AUC", caption, pages.svg(figure), f"{numbers}.")
+        return html_report.Figure("AUC", caption, html_report.svg(figure), f"{numbers}.")
 
 
-def sweeps(measured: Sequence[Measured]) -> list[pages.Figure]:
+def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
     """Each metric by the value of what is varied, a panel for each series."""
     found = []
     for series in dict.fromkeys(each.row.series for each in measured):
         some = [each for each in measured if each.row.series == series]
-        with plt.rc_context(pages.STYLE):
+        with plt.rc_context(html_report.STYLE):
             figure, panels = plt.subplots(1, len(TITLES), figsize=(5.2, 2.6))
             for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
                 axes.errorbar(
@@ -67,23 +68,23 @@ def sweeps(measured: Sequence[Measured]) -> list[pages.Figure]:
                     [each.mean(metric) for each in some],
                     yerr=[_or_zero(each.std(metric)) for each in some],
                     marker="o",
-                    color=pages.BLUE,
+                    color=html_report.BLUE,
                     capsize=3,
                 )
                 axes.set(xlabel=series, ylabel=title, xticks=range(len(some)))
                 axes.set_xticklabels([f"{each.row.x:g}" for each in some])
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
-            found.append(pages.Figure(series, caption, pages.svg(figure)))
+            found.append(html_report.Figure(series, caption, html_report.svg(figure)))
     return found
 
 
-def curves(measured: Sequence[Measured], column: str) -> pages.Figure:
+def curves(measured: Sequence[Measured], column: str) -> html_report.Figure:
     """A column of metrics.csv by step: a colour for each row, a line for each seed."""
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
         for number, each in enumerate(measured):
             for path in each.paths:
-                history = pd.read_csv(path / runs.HISTORY)
+                history = pd.read_csv(path / run_directory.HISTORY)
                 axes.plot(
                     history["step"],
                     history[column],
@@ -95,7 +96,7 @@ def curves(measured: Sequence[Measured], column: str) -> pages.Figure:
         axes.set(xlabel="step", ylabel=name)
         figure.legend(loc="outside upper center", ncols=3, fontsize=8)
         caption = "By step, a line for each seed."
-        return pages.Figure(name.capitalize(), caption, pages.svg(figure))
+        return html_report.Figure(name.capitalize(), caption, html_report.svg(figure))
 
 
 def _or_zero(value: float) -> float:

@@ -14,14 +14,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from models import config as config_module
-from models import registry, runs
-from models.config import RunConfig
+from models import registry
+from models.config import run_config as config_module
+from models.config.run_config import RunConfig
+from models.core import run_directory
 from models.training import selection
 from pipeline.experiments.recipe import TITLES, Content, Row, Table, merged
-from preprocessing import files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.storage import files
 
 RUNS = "runs"
 
@@ -77,14 +78,14 @@ class Planned(NamedTuple):
     @property
     def is_finished(self) -> bool:
         """Whether everything that tables show was measured, the last thing that training does."""
-        splits = runs.read_metrics(self.path).values()
-        is_measured = runs.is_measured(self.path, self.data.data)
+        splits = run_directory.read_metrics(self.path).values()
+        is_measured = run_directory.is_measured(self.path, self.data.data)
         return is_measured and all(TITLES.keys() <= metrics.keys() for metrics in splits)
 
     @property
     def is_settled(self) -> bool:
         """Whether there is nothing more to do. A trial may end in numbers that are not finite."""
-        return self.is_finished or (self.is_trial and (self.path / runs.DIVERGED).exists())
+        return self.is_finished or (self.is_trial and (self.path / run_directory.DIVERGED).exists())
 
 
 def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
@@ -204,7 +205,9 @@ def _chosen(trials: Sequence[Planned]) -> int | None:
 
 def _score(trial: Planned) -> float:
     """How good a trial is on the validation split; the lowest number if nothing tells."""
-    metrics = runs.read_metrics(trial.path).get("validation") if trial.is_finished else None
+    metrics = (
+        run_directory.read_metrics(trial.path).get("validation") if trial.is_finished else None
+    )
     return selection.score(metrics) if metrics else -math.inf
 
 
@@ -222,8 +225,8 @@ def identity(config: RunConfig, fingerprint: str) -> str:
 def _present(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
     """Directories of runs that were begun, by identity."""
     found = {}
-    for file in sorted((workdir / RUNS).glob(f"*/{runs.CONFIG}")):
-        fingerprint = file.parent / runs.FINGERPRINT
+    for file in sorted((workdir / RUNS).glob(f"*/{run_directory.CONFIG}")):
+        fingerprint = file.parent / run_directory.FINGERPRINT
         try:
             config = config_module.resolve(config_module.load(file))
         except UserError:  # Of a version with other settings.

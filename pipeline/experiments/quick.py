@@ -15,7 +15,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.experiments.recipe import Content, Row, Table, merged
 from pipeline.synthesize import synthesize, write
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing import dataset
 from preprocessing.data_dir import COMPLETED
 

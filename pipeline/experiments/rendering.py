@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models import interests, pages, runs, yardsticks
-from models.metrics import UNDEFINED, shown, shown_interval
-from models.pages import Grid, Section
-from models.yardsticks import Yardstick
+from models.core import run_directory
+from models.evaluation import yardsticks
+from models.evaluation.metrics import UNDEFINED, shown, shown_interval
+from models.evaluation.yardsticks import Yardstick
+from models.reporting import html_report, interest_figures
+from models.reporting.html_report import Grid, Section
 from pipeline.experiments import across, comparisons, figures, table_notes
 from pipeline.experiments.comparisons import Comparison, Measured
 from pipeline.experiments.plan import NamedData, Planned
@@ -75,7 +77,7 @@ def write(
         "data": _data_grid(data),
         "sections": sections,
     }
-    pages.write("pipeline", "experiment", content, output)
+    html_report.write("pipeline", "experiment", content, output)
     return output
 
 
@@ -121,12 +123,12 @@ def _yardsticks(
     return yardsticks.of_data(data.data, "test", widths, directory)
 
 
-def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[pages.Figure]:
+def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[html_report.Figure]:
     finished = [each for each in measured if each.seeds]
     if not finished:
         return []
     if table.inside:
-        found = interests.figures(runs.open_run(finished[0].paths[0]), "test")
+        found = interest_figures.figures(run_directory.open_run(finished[0].paths[0]), "test")
         return [figure for figure in found if figure[0] == table.inside]
     if table.curve:
         return [figures.curves(finished, table.curve)]
@@ -367,7 +369,7 @@ def _run_frame(planned: Sequence[Planned]) -> pd.DataFrame:
     """One row per model, data set and seed."""
     rows = []
     for run in planned:
-        test = runs.read_metrics(run.path).get("test", {})
+        test = run_directory.read_metrics(run.path).get("test", {})
         seconds = comparisons.seconds_of(run.path)
         rows.append(
             {"data": run.data.name, "model": run.row.label, "seed": run.seed, "run": run.name}

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from models import runs, train
+from models import train
+from models.core import run_directory
 from pipeline.experiments.plan import Planned
 
 _POLL_SECONDS = 0.5
@@ -131,7 +132,7 @@ def _failure(run: Planned) -> Failure:
 
 def seconds_of(path: pathlib.Path) -> float:
     """How long a run has trained, all its attempts together."""
-    history = path / runs.HISTORY
+    history = path / run_directory.HISTORY
     return float(pd.read_csv(history)["seconds"].iloc[-1]) if history.exists() else 0.0
 
 

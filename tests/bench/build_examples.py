@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pipeline import synthesize
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.schema_inference import infer_schema
 
 from . import polars_job, row_wise_job

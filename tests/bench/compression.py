@@ -9,7 +9,8 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 from models.keras import tf
-from preprocessing import codec, tfrecord
+from preprocessing import codec
+from preprocessing.storage import tfrecord
 
 from .codec import as_messages, columns
 from .figures import Comparison, Figure, Spread, take_turns

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models.keras import keras, tf
-from models.optimizers import LazyAdam
+from models.ops.optimizers import LazyAdam
 
 from .figures import Figure, compare
 

@@ -6,8 +6,8 @@ what remains is elementwise and small beside them, in arithmetic if not in time.
 
 from typing import NamedTuple
 
+from models.backbone_api import Dims
 from models.backbones.deminet import DemiNetConfig
-from models.interfaces import Dims
 
 _SCORES = 7  # of a node and head: two halves of three relations (eq. 6), and W_d . h (eq. 9)
 

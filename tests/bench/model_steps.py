@@ -11,9 +11,9 @@ from typing import cast
 
 import numpy as np
 
-from models.base import CTRModel
-from models.building import build_model, compile_model
-from models.config import resolve
+from models.config.run_config import resolve
+from models.core.base import CTRModel
+from models.core.factory import build_model, compile_model
 from models.keras import tf
 from preprocessing.data_dir import DataDir
 from preprocessing.schema_inference import infer_schema

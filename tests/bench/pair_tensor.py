@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from models.keras import tf
-from models.layers.graph_attention import DependencyAttention
-from models.layers.item_graph import build_graph
+from models.layers.graph.graph_attention import DependencyAttention
+from models.layers.graph.item_graph import build_graph
 from models.layers.masking import masked_softmax
 
 from .figures import Figure, compare

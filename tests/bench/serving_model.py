@@ -18,8 +18,9 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 
 from preprocessing.data_dir import DataDir
-from serving import export, json_tensors
-from serving.servable import Servable
+from serving import export
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.rest import json_tensors
 
 from .serving_payload import build_data, request, write_run
 

@@ -13,17 +13,17 @@ from typing import Any
 import httpx
 import numpy as np
 
-from models import config as run_config
-from models import runs
-from models.building import build_model
+from models.config import run_config
+from models.core import run_directory
+from models.core.factory import build_model
 from pipeline import synthesize
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.data_dir import DataDir
 from preprocessing.schema_inference import infer_schema
 from serving import export, server
-from serving.signatures import candidate_input, history_input
+from serving.exporting.signatures import candidate_input, history_input
 
 from .figures import Figure, Target, compare
 
@@ -86,8 +86,8 @@ def build_data(root: pathlib.Path) -> DataDir:
 def write_run(path: pathlib.Path, data: DataDir, model: str) -> pathlib.Path:
     """A run of a model as it is before the first step."""
     config = run_config.resolve({"data": str(data.path), "model": {"name": model}})
-    runs.begin(path, config, data)
-    runs.best_checkpoint(build_model(config, data), path).save()
+    run_directory.begin(path, config, data)
+    run_directory.best_checkpoint(build_model(config, data), path).save()
     return path
 
 

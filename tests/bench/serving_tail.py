@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 
-from serving import load
+from serving.load import generator
 
 from . import serving_model
 from .figures import Figure, Target, readable
@@ -40,11 +40,13 @@ def _tail(
     """The median of several windows of time, so that a stall of the machine is in one of them."""
     body = model.body()
     with serving_model.server(model, flags) as (url, _):
-        level = load.Level("open", round(serving_model.saturation(url, body, seconds) / 2, 1))
-        bounds = load.Bounds(seconds, 10**6)
+        level = generator.Level("open", round(serving_model.saturation(url, body, seconds) / 2, 1))
+        bounds = generator.Bounds(seconds, 10**6)
         windows = [
             np.percentile(
-                load.measure(url, [body], level, bounds, seed).latencies, [50, 99], method="higher"
+                generator.measure(url, [body], level, bounds, seed).latencies,
+                [50, 99],
+                method="higher",
             ).tolist()
             for seed in range(_WINDOWS)
         ]

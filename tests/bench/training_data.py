@@ -19,7 +19,7 @@ from preprocessing.schema import (
     candidate_key,
     history_key,
 )
-from preprocessing.tfrecord import write_shard
+from preprocessing.storage.tfrecord import write_shard
 
 LENGTH = 50
 USERS, CATEGORIES = 5000, 500

@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags
 
-from models.building import build_model, compile_model
+from models.core.factory import build_model, compile_model
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 

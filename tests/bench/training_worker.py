@@ -9,8 +9,8 @@ import time
 
 from absl import app, flags
 
-from models.building import build_model, compile_model
-from models.config import RunConfig, resolve
+from models.config.run_config import RunConfig, resolve
+from models.core.factory import build_model, compile_model
 from models.keras import tf
 from models.training.steps import Steps
 from preprocessing import dataset

@@ -10,8 +10,9 @@ import markdown_blocks
 import pytest
 from markdown_blocks import PAGES, ROOT
 
-from models import config, registry
-from pipeline.runner import check_options
+from models import registry
+from models.config import run_config
+from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
 
 SCRIPTS = command_page.scripts()
@@ -71,7 +72,7 @@ def _check_settings(arguments: tuple[str, ...]) -> None:
             overrides = [one for one in overrides if name == "" or not one.startswith(section)]
     if "--ssl=" not in text and any(one.startswith("ssl.") for one in overrides):
         content["ssl"] = {"name": "miss"}
-    config.resolve(content, overrides)
+    run_config.resolve(content, overrides)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from inline_runner import inline
 
-from models import config, runs, train
+from models import train
+from models.config import run_config
+from models.core import run_directory
 from pipeline import datasets
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -66,14 +68,14 @@ def test_features_model_and_self_supervision_of_the_page_train(data, home):
         "train": {"max_steps": 2, "batch_size": 16},
     }
     settings = ("model.units=[32]", "ssl.alpha=0.5")
-    train.train(config.resolve(content, settings), home / "run", progress=False)
+    train.train(run_config.resolve(content, settings), home / "run", progress=False)
 
-    built = runs.load_model(home / "run")
+    built = run_directory.load_model(home / "run")
     tables = built.embedder.tables
     assert {"price", "device"} <= set(tables)
     assert tables["device"].shape[0] == data.encoders["device"].cardinality
     assert [type(built.backbone).__name__, built.backbone.dnn.stack[0].units] == ["Average", 32]
-    assert 0 <= runs.read_metrics(home / "run")["test"]["auc"] <= 1
+    assert 0 <= run_directory.read_metrics(home / "run")["test"]["auc"] <= 1
     losses = pd.read_csv(home / "run" / "metrics.csv").filter(regex="halves$")
     assert losses.shape[1] >= 1
     assert (losses > 0).to_numpy().any()

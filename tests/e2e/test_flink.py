@@ -11,7 +11,7 @@ from log_builders import columns, random_events, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from pipeline.runner import check_options
+from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
 
 pytestmark = [

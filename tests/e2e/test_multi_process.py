@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import config, runs, train
+from models import train
+from models.config import run_config
+from models.core import run_directory
 from models.keras import tf
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.synthesize import synthesize, write
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 from serving import export as exporting
 
 pytestmark = pytest.mark.slow
@@ -128,7 +130,9 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     """A worker is killed after the first checkpoint; resumed, the run ends as if nothing was."""
     alone = {"model": {"name": "din"}, "ssl": {"name": "miss"}, "data": str(data.path)}
     train.train(
-        config.resolve(alone, (*SETTINGS, "train.max_steps=60")), tmp_path / "one", progress=False
+        run_config.resolve(alone, (*SETTINGS, "train.max_steps=60")),
+        tmp_path / "one",
+        progress=False,
     )
 
     workdir = tmp_path / "two"
@@ -157,7 +161,7 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     assert tables[0]["step"].tolist() == tables[1]["step"].tolist() == [40, 60]
     for name in tables[0].filter(like="train/"):
         np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=1e-4, err_msg=name)
-    metrics = [runs.read_metrics(tmp_path / run)["test"] for run in ("one", "two")]
+    metrics = [run_directory.read_metrics(tmp_path / run)["test"] for run in ("one", "two")]
     assert metrics[1]["auc"] == pytest.approx(metrics[0]["auc"], abs=1e-3)
     one, two = (
         tf.train.load_checkpoint(str(tmp_path / run / "checkpoints" / "ckpt-120"))
@@ -223,7 +227,7 @@ def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
     history = pd.read_csv(workdir / "metrics.csv")
     assert history["step"].tolist() == [40, 60]
     assert np.isfinite(history["train/loss"]).all()
-    assert runs.read_metrics(workdir)["test"]["auc"] > 0.5
+    assert run_directory.read_metrics(workdir)["test"]["auc"] > 0.5
 
     # The table of users is a part on each server, and one table on disk.
     reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "ckpt-120"))
@@ -237,8 +241,9 @@ def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
         *[_start(tmp_path, cluster, kind, 0, *flags) for kind in ("chief", "worker", "ps")]
     )
     assert codes == [0, 0, 0], [error[-2000:] for error in errors]
-    one = config.resolve(
-        config.load(workdir / "config.json"), ("train.distribute=one_device", "train.max_steps=81")
+    one = run_config.resolve(
+        run_config.load(workdir / "config.json"),
+        ("train.distribute=one_device", "train.max_steps=81"),
     )
     train.train(one, workdir, resume=True, progress=False)
     assert pd.read_csv(workdir / "metrics.csv")["step"].tolist() == [40, 60, 80, 81]

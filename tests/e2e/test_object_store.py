@@ -11,15 +11,15 @@ import tensorflow as tf
 from log_builders import columns, random_events, write_log
 from moto.server import ThreadedMotoServer
 
-from models.config import resolve
+from models.config.run_config import resolve
 from models.train import train
 from pipeline import run as pipeline_run
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
-from preprocessing import files, tensorflow_files
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.storage import files, tensorflow_files
 
 _IS_DEFAULT_LANE = tf.__version__.startswith("2.17.")
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models import config, train
+from models import train
+from models.config import run_config
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.synthesize import synthesize, write
-from pipeline.synthetic_truth import SynthesizeArguments, oracle_scores
+from pipeline.synthetic.truth import SynthesizeArguments, oracle_scores
 from preprocessing import dataset
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def _auc(data, path, model, ssl, epochs, seed=1):
         # These logs have no unknown values to prepare for.
         "train": {"epochs": epochs, "seed": seed, "oov_rate": 0.0},
     }
-    return train.train(config.resolve(content), path, progress=False)["test"]["auc"]
+    return train.train(run_config.resolve(content), path, progress=False)["test"]["auc"]
 
 
 @pytest.fixture(scope="module")

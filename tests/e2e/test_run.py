@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from models import config
+from models.config import run_config
 from pipeline import run as running
 from pipeline.arguments import BuildArguments
 from pipeline.synthesize import synthesize, write
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.errors import UserError
 from serving import export as exporting
 
@@ -128,21 +128,21 @@ def test_other_arguments_are_refused(work, log, tmp_path, changed):
         arguments = BuildArguments(**{**vars(arguments), "input": str(longer)})
         message = "data.input was"
     with pytest.raises(UserError, match=message):
-        running.run(arguments, config.resolve(content), path)
+        running.run(arguments, run_config.resolve(content), path)
 
 
 def test_a_mistake_does_not_spoil_the_working_directory(log, tmp_path):
     arguments, content = _arguments(log, tmp_path)
     wrong = BuildArguments(**{**vars(arguments), "input": f"{log}.missing"})
     with pytest.raises(UserError, match=r"log.csv.missing"):
-        running.run(wrong, config.resolve(content), tmp_path)
+        running.run(wrong, run_config.resolve(content), tmp_path)
     # The corrected command gets past the check of its arguments, to the first stage.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             running, "_build", lambda arguments: (_ for _ in ()).throw(StopAsyncIteration)
         )
         with pytest.raises(StopAsyncIteration):
-            running.run(arguments, config.resolve(content), tmp_path)
+            running.run(arguments, run_config.resolve(content), tmp_path)
 
 
 def test_a_failed_export_is_done_again(work, log, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_failed_export_is_done_again(work, log, monkeypatch):
     try:
         monkeypatch.setattr(exporting, "export", _reach)
         with pytest.raises(_ReachedError):
-            running.run(arguments, config.resolve(content), path)
+            running.run(arguments, run_config.resolve(content), path)
     finally:
         (path / "model" / "kept").rename(path / "model" / "1")
 

@@ -5,7 +5,7 @@ import pytest
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.synthesize import synthesize, write
-from pipeline.synthetic_truth import SynthesizeArguments
+from pipeline.synthetic.truth import SynthesizeArguments
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import types
 
 import pytest
 
-from models import doctor, memory
+from models import doctor
 from models.keras import tf
+from models.training import memory
 
 
 @pytest.mark.slow

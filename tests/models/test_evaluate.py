@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models import evaluate, slices
+from models.evaluation import scoring, slices
+from models.evaluation.metrics import Scores, ranking_metrics
 from models.keras import tf
-from models.metrics import Scores, ranking_metrics
 from preprocessing import encoders
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
@@ -141,19 +141,19 @@ def test_training_counts_are_those_of_the_log(data):
 
 
 def test_the_auc_of_known_items_is_that_of_their_pairs(scores, tmp_path):
-    metrics = evaluate.record(tmp_path, "test", scores, _data())
+    metrics = scoring.record(tmp_path, "test", scores, _data())
     known = scores.ids["candidate/item_id"] > 1
     assert 0 < known.sum() < len(known)
     expected = roc_auc_score(scores.label[known], scores.logit[known])
     assert metrics["auc_known"] == pytest.approx(expected)
     assert metrics["auc_known"] != pytest.approx(metrics["auc"], abs=1e-6)
     alone = scores._replace(label=np.where(known, 0.0, scores.label))
-    assert evaluate.record(tmp_path, "test", alone, _data())["auc_known"] is None
+    assert scoring.record(tmp_path, "test", alone, _data())["auc_known"] is None
 
 
 def test_scores_survive_the_disk(scores, tmp_path):
-    metrics = evaluate.record(tmp_path, "test", scores, _data())
-    read = evaluate.read_scores(tmp_path, "test")
+    metrics = scoring.record(tmp_path, "test", scores, _data())
+    read = scoring.read_scores(tmp_path, "test")
     assert metrics == pytest.approx(ranking_metrics(read, slices.known_items(read, _data())))
     assert read.ids.keys() == scores.ids.keys()
     pd.testing.assert_series_equal(pd.Series(read.logit), pd.Series(scores.logit))
@@ -168,23 +168,23 @@ def two_runs(scores, tmp_path, monkeypatch):
         path = tmp_path / name
         path.mkdir()
         logit = scores.logit + gain * scores.label
-        evaluate.record(path, "test", scores._replace(logit=logit), _data())
+        scoring.record(path, "test", scores._replace(logit=logit), _data())
         paths.append(path)
 
     def open_run(path):
         data = types.SimpleNamespace(fingerprint=(path / "data").exists(), path=path / "data")
         return types.SimpleNamespace(path=path, data=data)
 
-    monkeypatch.setattr(evaluate.runs, "open_run", open_run)
+    monkeypatch.setattr(scoring.runs, "open_run", open_run)
     return paths
 
 
 def test_compares_runs(two_runs):
     one, two = two_runs
-    found = evaluate.compare(one, two, "test")
+    found = scoring.compare(one, two, "test")
     assert found["auc"].difference.value > 0
     for column, path in (("first", one), ("second", two)):
-        expected = ranking_metrics(evaluate.read_scores(path, "test"))
+        expected = ranking_metrics(scoring.read_scores(path, "test"))
         assert getattr(found["auc"], column) == pytest.approx(expected["auc"])
         assert getattr(found["mrr"], column) == pytest.approx(expected["mrr"])
 
@@ -193,12 +193,12 @@ def test_refuses_runs_on_different_data(two_runs):
     one, two = two_runs
     (two / "data").touch()
     with pytest.raises(UserError, match="Expected two runs on the same data set"):
-        evaluate.compare(one, two, "test")
+        scoring.compare(one, two, "test")
 
 
 def test_refuses_an_unknown_split(tmp_path):
     with pytest.raises(UserError, match="Expected --split of train, validation, test"):
-        evaluate.read_scores(tmp_path, "tset")
+        scoring.read_scores(tmp_path, "tset")
 
 
 def test_a_score_that_is_no_number_ends_the_evaluation(data):
@@ -208,6 +208,6 @@ def test_a_score_that_is_no_number_ends_the_evaluation(data):
         return tf.where(features["label"] == 1, 0.0, np.nan)
 
     with pytest.raises(UserError) as caught:
-        evaluate.Scorer(scores_of_positives_only, data).score("test")
+        scoring.Scorer(scores_of_positives_only, data).score("test")
     assert "NaN or infinity for 300 of 600 candidates of split test" in str(caught.value)
     assert ", the first in request" in str(caught.value)

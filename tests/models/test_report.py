@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import bootstrap, config, evaluate, memory, report, runs
-from models.building import build_model, compile_model
-from models.training import sessions
+from models import report
+from models.config import run_config
+from models.core import run_directory
+from models.core.factory import build_model, compile_model
+from models.evaluation import confidence_intervals, scoring
+from models.training import memory, sessions
 from preprocessing.data_dir import DataDir
 from preprocessing.splits import SPLITS
 
@@ -31,16 +34,16 @@ def run(data, tmp_path_factory):
         "train": {"max_steps": 40, "pretrain_epochs": 3, "schedule": "cosine", "decay_steps": 40},
     }
     layers = [("flag", {"train": {"max_steps": 40}}), ("--set", {"train": {"schedule": "cosine"}})]
-    resolved = config.resolve(content)
+    resolved = run_config.resolve(content)
     session = sessions.Session(path)
     model = build_model(resolved, data)
     compile_model(model, resolved)
     builders.randomise(model, scale=0.3)
-    runs.begin(path, resolved, data, config.origins(resolved, layers))
-    runs.best_checkpoint(model, path).save()
-    scorer = evaluate.Scorer(model, data)
+    run_directory.begin(path, resolved, data, run_config.origins(resolved, layers))
+    run_directory.best_checkpoint(model, path).save()
+    scorer = scoring.Scorer(model, data)
     metrics = {
-        split: evaluate.record(path, split, scorer.score(split), data) for split in SPLITS[1:]
+        split: scoring.record(path, split, scorer.score(split), data) for split in SPLITS[1:]
     }
     _history(metrics["validation"]["auc"]).to_csv(path / "metrics.csv", index=False)
     losses = {"loss": [5.0, 4.0, 3.5], "miss_interest": [4.8, 4.1, 3.6]}
@@ -121,16 +124,16 @@ def test_sections_stand_in_the_order_of_a_reader(written):
 
 def test_metrics_are_those_of_evaluation(run, written):
     _, html, markdown = written
-    stored = runs.read_metrics(run)
-    scores = evaluate.read_scores(run, "test")
-    intervals = bootstrap.estimate(scores)
+    stored = run_directory.read_metrics(run)
+    scores = scoring.read_scores(run, "test")
+    intervals = confidence_intervals.estimate(scores)
     auc, around = intervals["auc"], f"[{intervals['auc'].low:.4f}, {intervals['auc'].high:.4f}]"
     assert auc.value == pytest.approx(stored["test"]["auc"])
     assert f"| AUC | {stored['validation']['auc']:.4f} | {auc.value:.4f} | {around} |" in markdown
     assert f"<b>{auc.value:.4f}</b><span>{around}</span>" in html
     assert f"| log loss | {stored['validation']['log_loss']:.4f} |" in markdown
     assert f"| requests | {stored['validation']['requests']:,} |" in markdown
-    slices = evaluate.analyse(run, "test", progress=False).slices
+    slices = scoring.analyse(run, "test", progress=False).slices
     for _, row in slices.iterrows():
         cells = f"| {row['dimension']} | {row['slice']} | {row['candidates']:,} | "
         (line,) = (line for line in markdown.splitlines() if line.startswith(cells))
@@ -185,7 +188,7 @@ def _chosen(markdown):
 
 def test_time_memory_and_how_it_came_about(run, written):
     _, _, markdown = written
-    (session,) = runs.read_sessions(run)
+    (session,) = run_directory.read_sessions(run)
     phases = session["seconds"]
     for text in (
         f"| preparation | {phases['preparation']:,.1f} |",
@@ -219,7 +222,7 @@ def test_what_a_run_lacks_is_left_out(run, data, tmp_path):
     shutil.rmtree(path / "best")
     for name in ("sessions.json", "origins.json", "pretraining.csv", "scores-test.parquet"):
         (path / name).unlink()
-    metrics = runs.read_metrics(path)
+    metrics = run_directory.read_metrics(path)
     (path / "metrics.json").write_text(json.dumps({"validation": metrics["validation"]}))
     html, markdown = write(path)
     assert not {"Time and memory", "Inside the model"} & set(_titles(markdown))

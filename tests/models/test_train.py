@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import config, evaluate, report, runs, train
+from models import report, train
+from models.config import run_config
+from models.core import run_directory
+from models.evaluation import scoring
 from models.keras import tf
 from models.training import checks, trainer
 from preprocessing.errors import UserError
@@ -25,7 +28,7 @@ def _config(data, *overrides, model="din", ssl="none"):
         "ssl": {"name": ssl},
         "train": {"batch_size": 64, "max_steps": 80, "learning_rate": 0.01},
     }
-    return config.resolve(content, overrides)
+    return run_config.resolve(content, overrides)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +73,11 @@ def test_tensorboard_has_every_loss_term(run):
 
 
 def test_evaluate_measures_the_best_weights_again(run):
-    before = runs.read_metrics(run)["test"]
-    after = evaluate.evaluate(run, "test", progress=False)
+    before = run_directory.read_metrics(run)["test"]
+    after = scoring.evaluate(run, "test", progress=False)
     assert after == pytest.approx(before, rel=1e-6)
-    trained = evaluate.evaluate(run, "train", progress=False)
-    assert runs.read_metrics(run)["train"] == pytest.approx(trained)
+    trained = scoring.evaluate(run, "train", progress=False)
+    assert run_directory.read_metrics(run)["train"] == pytest.approx(trained)
 
 
 def _weights(path):
@@ -146,7 +149,7 @@ def test_a_run_is_not_resumed_with_other_settings(run, data, overrides, message)
 
 
 def test_a_finished_run_may_be_resumed_and_stays_as_it_is(run, data):
-    before = runs.read_metrics(run)
+    before = run_directory.read_metrics(run)
     again = train.train(_config(data, ssl="miss"), run, resume=True, progress=False)
     assert again["test"] == pytest.approx(before["test"])
 
@@ -157,13 +160,13 @@ def test_run_and_data_move_together(run, data, tmp_path):
     stored = json.loads((tmp_path / "moved" / "run" / "config.json").read_text())
     stored["data"] = "../data"
     (tmp_path / "moved" / "run" / "config.json").write_text(json.dumps(stored))
-    opened = runs.open_run(tmp_path / "moved" / "run")
+    opened = run_directory.open_run(tmp_path / "moved" / "run")
     assert opened.data.path == tmp_path / "moved" / "data"
     assert not pathlib.PurePath(json.loads((run / "config.json").read_text())["data"]).is_absolute()
 
 
 def test_a_session_tells_its_time_and_memory(run):
-    session = runs.read_sessions(run)[0]  # Another test resumes the run.
+    session = run_directory.read_sessions(run)[0]  # Another test resumes the run.
     assert session["last_step"] == 80
     assert set(session["seconds"]) == {
         *("preparation", "training", "evaluation", "checkpoints", "final evaluation"),
@@ -209,7 +212,7 @@ def test_damaged_data_is_refused(data, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    changed = config.resolve({**_config(data).to_json(), "data": str(copy)})
+    changed = run_config.resolve({**_config(data).to_json(), "data": str(copy)})
     with pytest.raises(UserError, match=shard.name):
         train.train(changed, tmp_path / "run", progress=False)
     (copy / "_COMPLETED").unlink()
@@ -218,22 +221,22 @@ def test_damaged_data_is_refused(data, tmp_path):
 
 
 def test_a_run_of_another_schema_or_another_build_is_refused(data, tmp_path):
-    runs.begin(tmp_path, _config(data), data)
+    run_directory.begin(tmp_path, _config(data), data)
     (tmp_path / "data.sha256").write_text("0" * 64)
     with pytest.raises(UserError, match="found another build of it"):
-        runs.open_run(tmp_path)
+        run_directory.open_run(tmp_path)
     schema = json.loads((tmp_path / "schema.json").read_text())
     schema["history"]["max_length"] = 7
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     with pytest.raises(UserError, match="history.max_length: 7 here, 50 there"):
-        runs.open_run(tmp_path)
+        run_directory.open_run(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda path: runs.open_run(path), "Expected a run directory with config.json"),
-        (lambda path: evaluate.evaluate(path, "tset"), "Expected --split of train, validation"),
+        (lambda path: run_directory.open_run(path), "Expected a run directory with config.json"),
+        (lambda path: scoring.evaluate(path, "tset"), "Expected --split of train, validation"),
         (lambda path: report.write_report(path, path / "r.html"), "Expected a run directory"),
         (lambda path: report.write_report(path, path), "--output: expected a .* ends in .html"),
     ],
@@ -256,14 +259,14 @@ def test_mistakes_are_one_line(tmp_path, call, message):
 )
 def test_damaged_weights_are_one_line(tmp_path, damage, message):
     model = builders.model(builders.config("lr"))
-    runs.save_best(runs.best_checkpoint(model, tmp_path))
-    runs.restore_best(model, tmp_path)
+    run_directory.save_best(run_directory.best_checkpoint(model, tmp_path))
+    run_directory.restore_best(model, tmp_path)
     other = builders.model(builders.config("dcn"))
     with pytest.raises(UserError, match="damaged or of another model: .*incompatible tensor"):
-        runs.restore_best(other, tmp_path)
+        run_directory.restore_best(other, tmp_path)
     damage(tmp_path / "best")
     with pytest.raises(UserError, match=message) as failed:
-        runs.restore_best(model, tmp_path)
+        run_directory.restore_best(model, tmp_path)
     assert "\n" not in str(failed.value)
 
 
@@ -272,11 +275,11 @@ def _cut(directory, name, size):
 
 
 def test_unfinished_runs_have_no_report_and_no_weights(data, tmp_path):
-    runs.begin(tmp_path, _config(data), data)
+    run_directory.begin(tmp_path, _config(data), data)
     with pytest.raises(UserError, match="Expected a finished run .* found no metrics"):
         report.write_report(tmp_path, tmp_path / "report.html")
     with pytest.raises(UserError, match="Expected trained weights in .*best, found none"):
-        runs.load_model(tmp_path)
+        run_directory.load_model(tmp_path)
 
 
 def test_report_holds_metrics_figures_and_configuration(run, tmp_path):
@@ -292,7 +295,7 @@ def test_report_holds_metrics_figures_and_configuration(run, tmp_path):
         "http://127.0.0.1:8501",
         "http://www.w3.org",  # Names of XML name spaces, which nothing fetches.
     }
-    auc = f"{runs.read_metrics(run)['test']['auc']:.4f}"
+    auc = f"{run_directory.read_metrics(run)['test']['auc']:.4f}"
     markdown = (tmp_path / "report.md").read_text()
     for text in (auc, "learning_rate", "--model_base_path=MODEL", "leave_last_out", "item_id"):
         assert text in html

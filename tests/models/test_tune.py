@@ -9,7 +9,9 @@ import optuna
 import pandas as pd
 import pytest
 
-from models import config, runs, train, tune
+from models import train, tune
+from models.config import run_config as config
+from models.core import run_directory
 from models.training import trainer
 from models.training.interruption import Interrupted
 from preprocessing.errors import UserError
@@ -107,10 +109,10 @@ def test_a_stopped_trial_is_resumed(base, tmp_path, monkeypatch):
     path = tmp_path / "search"
     with pytest.raises(Interrupted):
         tune.search(base, SPACE, 2, path, progress=False)
-    stopped = runs.open_run(path / "trials" / "0001").config
+    stopped = run_directory.open_run(path / "trials" / "0001").config
     tune.search(base, SPACE, 2, path, progress=False)
     assert steps == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert runs.open_run(path / "trials" / "0001").config == stopped
+    assert run_directory.open_run(path / "trials" / "0001").config == stopped
     assert _trials(path)["trial"].tolist() == [0, 1]
 
 
@@ -199,7 +201,7 @@ def test_a_killed_trial_that_gets_further_each_time_is_resumed(base, tmp_path, m
     path = tmp_path / "search"
 
     def further(_, directory, *args, **kwargs):
-        checkpoints = directory / runs.CHECKPOINTS
+        checkpoints = directory / run_directory.CHECKPOINTS
         checkpoints.mkdir(parents=True, exist_ok=True)
         (checkpoints / f"ckpt-{len(list(checkpoints.iterdir())) + 1}.index").touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,8 +5,9 @@ import re
 import builders
 import pytest
 
-from models import config, registry
-from models.interfaces import Backbone
+from models import registry
+from models.backbone_api import Backbone
+from models.config import run_config
 from models.training import model_checks
 from models.user_code import Part, load_class
 from preprocessing.errors import UserError
@@ -69,7 +70,7 @@ def test_models_that_can_be_trained_pass(name):
         ("Constant", "found none that does, so there is nothing to train"),
         ("EmptyMean", "found NaN or infinity of a request without history"),
         ("WrongInit", r"found at .*user_models.py:\d+: KeyError: 'widths'"),
-        ("WrongSignature", r"to fit models.interfaces, found: TypeError: WrongSignature.score\(\)"),
+        ("WrongSignature", r"models.backbone_api, found: TypeError: WrongSignature.score\(\)"),
         ("PythonCondition", "found at .*: OperatorNotAllowed.* Fix: write tf.where, tf.cond"),
     ),
 )  # fmt: skip
@@ -91,7 +92,7 @@ def test_an_error_in_a_model_names_its_line():
 
 def test_self_supervision_of_a_user_is_checked_likewise():
     _check("din", "user_models:GoodLoss")
-    with pytest.raises(UserError, match=r"ssl user_models:NoTerms .* to fit models.interfaces"):
+    with pytest.raises(UserError, match=r"ssl user_models:NoTerms .* to fit models.backbone_api"):
         _check("din", "user_models:NoTerms")
 
 
@@ -137,7 +138,7 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-_IMPORTS = "from models.interfaces import Backbone, ModelConfig\n"
+_IMPORTS = "from models.backbone_api import Backbone, ModelConfig\n"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ _IMPORTS = "from models.interfaces import Backbone, ModelConfig\n"
     [
         ("x = 1\nclass Model(:\n", r"found at {path}:2: SyntaxError: invalid syntax"),
         ("import no_such_library\n", r"{path}:1: ModuleNotFoundError: No module named 'no_such_l"),
-        ("from models.interfaces import Nope\n", r"{path}:1: ImportError: cannot import name"),
+        ("from models.backbone_api import Nope\n", r"{path}:1: ImportError: cannot import name"),
         ("\n\nx = {}['key']\n", r"found at {path}:3: KeyError: 'key'"),
         ("import sys\nsys.exit(2)\n", r"found at {path}:2: SystemExit: 2"),
         ("x = 1\n", r"Expected one Backbone in .*{path}\), found no class. Fix: derive"),
@@ -156,7 +157,7 @@ _IMPORTS = "from models.interfaces import Backbone, ModelConfig\n"
         ),
         (
             _IMPORTS + "class A(Backbone):\n    class Config:\n        pass\n",
-            r"to have a class of settings Config that derives from models.interfaces.ModelConfig",
+            r"to have a class of settings Config that derives from models.backbone_api.ModelConfig",
         ),
         (
             _IMPORTS + "class S(ModelConfig):\n    width: int = 3\n"
@@ -183,7 +184,9 @@ def test_a_class_is_named_as_the_user_knows_it(write):
         UserError, match=rf"a class Mime in {name} .* found Mine. Fix: did you mean"
     ):
         registry.load_model(f"{name}:Mime")
-    with pytest.raises(UserError, match=r"Plain to derive from models.interfaces.Backbone, found "):
+    with pytest.raises(
+        UserError, match=r"Plain to derive from models.backbone_api.Backbone, found "
+    ):
         registry.load_model(f"{name}:Plain")
 
 
@@ -216,5 +219,5 @@ def test_a_run_begins_with_the_checks(data, tmp_path):
 
     content = {"data": str(data.path), "model": {"name": "user_models:Sigmoid"}}
     with pytest.raises(UserError, match="found numbers from 0 to 1"):
-        train.train(config.resolve(content), tmp_path / "run", progress=False)
+        train.train(run_config.resolve(content), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "config.json").exists()

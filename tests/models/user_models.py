@@ -2,7 +2,7 @@
 
 import keras as keras3  # noqa: TID251  As users do by mistake.
 
-from models.interfaces import Backbone, LossTerm, ModelConfig, SelfSupervision
+from models.backbone_api import Backbone, LossTerm, ModelConfig, SelfSupervision
 from models.keras import keras, tf
 
 

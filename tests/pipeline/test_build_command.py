@@ -7,7 +7,7 @@ import sys
 import pytest
 from log_builders import columns, random_events, write_log
 
-from pipeline.runner import check_options
+from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]

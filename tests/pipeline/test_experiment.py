@@ -6,7 +6,7 @@ import inline_runner
 import pandas as pd
 import pytest
 
-from models import runs
+from models.core import run_directory
 from pipeline import experiment
 from pipeline.experiments import TABLES, quick
 from preprocessing.errors import UserError
@@ -50,7 +50,7 @@ def test_a_look_inside_a_model(work):
     # The learning rate is that of the better one on the validation split.
     assert sorted(found["learning_rate"]) == [1e-4, 1e-3]
     aucs = {
-        rate: runs.read_metrics(page.parent / "runs" / name)["validation"]["auc"]
+        rate: run_directory.read_metrics(page.parent / "runs" / name)["validation"]["auc"]
         for name, rate in zip(found["run"], found["learning_rate"], strict=True)
     }
     (chosen,) = found.loc[~found["trial"], "learning_rate"]

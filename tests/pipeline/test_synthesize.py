@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 from sklearn import metrics
 
-from pipeline import synthesize, synthetic_truth
+from pipeline import synthesize
+from pipeline.synthetic import truth as synthetic_truth
 from preprocessing.errors import UserError
 from preprocessing.schema_inference import infer_schema
 

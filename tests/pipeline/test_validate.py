@@ -12,9 +12,10 @@ from log_builders import write_log
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
-from pipeline import drift, statistics, validate
+from pipeline import validate
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
+from pipeline.stats import drift, statistics
 from preprocessing.errors import UserError
 
 VOCABULARY = {"kind": "vocabulary"}

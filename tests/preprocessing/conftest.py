@@ -8,7 +8,7 @@ from preprocessing import data_dir, encoders
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.data_dir import DataDir
 from preprocessing.schema import Schema, candidate_key, history_key
-from preprocessing.tfrecord import write_shard
+from preprocessing.storage.tfrecord import write_shard
 
 MAX_LENGTH = 20
 REQUESTS = 230

@@ -9,7 +9,7 @@ import tensorflow as tf
 from preprocessing import dataset, decoded
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.tfrecord import read_records
+from preprocessing.storage.tfrecord import read_records
 
 MAX_LENGTH = 20  # of the data set in conftest.py
 REQUESTS = 230

@@ -8,7 +8,6 @@ import pytest
 
 from preprocessing import encoders
 from preprocessing.errors import UserError
-from preprocessing.fingerprint import fingerprint64
 from preprocessing.schema import (
     Bucketised,
     DType,
@@ -18,6 +17,7 @@ from preprocessing.schema import (
     Role,
     Vocabulary,
 )
+from preprocessing.values.farmhash import fingerprint64
 
 
 def _feature(encoder, dtype=DType.STRING, default=None):

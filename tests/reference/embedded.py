@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.interfaces import Candidates, Dims, UserSide
+from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 
 

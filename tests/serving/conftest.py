@@ -10,7 +10,7 @@ from toy_models import export
 from preprocessing.data_dir import DataDir
 from serving import export as exporting
 from serving import server
-from serving.servable import Servable
+from serving.tfserving.models.servable import Servable
 
 
 @pytest.fixture(scope="session")

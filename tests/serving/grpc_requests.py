@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from models.keras import tf
-from serving.goldens import models
-from serving.protos import example_pb2, inference_pb2, predict_pb2
+from serving.conformance import models
+from serving.tfserving.protos import example_pb2, inference_pb2, predict_pb2
 
 X = np.array([1.0, 2.0, 5.0], np.float32)
 

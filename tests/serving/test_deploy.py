@@ -14,9 +14,12 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from serving import batching_parameters, model_config, monitoring_config, server
+from serving import server
 from serving.client import Client
-from serving.samples import sample_requests
+from serving.exporting.sample_requests import sample_requests
+from serving.tfserving import monitoring_config
+from serving.tfserving.batching import parameters as batching_parameters
+from serving.tfserving.models import model_config
 
 DEPLOY = pathlib.Path(server.__file__).parent / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())

@@ -10,7 +10,7 @@ import toy_runs
 from preprocessing.errors import UserError
 from serving.client import Explanation
 from serving.explain import describe, explain
-from serving.samples import sample_requests
+from serving.exporting.sample_requests import sample_requests
 
 ROOT = pathlib.Path(__file__).parents[2]
 REQUEST = {

@@ -12,7 +12,7 @@ from preprocessing.schema import Schema
 from serving import explore, server
 from serving.client import Client
 from serving.explore import Explorer
-from serving.samples import sample_requests
+from serving.exporting.sample_requests import sample_requests
 
 REQUESTS = toy_runs.REQUESTS["test"]
 

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import toy_runs
 
-from models import config as run_config
-from models import runs
-from models.building import build_model
+from models.config import run_config
+from models.core import run_directory
+from models.core.factory import build_model
 from models.keras import tf
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving import export as exporting
-from serving import model_card, publishing, raw_requests, warmup
 from serving.export import ExportOptions
-from serving.protos import saved_model_pb2
-from serving.servable import Servable
-from serving.signatures import ServingModule
-from serving.status import ServingError, invalid
+from serving.exporting import model_card, publishing, raw_requests, warmup
+from serving.exporting.signatures import ServingModule
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.protos import saved_model_pb2
+from serving.tfserving.status import ServingError, invalid
 
 
 def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_data):
@@ -48,7 +48,7 @@ def test_nothing_tells_where_the_model_was_trained(toy_version, toy_data, toy_ru
     config = run_config.load(toy_version / "assets" / "config.json")
     resolved = run_config.resolve(config)
     assert resolved.data == ""
-    trained = runs.open_run(toy_run).config
+    trained = run_directory.open_run(toy_run).config
     assert (resolved.model, resolved.ssl, resolved.train) == (
         trained.model,
         trained.ssl,
@@ -68,18 +68,20 @@ def test_model_card_does_not_ask_for_a_distribution(toy_run, monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", no_such_distribution)
-    assert f"* tensorflow {tf.__version__}\n" in model_card.write(runs.open_run(toy_run), {})
+    assert f"* tensorflow {tf.__version__}\n" in model_card.write(
+        run_directory.open_run(toy_run), {}
+    )
 
 
 def test_model_card_with_a_metric_that_is_undefined(toy_run, tmp_path):
-    run = runs.open_run(shutil.copytree(toy_run, tmp_path / "run"))
-    runs.write_metrics(run.path, {"test": {"auc": None, "logloss": 0.25}})
+    run = run_directory.open_run(shutil.copytree(toy_run, tmp_path / "run"))
+    run_directory.write_metrics(run.path, {"test": {"auc": None, "logloss": 0.25}})
     assert "| test | n/a | 0.2500 |" in model_card.write(run, {})
 
 
 def test_exported_weights_are_those_that_score(toy_version, toy_run):
     """No optimiser, no self-supervision."""
-    model = runs.load_model(toy_run)
+    model = run_directory.load_model(toy_run)
     stored = tf.train.list_variables(str(toy_version / "variables" / "variables"))
     sizes = sorted(np.prod(shape, dtype=int) for name, shape in stored if "weights" in name)
     wanted = [*model.embedder.variables, *model.backbone.variables]
@@ -147,10 +149,10 @@ def test_B3_and_B5_requests_may_be_batched(toy_version, toy_servable, toy_data):
 
 def test_scores_are_float32_after_training_in_another_precision(toy_run, tmp_path):
     trained = shutil.copytree(toy_run, tmp_path / "run")
-    config = json.loads((trained / runs.CONFIG).read_text())
+    config = json.loads((trained / run_directory.CONFIG).read_text())
     config["train"]["precision"] = "mixed_bfloat16"
-    (trained / runs.CONFIG).write_text(json.dumps(config))
-    module = ServingModule(runs.load_model(trained), runs.open_run(trained).data)
+    (trained / run_directory.CONFIG).write_text(json.dumps(config))
+    module = ServingModule(run_directory.load_model(trained), run_directory.open_run(trained).data)
     function = module.trace("serialized")
     assert function.structured_outputs["scores"].dtype == tf.float32
     graph = function.graph.as_graph_def()
@@ -271,16 +273,16 @@ def test_latest_version_of_nothing(tmp_path):
 
 def test_run_without_weights_is_refused(toy_run, tmp_path):
     untrained = shutil.copytree(toy_run, tmp_path / "run")
-    shutil.rmtree(untrained / runs.BEST)
+    shutil.rmtree(untrained / run_directory.BEST)
     with pytest.raises(UserError, match="Expected trained weights"):
         exporting.export(untrained, tmp_path / "model")
 
 
 def test_data_with_another_schema_is_refused(toy_run, toy_data, tmp_path):
     changed = shutil.copytree(toy_run, tmp_path / "run")
-    runs.open_run(toy_run).config.save(changed / runs.CONFIG)
-    schema = (changed / runs.SCHEMA).read_text()
-    (changed / runs.SCHEMA).write_text(schema.replace('"buckets": 5', '"buckets": 6'))
+    run_directory.open_run(toy_run).config.save(changed / run_directory.CONFIG)
+    schema = (changed / run_directory.SCHEMA).read_text()
+    (changed / run_directory.SCHEMA).write_text(schema.replace('"buckets": 5', '"buckets": 6'))
     with pytest.raises(UserError, match=r"features\[hour\].encoder.buckets: 6 here, 5 there"):
         exporting.export(changed, tmp_path / "model")
     assert not (tmp_path / "model").exists()

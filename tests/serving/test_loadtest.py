@@ -12,9 +12,9 @@ from scripted_server import Scripted
 
 from preprocessing.errors import UserError
 from serving import loadtest as command
-from serving.load import Bounds, Level, Samples, measure
+from serving.exporting.sample_requests import sample_requests
+from serving.load.generator import Bounds, Level, Samples, measure
 from serving.loadtest import is_loopback, loadtest, plot, table
-from serving.samples import sample_requests
 
 ROOT = pathlib.Path(__file__).parents[2]
 ONE_CALLER = Level("closed", 1)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import toy_runs
 
-from models import runs
-from models.evaluate import Scorer
+from models.core import run_directory
+from models.evaluation.scoring import Scorer
 from preprocessing.errors import UserError
 from serving import parity as checking
-from serving import raw_requests
+from serving.exporting import raw_requests
 from serving.parity import parity
 
 
@@ -22,7 +22,7 @@ def test_every_way_into_the_model_agrees(toy_run, toy_version):
 
 
 def test_served_scores_are_those_of_evaluation(toy_run, toy_data, toy_servable):
-    evaluated = Scorer(runs.load_model(toy_run), toy_data).score("test")
+    evaluated = Scorer(run_directory.load_model(toy_run), toy_data).score("test")
     expected = {}
     for request_id, logit in zip(evaluated.request_id, evaluated.logit, strict=True):
         expected.setdefault(request_id, []).append(1 / (1 + np.exp(-np.float64(logit))))
@@ -41,11 +41,11 @@ def test_against_a_server_with_a_limit(toy_run, toy_version, toy_url):
 
 def test_other_weights_are_noticed(toy_run, toy_version, toy_data, tmp_path):
     changed = shutil.copytree(toy_run, tmp_path / "run")
-    model = runs.load_model(changed)
-    shutil.rmtree(changed / runs.BEST)
+    model = run_directory.load_model(changed)
+    shutil.rmtree(changed / run_directory.BEST)
     table = model.embedder.tables["item_id"]
     table.assign_add(np.full(table.shape, 1e-3, np.float32))
-    runs.best_checkpoint(model, changed).save()
+    run_directory.best_checkpoint(model, changed).save()
     result = parity(changed, toy_version, limit=4)
     assert not result["ok"]
     assert min(result["max_difference"].values()) > 1e-6

@@ -8,7 +8,7 @@ import pytest
 import toy_runs
 
 from preprocessing.errors import UserError
-from serving.samples import sample_requests
+from serving.exporting.sample_requests import sample_requests
 from serving.score import score
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -13,7 +13,8 @@ import pytest
 from toy_models import export
 
 from preprocessing.errors import UserError
-from serving import server, warmup
+from serving import server
+from serving.exporting import warmup
 
 ROOT = pathlib.Path(__file__).parents[2]
 

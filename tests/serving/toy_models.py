@@ -1,5 +1,5 @@
 """The toy SavedModels of the tests are those that the contract's cases ask."""
 
-from serving.goldens.models import HalfPlus, export
+from serving.conformance.models import HalfPlus, export
 
 __all__ = ["HalfPlus", "export"]

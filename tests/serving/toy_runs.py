@@ -3,14 +3,15 @@
 import numpy as np
 import pyarrow as pa
 
-from models import config as run_config
-from models import runs
-from models.building import build_model
+from models.config import run_config
+from models.core import run_directory
+from models.core.factory import build_model
 from models.keras import tf
-from preprocessing import data_dir, encoders, tfrecord
+from preprocessing import data_dir, encoders
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.data_dir import DataDir
 from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.storage import tfrecord
 
 MAX_LENGTH = 6
 SCHEMA = Schema.from_json(
@@ -138,9 +139,9 @@ def write_run(path, data: DataDir, model: str, ssl: str = "none", *overrides: st
     rng = np.random.default_rng(2)
     for table in built.embedder.trainable_variables:
         table.assign(tf.constant(rng.normal(size=table.shape), tf.float32))
-    runs.begin(path, config, data)
-    runs.best_checkpoint(built, path).save()
-    runs.write_metrics(path, {"test": {"auc": 0.5}})
+    run_directory.begin(path, config, data)
+    run_directory.best_checkpoint(built, path).save()
+    run_directory.write_metrics(path, {"test": {"auc": 0.5}})
     return path
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from models import registry
+from models.backbone_api import Candidates, Dims, UserSide
 from models.backbones.deminet import DemiNet, DemiNetConfig
-from models.interfaces import Candidates, Dims, UserSide
 from models.keras import keras, tf
 from reference import embedded
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from models.backbone_api import Dims
 from models.backbones.comirec import ComiRecDR, ComiRecDRConfig, ComiRecSA
 from models.backbones.multi_interest import MultiInterestConfig
-from models.interfaces import Dims
 from models.keras import tf
 from preprocessing.errors import UserError
 from reference import embedded, loops

@@ -14,11 +14,11 @@ from deminet_cases import (
     trained_size,
 )
 
+from models.backbone_api import Candidates, UserSide
 from models.backbones import deminet as module
 from models.backbones.deminet import DemiNet
-from models.interfaces import Candidates, UserSide
 from models.keras import tf
-from models.layers.item_graph import MergedGraph
+from models.layers.graph.item_graph import MergedGraph
 from reference import deminet as reference
 from reference import deminet_weights, embedded
 

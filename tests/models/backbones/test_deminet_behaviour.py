@@ -19,8 +19,8 @@ from deminet_cases import (
     trained_size,
 )
 
+from models.backbone_api import Candidates, UserSide
 from models.backbones.deminet import DemiNet, DemiNetConfig
-from models.interfaces import Candidates, UserSide
 from models.keras import tf
 from preprocessing.errors import UserError
 from reference import embedded
@@ -48,7 +48,7 @@ def test_padding_changes_no_self_supervision(monkeypatch: pytest.MonkeyPatch) ->
         places = sum((axis + 2) ** 1.5 * x for axis, x in enumerate(np.indices(shape)))
         return tf.constant(np.modf(np.abs(np.sin(places)) * 1e3)[0], tf.float32)
 
-    monkeypatch.setattr("models.randomness.uniform", draws)
+    monkeypatch.setattr("models.ops.randomness.uniform", draws)
     model = trained_size()
     user, candidates = embedded_batch([4, 6, 0])
     short = user._replace(history_BLJd=user.history_BLJd[:, :6], mask_BL=user.mask_BL[:, :6])

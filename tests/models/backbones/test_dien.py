@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from models.backbone_api import Dims
 from models.backbones.dien import DIEN, DIENConfig
-from models.interfaces import Dims
 from models.keras import tf
 from reference import dien as reference
 from reference import embedded, loops

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from models import randomness
+from models.backbone_api import Dims
 from models.backbones.dmin import DMIN, DMINConfig
-from models.interfaces import Dims
 from models.keras import tf
 from models.layers.next_event import NextEvent
+from models.ops import randomness
 from preprocessing.errors import UserError
 from reference import dmin as reference
 from reference import embedded, loops

@@ -6,10 +6,10 @@ import builders
 import numpy as np
 import pytest
 
-from models import randomness
+from models.backbone_api import Dims
 from models.backbones.dmr import DMR, DMRConfig
-from models.interfaces import Dims
 from models.keras import tf
+from models.ops import randomness
 from preprocessing.errors import UserError
 from reference import dmr as reference
 from reference import embedded

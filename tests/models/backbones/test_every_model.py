@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import toy_runs
 
-from models import config as run_config
-from models import registry, runs
-from models.building import build_model, compile_model
-from models.interfaces import Backbone
+from models import registry
+from models.backbone_api import Backbone
+from models.config import run_config
+from models.core import run_directory
+from models.core.factory import build_model, compile_model
 from models.keras import tf
 from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Role, candidate_key, history_key
-from serving import raw_requests
-from serving.signatures import SCORES, SERVING_DEFAULT, ServingModule
+from serving.exporting import raw_requests
+from serving.exporting.signatures import SCORES, SERVING_DEFAULT, ServingModule
 
 SEED = tf.constant([3, 5])
 ITEM = "item_id"
@@ -184,9 +185,9 @@ def test_explains_what_it_can(model, features):
 def loaded(model, config, data, tmp_path_factory):
     """The model, written as the best weights of a run and read again."""
     run = tmp_path_factory.mktemp("run")
-    runs.begin(run, config, data)
-    runs.best_checkpoint(model, run).save()
-    return runs.load_model(run)
+    run_directory.begin(run, config, data)
+    run_directory.best_checkpoint(model, run).save()
+    return run_directory.load_model(run)
 
 
 @pytest.fixture(scope="module")

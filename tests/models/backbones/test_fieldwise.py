@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import registry
-from models.interfaces import Dims
+from models.backbone_api import Dims
 from preprocessing.errors import UserError
 from reference import embedded
 from reference import fieldwise as reference

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import toy_runs
 
-from models import config as run_config
-from models.building import build_model
+from models.config import run_config
+from models.core.factory import build_model
 from models.keras import tf
-from models.layers.interest_experts import InterestExperts
+from models.layers.interests.experts import InterestExperts
 from models.layers.mlp import MLP
-from models.layouts import Fields
+from models.ops.weight_layouts import Fields
 from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, candidate_key, history_key
-from serving import raw_requests
+from serving.exporting import raw_requests
 
 NAMES = ("din", "dien", "mind", "comirec_sa", "comirec_dr", "dmin", "dmr", "deminet")
 ITEM = "item_id"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from models.backbone_api import Dims
 from models.backbones.sim import SIM, SIMConfig
-from models.interfaces import Dims
 from models.keras import tf
 from preprocessing.errors import UserError
 from reference import embedded, loops

@@ -8,11 +8,11 @@ import pytest
 from matplotlib import pyplot as plt
 from sklearn import metrics as sklearn_metrics
 
-from models import interests, pages, slices
-from models.bootstrap import Estimate
-from models.metrics import Scores, reliability, sigmoid
-from models.reporting import curves, data_sets, quality
-from models.train_config import TrainConfig
+from models.config.training import TrainConfig
+from models.evaluation import slices
+from models.evaluation.confidence_intervals import Estimate
+from models.evaluation.metrics import Scores, reliability, sigmoid
+from models.reporting import curves, data_sets, html_report, interest_figures, quality
 from preprocessing.schema import DType
 from preprocessing.schema_inference import infer_schema
 
@@ -176,14 +176,14 @@ def test_lengths_of_histories_in_numbers():
 
 
 def test_colours_follow_the_theme_and_dollars_are_text():
-    with plt.rc_context(pages.STYLE):
+    with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
-        for number in range(len(pages.SERIES)):
+        for number in range(len(html_report.SERIES)):
             axes.plot([0, 1], [number, 1], label="$x$ and $y$")
         axes.legend()
-        svg = pages.svg(figure)
+        svg = html_report.svg(figure)
     assert set(re.findall(r"stroke: (#[0-9a-f]{6})", svg)) <= {"#ffffff", "#000000"}
-    assert len(set(re.findall(r"var\((--[\w-]+), #", svg))) == len(pages.SERIES)
+    assert len(set(re.findall(r"var\((--[\w-]+), #", svg))) == len(html_report.SERIES)
     assert "$x$ and $y$" in svg
     assert ' id="axes_1"' not in svg
 
@@ -194,5 +194,5 @@ def test_numbers_in_a_heat_map_can_be_read():
         linear = np.array(colour[:3])
         linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
         light = linear @ [0.2126, 0.7152, 0.0722]
-        text = 0.0 if interests._legible_on(colour) == "black" else 1.0
+        text = 0.0 if interest_figures._legible_on(colour) == "black" else 1.0
         assert (max(light, text) + 0.05) / (min(light, text) + 0.05) >= 4.5

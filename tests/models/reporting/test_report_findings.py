@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import config
-from models.bootstrap import Estimate
-from models.evaluate import Analysis
-from models.metrics import Scores
+from models.config import run_config
+from models.evaluation.confidence_intervals import Estimate
+from models.evaluation.metrics import Scores
+from models.evaluation.scoring import Analysis
+from models.evaluation.slices import ITEMS, USERS
+from models.evaluation.yardsticks import UNKNOWN_ITEM, Yardstick
 from models.reporting import findings
 from models.reporting.evidence import Evidence
-from models.slices import ITEMS, USERS
-from models.yardsticks import UNKNOWN_ITEM, Yardstick
 
 GOOD = {
     "expert_usage_entropy": 0.95,
@@ -72,7 +72,7 @@ def _evidence(
     )
     scores = Scores(*([None] * 4), history_length=np.array(lengths), ids={})
     run = types.SimpleNamespace(
-        config=config.resolve({"model": {"name": model}, "train": train}), data=data
+        config=run_config.resolve({"model": {"name": model}, "train": train}), data=data
     )
     return Evidence(
         run=run,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import registry
-from models.config import resolve
+from models.config.run_config import resolve
 from models.keras import tf
 from models.ssl.contrastive import Views, measure
 from models.ssl.miss import MISSConfig

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from models import replicas
+from models.backbone_api import Dims
 from models.backbones.din import DIN, DINConfig
-from models.interfaces import Dims
 from models.keras import keras, tf
+from models.ops import replicas
 from models.ssl.miss import MISS, MISSConfig, Pairs
 from preprocessing.errors import UserError
 from reference import embedded

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.interfaces import Dims
+from models.backbone_api import Dims
 from models.keras import tf
 from models.ssl.cl4srec import CL4SRec, CL4SRecConfig
 from models.ssl.irssl import IRSSL, IRSSLConfig

@@ -22,7 +22,7 @@ from models.keras import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import builders
-from models.distribution import Distribution
+from models.distributed.distribution import Distribution
 
 features = builders.batch(requests=11)
 features["user_id"] = tf.constant([2, 3, 4, 5, 6, 7, 8, 3, 9, 4, 10])  # two users twice

@@ -1,0 +1,340 @@
+"""What models, self-supervision and the training step hand to each other.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
+the history, E further item features, d embedding width per field, D = J d, P independent slots
+(such as the pairs of a contrastive loss).
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from models.keras import keras, tf
+from models.ops.weight_layouts import Fields, Layouts
+from preprocessing.errors import UserError
+
+State = dict[str, Any]
+
+
+class Dims(NamedTuple):
+    """Static sizes that a model is built for.
+
+    Attributes:
+        user_fields: F.
+        history_features: J.
+        extra_fields: E.
+        embedding_size: d.
+        max_length: The largest L.
+        num_items: Rows of the item key's table, padding included.
+    """
+
+    user_fields: int
+    history_features: int
+    extra_fields: int
+    embedding_size: int
+    max_length: int
+    num_items: int = 0
+
+    @property
+    def item_width(self) -> int:
+        """D, the width of an item: its history features side by side."""
+        return self.history_features * self.embedding_size
+
+
+class UserSide(NamedTuple):
+    """The embedded part of a request that all its candidates share.
+
+    Attributes:
+        fields_BFd: User and context features.
+        history_BLJd: The history, oldest event first; exactly zero at padding.
+        mask_BL: True for events, false for padding; a contiguous prefix.
+        key_B: Encoded user key, to tell whether two requests are of the same user.
+        items_BL: Encoded item key of each event; 0 at padding.
+        linear_B: Sum of the linear weights of the user side, those of a history averaged over its
+            events; 0 unless the model asks for them (`Backbone.linear_weights`).
+        history_ids: Encoded values [B, L] of each of the J history features.
+    """
+
+    fields_BFd: tf.Tensor
+    history_BLJd: tf.Tensor
+    mask_BL: tf.Tensor
+    key_B: tf.Tensor
+    items_BL: tf.Tensor
+    linear_B: tf.Tensor
+    history_ids: tuple[tf.Tensor, ...] = ()
+
+    @property
+    def history_BLD(self) -> tf.Tensor:
+        """The history with the features of an item side by side."""
+        shape = tf.shape(self.history_BLJd)
+        width = self.history_BLJd.shape[2] * self.history_BLJd.shape[3]
+        return tf.reshape(self.history_BLJd, [shape[0], shape[1], width])
+
+
+class Candidates(NamedTuple):
+    """The embedded candidates of a request.
+
+    Attributes:
+        target_BNJd: The features that history events also have, from the same tables.
+        extra_BNEd: Item features that the history lacks; E may be 0.
+        mask_BN: True for candidates, false for padding.
+        key_BN: Encoded item key, to tell whether two candidates are the same item.
+        linear_BN: Sum of the linear weights of each candidate; 0 unless the model asks for them.
+    """
+
+    target_BNJd: tf.Tensor
+    extra_BNEd: tf.Tensor
+    mask_BN: tf.Tensor
+    key_BN: tf.Tensor
+    linear_BN: tf.Tensor
+
+    @property
+    def target_BND(self) -> tf.Tensor:
+        """The target features of a candidate side by side."""
+        shape = tf.shape(self.target_BNJd)
+        width = self.target_BNJd.shape[2] * self.target_BNJd.shape[3]
+        return tf.reshape(self.target_BNJd, [shape[0], shape[1], width])
+
+
+class LossTerm(NamedTuple):
+    """One summand of the training loss: weight * mean over P of the weighted means over entries.
+
+    Attributes:
+        values_Pn: Loss of each entry (a request, a candidate) in each slot.
+        weights_Pn: 1 for valid entries and 0 for padding, or sample weights.
+        weight: Factor of this term in the total loss.
+    """
+
+    values_Pn: tf.Tensor
+    weights_Pn: tf.Tensor
+    weight: float
+
+
+class AuxiliaryLogits(NamedTuple):
+    """What a further scorer says of the candidates; it learns from the labels of the main one.
+
+    Attributes:
+        logits_BN: Its scores.
+        weight: Factor of its log loss in the total loss.
+    """
+
+    logits_BN: tf.Tensor
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Settings that every model has.
+
+    Attributes:
+        embedding_size: d, width of each field's embedding.
+        compressed_features: Categorical features whose tables are compressed: the embedding of id i
+            is the product of row i mod m of one table of m rows and row i div m of another (Shi et
+            al., 2020, quotient-remainder trick).
+        compression: How many ids share a row of the first table: the factor that it shrinks by.
+    """
+
+    embedding_size: int = 10
+    compressed_features: tuple[str, ...] = ()
+    compression: int = 8
+
+
+class Backbone(keras.layers.Layer):
+    """A model without its embeddings and its losses.
+
+    Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
+    number of candidates.
+
+    AutoGraph is off, because it makes every start slower: loops and conditions on tensors are
+    `tf.while_loop` and `tf.cond`, or a function with a `tf.function` of its own.
+
+    Attributes:
+        Config: Class of the settings.
+        linear_weights: Whether each value also gets a scalar weight (as in logistic regression),
+            kept in a further column of its embedding table.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+
+    mixed_precision: ClassVar[bool] = False
+    """Whether its large layers may compute in half precision; see `models.ops.precision`."""
+    linear_weights: ClassVar[bool] = False
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """Weights of which a step reads a few rows; they train with the embedding optimiser."""
+        return []
+
+    def layouts(self, fields: Fields) -> Layouts:
+        """Which axes of the weights face features, for warm starts from runs with other features.
+
+        Called once the weights exist. Weights that it does not yield can be warm-started only
+        where features and their order are the same.
+
+        Args:
+            fields: Blocks of the features, as they enter the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement layouts")
+
+    def encode_user(
+        self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
+    ) -> State:
+        """Computes everything that does not depend on the candidates.
+
+        Args:
+            user: The user side of the batch.
+            training: Whether this is a training step.
+            seed: int32 [2] for stateless random draws; given in training only.
+
+        Returns:
+            Tensors by name, each with the batch as its first axis.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement encode_user")
+
+    def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
+        """Scores N candidates of each request against its state.
+
+        Returns:
+            Logits [B, N]; those of padded candidates are finite and without meaning.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement score")
+
+    def auxiliary_losses(
+        self, state: State, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """Losses beside the main one, from the state of a training step."""
+        del state, candidates, seed
+        return {}
+
+    def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
+        """Scorers beside the main one that train some of the model's parts, in training only."""
+        del state, candidates
+        return {}
+
+    def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """Why the scores are what they are.
+
+        Returns:
+            `confidence_BNK`: weight of each of the K interests in the score, summing to 1.
+            `attention_BNKL`: weight of each history event in each interest, 0 at padding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement explain")
+
+    def inspect(self, user: UserSide, candidates: Candidates) -> dict[str, tf.Tensor]:
+        """What goes on inside, for figures (models.reporting.interest_figures); {} draws none.
+
+        Returns:
+            Beside what `explain` returns, `interests_BNKD`: the interest vectors, if they depend on
+            the candidate; `relation_attention_BRLL` and `relation_weight_BQL`: by how much event i
+            receives from event j in each of R relations, and how it weighs these and itself.
+        """
+        del user, candidates
+        return {}
+
+    def diagnostics(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Whether the parts of the model do their work, at every evaluation of a training run.
+
+        Nothing may change by it, neither weights nor moving averages.
+
+        Args:
+            user: The user side of a validation batch.
+            candidates: Its candidates.
+            seed: int32 [2] for random draws, the same at every call.
+
+        Returns:
+            Scalars by name, e.g. how evenly the experts of a mixture are used.
+        """
+        del user, candidates, seed
+        return {}
+
+
+class SelfSupervision(keras.layers.Layer):
+    """A loss on the history embeddings that any model can train with.
+
+    It shares the embedding tables with the model and nothing else, adds nothing to the score, and
+    is absent from the exported graph.
+    """
+
+    mixed_precision: ClassVar[bool] = False
+    """As of `Backbone`."""
+
+    schedule: ClassVar[Mapping[str, Any]] = {
+        "ssl_steps": 4.0,
+        "ssl_learning_rate": 3e-3,
+        "embedding_learning_rate": 1e-4,
+        "patience": 3.0,
+    }
+    """Settings of the section "train" that take the place of its defaults with this loss.
+
+    The main loss memorises a small log within two or three passes, while a contrastive loss goes on
+    learning for forty. So it takes several steps for one of the main loss, at a rate of its own,
+    and the main loss moves the tables slowly, lest it undo what they were taught."""
+
+    def losses(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, LossTerm]:
+        """The self-supervised losses of a batch.
+
+        Args:
+            user: The user side, from the tables that are being trained.
+            candidates: The candidates, likewise.
+            seed: int32 [2] for stateless random draws, fresh at each step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement losses")
+
+    def diagnostics(
+        self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Whether self-supervision does its work; see `Backbone.diagnostics`."""
+        del user, candidates, seed
+        return {}
+
+
+def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
+    """Refuses scores of another shape or kind; while a graph is made, so that it costs nothing.
+
+    Args:
+        logits_BN: What the model returned.
+        backbone: Its class.
+
+    Raises:
+        UserError: They are not logits [B, N].
+    """
+    code = inspect.unwrap(backbone.score).__code__
+    where = f"{backbone.__name__}.score ({code.co_filename}:{code.co_firstlineno})"
+    if not tf.is_tensor(logits_BN):
+        raise UserError(
+            f"Expected logits [B, N] from {where}, found {type(logits_BN).__name__}.",
+            "return a tensor.",
+        )
+    if logits_BN.shape.rank != 2:
+        fix = "drop its last axis, as in logits[..., 0]." if logits_BN.shape.rank == 3 else ""
+        raise UserError(
+            f"Expected logits [B, N] from {where}, found a tensor of rank {logits_BN.shape.rank}.",
+            fix or "return a number for each candidate of each request.",
+        )
+    if not logits_BN.dtype.is_floating:
+        raise UserError(
+            f"Expected logits of type float32 from {where}, found {logits_BN.dtype.name}, which "
+            "cannot be trained.",
+            "return what layers compute, neither classes nor ranks.",
+        )
+
+
+def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:
+    """User fields, target features and extra features side by side for each candidate.
+
+    Returns:
+        [B, N, (F + J + E) d], laid out as `Fields.pair`.
+    """
+    shape = tf.shape(candidates.target_BNJd)
+    batch, count = shape[0], shape[1]
+    width = user_fields_BFd.shape[1] * user_fields_BFd.shape[2]
+    user = tf.reshape(user_fields_BFd, [batch, 1, width])
+    user = tf.broadcast_to(user, [batch, count, width])
+    extra_width = candidates.extra_BNEd.shape[2] * candidates.extra_BNEd.shape[3]
+    extra = tf.reshape(candidates.extra_BNEd, [batch, count, extra_width])
+    return tf.concat([user, candidates.target_BND, extra], -1)

@@ -1,0 +1,347 @@
+"""The configuration of a run: frozen dataclasses, JSON on disk, `--set` overrides.
+
+    {"data": "DATA", "model": {"name": "deminet", "interests": 4}, "ssl": {"name": "none"},
+     "train": {"batch_size": 128, "seed": 1}}
+
+A key that is not understood is an error with the closest match, never ignored.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models import registry
+from models.backbone_api import ModelConfig
+from models.config.training import TrainConfig
+from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean, read_json
+from preprocessing.storage import files
+
+SECTIONS = ("model", "ssl", "train")
+_PATHS = ("data", "warm_start")
+_INTEGERS = 1 << 31
+"""Integers are smaller than this in size: TensorFlow's seeds and steps have no more bits."""
+
+ALIASES = {
+    "lr": "learning_rate",
+    "embedding_lr": "embedding_learning_rate",
+    "ssl_lr": "ssl_learning_rate",
+    "bs": "batch_size",
+    "num_epochs": "epochs",
+    "num_steps": "max_steps",
+    "early_stopping": "patience",
+    "weight_decay": "l2",
+    "grad_clip": "clip_norm",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "class_weight": "positive_weight",
+    "optimizer": "embedding_optimizer",
+    "embedding_dim": "embedding_size",
+    "emb_dim": "embedding_size",
+    "hidden_units": "units",
+    "num_heads": "heads",
+    "tau": "temperature",
+}
+"""What others call settings of ours."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run.
+
+    Attributes:
+        data: Absolute path of the data set.
+        model_name: A name of `models.registry.MODELS` or a dotted path.
+        model: Settings of the model.
+        ssl_name: A name of `models.registry.SSL`, "none" or a dotted path.
+        ssl: Settings of the self-supervised loss; None with "none".
+        train: Settings of the training.
+        warm_start: Absolute path of the run whose weights this one begins with; "" for none.
+    """
+
+    data: str
+    model_name: str
+    model: ModelConfig
+    ssl_name: str
+    ssl: Any
+    train: TrainConfig
+    warm_start: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` if model, schedule and self-supervised loss do not go together."""
+        if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
+            raise UserError(
+                "Expected no train.pretrain_epochs and no train.ssl_steps without "
+                "self-supervision, found some.",
+                "choose one with --ssl.",
+            )
+        if self.ssl_name != registry.NO_SSL and not (self.train.joint or self.train.has_ssl_steps):
+            raise UserError(
+                f"Expected steps that train with ssl {self.ssl_name!r}, found train.joint=false "
+                "without train.ssl_steps and train.pretrain_epochs.",
+                "set one of them.",
+            )
+        # A model without embeddings (LR) has nothing that self-supervision could train.
+        least = 1 if self.ssl else min(1, type(self.model).embedding_size)
+        if self.model.embedding_size < least:
+            raise UserError(
+                f"Expected model.embedding_size of at least {least} for model "
+                f"{self.model_name!r} with ssl {self.ssl_name!r}, "
+                f"found {self.model.embedding_size}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json, every default spelled out."""
+        ssl = {} if self.ssl is None else dataclasses.asdict(self.ssl)
+        return {
+            "data": self.data,
+            "model": {"name": self.model_name, **dataclasses.asdict(self.model)},
+            "ssl": {"name": self.ssl_name, **ssl},
+            "train": dataclasses.asdict(self.train),
+            "warm_start": self.warm_start,
+        }
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes config.json; its paths are relative to it, so that all can move together."""
+        content = self.to_json()
+        for name in _PATHS:
+            if content[name]:
+                content[name] = files.relative(content[name], path.parent)
+        files.write_bytes(path, f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
+    """Turns JSON content and `--set` overrides into a checked configuration.
+
+    Args:
+        content: As in the module docstring; what is left out takes its default, which is that of
+            the self-supervision's schedule where there is one.
+        overrides: "section.key=value", with the value in JSON or a bare string.
+
+    Raises:
+        UserError: Unknown section, key, model or ssl; a value of the wrong type.
+    """
+    sections = {
+        **{name: _cast(content.get(name, ""), str, name) for name in _PATHS},
+        **{name: _section(content, name) for name in SECTIONS},
+    }
+    _check_known(content, sections, "configuration")
+    for override in overrides:
+        section, name, value = parse_override(override)
+        sections[section][name] = value
+
+    model_name = _cast(sections["model"].pop("name", "din"), str, "model.name")
+    ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
+    if model_name in registry.ALIASES:
+        model_name, ssl_name = registry.ALIASES[model_name]
+    model_class, model_settings = registry.load_model(model_name)
+    ssl = None
+    if ssl_name != registry.NO_SSL:
+        ssl_class, ssl_settings = registry.load_ssl(ssl_name)
+        ssl = _fill(ssl_class.Config, ssl_settings | sections["ssl"], "ssl")
+    elif sections["ssl"]:
+        raise UserError(
+            f"Expected no settings of ssl without self-supervision, found {sections['ssl']}.",
+            "choose one with --ssl.",
+        )
+    return RunConfig(
+        data=sections["data"],
+        model_name=model_name,
+        model=_fill(model_class.Config, model_settings | sections["model"], "model"),
+        ssl_name=ssl_name,
+        ssl=ssl,
+        train=_fill(TrainConfig, schedule(ssl_name) | sections["train"], "train"),
+        warm_start=sections["warm_start"],
+    )
+
+
+def schedule(ssl_name: str) -> dict[str, Any]:
+    """The settings of the section "train" that a self-supervised loss brings with it."""
+    return {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl(ssl_name)[0].schedule)
+
+
+def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the section "train" without what the self-supervision of the content brought.
+
+    Args:
+        content: As `load` returns it.
+
+    Returns:
+        Those that stay if another self-supervision takes its place. A value that its schedule, or
+        else the defaults, would give was not chosen, so it goes.
+    """
+    train = content.get("train", {})
+    defaults = _fill(TrainConfig, schedule(content.get("ssl", {}).get("name", registry.NO_SSL)), "")
+    return {key: value for key, value in train.items() if value != getattr(defaults, key, None)}
+
+
+def origins(
+    config: RunConfig,
+    layers: Iterable[tuple[str, Mapping[str, Any]]],
+    stored: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Where each value of a configuration comes from.
+
+    Args:
+        config: The result.
+        layers: What it was made of, in the order of application: a word for the user and content
+            as `resolve` takes it.
+        stored: Origins of the values that no layer names, if they come from an earlier run.
+
+    Returns:
+        Origin by `section.key`: a word of the layers, the name of the model or the
+        self-supervision whose variant or schedule sets it, or "default".
+    """
+    found: dict[str, str] = {}
+    for section, name, load in (
+        ("model", config.model_name, registry.load_model),
+        ("ssl", config.ssl_name, registry.load_ssl),
+    ):
+        settings = {} if name == registry.NO_SSL else load(name)[1]
+        found |= {f"{section}.{key}": f"{section} {name}" for key in settings}
+    found |= {f"train.{key}": f"ssl {config.ssl_name}" for key in schedule(config.ssl_name)}
+    found |= stored or {}
+    for word, content in layers:
+        found |= dict.fromkeys(flat(content), word)
+    return {key: found.get(key, "default") for key in flat(config.to_json())}
+
+
+def describe(config: RunConfig, found: Mapping[str, str]) -> str:
+    """A line per value with its origin, as `origins` tells it."""
+    values = flat(config.to_json())
+    width = max(map(len, values))
+    return "".join(
+        f"{key:{width}s} = {json.dumps(value)}  ({found[key]})\n" for key, value in values.items()
+    )
+
+
+def parse_override(override: str) -> tuple[str, str, Any]:
+    """Section, key and value of a `--set`.
+
+    Raises:
+        UserError: It has another form.
+    """
+    key, equals, text = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or section not in SECTIONS:
+        setting = ALIASES.get(key, key)
+        is_known = setting in {field.name for field in dataclasses.fields(TrainConfig)}
+        raise UserError(
+            f"Expected --set=section.key=value with section model, ssl or train, "
+            f"found {override!r}.",
+            f"write --set=train.{setting}={text or 'VALUE'}."
+            if is_known
+            else "for example --set=train.learning_rate=0.01.",
+        )
+    return section, name, _parse(text)
+
+
+def settings(model_name: str, ssl_name: str) -> list[str]:
+    """Every name that `--set` takes with a model and a self-supervised loss, as `section.key`.
+
+    Raises:
+        UserError: No such model or ssl.
+    """
+    kinds: dict[str, Any] = {"train": TrainConfig}
+    kinds["model"] = registry.load_model(model_name)[0].Config
+    if ssl_name != registry.NO_SSL:
+        kinds["ssl"] = registry.load_ssl(ssl_name)[0].Config
+    return [
+        f"{section}.{field.name}"
+        for section, kind in kinds.items()
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def load(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads the content of a config.json for `resolve`, its paths made absolute.
+
+    Raises:
+        UserError: The file cannot be read or is not a JSON object.
+    """
+    content = read_json(pathlib.Path(path), "a configuration")
+    for name in _PATHS:
+        if content.get(name):
+            location = _cast(content[name], str, f"{path}: {name}")
+            content[name] = files.absolute(location, pathlib.Path(path).parent)
+    return content
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of sections by `section.key`, and those outside of any by their key."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": each for name, each in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name, {})
+    if not isinstance(section, Mapping):
+        raise UserError(f"Expected an object as section {name!r}, found {section!r}.")
+    return dict(section)
+
+
+def _check_known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            alias = ALIASES.get(key)
+            raise UserError(
+                f"Unknown key {key!r} in {where}; known are {', '.join(known)}.",
+                f"did you mean {alias!r}?" if alias in known else did_you_mean(key, known),
+            )
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
+    """Builds a dataclass from JSON values, checking names and types."""
+    types = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind) if field.init}
+    _check_known(values, sorted(fields), f"section {section!r}")
+    filled = {key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
+    for key, value in filled.items():
+        if key.endswith("units") and isinstance(value, tuple) and min(value, default=1) < 1:
+            raise UserError(
+                f"Expected {section}.{key} to be widths of at least 1, found {list(value)}."
+            )
+    return kind(**filled)
+
+
+def _cast(value: Any, expected: Any, where: str) -> Any:
+    """The value as the type that a setting has; numbers are finite."""
+    origin = typing.get_origin(expected) or expected
+    if origin is tuple and isinstance(value, (list, tuple)):
+        item = typing.get_args(expected)[0]
+        return tuple(_cast(element, item, where) for element in value)
+    if isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
+        raise UserError(f"Expected {where} to be smaller than 2^31 in size, found {value}.")
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"Expected {where} to be a finite number, found {value}.")
+    options = typing.get_args(expected) if origin not in (tuple, float, int, str, bool) else ()
+    if options:
+        for option in options:
+            try:
+                return _cast(value, option, where)
+            except UserError:
+                continue
+    elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+        return value
+    name = str(expected) if typing.get_args(expected) else expected.__name__
+    hint = "write a list, as in [200, 80]." if origin is tuple else ""
+    raise UserError(f"Expected {where} of type {name}, found {value!r}.", hint)

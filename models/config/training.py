@@ -1,0 +1,207 @@
+"""How a model is trained: the section "train" of a configuration."""
+
+import dataclasses
+import math
+
+from models.ops.optimizers import TABLE_OPTIMIZERS
+from models.ops.precision import PRECISIONS
+from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
+
+SCHEDULES = ("constant", "cosine", "plateau")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch_size: Requests per step, over all replicas.
+        epochs: Passes over the training split, at most.
+        max_steps: Steps, at most; 0 for no bound.
+        learning_rate: Of Adam on the dense weights.
+        embedding_learning_rate: Of the tables; 0 for the same.
+        schedule: Of both learning rates: constant; cosine, which falls to 0 in `decay_steps`; or
+            plateau, which multiplies by `plateau_factor` after `plateau_patience` evaluations
+            without a better validation AUC. Steps of self-supervision alone keep theirs.
+        warmup_steps: Steps in which the learning rates rise from 0, with any schedule.
+        decay_steps: Steps of the cosine, the warm-up included.
+        plateau_factor: Of the schedule plateau.
+        plateau_patience: Of the schedule plateau, in evaluations.
+        positive_weight: Weight of a sample with label 1 in the log loss, beside 1 for the others.
+            Scores are then no longer click probabilities.
+        sample_weight: Name of a numeric feature without normalisation that weighs the samples in
+            the log loss: of a request (user or context) or of a candidate (item). "" for none.
+            The metrics of an evaluation know no weights.
+        l2: Factor of the squared norm of the dense kernels in the loss.
+        clip_norm: Bound on the gradient's global norm; 0 for none.
+        oov_rate: Share of the known values that a step hides behind out-of-vocabulary ids, so that
+            the rows of these ids are trained: values unseen in training are common in tests.
+        evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
+            few epochs, so once per epoch is too seldom to catch the best weights. There are at
+            least 40 steps from one evaluation to the next, however short the epoch.
+        patience: Passes without a better validation AUC before training stops, a pass being
+            `evaluations_per_epoch` evaluations; likewise passes without a lower self-supervised
+            loss on the histories of the validation split before pre-training stops.
+        pretrain_epochs: Passes over the histories with the self-supervised loss alone, at most,
+            before the main loss starts.
+        ssl_steps: Steps with the self-supervised loss alone for each step of the main loss: 4 are
+            four ahead of each of them, 0.25 is one ahead of every fourth. They read a stream of
+            histories of their own and have optimisers of their own.
+        ssl_learning_rate: Of the dense weights in steps with the self-supervised loss alone; 0 for
+            `learning_rate`.
+        ssl_embedding_learning_rate: Of the tables in these steps; 0 for `ssl_learning_rate`.
+        joint: Whether steps of the main loss minimise its sum with the self-supervised loss (MISS,
+            eq. 17), by the optimisers of the main loss.
+        sampling_rate: Share of the training samples (candidates with their labels) that is kept.
+        label_noise: Share of the training labels that is flipped.
+        unlabelled_histories: Let self-supervision read the histories of training requests that
+            `sampling_rate` leaves without any sample.
+        data_memory: MiB that a split may take to be decoded once and held in main memory; larger
+            ones are read from their shards in every epoch. The batches are the same.
+        steps_per_execution: Steps that run without a return to Python, at most; the weights are the
+            same.
+        checkpoint_minutes: A checkpoint is written after each evaluation, and when the last one is
+            as old as this.
+        seed: Of initial weights, order of the data and random draws.
+        deterministic: Let TensorFlow use deterministic operations only (slower).
+        distribute: auto, one_device, mirrored, multi_worker or parameter_server; see
+            `models.distributed.distribution`.
+        peer_timeout: Seconds to wait for the other processes of a cluster.
+        embedding_optimizer: Of the tables: lazy_adam, adagrad or adam; see `models.ops.optimizers`.
+        embedding_clip_norm: Bound on the global norm of the tables' gradients; `clip_norm` is then
+            that of the other weights alone. 0 for one bound on all of them.
+        tables_on_cpu: Keep embedding tables and their optimiser in main memory, while one GPU
+            computes.
+        precision: float32, mixed_bfloat16 or mixed_float16; of training only. Metrics of the best
+            weights and exported models are those of float32.
+    """
+
+    batch_size: int = 128
+    epochs: int = 20
+    max_steps: int = 0
+    learning_rate: float = 1e-3
+    embedding_learning_rate: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 2
+    positive_weight: float = 1.0
+    sample_weight: str = ""
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    oov_rate: float = 0.05
+    evaluations_per_epoch: int = 4
+    patience: float = 1.25
+    pretrain_epochs: int = 0
+    ssl_steps: float = 0.0
+    ssl_learning_rate: float = 0.0
+    ssl_embedding_learning_rate: float = 0.0
+    joint: bool = False
+    sampling_rate: float = 1.0
+    label_noise: float = 0.0
+    unlabelled_histories: bool = False
+    data_memory: int = 512
+    steps_per_execution: int = 1
+    checkpoint_minutes: float = 10.0
+    seed: int = 1
+    deterministic: bool = False
+    distribute: str = "auto"
+    peer_timeout: float = 300.0
+    embedding_optimizer: str = "lazy_adam"
+    embedding_clip_norm: float = 0.0
+    tables_on_cpu: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` on values out of range."""
+        for name in (
+            "batch_size",
+            "epochs",
+            "evaluations_per_epoch",
+            "plateau_patience",
+            "steps_per_execution",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"Expected train.{name} of at least 1, found {getattr(self, name)}."
+                )
+        for name in (
+            "max_steps",
+            "data_memory",
+            "embedding_learning_rate",
+            "warmup_steps",
+            "decay_steps",
+            "l2",
+            "clip_norm",
+            "embedding_clip_norm",
+            "pretrain_epochs",
+            "ssl_steps",
+            "ssl_learning_rate",
+            "ssl_embedding_learning_rate",
+            "seed",
+        ):
+            if getattr(self, name) < 0:
+                raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
+        if self.learning_rate <= 0:
+            raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
+        for name in ("patience", "positive_weight", "checkpoint_minutes", "peer_timeout"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"Expected train.{name} > 0, found {getattr(self, name)}.")
+        if not 0 < self.plateau_factor < 1:
+            raise UserError(
+                f"Expected train.plateau_factor in (0, 1), found {self.plateau_factor}."
+            )
+        self._check_schedule()
+        if self.embedding_optimizer not in TABLE_OPTIMIZERS:
+            raise UserError(
+                f"Expected train.embedding_optimizer to be one of {', '.join(TABLE_OPTIMIZERS)}, "
+                f"found {self.embedding_optimizer!r}.",
+                did_you_mean(self.embedding_optimizer, TABLE_OPTIMIZERS),
+            )
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"Expected train.precision to be one of {', '.join(PRECISIONS)}, "
+                f"found {self.precision!r}.",
+                did_you_mean(self.precision, PRECISIONS),
+            )
+        if not 0 < self.sampling_rate <= 1:
+            raise UserError(f"Expected train.sampling_rate in (0, 1], found {self.sampling_rate}.")
+        if not 0 <= self.oov_rate < 1:
+            raise UserError(f"Expected train.oov_rate in [0, 1), found {self.oov_rate}.")
+        if not 0 <= self.label_noise <= 1:
+            raise UserError(f"Expected train.label_noise in [0, 1], found {self.label_noise}.")
+
+    def _check_schedule(self) -> None:
+        """Refuses schedules that are unknown or have no length."""
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"Expected train.schedule to be one of {', '.join(SCHEDULES)}, "
+                f"found {self.schedule!r}.",
+                did_you_mean(self.schedule, SCHEDULES),
+            )
+        if (self.schedule == "cosine") != (self.decay_steps > 0):
+            raise UserError(
+                "Expected train.decay_steps with train.schedule=cosine and only there, found "
+                f"{self.decay_steps} with {self.schedule!r}.",
+                "set both, for example to the steps of a few epochs, or none.",
+            )
+        if 0 < self.decay_steps <= self.warmup_steps:
+            raise UserError(
+                "Expected train.decay_steps, which include the warm-up, to be more than "
+                f"train.warmup_steps={self.warmup_steps}, found {self.decay_steps}."
+            )
+
+    @property
+    def has_ssl_steps(self) -> bool:
+        """Whether there are steps with the self-supervised loss alone."""
+        return self.pretrain_epochs > 0 or self.ssl_steps > 0
+
+    def ssl_steps_ahead(self, step: int) -> int:
+        """How many steps with the self-supervised loss alone precede a step of the main loss.
+
+        Args:
+            step: Number of the step, counted from 0.
+        """
+        return math.ceil((step + 1) * self.ssl_steps) - math.ceil(step * self.ssl_steps)

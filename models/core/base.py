@@ -1,0 +1,407 @@
+"""The trainable model: embeddings, a backbone, perhaps self-supervision, and the one train_step.
+
+Shapes: B requests, N candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.backbone_api import Backbone, LossTerm, SelfSupervision, require_logits
+from models.core.embeddings import FeatureEmbedder, Features, single_variables
+from models.keras import keras, tf, tfrs
+from models.ops import randomness, replicas
+from models.ops.optimizers import sum_duplicates
+from models.ops.precision import LossScale
+from preprocessing.schema import LABEL, Schema, candidate_key
+
+MAIN_LOSS = "log_loss"
+
+
+class CTRModel(tfrs.Model):
+    """Scores the candidates of a request; the only class that trains.
+
+    Losses are averaged over the global batch whatever the number of replicas: each replica divides
+    its sum by the number of valid entries on all of them, and gradients are summed.
+
+    Args:
+        schema: Of the data; travels with checkpoints and exports.
+        embedder: The tables, shared by backbone and self-supervision.
+        backbone: Turns embedded requests into logits.
+        ssl: Self-supervised losses, in training only.
+        seed: Of the random draws of a training step.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedder: FeatureEmbedder,
+        backbone: Backbone,
+        ssl: SelfSupervision | None = None,
+        seed: int = 0,
+    ) -> None:
+        # Float features are not rounded, whatever the policy that layers are built with.
+        super().__init__(name="ctr_model", dtype="float32")
+        self.schema = schema
+        self.embedder = embedder
+        self.backbone = backbone
+        self.ssl = ssl
+        self._seed = seed
+        self.loss_scale: LossScale | None = None
+        # What train_step returns is global already; Keras would add it up over replicas.
+        self.distribute_reduction_method = "first"
+        self.task = tfrs.tasks.Ranking(
+            loss=keras.losses.BinaryCrossentropy(
+                from_logits=True, reduction=keras.losses.Reduction.NONE
+            )
+        )
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        embedding_optimizer: keras.optimizers.Optimizer,
+        ssl_optimizer: keras.optimizers.Optimizer | None = None,
+        ssl_embedding_optimizer: keras.optimizers.Optimizer | None = None,
+        joint: bool = False,
+        l2: float = 0.0,
+        clip_norm: float = 0.0,
+        embedding_clip_norm: float = 0.0,
+        positive_weight: float = 1.0,
+        sample_weight: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Prepares for training.
+
+        Args:
+            optimizer: Of all dense weights, in `train_step`.
+            embedding_optimizer: Of the embedding tables, in `train_step`.
+            ssl_optimizer: Of the dense weights that `ssl_step` trains, if it is to be called.
+            ssl_embedding_optimizer: Of the tables that `ssl_step` trains, likewise.
+            joint: Whether `train_step` minimises the sum of the main loss and the self-supervised
+                one (MISS, eq. 17).
+            l2: Factor of the squared norm of the dense kernels in the loss.
+            clip_norm: Bound on the global norm of all gradients; 0 for none.
+            embedding_clip_norm: Bound on that of the tables' gradients; `clip_norm` is then of the
+                dense weights alone. 0 for one bound on all of them.
+            positive_weight: Weight of samples with label 1 in the log loss, beside 1.
+            sample_weight: Numeric feature that weighs the samples in the log loss; "" for none.
+            **kwargs: For `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        self.embedding_optimizer = embedding_optimizer
+        self.ssl_optimizer = ssl_optimizer
+        self.ssl_embedding_optimizer = ssl_embedding_optimizer
+        self._joint = joint and self.ssl is not None
+        self._l2 = l2
+        self._clip_norm, self._embedding_clip_norm = clip_norm, embedding_clip_norm
+        self._positive_weight = positive_weight
+        items = [feature.name for feature in self.schema.item_features]
+        self._sample_weight = (
+            candidate_key(sample_weight) if sample_weight in items else sample_weight
+        )
+
+    def build_optimizers(self) -> None:
+        """Creates the optimisers' slots ahead of the first step, to restore them."""
+        with self.embedder.placed():
+            self.embedding_optimizer.build(self._tables())
+        self.optimizer.build(self._dense_weights())
+        if self.ssl_optimizer is not None and self.ssl_embedding_optimizer is not None:
+            tables, dense = self._ssl_weights()
+            with self.embedder.placed():
+                self.ssl_embedding_optimizer.build(tables)
+            self.ssl_optimizer.build(dense)
+
+    def call(self, features: Features, training: bool = False) -> tf.Tensor:
+        """Logits [B, N] of encoded features (see `preprocessing.dataset.parse`)."""
+        state = self.backbone.encode_user(self.embedder.user_side(features), training=training)
+        candidates = self.embedder.candidates(features)
+        logits_BN = self.backbone.score(state, candidates, training=training)
+        require_logits(logits_BN, type(self.backbone))
+        return tf.cast(logits_BN, tf.float32)
+
+    def explain(self, features: Features) -> dict[str, tf.Tensor]:
+        """What `Backbone.explain` says of encoded features."""
+        state = self.backbone.encode_user(self.embedder.user_side(features))
+        return self.backbone.explain(state, self.embedder.candidates(features))
+
+    def inspect(self, features: Features) -> dict[str, tf.Tensor]:
+        """What `Backbone.inspect` shows of encoded features."""
+        return self.backbone.inspect(
+            self.embedder.user_side(features), self.embedder.candidates(features)
+        )
+
+    def diagnostics(self, features: Features) -> dict[str, tf.Tensor]:
+        """What backbone and self-supervision say about their parts, on a batch of features."""
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        seed = tf.stack([self._seed, 0])
+        found = self.backbone.diagnostics(user, candidates, seed=seed)
+        if self.ssl is not None:
+            found |= self.ssl.diagnostics(user, candidates, seed=seed)
+        if self._joint:
+            found |= self._gradient_norms(features, seed)
+        return found
+
+    def _gradient_norms(self, features: Features, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How strongly both losses pull at the tables that they share, where an optimiser adds up.
+
+        The main loss is that of inference, so that no moving average changes.
+        """
+        with tf.GradientTape(persistent=True) as tape:
+            user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+            logits_BN = self.backbone.score(self.backbone.encode_user(user), candidates)
+            main = share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
+            terms = self._ssl_terms(features, seed).values()
+            ssl = tf.add_n([term.weight * share(term) for term in terms])
+        tables = self._ssl_weights()[0]
+        norms = {
+            name: tf.linalg.global_norm([sum_duplicates(g) for g in tape.gradient(loss, tables)])
+            for name, loss in (("log_loss", main), ("ssl", ssl))
+        }
+        norms["ssl_to_log_loss"] = tf.math.divide_no_nan(norms["ssl"], norms["log_loss"])
+        return {f"embedding_gradient/{name}": norm for name, norm in norms.items()}
+
+    def loss_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
+        """Every summand of the training loss, from one forward pass.
+
+        Args:
+            features: Encoded features with labels.
+            seed: int32 [2]; the same seed gives the same draws.
+        """
+        user = self.embedder.user_side(features, seed=seed)
+        candidates = self.embedder.candidates(features, seed=seed)
+        state = self.backbone.encode_user(user, training=True, seed=seed)
+        logits_BN = self.backbone.score(state, candidates, training=True)
+        weights_BN = self._weights(features, candidates.mask_BN)
+        terms = {MAIN_LOSS: self._main_loss(features[LABEL], logits_BN, weights_BN)}
+        terms |= self.backbone.auxiliary_losses(state, candidates, seed=seed)
+        for name, further in self.backbone.auxiliary_logits(state, candidates).items():
+            term = self._main_loss(features[LABEL], further.logits_BN, weights_BN)
+            terms[name] = term._replace(weight=further.weight)
+        if self._joint:
+            terms |= self._ssl_terms(features, seed)
+        return terms
+
+    def ssl_loss(
+        self, features: Features, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The self-supervised loss by itself; labels are not read.
+
+        Args:
+            features: Encoded features.
+            seed: int32 [2]; the same seed gives the same draws.
+
+        Returns:
+            This replica's share of the loss, and the global value of the loss and its terms.
+        """
+        return self._total(self._ssl_terms(features, seed), self._ssl_weights()[1])
+
+    def next_terms(self, features: Features, ssl: bool) -> dict[str, LossTerm]:
+        """The summands that the next step would have, with its draws.
+
+        Args:
+            features: Encoded features with labels.
+            ssl: Of `ssl_step`, not of `train_step`.
+        """
+        optimizer = self.ssl_optimizer if ssl else self.optimizer
+        seed = self._step_seed(optimizer)
+        return self._ssl_terms(features, seed) if ssl else self.loss_terms(features, seed)
+
+    def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
+        """The total training loss of a batch; what tensorflow-recommenders asks of a model."""
+        del training
+        terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
+        return self._total(terms, self._dense_weights())[0]
+
+    def train_step(self, inputs: Features) -> dict[str, tf.Tensor]:
+        """One update of all weights.
+
+        Returns:
+            The total loss, each of its terms, the ratio of each weighted further term to the main
+            one and the norms of the gradient, over the global batch.
+        """
+        tables, dense = self._tables(), self._dense_weights()
+        with tf.GradientTape() as tape:
+            terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
+            total, logs = self._total(terms, dense)
+        optimizers = self.embedding_optimizer, self.optimizer
+        norms = self._descend(total, tape, tables, dense, optimizers)
+        # How much each further term weighs beside the main one.
+        ratios = {
+            f"{name}_ratio": tf.math.divide_no_nan(term.weight * logs[name], logs[MAIN_LOSS])
+            for name, term in terms.items()
+            if name != MAIN_LOSS
+        }
+        return logs | ratios | norms
+
+    def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
+        """One update from the self-supervised loss alone, ahead of the main loss or beside it.
+
+        It trains self-supervision and the tables of the history's features, with optimisers of its
+        own; the other weights of the model stay as they are.
+
+        Returns:
+            The loss, each of its terms and the norms of the gradient, over the global batch.
+        """
+        assert self.ssl_optimizer is not None
+        assert self.ssl_embedding_optimizer is not None
+        with tf.GradientTape() as tape:
+            total, logs = self.ssl_loss(inputs, self._step_seed(self.ssl_optimizer))
+        optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
+        return logs | self._descend(total, tape, *self._ssl_weights(), optimizers)
+
+    def test_step(self, inputs: Features) -> dict[str, tf.Tensor]:
+        """The main loss of a batch. Rankings are measured on dumped scores (models.evaluate)."""
+        candidates = self.embedder.candidates(inputs)
+        term = self._main_loss(inputs[LABEL], self(inputs), candidates.mask_BN)
+        return {MAIN_LOSS: replicas.all_sum(share(term))}
+
+    def _tables(self) -> list[tf.Variable]:
+        return [*self.embedder.table_weights(), *single_variables(self.backbone.tables)]
+
+    def _dense_weights(self) -> list[tf.Variable]:
+        """What `train_step` trains but for the tables."""
+        others = {table.ref() for table in self._tables()}
+        if self.ssl is not None and not self._joint:
+            others |= {weight.ref() for weight in self.ssl.trainable_variables}
+        return [weight for weight in self.trainable_variables if weight.ref() not in others]
+
+    def _ssl_weights(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
+        """The tables and the dense weights that `ssl_step` trains."""
+        assert self.ssl is not None
+        names = [feature.name for feature in self.schema.history_features]
+        vectors = self.embedder.vectors
+        dense = [vectors[name] for name in names if name in vectors]
+        return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
+
+    def _ssl_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
+        """The self-supervised losses of values as they are.
+
+        What a step of the main loss hides behind an out-of-vocabulary id stays in sight here: users
+        who share no item would share the row of that id, and match.
+        """
+        assert self.ssl is not None
+        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        return self.ssl.losses(user, candidates, seed=randomness.for_place(seed, "ssl"))
+
+    def _step_seed(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+        """Seed of this step's draws: a function of the run's seed and the step number."""
+        return tf.stack([self._seed, tf.cast(optimizer.iterations, tf.int32)])
+
+    def _descend(
+        self,
+        total: tf.Tensor,
+        tape: tf.GradientTape,
+        tables: list[tf.Variable],
+        dense: list[tf.Variable],
+        optimizers: tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer],
+    ) -> dict[str, tf.Tensor]:
+        """Updates tables and dense weights with an optimiser each.
+
+        Returns:
+            The norms of the gradient of the global batch, before clipping: of all weights, of the
+            tables and of the dense weights.
+        """
+        tf.debugging.assert_all_finite(total, "The loss is not finite.")
+        scale = None if self.loss_scale is None else self.loss_scale.value.read_value()
+        gradients = tape.gradient(total, tables + dense, output_gradients=scale)
+        # Summed over replicas before clipping, so that the norm is that of the global batch.
+        pairs = optimizers[1].aggregate_gradients(list(zip(gradients, tables + dense, strict=True)))
+        gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
+        if scale is not None:
+            gradients = [g if g is None else _divided(g, scale) for g in gradients]
+        cut = len(tables)
+        of_tables, of_dense = _norm(gradients[:cut]), _norm(gradients[cut:])
+        norm = tf.sqrt(tf.square(of_tables) + tf.square(of_dense))
+        if self._embedding_clip_norm:
+            gradients = [
+                *_clipped(gradients[:cut], self._embedding_clip_norm, of_tables),
+                *_clipped(gradients[cut:], self._clip_norm, of_dense),
+            ]
+        else:
+            gradients = _clipped(gradients, self._clip_norm, norm)
+
+        def apply(gradients: list[Any]) -> None:
+            for optimizer, some, weights in zip(
+                optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
+            ):
+                optimizer.apply_gradients(
+                    zip(some, weights, strict=True), skip_gradients_aggregation=True
+                )
+
+        if self.loss_scale is None:
+            finite = tf.debugging.assert_all_finite(norm, "The gradient is not finite.")
+            with tf.control_dependencies([finite]):  # Weights stay those of the last good step.
+                apply(gradients)
+        else:
+            replicas.apply_if(tf.math.is_finite(norm), apply, gradients, self.loss_scale.update)
+        return {
+            "gradient_norm": norm,
+            "gradient_norm_tables": of_tables,
+            "gradient_norm_dense": of_dense,
+        }
+
+    def _weights(self, features: Features, mask_BN: tf.Tensor) -> tf.Tensor:
+        """Weight of each sample in the log loss [B, N]; 0 for padding and for a negative weight."""
+        weights_BN = tf.cast(mask_BN, tf.float32)
+        if self._positive_weight != 1.0:
+            weights_BN *= tf.where(features[LABEL] > 0, self._positive_weight, 1.0)
+        if self._sample_weight:
+            given = tf.cast(features[self._sample_weight], tf.float32)
+            weights_BN *= tf.maximum(given if given.shape.rank == 2 else given[:, None], 0.0)
+        return weights_BN
+
+    def _main_loss(
+        self, label_BN: tf.Tensor, logits_BN: tf.Tensor, weights_BN: tf.Tensor
+    ) -> LossTerm:
+        """Binary cross-entropy of every candidate, from logits, with its weight or mask."""
+        values = self.task(
+            tf.reshape(label_BN, [-1, 1]),
+            tf.reshape(tf.cast(logits_BN, tf.float32), [-1, 1]),
+            compute_metrics=False,
+        )
+        weights = tf.reshape(tf.cast(weights_BN, tf.float32), [1, -1])
+        return LossTerm(tf.reshape(values, [1, -1]), weights, 1.0)
+
+    def _total(
+        self, terms: Mapping[str, LossTerm], weights: Sequence[tf.Variable]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """This replica's share of the loss, and the global value of the loss and its terms.
+
+        Args:
+            terms: Summands.
+            weights: Dense weights that the loss trains, to penalise their kernels.
+        """
+        shares = {name: share(term) for name, term in terms.items()}
+        total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
+        if self._l2:
+            kernels = [weight for weight in weights if "kernel" in weight.name]
+            penalty = sum(tf.reduce_sum(tf.square(kernel)) for kernel in kernels)
+            total += self._l2 * penalty / replicas.count()
+        logs = {"loss": total} | shares
+        return total, {name: replicas.all_sum(value) for name, value in logs.items()}
+
+
+def share(term: LossTerm) -> tf.Tensor:
+    """This replica's summand of a term's mean over the global batch; a scalar."""
+    weights_Pn = tf.cast(term.weights_Pn, tf.float32)
+    weighted_P = tf.reduce_sum(tf.where(weights_Pn > 0, term.values_Pn, 0.0) * weights_Pn, -1)
+    counts_P = replicas.all_sum(tf.reduce_sum(weights_Pn, -1))
+    return tf.reduce_mean(tf.math.divide_no_nan(weighted_P, counts_P))
+
+
+def _norm(gradients: list[Any]) -> tf.Tensor:
+    """The global norm of gradients; 0 if there are none."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    return tf.linalg.global_norm(known) if known else tf.zeros([])
+
+
+def _clipped(gradients: list[Any], bound: float, norm: tf.Tensor) -> list[Any]:
+    """Gradients whose global norm is no more than the bound; 0 for no bound."""
+    if not bound or all(gradient is None for gradient in gradients):
+        return gradients
+    return tf.clip_by_global_norm(gradients, bound, norm)[0]
+
+
+def _divided(gradient: tf.Tensor | tf.IndexedSlices, by: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values / by, gradient.indices, gradient.dense_shape)
+    return gradient / by

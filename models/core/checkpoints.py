@@ -1,0 +1,128 @@
+"""Checkpoints of a run: everything that it needs to go on as if nothing had happened.
+
+CHECKPOINTS/  ckpt-<updates>.index  ckpt-<updates>.data-00000-of-00001
+
+The index is renamed into place after the data is complete, so a checkpoint is there or it is not,
+whenever the process dies. TensorFlow stores a checksum of each tensor and compares it on reading.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import sys
+from typing import Any
+
+from models.core.base import CTRModel
+from models.keras import tf
+from preprocessing.errors import UserError
+
+_NAME = re.compile(r"ckpt-(\d+)")
+DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
+"""What TensorFlow raises when it reads a broken file."""
+
+
+class Checkpoints:
+    """Writes checkpoints and reads the last one that is whole.
+
+    Args:
+        model: With its optimisers built, so that there is a place for each of their values.
+        directory: Of the checkpoints; made if needed.
+        keep: How many to keep. The one before the last is there in case the last is damaged.
+    """
+
+    def __init__(self, model: CTRModel, directory: pathlib.Path, keep: int = 2) -> None:
+        self._directory, self._keep = directory, keep
+        self._state = tf.Variable("", dtype=tf.string, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(model=model, state=self._state)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished()
+
+    def save(self, updates: int, state: dict[str, Any]) -> None:
+        """Writes a checkpoint, then removes those that are too old.
+
+        Args:
+            updates: Number of updates of weights so far, which names the checkpoint.
+            state: JSON content that travels with the weights.
+
+        Raises:
+            UserError: It cannot be written; the ones before are as they were.
+        """
+        self._state.assign(json.dumps(state))
+        try:
+            self._checkpoint.write(str(self._directory / f"ckpt-{updates}"))
+        except (tf.errors.OpError, OSError) as error:
+            self._remove_unfinished()
+            last = max(_numbers(self._directory), default=None)
+            kept = "there is none before" if last is None else f"ckpt-{last} is as it was"
+            raise UserError(
+                f"Expected to write a checkpoint to {self._directory}, found: {_reason(error)}; "
+                f"{kept}.",
+                "free space there, then go on with --resume.",
+            ) from error
+        for number in sorted(_numbers(self._directory))[: -self._keep]:
+            self._remove(number)
+
+    def restore(self) -> dict[str, Any] | None:
+        """Reads the last checkpoint; of a damaged one it says so, and takes the one before.
+
+        Returns:
+            Its state; None if there is no checkpoint.
+
+        Raises:
+            UserError: All are damaged.
+        """
+        numbers = sorted(_numbers(self._directory), reverse=True)
+        reasons = []
+        for number in numbers:
+            path = self._directory / f"ckpt-{number}"
+            try:
+                status = self._checkpoint.read(str(path))
+            except DAMAGES as error:
+                reasons.append(f"{path} is damaged ({_reason(error)})")
+                continue
+            status.assert_existing_objects_matched()
+            if reasons:
+                sys.stderr.write(f"{'; '.join(reasons)}. Resuming from {path}.\n")
+                for damaged in numbers[: len(reasons)]:
+                    self._remove(damaged)
+            return json.loads(self._state.numpy())
+        if reasons:
+            raise UserError(
+                f"Expected a checkpoint that can be read; {'; '.join(reasons)}.",
+                "restore the files from a copy, or train anew in another --workdir.",
+            )
+        return None
+
+    def _remove(self, number: int) -> None:
+        """Removes a checkpoint, the index first: without it the rest is no checkpoint."""
+        (self._directory / f"ckpt-{number}.index").unlink(missing_ok=True)
+        for path in self._directory.glob(f"ckpt-{number}.data-*"):
+            path.unlink(missing_ok=True)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what writers left behind that were killed or ran out of space."""
+        complete = _numbers(self._directory)
+        for path in self._directory.glob("ckpt-*"):
+            name = _NAME.match(path.name)
+            whole = name and int(name[1]) in complete and "temp" not in path.name
+            if name and not whole:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def last_update(directory: pathlib.Path) -> int:
+    """Updates of weights before the last checkpoint in a directory; 0 if there is none."""
+    return max(_numbers(directory), default=0)
+
+
+def _numbers(directory: pathlib.Path) -> set[int]:
+    """Numbers of the checkpoints that were written to the end."""
+    names = (_NAME.fullmatch(path.stem) for path in directory.glob("ckpt-*.index"))
+    return {int(name[1]) for name in names if name}
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what TensorFlow says, without the name of the operation."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    text = re.sub(r"\{\{.*?\}\}\s*", "", text)
+    return (text.splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,261 @@
+"""Embedding tables, and the lookup that turns encoded features into model inputs.
+
+Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
+the history, E further item features, d embedding width per field.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from models.backbone_api import Candidates, Dims, UserSide
+from models.keras import keras, tf
+from models.layers.masking import masked_mean
+from models.ops import randomness
+from preprocessing.encoder_specs import Vocabulary
+from preprocessing.schema import PAD_ID, Feature, Schema, candidate_key, history_key
+
+Features = Mapping[str, tf.Tensor]
+
+
+class FeatureEmbedder(keras.layers.Layer):
+    """One table per categorical feature, one vector per number.
+
+    Candidates and history share the tables of their features: that is what lets self-supervision
+    on histories train the rows that candidates read (MISS, section III).
+
+    A vocabulary is made of the training data, so that no training request would ever hold an
+    out-of-vocabulary id, and its row would stay as random as it began. Training therefore hides a
+    few known values behind such ids.
+
+    Args:
+        schema: Describes the features.
+        cardinalities: Rows of each categorical feature's table, padding included.
+        embedding_size: d.
+        linear_weights: Give each value a scalar weight too. It is one more column of its table, so
+            that one lookup and one sparse update serve both, and starts at 0.
+        oov_rate: Share of the known values that training hides.
+        compressed: Features whose ids share rows, and how many ids share one; see `ModelConfig`.
+        device: Of the tables; None for that of the other weights.
+
+    Attributes:
+        width: Columns of a table.
+        tables: Table of each categorical feature; of a compressed one, that of the remainders.
+        quotients: Table of the quotients of each compressed feature.
+        vectors: Vector of each numeric feature, [1, d].
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        cardinalities: Mapping[str, int],
+        embedding_size: int,
+        linear_weights: bool = False,
+        oov_rate: float = 0.0,
+        compressed: Mapping[str, int] | None = None,
+        device: str | None = None,
+        name: str = "embedder",
+    ) -> None:
+        super().__init__(name=name)
+        self._schema = schema
+        self._linear_weights = linear_weights
+        self._oov_rate = oov_rate
+        self._device = device
+        self.width = embedding_size + linear_weights
+        self.tables: dict[str, tf.Variable] = {}
+        self.quotients: dict[str, tf.Variable] = {}
+        self.vectors: dict[str, tf.Variable] = {}
+        shapes = table_shapes(cardinalities, self.width, compressed or {})
+        for feature in schema.encoded_features:
+            name = feature.name
+            if not feature.is_categorical:
+                self.vectors[name] = self.add_weight(
+                    name=f"{name}_embedding",
+                    shape=(1, self.width),
+                    initializer=self._initial_rows,
+                )
+                continue
+            table, *quotients = shapes[name]
+            for shape in quotients:
+                self.quotients[name] = self._add_table(
+                    f"{name}_quotient", shape, self._initial_quotients
+                )
+            self.tables[name] = self._add_table(f"{name}_embedding", table, self._initial_rows)
+        self.dims = Dims(
+            user_fields=len(schema.user_features),
+            history_features=len(schema.history_features),
+            extra_fields=len(schema.extra_features),
+            embedding_size=embedding_size,
+            max_length=schema.history.max_length,
+            num_items=cardinalities[schema.item_key.name],
+        )
+
+    def table_weights(self, names: Iterable[str] | None = None) -> list[tf.Variable]:
+        """The tables of some features as single variables.
+
+        Args:
+            names: Features, categorical or not; None for all.
+        """
+        chosen = self.tables if names is None else [name for name in names if name in self.tables]
+        tables = [self.tables[name] for name in chosen]
+        tables += [self.quotients[name] for name in chosen if name in self.quotients]
+        return single_variables(tables)
+
+    def placed(self) -> contextlib.AbstractContextManager[Any]:
+        """A context that puts what is created in it where the tables are."""
+        return tf.device(self._device) if self._device else contextlib.nullcontext()
+
+    def user_side(self, features: Features, *, seed: tf.Tensor | None = None) -> UserSide:
+        """Embeds what the candidates of a request share.
+
+        Args:
+            features: Encoded features as `preprocessing.dataset.parse` returns them.
+            seed: int32 [2], of the values that a training step hides; None hides none. Keys are
+                those of the features all the same.
+        """
+        key = self._schema.item_key.name
+        items_BL = features[history_key(key)]
+        mask_BL = items_BL != PAD_ID
+        fields_BFd, linear_BF = self._stack(self._schema.user_features, features, str, seed)
+        history_BLJd, linear_BLJ = self._stack(
+            self._schema.history_features, features, history_key, seed
+        )
+        linear_BJ = masked_mean(linear_BLJ, mask_BL)
+        return UserSide(
+            fields_BFd=fields_BFd,
+            history_BLJd=history_BLJd * tf.cast(mask_BL, history_BLJd.dtype)[..., None, None],
+            mask_BL=mask_BL,
+            key_B=features[self._schema.user_key.name],
+            items_BL=items_BL,
+            linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
+            history_ids=tuple(
+                features[history_key(feature.name)] for feature in self._schema.history_features
+            ),
+        )
+
+    def candidates(self, features: Features, *, seed: tf.Tensor | None = None) -> Candidates:
+        """Embeds the candidates of each request; see `user_side`."""
+        key_BN = features[candidate_key(self._schema.item_key.name)]
+        targets, extra = self._schema.history_features, self._schema.extra_features
+        fields, linear = self._stack((*targets, *extra), features, candidate_key, seed)
+        target_BNJd, extra_BNEd = tf.split(fields, [len(targets), len(extra)], axis=2)
+        return Candidates(
+            target_BNJd=target_BNJd,
+            extra_BNEd=extra_BNEd,
+            mask_BN=key_BN != PAD_ID,
+            key_BN=key_BN,
+            linear_BN=tf.reduce_sum(linear, -1),
+        )
+
+    def _stack(
+        self,
+        chosen: tuple[Feature, ...],
+        features: Features,
+        key: Callable[[str], str],
+        seed: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Embeddings [..., chosen, d] and float32 linear weights [..., chosen] of the features."""
+        rows = []
+        for feature in chosen:
+            values = features[key(feature.name)]
+            if seed is not None and self._oov_rate and isinstance(feature.encoder, Vocabulary):
+                place = randomness.for_place(seed, f"oov/{key(feature.name)}")
+                values = self._hide(values, feature.encoder.oov_buckets, place)
+            rows.append(self._embed(feature, values))
+        stacked = tf.stack(rows, axis=-2)
+        if not self._linear_weights:
+            weights = tf.zeros(tf.shape(stacked)[:-1])
+            return stacked, weights
+        vectors, weights = tf.split(stacked, [self.dims.embedding_size, 1], axis=-1)
+        return vectors, tf.squeeze(weights, -1)
+
+    def _hide(self, ids: tf.Tensor, buckets: int, seed: tf.Tensor) -> tf.Tensor:
+        """Replaces `oov_rate` of the known values by out-of-vocabulary ids 1..buckets."""
+        draws = randomness.uniform_rows(randomness.of_rows(seed), tf.shape(ids))
+        hidden = (draws < self._oov_rate) & (ids > buckets)
+        # A draw below the rate is uniform below it.
+        unknown = 1 + tf.cast(draws * (buckets / self._oov_rate), ids.dtype)
+        return tf.where(hidden, tf.minimum(unknown, buckets), ids)
+
+    def _add_table(
+        self, name: str, shape: tuple[int, int], initializer: Callable[..., tf.Tensor]
+    ) -> tf.Variable:
+        with self.placed():
+            return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def _initial_rows(
+        self,
+        shape: tf.TensorShape,
+        dtype: tf.DType,
+        partition_shape: tuple[int, int] | None = None,
+        partition_offset: tuple[int, int] | None = None,
+    ) -> tf.Tensor:
+        """Small random embeddings; linear weights of 0, as an unseen value has no say.
+
+        Args:
+            shape: Of the whole table.
+            dtype: Of the table.
+            partition_shape: Of the part to make, where servers have a part each.
+            partition_offset: Where it begins; no matter to random rows.
+        """
+        del partition_offset
+        return self._random_rows(partition_shape or shape, dtype, 0.05, 0.0)
+
+    def _initial_quotients(
+        self, shape: tf.TensorShape, dtype: tf.DType, **partition: Any
+    ) -> tf.Tensor:
+        """Of mean 0 and variance 1, so that products have the variance of plain embeddings."""
+        rows = partition.get("partition_shape") or shape
+        return self._random_rows(rows, dtype, math.sqrt(3.0), 1.0)
+
+    def _random_rows(
+        self, shape: tf.TensorShape, dtype: tf.DType, bound: float, linear_weight: float
+    ) -> tf.Tensor:
+        rows, width = shape
+        vectors = keras.initializers.RandomUniform(-bound, bound)
+        linear = int(self._linear_weights)
+        with self.placed():
+            drawn = vectors((rows, width - linear), dtype)
+            if not linear:
+                return drawn
+            return tf.pad(drawn, [[0, 0], [0, linear]], constant_values=linear_weight)
+
+    def _embed(self, feature: Feature, values: tf.Tensor) -> tf.Tensor:
+        name = feature.name
+        if not feature.is_categorical:
+            return tf.cast(values, tf.float32)[..., None] * self.vectors[name][0]
+        if name not in self.quotients:
+            return tf.nn.embedding_lookup(self.tables[name], values)
+        rows = self.tables[name].shape[0]
+        remainder = tf.nn.embedding_lookup(self.tables[name], values % rows)
+        return remainder * tf.nn.embedding_lookup(self.quotients[name], values // rows)
+
+
+def table_shapes(
+    cardinalities: Mapping[str, int], width: int, compressed: Mapping[str, int]
+) -> dict[str, list[tuple[int, int]]]:
+    """Shapes of the table of each feature, and of the quotients of a compressed one.
+
+    Args:
+        cardinalities: Ids of each categorical feature, padding included; 0 of others.
+        width: Columns.
+        compressed: How many ids share a row, where they do.
+    """
+    shapes = {}
+    for name, ids in cardinalities.items():
+        rows = math.ceil(ids / compressed.get(name, 1))
+        shapes[name] = [(rows, width)]
+        if name in compressed:
+            shapes[name].append((math.ceil(ids / rows), width))
+    return shapes
+
+
+def single_variables(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+    """The variables, one that servers have a part of each by its parts."""
+    sharded = tf.__internal__.distribute.ShardedVariable
+    return [
+        part
+        for variable in variables
+        for part in (variable.variables if isinstance(variable, sharded) else [variable])
+    ]

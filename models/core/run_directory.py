@@ -1,0 +1,213 @@
+"""A run directory: what training leaves behind and everything later starts from.
+
+RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
+      sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from models.config import run_config as config_module
+from models.config.run_config import RunConfig
+from models.core.base import CTRModel
+from models.core.checkpoints import DAMAGES
+from models.core.factory import build_model
+from models.keras import tf
+from preprocessing.data_dir import DataDir, sha256_file
+from preprocessing.errors import UserError, explained_write_errors, one_line
+from preprocessing.json_checks import read_json
+from preprocessing.schema import Schema
+from preprocessing.storage import files
+
+CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
+PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
+CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
+DIVERGED = "diverged.txt"
+"""Why a run ended whose numbers are no longer finite."""
+
+
+def begin(
+    path: pathlib.Path,
+    config: RunConfig,
+    data: DataDir,
+    origins: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what a run directory says of itself before the first step.
+
+    Args:
+        path: Run directory.
+        config: Of the run.
+        data: Its data set.
+        origins: Where the values of the configuration come from, if that is known.
+
+    Raises:
+        UserError: The disk is full or write-protected.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with explained_write_errors("--workdir", path):
+        data.schema.save(path / SCHEMA)
+        files.write_bytes(path / FINGERPRINT, data.fingerprint.encode())
+        if origins is not None:
+            files.write_bytes(path / ORIGINS, f"{json.dumps(origins, indent=2)}\n".encode())
+        config.save(path / CONFIG)  # Last: a directory that has it holds a run.
+
+
+class Run(NamedTuple):
+    """A finished or unfinished run and the data set it was trained on."""
+
+    path: pathlib.Path
+    config: RunConfig
+    data: DataDir
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Metrics by split; None where undefined."""
+        return read_metrics(self.path)
+
+
+def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
+    """Opens a run and its data set.
+
+    Args:
+        path: Of the run directory.
+        verify: Check the hashes of all shards of the data set.
+
+    Raises:
+        UserError: No run there, its data set is gone or has another schema.
+    """
+    path = pathlib.Path(path)
+    if not (path / CONFIG).exists():
+        raise UserError(
+            f"Expected a run directory with {CONFIG}, found none at {path}.",
+            "give the --workdir of models.train, or WORKDIR/run of pipeline.run.",
+        )
+    config = config_module.resolve(config_module.load(path / CONFIG))
+    data = DataDir.open(config.data, verify=verify)
+    Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
+    if data_fingerprint(path) != data.fingerprint:
+        # Ids of another build mean other values, so the weights would be those of other words.
+        raise UserError(
+            f"Expected the data set that {path} was trained on in {data.path}, found another "
+            "build of it.",
+            "train anew, or build the data set with the arguments it had.",
+        )
+    return Run(path, config, data)
+
+
+def load_model(path: str | pathlib.Path) -> CTRModel:
+    """The model of a run with its best weights.
+
+    Raises:
+        UserError: No run there, or no weights yet.
+    """
+    run = open_run(path)
+    model = build_model(run.config, run.data)
+    restore_best(model, run.path)
+    return model
+
+
+def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointManager:
+    """Manages the best weights: those that serving needs, without optimisers and ssl.
+
+    Raises:
+        UserError: The file that names them is damaged.
+    """
+    checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
+    try:
+        return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
+    except ValueError:
+        raise UserError(
+            f"Expected the name of the best weights in {path / BEST / 'checkpoint'}, found it "
+            "damaged.",
+            "restore the file from a copy, or train anew.",
+        ) from None
+
+
+def save_best(best: tf.train.CheckpointManager) -> None:
+    """Writes the best weights; those before are removed once that is done.
+
+    What metrics.json says is of the weights before, so it goes first.
+
+    Raises:
+        UserError: They cannot be written; the ones before are as they were.
+    """
+    try:
+        (pathlib.Path(best.directory).parent / METRICS).unlink(missing_ok=True)
+        best.save()
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(
+            f"Expected to write the best weights to {best.directory}, found: {error}.",
+            "free space there, then go on with --resume.",
+        ) from error
+
+
+def restore_best(model: CTRModel, path: pathlib.Path) -> None:
+    """Loads the best weights of a run into a model.
+
+    Raises:
+        UserError: The run has none yet; they are damaged, or those of another model.
+    """
+    manager = best_checkpoint(model, path)
+    if manager.latest_checkpoint is None:
+        raise UserError(
+            f"Expected trained weights in {path / BEST}, found none.",
+            "train first, or resume with models.train --resume.",
+        )
+    try:
+        status = manager.checkpoint.restore(manager.latest_checkpoint)
+        status.assert_existing_objects_matched().expect_partial()
+    except (*DAMAGES, AssertionError) as error:
+        raise UserError(
+            f"Expected the weights of the model of {path / CONFIG} in {path / BEST}, found them "
+            f"damaged or of another model: {one_line(str(error))}",
+            "restore the files from a copy, or train anew.",
+        ) from error
+
+
+def weights_digest(path: pathlib.Path) -> str:
+    """Tells the best weights of a run from others; "" if there are none.
+
+    It is the SHA-256 of the checkpoint's index, which holds a checksum of each weight.
+    """
+    checkpoint = tf.train.latest_checkpoint(str(path / BEST))
+    return "" if checkpoint is None else sha256_file(f"{checkpoint}.index")
+
+
+def data_fingerprint(path: pathlib.Path) -> str:
+    """Fingerprint of the data set that a run was begun with; "" if it was not."""
+    file = path / FINGERPRINT
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float | None]]:
+    """Metrics by split, as far as they were measured; None where undefined."""
+    file = path / METRICS
+    fix = "remove it, and measure anew with models.evaluate."
+    return read_json(file, "the metrics of a run", fix) if file.exists() else {}
+
+
+def is_measured(path: pathlib.Path, data: DataDir) -> bool:
+    """Whether a run has the metrics of the last split that training measures, its last work.
+
+    Args:
+        path: Run directory.
+        data: Its data set.
+    """
+    last = "test" if data.num_requests("test") else "validation"
+    return last in read_metrics(path)
+
+
+def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
+    """What each process that worked on a run did, see `training.sessions`; of old runs nothing."""
+    file = path / SESSIONS
+    what = "what the processes of a run did"
+    return read_json(file, what, "remove it.", list) if file.exists() else []
+
+
+def write_metrics(path: pathlib.Path, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Adds metrics by split to those of the run."""
+    merged = {**read_metrics(path), **metrics}
+    content = json.dumps(merged, indent=2, allow_nan=False)
+    files.write_bytes(path / METRICS, f"{content}\n".encode())

@@ -1,0 +1,1 @@
+"""How processes and devices share a training."""

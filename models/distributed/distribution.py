@@ -1,0 +1,239 @@
+"""How the processes and devices of a training share its work: tf.distribute behind one flag.
+
+Replicas in step (`mirrored`, `multi_worker`) train on the rows of the same batch and apply the same
+update, so that their number changes nothing but the order of additions. With `parameter_server`
+workers train on batches of their own, and their updates arrive when they do.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from models.config.training import TrainConfig
+from models.distributed import tf_cluster
+from models.keras import tf
+from models.ops import replicas
+from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
+
+_MIN_SHARD_BYTES = 256 << 10
+"""Smaller parts of a table are not worth a server of their own (as TensorFlow advises)."""
+
+
+class Distribution:
+    """A tf.distribute strategy and what a training run needs to know of it.
+
+    Args:
+        name: One of `STRATEGIES`. auto is mirrored if there are several GPUs, else one_device.
+        peer_timeout: Seconds to wait for the other processes of a cluster.
+        tables_on_cpu: Keep embedding tables in main memory, where one GPU computes.
+
+    Attributes:
+        strategy: The strategy.
+        cluster: Of this process; None if it trains alone.
+
+    Raises:
+        UserError: Unknown name, wrong TF_CONFIG, missing peers, several devices with tables on the
+            CPU.
+    """
+
+    def __init__(self, name: str, peer_timeout: float = 300.0, tables_on_cpu: bool = False) -> None:
+        if name not in STRATEGIES:
+            raise UserError(
+                f"Expected --distribute to be one of {', '.join(STRATEGIES)}, found {name!r}.",
+                did_you_mean(name, STRATEGIES),
+            )
+        self.cluster: tf_cluster.Cluster | None = None
+        self._gather: Callable[[tf.Tensor], tf.Tensor] | None = None
+        if name == "multi_worker":
+            self.cluster = tf_cluster.multi_worker()
+            tf_cluster.await_peers(self.cluster, peer_timeout)
+            self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            tf_cluster.keep_sigterm()
+        elif name == "parameter_server":
+            self.cluster = tf_cluster.parameter_server()
+            if self.cluster.is_server:
+                raise UserError(
+                    "Expected the chief of the cluster, found "
+                    f"{self.cluster.kind} {self.cluster.index}.",
+                    "start workers and parameter servers with python -m models.train.",
+                )
+            tf_cluster.await_peers(self.cluster, peer_timeout)
+            self.strategy = _parameter_server(len(self.cluster.addresses["ps"]))
+        else:
+            self.strategy = _one_process(name, tables_on_cpu)
+        if tables_on_cpu and (self.cluster or self.replicas > 1):
+            raise UserError(
+                f"Expected one device with train.tables_on_cpu, found --distribute={name} with "
+                f"{self.replicas} replicas.",
+                "choose --distribute=one_device; parameter_server keeps tables in the main memory "
+                "of servers.",
+            )
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas that train in step."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether updates arrive when they do."""
+        return isinstance(self.strategy, tf.distribute.ParameterServerStrategy)
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether other processes train in step with this one."""
+        return self.cluster is not None and not self.asynchronous
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run directory: the first of those that train in step."""
+        if self.cluster is None or self.cluster.kind == "chief":
+            return True
+        return self.cluster.index == 0 and "chief" not in self.cluster.addresses
+
+    def batches(self, dataset: tf.data.Dataset) -> Iterator[Any]:
+        """An iterator over the batches of the replicas.
+
+        Every worker reads the whole data set and keeps the rows of its replicas: consecutive equal
+        parts of each batch, in the order of the replicas. So any number of workers trains on the
+        same batches, whatever the number of shards, and the position in the data is one number.
+
+        Args:
+            dataset: Batches of features, the rows of a request first.
+        """
+        if self.asynchronous:
+            return iter(dataset)
+        if self.replicas == 1:
+            return iter(self.strategy.experimental_distribute_dataset(dataset))
+
+        def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            total = context.num_replicas_in_sync
+            own = total // context.num_input_pipelines
+            first = own * context.input_pipeline_id
+
+            @tf.autograph.experimental.do_not_convert
+            def parts(batch: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
+                rows = tf.shape(next(iter(batch.values())))[0]
+                return tf.data.Dataset.range(first, first + own, output_type=tf.int32).map(
+                    lambda replica: {
+                        name: value[rows * replica // total : rows * (replica + 1) // total]
+                        for name, value in batch.items()
+                    }
+                )
+
+            # A data set without end spares the replicas the question whether there is a next batch;
+            # training counts its steps and never gets there.
+            return dataset.flat_map(parts).repeat().prefetch(2 * own)
+
+        return iter(self.strategy.distribute_datasets_from_function(of_this_worker))
+
+    def join(self) -> None:
+        """Waits until all steps that were asked for are done."""
+        if self.asynchronous:
+            with self.explained_losses():
+                self.coordinator().join()
+
+    def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
+        """Of the parameter servers' workers; always the same one."""
+        return tf.distribute.coordinator.ClusterCoordinator(self.strategy)
+
+    def explained_losses(self) -> Any:
+        """A context in which the loss of another process is a `UserError`."""
+        return tf_cluster.explained_losses(self.cluster)
+
+    def exchange(self, value: Any) -> list[Any]:
+        """The values of all processes that train in step, in order; each of them must call this.
+
+        Args:
+            value: JSON content, equal in kind or not.
+        """
+        if self.cluster is None or self.asynchronous:
+            return [value]
+        if self._gather is None:
+            self._gather = self._gather_function()
+        line = tf.constant([*(json.dumps(value) + "\n").encode()], tf.int32)
+        with self.explained_losses():
+            lines = bytes(self._gather(line).numpy().astype("uint8")).decode().splitlines()
+        processes = len(self.cluster.peers) + 1
+        return [json.loads(text) for text in lines[:: len(lines) // processes]]
+
+    def _gather_function(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function that puts vectors of all replicas end to end."""
+
+        def of_replica(values: tf.Tensor) -> tf.Tensor:
+            return replicas.all_gather(values)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False)
+        def gather(values: tf.Tensor) -> tf.Tensor:
+            gathered = self.strategy.run(of_replica, (values,))
+            return self.strategy.experimental_local_results(gathered)[0]
+
+        return gather
+
+    def of_chief(self, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns on the chief, on every process; JSON content."""
+        found = compute() if self.is_chief else None
+        return self.exchange(found)[0]
+
+    def require_equal(self, settings: Mapping[str, Any]) -> None:
+        """Refuses processes that would train differently.
+
+        Args:
+            settings: Of this process, by name.
+
+        Raises:
+            UserError: Another process has other settings; on all of them.
+        """
+        first, *others = self.exchange(settings)
+        for index, other in enumerate(others, 1):
+            for name in sorted({*first, *other}):
+                if first.get(name) != other.get(name):
+                    raise UserError(
+                        f"Expected the same {name} in every process of the cluster, found "
+                        f"{first.get(name)!r} in the first and {other.get(name)!r} in number "
+                        f"{index + 1}.",
+                        "start all of them with the same command on the same data.",
+                    )
+
+
+def serve_if_asked(train: TrainConfig) -> bool:
+    """Runs a worker or parameter server to the end of the training, if this process is one.
+
+    Args:
+        train: Settings of the training.
+
+    Returns:
+        Whether it was.
+    """
+    if train.distribute != "parameter_server":
+        return False
+    cluster = tf_cluster.parameter_server()
+    if cluster.is_server:
+        tf_cluster.serve(cluster, train.peer_timeout)
+    return cluster.is_server
+
+
+def _one_process(name: str, tables_on_cpu: bool) -> tf.distribute.Strategy:
+    """The strategy of auto, one_device or mirrored."""
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if name == "one_device" or (name == "auto" and len(gpus) < 2):
+        if tables_on_cpu:
+            # Every other strategy puts all variables where it computes.
+            return tf.distribute.get_strategy()
+        return tf.distribute.OneDeviceStrategy(devices[0].name)
+    # The default collectives abort between logical CPUs; this reduction works on any device.
+    reduction = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy([d.name for d in devices], reduction)
+
+
+def _parameter_server(servers: int) -> tf.distribute.Strategy:
+    """The strategy of a coordinator; large variables are cut into a part per server."""
+    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
+        _MIN_SHARD_BYTES, max_shards=servers
+    )
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    return tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)

@@ -1,0 +1,1 @@
+"""Scores of splits, and what they are worth: metrics, intervals, slices, yardsticks."""

@@ -1,0 +1,260 @@
+"""Scores of a split by a trained run, and what they are worth (command: `models.evaluate`)."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from models.core import run_directory
+from models.core.base import CTRModel
+from models.evaluation import confidence_intervals, dumped_scores, slices
+from models.evaluation.confidence_intervals import Difference, Estimate
+from models.evaluation.metrics import (
+    Scores,
+    ranking_metrics,
+)
+from models.keras import tf
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.schema import (
+    LABEL,
+    PAD_ID,
+    REQUEST_ID,
+    REQUEST_USER,
+    candidate_key,
+    history_key,
+)
+
+SPLITS = ("train", "validation", "test")
+_BATCH_SIZE = 512
+_PLAIN_FIELDS = tuple(name for name in Scores._fields if name != "ids")
+
+
+class Scorer:
+    """Scores splits with one compiled function, so that repeated evaluations trace once.
+
+    Args:
+        model: Scores.
+        data: What to score.
+        between: Called between batches; what it raises ends the scoring.
+        memory_budget: Bytes that a split may take in memory, for splits scored many times.
+    """
+
+    def __init__(
+        self,
+        model: CTRModel,
+        data: DataDir,
+        between: Callable[[], None] = lambda: None,
+        memory_budget: int = 0,
+    ) -> None:
+        self._data = data
+        self._between = between
+        self._memory_budget = memory_budget
+        self._candidate = candidate_key(data.schema.item_key.name)
+        self._history = history_key(data.schema.item_key.name)
+        self._user = data.schema.user_key.name
+        self._categorical = [
+            candidate_key(feature.name)
+            for feature in data.schema.item_features
+            if feature.is_categorical
+        ]
+        self._logits = tf.function(lambda features: model(features), autograph=False)
+        self._batches: dict[str, tf.data.Dataset] = {}
+
+    def score(self, split: str, progress: bool = False) -> Scores:
+        """Scores every candidate of a split.
+
+        Args:
+            split: train, validation or test.
+            progress: Show a bar on standard error.
+
+        Raises:
+            UserError: The split has no requests, or a score is not finite: any metric would count
+                it as the best or the worst of all.
+        """
+        parts: list[Scores] = []
+        if split not in self._batches:
+            self._batches[split] = dataset.read(
+                self._data,
+                split,
+                batch_size=_BATCH_SIZE,
+                shuffle_seed=None,
+                memory_budget=self._memory_budget,
+                with_users=True,
+            )
+        with (
+            dataset.reading(self._data),
+            tqdm(
+                total=self._data.num_requests(split),
+                desc=f"score {split}",
+                unit="request",
+                disable=not progress,
+            ) as bar,
+        ):
+            for features in self._batches[split]:
+                parts.append(self._collect(features, self._logits(features)))
+                self._between()
+                bar.update(int(features[REQUEST_ID].shape[0]))
+        if not parts:
+            raise UserError(
+                f"Expected requests in split {split!r} of {self._data.path}, found none.",
+                "evaluate another split or build the data with more events per user.",
+            )
+        ids = {key: np.concatenate([part.ids[key] for part in parts]) for key in parts[0].ids}
+        plain = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _PLAIN_FIELDS
+        }
+        scores = Scores(**plain, ids=ids)
+        _check_finite(scores, split)
+        return scores
+
+    def _collect(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> Scores:
+        """One entry per valid candidate of a batch."""
+        mask_BN = features[self._candidate].numpy() != PAD_ID
+        request = np.nonzero(mask_BN)[0]
+        lengths = (features[self._history].numpy() != PAD_ID).sum(axis=1)
+        return Scores(
+            user=_texts(features[REQUEST_USER])[request],
+            request_id=_texts(features[REQUEST_ID])[request],
+            label=features[LABEL].numpy()[mask_BN],
+            logit=logits_BN.numpy()[mask_BN],
+            history_length=lengths[request],
+            ids={
+                self._user: features[self._user].numpy()[request],
+                **{key: features[key].numpy()[mask_BN] for key in self._categorical},
+            },
+        )
+
+
+def _texts(strings_B: tf.Tensor) -> np.ndarray:
+    """Strings [B] as an object array; entries that are taken several times share their text."""
+    return np.array([text.decode() for text in strings_B.numpy()], object)
+
+
+def _check_finite(scores: Scores, split: str) -> None:
+    wrong_C = ~np.isfinite(scores.logit)
+    if wrong_C.any():
+        first = scores.request_id[wrong_C.argmax()]
+        raise UserError(
+            f"Expected finite scores, found NaN or infinity for {wrong_C.sum():,} of "
+            f"{len(wrong_C):,} candidates of split {split}, the first in request {first!r}.",
+            "look at the values of this request's features, and bound or bucketise those that no "
+            "training request comes near.",
+        )
+
+
+def evaluate(
+    run_dir: str | pathlib.Path, split: str, progress: bool = True
+) -> dict[str, float | None]:
+    """Measures the best weights of a run, dumps the scores and remembers the metrics.
+
+    Args:
+        run_dir: Of `models.train`.
+        split: train, validation or test.
+        progress: Show a bar on standard error.
+
+    Returns:
+        Metrics by name, see `models.evaluation.metrics.ranking_metrics`.
+
+    Raises:
+        UserError: Unknown split; no run, weights or requests there.
+    """
+    _check_split(split)
+    run = run_directory.open_run(run_dir)
+    origin = dumped_scores.origin(run.path)
+    scores = Scorer(run_directory.load_model(run_dir), run.data).score(split, progress=progress)
+    return record(run.path, split, scores, run.data, origin)
+
+
+def record(
+    run_dir: pathlib.Path,
+    split: str,
+    scores: Scores,
+    data: DataDir,
+    origin: dumped_scores.Origin | None = None,
+) -> dict[str, float | None]:
+    """Writes scores and metrics of a split into a run directory.
+
+    Args:
+        run_dir: Of the run.
+        split: train, validation or test.
+        scores: Of its candidates.
+        data: What the model was trained on, which tells known items.
+        origin: What they are of; without it, what the run directory holds.
+
+    Returns:
+        The metrics.
+    """
+    dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
+    metrics = ranking_metrics(scores, slices.known_items(scores, data))
+    run_directory.write_metrics(run_dir, {split: metrics})
+    return metrics
+
+
+def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
+    """The dumped scores of a run, measured anew if there are none or the weights are others now.
+
+    Raises:
+        UserError: See `evaluate`.
+    """
+    _check_split(split)
+    path = pathlib.Path(run_dir)
+    if not dumped_scores.are_current(path, split):
+        evaluate(path, split)
+    return dumped_scores.read(path, split)
+
+
+class Analysis(NamedTuple):
+    """What `analyse` finds.
+
+    Attributes:
+        metrics: Metrics by name, each with its interval.
+        slices: See `slices.measure`.
+    """
+
+    metrics: dict[str, Estimate]
+    slices: pd.DataFrame
+
+
+def analyse(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> Analysis:
+    """Metrics of a measured split with their intervals, and those of its slices.
+
+    Raises:
+        UserError: See `evaluate`.
+    """
+    run = run_directory.open_run(run_dir)
+    scores = read_scores(run_dir, split)
+    found = slices.measure(scores, run.data, progress)
+    return Analysis(confidence_intervals.estimate(scores), found)
+
+
+def compare(
+    first: str | pathlib.Path, second: str | pathlib.Path, split: str
+) -> dict[str, Difference]:
+    """Two models on the requests of a split, with paired tests.
+
+    Args:
+        first: A run.
+        second: Another run on the same data set.
+        split: train, validation or test.
+
+    Raises:
+        UserError: The runs have different data; see also `evaluate`.
+    """
+    one, other = run_directory.open_run(first), run_directory.open_run(second)
+    if one.data.fingerprint != other.data.fingerprint:
+        raise UserError(
+            f"Expected two runs on the same data set, found one on {one.data.path} and one on "
+            f"{other.data.path}.",
+            "train both on one build.",
+        )
+    return confidence_intervals.compare(read_scores(first, split), read_scores(second, split))
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UserError(f"Expected --split of {', '.join(SPLITS)}, found {split!r}.")

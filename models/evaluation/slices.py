@@ -1,0 +1,140 @@
+"""Metrics by length of the history, popularity of the item, category, new users and new items.
+
+Shapes: C candidates, V words of a vocabulary.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from models.evaluation import confidence_intervals
+from models.evaluation.metrics import Scores, calibration_error, sigmoid
+from preprocessing.data_dir import DataDir
+from preprocessing.known_items import are_unknown
+from preprocessing.schema import Feature, candidate_key
+
+USERS, ITEMS = "user, known or new", "item, known or new"
+"""Dimensions; no feature has such a name, as names of features are identifiers."""
+KNOWN, NEW = "known", "not in training"
+"""Their slices."""
+_LENGTHS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
+_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_VALUES = 10
+_DRAWS = 300
+"""Fewer than for a whole split, because there are many slices."""
+
+
+class Slice(NamedTuple):
+    """Some of the candidates of a split.
+
+    Attributes:
+        dimension: What they are told apart by, such as "history length".
+        name: Of this part.
+        chosen_C: Which they are.
+    """
+
+    dimension: str
+    name: str
+    chosen_C: np.ndarray
+
+
+def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
+    """The parts of a split that hold any candidate; each dimension covers all of them.
+
+    Args:
+        scores: Of the split.
+        data: What the model was trained on.
+    """
+    yield from _bins("history length", scores.history_length, _LENGTHS)
+    schema = data.schema
+    known_user_C = _training_counts(data, schema.user_key, scores.ids[schema.user_key.name]) > 0
+    for dimension, known_C in ((USERS, known_user_C), (ITEMS, known_items(scores, data))):
+        for name, chosen_C in ((KNOWN, known_C), (NEW, ~known_C)):
+            if chosen_C.any():
+                yield Slice(dimension, name, chosen_C)
+    item_key = schema.item_key
+    counts_C = _training_counts(data, item_key, scores.ids[candidate_key(item_key.name)])
+    yield from _bins("item popularity", counts_C, _COUNTS)
+    for feature in schema.history_features:
+        if feature.is_categorical and feature != item_key:
+            yield from _values(data, feature, scores.ids[candidate_key(feature.name)])
+
+
+def known_items(scores: Scores, data: DataDir) -> np.ndarray:
+    """Whether the item of each candidate is known from training, [C]."""
+    key = data.schema.item_key
+    return ~are_unknown(data.encoders[key.name], scores.ids[candidate_key(key.name)])
+
+
+def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFrame:
+    """Metrics of each slice.
+
+    AUC, log loss and calibration are those of the slice's candidates among themselves. Ranking
+    within requests (`mrr`, ...) is that of the requests with a positive in the slice, among all
+    their candidates.
+
+    Args:
+        scores: Of a split.
+        data: What the model was trained on.
+        progress: Show a bar on standard error.
+
+    Returns:
+        A row per slice: dimension, slice, candidates, positives, the metrics of
+        `confidence_intervals.estimate` each with its bounds (auc, auc_low, auc_high, ...), NaN
+        where undefined, and calibration_error.
+    """
+    rows = []
+    for part in tqdm(list(slices(scores, data)), desc="slices", disable=not progress):
+        label_C, logit_C = scores.label[part.chosen_C], scores.logit[part.chosen_C]
+        row: dict[str, object] = {
+            "dimension": part.dimension,
+            "slice": part.name,
+            "candidates": len(label_C),
+            "positives": int(label_C.sum()),
+        }
+        for name, found in confidence_intervals.estimate(scores, part.chosen_C, _DRAWS).items():
+            for column, value in zip(("", "_low", "_high"), found, strict=True):
+                row[f"{name}{column}"] = np.nan if value is None else value
+        row["calibration_error"] = calibration_error(
+            label_C.astype(np.float64), sigmoid(logit_C.astype(np.float64))
+        )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _bins(dimension: str, value_C: np.ndarray, lows: tuple[int, ...]) -> Iterator[Slice]:
+    """Slices by ranges of a whole number, the last one without an upper end."""
+    bin_C = np.searchsorted(lows, value_C, side="right") - 1
+    for number, low in enumerate(lows):
+        chosen_C = bin_C == number
+        if chosen_C.any():
+            high = f"-{lows[number + 1] - 1}" if number + 1 < len(lows) else "+"
+            yield Slice(dimension, f"{low}{high}" if high != f"-{low}" else str(low), chosen_C)
+
+
+def _values(data: DataDir, feature: Feature, id_C: np.ndarray) -> Iterator[Slice]:
+    """Slices by the most frequent values of a feature, and one of all others."""
+    found, counts = np.unique(id_C, return_counts=True)
+    frequent = found[np.argsort(-counts, kind="stable")][:_VALUES]
+    for value, name in zip(frequent, data.encoders[feature.name].decode(frequent), strict=True):
+        yield Slice(feature.name, str(name), id_C == value)
+    if len(found) > _VALUES:
+        yield Slice(feature.name, "all others", ~np.isin(id_C, frequent))
+
+
+def _training_counts(data: DataDir, feature: Feature, id_C: np.ndarray) -> np.ndarray:
+    """How often training requests hold each value, each event counted once; 0 out of vocabulary.
+
+    A vocabulary stands in the order of its counts, and statistics tell how many words have each.
+    An encoder without a vocabulary knows every value: then the counts are 1.
+    """
+    described = data.stats["vocabularies"].get(feature.name)
+    if described is None:
+        return np.ones(len(id_C), np.int64)
+    pairs = sorted(((int(n), words) for n, words in described["words_by_count"].items()))[::-1]
+    count_V = np.repeat([n for n, _ in pairs], [words for _, words in pairs])
+    unknown = 1 + data.encoders[feature.name].num_oov
+    return np.concatenate([np.zeros(unknown, np.int64), count_V])[id_C]

@@ -1,0 +1,1 @@
+"""Fields of one request: products, attention and graphs among them."""

@@ -1,0 +1,37 @@
+"""The graph operators of DemiNet (arXiv 2109.12512, Figure 3): where one is chosen by name.
+
+Every operator is a stack of layers `(nodes_BVLD, graph) -> nodes_BVLD`. A layer's class attribute
+`merges_relations` says which graph it reads: an `ItemGraph`, or the `MergedGraph` of all relations.
+"""
+
+from models.keras import keras
+from models.layers.graph.graph_attention import DependencyAttention
+from models.layers.graph.light_convolution import LightConvolution
+from models.layers.graph.merged_attention import MergedAttention
+from models.layers.graph.relational_convolution import RelationalConvolution
+
+OPERATORS = ("dha", "gat", "lgc", "gcmc", "none")
+
+
+def graph_layers(
+    operator: str, width: int, *, depth: int, heads: int, project: bool, slope: float
+) -> list[keras.layers.Layer]:
+    """The layers of an operator, in the order in which nodes go through them.
+
+    Args:
+        operator: One of `OPERATORS`; "none" has no layers.
+        width: D.
+        depth: How often messages are passed.
+        heads: Of attention, a divisor of D.
+        project: Whether heads are slices of a learned projection, or of the nodes.
+        slope: Of LeakyReLU on its negative side.
+    """
+    if operator == "none":
+        return []
+    if operator == "lgc":
+        return [LightConvolution(depth, name="graph")]
+    names = [f"graph_{i}" for i in range(depth)]
+    if operator == "gcmc":
+        return [RelationalConvolution(width, name=name) for name in names]
+    attention = {"dha": DependencyAttention, "gat": MergedAttention}[operator]
+    return [attention(width, heads, project=project, slope=slope, name=name) for name in names]

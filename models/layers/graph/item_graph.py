@@ -1,0 +1,160 @@
+"""The heterogeneous graph between the items of a history (DemiNet, arXiv 2109.12512, eqs 1-5).
+
+Shapes: B requests, V views of the same history (1, or 3 while edges are dropped), L history length,
+D item width, W window: the largest distance of contextual neighbours, R = 2 directions of the
+window: earlier and later.
+
+No tensor here or in the layers that read the graph holds a pair of windows per pair of items:
+contextual edges are kept per distance, and only similarity is dense in L x L.
+"""
+
+from typing import NamedTuple
+
+from models.keras import tf
+from models.ops import randomness
+
+
+class ItemGraph(NamedTuple):
+    """From which nodes each node receives messages, relation by relation.
+
+    Attributes:
+        context_BVRWL: Whether node i receives from the node w + 1 steps before it (R = 0, eq. 1) or
+            after it (R = 1, eq. 2).
+        similar_BVLL: Whether node i (third axis) receives from node j (last axis), eq. 4.
+        self_BVL: Whether node i receives from itself, eq. 5; V may be 1 for all views.
+        mask_BL: Which nodes exist.
+    """
+
+    context_BVRWL: tf.Tensor
+    similar_BVLL: tf.Tensor
+    self_BVL: tf.Tensor
+    mask_BL: tf.Tensor
+
+
+class MergedGraph(NamedTuple):
+    """The same graph without its relations: who receives from whom, for whatever reason.
+
+    Attributes:
+        edges_BVLL: Whether node i (third axis) receives from another node j (last axis).
+        self_BVL: As in `ItemGraph`.
+        mask_BL: Which nodes exist.
+    """
+
+    edges_BVLL: tf.Tensor
+    self_BVL: tf.Tensor
+    mask_BL: tf.Tensor
+
+
+Graph = ItemGraph | MergedGraph
+
+
+def window_offsets(window: int) -> list[list[int]]:
+    """Distance from a node to its contextual neighbours: [earlier, later], nearest first."""
+    steps = range(1, window + 1)
+    return [[-step for step in steps], [+step for step in steps]]
+
+
+def shifted(values: tf.Tensor, offset: int, axis: int) -> tf.Tensor:
+    """At place i the value of place i + offset; beyond either end it wraps around.
+
+    What wraps is meaningless, and excluded by `ItemGraph.context_BVRWL`.
+    """
+    return tf.roll(values, -offset, axis)
+
+
+def build_graph(
+    history_BLD: tf.Tensor, mask_BL: tf.Tensor, *, window: int, threshold: float
+) -> ItemGraph:
+    """Connects the items of each history: contextually before and after, and by similarity.
+
+    Similarity is the cosine of the embeddings (eq. 3) and a pair is connected in both directions if
+    it reaches the threshold (eq. 4). The comparison has no gradient. A node is not similar to
+    itself: that is the self-connection of eq. 5.
+
+    Args:
+        history_BLD: Embedded history.
+        mask_BL: True for events.
+        window: epsilon, how many neighbours on either side are contextual; 0 for none.
+        threshold: t in [-1, 1]; above 1 nothing is similar.
+
+    Returns:
+        The graph, with V = 1.
+    """
+    length = tf.shape(mask_BL)[1]
+    place_L = tf.range(length)
+    offsets_RW = tf.reshape(tf.constant(window_offsets(window), tf.int32), [2, window])
+    neighbour_RWL = place_L + offsets_RW[:, :, None]
+    # The mask is a prefix, so a neighbour exists if its place is below the length of the history.
+    lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), axis=1)
+    context_BRWL = (neighbour_RWL >= 0) & (neighbour_RWL < lengths_B[:, None, None, None])
+    context_BRWL &= mask_BL[:, None, None, :]
+
+    # Cosines in float32 whatever the policy: in half precision they would flip at the threshold.
+    unit_BLD = tf.math.l2_normalize(tf.cast(tf.stop_gradient(history_BLD), tf.float32), -1)
+    similar_BLL = tf.matmul(unit_BLD, unit_BLD, transpose_b=True) >= threshold
+    similar_BLL &= mask_BL[:, :, None] & mask_BL[:, None, :] & (place_L[:, None] != place_L)
+    return ItemGraph(context_BRWL[:, None], similar_BLL[:, None], mask_BL[:, None], mask_BL)
+
+
+def merge_relations(graph: ItemGraph) -> MergedGraph:
+    """One homogeneous graph: the union of the contextual and the similar edges."""
+    length = tf.shape(graph.mask_BL)[1]
+    distance_LL = tf.range(length) - tf.range(length)[:, None]
+    edges_BVLL = graph.similar_BVLL
+    offsets_RW = window_offsets(graph.context_BVRWL.shape[3])
+    for offsets, side_BVWL in zip(offsets_RW, tf.unstack(graph.context_BVRWL, axis=2), strict=True):
+        for offset, edges_BVL in zip(offsets, tf.unstack(side_BVWL, axis=2), strict=True):
+            edges_BVLL |= tf.expand_dims(edges_BVL, -1) & (distance_LL == offset)
+    return MergedGraph(edges_BVLL, graph.self_BVL, graph.mask_BL)
+
+
+def add_dropped_views(
+    graph: Graph, *, rate: float, seed: tf.Tensor, drop_self: bool = False
+) -> Graph:
+    """The graph beside two views of it with edges dropped at random (eqs 16-17).
+
+    Every directed edge of every relation is dropped by itself with probability `rate`, in each view
+    anew. Heads and layers share the views.
+
+    Args:
+        graph: A graph with V = 1.
+        rate: rho, probability of dropping an edge.
+        seed: int32 [2].
+        drop_self: Whether self-connections are dropped too; a node may then receive nothing.
+
+    Returns:
+        A graph with V = 3: complete, first view, second view.
+    """
+
+    def add_views(edges: tf.Tensor, place: str) -> tf.Tensor:
+        shape = tf.concat([tf.shape(edges)[:1], [2], tf.shape(edges)[2:]], 0)
+        draws = randomness.uniform_rows(randomness.for_place(seed, place), shape)
+        return tf.concat([edges, edges & (draws >= rate)], axis=1)
+
+    stays = {"mask_BL"} if drop_self else {"mask_BL", "self_BVL"}
+    return graph._replace(
+        **{
+            name: add_views(edges, f"item_graph/{name}")
+            for name, edges in graph._asdict().items()
+            if name not in stays
+        }
+    )
+
+
+def edge_densities(graph: ItemGraph) -> dict[str, tf.Tensor]:
+    """Share of the ordered pairs of different events that each relation connects, over the batch.
+
+    Args:
+        graph: A graph with V = 1.
+
+    Returns:
+        Scalars by relation: earlier, later, similar.
+    """
+    lengths_B = tf.reduce_sum(tf.cast(graph.mask_BL, tf.float32), axis=1)
+    pairs = tf.reduce_sum(lengths_B * (lengths_B - 1.0))
+    earlier, later = tf.unstack(graph.context_BVRWL, axis=2)
+    relations = {"earlier": earlier, "later": later, "similar": graph.similar_BVLL}
+    return {
+        name: tf.math.divide_no_nan(tf.reduce_sum(tf.cast(edges, tf.float32)), pairs)
+        for name, edges in relations.items()
+    }

@@ -1,0 +1,105 @@
+"""Graph attention on a graph without relations (GAT, Velickovic et al., 2018).
+
+The rival of DemiNet's dependency-aware attention in Figure 3 of its paper (arXiv 2109.12512), whose
+equation numbers are used here.
+
+Shapes: B requests, V views of the same history, L history length, D item width, H heads, C = D / H
+head width.
+"""
+
+from models.keras import keras, tf
+from models.layers.graph.item_graph import MergedGraph
+from models.layers.graph.pair_scores import PairScores
+from models.layers.initializers import glorot_uniform
+from models.ops.weight_layouts import Layout, Layouts, hidden
+
+
+class MergedAttention(keras.layers.Layer):
+    """Eqs 6-8 with one relation: the union of all four.
+
+    A node attends to its neighbours and itself; heads are concatenated. Computes in float32, as
+    `DependencyAttention` does.
+
+    Args:
+        width: D.
+        heads: H, a divisor of D.
+        project: Whether heads are slices of a learned projection of the nodes, or of the nodes.
+        slope: Of LeakyReLU on its negative side.
+    """
+
+    merges_relations = True
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        project: bool = True,
+        slope: float = 0.2,
+        name: str = "merged_attention",
+    ) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.width, self.heads, self.head_width = width, heads, width // heads
+        self.slope = slope
+        self._has_projection = project
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Creates the two halves of the weight vector of eq. 6, and the projection."""
+        del shape
+        self.projection_DD = (
+            self.add_weight("projection_kernel", [self.width, self.width])
+            if self._has_projection
+            else None
+        )
+        own, fans = [self.heads, self.head_width], (2 * self.head_width, 1)
+        self.receiver_HC = self.add_weight("receiver", own, initializer=glorot_uniform(*fans))
+        self.sender_HC = self.add_weight("sender", own, initializer=glorot_uniform(*fans))
+
+    def writes(self, reads: Layout) -> Layout:
+        """Layout of the output for nodes laid out as `reads`."""
+        return hidden(self.head_width, self.heads) if self._has_projection else reads
+
+    def layouts(self, reads: Layout) -> Layouts:
+        """Layouts of the weights, for nodes laid out as `reads`."""
+        if self._has_projection:
+            heads, unit = None, hidden(self.head_width)
+            yield self.projection_DD, (reads, self.writes(reads))
+        else:
+            heads, unit = reads.slices(self.heads), None
+        yield self.receiver_HC, (heads, unit)
+        yield self.sender_HC, (heads, unit)
+
+    def call(self, nodes_BVLD: tf.Tensor, graph: MergedGraph) -> tf.Tensor:
+        """Passes messages once.
+
+        Args:
+            nodes_BVLD: Nodes; V may be 1 while the graph has more views.
+            graph: From which nodes each node receives.
+
+        Returns:
+            [B, V, L, D] with the V of the graph; 0 at padding and where a node receives nothing.
+        """
+        if self.projection_DD is not None:
+            nodes_BVLD = tf.tensordot(nodes_BVLD, self.projection_DD, axes=1)
+        shape = tf.shape(nodes_BVLD)
+        batch, views, length = shape[0], shape[1], shape[2]
+        nodes_BVHCL = tf.reshape(
+            tf.transpose(nodes_BVLD, [0, 1, 3, 2]),
+            [batch, views, self.heads, self.head_width, length],
+        )
+        pairs = PairScores.of(
+            tf.einsum("bvhcl,hc->bvhl", nodes_BVHCL, self.receiver_HC),
+            tf.einsum("bvhcl,hc->bvhl", nodes_BVHCL, self.sender_HC),
+            graph.mask_BL,
+            self.slope,
+        )
+        own_BVLL = tf.linalg.diag(graph.self_BVL, padding_value=False)
+        # The message of ones is the denominator of eq. 7.
+        sent = tf.concat([nodes_BVHCL, tf.ones_like(nodes_BVHCL[:, :, :, :1])], axis=3)
+        received = pairs.messages(sent, graph.edges_BVLL | own_BVLL)
+        sum_BVHCL, total = tf.split(received, [self.head_width, 1], axis=3)
+        merged_BVHCL = tf.math.divide_no_nan(sum_BVHCL, total)
+        merged_BVDL = tf.reshape(
+            merged_BVHCL, [batch, tf.shape(merged_BVHCL)[1], self.width, length]
+        )
+        return tf.transpose(merged_BVDL, [0, 1, 3, 2])

@@ -1,0 +1,1 @@
+"""Several interests of one user: extraction, experts, aggregation, consistency."""

@@ -1,0 +1,121 @@
+"""Several interests of a user in view of a candidate (DemiNet, arXiv 2109.12512, eq. 13).
+
+Shapes: B requests, N candidates, L history length, D item width, K interests, A hidden units of the
+attention of one interest.
+"""
+
+from models.keras import keras, tf
+from models.layers.initializers import glorot_uniform
+from models.layers.masking import masked_softmax
+from models.ops.weight_layouts import Layout, Layouts, hidden, of_dense
+
+
+class InterestExtractor(keras.layers.Layer):
+    """K attentions over the history, each a two-layer network on [h*_i || e_t].
+
+    The first layers of the K networks are one matrix, split into the half that reads the history
+    and the half that reads the candidate: `project` applies the former once per request, whatever
+    the number of candidates. An empty history has no interests and gives zeros.
+
+    Args:
+        width: D.
+        interests: K.
+        units: A.
+        slope: Of LeakyReLU on its negative side.
+        normalise: Whether the weights of the events in an interest sum to 1 (masked softmax) or are
+            the bare scores.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        interests: int,
+        units: int,
+        *,
+        slope: float = 0.2,
+        normalise: bool = True,
+        name: str = "interest_extractor",
+    ) -> None:
+        super().__init__(name=name, autocast=False)  # Only the hidden layer may be less precise.
+        self.interests, self.slope, self.normalise = interests, slope, normalise
+        self.history_half = keras.layers.Dense(
+            interests * units,
+            use_bias=False,
+            kernel_initializer=glorot_uniform(2 * width, units),
+            name="history_half",
+        )
+        self.target_half = keras.layers.Dense(
+            interests * units,
+            kernel_initializer=glorot_uniform(2 * width, units),
+            name="target_half",
+        )
+        self._units = units
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Creates the last layers of the attentions."""
+        del shape
+        self.last_KA = self.add_weight(
+            "last_kernel",
+            [self.interests, self._units],
+            initializer=glorot_uniform(self._units, 1),
+        )
+
+    def layouts(self, nodes: Layout, target: Layout) -> Layouts:
+        """Layouts of the weights, for nodes and candidates laid out so."""
+        units = hidden(self._units, self.interests)
+        yield from of_dense(self.history_half, nodes, units)
+        yield from of_dense(self.target_half, target, units)
+        yield self.last_KA, (None, hidden(self._units))
+
+    def project(self, nodes: tf.Tensor) -> tf.Tensor:
+        """The part of the first layer that does not depend on the candidate.
+
+        Args:
+            nodes: h*, [..., L, D].
+
+        Returns:
+            [..., L, K A].
+        """
+        return self.history_half(nodes)
+
+    def call(
+        self,
+        nodes_BLD: tf.Tensor,
+        projected_BLT: tf.Tensor,
+        mask_BL: tf.Tensor,
+        target_BND: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Extracts the interests of each request for each candidate.
+
+        Args:
+            nodes_BLD: h*, what the interests are made of.
+            projected_BLT: Its `project`ion, T = K A.
+            mask_BL: True for events.
+            target_BND: Candidates.
+
+        Returns:
+            Interests v_k, [B, N, K, D], and the weights of the events in them, [B, N, K, L], 0 at
+            padding.
+        """
+        hidden_BNLT = tf.nn.leaky_relu(
+            # The gradient of [:, None] would be a copy into zeros.
+            tf.expand_dims(projected_BLT, 1) + tf.expand_dims(self.target_half(target_BND), 2),
+            self.slope,
+        )
+        # Block diagonal, so that the K last layers are one product without transposing the above.
+        own_KK = tf.eye(self.interests, dtype=self.compute_dtype)
+        last_TK = tf.reshape(self.last_KA[:, :, None] * own_KK[:, None], [-1, self.interests])
+        scores_BNLK = tf.cast(tf.tensordot(hidden_BNLT, last_TK, axes=1), tf.float32)
+        scores_BNKL = tf.transpose(scores_BNLK, [0, 1, 3, 2])
+        mask_BNKL = mask_BL[:, None, None]
+        weights_BNKL = (
+            masked_softmax(scores_BNKL, mask_BNKL)
+            if self.normalise
+            else tf.where(mask_BNKL, scores_BNKL, 0.0)
+        )
+        batch, count, length = (tf.shape(scores_BNKL)[axis] for axis in (0, 1, 3))
+        flat = tf.reshape(weights_BNKL, [batch, count * self.interests, length])
+        interests_BNKD = tf.reshape(
+            tf.matmul(flat, nodes_BLD), [batch, count, self.interests, nodes_BLD.shape[2]]
+        )
+        return interests_BNKD, weights_BNKL

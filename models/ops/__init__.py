@@ -1,0 +1,1 @@
+"""What layers and training need beneath them: replicas, randomness, precision, optimisers."""

@@ -1,0 +1,60 @@
+"""Fewer and noisier training labels: the stress tests of MISS (Guo et al., 2022, tables IX, X).
+
+Shapes: B requests, N candidates, L history length.
+"""
+
+from models.config.training import TrainConfig
+from models.core.embeddings import Features
+from models.keras import tf
+from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Schema, candidate_key, history_key
+
+_BUCKETS = 1 << 30
+
+
+def stressed(batches: tf.data.Dataset, schema: Schema, train: TrainConfig) -> tf.data.Dataset:
+    """Training batches with the share of samples kept and of labels flipped that `train` asks for.
+
+    A sample is a candidate with its label. What happens to it is a function of the seed, its
+    request and its place there, so it is the same in every epoch, for every order and size of the
+    batches, and for every model.
+
+    Args:
+        batches: As `preprocessing.dataset.read` gives them.
+        schema: Of the data.
+        train: Rates and seed.
+
+    Returns:
+        Batches of the same shapes. A sample that is not kept becomes padding, and so does the
+        history of a request without any, unless `train.unlabelled_histories`.
+    """
+    if train.sampling_rate == 1.0 and train.label_noise == 0.0:
+        return batches
+    item_key = schema.item_key.name
+    candidate, history = candidate_key(item_key), history_key(item_key)
+
+    @tf.autograph.experimental.do_not_convert
+    def stress(features: Features) -> dict[str, tf.Tensor]:
+        changed = dict(features)
+        flipped_BN = _uniform(features, "noise", train.seed) < train.label_noise
+        label_BN = tf.where(flipped_BN, 1.0 - features[LABEL], features[LABEL])
+        kept_BN = (features[candidate] != PAD_ID) & (
+            _uniform(features, "sample", train.seed) < train.sampling_rate
+        )
+        changed[candidate] = tf.where(kept_BN, features[candidate], PAD_ID)
+        changed[LABEL] = tf.where(kept_BN, label_BN, 0.0)
+        if not train.unlabelled_histories:
+            seen_B1 = tf.reduce_any(kept_BN, axis=1, keepdims=True)
+            changed[history] = tf.where(seen_B1, features[history], PAD_ID)
+        return changed
+
+    return batches.map(stress)
+
+
+def _uniform(features: Features, purpose: str, seed: int) -> tf.Tensor:
+    """A number in [0, 1) for every place of a candidate, [B, N] float64; SipHash spreads them."""
+    shape = tf.shape(features[LABEL])
+    requests_BN = tf.repeat(features[REQUEST_ID][:, None], shape[1], axis=1)
+    places_BN = tf.repeat(tf.as_string(tf.range(shape[1]))[None], shape[0], axis=0)
+    names_BN = tf.strings.join([purpose, requests_BN, places_BN], "\n")
+    hashes_BN = tf.strings.to_hash_bucket_strong(names_BN, _BUCKETS, [seed, 0])
+    return tf.cast(hashes_BN, tf.float64) / _BUCKETS

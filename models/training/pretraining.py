@@ -1,0 +1,66 @@
+"""Steps of the self-supervised loss alone, ahead of the main loss and beside it."""
+
+from models.config.run_config import RunConfig
+from models.core.base import CTRModel
+from models.keras import tf
+from models.training.batches import training_batches
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+
+_FIRST_EPOCH = 1 << 20
+"""Numbers the epochs of this stream, so that their orders are not those of the main loss."""
+
+
+class SelfSupervisedSteps:
+    """Updates of the model from an endless stream of the training split's histories.
+
+    Self-supervision wants many more passes over the histories than the main loss can take before
+    it overfits. The batches follow from the seed and the number of steps done, so the stream can
+    start anywhere. It holds training requests only: what validation and test ask for lies after
+    every history of them.
+
+    Args:
+        config: Of the run.
+        data: The data set.
+        model: Compiled with optimisers for these steps.
+    """
+
+    def __init__(self, config: RunConfig, data: DataDir, model: CTRModel) -> None:
+        self._config, self._data = config, data
+        self._validation = dataset.read(
+            data,
+            "validation",
+            batch_size=config.train.batch_size,
+            shuffle_seed=None,
+            memory_budget=config.train.data_memory << 20,
+        )
+        self._validation_loss = tf.function(
+            lambda features, seed: model.ssl_loss(features, seed)[1],
+            input_signature=[self._validation.element_spec, tf.TensorSpec([2], tf.int32)],
+            autograph=False,
+        )
+
+    def dataset(self, done: int) -> tf.data.Dataset:
+        """The stream of batches.
+
+        Args:
+            done: Steps done, after which to start.
+        """
+        train = self._config.train
+        return training_batches(self._data, train, done, _FIRST_EPOCH, first_epoch=_FIRST_EPOCH)
+
+    def validation_loss(self) -> dict[str, float]:
+        """The self-supervised loss, and its terms, on the histories of the validation split.
+
+        The pairs that are drawn are the same at every call, so that values can be compared. These
+        histories end before the events that validation and test ask for.
+        """
+        totals: dict[str, float] = {}
+        requests = 0
+        for index, features in enumerate(self._validation):
+            size = int(next(iter(features.values())).shape[0])
+            requests += size
+            losses = self._validation_loss(features, tf.constant([0, index]))
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + size * float(value)
+        return {name: total / requests for name, total in totals.items()}

@@ -1,0 +1,155 @@
+"""The flags of commands that train, and the configuration that they make up."""
+
+import difflib
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from models import registry
+from models.backbone_api import SelfSupervision
+from models.config import run_config as config_module
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.distributed.distribution import STRATEGIES
+from models.ops.precision import PRECISIONS
+from preprocessing.errors import UserError
+from preprocessing.json_checks import read_json
+from preprocessing.storage import files
+
+
+class Resolved(NamedTuple):
+    """A configuration and where each of its values comes from."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+def define_config_flags() -> None:
+    """Flags that make up a configuration; those left out keep the configuration's value."""
+    flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
+    brought = (f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items())
+    flags.DEFINE_string(
+        "ssl",
+        None,
+        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
+        f"training has other defaults: {', '.join(brought)}.",
+    )
+    flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
+    flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
+    flags.DEFINE_string("warm_start", None, "Run whose weights to begin with.")
+    flags.DEFINE_string("distribute", None, f"{', '.join(STRATEGIES)} (default auto).")
+    flags.DEFINE_integer(
+        "pretrain_epochs", None, "Passes with the self-supervised loss alone, first (default 0)."
+    )
+    flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
+    flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
+    flags.DEFINE_string("precision", None, f"{', '.join(PRECISIONS)} (default float32).")
+
+
+def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:
+    """The configuration: run or file, then flags, then --set.
+
+    Args:
+        data: Data set directory; None for that of the file.
+        seed: Of the training; None for that of the file.
+        run: Run directory whose configuration to start from where --config names none.
+
+    Raises:
+        UserError: No data set named, or anything that `config.resolve` refuses.
+    """
+    given = flags.FLAGS
+    content: dict[str, Any] = {}
+    layers, stored = [], {}
+    if given.config:
+        content = config_module.load(given.config)
+    elif run is not None:
+        content = config_module.load(run / run_directory.CONFIG)
+        if (run / run_directory.ORIGINS).exists():
+            what = "the origins of a configuration"
+            stored = read_json(run / run_directory.ORIGINS, what, "remove it.")
+    names = {"model": given.model, "ssl": registry.ALIASES.get(given.model, ("", given.ssl))[1]}
+    # Settings of another model or self-supervision mean nothing here.
+    for section, name in names.items():
+        if name not in (None, content.get(section, {}).get("name")):
+            if section == "ssl":
+                content["train"] = config_module.without_schedule(content)
+            content.pop(section, None)
+    if given.config:
+        layers.append((given.config, dict(content)))
+    settings = {
+        "seed": seed,
+        "distribute": given.distribute,
+        "pretrain_epochs": given.pretrain_epochs,
+        "max_steps": given.max_steps,
+        "deterministic": given.deterministic,
+        "precision": given.precision,
+    }
+    from_flags: dict[str, Any] = {
+        "train": {name: value for name, value in settings.items() if value is not None}
+    }
+    for section, name in names.items():
+        if name is not None:
+            from_flags[section] = {"name": name}
+            content[section] = content.get(section, {}) | {"name": name}
+    for key, path in (("data", data), ("warm_start", given.warm_start)):
+        if path is not None:
+            content[key] = from_flags[key] = files.absolute(path, pathlib.Path())
+    content["train"] = content.get("train", {}) | from_flags["train"]
+    if not content.get("data"):
+        raise UserError("Expected --data, found neither the flag nor a configuration with it.")
+    overrides: dict[str, dict[str, Any]] = {}
+    for override in given.set:
+        section, name, value = config_module.parse_override(override)
+        overrides.setdefault(section, {})[name] = value
+    config = config_module.resolve(content, given.set)
+    layers += [("flag", from_flags), ("--set", overrides)]
+    return Resolved(config, config_module.origins(config, layers, stored))
+
+
+def setting_hint(flag: str, arguments: Sequence[str]) -> str:
+    """How to give a setting that was written as a flag of its own.
+
+    Args:
+        flag: A flag that there is not, without dashes.
+        arguments: The command line, which names model and self-supervision and has the value.
+
+    Returns:
+        The right spelling, for example `write --set=train.epochs=5.`; "" if no setting of the model
+        has a name like that.
+    """
+    name = flag.replace("-", "_").rpartition(".")[2]
+    known = _known_settings(arguments)
+    by_name: dict[str, list[str]] = {}
+    for setting in known:
+        by_name.setdefault(setting.partition(".")[2], []).append(setting)
+    name = name if name in by_name else config_module.ALIASES.get(name, name)
+    close = [name] if name in by_name else difflib.get_close_matches(name, by_name, 1, 0.75)
+    if not close:
+        return ""
+    value = _value(flag, arguments) or "VALUE"
+    if close[0] in flags.FLAGS:  # Some settings have a flag.
+        return f"write --{close[0]}={value}."
+    spellings = [f"--set={setting}={value}" for setting in by_name[close[0]]]
+    return f"write {' or '.join(spellings)}."
+
+
+def _known_settings(arguments: Sequence[str]) -> list[str]:
+    """The settings of the model that a command line names, or without one of the default."""
+    model, ssl = (_value(flag, arguments) for flag in ("model", "ssl"))
+    model, implied = registry.ALIASES.get(model, (model or "din", registry.NO_SSL))
+    try:
+        return config_module.settings(model, ssl or implied)
+    except UserError:
+        return config_module.settings("din", registry.NO_SSL)
+
+
+def _value(flag: str, arguments: Sequence[str]) -> str:
+    """The value of a flag on a command line; "" if it is not there."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and name.lstrip("-") == flag:
+            following = arguments[index + 1 : index + 2]
+            return value if equals else next((v for v in following if v[:1] != "-"), "")
+    return ""

@@ -1,0 +1,1 @@
+"""The parts of the audit, each from the written shards or the log alone."""

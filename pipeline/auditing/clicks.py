@@ -1,0 +1,149 @@
+"""What the auditor checks of logs of positive events, whose negatives were sampled.
+
+A request holds the index of its positive among the events of its user. Step k of a history of L
+steps before index i is therefore event i - L + k, and all requests must agree on what event j of a
+user was and when: that proves the order even in logs whose unit of time is a day.
+
+Shape suffixes: B requests of a batch, R all requests, L history length, N candidates.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline.auditing.requests import Requests, Verdict
+from preprocessing import splits
+from preprocessing.schema import Schema, candidate_key, history_key
+
+_COMPACT_EVERY = 64
+
+
+class ClickChecks:
+    """Checks one batch after the other, then all requests together.
+
+    Args:
+        schema: Of the data set.
+        num_items: Rows of the embedding table of the item key.
+        first_item: The lowest item id that stands for one item.
+        num_negatives: Of each request.
+        train_prefixes: The flag of the build, if it was for `leave_last_out`, else None.
+        draws_available: Whether every negative must have appeared by the time of its request.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        num_items: int,
+        first_item: int,
+        num_negatives: int,
+        train_prefixes: str | None,
+        draws_available: bool,
+    ) -> None:
+        self._item_key = schema.item_key.name
+        self._max_length = schema.history.max_length
+        self._num_items = num_items
+        self._first_item = first_item
+        self._num_negatives = num_negatives
+        self._train_prefixes = train_prefixes
+        self._draws_available = draws_available
+        self._num_requests = 0
+        self._positives: list[np.ndarray] = []  # rows: user, index, split, time
+        self._events: list[np.ndarray] = []  # rows: user, index, item, time, request
+        self._negatives: list[np.ndarray] = []  # rows: user, item, request
+        # Of each id, the earliest event that requests of a split or of an earlier one hold.
+        self._first_time = np.full([len(splits.SPLITS), num_items], np.iinfo(np.int64).max)
+
+    def alone(self, batch: Requests) -> Iterator[Verdict]:
+        """What one request shows by itself."""
+        item_BN = np.sort(batch.values[candidate_key(self._item_key)], axis=1)
+        repeated_BN = (np.diff(item_BN, axis=1) == 0) & (item_BN[:, 1:] >= self._first_item)
+        bad_B = batch.is_candidate_BN.sum(axis=1) != 1 + self._num_negatives
+        bad_B |= (batch.label_BN == 1).sum(axis=1) != 1
+        bad_B |= repeated_BN.any(axis=1)
+        yield Verdict("candidates", bad_B, "candidates are miscounted or repeated")
+
+        late_BL = batch.history_time_BL > batch.timestamp_B[:, None]
+        bad_B = (late_BL & batch.is_event_BL).any(axis=1)
+        yield Verdict("order", bad_B, "its history holds a later event")
+        bad_B = batch.lengths_B != np.minimum(batch.index_B, self._max_length)
+        yield Verdict("complete", bad_B, "its history is not that of its index")
+
+    def keep(self, batch: Requests, split: int) -> None:
+        """Keeps what requests are compared with."""
+        user_B, index_B = batch.user_B, batch.index_B
+        request_B = self._num_requests + np.arange(len(batch))
+        self._num_requests += len(batch)
+        split_B = np.full(len(batch), split)
+        self._positives.append(np.stack([user_B, index_B, split_B, batch.timestamp_B]))
+
+        candidate_BN = batch.values[candidate_key(self._item_key)]
+        positive_B = candidate_BN[np.arange(len(batch)), batch.label_BN.argmax(axis=1)]
+        row, step = np.nonzero(batch.is_event_BL)
+        step_index = (index_B - batch.lengths_B)[row] + step
+        step_item = batch.values[history_key(self._item_key)][row, step]
+        step_time = batch.history_time_BL[row, step]
+        self._events += [
+            np.stack([user_B, index_B, positive_B, batch.timestamp_B, request_B]),
+            np.stack([user_B[row], step_index, step_item, step_time, request_B[row]]),
+        ]
+        self._keep_first(split, positive_B, batch.timestamp_B)
+        self._keep_first(split, step_item, step_time)
+        if len(self._events) >= _COMPACT_EVERY:
+            self._events = [_distinct(self._events)]
+        row, position = np.nonzero(batch.is_candidate_BN & (batch.label_BN == 0))
+        self._negatives.append(np.stack([user_B[row], candidate_BN[row, position], request_B[row]]))
+
+    def _keep_first(self, split: int, items: np.ndarray, times: np.ndarray) -> None:
+        is_id = (items >= 0) & (items < self._num_items)  # others are another check's
+        np.minimum.at(self._first_time[split], items[is_id], times[is_id])
+
+    def together(self) -> Iterator[Verdict]:
+        """What only several requests show."""
+        user, index, item, time, request = _distinct(self._events)
+        same_user = user[1:] == user[:-1]
+        later = np.maximum(request[1:], request[:-1])
+        for bad, why in (
+            (index[1:] == index[:-1], "another request of its user has another event in a place"),
+            (time[1:] < time[:-1], "an event of its user is earlier than the one before"),
+        ):
+            found_R = np.bincount(later[same_user & bad], minlength=self._num_requests)
+            yield Verdict("order", found_R, why)
+
+        users, number = np.unique(user, return_inverse=True)
+        owned = np.unique(number * self._num_items + item)
+        drawn_user, drawn_item, request = np.hstack(self._negatives)
+        drawn = np.searchsorted(users, drawn_user) * self._num_items + drawn_item
+        bad_R = np.zeros(self._num_requests, bool)
+        bad_R[request[np.isin(drawn, owned) & (drawn_item >= self._first_item)]] = True
+        yield Verdict("negatives", bad_R, "a negative is an item of its user")
+
+        user_R, index_R, split_R, time_R = np.hstack(self._positives)
+        if self._draws_available:
+            # Ids that items share, as those out of vocabulary, appear with the first of them.
+            first_time = np.minimum.accumulate(self._first_time)
+            item = np.clip(drawn_item, 0, self._num_items - 1)
+            is_late = first_time[split_R[request], item] > time_R[request]
+            bad_R = np.bincount(request[is_late], minlength=self._num_requests)
+            yield Verdict("available", bad_R, "a negative had not appeared by then")
+        if self._train_prefixes is not None:
+            bad_R = self._not_leave_last_out(np.searchsorted(users, user_R), index_R, split_R)
+            yield Verdict("protocol", bad_R, "is in the wrong split")
+
+    def _not_leave_last_out(
+        self, user_R: np.ndarray, index_R: np.ndarray, split_R: np.ndarray
+    ) -> np.ndarray:
+        """Requests that leave_last_out would not put into their split."""
+        last_U = np.zeros(user_R.max() + 1, np.int64)
+        np.maximum.at(last_U, user_R, index_R)
+        from_end_R = last_U[user_R] - index_R
+        bad_R = from_end_R != splits.TEST - split_R
+        if self._train_prefixes == "all":
+            bad_R &= (split_R != splits.TRAIN) | (from_end_R < splits.TEST)
+        return bad_R
+
+
+def _distinct(events: list[np.ndarray]) -> np.ndarray:
+    """The distinct events in order, each with the first request that holds it."""
+    joined = np.hstack(events)
+    _, first = np.unique(joined[:-1], axis=1, return_index=True)
+    return joined[:, first]

@@ -1,0 +1,147 @@
+"""Requests of a data set as NumPy arrays, for the auditor: everything that an example holds.
+
+Shape suffixes: B requests, N candidates, L history length.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from preprocessing.data_dir import DataDir
+from preprocessing.schema import (
+    LABEL,
+    REQUEST_ID,
+    REQUEST_INDEX,
+    REQUEST_USER,
+    TIMESTAMP,
+    Feature,
+    Schema,
+    candidate_key,
+    encoded_keys,
+    history_key,
+)
+from preprocessing.storage.tfrecord import read_records
+from preprocessing.values.farmhash import fingerprint64
+
+_BATCH = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """A batch of requests; padding is 0.
+
+    Attributes:
+        ids: Request ids, large_binary [B].
+        users: Raw users, large_string [B].
+        index_B: Index of the positive among the events of its user; -1 in impression logs.
+        values: Encoded features by their key in the example: [B], [B,N] or [B,L].
+        label_BN: 1 for the positive.
+        is_candidate_BN: False for padding.
+        timestamp_B: Time of the positive.
+        history_time_BL: Times of the history.
+        is_event_BL: False for padding.
+    """
+
+    ids: pa.Array
+    users: pa.Array
+    index_B: np.ndarray
+    values: dict[str, np.ndarray]
+    label_BN: np.ndarray
+    is_candidate_BN: np.ndarray
+    timestamp_B: np.ndarray
+    history_time_BL: np.ndarray
+    is_event_BL: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths_B(self) -> np.ndarray:
+        """Events per history."""
+        return self.is_event_BL.sum(axis=1)
+
+    @property
+    def user_B(self) -> np.ndarray:
+        """Fingerprints of the raw users, int64 [B]."""
+        return fingerprint64(self.users).view(np.int64)
+
+    def mask(self, key: str) -> np.ndarray:
+        """Which values of a feature are real, in its shape."""
+        if key.startswith(candidate_key("")):
+            return self.is_candidate_BN
+        return self.is_event_BL if key.startswith(history_key("")) else np.ones(len(self), bool)
+
+    def positives(self, feature: Feature) -> np.ndarray:
+        """An item feature of the positive, [B]."""
+        position_B1 = self.label_BN.argmax(axis=1)[:, None]
+        values_BN = self.values[candidate_key(feature.name)]
+        return np.take_along_axis(values_BN, position_B1, axis=1)[:, 0]
+
+
+class Verdict(NamedTuple):
+    """Which requests break a promise of `pipeline.audit.CHECKS`, and why.
+
+    Attributes:
+        check: Name of the promise.
+        bad: For each request whether it breaks the promise, or how often.
+        why: For people.
+    """
+
+    check: str
+    bad: np.ndarray
+    why: str
+
+
+def read_requests(data: DataDir, split: str) -> Iterator[Requests]:
+    """Yields the requests of a split in the order of the shards; checksums are checked."""
+    records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
+    while serialized := list(itertools.islice(records, _BATCH)):
+        yield _parse(data.schema, serialized)
+
+
+def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
+    keys = dict(encoded_keys(schema))
+    dtypes = {key: tf.int64 if f.is_categorical else tf.float32 for key, f in keys.items()}
+    candidates = {key for key in keys if key.startswith(candidate_key(""))} | {LABEL}
+    histories = {key for key in keys if key.startswith(history_key(""))} | {history_key(TIMESTAMP)}
+    context, sequences, lengths = tf.io.parse_sequence_example(
+        serialized,
+        context_features={
+            REQUEST_ID: tf.io.FixedLenFeature([], tf.string),
+            REQUEST_USER: tf.io.FixedLenFeature([], tf.string),
+            REQUEST_INDEX: tf.io.FixedLenFeature([], tf.int64, -1),
+            TIMESTAMP: tf.io.FixedLenFeature([], tf.int64),
+            **{key: tf.io.RaggedFeature(dtypes.get(key, tf.int64)) for key in candidates},
+            **{
+                key: tf.io.FixedLenFeature([], dtype)
+                for key, dtype in dtypes.items()
+                if key not in candidates | histories
+            },
+        },
+        sequence_features={
+            key: tf.io.FixedLenSequenceFeature([], dtypes.get(key, tf.int64)) for key in histories
+        },
+    )
+    counts_B = context[LABEL].row_lengths().numpy()
+    dense = {
+        key: (value.to_tensor() if key in candidates else value).numpy()
+        for key, value in {**context, **sequences}.items()
+    }
+    lengths_B = lengths[history_key(TIMESTAMP)].numpy()
+    label_BN, time_BL = dense[LABEL], dense[history_key(TIMESTAMP)]
+    return Requests(
+        ids=pa.array(dense[REQUEST_ID].tolist(), pa.large_binary()),
+        users=pa.array(dense[REQUEST_USER].tolist(), pa.large_binary()).cast(pa.large_string()),
+        index_B=dense[REQUEST_INDEX],
+        values={key: dense[key] for key in keys},
+        label_BN=label_BN,
+        is_candidate_BN=np.arange(label_BN.shape[1])[None] < counts_B[:, None],
+        timestamp_B=dense[TIMESTAMP],
+        history_time_BL=time_BL,
+        is_event_BL=np.arange(time_BL.shape[1])[None] < lengths_B[:, None],
+    )

@@ -1,0 +1,245 @@
+"""What the auditor recomputes of stats.json and of the encoders, from the encoded requests alone.
+
+Two things are proved: that the statistics describe the requests of their split, and that what the
+encoders learnt (counts of vocabularies, means and deviations) comes from training requests and
+nothing else. For the latter every event counts once, however many histories hold it: events are
+told apart by their user and their index.
+
+Shape suffixes: B requests of a batch, E events, V ids of a feature.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.auditing.requests import Requests
+from pipeline.stats import statistics
+from preprocessing import known_items, splits
+from preprocessing.data_dir import DataDir
+from preprocessing.encoders import MISSING_ID, VocabularyEncoder
+from preprocessing.errors import shown
+from preprocessing.known_items import UnknownItems
+from preprocessing.schema import (
+    Bucketised,
+    Feature,
+    Numeric,
+    Vocabulary,
+    candidate_key,
+    encoded_keys,
+    history_key,
+)
+
+_COMPACT_EVERY = 64
+_TOLERANCE = 1e-4  # of means of float32 numbers whose deviation is 1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class StatisticsChecks:
+    """Counts one batch after the other, then compares.
+
+    Args:
+        data: The data set; `statistics.require` has accepted it.
+    """
+
+    def __init__(self, data: DataDir) -> None:
+        self._data = data
+        self._counted = [_SplitCounts(data) for _ in splits.SPLITS]
+        self._learnt = [
+            _Learnt(data, feature)
+            for feature in data.schema.encoded_features
+            if isinstance(feature.encoder, (Vocabulary, Numeric))
+            and feature in (*data.schema.user_features, *data.schema.history_features)
+            # Rows of an impression log are no events with an index that would tell them apart.
+            and not data.schema.is_impression_log
+        ]
+
+    def add(self, batch: Requests, split: int) -> None:
+        """Counts the requests of a batch."""
+        self._counted[split].add(batch)
+        if split == splits.TRAIN:
+            for learnt in self._learnt:
+                learnt.add(batch)
+
+    def unknown_items(self) -> Iterator[tuple[str, UnknownItems]]:
+        """Yields each split with its unknown items."""
+        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
+            yield name, counted.unknown_items
+
+    def problems(self) -> Iterator[str]:
+        """Yields each figure that the requests do not confirm."""
+        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
+            stats = self._data.stats["splits"][name]
+            for figure, found in counted.sizes().items():
+                # Builds of earlier versions did not count unknown items.
+                if (described := stats.get(figure, found)) != found:
+                    yield f"{name}: {figure} is {found}, not {described}"
+            for key, feature in encoded_keys(self._data.schema):
+                values = stats["features"][key]
+                for figure, found in counted.values(key, feature, values).items():
+                    if values[figure] != found:
+                        yield f"{name}: {key}: {figure} is {found}, not {values[figure]}"
+        for learnt in self._learnt:
+            yield from learnt.problems()
+
+
+class _SplitCounts:
+    """What the requests of one split hold."""
+
+    def __init__(self, data: DataDir) -> None:
+        self._data = data
+        self._requests = self._candidates = self._positives = 0
+        self.unknown_items = UnknownItems(0, 0, 0, 0)
+        self._lengths = np.zeros(data.schema.history.max_length + 1, np.int64)
+        self._time_range: list[int] | None = None
+        self._counts = {
+            key: np.zeros(data.encoders[feature.name].cardinality or 1, np.int64)
+            for key, feature in encoded_keys(data.schema)
+        }
+
+    def add(self, batch: Requests) -> None:
+        is_positive_BN = (batch.label_BN == 1) & batch.is_candidate_BN
+        self._requests += len(batch)
+        self._candidates += int(batch.is_candidate_BN.sum())
+        self._positives += int(is_positive_BN.sum())
+        item_key = self._data.schema.item_key.name
+        item_C = batch.values[candidate_key(item_key)][batch.is_candidate_BN]
+        is_unknown_C = known_items.are_unknown(self._data.encoders[item_key], item_C)
+        counted = UnknownItems.of(is_unknown_C, batch.label_BN[batch.is_candidate_BN])
+        self.unknown_items = UnknownItems(*map(sum, zip(self.unknown_items, counted, strict=True)))
+        longest = len(self._lengths) - 1
+        self._lengths += np.bincount(np.minimum(batch.lengths_B, longest), minlength=longest + 1)
+        times = [
+            int(batch.timestamp_B.min()),
+            int(batch.timestamp_B.max()),
+            *(self._time_range or ()),
+        ]
+        self._time_range = [min(times), max(times)]
+        for key, feature in encoded_keys(self._data.schema):
+            mask = batch.mask(key)
+            if key.startswith(candidate_key("")) and not self._data.schema.is_impression_log:
+                mask = is_positive_BN  # negatives are not counted
+            values = (
+                batch.values[key][mask] if feature.is_categorical else np.zeros(mask.sum(), int)
+            )
+            # Ids out of range are another check's.
+            known = (values >= 0) & (values < len(self._counts[key]))
+            self._counts[key] += np.bincount(values[known], minlength=len(self._counts[key]))
+
+    def sizes(self) -> dict[str, Any]:
+        """Figures of the split as a whole."""
+        held = np.flatnonzero(self._lengths).tolist()
+        return {
+            "requests": self._requests,
+            "candidates": self._candidates,
+            "positives": self._positives,
+            "unknown_items": self.unknown_items._asdict(),
+            "history_length": {str(length): int(self._lengths[length]) for length in held},
+            "time_range": self._time_range,
+        }
+
+    def values(self, key: str, feature: Feature, described: dict[str, Any]) -> dict[str, Any]:
+        """Figures of the values under a key of the examples, of those that ids can tell."""
+        counts_V = self._counts[key]
+        encoder = self._data.encoders[feature.name]
+        total = int(counts_V.sum())
+        found: dict[str, Any] = {"count": total}
+        if isinstance(feature.encoder, Bucketised):
+            found["missing"] = int(counts_V[MISSING_ID])
+        elif isinstance(encoder, VocabularyEncoder):
+            unknown = int(counts_V[1 : encoder.num_oov + 1].sum())
+            found["oov_rate"] = unknown / total if total else 0.0
+            top = described["top_values"]
+            ids = encoder.encode(pa.array(list(top), pa.large_string())).tolist()
+            found["top_values"] = {
+                # Unknown values share their ids.
+                word: int(counts_V[id_]) if id_ > encoder.num_oov else top[word]
+                for word, id_ in zip(top, ids, strict=True)
+            }
+        elif feature.is_categorical:
+            ids = np.arange(len(counts_V)) % statistics.BUCKETS
+            folded = np.bincount(ids, counts_V, statistics.BUCKETS)
+            found["hash_buckets"] = folded.astype(np.int64).tolist()
+        return found
+
+
+class _Learnt:
+    """The values of one feature that its encoder must have learnt from, each event once."""
+
+    def __init__(self, data: DataDir, feature: Feature) -> None:
+        self._data = data
+        self._feature = feature
+        self._steps: list[tuple[np.ndarray, np.ndarray]] = []  # events of histories: which, value
+        self._positives: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, batch: Requests) -> None:
+        user_B, index_B = batch.user_B, batch.index_B
+        is_user = self._feature in self._data.schema.user_features
+        own_B = batch.values[self._feature.name] if is_user else batch.positives(self._feature)
+        self._positives.append((_event_keys(user_B, index_B), own_B))
+        if is_user:
+            return
+        row, step = np.nonzero(batch.is_event_BL)
+        keys_E = _event_keys(user_B[row], (index_B - batch.lengths_B)[row] + step)
+        self._steps.append((keys_E, batch.values[history_key(self._feature.name)][row, step]))
+        if len(self._steps) >= _COMPACT_EVERY:
+            self._steps = [_distinct(self._steps)]
+
+    def problems(self) -> Iterator[str]:
+        if not self._positives:
+            return
+        keys_E, values_E = _distinct(self._positives)
+        if self._steps:
+            step_keys_E, step_values_E = _distinct(self._steps)
+            # An event of a history has its own features, a candidate those of the catalogue.
+            only_positive_E = ~np.isin(keys_E, step_keys_E)
+            values_E = np.concatenate([step_values_E, values_E[only_positive_E]])
+        if isinstance(self._feature.encoder, Vocabulary):
+            yield from self._miscounted(values_E)
+        elif self._feature.encoder.normalisation != "none":  # type: ignore[union-attr]
+            yield from self._misplaced(values_E)
+
+    def _miscounted(self, ids_E: np.ndarray) -> Iterator[str]:
+        """Words of the vocabulary that training requests do not hold as often as it was counted."""
+        encoder = self._data.encoders[self._feature.name]
+        described = self._data.stats["vocabularies"][self._feature.name]
+        first = encoder.num_oov + 1
+        found_V = np.bincount(ids_E, minlength=encoder.cardinality)[first:]
+        expected_V = statistics.word_counts(described["words_by_count"])
+        if len(expected_V) != len(found_V):
+            yield f"vocabulary of {self._feature.name}: {len(found_V)} words, not {len(expected_V)}"
+            return
+        wrong = np.flatnonzero(found_V != expected_V)
+        if len(wrong):
+            word = encoder.decode(wrong[:1] + first)[0]
+            yield (
+                f"vocabulary of {self._feature.name}: {len(wrong)} words were counted wrongly, the "
+                f"first {shown(word)!r}: {found_V[wrong[0]]} times, not {expected_V[wrong[0]]}"
+            )
+        rare = int(((ids_E > 0) & (ids_E < first)).sum())
+        if rare != described["rare"]:
+            yield f"vocabulary of {self._feature.name}: {rare} rare values, not {described['rare']}"
+
+    def _misplaced(self, scaled_E: np.ndarray) -> Iterator[str]:
+        """A mean that is not 0, a deviation that is not 1; missing numbers are 0."""
+        scaled_E = scaled_E.astype(np.float64)
+        mean, squares = scaled_E.mean(), float((scaled_E**2).sum())
+        fewest, most = np.count_nonzero(scaled_E), len(scaled_E)
+        if abs(mean) > _TOLERANCE:
+            yield f"{self._feature.name}: its training values have the mean {mean:.4g}, not 0"
+        if not (1 - _TOLERANCE) * fewest <= squares <= (1 + _TOLERANCE) * most:
+            deviation = np.sqrt(squares / most)
+            yield f"{self._feature.name}: its training values deviate by {deviation:.4g}, not 1"
+
+
+def _event_keys(user_E: np.ndarray, index_E: np.ndarray) -> np.ndarray:
+    """One number per event of a user, uint64."""
+    return user_E.view(np.uint64) + index_E.astype(np.uint64) * _GOLDEN
+
+
+def _distinct(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values of several parts, each key once."""
+    keys, values = (np.concatenate(some) for some in zip(*parts, strict=True))
+    keys, first = np.unique(keys, return_index=True)
+    return keys, values[first]

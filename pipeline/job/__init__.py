@@ -1,0 +1,1 @@
+"""The Beam job: its pipelines, how they run, what they write."""

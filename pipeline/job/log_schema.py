@@ -1,0 +1,207 @@
+"""The schema of a build: loaded, given by a published log or inferred, and checked."""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from pipeline.arguments import BuildArguments
+from pipeline.log import column_types, readers
+from pipeline.log.row_checks import columns_of
+from pipeline.log.values import as_time
+from preprocessing.errors import UserError, shown
+from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema
+from preprocessing.schema_inference import infer_schema
+from preprocessing.values.spelling import cast, without_missing
+
+_ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
+"""Names of columns that pandas and R write for the index of a table."""
+
+
+def load_schema(
+    arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]
+) -> Schema:
+    """The schema that --schema names, that of a published log, or one inferred from the columns.
+
+    Args:
+        arguments: Of the build.
+        columns: Columns of each file of the log that has rows.
+
+    Raises:
+        UserError: The schema does not fit the arguments or the columns of a file.
+    """
+    adapter = arguments.adapter
+    if arguments.schema is not None:
+        schema = Schema.load(arguments.schema)
+    elif adapter is not None:
+        schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
+    else:
+        _check_same_columns(columns)
+        schema = _said(_inferred(columns), "Inferred schema")
+    _check_impression_log(arguments, schema)
+    if schema.timestamp is None and arguments.protocol == "time_split":
+        raise UserError(
+            "--protocol=time_split: expected a feature of role 'timestamp', found none.",
+            "use --protocol=leave_last_out, which needs the order of rows only.",
+        )
+    is_inferred_position = arguments.schema is None and POSITION in next(iter(columns.values()))
+    if is_inferred_position and arguments.protocol == "time_split":
+        raise UserError(
+            f"--protocol=time_split: expected times that users share, found {POSITION}, which "
+            "orders the events of each user only.",
+            "use --protocol=leave_last_out.",
+        )
+    if is_inferred_position and arguments.draws_available:
+        raise UserError(
+            f"--negative_sampling={arguments.negative_sampling}: expected times that users share, "
+            f"found {POSITION}, which orders the events of each user only: no item appears before "
+            "another.",
+            "use --negative_sampling=uniform or popularity; if the rows are in the order in which "
+            "things happened, leave this column out of the log.",
+        )
+    time = schema.timestamp
+    if time is not None and time.dtype not in (DType.INT64, DType.DATETIME):
+        raise UserError(
+            f"Expected dtype int64 or datetime for the timestamp {time.name!r}, found "
+            f"{time.dtype.value}."
+        )
+    wanted = columns_of(schema) if adapter is None else adapter.raw_columns
+    for file, names in columns.items():
+        check_columns(file, names, wanted)
+        _check_types(file, schema, () if adapter is None else adapter.raw_columns)
+    if adapter is not None:
+        given = [*adapter.columns, *filter(None, [adapter.behaviour_column])]
+        for column in columns_of(schema):
+            if column not in given:
+                raise UserError(
+                    f"{arguments.schema}: expected columns that --dataset={arguments.dataset} has "
+                    f"({', '.join(given)}), found {column!r}."
+                )
+    return schema
+
+
+def _inferred(columns: Mapping[readers.InputFile, list[str]]) -> Schema:
+    """The schema of a canonical log whose first file has these columns."""
+    file, names = next(iter(columns.items()))
+    if flag := file.dialect.other_delimiter(names):
+        raise UserError(
+            f"Expected the columns user_id and item_id in {file.path}, found only {names[0]!r}.",
+            f"name what separates them: {flag}.",
+        )
+    indices = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
+    if indices:
+        sys.stdout.write(
+            f"Left out, as numbers of rows: {', '.join(repr(shown(name)) for name in indices)}\n"
+        )
+    timed = [one for one, others in columns.items() if others.count(TIMESTAMP) == 1]
+    named = [name for name in names if name not in indices]
+    return infer_schema(named, time_dtype=_time_dtype(timed))
+
+
+def _time_dtype(files: list[readers.InputFile]) -> DType:
+    """DATETIME if the column of times has such a type or begins with an ISO text.
+
+    Args:
+        files: Those of the log that have the column.
+    """
+    for file in files:
+        kind = readers.column_types(file).get(TIMESTAMP, pa.string())
+        if pa.types.is_temporal(kind):
+            return DType.DATETIME
+        if not column_types.is_text(kind):
+            return DType.INT64
+        for batch in readers.first_batch(file, [TIMESTAMP]):
+            texts, _ = cast(batch.columns[TIMESTAMP], pa.string())
+            first = without_missing(texts).drop_null()[:1]
+            if len(first):
+                return DType.INT64 if as_time(first)[0].null_count else DType.DATETIME
+    return DType.INT64
+
+
+def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[str]) -> None:
+    """Raises `UserError` if a column has a type that is not understood.
+
+    Args:
+        file: One file of the log.
+        schema: Says what columns should hold.
+        raw_columns: Columns of a published log, which become those of the schema later.
+    """
+    types = readers.column_types(file)
+    for column in raw_columns:
+        column_types.check(file.path, types, column, DType.STRING)
+    if not raw_columns:
+        for feature in schema.features:
+            is_time = feature.role is Role.TIMESTAMP
+            column_types.check(file.path, types, feature.column, feature.dtype, is_time)
+        if schema.history.behaviours is not None:
+            column_types.check(file.path, types, schema.history.behaviours.column, DType.STRING)
+
+
+def _check_same_columns(columns: Mapping[readers.InputFile, list[str]]) -> None:
+    """Raises `UserError` where a file has a column that the first lacks: nobody would read it."""
+    first, names = next(iter(columns.items()))
+    for file, others in columns.items():
+        more = [name for name in others if name not in names and not _ROW_NUMBERS.fullmatch(name)]
+        if more:
+            raise UserError(
+                f"Expected the columns of {first.path} in {file.path}, found also "
+                f"{', '.join(map(shown, more))}.",
+                "name a schema file with --schema, or give all files the same columns.",
+            )
+
+
+def _said(schema: Schema, title: str) -> Schema:
+    records = "".join(f"  {json.dumps(f.to_json())}\n" for f in schema.features)
+    sys.stdout.write(f"{title}:\n{records}")
+    return schema
+
+
+def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
+    """Refuses a schema that lacks what an impression log needs, and flags it has no use for."""
+    if schema.request is not None and not schema.is_impression_log:
+        raise UserError(
+            "Expected a feature of role 'label' beside one of role 'request', found only "
+            f"{schema.request.name!r}.",
+            "add the feature of role 'label', or leave this one out of the schema.",
+        )
+    if not schema.is_impression_log:
+        return
+    (label,) = schema.with_role(Role.LABEL)
+    if label.dtype is DType.STRING:
+        raise UserError(
+            f"Expected dtype int64 or float32 for the label {label.name!r}, found string."
+        )
+    if schema.timestamp is None:
+        raise UserError(
+            "Expected a feature of role 'timestamp' in the schema of an impression log, found "
+            "none: a history is what was clicked before a request."
+        )
+    default = {field.name: field.default for field in dataclasses.fields(BuildArguments)}
+    for name, why in (
+        ("negatives", "the candidates are those that were shown"),
+        ("negative_sampling", "the candidates are those that were shown"),
+        ("min_item_events", 'a candidate that was shown stays; "min_count" maps rare items to one'),
+        ("core_filter", "it needs --min_item_events"),
+    ):
+        value = getattr(arguments, name)
+        if value not in (default[name], 0):
+            raise UserError(
+                f"--{name}={value}: expected no such flag for an impression log: {why}."
+            )
+
+
+def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[str]) -> None:
+    """Raises `UserError` unless a file has every wanted column once."""
+    flag = file.dialect.other_delimiter(names)
+    for column in wanted:
+        if names.count(column) != 1:
+            found = "it twice" if column in names else f"only {', '.join(names)}"
+            raise UserError(
+                f"Expected the column {column!r} in {file.path}, found {found}.",
+                f"name what separates the columns: {flag}."
+                if flag
+                else 'name the column in the schema ("column"), or mend the file.',
+            )

@@ -1,0 +1,263 @@
+"""What a build says about itself: manifest.json, stats.json and the line printed at the end."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.log import file_accounts, tables
+from pipeline.log.raw_batch import InputFile
+from pipeline.log.row_checks import defaulted_column
+from pipeline.requests import counting
+from pipeline.requests.counting import COUNT, VALUE
+from pipeline.requests.events import Plan
+from pipeline.requests.partition_counts import SCALE, defaulted_key, merge_values
+from pipeline.stats import findings, statistics
+from preprocessing import data_dir, known_items, splits, time_units
+from preprocessing.data_dir import DataDir
+from preprocessing.encoders import FittedEncoder
+from preprocessing.schema import Feature, Hash, Vocabulary, candidate_key, encoded_keys
+from preprocessing.storage import files
+
+
+def counters(plan: Plan, stage: str) -> dict[str, int]:
+    """The counters of a stage."""
+    path = plan.work / "counters" / f"{stage}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def by_prefix(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """The counters other than zero whose name starts with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): count
+        for name, count in sorted(counters.items())
+        if name.startswith(prefix) and count
+    }
+
+
+def conservation(counters: Mapping[str, int]) -> dict[str, Any]:
+    """Every row read is used by a request, filtered by a rule, or rejected for a reason.
+
+    Raises:
+        AssertionError: The counts do not add up, which is a bug.
+    """
+    filtered, rejected = by_prefix(counters, "filtered/"), by_prefix(counters, "rejected/")
+    read, used = counters["read"], counters["used"]
+    if read != used + sum(filtered.values()) + sum(rejected.values()):
+        raise AssertionError(f"rows are not conserved: {read=} {used=} {filtered=} {rejected=}")
+    return {"read": read, "used": used, "filtered": filtered, "rejected": rejected}
+
+
+def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) -> dict[str, Any]:
+    """The content of manifest.json; stats.json and the vocabularies are written by then."""
+    reports = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in files.children(plan.work / "shards", "*.json")
+    ]
+    by_split = {}
+    for split in splits.SPLITS:
+        shards = [
+            {key: value for key, value in report.items() if key != "split"}
+            for report in reports
+            if report["split"] == split
+        ]
+        requests = sum(shard["requests"] for shard in shards)
+        by_split[split] = {
+            "requests": requests,
+            "candidates": counters.get(f"{split}/candidates", 0),
+            "shards": shards,
+        }
+    cutoffs = plan.cutoffs
+    output = plan.arguments.output_path
+    vocabularies = files.children(output / data_dir.VOCABULARIES)
+    small = [data_dir.STATS, *(f"{data_dir.VOCABULARIES}/{path.name}" for path in vocabularies)]
+    return {
+        "format_version": data_dir.FORMAT_VERSION,
+        "schema_hash": plan.schema.hash(),
+        "code_version": importlib.metadata.version("sequence-ctr"),
+        "arguments": plan.arguments.to_json(),
+        "files": {name: data_dir.sha256_file(output / name) for name in small},
+        "splits": by_split,
+        "cutoffs": {}
+        if cutoffs is None
+        else {"train_end": cutoffs.train_end, "validation_end": cutoffs.validation_end},
+        "time_unit": time_units.UNIT if time_units.is_datetime(plan.schema) else None,
+        "conservation": conservation(counters),
+        "inputs": file_accounts.accounts(log, counters),
+        "metadata": by_prefix(counters, "metadata/"),
+    }
+
+
+def stats(
+    plan: Plan, counters: Mapping[str, int], encoders: Mapping[str, FittedEncoder]
+) -> dict[str, Any]:
+    """The content of stats.json; docs/data_directory.md explains it."""
+    described = _describe_values(plan, encoders)
+    by_split = described.pop("splits")
+    content = {
+        "users": counters["users"],
+        "defaulted": by_prefix(counters, "defaulted/"),
+        "encoders": {name: encoder.numbers() for name, encoder in encoders.items()},
+        "cardinality": {name: encoder.cardinality for name, encoder in encoders.items()},
+        "splits": {
+            split: _split_stats(plan, counters, split, by_split[split]) for split in splits.SPLITS
+        },
+        **described,
+    }
+    return content | {"findings": findings.of_data(plan.schema, content)}
+
+
+def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[str, Any]:
+    """What stats.json says of values and times.
+
+    Returns:
+        `vocabularies` by feature, `period` (length in units of the log's time), and for each split
+        `features` by key of an example and `events_by_period` by start of the period.
+    """
+    train = splits.SPLITS[splits.TRAIN]
+    counts = _key_counts(plan)
+    times = tables.read(plan.work / "periods.arrow")
+    period = statistics.shortest_period(plan.schema) << (
+        int(times[SCALE][0].as_py()) if times.num_rows else 0
+    )
+    starts = [str(number * period) for number in times[VALUE].to_pylist()]
+    by_split = {}
+    for name in splits.SPLITS:
+        by_period = zip(starts, times[name].to_pylist(), strict=True)
+        by_split[name] = {
+            "features": {
+                key: statistics.describe_key(
+                    feature,
+                    encoders[feature.name],
+                    tables.one_array(counts[key][VALUE]),
+                    counts[key][name].to_numpy(),
+                    None if name == train else counts[key][train].to_numpy(),
+                    _num_defaulted(counts.get(defaulted_key(key)), name),
+                )
+                for key, feature in encoded_keys(plan.schema)
+            },
+            "events_by_period": {start: count for start, count in by_period if count},
+        }
+    return {
+        "period": period,
+        "vocabularies": {
+            feature.name: statistics.describe_vocabulary(
+                feature.encoder, training_counts(plan, feature)[COUNT].to_numpy()
+            )
+            for feature in plan.schema.encoded_features
+            if isinstance(feature.encoder, Vocabulary)
+        },
+        "splits": by_split,
+    }
+
+
+def training_counts(plan: Plan, feature: Feature) -> pa.Table:
+    """Values that training requests hold and how often, counting each event once.
+
+    Args:
+        plan: The stage `jobs.fit` has run.
+        feature: One with an encoder. The values of a hash encoder are not counted.
+    """
+    counted = tables.read(plan.work / "values" / f"{feature.name}.arrow")
+    is_complete = feature not in plan.schema.item_features or plan.schema.is_impression_log
+    if is_complete or isinstance(feature.encoder, Hash):
+        return counted
+    trained = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
+    candidates = counting.candidate_values(trained, feature.name)
+    return counting.merge_counts(pa.concat_tables([counted, candidates]))
+
+
+def _key_counts(plan: Plan) -> dict[str, pa.Table]:
+    """The merged counts of every key of an example and, by `defaulted_key`, of its defaults."""
+    schema = plan.schema
+    item_key, trained = candidate_key(schema.item_key.name), plan.work / "statistics"
+    items = tables.read(trained / f"{item_key}.arrow")
+    catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
+    counts = {}
+    for key, feature in encoded_keys(schema):
+        columns = {key: feature.name}
+        if feature.default is not None:
+            columns[defaulted_key(key)] = defaulted_column(feature.name)
+        is_of_candidates = key != item_key and key == candidate_key(feature.name)
+        for name, column in columns.items():
+            if is_of_candidates and not schema.is_impression_log:
+                counts[name] = candidate_counts(items, catalogues, schema.item_key.name, column)
+            else:
+                counts[name] = tables.read(trained / f"{name}.arrow")
+    return counts
+
+
+def _num_defaulted(counts: pa.Table | None, split: str) -> int:
+    """How many values of a split are defaults, by the counts of a `defaulted_key` if there are."""
+    return 0 if counts is None else pc.sum(counts[split].filter(counts[VALUE])).as_py() or 0
+
+
+def candidate_counts(
+    items: pa.Table, catalogues: list[pa.Table], item_key: str, name: str
+) -> pa.Table:
+    """Counts of a column of positives, which the split's catalogue gives each item.
+
+    Args:
+        items: Counts of the item key.
+        catalogues: Items of each split with their features.
+        item_key: Name of the item key.
+        name: An item feature, or whether it is a default.
+    """
+    none = pa.array(np.zeros(items.num_rows, np.int64))
+    parts = []
+    for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
+        rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
+        counts = {other: items[split] if other == split else none for other in splits.SPLITS}
+        parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
+    return merge_values(pa.concat_tables(parts))
+
+
+def _split_stats(
+    plan: Plan, counters: Mapping[str, int], split: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    lengths = by_prefix(counters, f"{split}/history_length/")
+    times = json.loads((plan.work / "counters" / "times.json").read_text(encoding="utf-8"))
+    requests = counters.get(f"{split}/requests", 0)
+    positives = counters.get(f"{split}/positives", 0)
+    candidates = counters.get(f"{split}/candidates", 0)
+    unknown = known_items.UnknownItems(
+        positives,
+        candidates - positives,
+        counters.get(f"{split}/unknown_positives", 0),
+        counters.get(f"{split}/unknown_negatives", 0),
+    )
+    item_key = candidate_key(plan.schema.item_key.name)
+    return {
+        "requests": requests,
+        "positives": positives,
+        "candidates": candidates,
+        "unknown_items": unknown._asdict(),
+        "requests_without_positive": counters.get(f"{split}/without_positive", 0),
+        "items": values["features"][item_key]["distinct"],
+        "requests_left_out": counters.get(f"{split}/left_out", 0),
+        "users": counters.get(f"{split}/users", 0),
+        "items_to_draw_from": tables.read(plan.catalogue(split)).num_rows,
+        "time_range": times.get(split),
+        "history_length": {length: lengths[length] for length in sorted(lengths, key=int)},
+        **values,
+    }
+
+
+def summary(data: DataDir, seconds: float) -> str:
+    """One line for people."""
+    account = data.manifest["conservation"]
+    left_out = {name: data.stats["splits"][name]["requests_left_out"] for name in splits.SPLITS}
+    requests = ", ".join(
+        f"{name} {data.num_requests(name)}" + (f" ({count} left out)" if count else "")
+        for name, count in left_out.items()
+    )
+    return (
+        f"{data.path}: {account['read']} rows read, {account['used']} used, "
+        f"{sum(account['filtered'].values())} filtered, {sum(account['rejected'].values())} "
+        f"rejected; requests: {requests}; {seconds:.1f} s "
+        f"({account['read'] / seconds:,.0f} rows/s)"
+    )

@@ -1,0 +1,217 @@
+"""Runs one Beam pipeline: chooses the runner, shows progress, and turns workers' errors around."""
+
+import argparse
+import contextlib
+import difflib
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
+
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from tqdm import tqdm
+
+from pipeline.beam import beam
+from pipeline.job import worker_errors
+from preprocessing.cli import Hint
+from preprocessing.errors import UserError, one_line
+from preprocessing.storage.files import AnyPath
+
+_POLL_SECONDS = 0.25
+_CONNECT_SECONDS = 10
+_MAX_THREADS = 4  # each holds a partition; more of them would mostly wait for the interpreter
+
+
+class _Parser(_BeamArgumentParser):
+    """Of Beam's options; argparse itself would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"Expected options that Beam can read, found {message}.", "see --help.")
+
+
+def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | None = None) -> None:
+    """Raises `UserError` on an argument that Beam does not know, or cannot read.
+
+    Args:
+        arguments: What the command line holds beside the flags of the command.
+        own: Names of those flags, to suggest one for a misspelt flag.
+        hint: Knows what else a flag may have been meant to be.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        with contextlib.suppress(argparse.ArgumentError):  # an option that two groups share
+            options._add_argparse_args(parser)
+    values, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        fix = hint(name, arguments) if hint else ""
+        close = difflib.get_close_matches(name, list(own), 1)
+        raise UserError(
+            f"Expected flags of this command or of Beam, found {unknown[0]!r}.",
+            fix or (f"did you mean --{close[0]}?" if close else "see --help."),
+        )
+    if values.direct_num_workers < 0:
+        raise UserError(
+            f"--direct_num_workers: expected at least 0, found {values.direct_num_workers}."
+        )
+
+
+def require_reachable(beam_options: Sequence[str]) -> None:
+    """Refuses a runner of another machine that does not answer; Beam would wait for minutes.
+
+    Args:
+        beam_options: Options from the command line.
+
+    Raises:
+        UserError: Nothing listens at its address.
+    """
+    options = PipelineOptions(list(beam_options))
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if endpoint and endpoint != "embed":
+        flag, address = "--job_endpoint", endpoint
+    elif options.view_as(StandardOptions).runner == "FlinkRunner" and master[:1] != "[":
+        flag, address = "--flink_master", master
+    else:
+        return
+    host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{flag}: expected a runner that answers at HOST:PORT, found {address}: "
+            f"{one_line(str(error))}",
+            "start it, or mend the address.",
+        ) from None
+
+
+def run_stage(
+    title: str,
+    construct: Callable[[beam.Pipeline], object],
+    beam_options: Sequence[str],
+    watch: AnyPath,
+    total: int,
+    parallelism: int = 1,
+) -> float:
+    """Runs a pipeline to its end and says how long it took.
+
+    Without --runner the pipeline runs in this process on Beam's FnApiRunner. That is named
+    explicitly: Beam's default would first look for a runner to download. It gets several threads
+    if there is work for them: Arrow, NumPy and compression leave the interpreter's lock to others.
+
+    Args:
+        title: Of the stage, for people.
+        construct: Adds the transforms.
+        beam_options: Options from the command line.
+        watch: Directory to which workers add a file for each finished piece of work.
+        total: How many pieces there are.
+        parallelism: How much can be done at the same time.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UserError: A worker raised it.
+        StageError: The pipeline ended for another reason.
+    """
+    options = PipelineOptions(list(beam_options))
+    direct = options.view_as(DirectOptions)
+    runner = options.view_as(StandardOptions).runner
+    if runner in (None, "DirectRunner"):
+        runner = FnApiRunner()
+        threads = min(parallelism, len(os.sched_getaffinity(0)), _MAX_THREADS)
+        if threads > 1 and not any(option.startswith("--direct_") for option in beam_options):
+            direct.direct_num_workers = threads
+            direct.direct_running_mode = "multi_threading"
+    processes = isinstance(runner, FnApiRunner) and (
+        direct.direct_running_mode == "multi_processing"
+    )
+
+    def run() -> None:
+        with beam.Pipeline(runner, options) as pipeline:
+            construct(pipeline)
+
+    start = time.perf_counter()
+    watch.mkdir(parents=True, exist_ok=True)
+    try:
+        with _progress(title, watch, total), _quiet():
+            if processes:
+                worker_errors.until_a_worker_dies(run)
+            else:
+                run()
+    except Exception as error:
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            worker_errors.ignore_threads_of_beam()
+        raise worker_errors.explained(title, error) from error
+    seconds = time.perf_counter() - start
+    tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
+    return seconds
+
+
+def mark_done(watch: AnyPath, piece: str) -> None:
+    """Adds a file that `run_stage` counts; harmless if repeated."""
+    (watch / piece).touch()
+
+
+@contextlib.contextmanager
+def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
+    """A bar on a terminal that follows the number of files in a directory."""
+    stop = threading.Event()
+    # A file of its own, because `_quiet` takes standard error away.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        tqdm(total=total, desc=title, leave=False, disable=None, file=terminal) as bar,
+    ):
+
+        def follow() -> None:
+            while not stop.wait(_POLL_SECONDS):
+                bar.n = min(sum(1 for _ in watch.iterdir()), total)
+                bar.refresh()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        if not bar.disable:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if thread.is_alive():
+                thread.join()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what Beam says of an error that is about to be raised, unless --debug asks for all.
+
+    Its workers print stacks to standard error, those in processes of their own too.
+    """
+    logger = logging.getLogger()
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    beam_logger = logging.getLogger("apache_beam")
+    level = beam_logger.level
+    logging.disable(logging.ERROR)
+    beam_logger.setLevel(logging.CRITICAL)
+    terminal = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        logging.disable(logging.NOTSET)
+        beam_logger.setLevel(level)

@@ -1,0 +1,162 @@
+"""Why a Beam pipeline ended early: the cause on one line, out of what runners say."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+
+from preprocessing.errors import UserError, one_line
+from preprocessing.storage.files import AnyPath
+
+_POLL_SECONDS = 0.25
+_USER_ERROR = re.compile(rf"^{UserError.__module__}\.{UserError.__name__}: (.*)$", re.MULTILINE)
+_WHERE = re.compile(r"\s*\[while running '[^']*'\]")
+_PYTHON_ERROR = re.compile(r"^(?!java|org\.)[\w.]*(Error|Exception)\b.*", re.MULTILINE)
+_END_OF_ERROR = re.compile(r"\n\s*\n|\n\s+at |\nTraceback")
+_WRAPPED = re.compile(r"^RuntimeError: (?=[\w.]*(Error|Exception)\b)")
+_EXIT = re.compile(r"Worker subprocess exited with return code (-?\d+)")
+_WORKER_THREAD, _WORKER_MODULE = "run_worker", b"apache_beam.runners.worker.sdk_worker_main"
+
+
+class StageError(Exception):
+    """A pipeline that ended early.
+
+    Args:
+        title: Of the stage.
+        cause: On one line, with a full stop.
+        fix: What may help.
+    """
+
+    def __init__(self, title: str, cause: str, fix: str) -> None:
+        super().__init__(f"{title}: {cause}")
+        self.title, self.cause, self.fix = title, cause, fix
+
+
+def explained(title: str, error: Exception) -> Exception:
+    """The `UserError` that a worker raised, or else a `StageError`.
+
+    Args:
+        title: Of the stage.
+        error: What the runner raised. Other processes send their errors as text; Beam adds where in
+            the pipeline they arose.
+    """
+    text = str(error)
+    messages = [text] if isinstance(error, UserError) else _USER_ERROR.findall(text)
+    if messages:
+        return UserError(_WHERE.sub("", messages[-1]))
+    exited = _EXIT.search(text)
+    if exited:
+        return StageError(
+            title,
+            f"a worker process was ended by {_end(int(exited[1]))}.",
+            "give it more memory, or take fewer workers (--direct_num_workers)",
+        )
+    if type(error).__name__ == "FutureTimeoutError":
+        return StageError(
+            title,
+            "the runner cannot be reached.",
+            "check that it is running, and its address (--job_endpoint, --flink_master)",
+        )
+    found = list(_PYTHON_ERROR.finditer(text)) if "Traceback" in text else []
+    if found:
+        text = _END_OF_ERROR.split(text[found[-1].start() :])[0]
+        cause = one_line(_WRAPPED.sub("", _WHERE.sub("", text)))
+    else:
+        cause = one_line(error)
+    return StageError(title, cause, "mend the cause (--debug shows where it arose)")
+
+
+def _end(status: int) -> str:
+    """What ended a process, from its exit status or that of the shell around it."""
+    number = -status if status < 0 else status - 128
+    try:
+        return f"the signal {signal.Signals(number).name}"
+    except ValueError:
+        return f"itself, with status {status}"
+
+
+@contextlib.contextmanager
+def explained_stage_errors(output: AnyPath) -> Iterator[None]:
+    """Turns a `StageError` into a `UserError` that says what is left.
+
+    Args:
+        output: The data directory that was to be written.
+    """
+    try:
+        yield
+    except StageError as error:
+        raise UserError(
+            f"Expected the workers of the stage {error.title!r} to finish, found: {error.cause} "
+            f"{left(output)}",
+            f"{error.fix}, then run the same command again.",
+        ) from error
+
+
+def left(output: AnyPath) -> str:
+    """What a build that failed leaves behind."""
+    return f"{output} holds no data set now, only parts of one, which the next build removes."
+
+
+def ignore_threads_of_beam() -> None:
+    """Silences what Beam's threads say from now on; after a failure they complain of its end."""
+    before = threading.excepthook
+
+    def on_error(raised: threading.ExceptHookArgs) -> None:
+        frames = traceback.walk_tb(raised.exc_traceback)
+        if not any(f.f_globals.get("__name__", "").startswith("apache_beam.") for f, _ in frames):
+            before(raised)
+
+    threading.excepthook = on_error
+
+
+def until_a_worker_dies(run: Callable[[], None]) -> None:
+    """Runs a pipeline whose workers are processes; Beam would wait for ever for one that died.
+
+    Args:
+        run: Runs it to its end.
+
+    Raises:
+        RuntimeError: A worker died; the others are ended.
+    """
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run()
+        except BaseException as error:
+            errors.append(error)
+
+    before = threading.excepthook
+
+    def on_error(raised: threading.ExceptHookArgs) -> None:
+        if raised.thread and raised.thread.name == _WORKER_THREAD and raised.exc_value:
+            errors.append(raised.exc_value)
+
+    thread = threading.Thread(target=work, daemon=True)
+    threading.excepthook = on_error
+    try:
+        thread.start()
+        while thread.is_alive() and not errors:
+            thread.join(_POLL_SECONDS)
+        if thread.is_alive():
+            _end_workers()
+    finally:
+        threading.excepthook = before
+    if errors:
+        raise errors[0]
+
+
+def _end_workers() -> None:
+    """Ends the worker processes of this one, for which it would wait at its own end."""
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (directory / "stat").read_text().rpartition(")")[2].split()[1]
+            if (
+                int(parent) == os.getpid()
+                and _WORKER_MODULE in (directory / "cmdline").read_bytes()
+            ):
+                os.kill(int(directory.name), signal.SIGKILL)

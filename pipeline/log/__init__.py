@@ -1,0 +1,1 @@
+"""The log as it comes: formats, dialects, types, and the judgement of every row."""

@@ -1,0 +1,94 @@
+"""What became of the rows of each file of the log, and what its lines are beside rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.log.raw_batch import InputFile, RawBatch
+from pipeline.log.row_checks import Validated
+from preprocessing.errors import shown
+
+_SHOWN_FILES = 3
+
+
+def counter(index: int, what: str) -> str:
+    """Name of a counter of a file."""
+    return f"file/{index}/{what}"
+
+
+def of_batch(batch: RawBatch, result: Validated) -> dict[str, int]:
+    """Counters of a batch that was read.
+
+    Args:
+        batch: The rows as the file has them.
+        result: What became of them.
+    """
+    index = batch.file.index
+    return {
+        counter(index, "read"): result.read,
+        counter(index, "filtered"): sum(result.filtered.values()),
+        counter(index, "rejected"): len(result.rejections),
+        counter(index, "continued"): batch.continued,
+    }
+
+
+def by_file(what: str, files: np.ndarray) -> dict[str, int]:
+    """Counters of rows.
+
+    Args:
+        what: What is counted.
+        files: Index of the file of each row, int [rows].
+    """
+    counts = np.bincount(files)
+    return {counter(index, what): int(counts[index]) for index in np.flatnonzero(counts).tolist()}
+
+
+def accounts(log: Sequence[InputFile], counters: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The account of each file, in order: rows read are used, filtered or rejected.
+
+    `dealt` rows have reached the partitions by user; those that are not used there are filtered.
+
+    Args:
+        log: The files.
+        counters: Of all stages.
+
+    Raises:
+        AssertionError: The rows of a file do not add up, which is a bug.
+    """
+    result = []
+    for file in log:
+        count = {
+            what: counters.get(counter(file.index, what), 0)
+            for what in ("read", "used", "filtered", "rejected", "continued", "dealt")
+        }
+        if count["read"] != count["dealt"] + count["filtered"] + count["rejected"]:
+            raise AssertionError(f"rows of {file.path} are not conserved: {count}")
+        count["filtered"] += count.pop("dealt") - count["used"]
+        result.append({"path": file.path, "bytes": file.size, **count})
+    return result
+
+
+def remarks(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What people should know of the files, one line each.
+
+    Args:
+        inputs: Accounts as `accounts` gives them.
+    """
+    empty = [file for file in inputs if not file["read"]]
+    continued = [file for file in inputs if file["continued"]]
+    lines = []
+    if empty:
+        lines.append(f"{len(empty)} of {len(inputs)} files have no rows: {_named(empty)}")
+    if continued:
+        total = sum(file["continued"] for file in continued)
+        lines.append(
+            f"{total:,} lines are no rows but continue a quoted value: {_named(continued)} (if "
+            "they should be rows, a quotation mark is not closed, or needs --csv_escape)"
+        )
+    return lines
+
+
+def _named(files: Sequence[Mapping[str, Any]]) -> str:
+    names = ", ".join(shown(file["path"]) for file in files[:_SHOWN_FILES])
+    return f"{names}{', ...' if len(files) > _SHOWN_FILES else ''}"

@@ -1,0 +1,125 @@
+"""Rows as files have them: what readers make, adapters change and `row_checks` judges."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.log.csv_dialect import Dialect
+from preprocessing.errors import shown
+
+_PATH = 4096
+_VALUE = 200
+
+
+class Rejection(NamedTuple):
+    """A bad row: `line` is its line, `excerpt` the beginning of its raw content."""
+
+    file: str
+    line: int
+    reason: str
+    excerpt: str
+
+    @classmethod
+    def of(cls, file: str, line: int, reason: str, raw: object) -> "Rejection":
+        """A rejection with the raw content cut short, all of it printable."""
+        return cls(shown(file, _PATH), line, shown(reason), shown(raw))
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """One file of the log.
+
+    Attributes:
+        path: Where it is.
+        index: Its place in the order of rows.
+        format: `csv`, `jsonl` or `parquet`.
+        size: In bytes, as stored.
+        dialect: How it is written, if it is CSV.
+    """
+
+    path: str
+    index: int
+    format: str
+    size: int
+    dialect: Dialect = Dialect()
+
+
+@dataclasses.dataclass(frozen=True)
+class RawBatch:
+    """Rows as the file has them.
+
+    Attributes:
+        file: Where they come from.
+        columns: Arrow array per column, all of one length.
+        lines: int64, line with which each row begins, from 1. Parquet: number of the row.
+        rejections: Lines among them that are no records.
+        continued: Lines beyond the first one that the rows take (line breaks in quoted values).
+        blocks_done: How much of the range is read by now, in units of `num_blocks`.
+        filtered: Rows that were among them before, by the rule that took them out.
+    """
+
+    file: InputFile
+    columns: dict[str, pa.Array]
+    lines: np.ndarray
+    rejections: list[Rejection]
+    continued: int = 0
+    blocks_done: int = 1
+    filtered: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def without(self, rows: np.ndarray, rule: str) -> "RawBatch":
+        """The batch without some rows, which are counted as filtered.
+
+        Args:
+            rows: Which rows, bool per row.
+            rule: Why.
+        """
+        if not rows.any():
+            return self
+        filtered = collections.Counter(self.filtered)
+        filtered[rule] += int(rows.sum())
+        return dataclasses.replace(self._keep(~rows), filtered=filtered)
+
+    def rejecting(self, rows: np.ndarray, reason: str) -> "RawBatch":
+        """The batch without some rows, which are bad.
+
+        Args:
+            rows: Which rows, bool per row.
+            reason: Why.
+        """
+        if not rows.any():
+            return self
+        bad = [self.rejection(row, reason) for row in np.flatnonzero(rows).tolist()]
+        return dataclasses.replace(self._keep(~rows), rejections=self.rejections + bad)
+
+    def rejection(self, row: int, reason: str) -> Rejection:
+        """What to say of a bad row."""
+        raw = {name: _begin(_shown(column[row : row + 1])) for name, column in self.columns.items()}
+        return Rejection.of(self.file.path, int(self.lines[row]), reason, raw)
+
+    def renamed(self, names: Mapping[str, str]) -> "RawBatch":
+        """The batch with other names for some columns."""
+        columns = {names.get(name, name): column for name, column in self.columns.items()}
+        return dataclasses.replace(self, columns=columns)
+
+    def with_columns(self, columns: Mapping[str, pa.Array]) -> "RawBatch":
+        """The batch with more columns, or other ones of the same name."""
+        return dataclasses.replace(self, columns={**self.columns, **columns})
+
+    def _keep(self, rows: np.ndarray) -> "RawBatch":
+        mask = pa.array(rows)
+        columns = {name: column.filter(mask) for name, column in self.columns.items()}
+        return dataclasses.replace(self, columns=columns, lines=self.lines[rows])
+
+
+def _shown(value: pa.Array) -> object:
+    """The value of a column of one row; times as texts, as Python does not have all of them."""
+    return (value.cast(pa.string()) if pa.types.is_temporal(value.type) else value)[0].as_py()
+
+
+def _begin(value: object) -> object:
+    """A value, of a long text its beginning."""
+    return value[:_VALUE] if isinstance(value, str | bytes) else value

@@ -1,0 +1,353 @@
+"""Log files as Arrow batches with line numbers: CSV, JSON lines (both also gzipped) and Parquet.
+
+Readers do not judge values: they find the columns, keep the types of the file and put aside the
+lines that are no records at all. `pipeline.log.row_checks` judges.
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, cast
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet
+
+from pipeline.log import csv_ranges, csv_records, int96, text_files
+from pipeline.log.csv_lines import EndlessRecordError
+from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
+from pipeline.log.text_files import open_text
+from pipeline.log.values import TOO_FINE
+from preprocessing.errors import UserError, shown
+from preprocessing.storage import files
+
+BATCH_ROWS = 1 << 17
+_LARGE = 1 << 63  # orjson makes floats of integers beyond 64 bits
+_READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputRange:
+    """What one worker reads: a row group of a Parquet file, a text file or a part of it.
+
+    Attributes:
+        file: The file.
+        number: Index of the row group or of the part; None for a whole text file.
+        first_line: Line number of the first row.
+        start: First byte of a part of a text file.
+        end: The byte after its last one; None at the end of the file.
+    """
+
+    file: InputFile
+    number: int | None
+    first_line: int
+    start: int = 0
+    end: int | None = None
+
+
+def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
+    """Columns of each file that has rows: of JSON lines, all keys of the first thousand lines.
+
+    Raises:
+        UserError: No file has rows, or one cannot be read as its format.
+    """
+    columns = {}
+    for file in log:
+        names, has_rows = _columns(file)
+        if has_rows:
+            columns[file] = names
+    if not columns:
+        others = f" and {len(log) - 1} more" if len(log) > 1 else ""
+        raise UserError(
+            f"--input: expected rows in {log[0].path}{others}, found none.", "check the files."
+        )
+    return columns
+
+
+def _columns(file: InputFile) -> tuple[list[str], bool]:
+    """The columns of a file, and whether it has rows."""
+    try:
+        if file.format == "parquet":
+            parquet = _parquet(file) if file.size else None
+            if parquet is None:
+                return [], False
+            return parquet.schema_arrow.names, parquet.metadata.num_rows > 0
+        return _csv_header(file) if file.format == "csv" else _json_keys(file.path)
+    except _READ_ERRORS as error:
+        raise _unreadable(file, error) from error
+
+
+def column_types(file: InputFile) -> dict[str, pa.DataType]:
+    """Types of the columns of a file; empty for text files, whose values have no declared type."""
+    if file.format != "parquet":
+        return {}
+    schema = _parquet(file).schema_arrow
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def ranges(file: InputFile) -> list[InputRange]:
+    """Splits a file into parts that can be read on their own."""
+    if file.format != "parquet":
+        has_header = file.format == "csv" and file.dialect.header is None
+        parts = _cut_csv(file) if file.format == "csv" else []
+        if len(parts) < 2:
+            return [_whole(file)]
+        return [
+            InputRange(file, i, part.first_line + (has_header and i == 0), part.start, part.end)
+            for i, part in enumerate(parts)
+        ]
+    metadata = _parquet(file).metadata
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    firsts = itertools.accumulate(sizes, initial=1)
+    return [InputRange(file, i, first) for i, first in zip(range(len(sizes)), firsts, strict=False)]
+
+
+def _whole(file: InputFile) -> InputRange:
+    """All of a text file."""
+    return InputRange(file, None, 1 + (file.format == "csv" and file.dialect.header is None))
+
+
+def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
+    """Parts of a large CSV file on this machine; others would have to be fetched twice."""
+    is_local = isinstance(files.path(file.path), pathlib.Path)
+    if not is_local or file.size <= csv_ranges.RANGE_BYTES or text_files.is_gzipped(file.path):
+        return []
+    with open_text(file.path) as (content, _):
+        return csv_ranges.cut(content, csv_ranges.RANGE_BYTES, file.dialect.escape)
+
+
+def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
+    """Reads the given columns of a part of a file.
+
+    Raises:
+        UserError: The file is cut short or damaged beyond single lines.
+    """
+    reader = {"csv": _read_csv, "jsonl": _read_json, "parquet": _read_parquet}[part.file.format]
+    try:
+        yield from reader(part, list(columns))
+    except _READ_ERRORS as error:
+        raise _unreadable(part.file, error) from error
+
+
+def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
+    """The first rows of a file as its only batch; none if it has no rows.
+
+    Raises:
+        UserError: As for `read`.
+    """
+    # A look at the ranges of a text file is a look at all of it.
+    parts = ranges(file)[:1] if file.format == "parquet" else [_whole(file)]
+    for part in parts:
+        yield from itertools.islice(read(part, columns), 1)
+
+
+def _unreadable(file: InputFile, error: Exception) -> UserError:
+    return UserError(
+        f"--input: expected {file.format} in {file.path}, found it unreadable: {error}.",
+        "check that the file is complete and that its name tells its format.",
+    )
+
+
+def num_blocks(part: InputRange) -> int:
+    """How many values `RawBatch.blocks_done` can take."""
+    if part.file.format == "parquet":
+        return 1
+    end = part.file.size if part.end is None else part.end
+    return (end - part.start) // text_files.BLOCK_BYTES + 1
+
+
+def _csv_header(file: InputFile) -> tuple[list[str], bool]:
+    """The columns, and whether the file has any row."""
+    dialect = file.dialect
+    with open_text(file.path) as (binary, _):
+        text = io.TextIOWrapper(binary, "utf-8", errors="replace", newline="")
+        records = csv.reader(text, delimiter=dialect.delimiter, escapechar=dialect.escape)
+        try:
+            header = dialect.header or next((record for record in records if record), [])
+        except csv.Error as error:
+            raise pa.ArrowInvalid(str(error)) from error
+        return list(header), any(line.strip() for line in text)
+
+
+def _json_keys(path: str) -> tuple[list[str], bool]:
+    """All keys of the first lines, those that a line repeats twice; and whether there are lines."""
+    keys: dict[str, None] = {}
+    twice: set[str] = set()
+    reason, is_first = "", True
+    with open_text(path) as (file, _):
+        for line in itertools.islice(file, 1000):
+            if not line.strip():
+                continue
+            if is_first and line.lstrip().startswith(b"["):
+                raise UserError(
+                    f"--input: expected one JSON object per line in {path}, found an array.",
+                    f"write one object per line, for example: jq -c '.[]' {path} > log.jsonl",
+                )
+            is_first = False
+            row, problem = _parse_json(line)
+            reason = reason or f"{problem}: {shown(line.rstrip(), 80)}"
+            keys.update(dict.fromkeys(row or ()))
+            if row is not None:
+                twice.update(_repeated_keys(line))
+    if not keys and not is_first:
+        raise UserError(
+            f"--input: expected one JSON object per line in {path}, found none in its beginning "
+            f"({reason}).",
+            "write every object on a line of its own.",
+        )
+    return [*keys, *sorted(twice)], not is_first
+
+
+def _repeated_keys(line: bytes) -> list[str]:
+    """Keys that the object of a line has more than once."""
+    names: list[str] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> None:
+        names[:] = [name for name, _ in pairs]  # that of the line comes last
+
+    json.loads(line, object_pairs_hook=collect)
+    return [name for name in names if names.count(name) > 1]
+
+
+def _parquet(file: InputFile, int96_unit: str = "us") -> pa.parquet.ParquetFile:
+    """Opens a file; its times of type INT96, which know no unit, are read in the given one."""
+    path = files.path(file.path)
+    local = isinstance(path, pathlib.Path)
+    source = path if local else files.random_access(path)
+    return pa.parquet.ParquetFile(source, coerce_int96_timestamp_unit=int96_unit)
+
+
+def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
+    parquet = _parquet(part.file)
+    line = part.first_line
+    legacy = int96.names(parquet, columns)
+    batches = parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns)
+    exact: Iterator[pa.RecordBatch] = itertools.repeat(pa.RecordBatch.from_pydict({}))
+    if legacy:
+        nanoseconds = _parquet(part.file, "ns")
+        exact = nanoseconds.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=legacy)
+    for batch, fine in zip(batches, exact, strict=False):
+        lines = np.arange(line, line + batch.num_rows, dtype=np.int64)
+        line += batch.num_rows
+        raw = RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
+        for name in legacy:
+            is_cut = int96.is_cut(raw.columns[name], fine[name])
+            raw = raw.rejecting(is_cut, f"column {name!r}: {TOO_FINE}")
+        yield raw
+
+
+def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
+    """Every column as bytes: types and encoding are judged later, row by row."""
+    file, dialect = part.file, part.file.dialect
+    header, _ = _csv_header(file)
+    has_header = dialect.header is None and not part.number
+    before = part.first_line - 1 - has_header
+    is_plain = part.end is not None
+    try:
+        with open_text(file.path) as (content, blocks_done):
+            if part.end is not None:
+                content = cast(BinaryIO, csv_ranges.RangeFile(content, part.start, part.end))
+            for batch in csv_records.read(
+                content, header, has_header, columns, text_files.BLOCK_BYTES, dialect, is_plain
+            ):
+                yield RawBatch(
+                    file,
+                    batch.columns,
+                    batch.lines + before,
+                    [Rejection.of(file.path, b.line + before, b.reason, b.text) for b in batch.bad],
+                    batch.continued,
+                    blocks_done() - part.start // text_files.BLOCK_BYTES,
+                )
+    except EndlessRecordError as error:
+        raise _endless(file, error) from error
+
+
+def _endless(file: InputFile, error: EndlessRecordError) -> UserError:
+    where = f"a record that begins in line {error.line} of {file.path} and does not end"
+    if not error.is_quoted:
+        longest = f"{text_files.BLOCK_BYTES >> 20} MiB"
+        return UserError(
+            f"--input: expected rows of at most {longest}, found {where} within that.",
+            "shorten or leave out that line.",
+        )
+    return UserError(
+        f"--input: expected every quotation mark closed, found {where}"
+        f"{file.dialect.hint(error.text)}.",
+        "mend that line; within quotes a quotation mark is written twice.",
+    )
+
+
+def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
+    for first_line, lines, blocks_done in read_lines(part.file.path):
+        batch = _json_batch(part.file, lines, first_line, columns)
+        yield dataclasses.replace(batch, blocks_done=blocks_done)
+
+
+def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
+    """Blocks of a text file: number of the first line, lines, how many blocks are read by now."""
+    line = 1
+    with open_text(path) as (file, blocks_done):
+        while block := file.readlines(text_files.BLOCK_BYTES):
+            yield line, block, blocks_done()
+            line += len(block)
+
+
+def _json_batch(file: InputFile, block: list[bytes], line: int, columns: list[str]) -> RawBatch:
+    rows, lines, rejections = [], [], []
+    for number, raw in enumerate(block, line):
+        row, reason = _parse_json(raw)
+        if row is not None:
+            values = {name: row.get(name) for name in columns}
+            nested = next((n for n, v in values.items() if isinstance(v, dict | list)), None)
+            reason = f"column {nested!r}: expected one value, found a nested one" if nested else ""
+            if any(isinstance(v, float) and abs(v) >= _LARGE for v in values.values()):
+                values = _with_exact_integers(raw, values)
+        if reason:
+            rejections.append(Rejection.of(file.path, number, reason, raw.rstrip(b"\r\n")))
+        elif row is not None:
+            rows.append(values)
+            lines.append(number)
+    arrays = {name: _json_column([row[name] for row in rows]) for name in columns}
+    return RawBatch(file, arrays, np.array(lines, np.int64), rejections)
+
+
+def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
+    """The object of a line and the reason why there is none; neither for a blank line."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if not line.strip():
+            return None, ""
+        try:
+            row = json.loads(line.decode("utf-8"))  # knows NaN, as Python writes it
+        except UnicodeDecodeError:
+            return None, "invalid UTF-8"
+        except (ValueError, RecursionError):
+            return None, "not JSON"
+    return (row, "") if isinstance(row, dict) else (None, "not a JSON object")
+
+
+def _with_exact_integers(line: bytes, values: dict[str, object]) -> dict[str, object]:
+    """The values of a line, where integers beyond 64 bits are the texts that they are."""
+
+    def exact(digits: str) -> int | str:
+        is_short = len(digits) <= len(str(-_LARGE))
+        return int(digits) if is_short and abs(int(digits)) < _LARGE else digits
+
+    row = json.loads(line, parse_int=exact)
+    return {name: row.get(name) if isinstance(v, float) else v for name, v in values.items()}
+
+
+def _json_column(values: list[object]) -> pa.Array:
+    """Values of one type as they are; values of mixed types as the texts that they were."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        texts = [v if v is None or isinstance(v, str) else repr(v) for v in values]
+        return pa.array(texts, pa.string())

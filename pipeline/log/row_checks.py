@@ -1,0 +1,160 @@
+"""Column-wise judgement of raw rows: each becomes an event, is filtered, or is rejected.
+
+Events carry the features of the schema with their declared types, and columns of ours whose names
+no feature can have (feature names are identifiers).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.log.raw_batch import RawBatch, Rejection
+from pipeline.log.values import as_number, as_time, with_reasons_of_times
+from preprocessing.schema import DType, Feature, Role, Schema
+from preprocessing.values.spelling import as_mask, spelled
+
+TIME, FILE, LINE = "#time", "#file", "#line"
+"""Columns of an event: timestamp (0 if the log has none), index of its file, line in it."""
+
+LABEL, REQUEST = "#label", "#request"
+"""Further columns of an impression: 1 if positive, else 0; text that names its request."""
+
+_COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
+
+
+@dataclasses.dataclass(frozen=True)
+class Validated:
+    """What became of the rows of a batch; every row is counted exactly once.
+
+    Attributes:
+        events: One column per encoded feature, then TIME, LABEL and REQUEST if the schema has
+            them, `defaulted_column` of each feature with a default, FILE, LINE.
+        filtered: Rows taken out, by rule: `behaviours` of the schema, or what a reader of a
+            published log leaves out.
+        rejections: Bad rows.
+        defaulted: How many values of the events are the default of their feature because the log
+            has none, by feature.
+    """
+
+    events: pa.Table
+    filtered: Mapping[str, int]
+    rejections: list[Rejection]
+    defaulted: Mapping[str, int]
+
+    @property
+    def read(self) -> int:
+        """Rows of the batch."""
+        return self.events.num_rows + sum(self.filtered.values()) + len(self.rejections)
+
+
+def defaulted_column(name: str) -> str:
+    """Column of an event: whether a feature has its default because the log has no value."""
+    return f"#defaulted/{name}"
+
+
+def columns_of(schema: Schema) -> list[str]:
+    """Columns of the log that the schema uses, each once."""
+    columns = [feature.column for feature in schema.features]
+    if schema.history.behaviours is not None:
+        columns.append(schema.history.behaviours.column)
+    return list(dict.fromkeys(columns))
+
+
+def validate(batch: RawBatch, schema: Schema) -> Validated:
+    """Turns raw rows into events.
+
+    A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
+    categorical integer) takes the default of its feature. Without a default it stays null for
+    numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. A
+    label is 0 or 1, or whether the rule of the schema holds for it.
+
+    Args:
+        batch: Raw rows with all columns of the schema.
+        schema: What they should be.
+    """
+    batch = batch.without(~_behaviours(batch, schema), "behaviours")
+    num_rows = len(batch.lines)
+    good = np.ones(num_rows, bool)
+    rejections = list(batch.rejections)
+    arrays: dict[str, pa.Array] = {}
+    for feature in schema.features:
+        name = _COLUMNS.get(feature.role, feature.name)
+        arrays[name], reasons = _judge(batch.columns[feature.column], feature)
+        for reason, bad in reasons:
+            rejections += [
+                batch.rejection(row, reason) for row in np.flatnonzero(bad & good).tolist()
+            ]
+            good &= ~bad
+    defaulted = {}
+    for feature in schema.encoded_features:
+        array = arrays[feature.name]
+        if feature.default is not None:
+            is_null = pc.is_null(array)
+            arrays[defaulted_column(feature.name)] = is_null
+            if count := int((as_mask(is_null) & good).sum()):
+                defaulted[feature.name] = count
+            arrays[feature.name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
+    arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
+    arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
+    arrays[LINE] = pa.array(batch.lines)
+    events = pa.table(arrays)
+    if not good.all():
+        events = events.filter(pa.array(good))
+    return Validated(events, batch.filtered, rejections, defaulted)
+
+
+def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
+    """Rows whose behaviour counts, bool."""
+    behaviours = schema.history.behaviours
+    if behaviours is None:
+        return np.ones(len(batch.lines), bool)
+    texts = spelled(batch.columns[behaviours.column]).texts
+    found = pc.is_in(texts, value_set=pa.array(behaviours.values, pa.string()))
+    return found.to_numpy(zero_copy_only=False)
+
+
+def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
+    """A column with the type of its feature, and which of its rows are bad for which reason.
+
+    Missing values are null, whether or not the feature has a default. Bad rows hold any value of
+    the right type. Reasons name no values, so that they can be counted.
+    """
+    where = f"column {feature.column!r}"
+    if feature.dtype is DType.STRING:
+        array, faults = spelled(column)
+        faults = {**faults, "line break in a value": _line_breaks(array)}
+    elif feature.dtype is DType.DATETIME:
+        array, faults = as_time(column)
+    else:
+        array, faults = as_number(column, feature.dtype)
+    if feature.dtype is DType.INT64 and feature.is_categorical:
+        is_pad = pc.equal(array, pa.scalar(feature.pad_value, array.type))
+        array = pc.if_else(pc.fill_null(is_pad, True), pa.scalar(None, array.type), array)
+    if feature.role is Role.TIMESTAMP:
+        faults = with_reasons_of_times(column, faults)
+    reasons = [(f"{where}: {reason}", bad) for reason, bad in faults.items()]
+    is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
+    if is_needed and feature.default is None:
+        # Of a row that is bad anyway the first reason counts.
+        reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))
+    if feature.role is Role.LABEL:
+        if feature.positive is None:
+            is_label = pc.is_in(array, value_set=pa.array([0, 1], array.type))
+            reasons.append((f"{where}: neither 0 nor 1", ~as_mask(is_label)))
+        else:
+            array = feature.positive.holds(array)
+        array = pc.cast(array, pa.int8(), safe=False)
+    if feature.role is Role.REQUEST:
+        array = pc.cast(array, pa.string())
+    return array, reasons
+
+
+def _line_breaks(texts: pa.Array) -> np.ndarray:
+    """Which texts hold a line break, bool; a look at all bytes at once is nearly always enough."""
+    data = texts.buffers()[2]
+    if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
+        return np.zeros(len(texts), bool)
+    return as_mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))

@@ -1,0 +1,118 @@
+"""Arrow tables between the stages of the job.
+
+Counts travel inside Beam elements, as bytes. Events and requests, which grow with the log, go to
+files of the work directory, and elements only refer to them: a runner that keeps groups in memory,
+as the embedded one does, then keeps references.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as one Beam element (Arrow IPC stream; slices carry their own rows only)."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The table of a Beam element, without copying."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def concat(elements: Iterable[bytes]) -> pa.Table:
+    """The rows of several Beam elements of one schema; at least one is expected."""
+    return pa.concat_tables([from_bytes(data) for data in elements])
+
+
+Reference = tuple[str, int]
+"""A part of a file that `write_parts` wrote: its path, and which part."""
+
+
+def write_parts(path: AnyPath, parts: Sequence[pa.Table]) -> list[Reference]:
+    """Writes tables of one schema, at least one and none without rows, as parts of a file."""
+    with _new_file(path, parts[0].schema) as writer:
+        for part in parts:
+            writer.write_batch(part.combine_chunks().to_batches()[0])
+    return [(str(path), number) for number in range(len(parts))]
+
+
+def read_part(reference: Reference) -> pa.Table:
+    """Reads a part of a file, memory-mapped if it is on this machine."""
+    path, number = reference
+    with files.random_access(files.path(path)) as source:
+        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
+
+
+def write(path: AnyPath, table: pa.Table) -> None:
+    """Writes a table as a file of its own; see `write_parts`."""
+    with _new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@contextlib.contextmanager
+def _new_file(path: AnyPath, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """Writes a file that is never seen unfinished, so that repeated work is harmless."""
+    with files.create(path) as file, pa.ipc.new_file(file, schema) as writer:
+        yield writer
+
+
+def read(path: AnyPath) -> pa.Table:
+    """Reads a table, memory-mapped if it is on this machine."""
+    with files.random_access(path) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a table as one contiguous array, not copied if it is one already."""
+    if column.num_chunks == 1:
+        return column.chunk(0)  # `combine_chunks` would copy, and so read what is only mapped.
+    column = column.combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
+def with_dictionaries(table: pa.Table) -> pa.Table:
+    """The table with columns of one chunk each, those of texts as dictionary arrays."""
+    columns = {name: one_array(table[name]) for name in table.column_names}
+    return pa.table(
+        {
+            name: column.dictionary_encode() if pa.types.is_string(column.type) else column
+            for name, column in columns.items()
+        }
+    )
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """A column whose values stand in it, not in a dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def distinct(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The distinct values of a column without nulls, and the place of each value among them."""
+    encoded = column.dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy()
+
+
+def group_starts(column: pa.Array) -> np.ndarray:
+    """First row of each run of equal values, then the number of rows: int64 [groups + 1]."""
+    if not len(column):
+        return np.zeros(1, np.int64)
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    changes = pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    inner = np.flatnonzero(changes) + 1
+    return np.concatenate([[0], inner, [len(column)]]).astype(np.int64)
+
+
+def codes(column: pa.ChunkedArray) -> np.ndarray:
+    """An integer per value, equal for equal values: int64 [rows]."""
+    return one_array(column).dictionary_encode().indices.to_numpy().astype(np.int64)

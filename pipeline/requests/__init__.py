@@ -1,0 +1,1 @@
+"""From events to requests: order, histories, negatives, encoding."""

@@ -1,0 +1,191 @@
+"""Counts over the training data: of values, for encoders; of items, for negatives.
+
+Both are tables that can be merged in any order with the same result, which is what a Beam combiner
+needs: memory grows with the number of distinct values, never with the log, and sums of integers do
+not depend on how the log was partitioned. Means and quantiles are computed at the end from the
+merged counts, for the same reason.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.beam import beam
+from pipeline.log import tables
+from pipeline.log.row_checks import FILE, LINE, TIME, defaulted_column
+from pipeline.requests.places import Places
+from preprocessing.schema import Schema
+from preprocessing.splits import NONE
+
+VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
+FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
+"""Place of the first event of an item (see `places`), if a build draws by appearance."""
+_MERGE_EVERY = 32
+
+
+def count_values(values: pa.Array) -> pa.Table:
+    """Distinct values and how often each occurs; nulls are left out."""
+    values = values.drop_null()
+    if pa.types.is_integer(values.type):  # sorting is faster than hashing, above all of times
+        distinct, counts = np.unique(values.to_numpy(), return_counts=True)
+        return pa.table({VALUE: distinct, COUNT: counts})
+    counted = values.value_counts()
+    distinct = tables.decoded(counted.field("values"))
+    return pa.table({VALUE: distinct, COUNT: counted.field("counts")})
+
+
+def merge_counts(counts: pa.Table) -> pa.Table:
+    """Adds up the counts of equal values; rows sorted by value."""
+    if pa.types.is_integer(counts[VALUE].type) and counts.num_rows:
+        values = counts[VALUE].to_numpy()
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+        sums = np.add.reduceat(counts[COUNT].to_numpy()[order], first)
+        return pa.table({VALUE: values[first], COUNT: sums})
+    merged = counts.group_by(VALUE).aggregate([(COUNT, "sum")])
+    return merged.rename_columns([VALUE, COUNT]).sort_by(VALUE)
+
+
+def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
+    """Values of an item feature that events contribute as candidates only, and how often each.
+
+    Args:
+        catalogue: Items of the training data, see `catalogue`.
+        name: The feature.
+    """
+    values = pa.table({VALUE: catalogue[name], COUNT: catalogue[CANDIDATES]})
+    return values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
+
+
+def count_items(
+    events: pa.Table,
+    first_use_E: np.ndarray,
+    is_candidate_E: np.ndarray,
+    schema: Schema,
+    places: Places | None = None,
+) -> pa.Table:
+    """Events per item and first use, with the item's features as of its last event.
+
+    Args:
+        events: Events with the item features (and whether each is a default), TIME, FILE and LINE.
+        first_use_E: First split that contains each event, or NONE.
+        is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
+            positives only.
+        schema: Names the item features.
+        places: Of the events, if the first place of each item is wanted.
+    """
+    names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
+    names += [defaulted_column(f.name) for f in schema.item_features if f.default is not None]
+    items = events.select(names)
+    items = items.append_column(FIRST_USE, pa.array(first_use_E))
+    items = items.append_column(COUNT, pa.array(np.ones(len(first_use_E), np.int64)))
+    items = items.append_column(CANDIDATES, pa.array(is_candidate_E.astype(np.int64)))
+    if places is not None:
+        items = items.append_column(FIRST_TIME, pa.array(places.times))
+        items = items.append_column(FIRST_ROW, pa.array(places.rows))
+    merged = merge_items(items, schema.item_key.name)
+    merged = merged.filter(pc.not_equal(merged[FIRST_USE], NONE))
+    return pa.table(
+        {name: tables.decoded(tables.one_array(merged[name])) for name in merged.column_names}
+    )
+
+
+def merge_items(items: pa.Table, key: str) -> pa.Table:
+    """One row per item and first use: counts added up, first places, all else of the last event.
+
+    Args:
+        items: Rows as `count_items` makes them.
+        key: Name of the item key.
+    """
+    group = tables.codes(items[key]) * (NONE + 1) + items[FIRST_USE].to_numpy()
+    last = _last_rows(group, *(items[name].to_numpy() for name in (TIME, FILE, LINE)))
+    merged = items.take(pa.array(last))
+    for name in (COUNT, CANDIDATES):
+        sums = np.bincount(group, items[name].to_numpy())[group[last]]  # exact below 2^53
+        merged = _with_column(merged, name, pa.array(sums.astype(np.int64)))
+    if FIRST_TIME in items.column_names:
+        places = [items[name].to_numpy() for name in (FIRST_TIME, FIRST_ROW)]
+        first = _last_rows(group, *(~place for place in places))  # ~ turns the order round
+        for name in (FIRST_TIME, FIRST_ROW):
+            merged = _with_column(merged, name, items[name].take(pa.array(first)))
+    return merged
+
+
+def _with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def _last_rows(group: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """The row of each group that is last by the keys, the first one first, in group order."""
+    num_groups = group.max(initial=-1) + 1
+    rows = np.arange(len(group))
+    for key in keys:
+        of_group, values = group[rows], key[rows].astype(np.int64)
+        highest = np.full(num_groups, np.iinfo(np.int64).min)
+        np.maximum.at(highest, of_group, values)
+        rows = rows[values == highest[of_group]]
+    last = np.full(num_groups, -1)
+    last[group[rows]] = rows
+    return last[last >= 0]
+
+
+def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
+    """The items whose events are of first use `last_split` or earlier.
+
+    They are sorted by first place if that was counted, else by key.
+
+    Args:
+        items: Merged rows of `count_items`.
+        key: Name of the item key.
+        last_split: TRAIN, VALIDATION or TEST.
+    """
+    usable = items.filter(pc.less_equal(items[FIRST_USE], last_split))
+    one_use = pa.array(np.zeros(usable.num_rows, np.int8))
+    merged = merge_items(_with_column(usable, FIRST_USE, one_use), key)
+    if FIRST_TIME in merged.column_names:
+        return merged.sort_by([(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")])
+    return merged.sort_by(key)
+
+
+class MergeTables(beam.CombineFn):
+    """Combines tables (as bytes) by concatenation and a merge function that shrinks the result.
+
+    Args:
+        merge: Gives the same result for any grouping and order of the rows it is applied to.
+    """
+
+    def __init__(self, merge: Callable[[pa.Table], pa.Table]) -> None:
+        self._merge = merge
+
+    def create_accumulator(self) -> list[bytes]:
+        """Nothing yet; an accumulator is a list of tables to merge."""
+        return []
+
+    def add_input(self, accumulator: list[bytes], element: bytes) -> list[bytes]:
+        """Adds one table."""
+        accumulator.append(element)
+        return self._shrink(accumulator) if len(accumulator) >= _MERGE_EVERY else accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
+        """Adds the tables of several accumulators."""
+        merged: list[bytes] = []
+        for accumulator in accumulators:
+            for element in accumulator:
+                merged = self.add_input(merged, element)
+        return merged
+
+    def compact(self, accumulator: list[bytes]) -> list[bytes]:
+        """Merges before the accumulator is sent elsewhere."""
+        return self._shrink(accumulator) if len(accumulator) > 1 else accumulator
+
+    def extract_output(self, accumulator: list[bytes]) -> bytes:
+        """The merged table; at least one was added."""
+        return self._shrink(accumulator)[0]
+
+    def _shrink(self, accumulator: Sequence[bytes]) -> list[bytes]:
+        if not accumulator:
+            return []
+        return [tables.to_bytes(self._merge(tables.concat(accumulator)))]

@@ -1,0 +1,256 @@
+"""The events of one partition of users: sorted, filtered, and assigned to splits.
+
+Every stage that needs events loads them through `Events.load`, which applies the same rules to the
+same sorted file: no stage can see other events than another.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.arguments import BuildArguments
+from pipeline.log import tables
+from pipeline.log.row_checks import FILE, LINE, TIME
+from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
+from pipeline.requests.places import Places
+from preprocessing import splits
+from preprocessing.negatives import OwnItems
+from preprocessing.schema import Schema
+from preprocessing.sequences import event_order, positions
+from preprocessing.storage.files import AnyPath
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all stages know: arguments, schema, where intermediate files are, and the cut-offs.
+
+    Attributes:
+        arguments: What the user asked for.
+        schema: The data contract.
+        num_partitions: Partitions by user.
+        cutoffs: Time points of `time_split`; None until known, and for other protocols.
+        is_scarce: Some users may own nearly all items that their negatives are drawn from, or few
+            may have appeared by then; see `Events.split`.
+    """
+
+    arguments: BuildArguments
+    schema: Schema
+    num_partitions: int
+    cutoffs: splits.Cutoffs | None = None
+    is_scarce: bool = False
+
+    @property
+    def work(self) -> AnyPath:
+        """Directory of intermediate files, on a file system that all workers share."""
+        return self.arguments.work_path
+
+    @property
+    def kept_items(self) -> AnyPath:
+        """Table of the items with at least `min_item_events` events, if that is more than one."""
+        return self.work / "kept_items.arrow"
+
+    @property
+    def item_history(self) -> AnyPath:
+        """Table of what the item files of a published log say, if it has any."""
+        return self.work / "item_history.arrow"
+
+    def catalogue(self, split: str) -> AnyPath:
+        """Table of the items that the requests of a split draw negatives from."""
+        return self.work / "catalogues" / f"{split}.arrow"
+
+    def partition(self, index: int) -> AnyPath:
+        """File with the sorted events of a partition."""
+        return self.work / "events" / f"{index:05d}.arrow"
+
+    def run(self, index: int) -> AnyPath:
+        """File with the events of a partition in the order of the log."""
+        return self.work / "runs" / f"{index:05d}.arrow"
+
+    def appearances(self, split: str, name: str) -> AnyPath:
+        """File with some numbers of all events that a split draws from."""
+        return self.work / "appearances" / f"{split}.{name}"
+
+
+def event_ids(users: pa.Array, positions_E: np.ndarray) -> pa.Array:
+    """Ids of events, large_binary [E]: `<user>:<position>`, which no other event has.
+
+    Args:
+        users: Key of the user of each event, [E].
+        positions_E: Place of the event among those of its user.
+    """
+    index = pa.array(positions_E).cast(pa.large_string())
+    colon = pa.scalar(":", pa.large_string())
+    joined = pc.binary_join_element_wise(users.cast(pa.large_string()), index, colon)
+    return joined.cast(pa.large_binary())
+
+
+def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+    """The rows of one partition, sorted by (user, time, row order).
+
+    Texts become dictionaries: the stages that follow look at every distinct one, not at every row.
+
+    Args:
+        parts: Where its events are, in any order.
+        user_key: Name of the feature by which events are grouped.
+    """
+    events = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
+    time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
+    return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
+
+
+def appeared(catalogue: pa.Table) -> Places:
+    """The places at which the items of a catalogue that is sorted by them appeared."""
+    return Places(catalogue[FIRST_TIME].to_numpy(), catalogue[FIRST_ROW].to_numpy())
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Events of whole users, sorted by (user, time, row order). E events, U users.
+
+    Attributes:
+        plan: Arguments and schema.
+        table: The events that survive the filters, each column one chunk.
+        starts: int64 [U + 1], first row of each user, then E.
+        filtered: Rows taken out, by rule.
+    """
+
+    plan: Plan
+    table: pa.Table
+    starts: np.ndarray
+    filtered: collections.Counter[str]
+
+    @classmethod
+    def load(cls, plan: Plan, partition: int) -> "Events":
+        """Reads a partition and applies the filters: items, then users, then the cap per user."""
+        arguments = plan.arguments
+        filtered: collections.Counter[str] = collections.Counter()
+        path = plan.partition(partition)
+        table = tables.read(path)
+        if arguments.min_item_events > 1:
+            known = tables.read(plan.kept_items)[VALUE]
+            keep = pc.is_in(table[plan.schema.item_key.name], value_set=known)
+            filtered["min_item_events"] = table.num_rows - pc.sum(keep).as_py()
+            table = table.filter(keep)
+        table = table.combine_chunks()
+        starts = tables.group_starts(tables.one_array(table[plan.schema.user_key.name]))
+        lengths = np.diff(starts)
+
+        enough_U = lengths >= arguments.min_user_events
+        filtered["min_user_events"] = int(lengths[~enough_U].sum())
+        excess_U = np.where(enough_U, np.maximum(lengths - arguments.max_user_events, 0), 0)
+        filtered["max_user_events"] = int(excess_U.sum())
+        keep_E = np.repeat(enough_U, lengths) & (positions(starts) >= np.repeat(excess_U, lengths))
+        if not keep_E.all():
+            table = table.filter(pa.array(keep_E)).combine_chunks()
+            kept_U = (lengths - excess_U)[enough_U]
+            starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
+        return cls(plan, table, starts, +filtered)
+
+    def column(self, name: str) -> pa.Array:
+        """One column as one array, of texts a dictionary array."""
+        return tables.one_array(self.table[name])
+
+    @functools.cached_property
+    def timestamps(self) -> np.ndarray:
+        """Time of each event, int64 [E]; its index within its user if the log has no time."""
+        if self.plan.schema.timestamp is None:
+            return self.positions
+        return self.table[TIME].to_numpy()
+
+    @functools.cached_property
+    def positions(self) -> np.ndarray:
+        """Index of each event within its user's events, int64 [E]."""
+        return positions(self.starts)
+
+    @functools.cached_property
+    def users(self) -> np.ndarray:
+        """Number of the user of each event, int64 [E]."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @functools.cached_property
+    def split(self) -> np.ndarray:
+        """Split of which each event is the positive, int8 [E], or NONE.
+
+        It is the one of the protocol. Left out are positives, if the plan says that there may be
+        any, whose user leaves fewer than `negatives` of the items untouched that the request may
+        draw from the split's catalogue.
+        """
+        split_E = self._protocol_split.copy()
+        if self.plan.is_scarce:
+            for split, name in enumerate(splits.SPLITS):
+                catalogue = tables.read(self.plan.catalogue(name))
+                rows = np.flatnonzero(split_E == split)
+                drawable_R = np.full(len(rows), catalogue.num_rows)
+                if self.plan.arguments.draws_available:
+                    drawable_R = appeared(catalogue).up_to(self.places.take(rows))
+                items_E = self.items(tables.one_array(catalogue[self.plan.schema.item_key.name]))
+                own = OwnItems(self.users, items_E, catalogue.num_rows)
+                free_R = drawable_R - own.count_below(self.users[rows], drawable_R)
+                split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
+        return split_E
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """Places of the events in the order of the log."""
+        return Places.of(self.table)
+
+    def items(self, universe: pa.Array) -> np.ndarray:
+        """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""
+        values, codes = tables.distinct(self.column(self.plan.schema.item_key.name))
+        found = pc.fill_null(pc.index_in(values, value_set=universe), -1)
+        return found.to_numpy().astype(np.int64)[codes]
+
+    @functools.cached_property
+    def _protocol_split(self) -> np.ndarray:
+        arguments = self.plan.arguments
+        if arguments.protocol == "leave_last_out":
+            return splits.leave_last_out(
+                self.starts, arguments.train_prefixes, arguments.min_history
+            )
+        if self.plan.cutoffs is None:
+            raise ValueError("time_split needs cut-offs")
+        return splits.time_split(
+            self.timestamps, self.starts, self.plan.cutoffs, arguments.min_history
+        )
+
+    @functools.cached_property
+    def first_use(self) -> np.ndarray:
+        """First split whose requests contain each event, int8 [E], or NONE."""
+        return self._first_use(self.split)
+
+    def _first_use(self, split_E: np.ndarray) -> np.ndarray:
+        return splits.first_use(split_E, self.starts, self.plan.schema.history.max_length)
+
+    @functools.cached_property
+    def in_training_history(self) -> np.ndarray:
+        """Whether each event is in the history of a training request, bool [E]."""
+        max_length = self.plan.schema.history.max_length
+        return splits.in_history(self.split, splits.TRAIN, self.starts, max_length)
+
+    def left_out(self) -> dict[str, int]:
+        """Requests of the protocol, by split, that cannot get their negatives."""
+        missing_E = self._protocol_split[self.split == splits.NONE]
+        return {name: int((missing_E == split).sum()) for split, name in enumerate(splits.SPLITS)}
+
+    def unused(self) -> collections.Counter[str]:
+        """Rows that no request contains, by rule.
+
+        `too_few_events`: their user has no positive. `max_length`: they lie before the histories
+        of all positives of their user. `too_few_negatives`: only requests that cannot get their
+        negatives would contain them.
+        """
+        unused_E = self.first_use == splits.NONE
+        protocol_unused_E = self._first_use(self._protocol_split) == splits.NONE
+        has_positive_U = np.zeros(len(self.starts) - 1, bool)
+        has_positive_U[self.users[self._protocol_split != splits.NONE]] = True
+        short_E = ~has_positive_U[self.users]
+        return +collections.Counter(
+            too_few_events=int((protocol_unused_E & short_E).sum()),
+            max_length=int((protocol_unused_E & ~short_E).sum()),
+            too_few_negatives=int((unused_E & ~protocol_unused_E).sum()),
+        )

@@ -1,0 +1,183 @@
+"""From impressions to examples. R requests of a block, E rows of a partition."""
+
+import collections
+import functools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.log.row_checks import REQUEST, TIME
+from pipeline.requests.encoding import ShardPiece, count_unknown, shard_pieces
+from pipeline.requests.events import Plan
+from pipeline.requests.impressions import Impressions
+from pipeline.requests.partition_counts import Held, count_keys, count_periods
+from pipeline.stats.statistics import shortest_period
+from preprocessing import negatives, splits
+from preprocessing.codec import Ragged, encode_examples
+from preprocessing.encoders import FittedEncoder
+from preprocessing.schema import (
+    LABEL,
+    REQUEST_ID,
+    REQUEST_USER,
+    TIMESTAMP,
+    candidate_key,
+    history_key,
+)
+from preprocessing.sequences import Windows, history_windows
+from preprocessing.storage.arrow_buffers import from_buffers
+
+
+class ImpressionEncoder:
+    """Encodes the requests of a partition.
+
+    Args:
+        plan: Arguments and schema.
+        encoders: Encoder of each feature.
+    """
+
+    def __init__(self, plan: Plan, encoders: Mapping[str, FittedEncoder]) -> None:
+        self._plan = plan
+        self._encoders = encoders
+
+    def encode(
+        self, impressions: Impressions, counters: collections.Counter[str]
+    ) -> Iterator[list[ShardPiece]]:
+        """Yields the requests of the partition in blocks, each in the order of shards.
+
+        Args:
+            impressions: Rows of the partition.
+            counters: Gets requests, users, candidates, positives, unknown items, requests without a
+                positive and history lengths per split.
+        """
+        encoded = {
+            feature.name: self._encoders[feature.name].encode(impressions.column(feature.name))
+            for feature in self._plan.schema.encoded_features
+        }
+        names = impressions.column(REQUEST)
+        for split, name in enumerate(splits.SPLITS):
+            requests = np.flatnonzero(impressions.split == split)
+            if len(requests):
+                _count(impressions, requests, name, counters)
+                shown = np.flatnonzero((impressions.split == split)[impressions.requests])
+                count_unknown(
+                    self._encoders,
+                    self._plan.schema,
+                    {key: values[shown] for key, values in encoded.items()},
+                    impressions.is_click[shown],
+                    name,
+                    counters,
+                )
+                ids = names.take(pa.array(impressions.starts[requests]))
+                yield from shard_pieces(
+                    split,
+                    self._plan.arguments.shards(name),
+                    requests,
+                    ids.cast(pa.large_string()).cast(pa.large_binary()),
+                    functools.partial(self._records, impressions, encoded),
+                )
+
+    def _records(
+        self,
+        impressions: Impressions,
+        encoded: Mapping[str, np.ndarray],
+        requests_R: np.ndarray,
+        ids: pa.Array,
+        keys_R: np.ndarray,
+    ) -> pa.Array:
+        """Serialised examples of some requests, large_binary [R]."""
+        schema, table = self._plan.schema, impressions.table
+        first_R = impressions.starts[requests_R]
+        last_R = impressions.starts[requests_R + 1]
+        in_order = history_windows(last_R, last_R - first_R, int((last_R - first_R).max()))
+        shown = _shuffled(in_order, keys_R, self._plan.arguments.seed)
+        context = {
+            feature.name: Ragged.single(encoded[feature.name][first_R])
+            for feature in schema.user_features
+        }
+        context |= {
+            candidate_key(feature.name): Ragged(encoded[feature.name][shown.rows], shown.row_splits)
+            for feature in schema.item_features
+        }
+        context[LABEL] = Ragged(impressions.is_click[shown.rows], shown.row_splits)
+        context[TIMESTAMP] = Ragged.single(impressions.timestamps[requests_R])
+        context[REQUEST_ID] = Ragged.single(ids)
+        users = impressions.column(schema.user_key.name).take(pa.array(first_R))
+        context[REQUEST_USER] = Ragged.single(users.cast(pa.large_string()))
+        windows = impressions.windows(requests_R)
+        history = {
+            history_key(feature.name): Ragged(
+                encoded[feature.name][windows.rows], windows.row_splits
+            )
+            for feature in schema.history_features
+        }
+        history[history_key(TIMESTAMP)] = Ragged(
+            table[TIME].to_numpy()[windows.rows], windows.row_splits
+        )
+        return from_buffers(*encode_examples(context, history))
+
+
+def _shuffled(shown: Windows, keys_R: np.ndarray, seed: int) -> Windows:
+    """The rows of each request in a random order: that of the log may tell which were clicked."""
+    sizes_R = shown.lengths
+    request = np.repeat(np.arange(len(keys_R)), sizes_R)
+    place = np.arange(len(request)) - np.repeat(shown.row_splits[:-1], sizes_R)
+    bits = negatives.order_bits(seed, np.repeat(keys_R, sizes_R), place)
+    return Windows(shown.rows[np.lexsort((place, bits, request))], shown.row_splits)
+
+
+def _count(
+    impressions: Impressions, requests: np.ndarray, name: str, counters: collections.Counter[str]
+) -> None:
+    """Adds the requests of a split to the counters."""
+    clicks_R = np.add.reduceat(impressions.is_click, impressions.starts[:-1])[requests]
+    sizes_R = np.diff(impressions.starts)[requests]
+    counters[f"{name}/requests"] += len(requests)
+    counters[f"{name}/users"] += len(np.unique(impressions.users[requests]))
+    counters[f"{name}/candidates"] += int(sizes_R.sum())
+    counters[f"{name}/positives"] += int(clicks_R.sum())
+    counters[f"{name}/without_positive"] += int((clicks_R == 0).sum())
+    longest = impressions.plan.schema.history.max_length
+    lengths, times = np.unique(
+        np.minimum(impressions.history_sizes[requests], longest), return_counts=True
+    )
+    for length, count in zip(lengths.tolist(), times.tolist(), strict=True):
+        counters[f"{name}/history_length/{length}"] += count
+
+
+class ImpressionCounts:
+    """Counts what the requests of one partition hold; see `partition_counts.PartitionCounts`.
+
+    `candidate/...` are the values of all candidates.
+
+    Args:
+        impressions: Rows of the partition.
+    """
+
+    def __init__(self, impressions: Impressions) -> None:
+        self._impressions = impressions
+
+    def values(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yields what `partition_counts.count_keys` does."""
+        return count_keys(self._impressions.column, self._held())
+
+    def _held(self) -> Iterator[Held]:
+        rows = self._impressions
+        schema = rows.plan.schema
+        shown = [rows.split[rows.requests] == split for split in range(len(splits.SPLITS))]
+        is_first = np.zeros(rows.table.num_rows, bool)
+        is_first[rows.starts[:-1]] = True
+        once = [some & is_first for some in shown]
+        for feature in schema.encoded_features:
+            if feature in schema.user_features:
+                yield feature.name, feature, once
+            else:
+                yield candidate_key(feature.name), feature, shown
+            if feature in schema.history_features:
+                yield history_key(feature.name), feature, list(rows.history_counts)
+
+    def periods(self) -> pa.Table:
+        """Rows by period and first use; see `partition_counts.merge_periods`."""
+        rows = self._impressions
+        period = shortest_period(rows.plan.schema)
+        return count_periods(rows.table[TIME].to_numpy(), rows.first_use, period)

@@ -1,0 +1,315 @@
+"""Impression logs: rows that share a request id are one request with several labelled candidates.
+
+The time of a request is the earliest of its rows. Its history is what its user clicked (rows with
+label 1) strictly before that time. Nothing is sampled: the candidates are those that were shown.
+A request without a click is a request like any other, except that `leave_last_out` aims at
+requests with a click.
+
+In a log without request ids every row is a request of its own, whatever its label; of these
+`leave_last_out` aims at every one, or there would be no negatives.
+
+Shape suffixes: E rows, R requests, P clicks, U users.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.log import file_accounts, tables
+from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME
+from pipeline.requests import counting
+from pipeline.requests.events import Plan, event_ids, sort_events
+from preprocessing import splits
+from preprocessing.schema import Hash, Schema
+from preprocessing.sequences import Windows, history_windows, positions, window_counts
+
+REQUEST_TIME = "#request_time"
+"""Column of an impression: the time of its request."""
+
+
+def disagreements(rows: pa.Table, schema: Schema) -> list[tuple[str, np.ndarray]]:
+    """Rows that say something else of the user or the context than the first row of their request.
+
+    Args:
+        rows: Whole requests, sorted by (request, file, line).
+        schema: Names the features that must agree.
+
+    Returns:
+        Reasons with the rows, bool [E], that are bad for them and for none before.
+    """
+    starts = tables.group_starts(tables.one_array(rows[REQUEST]))
+    first_E = np.repeat(starts[:-1], np.diff(starts))
+    good_E = np.ones(rows.num_rows, bool)
+    found = []
+    for feature in schema.user_features:
+        codes = tables.one_array(rows[feature.name]).dictionary_encode().indices
+        code_E = codes.fill_null(-1).to_numpy()
+        bad_E = good_E & (code_E != code_E[first_E])
+        good_E &= ~bad_E
+        found.append((f"column {feature.column!r}: another value than its request", bad_E))
+    return found
+
+
+def requests_sorted(parts: Iterable[tables.Reference]) -> pa.Table:
+    """Rows of whole requests, sorted by (request, file, line).
+
+    Args:
+        parts: Where they are, in any order.
+    """
+    rows = pa.concat_tables(map(tables.read_part, parts)).combine_chunks()
+    file, line = rows[FILE].to_numpy(), rows[LINE].to_numpy()
+    return rows.take(pa.array(np.lexsort((line, file, tables.codes(rows[REQUEST])))))
+
+
+def with_request_times(rows: pa.Table) -> pa.Table:
+    """Adds REQUEST_TIME to rows as `requests_sorted` gives them."""
+    starts = tables.group_starts(tables.one_array(rows[REQUEST]))
+    time_R = np.minimum.reduceat(rows[TIME].to_numpy(), starts[:-1])
+    return rows.append_column(REQUEST_TIME, pa.array(np.repeat(time_R, np.diff(starts))))
+
+
+def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+    """The rows of one partition, sorted by (user, time of request, request, row order).
+
+    Of two requests of one time the one that appears first in the log comes first.
+
+    Args:
+        parts: Where the rows are, in any order.
+        user_key: Name of the feature by which rows are grouped.
+    """
+    rows = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
+    file, line = rows[FILE].to_numpy(), rows[LINE].to_numpy()
+    request_E = tables.codes(rows[REQUEST])
+    _, appearance_R = np.unique(request_E[np.lexsort((line, file))], return_index=True)
+    keys = (line, file, appearance_R[request_E], rows[REQUEST_TIME].to_numpy())
+    return rows.take(pa.array(np.lexsort((*keys, tables.codes(rows[user_key])))))
+
+
+def sort_labelled_rows(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+    """The rows of one partition that are a request each, sorted by (user, time, row order).
+
+    Adds what rows of `sort_impressions` have: a request id and its time.
+
+    Args:
+        parts: Where the rows are, in any order.
+        user_key: Name of the feature by which rows are grouped.
+    """
+    rows = sort_events(parts, user_key)
+    users = tables.one_array(rows[user_key])
+    ids = event_ids(users, positions(tables.group_starts(users)))
+    return rows.append_column(REQUEST, ids).append_column(REQUEST_TIME, rows[TIME])
+
+
+@dataclasses.dataclass(frozen=True)
+class Impressions:
+    """Requests of whole users, sorted by (user, time of request).
+
+    Attributes:
+        plan: Arguments, schema and cut-offs.
+        table: The rows that survive the filters, each column one chunk, by request.
+        starts: int64 [R + 1], first row of each request, then E.
+        user_starts: int64 [U + 1], first request of each user, then R.
+        filtered: Rows taken out, by rule.
+    """
+
+    plan: Plan
+    table: pa.Table
+    starts: np.ndarray
+    user_starts: np.ndarray
+    filtered: collections.Counter[str]
+
+    @classmethod
+    def load(cls, plan: Plan, partition: int) -> "Impressions":
+        """Reads a partition; filters users with few clicks and the oldest requests of the others.
+
+        `min_user_events` counts clicks (1 filters nobody), `max_user_events` requests.
+        """
+        arguments = plan.arguments
+        every = cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
+        clicks_U = np.add.reduceat(every.is_click, every.starts[every.user_starts[:-1]])
+        enough_U = (clicks_U >= arguments.min_user_events) | (arguments.min_user_events == 1)
+        enough_R = enough_U[every.users]
+        excess_U = np.diff(every.user_starts) - arguments.max_user_events
+        place_R = np.arange(len(every.users)) - every.user_starts[every.users]
+        recent_R = place_R >= excess_U[every.users]
+        sizes_R = np.diff(every.starts)
+        filtered = collections.Counter(
+            min_user_events=int(sizes_R[~enough_R].sum()),
+            max_user_events=int(sizes_R[enough_R & ~recent_R].sum()),
+        )
+        kept_E = np.repeat(enough_R & recent_R, sizes_R)
+        return cls._of(plan, every.table.filter(pa.array(kept_E)), +filtered)
+
+    @classmethod
+    def _of(cls, plan: Plan, table: pa.Table, filtered: collections.Counter[str]) -> "Impressions":
+        table = table.combine_chunks()
+        starts = tables.group_starts(tables.one_array(table[REQUEST]))
+        first = pa.array(starts[:-1])
+        users = tables.one_array(table[plan.schema.user_key.name]).take(first)
+        return cls(plan, table, starts, tables.group_starts(users), filtered)
+
+    def column(self, name: str) -> pa.Array:
+        """One column as one array, of texts a dictionary array."""
+        return tables.one_array(self.table[name])
+
+    @functools.cached_property
+    def is_click(self) -> np.ndarray:
+        """Whether the label is 1, int64 [E]."""
+        return self.table[LABEL].to_numpy().astype(np.int64)
+
+    @functools.cached_property
+    def requests(self) -> np.ndarray:
+        """Request of each row, int64 [E]."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @functools.cached_property
+    def users(self) -> np.ndarray:
+        """User of each request, int64 [R]."""
+        return np.repeat(np.arange(len(self.user_starts) - 1), np.diff(self.user_starts))
+
+    @functools.cached_property
+    def timestamps(self) -> np.ndarray:
+        """Time of each request, int64 [R]."""
+        return self.table[REQUEST_TIME].to_numpy()[self.starts[:-1]]
+
+    @functools.cached_property
+    def clicks(self) -> np.ndarray:
+        """Rows with label 1 in the order of (user, time, row), int64 [P]."""
+        rows = np.flatnonzero(self.is_click)
+        time, file, line = (self.table[name].to_numpy()[rows] for name in (TIME, FILE, LINE))
+        return rows[np.lexsort((line, file, time, self.users[self.requests[rows]]))]
+
+    @functools.cached_property
+    def history_ends(self) -> np.ndarray:
+        """Number of clicks up to and with the last of each request's history, int64 [R]."""
+        times = np.unique(self.table[TIME].to_numpy())
+        width = len(times) + 1
+        user_P = self.users[self.requests[self.clicks]]
+        rank_P = np.searchsorted(times, self.table[TIME].to_numpy()[self.clicks])
+        earlier_R = np.searchsorted(times, self.timestamps)
+        return np.searchsorted(user_P * width + rank_P, self.users * width + earlier_R)
+
+    @functools.cached_property
+    def history_sizes(self) -> np.ndarray:
+        """Clicks before each request, int64 [R]; histories hold the most recent of them."""
+        user_P = self.users[self.requests[self.clicks]]
+        return self.history_ends - np.searchsorted(user_P, self.users)
+
+    def windows(self, requests: np.ndarray) -> Windows:
+        """The histories of some requests, as rows of the table."""
+        max_length = self.plan.schema.history.max_length
+        found = history_windows(
+            self.history_ends[requests], self.history_sizes[requests], max_length
+        )
+        return Windows(self.clicks[found.rows], found.row_splits)
+
+    @functools.cached_property
+    def split(self) -> np.ndarray:
+        """Split of each request, int8 [R], or NONE."""
+        arguments = self.plan.arguments
+        if arguments.protocol == "time_split":
+            if self.plan.cutoffs is None:
+                raise ValueError("time_split needs cut-offs")
+            split_R = splits.split_of(self.timestamps, self.plan.cutoffs)
+            split_R[self.history_sizes < arguments.min_history] = splits.NONE
+            return split_R
+        return self._leave_last_out()
+
+    def _leave_last_out(self) -> np.ndarray:
+        """The last requests with a click (of labelled rows, any) are test, validation and train."""
+        arguments = self.plan.arguments
+        is_aim_R = np.add.reduceat(self.is_click, self.starts[:-1]) > 0
+        if self.plan.schema.request is None:
+            is_aim_R[:] = True
+        seen_R = np.cumsum(is_aim_R)
+        after_R = seen_R[self.user_starts[1:] - 1][self.users] - seen_R
+        enough_R = self.history_sizes >= arguments.min_history
+        target_R = is_aim_R & (after_R == 2) & enough_R
+        has_target_R = np.bincount(self.users[target_R], minlength=len(self.user_starts) - 1) > 0
+        split_R = np.full(len(self.users), splits.NONE, np.int8)
+        is_train_R = target_R
+        if arguments.train_prefixes == "all":
+            is_train_R = (after_R >= 2) & enough_R
+        split_R[is_train_R] = splits.TRAIN
+        split_R[is_aim_R & (after_R == 1)] = splits.VALIDATION
+        split_R[is_aim_R & (after_R == 0)] = splits.TEST
+        split_R[~has_target_R[self.users]] = splits.NONE
+        return split_R
+
+    @functools.cached_property
+    def history_counts(self) -> np.ndarray:
+        """How many histories of each split hold each row, int64 [3, E]."""
+        max_length = self.plan.schema.history.max_length
+        counts = np.zeros((len(splits.SPLITS), self.table.num_rows), np.int64)
+        for split in range(len(splits.SPLITS)):
+            rows = np.flatnonzero(self.split == split)
+            ends, sizes = self.history_ends[rows], self.history_sizes[rows]
+            counts[split, self.clicks] = window_counts(ends, sizes, max_length, len(self.clicks))
+        return counts
+
+    @functools.cached_property
+    def first_use(self) -> np.ndarray:
+        """First split whose requests hold each row, int8 [E], or NONE."""
+        first_E = self.split[self.requests].copy()
+        for split in range(len(splits.SPLITS))[::-1]:
+            held_E = self.history_counts[split] > 0
+            first_E[held_E] = np.minimum(first_E[held_E], split)
+        return first_E
+
+    def unused(self) -> collections.Counter[str]:
+        """Rows that no request holds, by rule.
+
+        `too_few_events`: too few clicks precede their request, or their user has too few requests
+        with a click for the protocol. `protocol`: it leaves their request out.
+        """
+        short_R = self.history_sizes < self.plan.arguments.min_history
+        if self.plan.arguments.protocol == "leave_last_out":
+            asked_U = np.bincount(
+                self.users[self.split != splits.NONE], minlength=len(self.user_starts) - 1
+            )
+            short_R = asked_U[self.users] == 0
+        unused_E = self.first_use == splits.NONE
+        short_E = short_R[self.requests]
+        return +collections.Counter(
+            too_few_events=int((unused_E & short_E).sum()),
+            protocol=int((unused_E & ~short_E).sum()),
+        )
+
+
+def count_training(
+    plan: Plan, partition: int
+) -> tuple[dict[str, pa.Table], pa.Table, dict[str, Any]]:
+    """Counts values and items of the training data of a partition; see `jobs.CountTraining`.
+
+    Returns:
+        Counts of values by feature, each row of the log once; items; counters.
+    """
+    rows = Impressions.load(plan, partition)
+    schema = plan.schema
+    is_train_R = rows.split == splits.TRAIN
+    train = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
+    values = {}
+    for feature in schema.encoded_features:
+        held = np.flatnonzero(train) if feature in schema.item_features else rows.starts[:-1]
+        if feature in schema.user_features:
+            held = held[is_train_R]
+        if isinstance(feature.encoder, Hash):
+            held = held[:0]  # nothing to learn
+        column = rows.column(feature.name).take(pa.array(held))
+        values[feature.name] = counting.count_values(column)
+    no_candidates = np.zeros(len(train), bool)
+    items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
+    used_E = rows.first_use != splits.NONE
+    counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
+    counters["train/requests"] = int(is_train_R.sum())
+    counters["clicks"] = int(rows.is_click.sum())
+    counters["used"] = int(used_E.sum())
+    counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
+    counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
+    counters["longest/0"] = 1  # nobody needs negatives
+    return values, items, counters

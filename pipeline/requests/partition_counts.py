@@ -1,0 +1,188 @@
+"""What the requests of a partition hold: distinct values and times, counted by split.
+
+Workers count (`PartitionCounts`), combiners add up (`merge_values`, `merge_periods`). What is made
+of the counts follows from them alone, not from the order in which they came, and is therefore the
+same for any number of workers.
+
+A request contributes each value that its example holds: those of the user and the context once,
+`candidate/...` those of the positive, `history/...` those of every step. A missing value that has
+a default counts as the default, and how often is counted beside it (`defaulted_key`).
+
+Shapes: E events, P positives of a split, V distinct values.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.log.row_checks import defaulted_column
+from pipeline.requests.counting import VALUE
+from pipeline.requests.events import Events
+from pipeline.stats.statistics import shortest_period
+from preprocessing import splits
+from preprocessing.schema import Feature, candidate_key, history_key
+from preprocessing.sequences import window_counts
+
+SCALE = "#scale"
+"""Column of `merge_periods`: how often the length of the periods was doubled."""
+
+_MAX_PERIODS = 512
+
+
+class PartitionCounts:
+    """Counts what the requests of one partition hold.
+
+    Args:
+        events: Of the partition, with their splits.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._is_positive = [events.split == split for split in range(len(splits.SPLITS))]
+        self._in_histories = []
+        for is_positive_E in self._is_positive:
+            rows_P = np.flatnonzero(is_positive_E)
+            max_length = events.plan.schema.history.max_length
+            counted = window_counts(rows_P, events.positions[rows_P], max_length, len(events.split))
+            self._in_histories.append(counted)
+
+    def values(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yields what `count_keys` does.
+
+        Left out are features of candidates other than the item key: these follow from the
+        catalogues, see `describe.candidate_counts`.
+        """
+        return count_keys(self._events.column, self._held())
+
+    def _held(self) -> Iterator["Held"]:
+        schema = self._events.plan.schema
+        for feature in schema.encoded_features:
+            if feature in schema.user_features:
+                yield feature.name, feature, self._is_positive
+            elif feature == schema.item_key:
+                yield candidate_key(feature.name), feature, self._is_positive
+            if feature in schema.history_features:
+                yield history_key(feature.name), feature, self._in_histories
+
+    def periods(self) -> pa.Table:
+        """Events by period and by the first split whose requests hold them; see `merge_periods`."""
+        first_use_E = np.full(len(self._events.split), splits.NONE)
+        for split in range(len(splits.SPLITS))[::-1]:
+            first_use_E[self._is_positive[split] | (self._in_histories[split] > 0)] = split
+        period = shortest_period(self._events.plan.schema)
+        return count_periods(self._events.timestamps, first_use_E, period)
+
+
+def count_periods(timestamps_E: np.ndarray, first_use_E: np.ndarray, period: int) -> pa.Table:
+    """Counts by period and split; see `merge_periods`.
+
+    Args:
+        timestamps_E: Time of each event.
+        first_use_E: First split whose requests hold it, or NONE.
+        period: Length of the shortest period.
+    """
+    used_E = first_use_E != splits.NONE
+    period_E, first_use_E = timestamps_E[used_E] // period, first_use_E[used_E]
+    scale = _scale(period_E)
+    period_E >>= scale
+    first = int(period_E.min()) if len(period_E) else 0
+    counts = [
+        np.bincount(period_E[first_use_E == split] - first, minlength=_MAX_PERIODS)
+        for split in range(len(splits.SPLITS))
+    ]
+    table = _count_table(pa.array(np.arange(first, first + _MAX_PERIODS)), counts)
+    return table.append_column(SCALE, [np.full(table.num_rows, scale)])
+
+
+Held = tuple[str, Feature, Sequence[np.ndarray]]
+"""A key of the examples, its feature, and for each split how often (or whether) it holds each row:
+[E]."""
+
+
+def defaulted_key(key: str) -> str:
+    """Names the counts of whether values of a key are a default in place of a missing value."""
+    return f"{key}.defaulted"
+
+
+def count_keys(
+    column: Callable[[str], pa.Array], held: Iterable[Held]
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yields the counts of each key, and of the defaults under it: VALUE, one column per split.
+
+    Args:
+        column: The column of the events with a name.
+        held: What the requests hold.
+    """
+    for key, feature, times in held:
+        yield key, count_column(column(feature.name), times)
+        if feature.default is not None:
+            defaulted = column(defaulted_column(feature.name))
+            yield defaulted_key(key), count_column(defaulted, times)
+
+
+def count_column(column: pa.Array, times: Sequence[np.ndarray]) -> pa.Table:
+    """VALUE and how often each split holds it.
+
+    Args:
+        column: [E] values.
+        times: For each split, how often (or whether) it holds each row, [E].
+    """
+    encoded = column.dictionary_encode()
+    num_values = len(encoded.dictionary)
+    code_E = encoded.indices.fill_null(num_values).to_numpy()
+    counts = [
+        np.bincount(code_E[times_E], None, num_values + 1)
+        if times_E.dtype == bool
+        else np.bincount(code_E, times_E, num_values + 1)
+        for times_E in times
+    ]
+    return _count_table(encoded.dictionary, counts)
+
+
+def _count_table(values: pa.Array, counts: list[np.ndarray]) -> pa.Table:
+    """VALUE and one column of counts per split, without the rows that have none.
+
+    Args:
+        values: [V] distinct values.
+        counts: For each split [V], or [V + 1] with the count of null.
+    """
+    held = np.flatnonzero(np.sum(counts, axis=0))
+    columns = {
+        name: pa.array(some[held].astype(np.int64))
+        for name, some in zip(splits.SPLITS, counts, strict=True)
+    }
+    return pa.table({VALUE: values.take(pa.array(held, mask=held == len(values))), **columns})
+
+
+def merge_values(counts: pa.Table) -> pa.Table:
+    """Adds up the counts of equal values, in no particular order."""
+    merged = counts.group_by(VALUE).aggregate([(name, "sum") for name in splits.SPLITS])
+    return merged.rename_columns([VALUE, *splits.SPLITS])
+
+
+def merge_periods(counts: pa.Table) -> pa.Table:
+    """Adds up counts by period, after making periods long enough for few of them.
+
+    Row `n` of scale `k` counts the times from `n * 2^k` shortest periods up to those of row
+    `n + 1`. The smallest scale at which all rows span at most 512 periods does not depend on the
+    order of merging.
+    """
+    if not counts.num_rows:
+        return counts
+    scales = counts[SCALE].to_numpy()
+    periods = counts[VALUE].to_numpy() >> (scales.max() - scales)
+    more = _scale(periods)
+    merged = merge_values(counts.set_column(0, VALUE, [periods >> more])).sort_by(VALUE)
+    return merged.append_column(SCALE, [np.full(merged.num_rows, scales.max() + more)])
+
+
+def _scale(periods: np.ndarray) -> int:
+    """How often the length of periods must be doubled for them to span at most 512."""
+    if not len(periods):
+        return 0
+    first, last = int(periods.min()), int(periods.max())
+    scale = 0
+    while (last >> scale) - (first >> scale) >= _MAX_PERIODS:
+        scale += 1
+    return scale

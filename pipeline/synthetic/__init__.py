@@ -1,0 +1,1 @@
+"""What generated logs are drawn from."""

@@ -1,0 +1,1 @@
+"""One spelling and one fingerprint for each value."""

@@ -1,0 +1,302 @@
+"""What a client says and hears: shared by the client that waits and the one for asyncio.
+
+Written once, as coroutines over a `Connection`. Over one whose methods never suspend, such a
+coroutine runs to its end in a single step, which is how the client that waits uses it.
+"""
+
+import base64
+import dataclasses
+import itertools
+import json
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+from isal import igzip
+
+from preprocessing.errors import UserError
+from preprocessing.schema import Schema
+from serving.client.request_format import CANDIDATES, HISTORY_INPUT, RequestFormat
+
+SERVING_DEFAULT, EXPLAIN = "serving_default", "explain"
+
+_RETRIED = (503, 504)
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_SMALLEST_COMPRESSED_BYTES = 1024  # smaller bodies fit into one packet anyway
+
+
+class Connection(Protocol):
+    """HTTP, and a clock."""
+
+    async def send(
+        self, verb: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """The reply to a request.
+
+        Raises:
+            httpx.HTTPError: There is none.
+            httpx.InvalidURL: There cannot be one.
+        """
+
+    async def pause(self, seconds: float) -> None:
+        """Lets time pass."""
+
+    async def close(self) -> None:
+        """Closes what is open."""
+
+
+class RefusedError(UserError):
+    """The server answered, but not with what was asked for.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, fix: str, status: int) -> None:
+        super().__init__(message, fix)
+        self.status = status
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why the candidates of a request have their scores.
+
+    Attributes:
+        scores_N: Probabilities, in the order of the candidates.
+        confidence_NK: Weight of each interest expert.
+        attention_NKL: Weight of each event of the history as it was sent; 0 for events that were
+            too old to be kept.
+        unknown: Number of values of the request that the model's vocabularies do not have.
+    """
+
+    scores_N: np.ndarray
+    confidence_NK: np.ndarray
+    attention_NKL: np.ndarray
+    unknown: int
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any], candidates: int | None = None) -> "Explanation":
+        """Reads the outputs of the signature `explain` for one request.
+
+        Args:
+            outputs: By name.
+            candidates: Of the request: a server that batches may have added more; None for all.
+        """
+        return cls(
+            scores_N=np.asarray(outputs["scores"][0][:candidates], np.float32),
+            confidence_NK=np.asarray(outputs["confidence"][0][:candidates], np.float32),
+            attention_NKL=np.asarray(outputs["attention"][0][:candidates], np.float32),
+            unknown=int(outputs["unknown_ids"][0]),
+        )
+
+
+class Conversation:
+    """Everything that can be asked of one served model.
+
+    Args:
+        connection: Carries the calls.
+        url: The model's address, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
+            version or label.
+        schema: Of the model: supplies defaults, and is compared with the model's fields before the
+            first request. None takes the fields from the model, which tells no defaults.
+        retries: How often a call is repeated that was answered with 503 or 504.
+        compress: Whether bodies are sent in gzip.
+        equal_histories: Whether histories are cut or padded to the schema's length: a server that
+            batches (--enable_batching) merges requests of equal shapes only, and refuses others.
+
+    Raises:
+        UserError: Equal histories without a schema.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        url: str,
+        schema: Schema | None,
+        retries: int,
+        compress: bool,
+        equal_histories: bool,
+    ) -> None:
+        if equal_histories and schema is None:
+            raise UserError(
+                "Expected the schema for histories of equal length, found none.",
+                "pass the assets/schema.json of the model.",
+            )
+        self.url = url.rstrip("/").removesuffix(":predict")
+        self._connection = connection
+        self._schema = schema
+        self._retries = retries
+        self._compress = compress
+        self._equal_histories = equal_histories
+        self._format: RequestFormat | None = None
+        self._explains = False
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._connection.close()
+
+    async def signature(self, name: str) -> dict[str, Any]:
+        """The inputs and outputs of a signature, as the metadata call describes them.
+
+        Raises:
+            UserError: No server, no such model, or no such signature.
+        """
+        metadata = (await self._ask("GET", "/metadata"))["metadata"]
+        signatures = metadata["signature_def"]["signature_def"]
+        if name not in signatures:
+            raise UserError(
+                f"Expected the signature {name!r} at {self.url}, found "
+                f"{', '.join(sorted(signatures))}.",
+                "serve a model that serving.export wrote; `explain` is there for models that can "
+                "say why.",
+            )
+        return signatures[name]
+
+    async def predict(
+        self, inputs: Mapping[str, Any], signature_name: str = SERVING_DEFAULT
+    ) -> Any:
+        """Runs a signature in column form.
+
+        Args:
+            inputs: Arrays or nested lists by input; bytes go as they are if they are text, and in
+                base64 otherwise.
+            signature_name: Name of the signature.
+
+        Returns:
+            The one output, or outputs by name, as nested lists.
+
+        Raises:
+            RefusedError: The server refuses the request; the message is the server's.
+            UserError: No server.
+        """
+        body = predict_body(inputs, signature_name)
+        return (await self._ask("POST", ":predict", body))["outputs"]
+
+    async def score(self, request: Mapping[str, Any], where: str = "request") -> list[float]:
+        """Scores the candidates of a request.
+
+        Args:
+            request: As `serving.client.request_format` describes it.
+            where: Names the request in error messages, such as "requests.jsonl:3".
+
+        Returns:
+            Probabilities, in the order of the candidates.
+
+        Raises:
+            RefusedError: The server refuses the request.
+            UserError: No server, fields of other names or types than the model's, a request that
+                lacks a field or has one of the wrong type, or a score that is no number.
+        """
+        inputs = await self._inputs(request, where)
+        (scores_N,) = await self.predict(inputs)
+        # A server that batches may have added candidates, to make requests alike.
+        scores_N = scores_N[: len(request[CANDIDATES])]
+        if not np.isfinite(scores_N).all():
+            raise UserError(
+                f"{where}: expected probabilities from {self.url}, found {scores_N}.",
+                "check the numbers of the request, then the metrics of the model's training.",
+            )
+        return scores_N
+
+    async def explain(self, request: Mapping[str, Any], where: str = "request") -> Explanation:
+        """Says why the candidates of a request have their scores.
+
+        Args:
+            request: As for `score`.
+            where: As for `score`.
+
+        Raises:
+            RefusedError: As `score`.
+            UserError: As `score`, or the model cannot say why.
+        """
+        inputs = await self._inputs(request, where)
+        if not self._explains:
+            await self.signature(EXPLAIN)  # raises if it is not there
+            self._explains = True
+        return Explanation.of(await self.predict(inputs, EXPLAIN), len(request[CANDIDATES]))
+
+    async def _inputs(self, request: Any, where: str) -> dict[str, list[Any]]:
+        inputs = (await self.request_format()).inputs(request, where)
+        if self._equal_histories and self._schema is not None:
+            length = self._schema.history.max_length
+            for feature in self._schema.history_features:
+                (column,) = inputs[HISTORY_INPUT + feature.name]
+                padding = [feature.pad_value] * (length - len(column))
+                inputs[HISTORY_INPUT + feature.name] = [column[-length:] + padding]
+        return inputs
+
+    async def request_format(self) -> RequestFormat:
+        """What requests must hold; asked of the model once.
+
+        Raises:
+            UserError: No server, a model of another kind, or a schema that is not the model's.
+        """
+        if self._format is None:
+            served = RequestFormat.from_signature(await self.signature(SERVING_DEFAULT))
+            if self._schema is not None:
+                given = RequestFormat.from_schema(self._schema)
+                given.require_equal(served, "the given schema", "the served model")
+                served = given
+            self._format = served
+        return self._format
+
+    async def _ask(self, verb: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        headers = {}
+        if self._compress and body is not None and len(body) >= _SMALLEST_COMPRESSED_BYTES:
+            headers["content-encoding"] = "gzip"
+            body = igzip.compress(body)
+        for attempt in itertools.count():
+            try:
+                reply = await self._connection.send(verb, self.url + path, body, headers)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise UserError(
+                    f"Expected a model server at {self.url}, found: "
+                    f"{str(error) or type(error).__name__}.",
+                    "start one with python -m serving.server, or check --url.",
+                ) from None
+            if reply.status_code not in _RETRIED or attempt == self._retries:
+                return _document(reply)
+            longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+            # At random: clients that were refused together do not come back together.
+            await self._connection.pause(random.uniform(longest / 2, longest))
+        raise AssertionError("unreachable")
+
+
+def predict_body(inputs: Mapping[str, Any], signature_name: str = SERVING_DEFAULT) -> bytes:
+    """The body of a call of `:predict` in column form; see `Conversation.predict`."""
+    columns = {name: _jsonable(value) for name, value in inputs.items()}
+    document = {"signature_name": signature_name, "inputs": columns}
+    # Not orjson, here and below: TensorFlow Serving reads and writes NaN.
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _document(reply: httpx.Response) -> dict[str, Any]:
+    try:
+        document = json.loads(reply.content)
+    except (ValueError, RecursionError):
+        document = None
+    if reply.status_code == 200 and isinstance(document, dict):
+        return document
+    refusal = document.get("error") if isinstance(document, dict) else None
+    raise RefusedError(
+        f"Expected an answer from {reply.url}, found HTTP {reply.status_code}: "
+        f"{refusal or reply.reason_phrase}.",
+        "check the address" if refusal is None else "",
+        reply.status_code,
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist()) if value.dtype == object else value.tolist()
+    if isinstance(value, list):
+        return [_jsonable(child) for child in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode("ascii")}
+    return value

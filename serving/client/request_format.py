@@ -1,0 +1,231 @@
+"""Requests as people write them, checked and turned into the inputs of the signature.
+
+    {"user_id": "u1", "history": [{"item_id": "i1", "category_id": "c1"}, ...],
+     "candidates": [{"item_id": "i2", "category_id": "c1"}, ...]}
+
+History is oldest first. What a request must hold follows from the schema or, without it, from the
+metadata of the served model.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from preprocessing.errors import UserError
+from preprocessing.json_checks import did_you_mean
+from preprocessing.schema import DType, Feature, Schema
+from preprocessing.values.spelling import EXACT_BELOW, InexactError, spell
+
+HISTORY, CANDIDATES = "history", "candidates"
+HISTORY_INPUT, _CANDIDATE_INPUT = "history_", "candidate_"
+_DTYPES = {"DT_STRING": DType.STRING, "DT_INT64": DType.INT64, "DT_FLOAT": DType.FLOAT32}
+_EXPECTED = {
+    DType.STRING: "a string or an exact number",
+    DType.INT64: "an integer",
+    DType.FLOAT32: "a number",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a request: its type, and what stands in if it is missing (None: nothing)."""
+
+    dtype: DType
+    default: str | int | float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestFormat:
+    """The fields of a request.
+
+    Attributes:
+        user: User and context fields, at the top level of a request.
+        history: Fields of an event.
+        candidate: Fields of a candidate.
+    """
+
+    user: Mapping[str, Field]
+    history: Mapping[str, Field]
+    candidate: Mapping[str, Field]
+
+    @classmethod
+    def from_schema(cls, schema: Schema) -> "RequestFormat":
+        """What the schema asks for; defaults fill in for missing fields."""
+        return cls(
+            _fields(schema.user_features),
+            _fields(schema.history_features),
+            _fields(schema.item_features),
+        )
+
+    @classmethod
+    def from_signature(cls, signature: Mapping[str, Any]) -> "RequestFormat":
+        """What a served model asks for.
+
+        Args:
+            signature: `serving_default` as the metadata call describes it.
+
+        Raises:
+            UserError: The model is not one of ours.
+        """
+        user, history, candidate = {}, {}, {}
+        # A map of protobuf has no order; sorted, the same request always gets the same complaint.
+        for name, tensor in sorted(signature["inputs"].items()):
+            dtype = _DTYPES.get(tensor["dtype"])
+            rank = len(tensor["tensor_shape"]["dim"])
+            if dtype is None or rank not in (1, 2):
+                break
+            if rank == 1:
+                user[name] = Field(dtype)
+            elif name.startswith(HISTORY_INPUT):
+                history[name.removeprefix(HISTORY_INPUT)] = Field(dtype)
+            else:
+                candidate[name.removeprefix(_CANDIDATE_INPUT)] = Field(dtype)
+        if not (user and history and candidate):
+            raise UserError(
+                "Expected a model with user, history_ and candidate_ inputs, found "
+                f"{', '.join(sorted(signature['inputs']))}.",
+                "serve a model that serving.export wrote.",
+            )
+        return cls(user, history, candidate)
+
+    def require_equal(self, other: "RequestFormat", here: str, there: str) -> None:
+        """Raises `UserError` with a diff unless both ask for the same fields of the same types."""
+        mine, theirs = self._types(), other._types()
+        if mine != theirs:
+            differences = [
+                f"{name}: {mine.get(name, 'absent')} here, {theirs.get(name, 'absent')} there"
+                for name in sorted(mine.keys() | theirs.keys())
+                if mine.get(name) != theirs.get(name)
+            ]
+            raise UserError(
+                f"Expected one schema, found two: {here} and {there} differ in "
+                f"{'; '.join(differences)}.",
+                "use the assets/schema.json of the served version.",
+            )
+
+    def inputs(self, request: Any, where: str) -> dict[str, list[Any]]:
+        """Turns a request into inputs of `serving_default` with B = 1.
+
+        Args:
+            request: Parsed JSON.
+            where: Named in error messages, such as "requests.jsonl:3".
+
+        Raises:
+            UserError: A field is missing, unknown, or of the wrong type.
+        """
+        _require_object(request, where)
+        _require_known(request, [*self.user, HISTORY, CANDIDATES], where)
+        inputs: dict[str, list[Any]] = {
+            name: [_value(request, name, field, where)] for name, field in self.user.items()
+        }
+        for key, prefix, fields in (
+            (HISTORY, HISTORY_INPUT, self.history),
+            (CANDIDATES, _CANDIDATE_INPUT, self.candidate),
+        ):
+            if key not in request:
+                raise _missing(key, request, where)
+            rows = request[key]
+            if not isinstance(rows, list):
+                raise UserError(f"{where}: expected a list as {key!r}, found {_shown(rows)}.")
+            columns: dict[str, list[Any]] = {name: [] for name in fields}
+            for i, row in enumerate(rows):
+                place = f"{where}: {key}[{i}]"
+                _require_object(row, place)
+                # An event may carry all of an item's fields; the model reads those it knows.
+                _require_known(row, self.candidate, place)
+                for name, field in fields.items():
+                    columns[name].append(_value(row, name, field, place))
+            inputs |= {prefix + name: [column] for name, column in columns.items()}
+        if not request[CANDIDATES]:
+            raise UserError(f"{where}: expected at least one candidate, found none.")
+        return inputs
+
+    def _types(self) -> dict[str, str]:
+        groups = (
+            ("", self.user),
+            (HISTORY_INPUT, self.history),
+            (_CANDIDATE_INPUT, self.candidate),
+        )
+        return {
+            prefix + name: field.dtype.value
+            for prefix, fields in groups
+            for name, field in fields.items()
+        }
+
+
+def _fields(features: Iterable[Feature]) -> dict[str, Field]:
+    return {feature.name: Field(feature.dtype, feature.default) for feature in features}
+
+
+def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> Any:
+    if name not in record:
+        if field.default is None:
+            raise _missing(name, record, where)
+        return field.default
+    value = record[name]
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        return _CONVERSIONS[field.dtype](value)
+    except (InexactError, TypeError):
+        expected = _EXPECTED[field.dtype]
+        raise UserError(
+            f"{where}: expected {expected} as {name!r}, found {_shown(value)}."
+        ) from None
+
+
+def _missing(name: str, record: Mapping[str, Any], where: str) -> UserError:
+    found = ", ".join(sorted(record)) or "nothing"
+    return UserError(f"{where}: expected the field {name!r}, found {found}.")
+
+
+def _require_object(value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object, found {_shown(value)}.")
+
+
+def _require_known(record: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for name in record:
+        if name not in known:
+            raise UserError(
+                f"{where}: unknown field {name!r}; known are {', '.join(known)}.",
+                did_you_mean(name, known) or "leave it out.",
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_text(value: Any) -> str:
+    """The spelling that the value has in the data set; "" of a text that stands for no value."""
+    text = spell(value)
+    if text is None and not isinstance(value, str):
+        raise TypeError(value)
+    return text or ""
+
+
+def _as_integer(value: Any) -> int:
+    """Whole floats are integers: a column of a data frame with missing values holds such."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value != int(value):
+        raise TypeError(value)
+    if isinstance(value, float) and abs(value) >= EXACT_BELOW:
+        raise InexactError(value)
+    return int(value)
+
+
+def _as_float(value: Any) -> float:
+    """None is what the encoders take for a missing number."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, (int, float)):
+        raise TypeError(value)
+    return value
+
+
+_CONVERSIONS = {DType.STRING: _as_text, DType.INT64: _as_integer, DType.FLOAT32: _as_float}

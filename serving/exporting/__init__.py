@@ -1,0 +1,1 @@
+"""From a trained run to a published version: signatures, gates, warm-up, model card."""

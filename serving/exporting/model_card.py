@@ -1,0 +1,75 @@
+"""The page that travels with an exported model: what it is, how it was measured, how to ask it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.core import provenance
+from models.core.run_directory import Run
+from models.evaluation.metrics import shown
+from models.reporting import model_card
+
+
+def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -> str:
+    """Markdown about a run and its export.
+
+    Args:
+        run: Where the model is from.
+        signatures: What it is exported with: concrete functions by name.
+        checks: What was found before it was published, a line each.
+    """
+    config, schema = run.config, run.data.schema
+    lines = [
+        f"# {config.model_name}, self-supervision: {config.ssl_name}",
+        "",
+        f"* Schema: `{schema.hash()}`",
+        f"* Data set: `{run.data.fingerprint}` (SHA-256 of its manifest.json)",
+        f"* Histories: the most recent {schema.history.max_length} events",
+        *(f"* {name} {version}" for name, version in provenance.versions().items()),
+        "",
+        *(f"* {name}: {text}" for name, text in model_card.description(run)),
+        "",
+        "## Data",
+        "",
+        _table(
+            ("split", "requests"),
+            [(split, run.data.num_requests(split)) for split in run.data.manifest["splits"]],
+        ),
+        "",
+        "## Metrics",
+        "",
+        _metrics(run.metrics),
+    ]
+    if checks:
+        lines += ["", "## Checks before publishing", "", *(f"* {line}" for line in checks)]
+    for name, function in signatures.items():
+        described = [
+            ("input", key, spec.dtype.name, _shape(spec))
+            for key, spec in sorted(function.structured_input_signature[1].items())
+        ]
+        described += [
+            ("output", key, spec.dtype.name, _shape(spec))
+            for key, spec in sorted(function.structured_outputs.items())
+        ]
+        header = ("", "tensor", "type", "shape")
+        lines += ["", f"## Signature `{name}`", "", _table(header, described)]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    names = sorted({name for split in metrics.values() for name in split})
+    if not names:
+        return "None were recorded."
+    rows = [
+        (split, *(shown(values[name]) if name in values else "" for name in names))
+        for split, values in metrics.items()
+    ]
+    return _table(("split", *names), rows)
+
+
+def _shape(spec: Any) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in spec.shape)}]"
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

@@ -1,0 +1,53 @@
+"""Scores of the trained model outside of any export: what exported ones are compared with."""
+
+import numpy as np
+
+from models.core.base import CTRModel
+from models.keras import tf
+from preprocessing.schema import PAD_ID, Schema, candidate_key, history_key
+
+TOLERANCE = 1e-6
+"""The largest difference between two probabilities that are called the same."""
+
+
+class OfflineScorer:
+    """Scores as evaluation does, but with every history padded to the schema's full length.
+
+    Args:
+        model: A trained model.
+        schema: Of its data set.
+    """
+
+    def __init__(self, model: CTRModel, schema: Schema) -> None:
+        self._schema = schema
+        self._item_key = candidate_key(schema.item_key.name)
+        self._probabilities = tf.function(
+            lambda features: tf.sigmoid(model(features)), autograph=False
+        )
+
+    def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Which candidates are real, and their probabilities: [B, N] bool and float32.
+
+        Args:
+            features: Encoded, as `preprocessing.dataset.parse` returns them.
+        """
+        mask_BN = features[self._item_key].numpy() != PAD_ID
+        scores_BN = self._probabilities(_padded(self._schema, features)).numpy()
+        return mask_BN, np.where(mask_BN, scores_BN, 0.0)
+
+
+def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
+    """The largest difference of scores; infinite where one is not a number."""
+    largest = np.abs(found_BN - expected_BN).max(initial=0.0)
+    # NaN must not pass: it compares false with everything.
+    return float(np.nan_to_num(largest, nan=np.inf))
+
+
+def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The features with histories of the full length: as far from served ones as can be."""
+    padded = dict(features)
+    for feature in schema.history_features:
+        history_BL = features[history_key(feature.name)]
+        missing = schema.history.max_length - tf.shape(history_BL)[1]
+        padded[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing]])
+    return padded

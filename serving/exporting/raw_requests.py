@@ -1,0 +1,70 @@
+"""Requests of a data set, read back as a client would send them.
+
+Examples on disk hold ids; the signature takes raw values. Decoding the ids gives raw values that
+encode to the same ids, so both ways into a model can be compared, and warm-up requests have the
+shapes of real ones.
+
+Shapes: B requests, N candidates, L history length.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.keras import tf
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.schema import DType
+from preprocessing.storage.tfrecord import read_records
+from serving.exporting.signatures import raw_inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class RawBatch:
+    """Requests in the three shapes in which a model takes them.
+
+    Attributes:
+        examples: [B] serialized SequenceExamples, as objects of type bytes.
+        features: Encoded features, as `preprocessing.dataset.parse` returns them.
+        raw: Inputs of `serving_default` by name; strings are objects of type bytes.
+    """
+
+    examples: np.ndarray
+    features: dict[str, tf.Tensor]
+    raw: dict[str, np.ndarray]
+
+
+def batches(data: DataDir, split: str, batch_size: int, limit: int = 0) -> Iterator[RawBatch]:
+    """Yields the requests of a split in the order of the shards.
+
+    Args:
+        data: The data set.
+        split: train, validation or test.
+        batch_size: B; the last batch holds what remains.
+        limit: Number of requests to stop at; 0 for all.
+
+    Raises:
+        UserError: The data set has no such split, or a shard is damaged.
+    """
+    records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
+    limited = itertools.islice(records, limit or None)
+    while chunk := list(itertools.islice(limited, batch_size)):
+        yield decode(data, chunk)
+
+
+def decode(data: DataDir, records: list[bytes]) -> RawBatch:
+    """Serialized examples with the encoded and raw values in them."""
+    examples = np.array(records, object)
+    features = dataset.parse(data.schema, tf.constant(examples))
+    raw = {}
+    for name, (feature, key) in raw_inputs(data.schema).items():
+        values = data.encoders[feature.name].decode(features[key].numpy())
+        if feature.dtype is DType.STRING:
+            texts = [text.encode() for text in values.ravel()]
+            encoded = np.empty(len(texts), object)
+            encoded[:] = texts
+            values = encoded.reshape(values.shape)
+        raw[name] = values
+    return RawBatch(examples, features, raw)

@@ -1,0 +1,63 @@
+"""Requests of a data set as people write them: the inverse of `serving.client.request_format`."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from preprocessing.data_dir import DataDir
+from preprocessing.schema import Feature, candidate_key, history_key
+from serving.client.request_format import CANDIDATES, HISTORY
+from serving.exporting.raw_requests import RawBatch, batches
+from serving.exporting.signatures import raw_inputs
+
+
+def sample_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any]]:
+    """The first requests of a split, ready for `serving.score`.
+
+    Args:
+        data: The data set.
+        split: train, validation or test.
+        count: Number of requests, if the split has as many.
+
+    Raises:
+        UserError: The data set has no such split, or a shard is damaged.
+    """
+    batch = next(batches(data, split, count, limit=count), None)
+    return [] if batch is None else [to_request(data, batch, i) for i in range(len(batch.examples))]
+
+
+def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
+    """One request of a batch.
+
+    Args:
+        data: The data set that the batch was read from.
+        batch: Decoded requests.
+        row: Which of them.
+    """
+    schema = data.schema
+    named = {key: batch.raw[name][row] for name, (_, key) in raw_inputs(schema).items()}
+    request = {f.name: _plain(named[f.name]) for f in schema.user_features}
+    for part, features, key_of in (
+        (HISTORY, schema.history_features, history_key),
+        (CANDIDATES, schema.item_features, candidate_key),
+    ):
+        request[part] = _records(features, [named[key_of(f.name)] for f in features])
+    return request
+
+
+def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[dict[str, Any]]:
+    """One record per event or candidate; padding, told by the item key in front, is left out."""
+    padding = _plain(features[0].pad_value)
+    rows = ([_plain(value) for value in row] for row in zip(*columns, strict=True))
+    names = [feature.name for feature in features]
+    return [dict(zip(names, row, strict=True)) for row in rows if row[0] != padding]
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON knows; a missing number is null."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value

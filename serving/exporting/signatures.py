@@ -1,0 +1,272 @@
+"""The signatures of an exported model, derived from the schema.
+
+    serving_default   raw user and context features [B], `history_<feature>` [B, L],
+                      `candidate_<feature>` [B, N]  ->  `scores` [B, N]
+    serialized        `examples` [B], serialized SequenceExamples  ->  the same scores
+    explain           as serving_default  ->  scores, and why
+
+Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
+anywhere and be longer than the model's: events are moved together in order, and the most recent
+ones kept. The attention of `explain` [B, N, K, L] belongs to the steps as they were sent: it is 0
+at padding and at events that were too old to be kept.
+
+"" and -1 are padding where the item key of the step or candidate is padding. Anywhere else they are
+missing values: they become the default of their feature, as in the data that the model was trained
+on, and without a default they are scored as unknown values; see `RawEncoder.encode`.
+
+Shapes: B requests, N candidates, L history length, K interests.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models.backbone_api import Backbone
+from models.core.base import CTRModel
+from models.keras import tf
+from preprocessing import dataset
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.schema import (
+    PAD_ID,
+    DType,
+    Feature,
+    Schema,
+    candidate_key,
+    history_key,
+)
+from preprocessing.transforms import RawEncoder
+from serving.exporting.input_forms import require_forms
+
+SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
+SCORES = "scores"
+EXAMPLES = "examples"
+_DTYPES = {DType.STRING: tf.string, DType.INT64: tf.int64, DType.FLOAT32: tf.float32}
+
+
+def history_input(name: str) -> str:
+    """Name of a history feature in the signatures."""
+    return f"history_{name}"
+
+
+def candidate_input(name: str) -> str:
+    """Name of a candidate feature in the signatures."""
+    return f"candidate_{name}"
+
+
+def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
+    """Inputs of `serving_default`: name to the feature and its key in encoded examples.
+
+    Raises:
+        UserError: Two features would get the same name.
+    """
+    named = [(f.name, f, f.name) for f in schema.user_features]
+    named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
+    named += [(candidate_input(f.name), f, candidate_key(f.name)) for f in schema.item_features]
+    inputs: dict[str, tuple[Feature, str]] = {}
+    for name, feature, key in named:
+        if name in inputs:
+            raise UserError(
+                f"Expected distinct names of serving inputs, found {name!r} twice.",
+                "rename the feature of that name in the schema.",
+            )
+        inputs[name] = feature, key
+    return inputs
+
+
+class ServingModule(tf.Module):
+    """What is exported: the weights that scoring needs, the vocabularies, and the signatures.
+
+    Neither optimisers nor self-supervision are reachable from here. Layers are kept out of sight of
+    the saver, which would otherwise trace training variants of them; their weights are tracked.
+
+    Args:
+        model: A trained model.
+        data: The data set it was trained on: schema and fitted encoders.
+    """
+
+    def __init__(self, model: CTRModel, data: DataDir) -> None:
+        super().__init__(name="serving")
+        self.encoder = RawEncoder(data.encoders, data.vocab_dir)
+        self.weights = [*model.embedder.variables, *model.backbone.variables]
+        scorer = _Scorer(model, data)
+        inputs = raw_inputs(data.schema)
+        raw_specs = {
+            name: tf.TensorSpec([None] * len(_form(key)), _DTYPES[feature.dtype])
+            for name, (feature, key) in inputs.items()
+        }
+
+        def encoded(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            forms = {name: _form(key) for name, (_, key) in inputs.items()}
+            return encode(data.schema, self.encoder, require_forms(raw, forms))
+
+        def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+            return scorer.scores(encoded(raw))
+
+        def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            examples = require_forms({EXAMPLES: examples}, {EXAMPLES: "B"})[EXAMPLES]
+            features = dataset.parse(data.schema, examples)
+            forms = {key: _form(key) for _, key in inputs.values()}
+            return scorer.scores(require_forms(features, forms))
+
+        def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+            return scorer.explanation(encoded(raw))
+
+        self._functions: dict[str, tuple[Callable[..., Any], dict[str, tf.TensorSpec]]] = {
+            SERVING_DEFAULT: (serving_default, raw_specs),
+            SERIALIZED: (serialized, {"examples": tf.TensorSpec([None], tf.string)}),
+        }
+        if type(model.backbone).explain is not Backbone.explain:
+            self._functions[EXPLAIN] = explain, raw_specs
+
+    @functools.cached_property
+    def signatures(self) -> dict[str, Any]:
+        """Concrete functions by name; `explain` only if the model can say why."""
+        return {name: self.trace(name) for name in self._functions}
+
+    def trace(self, name: str) -> Any:
+        """The concrete function of one signature, traced anew."""
+        function, specs = self._functions[name]
+        return tf.function(function, autograph=False).get_concrete_function(**specs)
+
+
+def encode(
+    schema: Schema, encoder: RawEncoder, raw: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Encodes the inputs of `serving_default`.
+
+    Args:
+        schema: Names the inputs.
+        encoder: Encodes each feature.
+        raw: Inputs by name, as `raw_inputs` lists them.
+
+    Returns:
+        Encoded features by their keys in examples, padding where it was.
+    """
+    features = {
+        f.name: encoder.encode(f.name, raw[f.name], is_real=True) for f in schema.user_features
+    }
+    for group, input_of, key_of in (
+        (schema.history_features, history_input, history_key),
+        (schema.item_features, candidate_input, candidate_key),
+    ):
+        item, *others = group  # the item key comes first
+        ids = encoder.encode(item.name, raw[input_of(item.name)])
+        features[key_of(item.name)] = ids
+        for feature in others:
+            values = raw[input_of(feature.name)]
+            features[key_of(feature.name)] = encoder.encode(
+                feature.name, values, is_real=ids != PAD_ID
+            )
+    return features
+
+
+def _form(key: str) -> str:
+    """The form of a feature by its key in encoded examples; see `input_forms`."""
+    if key.startswith(history_key("")):
+        return "BL"
+    return "BN" if key.startswith(candidate_key("")) else "B"
+
+
+class _Scorer:
+    """Scores encoded features."""
+
+    def __init__(self, model: CTRModel, data: DataDir) -> None:
+        self._model = model
+        self._schema = data.schema
+        self._num_oov = {name: encoder.num_oov for name, encoder in data.encoders.items()}
+
+    def scores(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Probabilities, 0 for padded candidates."""
+        features = compact_history(self._schema, features)
+        return {SCORES: self._probabilities(features, self._model(features))}
+
+    def explanation(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Scores, interest weights, attention over the history as given, unknown values."""
+        slots_BL = history_slots(self._schema, features)
+        features = compact_history(self._schema, features)
+        backbone, embedder = self._model.backbone, self._model.embedder
+        state = backbone.encode_user(embedder.user_side(features))
+        candidates = embedder.candidates(features)
+        why = backbone.explain(state, candidates)
+        return {
+            SCORES: self._probabilities(features, backbone.score(state, candidates)),
+            "confidence": why["confidence_BNK"],
+            "attention": _at_steps(why["attention_BNKL"], slots_BL),
+            "unknown_ids": self._unknown(features),
+        }
+
+    def _probabilities(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> tf.Tensor:
+        mask_BN = features[candidate_key(self._schema.item_key.name)] != PAD_ID
+        return tf.where(mask_BN, tf.sigmoid(tf.cast(logits_BN, tf.float32)), 0.0)
+
+    def _unknown(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[B] int64: values of a request that are not in their vocabulary."""
+        counts_B = []
+        for feature, key in raw_inputs(self._schema).values():
+            num_oov = self._num_oov[feature.name]
+            if num_oov:
+                ids = features[key]
+                unknown = tf.cast((ids > PAD_ID) & (ids <= num_oov), tf.int64)
+                counts_B.append(tf.reduce_sum(tf.reshape(unknown, [tf.shape(ids)[0], -1]), axis=1))
+        if not counts_B:
+            return tf.zeros_like(features[self._schema.user_key.name], tf.int64)
+        return tf.add_n(counts_B)
+
+
+def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Moves the events of each history together and keeps the most recent ones.
+
+    Args:
+        schema: Names the history features; an event is where the item key is not padding.
+        features: Encoded features with `history/<feature>` [B, L], as
+            `preprocessing.dataset.parse` describes them, but with padding anywhere.
+
+    Returns:
+        The features with histories [B, L'] in the old order, padded with 0 on the right, where L'
+        is what the longest history needs: at least 1 and at most the schema's `max_length`.
+    """
+    item = history_key(schema.item_key.name)
+    # Padding behind the last event, so that even an empty history has something to gather.
+    is_event_BL = tf.pad(features[item] != PAD_ID, [[0, 0], [0, 1]])
+    # Stable: events keep their order, and go before the padding.
+    order_BL = tf.argsort(tf.cast(~is_event_BL, tf.int32), axis=1, stable=True)
+    counts_B = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1)
+    kept_B = tf.minimum(counts_B, schema.history.max_length)
+    slots_L = tf.range(tf.maximum(tf.reduce_max(kept_B), 1))
+    is_kept_BL = slots_L < kept_B[:, None]
+    places_BL = tf.where(is_kept_BL, (counts_B - kept_B)[:, None] + slots_L, 0)
+    sources_BL = tf.gather(order_BL, places_BL, batch_dims=1)
+    compacted = dict(features)
+    for feature in schema.history_features:
+        key = history_key(feature.name)
+        padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
+        values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
+        compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))
+    return compacted
+
+
+def history_slots(schema: Schema, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Where `compact_history` puts the steps of a history.
+
+    Args:
+        schema: As for `compact_history`.
+        features: Likewise.
+
+    Returns:
+        [B, L] int32: the step's index in the compacted history, -1 if it is not in there.
+    """
+    is_event_BL = features[history_key(schema.item_key.name)] != PAD_ID
+    rank_BL = tf.cumsum(tf.cast(is_event_BL, tf.int32), axis=1)
+    counts_B1 = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1, keepdims=True)
+    dropped_B1 = tf.maximum(counts_B1 - schema.history.max_length, 0)
+    return tf.where(is_event_BL, tf.maximum(rank_BL - dropped_B1, 0) - 1, -1)
+
+
+def _at_steps(attention_BNKS: tf.Tensor, slots_BL: tf.Tensor) -> tf.Tensor:
+    """Attention over slots S of the compacted history [B, N, K, S] to the steps [B, N, K, L]."""
+    attention_BSNK = tf.transpose(attention_BNKS, [0, 3, 1, 2])
+    steps_BLNK = tf.gather(attention_BSNK, tf.maximum(slots_BL, 0), batch_dims=1)
+    is_kept_BL11 = (slots_BL >= 0)[:, :, None, None]
+    steps_BLNK = tf.where(is_kept_BL11, steps_BLNK, tf.zeros_like(steps_BLNK))
+    return tf.transpose(steps_BLNK, [0, 2, 3, 1])

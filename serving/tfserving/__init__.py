@@ -1,0 +1,1 @@
+"""The embedded server: the interfaces of TensorFlow Serving without TensorFlow Serving."""

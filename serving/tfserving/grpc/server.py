@@ -1,0 +1,95 @@
+"""The gRPC server: both services of TensorFlow Serving, and the standard health service."""
+
+import concurrent.futures
+from collections.abc import Mapping
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from preprocessing.errors import UserError
+from serving.tfserving.grpc.services import ModelService, PredictionService
+from serving.tfserving.grpc.tensors import MAX_BYTES
+from serving.tfserving.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+_HEALTHY = ("", "ModelService", "PredictionService")
+
+
+class GrpcServer:
+    """A running gRPC server.
+
+    Args:
+        prediction: Answers predictions.
+        models: Answers status and reload requests.
+        host: Interface to bind.
+        port: 0 picks a free one.
+        max_threads: Requests that are computed at once.
+        channel_arguments: Further options of gRPC, by name.
+        enable_healthcheck: Whether to serve grpc.health.v1.Health.
+
+    Attributes:
+        port: Where it listens.
+
+    Raises:
+        UserError: The port is taken.
+    """
+
+    def __init__(
+        self,
+        prediction: PredictionService,
+        models: ModelService,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_threads: int = 4,
+        channel_arguments: Mapping[str, int | str] | None = None,
+        enable_healthcheck: bool = False,
+    ) -> None:
+        options: dict[str, int | str] = {
+            "grpc.max_receive_message_length": MAX_BYTES,
+            "grpc.max_send_message_length": MAX_BYTES,
+            "grpc.so_reuseport": 0,  # a second server must not share the port unnoticed
+        }
+        self._server = grpc.server(
+            concurrent.futures.ThreadPoolExecutor(max_threads, "grpc"),
+            options=[*(options | dict(channel_arguments or {})).items()],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            prediction, self._server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        if enable_healthcheck:
+            servicer = health.HealthServicer()
+            for service in _HEALTHY:
+                servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+            health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
+        bracketed = f"[{host}]" if ":" in host else host
+        try:
+            self.port = self._server.add_insecure_port(f"{bracketed}:{port}")
+        except RuntimeError:
+            raise UserError(
+                f"Expected a free port at --port={port} of {host}, found it taken.",
+                "stop what listens there, or choose another port.",
+            ) from None
+        self._server.start()
+
+    def stop(self, grace_seconds: float = 30.0) -> None:
+        """Refuses new requests and answers those that run."""
+        self._server.stop(grace_seconds).wait()
+
+
+def channel_arguments(text: str) -> dict[str, int | str]:
+    """The value of --grpc_channel_arguments: `key=value` pairs, separated by commas.
+
+    Raises:
+        UserError: A pair has another form.
+    """
+    arguments: dict[str, int | str] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise UserError(
+                f"--grpc_channel_arguments: expected key=value pairs, found {pair!r}.",
+                "write it as grpc.max_connection_age_ms=2000.",
+            )
+        arguments[key] = int(value) if value.lstrip("-").isdecimal() else value
+    return arguments

@@ -1,0 +1,1 @@
+"""Models on disk: versions loaded, swapped and dropped, as a config file names them."""

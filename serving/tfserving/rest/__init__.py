@@ -1,0 +1,1 @@
+"""The REST interface: HTTP, paths, JSON to tensors and back."""

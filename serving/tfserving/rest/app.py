@@ -1,0 +1,239 @@
+"""The REST interface of TensorFlow Serving as an ASGI application."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from serving.tfserving import inference
+from serving.tfserving.metrics import Metrics
+from serving.tfserving.models.servable import Servable
+from serving.tfserving.models.store import ModelStore
+from serving.tfserving.rest import (
+    http_bodies,
+    json_examples,
+    json_parse,
+    json_replies,
+    json_tensors,
+)
+from serving.tfserving.rest.http_protocol import METHODS
+from serving.tfserving.rest.http_replies import Reply, html_page, json_error, json_reply
+from serving.tfserving.rest.routes import Route, in_api, route
+from serving.tfserving.server_options import ServerOptions
+from serving.tfserving.status import Code, ServingError, http_status, invalid
+
+_LOG = logging.getLogger(__name__)
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+]
+
+
+class RestApi:
+    """ASGI application that answers for all models.
+
+    Args:
+        store: Where the versions are.
+        executor: Computes answers, off the event loop.
+        options: The flags that concern REST.
+        metrics: Counts requests.
+        prometheus_path: Where the metrics' page is; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore[Servable],
+        executor: concurrent.futures.Executor,
+        options: ServerOptions,
+        metrics: Metrics,
+        prometheus_path: str | None = None,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._options = options
+        self._metrics = metrics
+        self._prometheus_path = prometheus_path
+        self._in_progress = 0
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Answers one HTTP request, whatever it holds."""
+        target = scope["raw_path"].decode("latin-1")
+        if scope["query_string"]:
+            target += "?" + scope["query_string"].decode("latin-1")
+        headers = dict(scope["headers"])
+        reply = await self._reply(scope["method"], target, headers, receive)
+        sent = reply.headers()
+        if self._options.rest_api_enable_cors_support and in_api(target):
+            sent += _CORS
+        asked = headers.get(b"connection", b"").lower()
+        if scope["http_version"] == "1.0" and asked == b"keep-alive" and not reply.close:
+            sent.append((b"connection", b"keep-alive"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": sent})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _reply(
+        self, verb: str, target: str, headers: Mapping[bytes, bytes], receive: _Receive
+    ) -> Reply:
+        if verb not in METHODS:
+            return html_page(501)
+        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+            return html_page(417)
+        try:
+            body = await http_bodies.read(headers, receive, self._options.max_request_bytes)
+        except http_bodies.BodyTooLargeError as error:
+            # A client that was to wait for a 100 now sends no body: its next bytes would be taken
+            # for one.
+            return json_error(413, error.message, close=b"expect" in headers)
+        except ServingError as error:
+            return json_error(http_status(error.code), error.message, close=True)
+        if self._is_prometheus(target):
+            return self._prometheus(verb, target)
+        if not in_api(target):
+            return html_page(404)
+        if verb == "OPTIONS":
+            origin = headers.get(b"origin", b"")
+            known = b"http://" in origin or b"https://" in origin
+            return Reply(200 if known else 400, None, b"")
+        return await self._answer(verb, target, headers, body)
+
+    def _is_prometheus(self, target: str) -> bool:
+        return self._prometheus_path is not None and target.split("?")[0] == self._prometheus_path
+
+    def _prometheus(self, verb: str, target: str) -> Reply:
+        if target != self._prometheus_path or verb != "GET":
+            return json_error(400, f"Unexpected path: {target}. Should be {self._prometheus_path}")
+        return Reply(200, b"text/plain", self._metrics.page().encode())
+
+    async def _answer(
+        self, verb: str, target: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Reply:
+        start = time.perf_counter()
+        model, code = "", Code.OK
+        try:
+            asked = route(verb, target)
+            model = asked.model
+            if asked.method == "status":
+                return json_reply(200, self._status(asked))
+            if asked.method == "metadata":
+                return json_reply(200, self._metadata(asked))
+            answer = await self._in_time(asked, headers, body)
+            microseconds = (time.perf_counter() - start) * 1e6
+            self._metrics.observe_latency(model, asked.method, "REST", microseconds)
+            return json_reply(200, answer)
+        except ServingError as error:
+            code = error.code
+            return json_error(http_status(code), error.message)
+        except Exception as error:  # the server outlives every request
+            code = Code.INTERNAL
+            _LOG.exception("Request %s %s failed", verb, target)
+            return json_error(500, f"{type(error).__name__}: {error}")
+        finally:
+            self._metrics.count_request(model, code)
+
+    async def _in_time(self, asked: Route, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+        if self._in_progress >= self._options.max_concurrent_requests:
+            raise ServingError(
+                Code.UNAVAILABLE,
+                f"{self._in_progress} requests are in progress (max_concurrent_requests)",
+            )
+        self._in_progress += 1
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[bool] = loop.create_future()
+
+        def end(in_time: bool) -> None:
+            if not ended.done():
+                ended.set_result(in_time)
+
+        # As run_in_executor and wait_for, with half of their callbacks, whose code is no longer in
+        # the processor's caches when a model has run.
+        seconds = self._options.rest_api_timeout_in_ms / 1000
+        timer = loop.call_later(seconds, end, False)
+        require_time = functools.partial(_require_time, time.monotonic() + seconds)
+        job = self._executor.submit(self._compute, asked, headers, body, require_time)
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(end, True))
+        try:
+            if not await ended:
+                raise _too_late()
+            return job.result()
+        finally:
+            timer.cancel()
+            job.cancel()
+            self._in_progress -= 1
+
+    def _compute(
+        self,
+        asked: Route,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        require_time: Callable[[], None],
+    ) -> bytes:
+        require_time()
+        document = json_parse.parse(http_bodies.inflate(headers, body))
+        signature_name = json_tensors.signature_name(document)
+        if asked.method == "predict":
+            return self._predict(asked, document, signature_name, require_time)
+        examples = json_examples.serialized_examples(document, require_time)
+        require_time()
+        _, servable = self._store.get(asked.model, asked.version, asked.label)
+        self._metrics.count_examples(asked.model, len(examples))
+        check_method = self._options.enable_signature_method_name_check
+        with self._timed(asked):
+            if asked.method == "classify":
+                classes = inference.classify(servable, signature_name, examples, check_method)
+            else:
+                values = inference.regress(servable, signature_name, examples, check_method)
+        if asked.method == "classify":
+            return json_replies.classifications(classes)
+        return json_replies.regressions(values)
+
+    def _predict(
+        self, asked: Route, document: Any, signature_name: str, require_time: Callable[[], None]
+    ) -> bytes:
+        _, servable = self._store.get(asked.model, asked.version, asked.label)
+        input_types = servable.input_types(signature_name)
+        inputs, row_form = json_tensors.input_tensors(document, input_types, require_time)
+        require_time()
+        first = next(iter(inputs.values()))
+        self._metrics.count_examples(asked.model, len(first) if first.ndim else 1)
+        with self._timed(asked):
+            outputs = servable.predict(signature_name, inputs)
+        require_time()
+        return json_replies.predictions(outputs, servable.output_types(signature_name), row_form)
+
+    @contextlib.contextmanager
+    def _timed(self, asked: Route) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        microseconds = (time.perf_counter() - start) * 1e6
+        self._metrics.observe_runtime(asked.model, asked.method.capitalize(), microseconds)
+
+    def _status(self, asked: Route) -> bytes:
+        if not asked.model:
+            raise invalid("Missing model name in request.")
+        return json_replies.model_status(self._store.statuses(asked.model, asked.version))
+
+    def _metadata(self, asked: Route) -> bytes:
+        if not asked.model:
+            raise invalid("Missing model name in request.")
+        version, servable = self._store.get(asked.model, asked.version, asked.label)
+        return json_replies.metadata(asked.model, version, servable.signature_defs)
+
+
+def _require_time(deadline: float) -> None:
+    """Ends the work for a client that has been told that it is too late."""
+    if time.monotonic() > deadline:
+        raise _too_late()
+
+
+def _too_late() -> ServingError:
+    return ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")

@@ -1,0 +1,57 @@
+"""What goes out over HTTP, whoever decided on it."""
+
+import dataclasses
+import http
+
+from serving.tfserving.rest import json_replies
+
+_HTML = b"text/html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """An HTTP reply.
+
+    Attributes:
+        status: HTTP status.
+        content_type: None sends no such header.
+        body: What follows the headers.
+        close: Whether the connection is closed after it.
+    """
+
+    status: int
+    content_type: bytes | None
+    body: bytes
+    close: bool = False
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that describe the body and the connection."""
+        found = [(b"content-length", str(len(self.body)).encode("ascii"))]
+        if self.content_type is not None:
+            found.append((b"content-type", self.content_type))
+        if self.close:
+            found.append((b"connection", b"close"))
+        return found
+
+
+def json_reply(status: int, body: bytes, close: bool = False) -> Reply:
+    """A reply of the API."""
+    return Reply(status, b"application/json", body, close)
+
+
+def json_error(status: int, message: str, close: bool = False) -> Reply:
+    """A refusal by the API."""
+    return json_reply(status, json_replies.error(message), close)
+
+
+def html_page(status: int, reason: str = "") -> Reply:
+    """A refusal by the HTTP layer, which never reaches the API and ends the connection.
+
+    Args:
+        status: HTTP status.
+        reason: Plain text that says what is wrong.
+    """
+    title = f"{status} {http.HTTPStatus(status).phrase}"
+    body = f"<h1>{title}</h1>" + (f"<p>{reason}</p>" if reason else "")
+    page = f"<html><head><title>{title}</title></head><body>{body}</body></html>\n"
+    return Reply(status, _HTML, page.encode("ascii"), close=True)

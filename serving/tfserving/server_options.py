@@ -1,0 +1,140 @@
+"""The flags of tensorflow_model_server that the embedded server knows, and its own few."""
+
+import dataclasses
+import os
+from typing import Any
+
+from absl import flags
+
+from preprocessing.errors import UserError
+from preprocessing.storage import files
+
+
+def _flag(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+_CPUS = os.cpu_count() or 1
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What the flags of the same names say; the help text of each field describes it.
+
+    Names and defaults are those of tensorflow_model_server, except that `rest_api_port` has the
+    container image's default, that a port of 0 picks a free one, and for the fields which it does
+    not have: `host`, `max_request_bytes`, `max_concurrent_requests` and `explore`.
+    """
+
+    model_name: str = _flag("default", "Name of the model in URLs.")
+    model_base_path: str = _flag("", "Directory whose numeric children are versions.")
+    model_config_file: str = _flag(
+        "", "Text-format ModelServerConfig; then model_name and model_base_path are not used."
+    )
+    model_config_file_poll_wait_seconds: float = _flag(
+        0.0, "Time between two readings of the model config file; 0 reads it once."
+    )
+    file_system_poll_wait_seconds: float = _flag(
+        1.0, "Time between two looks for versions; 0 looks once."
+    )
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "Whether a new label may point at a version that is not loaded yet."
+    )
+    max_num_load_retries: int = _flag(5, "How often a failed load is tried again.")
+    load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load.")
+    num_load_threads: int = _flag(
+        0, "Accepted without effect: versions are loaded one after the other."
+    )
+    num_unload_threads: int = _flag(
+        0, "Accepted without effect: unloading a version takes no time here."
+    )
+    saved_model_tags: str = _flag("serve", "Tags of the meta graph to load, separated by commas.")
+    enable_signature_method_name_check: bool = _flag(
+        False, "Refuse a signature whose method name is not that of the call."
+    )
+
+    host: str = _flag("127.0.0.1", "Interface to bind (tensorflow_model_server binds all).")
+    rest_api_port: int = _flag(8501, "Port of the REST interface; 0 picks a free one.")
+    rest_api_timeout_in_ms: int = _flag(
+        30_000, "Deadline of a request: for its arrival, then for its answer."
+    )
+    rest_api_num_threads: int = _flag(4 * _CPUS, "Requests that are computed at once over REST.")
+    rest_api_enable_cors_support: bool = _flag(False, "Send the headers that let browsers ask.")
+    max_request_bytes: int = _flag(
+        32 * 2**20, "Requests with longer bodies are refused with 413 (ours)."
+    )
+    max_concurrent_requests: int = _flag(
+        256, "Requests in progress beyond which REST answers 503 (ours)."
+    )
+    monitoring_config_file: str = _flag(
+        "", "Text-format MonitoringConfig that turns the Prometheus page on."
+    )
+    explore: str = _flag(
+        "", "Data set whose requests the page /explore explains; loopback only (ours)."
+    )
+
+    port: int = _flag(0, "Port of the gRPC interface; 0 leaves it off.")
+    grpc_max_threads: int = _flag(4 * _CPUS, "Requests that are computed at once over gRPC.")
+    grpc_channel_arguments: str = _flag("", "key=value pairs for gRPC, separated by commas.")
+    enable_grpc_healthcheck_service: bool = _flag(False, "Serve grpc.health.v1.Health as well.")
+
+    enable_model_warmup: bool = _flag(True, "Replay a version's warm-up requests first.")
+    num_request_iterations_for_warmup: int = _flag(1, "How often each is replayed.")
+    enable_batching: bool = _flag(False, "Compute requests of the same signature together.")
+    batching_parameters_file: str = _flag("", "Text-format BatchingParameters.")
+    enable_per_model_batching_parameters: bool = _flag(
+        False, "Batch only versions that hold a batching_params.pbtxt, as that says."
+    )
+    tensorflow_session_parallelism: int = _flag(
+        0, "Threads for each of the next two flags at 0; 0 leaves TensorFlow the choice."
+    )
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads that one operation may use.")
+    tensorflow_inter_op_parallelism: int = _flag(0, "Operations that may run at once.")
+
+    def check(self) -> None:
+        """Refuses contradictions.
+
+        Raises:
+            UserError: Naming the flag that is wrong.
+        """
+        if not (self.model_base_path or self.model_config_file):
+            raise UserError(
+                "Expected --model_base_path or --model_config_file, found neither.",
+                "pass --model_base_path=MODEL, the directory that holds the versions.",
+            )
+        files.require_local(self.model_base_path, "--model_base_path")
+        for name in ("batching_parameters_file", "enable_per_model_batching_parameters"):
+            if getattr(self, name) and not self.enable_batching:
+                raise UserError(
+                    f"--{name}: expected --enable_batching beside it, found it alone.",
+                    "pass --enable_batching as well.",
+                )
+        if self.explore and self.host not in _LOOPBACK:
+            raise UserError(
+                f"--explore: expected a loopback --host, found {self.host!r}.",
+                "leave out --host: the page shows users' histories to whoever asks.",
+            )
+        positive = ("rest_api_timeout_in_ms", "rest_api_num_threads", "grpc_max_threads")
+        for name in (*positive, "max_request_bytes", "max_concurrent_requests"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}: expected at least 1, found {getattr(self, name)}.")
+
+
+def define_flags() -> None:
+    """Defines a flag for every field of `ServerOptions`."""
+    define = {
+        bool: flags.DEFINE_bool,
+        float: flags.DEFINE_float,
+        int: flags.DEFINE_integer,
+        str: flags.DEFINE_string,
+    }
+    for field in dataclasses.fields(ServerOptions):
+        define[type(field.default)](field.name, field.default, field.metadata["help"])  # type: ignore[operator]
+
+
+def from_flags() -> ServerOptions:
+    """The options of the command line."""
+    names = [field.name for field in dataclasses.fields(ServerOptions)]
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
+    return ServerOptions(**values)

@@ -1,0 +1,115 @@
+"""Builds that are killed, run out of space or may not write: nothing wrong is left behind."""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+from log_builders import columns, random_events, write_log
+
+from pipeline.arguments import BuildArguments
+from pipeline.build_examples import build_examples
+from preprocessing.errors import UserError, explained_write_errors
+
+TESTS = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    write_log(tmp_path / "log.csv", columns(random_events(users=15)))
+    return tmp_path
+
+
+def _scenario(name, directory):
+    """What `fork_builds.py` reports, and its standard error."""
+    done = subprocess.run(
+        [sys.executable, TESTS / "fork_builds.py", name, str(directory)],
+        cwd=TESTS.parent,
+        env={"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_build_never_looks_complete_and_its_rerun_is_byte_identical(directory):
+    found, _ = _scenario("random_kills", directory)
+    assert len(found["outcomes"]) == 20
+    assert all(outcome["right"] for outcome in found["outcomes"])
+    assert sum(outcome["killed"] for outcome in found["outcomes"]) >= 10
+    assert found["rerun_is_equal"]
+
+
+@pytest.mark.slow
+def test_death_at_any_rename_leaves_nothing_that_looks_complete(directory):
+    found, _ = _scenario("every_rename", directory)
+    assert found["renames"] > 20
+    assert found["wrong"] == []
+    assert found["rerun_is_equal"]
+
+
+def test_a_full_disk_is_one_clear_error_wherever_it_strikes(directory):
+    found, errors = _scenario("full_disk", directory)
+    assert len(found) == 5
+    assert all(outcome == {"status": 3, "complete": None} for outcome in found.values()), errors
+    lines = [line for line in errors.splitlines() if line.startswith("UserError")]
+    assert lines == [
+        f"UserError: --output: expected to write {directory / 'data'}, found: File too large. "
+        f"{directory / 'data'} holds no data set now, only parts of one, which the next build "
+        "removes. Fix: free space or rights there, or choose another place."
+    ] * 5  # fmt: skip
+
+
+def test_the_command_says_so_in_one_line(directory):
+    limit = 1500
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.build_examples", f"--input={directory / 'log.csv'}",
+         f"--output={directory / 'data'}", "--num_shards=1"],
+        cwd=TESTS.parent, capture_output=True, text=True, check=False,
+        # Python would leave bytecode cut at the limit in the environment, for every later process.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert errors == [done.stderr.splitlines()[-1]]
+    assert "found: File too large." in errors[0]
+    assert "Fix: free space" in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not (directory / "data" / "_COMPLETED").exists()
+    assert not (directory / "data" / "_work").exists()
+
+
+@pytest.mark.parametrize("output", ["/sys/data", "log.csv/data"])
+def test_a_place_that_cannot_be_written_to_is_named(directory, output):
+    target = directory / output
+    arguments = BuildArguments(input=str(directory / "log.csv"), output=str(target))
+    with pytest.raises(UserError, match=rf"--output: expected to write {target}, found: "):
+        build_examples(arguments)
+
+
+def test_other_errors_stay_what_they_are():
+    for error in (FileNotFoundError(2, "gone"), RuntimeError("a bug"), UserError("mistake")):
+        with pytest.raises(type(error)) as caught, explained_write_errors("--output", "data"):
+            raise error
+        assert caught.value is error
+    quoted = RuntimeError("in a worker: OSError: [Errno 28] No space left on device")
+    with (
+        pytest.raises(UserError, match="No space left on device"),
+        explained_write_errors("--output", "data"),
+    ):
+        raise quoted
+
+
+def test_a_pattern_that_matches_nothing_is_named_before_anything_is_made(tmp_path):
+    pattern = str(tmp_path / "logs" / "*.csv")
+    with pytest.raises(UserError, match=r"--input: expected .*found none|no file"):
+        build_examples(BuildArguments(input=pattern, output=str(tmp_path / "data")))
+    assert list(tmp_path.iterdir()) == []
