@@ -7,6 +7,8 @@ that of the lists in index.md, so that no page has to hold a directive.
 import re
 from typing import Any
 
+from pygments.lexers.special import TextLexer
+
 project = "sequence-ctr"
 author = "The authors of sequence-ctr"
 extensions = ["myst_parser"]
@@ -27,6 +29,7 @@ _PAGE = re.compile(r"^\* \[[^\]]+\]\(([\w/-]+)\.md\)", re.MULTILINE)
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_lexer("mermaid", TextLexer)  # Drawn on GitHub; readable as text here.
     app.connect("source-read", _add_navigation)
 
 
