@@ -126,6 +126,7 @@ def export(
         try:
             module = ServingModule(model, run.data)
             _fill(hidden, run, module)
+            digests.write(hidden)  # Looked for by every load, the following one included.
             servable = _replay(hidden)
             checks.append(gates.check_parity(run, model, servable))
             checks.append(gates.check_auc(run.data, servable, live, options.max_auc_drop))
