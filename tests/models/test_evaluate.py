@@ -175,7 +175,7 @@ def two_runs(scores, tmp_path, monkeypatch):
         data = types.SimpleNamespace(fingerprint=(path / "data").exists(), path=path / "data")
         return types.SimpleNamespace(path=path, data=data)
 
-    monkeypatch.setattr(scoring.runs, "open_run", open_run)
+    monkeypatch.setattr(scoring.run_directory, "open_run", open_run)
     return paths
 
 

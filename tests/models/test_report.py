@@ -255,7 +255,7 @@ def test_values_of_the_log_are_text(run, written, data, tmp_path, monkeypatch):
         return opened
 
     monkeypatch.setattr(DataDir, "open", renamed)
-    monkeypatch.setattr(report.interests, "figures", lambda run, split: [])
+    monkeypatch.setattr(report.interest_figures, "figures", lambda run, split: [])
     page = report.write_report(run, tmp_path / "report.html")
     html, markdown = page.read_text(), page.with_suffix(".md").read_text()
     assert "<img" not in html

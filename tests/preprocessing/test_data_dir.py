@@ -170,7 +170,15 @@ def test_write_json_is_sorted_and_leaves_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    ["schema", "encoders", "fingerprint", "codec", "columns", "tfrecord", "data_dir", "files"],
+    [
+        "schema",
+        "encoders",
+        "values.farmhash",
+        "codec",
+        "storage.tfrecord",
+        "storage.files",
+        "data_dir",
+    ],
 )
 def test_what_workers_use_needs_no_tensorflow(module):
     program = (
