@@ -53,20 +53,21 @@ def parity(
     """Compares the scores of all ways into a model with the offline ones.
 
     Args:
-        run_dir: The run that was exported.
+        run_dir: Run directory of the run that was exported.
         version: Directory of the exported version.
-        url: Address of the served model; "" starts a server for the time being.
+        url: Address of the served model; "" starts a server for the time of the comparison.
         split: Split whose requests are scored.
         limit: Number of requests to stop at; 0 for all.
         tolerance: Largest difference of probabilities that passes.
-        progress: Show a bar on standard error.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         `requests`, `candidates`, `max_difference` {way: number}, `tolerance`, and `ok`.
 
     Raises:
-        UserError: No run or export there, they differ in their schema, files of the export are not
-            those that were exported, the split is empty, or the server does not answer.
+        UserError: A directory holds no run or no export, the two have different schemas, files of
+            the version are not those that were exported, the split is empty, or the server does not
+            answer.
     """
     run = run_directory.open_run(run_dir)
     schema = run.data.schema
@@ -87,12 +88,12 @@ def parity(
         )
         for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, limit):
             mask_BN, expected_BN = offline(batch.features)
-            found = {
+            scores_by_way = {
                 SERVING_DEFAULT: servable.predict(SERVING_DEFAULT, batch.raw)[SCORES],
                 SERIALIZED: servable.predict(SERIALIZED, {EXAMPLES: batch.examples})[SCORES],
                 REST: np.array(client.predict(batch.raw), np.float32),
             }
-            for way, scores_BN in found.items():
+            for way, scores_BN in scores_by_way.items():
                 largest[way] = max(largest[way], difference(scores_BN, expected_BN))
             requests += len(mask_BN)
             candidates += int(mask_BN.sum())

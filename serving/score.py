@@ -46,10 +46,10 @@ def score(
 
     Args:
         url: Address of the served model.
-        requests: JSON lines, see above.
+        requests: File of requests, one JSON document per line.
         schema: schema.json of the served model, for its defaults; "" does without.
-        compress: Send requests in gzip.
-        progress: Show a bar on standard error.
+        compress: Whether to send requests in gzip.
+        progress: Whether to show a progress bar on standard error.
 
     Yields:
         `{"request": line number, "candidates": [{..., "score": probability}, ...]}`, best first;
@@ -60,9 +60,9 @@ def score(
             request, or a score that is no number.
     """
     path = pathlib.Path(requests)
-    given = Schema.load(schema) if schema else None
+    model_schema = Schema.load(schema) if schema else None
     with (
-        Client(url, schema=given, compress=compress) as client,
+        Client(url, schema=model_schema, compress=compress) as client,
         tqdm(
             total=count_requests(path),
             desc="score",
