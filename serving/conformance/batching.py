@@ -1,4 +1,4 @@
-"""Cases of batching (B) that one client can see, of a server that batches up to four rows."""
+"""Cases of batching (B) that a single client can see, for a server that batches up to four rows."""
 
 import json
 from typing import Any

@@ -119,19 +119,17 @@ def call(method_name: str) -> Callable[..., Any]:
     return calls[method_name]
 
 
-def examples(input_message: Any) -> list[bytes]:
+def examples(sent: Any) -> list[bytes]:
     """The serialized examples of an `Input` message, each preceded by their common context.
 
     Raises:
         ServingError: INVALID_ARGUMENT if there are none.
     """
-    kind = input_message.WhichOneof("kind")
+    kind = sent.WhichOneof("kind")
     context = b""
     if kind == "example_list_with_context":
-        context = input_message.example_list_with_context.context.SerializeToString(
-            deterministic=True
-        )
-    messages = getattr(input_message, kind).examples if kind else ()
+        context = sent.example_list_with_context.context.SerializeToString(deterministic=True)
+    messages = getattr(sent, kind).examples if kind else ()
     if not messages:
         raise invalid("Input is empty.")
     return [context + example.SerializeToString(deterministic=True) for example in messages]
