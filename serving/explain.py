@@ -44,8 +44,8 @@ def explain(
         The request, and the model's explanation of its candidates' scores.
 
     Raises:
-        UserError: No such line, no server, a request that is not the model's, or a model that
-            cannot say why.
+        UserError: The file has no such line, no server answers, the request does not fit the
+            model, or the model has no signature `explain`.
     """
     for number, where, request in read_requests(requests):
         if number == line:
@@ -102,10 +102,10 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Asks and prints."""
+    """Asks the model about one request and prints its explanation."""
     values = flags.FLAGS
-    request, why = explain(values.url, values.requests, values.line, values.schema)
-    sys.stdout.write(describe(request, why, values.candidates, values.events))
+    request, explanation = explain(values.url, values.requests, values.line, values.schema)
+    sys.stdout.write(describe(request, explanation, values.candidates, values.events))
 
 
 def console_main() -> None:

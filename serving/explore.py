@@ -81,7 +81,7 @@ class Explorer:
 
     Args:
         data: The data set; only the first 20,000 requests of a split are shown.
-        model: Returns the number of the version to ask, and the loaded version.
+        model: Function that returns the number of the version to ask, and the loaded version.
         progress: Whether to show a progress bar on standard error.
 
     Raises:
@@ -149,7 +149,7 @@ class Explorer:
         features = {key: value.numpy()[0] for key, value in batch.features.items()}
         request = to_request(data, batch, 0)
         version, servable = self._model()
-        why = _ask(servable, batch.raw)
+        explanation = _ask(servable, batch.raw)
         history = self._records_of(schema.history_features, history_key, features)
         candidates = self._records_of(schema.item_features, candidate_key, features)
         ranked = [
@@ -157,11 +157,11 @@ class Explorer:
                 "fields": _shown(request[CANDIDATES][n]),
                 "unknown": candidates[n],
                 "label": int(features[LABEL][n]),
-                "score": float(why.scores_N[n]),
-                "confidence": why.confidence_NK[n].tolist(),
-                "attention": why.attention_NKL[n].tolist(),
+                "score": float(explanation.scores_N[n]),
+                "confidence": explanation.confidence_NK[n].tolist(),
+                "attention": explanation.attention_NKL[n].tolist(),
             }
-            for n in np.argsort(-why.scores_N[: len(candidates)], kind="stable")
+            for n in np.argsort(-explanation.scores_N[: len(candidates)], kind="stable")
         ]
         user = _shown({f.name: request[f.name] for f in schema.user_features})
         unknown = [f.name for f in schema.user_features if self._is_unknown(f, features[f.name])]
@@ -196,7 +196,7 @@ class Explorer:
 
 
 def open_explorer(path: str | pathlib.Path, model: Callable[[], tuple[int, Servable]]) -> Explorer:
-    """Opens a data set, with a bar on standard error; see `Explorer` for arguments and errors."""
+    """Opens a data set with a progress bar; see `Explorer` for the arguments and errors."""
     return Explorer(DataDir.open(path), model, progress=True)
 
 

@@ -262,7 +262,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Exports and says where."""
+    """Exports the run, and prints the results of the checks and the version's directory."""
     values = flags.FLAGS
     settings = {field.name: values[field.name].value for field in dataclasses.fields(ExportOptions)}
     exported = export(values.run, values.output, ExportOptions(**settings))  # type: ignore[arg-type]

@@ -116,7 +116,7 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    """Writes models, or asks."""
+    """Writes the models, or asks a server the cases and stores or compares its answers."""
     values = flags.FLAGS
     if values.write_models:
         with explained_write_errors("--write_models", values.write_models):

@@ -194,7 +194,7 @@ def _pool(
         }
     pool: dict[str, list[dict[str, Any]]] = {"user": [], HISTORY: [], CANDIDATES: []}
     for _, where, request in read_requests(requests):
-        request_format.inputs(request, where)  # raises what is wrong with it, and where
+        request_format.inputs(request, where)  # raises an error if the request is wrong
         pool["user"].append({name: request[name] for name in request_format.user})
         pool[CANDIDATES] += request[CANDIDATES]
         pool[HISTORY] += request[HISTORY]

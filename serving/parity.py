@@ -108,7 +108,7 @@ def parity(
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The result of `parity` in lines for people."""
+    """Formats the result of `parity` as text for people."""
     lines = [
         f"{way:16} largest difference {difference:.3g}"
         for way, difference in result["max_difference"].items()
@@ -122,7 +122,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _load(version: pathlib.Path, schema: Schema) -> Servable:
-    """The exported version, if it is a model of this schema and complete."""
+    """Loads the exported version; a `UserError` if it has another schema or is not complete."""
     if not (version / "saved_model.pb").exists():
         raise UserError(
             f"Expected an exported model, found no saved_model.pb in {version}.",
@@ -140,7 +140,7 @@ def _load(version: pathlib.Path, schema: Schema) -> Servable:
 
 @contextlib.contextmanager
 def _serving(version: pathlib.Path) -> Iterator[str]:
-    """The address of a server that serves this version and no other."""
+    """Runs a server for this version alone and yields its address."""
     with tempfile.TemporaryDirectory() as base:
         (pathlib.Path(base) / "1").symlink_to(version.resolve(), target_is_directory=True)
         with server.running(base, _MODEL_NAME, file_system_poll_wait_seconds=0) as running:

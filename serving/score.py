@@ -56,8 +56,8 @@ def score(
         equal scores keep their order.
 
     Raises:
-        UserError: No server, fields of other names or types than the model's, a line that is no
-            request, or a score that is no number.
+        UserError: No server answers, the schema has fields of other names or types than the model,
+            a line is not a request, or a score is not a number.
     """
     path = pathlib.Path(requests)
     model_schema = Schema.load(schema) if schema else None

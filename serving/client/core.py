@@ -216,7 +216,7 @@ class Conversation:
         """
         inputs = await self._inputs(request, where)
         if not self._explains:
-            await self.signature(EXPLAIN)  # raises if it is not there
+            await self.signature(EXPLAIN)  # raises if the model lacks it
             self._explains = True
         return Explanation.of(await self.predict(inputs, EXPLAIN), len(request[CANDIDATES]))
 

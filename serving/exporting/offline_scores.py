@@ -39,7 +39,7 @@ class OfflineScorer:
 def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
     """The largest difference of scores; infinite if one of them is NaN."""
     largest = np.abs(found_BN - expected_BN).max(initial=0.0)
-    # NaN must not pass: it compares false with everything.
+    # NaN must not count as a small difference: it compares false with every number.
     return float(np.nan_to_num(largest, nan=np.inf))
 
 

@@ -188,11 +188,11 @@ class _Scorer:
         backbone, embedder = self._model.backbone, self._model.embedder
         state = backbone.encode_user(embedder.user_side(features))
         candidates = embedder.candidates(features)
-        why = backbone.explain(state, candidates)
+        reasons = backbone.explain(state, candidates)
         return {
             SCORES: self._probabilities(features, backbone.score(state, candidates)),
-            "confidence": why["confidence_BNK"],
-            "attention": _at_steps(why["attention_BNKL"], slots_BL),
+            "confidence": reasons["confidence_BNK"],
+            "attention": _at_steps(reasons["attention_BNKL"], slots_BL),
             "unknown_ids": self._unknown(features),
         }
 

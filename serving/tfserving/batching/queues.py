@@ -192,7 +192,7 @@ class BatchScheduler:
                         self._waiting.append(queue)
                     if batch:
                         if self._waiting:
-                            self._changed.notify()  # another thread has to watch the others
+                            self._changed.notify()  # another thread has to watch the other queues
                         return queue, batch
                 if self._stopped:
                     return None

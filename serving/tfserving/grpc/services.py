@@ -66,8 +66,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             servable.input_types(signature_name)  # refuses a signature without inputs
             inputs = tensors.inputs(request.inputs, signature)
             aliases = _wanted_outputs(request.output_filter, list(signature.outputs))
-            first = next(iter(inputs.values()))
-            number = len(first) if first.ndim else 1
+            first_input = next(iter(inputs.values()))
+            number = len(first_input) if first_input.ndim else 1
             with self._computing("Predict", request.model_spec.name, number):
                 outputs = servable.predict(signature_name, inputs)
             reply = predict_pb2.PredictResponse()
@@ -77,7 +77,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Labels and scores of examples."""
+        """Returns the labels and scores of examples."""
         with self._call("Classify", request.model_spec, context):
             version, servable = _find(self._store, request)
             reply = classification_pb2.ClassificationResponse()
@@ -88,7 +88,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """One number per example."""
+        """Returns one number per example."""
         with self._call("Regress", request.model_spec, context):
             version, servable = _find(self._store, request)
             reply = regression_pb2.RegressionResponse()
@@ -99,7 +99,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Several Classify and Regress calls on the same examples and version."""
+        """Runs several Classify and Regress calls on the same examples and version."""
         specs = [task.model_spec for task in request.tasks]
         with self._call("MultiInference", specs[0] if specs else None, context):
             if not specs:
@@ -127,7 +127,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """The signatures of a model."""
+        """Returns the signatures of a model."""
         with self._call("GetModelMetadata", request.model_spec, context):
             if not request.metadata_field:
                 raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
@@ -158,7 +158,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @contextlib.contextmanager
     def _call(self, api: str, spec: Any, context: grpc.ServicerContext) -> Iterator[None]:
-        """Counts a call, and answers with the error that is raised within."""
+        """Counts a call, and replies with the status of an error raised in the context."""
         model = spec.name if spec is not None else ""
         start = time.perf_counter()
         code = Code.OK
@@ -196,7 +196,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._store = store
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """States of all versions of a model, or of one."""
+        """Returns the states of all versions of a model, or of one version."""
         with _answering(context):
             _require_spec(request)
             spec = request.model_spec

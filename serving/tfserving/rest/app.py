@@ -104,8 +104,8 @@ class RestApi:
             return html_page(404)
         if verb == "OPTIONS":
             origin = headers.get(b"origin", b"")
-            known = b"http://" in origin or b"https://" in origin
-            return Reply(200 if known else 400, None, b"")
+            is_web_origin = b"http://" in origin or b"https://" in origin
+            return Reply(200 if is_web_origin else 400, None, b"")
         return await self._answer(verb, target, headers, body)
 
     def _is_prometheus(self, target: str) -> bool:
@@ -211,8 +211,10 @@ class RestApi:
         input_types = servable.input_types(signature_name)
         inputs, row_form = json_tensors.input_tensors(document, input_types, require_time)
         require_time()
-        first = next(iter(inputs.values()))
-        self._metrics.count_examples(target_route.model, len(first) if first.ndim else 1)
+        first_input = next(iter(inputs.values()))
+        self._metrics.count_examples(
+            target_route.model, len(first_input) if first_input.ndim else 1
+        )
         with self._timed(target_route):
             outputs = servable.predict(signature_name, inputs)
         require_time()

@@ -92,7 +92,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(html_page(501))
         except httptools.HttpParserError as error:
             connect = self._in_headers and self.parser.get_method() == b"CONNECT"
-            # The parser's own constant texts, as in "Invalid character in chunk extensions".
+            # The text is a constant of the parser, as in "Invalid character in chunk extensions".
             self._refuse(html_page(501) if connect else html_page(400, str(error)))
         if self._in_headers and not self._refused:
             self._header_bytes += len(data)
@@ -141,7 +141,7 @@ class Protocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, reply: Reply) -> None:
-        """Answers the message that is arriving, after those before it, and closes."""
+        """Answers the arriving message after those before it, and closes the connection."""
         replaces = self._arriving_body()
         self._stop_deadline()
         self._refused = True

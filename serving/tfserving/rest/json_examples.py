@@ -76,7 +76,7 @@ def _fill(feature: feature_pb2.Feature, name: str, value: Any) -> None:
 
 
 def _kind(name: str, element: Any) -> str:
-    if isinstance(element, int):  # also of true and false
+    if isinstance(element, int):  # true and false count as integers
         if element > _MAX_INT64:
             raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         return _INTEGERS

@@ -143,17 +143,18 @@ def _written(name: str, type_name: str, array: np.ndarray) -> Any:
         return _map_leaves(
             array.tolist(), lambda value: orjson.Fragment(_float_text(value, dtype, digits))
         )
-    # orjson writes arrays from one dimension up; a scalar keeps its type as the only element.
+    # orjson writes no arrays of rank 0. A scalar is written in an array of one element, which keeps
+    # its type.
     return array if array.ndim else orjson.Fragment(_dumps(array.reshape(1))[1:-1])
 
 
-def _rows(written: Any) -> Any:
+def _rows(output: Any) -> Any:
     """The rows of an output as values that `_dumps` writes."""
-    if isinstance(written, np.ndarray) and written.ndim == 1:
-        # All at once: orjson cannot write single numbers of an array.
-        texts = _dumps(written)[1:-1].split(b",") if len(written) else []
+    if isinstance(output, np.ndarray) and output.ndim == 1:
+        # The whole array is written at once, as orjson cannot write its numbers one by one.
+        texts = _dumps(output)[1:-1].split(b",") if len(output) else []
         return map(orjson.Fragment, texts)
-    return written
+    return output
 
 
 def _text(data: bytes) -> str:

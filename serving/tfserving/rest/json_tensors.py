@@ -84,7 +84,8 @@ def input_tensors(
     Args:
         document: The parsed request; keys other than `inputs` and `instances` are ignored.
         types: Tensor type (TensorFlow's name of it, such as "float") by input of the signature.
-        require_time: Called before every block of rows; raises if nobody waits for them any more.
+        require_time: Function that is called before every block of rows, and raises if the
+            request's deadline has passed.
 
     Returns:
         An array per input (strings are objects of type bytes), and whether the request is in row
@@ -116,7 +117,7 @@ def debug_text(value: Any) -> str:
         budget -= len(text)
 
     def write(node: Any, depth: int) -> None:
-        # Every level costs at least its bracket, so the budget bounds the recursion as well.
+        # Every level writes at least a bracket, so the budget limits the recursion too.
         if not isinstance(node, (list, dict)) or not node:
             put(json.dumps(node, ensure_ascii=False))
             return
@@ -251,11 +252,11 @@ def _rows_exactly(
 def _require_alike(array: np.ndarray, earlier: Sequence[np.ndarray]) -> None:
     if not earlier:
         return
-    first = earlier[0]
-    if array.size != first.size:
-        raise invalid(f"Expecting tensor size: {first.size} but got: {array.size}")
-    if array.shape != first.shape:
-        raise invalid(f"Expecting shape {_shape(first)} but got: {_shape(array)}")
+    first_array = earlier[0]
+    if array.size != first_array.size:
+        raise invalid(f"Expecting tensor size: {first_array.size} but got: {array.size}")
+    if array.shape != first_array.shape:
+        raise invalid(f"Expecting shape {_shape(first_array)} but got: {_shape(array)}")
 
 
 def _shape(array: np.ndarray) -> str:
