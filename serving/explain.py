@@ -37,7 +37,7 @@ def explain(
     Args:
         url: Address of the served model.
         requests: File of requests, one JSON document per line, as `serving.score` takes them.
-        line: Number of the line, from 1.
+        line: Number of the request's line in the file, counted from 1.
         schema: schema.json of the served model, for its defaults; "" does without.
 
     Returns:

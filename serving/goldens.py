@@ -35,7 +35,7 @@ def record(url: str, with_flags: bool) -> dict[str, dict[str, Any]]:
     """Asks a server the cases and returns {case: {"replies": [...], "problems": [...]}}.
 
     Args:
-        url: `http://HOST:PORT`.
+        url: Address of the server, `http://HOST:PORT`.
         with_flags: Whether the server has CORS, a Prometheus page and batching; selects the cases.
 
     Raises:

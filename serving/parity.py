@@ -50,7 +50,7 @@ def parity(
     tolerance: float = TOLERANCE,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Compares the scores of all ways into a model with the offline ones.
+    """Compares the scores of all interfaces of an exported model with the offline ones.
 
     Args:
         run_dir: Run directory of the run that was exported.
@@ -62,7 +62,8 @@ def parity(
         progress: Whether to show a progress bar on standard error.
 
     Returns:
-        `requests`, `candidates`, `max_difference` {way: number}, `tolerance`, and `ok`.
+        Numbers of `requests` and `candidates`, `max_difference` {interface: number}, `tolerance`,
+        and whether all scores agree, `ok`.
 
     Raises:
         UserError: A directory holds no run or no export, the two have different schemas, files of

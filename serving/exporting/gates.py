@@ -40,7 +40,8 @@ def check_schema(schema: Schema, live: pathlib.Path, *, allow_change: bool) -> l
         The differences, one line each.
 
     Raises:
-        UserError: The schemas differ: the new version would refuse the live version's clients.
+        UserError: The schemas differ, and no change is allowed: the new version would refuse the
+            live version's clients.
     """
     file = live / "assets" / "schema.json"
     changes = schema.diff(Schema.load(file)) if file.exists() else [f"no {file} to compare with"]
@@ -57,7 +58,7 @@ def check_parity(run: Run, model: CTRModel, servable: Servable) -> str:
     """Compares the scores of both signatures with the offline ones.
 
     Args:
-        run: The run that is exported.
+        run: Run that is exported.
         model: Trained model of the run.
         servable: The exported version, loaded as servers load it.
 

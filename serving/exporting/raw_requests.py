@@ -26,7 +26,7 @@ class RawBatch:
     """A batch of requests in the three forms in which a model takes them.
 
     Attributes:
-        examples: [B] serialized SequenceExamples, as objects of type bytes.
+        examples: Serialized SequenceExamples as objects of type bytes, [B].
         features: Encoded features, as `preprocessing.dataset.parse` returns them.
         raw: Inputs of `serving_default` by name; strings are objects of type bytes.
     """

@@ -77,8 +77,8 @@ class Samples:
     def summary(self) -> dict[str, Any]:
         """Requests, failures, requests per second, bytes, and percentiles in milliseconds.
 
-        A percentile is an observed latency, never one below it: of fewer than 1,000 requests p99.9
-        is the slowest. Without a successful request they are None.
+        A percentile is an observed latency, never a value below one: with fewer than 1,000
+        requests, p99.9 is the slowest. Percentiles are None if no request was successful.
         """
         count = len(self.latencies)
         values: list[float | None] = [None] * len(PERCENTILES)

@@ -123,7 +123,7 @@ def examples(sent: Any) -> list[bytes]:
     """The serialized examples of an `Input` message, each preceded by their common context.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if there are none.
+        ServingError: INVALID_ARGUMENT if the message has no examples.
     """
     kind = sent.WhichOneof("kind")
     context = b""

@@ -123,7 +123,7 @@ class Metrics:
         Args:
             model: Name of the model.
             api: The call as the entry point spells it: "predict" over REST, "Predict" over gRPC.
-            entrypoint: "REST" or "GRPC".
+            entrypoint: Interface of the request, "REST" or "GRPC".
             microseconds: Time from the request's arrival to its answer.
         """
         with self._lock:

@@ -1,4 +1,4 @@
-"""How requests are batched: the parameters file of TensorFlow Serving, read and checked.
+"""The batching parameters of TensorFlow Serving: reading and checking the parameters file.
 
     max_batch_size { value: 32 }
     batch_timeout_micros { value: 2000 }

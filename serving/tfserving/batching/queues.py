@@ -80,7 +80,7 @@ class BatchQueue:
         return tasks
 
     def take(self, hurry: bool) -> list[_Task]:
-        """The next batch to compute; empty if none is due, unless in a `hurry`."""
+        """Takes the next batch if it is due or there is a `hurry`; an empty list otherwise."""
         if self.seconds_until_due() > 0 and not hurry:
             return []
         batch = self._batches.popleft()
