@@ -36,16 +36,16 @@ def explain(
 
     Args:
         url: Address of the served model.
-        requests: JSON lines, as `serving.score` takes them.
-        line: Number of the line, from 1.
+        requests: File of requests, one JSON document per line, as `serving.score` takes them.
+        line: Number of the request's line in the file, counted from 1.
         schema: schema.json of the served model, for its defaults; "" does without.
 
     Returns:
-        The request, and why its candidates have their scores.
+        The request, and the model's explanation of its candidates' scores.
 
     Raises:
-        UserError: No such line, no server, a request that is not the model's, or a model that
-            cannot say why.
+        UserError: The file has no such line, no server answers, the request does not fit the
+            model, or the model has no signature `explain`.
     """
     for number, where, request in read_requests(requests):
         if number == line:
@@ -57,13 +57,13 @@ def explain(
 def describe(
     request: Mapping[str, Any], why: Explanation, candidates: int = 5, events: int = 3
 ) -> str:
-    """An explanation in lines for people.
+    """Formats an explanation as text for people.
 
     Args:
-        request: What was asked.
-        why: What was answered.
-        candidates: How many to show, best first.
-        events: How many to show of the history for each expert.
+        request: The request that was explained.
+        why: The model's explanation of it.
+        candidates: Number of candidates to show, best first.
+        events: Number of history events to show for each expert.
     """
     unknown = "no value is" if not why.unknown else f"{why.unknown} of its values are"
     history = request[HISTORY]
@@ -71,8 +71,8 @@ def describe(
         f"{len(request[CANDIDATES])} candidates, {len(history)} events; {unknown} unknown to the "
         "model."
     ]
-    for place, n in enumerate(np.argsort(-why.scores_N, kind="stable")[:candidates], start=1):
-        lines += ["", f"{place}. {why.scores_N[n]:.4f}  {_fields(request[CANDIDATES][n])}"]
+    for rank, n in enumerate(np.argsort(-why.scores_N, kind="stable")[:candidates], start=1):
+        lines += ["", f"{rank}. {why.scores_N[n]:.4f}  {_fields(request[CANDIDATES][n])}"]
         for k, confidence in enumerate(why.confidence_NK[n]):
             bar = "█" * round(float(confidence) * _BAR_WIDTH)
             lines.append(f"   expert {k + 1}  {confidence:6.1%} {bar}".rstrip())
@@ -102,10 +102,10 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Asks and prints."""
+    """Asks the model about one request and prints its explanation."""
     values = flags.FLAGS
-    request, why = explain(values.url, values.requests, values.line, values.schema)
-    sys.stdout.write(describe(request, why, values.candidates, values.events))
+    request, explanation = explain(values.url, values.requests, values.line, values.schema)
+    sys.stdout.write(describe(request, explanation, values.candidates, values.events))
 
 
 def console_main() -> None:

@@ -5,8 +5,8 @@
     GET /explore/requests?user=KEY  the requests of a user
     GET /explore/why?request=I      one request: history, ranked candidates, experts, attention
 
-Answers requests that name this machine as their host only: a page of some website whose name was
-made to point here would otherwise read users' histories.
+A request is answered only if its Host header names this machine. Otherwise a website could point
+its own host name at this machine (DNS rebinding), and its pages could read users' histories.
 """
 
 import asyncio
@@ -69,20 +69,20 @@ _HEADERS = [
 
 
 class _NoSuchError(Exception):
-    """What was asked for does not exist."""
+    """The user, request or page that a client asks for does not exist."""
 
 
 class Explorer:
-    """Requests of a data set, by user, with the model's reasons.
+    """Requests of a data set by user, with the model's explanations of its scores.
 
     Attributes:
-        split: The split they are from: test, or if it is empty validation or train.
-        users: Indices of the requests of each user.
+        split: Split of the requests: test, or validation if test is empty, or else train.
+        users: Indices of each user's requests, by user key.
 
     Args:
-        data: The data set; of a long split the first 20,000 requests are shown.
-        model: Yields the version to ask, and its number.
-        progress: Show a bar on standard error.
+        data: The data set; only the first 20,000 requests of a split are shown.
+        model: Function that returns the number of the version to ask, and the loaded version.
+        progress: Whether to show a progress bar on standard error.
 
     Raises:
         UserError: The data set is empty or damaged, or has another schema than the model.
@@ -117,14 +117,14 @@ class Explorer:
                 bar.update(len(block))
 
     def find_users(self, text: str) -> dict[str, Any]:
-        """Users whose key holds a text, whatever its case; those that begin with it come first."""
-        wanted = text.strip().casefold()
-        found = [user for user in self.users if wanted in user.casefold()]
-        found.sort(key=lambda user: not user.casefold().startswith(wanted))
+        """Users whose key contains a text in any case; keys that begin with it come first."""
+        needle = text.strip().casefold()
+        matches = [user for user in self.users if needle in user.casefold()]
+        matches.sort(key=lambda user: not user.casefold().startswith(needle))
         shown = [
-            {"user": user, "requests": len(self.users[user])} for user in found[:_MAX_USERS_SHOWN]
+            {"user": user, "requests": len(self.users[user])} for user in matches[:_MAX_USERS_SHOWN]
         ]
-        return {"users": shown, "found": len(found), "split": self.split}
+        return {"users": shown, "found": len(matches), "split": self.split}
 
     def requests(self, user: str) -> list[int]:
         """Indices of a user's requests."""
@@ -133,13 +133,13 @@ class Explorer:
         return self.users[user]
 
     def why(self, index: int) -> dict[str, Any]:
-        """A request, its candidates from best to worst, and the model's reasons.
+        """A request, its candidates from best to worst, and the explanation of their scores.
 
-        `confidence` [K] and `attention` [K, L] of a candidate are empty if the model cannot say
-        why. `unknown` names the fields whose values are not in their vocabulary; what stands in
-        these fields is made up, as the data set does not keep such values. Integers of the data set
-        and the version are texts: a browser reads numbers as floats, and beyond 2^53 it would show
-        others than these.
+        `confidence` [K] and `attention` [K, L] of a candidate are empty if the model has no
+        signature `explain`. `unknown` names the fields whose values are not in their vocabulary;
+        the values shown in these fields are placeholders, as the data set does not keep such
+        values. Integers of the data set and the version are strings: a browser reads numbers as
+        floats, and would show other integers beyond 2^53.
         """
         if not 0 <= index < len(self._records):
             raise _NoSuchError(f"No request {index}; there are {len(self._records)}.")
@@ -149,7 +149,7 @@ class Explorer:
         features = {key: value.numpy()[0] for key, value in batch.features.items()}
         request = to_request(data, batch, 0)
         version, servable = self._model()
-        why = _ask(servable, batch.raw)
+        explanation = _ask(servable, batch.raw)
         history = self._records_of(schema.history_features, history_key, features)
         candidates = self._records_of(schema.item_features, candidate_key, features)
         ranked = [
@@ -157,11 +157,11 @@ class Explorer:
                 "fields": _shown(request[CANDIDATES][n]),
                 "unknown": candidates[n],
                 "label": int(features[LABEL][n]),
-                "score": float(why.scores_N[n]),
-                "confidence": why.confidence_NK[n].tolist(),
-                "attention": why.attention_NKL[n].tolist(),
+                "score": float(explanation.scores_N[n]),
+                "confidence": explanation.confidence_NK[n].tolist(),
+                "attention": explanation.attention_NKL[n].tolist(),
             }
-            for n in np.argsort(-why.scores_N[: len(candidates)], kind="stable")
+            for n in np.argsort(-explanation.scores_N[: len(candidates)], kind="stable")
         ]
         user = _shown({f.name: request[f.name] for f in schema.user_features})
         unknown = [f.name for f in schema.user_features if self._is_unknown(f, features[f.name])]
@@ -196,17 +196,17 @@ class Explorer:
 
 
 def open_explorer(path: str | pathlib.Path, model: Callable[[], tuple[int, Servable]]) -> Explorer:
-    """Opens a data set, with a bar on standard error; see `Explorer` for arguments and errors."""
+    """Opens a data set with a progress bar; see `Explorer` for the arguments and errors."""
     return Explorer(DataDir.open(path), model, progress=True)
 
 
 class ExploreApp:
-    """ASGI application that answers below /explore and leaves the rest to another.
+    """ASGI application that answers paths below /explore and passes the rest on.
 
     Args:
-        app: Answers everything else.
-        explorer: What is shown.
-        executor: Computes explanations, off the event loop.
+        app: Application that answers all other paths.
+        explorer: Requests and explanations to show.
+        executor: Executor that computes explanations off the event loop.
     """
 
     def __init__(
@@ -244,12 +244,12 @@ class ExploreApp:
         query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"))
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._executor, self._find, path, query)
+            content = await loop.run_in_executor(self._executor, self._find, path, query)
         except _NoSuchError as error:
             return _error(404, str(error))
         except ServingError as error:
             return _error(http_status(error.code), error.message)
-        return 200, "application/json", orjson.dumps(found)
+        return 200, "application/json", orjson.dumps(content)
 
     def _find(self, path: str, query: dict[str, list[str]]) -> Any:
         def argument(name: str) -> str:
@@ -269,17 +269,17 @@ class ExploreApp:
 
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a record as a browser may read them."""
+    """Fields of a record with integers as strings, which a browser reads without loss."""
     return {name: str(value) if isinstance(value, int) else value for name, value in fields.items()}
 
 
 def _ask(servable: Servable, raw: dict[str, np.ndarray]) -> Explanation:
-    """The model's reasons, or its scores alone."""
+    """The model's explanation of one request; scores alone if it has no signature `explain`."""
     if EXPLAIN in servable.signature_defs.signature_def:
         return Explanation.of(servable.predict(EXPLAIN, raw))
     (scores_N,) = servable.predict(SERVING_DEFAULT, raw)[SCORES]
-    nothing = np.zeros([len(scores_N), 0])
-    return Explanation(scores_N, nothing, nothing, 0)
+    empty_N0 = np.zeros([len(scores_N), 0])
+    return Explanation(scores_N, empty_N0, empty_N0, 0)
 
 
 def _require_schema(servable: Servable, data: DataDir) -> None:

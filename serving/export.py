@@ -54,13 +54,14 @@ class ExportOptions:
     """How a version is published.
 
     Attributes:
-        version: Its number; None for one more than the highest there ever was.
-        canary: Label it canary and leave the stable version what it is.
-        keep: Remove all but so many of the newest versions, and those that are served; 0 keeps all.
-        max_auc_drop: By how much its AUC on held-out requests may be below the live version's.
-        allow_schema_change: Publish it although the live version has another schema.
+        version: Number of the version; None for one more than the highest number ever used.
+        canary: Whether to label the version canary and leave the stable version as it is.
+        keep: Number of newest versions to keep beside those that are served; 0 keeps all.
+        max_auc_drop: Largest allowed drop of the AUC on held-out requests below the live version's.
+        allow_schema_change: Whether to publish although the live version has another schema.
         model_name: Name of the model in models.config; "" for that of the last export, or ctr.
-        served_path: OUTPUT as the server sees it; "" for that of the last export, or OUTPUT.
+        served_path: Path of OUTPUT as the server sees it; "" for that of the last export, or
+            OUTPUT.
     """
 
     version: int | None = None
@@ -76,8 +77,8 @@ class Exported(NamedTuple):
     """A published version.
 
     Attributes:
-        path: Its directory.
-        checks: What was found before it was published, a line each.
+        path: Directory of the version.
+        checks: Results of the checks before publishing, one line each.
     """
 
     path: pathlib.Path
@@ -92,14 +93,14 @@ def export(
     """Exports the best weights of a run.
 
     Args:
-        run_dir: What models.train left behind.
-        output: Directory of versions; created if need be.
-        options: How to publish it; None for the defaults.
+        run_dir: Run directory that models.train filled.
+        output: Directory of versions; created if it does not exist.
+        options: How to publish the version; None for the defaults.
 
     Raises:
-        UserError: No trained run there, its data set has another schema, the version exists, OUTPUT
-            is not on this machine, the served path is relative, the exported model does not answer
-            its own warm-up requests, or it does not pass one of the `gates`: nothing is published
+        UserError: There is no trained run, its data set has another schema, the version exists,
+            OUTPUT is not on this machine, the served path is relative, the exported model does not
+            answer its own warm-up requests, or it fails one of the `gates`. Nothing is published
             then.
     """
     options = options or ExportOptions()
@@ -147,7 +148,7 @@ def latest_version(output: str | pathlib.Path) -> pathlib.Path:
     """The directory of the highest version.
 
     Raises:
-        UserError: There is none.
+        UserError: The directory holds no version.
     """
     versions = publishing.versions(pathlib.Path(output))
     if not versions:
@@ -161,30 +162,30 @@ def _announce(
     output: pathlib.Path, version: int, live: pathlib.Path | None, options: ExportOptions
 ) -> None:
     """Names a new version in models.config and removes old ones."""
-    before = publishing.read(output)
-    if before is None:
+    publication = publishing.read(output)
+    if publication is None:
         stable = None if live is None else int(live.name)
-        before = Publication(_MODEL_NAME, str(output.absolute()), stable)
-    before = dataclasses.replace(
-        before,
-        name=options.model_name or before.name,
-        base_path=options.served_path or before.base_path,
+        publication = Publication(_MODEL_NAME, str(output.absolute()), stable)
+    publication = dataclasses.replace(
+        publication,
+        name=options.model_name or publication.name,
+        base_path=options.served_path or publication.base_path,
     )
-    publishing.write(output, before.with_version(version, canary=options.canary))
+    publishing.write(output, publication.with_version(version, canary=options.canary))
     if options.keep:
         publishing.prune(output, options.keep)
 
 
 @contextlib.contextmanager
 def _directory(path: pathlib.Path) -> Iterator[None]:
-    """Makes a directory; a failure takes back whatever was made and is still empty."""
-    made = [directory for directory in (path, *path.parents) if not directory.exists()]
+    """Creates a directory; a failure removes the created directories that are still empty."""
+    created = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # another export may have filled it meanwhile
-            for directory in made:
+            for directory in created:
                 directory.rmdir()
         raise
 
@@ -230,7 +231,7 @@ def _warmup_requests(
 
 
 def _replay(version: pathlib.Path) -> Servable:
-    """Loads a version as servers do."""
+    """Loads a version as servers do, and runs its warm-up requests."""
     try:
         servable = Servable(version)
         warmup.replay(servable)
@@ -262,10 +263,10 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Exports and says where."""
+    """Exports the run, and prints the results of the checks and the version's directory."""
     values = flags.FLAGS
-    given = {field.name: values[field.name].value for field in dataclasses.fields(ExportOptions)}
-    exported = export(values.run, values.output, ExportOptions(**given))  # type: ignore[arg-type]
+    settings = {field.name: values[field.name].value for field in dataclasses.fields(ExportOptions)}
+    exported = export(values.run, values.output, ExportOptions(**settings))  # type: ignore[arg-type]
     sys.stdout.write("\n".join([*exported.checks, f"Exported {exported.path}"]) + "\n")
 
 

@@ -32,22 +32,21 @@ _COMPARED_HEADERS = ("content-type", "connection", "access-control-allow-origin"
 
 
 def record(url: str, with_flags: bool) -> dict[str, dict[str, Any]]:
-    """The answers of a server: {case: {"replies": [...], "problems": [...]}}.
+    """Asks a server the cases and returns {case: {"replies": [...], "problems": [...]}}.
 
     Args:
-        url: `http://HOST:PORT`.
-        with_flags: Whether to ask the cases for a server with CORS, a Prometheus page and batching,
-            or those for one without.
+        url: Address of the server, `http://HOST:PORT`.
+        with_flags: Whether the server has CORS, a Prometheus page and batching; selects the cases.
 
     Raises:
-        UserError: Nothing listens there.
+        UserError: No server listens at `url`.
     """
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme != "http" or not parsed.hostname:
         raise UserError(f"--url: expected http://HOST:PORT, found {url!r}.")
     answers = {}
-    asked = [case for case in CASES if case.with_flags == with_flags]
-    for case in tqdm(asked, leave=False, disable=None):
+    cases = [case for case in CASES if case.with_flags == with_flags]
+    for case in tqdm(cases, leave=False, disable=None):
         try:
             replies = case.run(parsed.hostname, parsed.port or 80)
             problems = case.problems(replies)
@@ -63,25 +62,27 @@ def record(url: str, with_flags: bool) -> dict[str, dict[str, Any]]:
 
 
 def differences(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> list[str]:
-    """Where two records of the same cases disagree in what a client can see."""
-    found = []
+    """Differences that a client can see between two records of the same cases, a line each."""
+    mismatches = []
     for name in sorted(ours.keys() & theirs.keys()):
         pairs = list(zip(ours[name]["replies"], theirs[name]["replies"], strict=False))
         if len(ours[name]["replies"]) != len(theirs[name]["replies"]):
-            found.append(f"{name}: other number of replies")
-        for one, other in pairs:
-            if one["status"] != other["status"]:
-                found.append(f"{name}: status {one['status']}, not {other['status']}")
-            found += [
-                f"{name}: header {header}: {one['headers'].get(header)!r}, "
-                f"not {other['headers'].get(header)!r}"
+            mismatches.append(f"{name}: other number of replies")
+        for our_reply, their_reply in pairs:
+            if our_reply["status"] != their_reply["status"]:
+                mismatches.append(
+                    f"{name}: status {our_reply['status']}, not {their_reply['status']}"
+                )
+            mismatches += [
+                f"{name}: header {header}: {our_reply['headers'].get(header)!r}, "
+                f"not {their_reply['headers'].get(header)!r}"
                 for header in _COMPARED_HEADERS
-                if one["headers"].get(header) != other["headers"].get(header)
+                if our_reply["headers"].get(header) != their_reply["headers"].get(header)
             ]
-            is_json = one["headers"].get("content-type") == "application/json"
-            if is_json and not same(_json(one), _json(other)):
-                found.append(f"{name}: body {_text(one)!r}, not {_text(other)!r}")
-    return found
+            is_json = our_reply["headers"].get("content-type") == "application/json"
+            if is_json and not same(_json(our_reply), _json(their_reply)):
+                mismatches.append(f"{name}: body {_text(our_reply)!r}, not {_text(their_reply)!r}")
+    return mismatches
 
 
 def _stored(answer: Answer) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    """Writes models, or asks."""
+    """Writes the models, or asks a server the cases and stores or compares its answers."""
     values = flags.FLAGS
     if values.write_models:
         with explained_write_errors("--write_models", values.write_models):
@@ -129,14 +130,16 @@ def main() -> int:
             text = json.dumps(answers, indent=1, sort_keys=True) + "\n"
             pathlib.Path(values.output).write_text(text, encoding="utf-8")
     wrong = [
-        f"{name}: {problem}" for name, found in answers.items() for problem in found["problems"]
+        f"{name}: {problem}"
+        for name, case_record in answers.items()
+        for problem in case_record["problems"]
     ]
     if values.compare:
         try:
-            others = json.loads(pathlib.Path(values.compare).read_text(encoding="utf-8"))
+            reference = json.loads(pathlib.Path(values.compare).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"--compare: expected stored answers, found: {error}.") from None
-        wrong += differences(answers, others)
+        wrong += differences(answers, reference)
     for line in wrong:
         tqdm.write(line[:500])
     sys.stdout.write(f"{len(answers)} cases, {len(wrong)} differences.\n")

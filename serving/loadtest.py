@@ -63,20 +63,21 @@ def loadtest(
 
     Args:
         url: Address of the served model.
-        levels: Loads.
+        levels: Loads to measure.
         candidates: Numbers of candidates in a request.
         history: Lengths of the history.
-        bounds: Of each measurement.
+        bounds: Longest time and largest number of requests of each measurement.
         requests: File of requests to draw users, events and candidates from; "" makes them up.
         allow_remote: Whether the server may be on another machine.
-        seed: Of what is drawn, and of the times of open loops.
-        progress: Show a bar on standard error.
+        seed: Seed of the drawn requests and of the arrival times of open loops.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         The content of loadtest.json: the machine, and a record per measurement.
 
     Raises:
-        UserError: No server, a server elsewhere, or requests that are not the model's.
+        UserError: No server answers, the server is on another machine, or the requests do not fit
+            the model.
     """
     if not (allow_remote or is_loopback(url)):
         raise UserError(
@@ -92,8 +93,8 @@ def loadtest(
     cells = []
     for level, n, length in tqdm(grid, desc="loadtest", disable=None if progress else True):
         rng = np.random.default_rng([seed, n, length])
-        drawn = [_draw(request_format, pool, n, length, rng) for _ in range(_BODIES)]
-        bodies = [predict_body(request_format.inputs(request, "request")) for request in drawn]
+        sampled = [_draw(request_format, pool, n, length, rng) for _ in range(_BODIES)]
+        bodies = [predict_body(request_format.inputs(request, "request")) for request in sampled]
         samples = measure(target, bodies, level, bounds, seed)
         cells.append(
             {
@@ -110,7 +111,7 @@ def loadtest(
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
+    """Whether a URL's host is a loopback address."""
     host = urllib.parse.urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -121,7 +122,7 @@ def is_loopback(url: str) -> bool:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The measurements in lines for people."""
+    """Formats the measurements as a table."""
     header = [*_HEADER, *(f"p{q:g} ms" for q in PERCENTILES)]
     rows = [header]
     for cell in result["cells"]:
@@ -147,7 +148,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def plot(result: Mapping[str, Any]) -> str:
-    """Median and p99 by number of candidates, a panel per length of history, as SVG text."""
+    """Plots median and p99 latency by number of candidates as SVG, a panel per history length."""
     cells = result["cells"]
     lengths = sorted({cell["history"] for cell in cells})
     levels = list(dict.fromkeys(Level(cell["loop"], cell["load"]) for cell in cells))
@@ -157,7 +158,7 @@ def plot(result: Mapping[str, Any]) -> str:
         )
         for axes, length in zip(panels[0], lengths, strict=True):
             for i, level in enumerate(levels):
-                chosen = [
+                measured = [
                     cell
                     for cell in cells
                     if cell["history"] == length
@@ -166,8 +167,8 @@ def plot(result: Mapping[str, Any]) -> str:
                 ]
                 for name, line in (("p50", "-"), ("p99", "--")):
                     axes.plot(
-                        [cell["candidates"] for cell in chosen],
-                        [cell["latency_ms"][name] for cell in chosen],
+                        [cell["candidates"] for cell in measured],
+                        [cell["latency_ms"][name] for cell in measured],
                         line,
                         marker="o",
                         markersize=3,
@@ -193,7 +194,7 @@ def _pool(
         }
     pool: dict[str, list[dict[str, Any]]] = {"user": [], HISTORY: [], CANDIDATES: []}
     for _, where, request in read_requests(requests):
-        request_format.inputs(request, where)  # raises what is wrong with it, and where
+        request_format.inputs(request, where)  # raises an error if the request is wrong
         pool["user"].append({name: request[name] for name in request_format.user})
         pool[CANDIDATES] += request[CANDIDATES]
         pool[HISTORY] += request[HISTORY]

@@ -50,23 +50,25 @@ def parity(
     tolerance: float = TOLERANCE,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Compares the scores of all ways into a model with the offline ones.
+    """Compares the scores of all interfaces of an exported model with the offline ones.
 
     Args:
-        run_dir: The run that was exported.
+        run_dir: Run directory of the run that was exported.
         version: Directory of the exported version.
-        url: Address of the served model; "" starts a server for the time being.
+        url: Address of the served model; "" starts a server for the time of the comparison.
         split: Split whose requests are scored.
         limit: Number of requests to stop at; 0 for all.
         tolerance: Largest difference of probabilities that passes.
-        progress: Show a bar on standard error.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
-        `requests`, `candidates`, `max_difference` {way: number}, `tolerance`, and `ok`.
+        Numbers of `requests` and `candidates`, `max_difference` {interface: number}, `tolerance`,
+        and whether all scores agree, `ok`.
 
     Raises:
-        UserError: No run or export there, they differ in their schema, files of the export are not
-            those that were exported, the split is empty, or the server does not answer.
+        UserError: A directory holds no run or no export, the two have different schemas, files of
+            the version are not those that were exported, the split is empty, or the server does not
+            answer.
     """
     run = run_directory.open_run(run_dir)
     schema = run.data.schema
@@ -87,12 +89,12 @@ def parity(
         )
         for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, limit):
             mask_BN, expected_BN = offline(batch.features)
-            found = {
+            scores_by_way = {
                 SERVING_DEFAULT: servable.predict(SERVING_DEFAULT, batch.raw)[SCORES],
                 SERIALIZED: servable.predict(SERIALIZED, {EXAMPLES: batch.examples})[SCORES],
                 REST: np.array(client.predict(batch.raw), np.float32),
             }
-            for way, scores_BN in found.items():
+            for way, scores_BN in scores_by_way.items():
                 largest[way] = max(largest[way], difference(scores_BN, expected_BN))
             requests += len(mask_BN)
             candidates += int(mask_BN.sum())
@@ -107,7 +109,7 @@ def parity(
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The result of `parity` in lines for people."""
+    """Formats the result of `parity` as text for people."""
     lines = [
         f"{way:16} largest difference {difference:.3g}"
         for way, difference in result["max_difference"].items()
@@ -121,7 +123,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _load(version: pathlib.Path, schema: Schema) -> Servable:
-    """The exported version, if it is a model of this schema and complete."""
+    """Loads the exported version; a `UserError` if it has another schema or is not complete."""
     if not (version / "saved_model.pb").exists():
         raise UserError(
             f"Expected an exported model, found no saved_model.pb in {version}.",
@@ -139,7 +141,7 @@ def _load(version: pathlib.Path, schema: Schema) -> Servable:
 
 @contextlib.contextmanager
 def _serving(version: pathlib.Path) -> Iterator[str]:
-    """The address of a server that serves this version and no other."""
+    """Runs a server for this version alone and yields its address."""
     with tempfile.TemporaryDirectory() as base:
         (pathlib.Path(base) / "1").symlink_to(version.resolve(), target_is_directory=True)
         with server.running(base, _MODEL_NAME, file_system_poll_wait_seconds=0) as running:

@@ -25,7 +25,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Rolls back and says to what."""
+    """Rolls back and prints the version that is stable now."""
     values = flags.FLAGS
     publication = publishing.rollback(values.output, values.version, withdraw=values.withdraw)
     sys.stdout.write(f"Version {publication.stable} of {publication.name} is stable\n")

@@ -46,23 +46,23 @@ def score(
 
     Args:
         url: Address of the served model.
-        requests: JSON lines, see above.
+        requests: File of requests, one JSON document per line.
         schema: schema.json of the served model, for its defaults; "" does without.
-        compress: Send requests in gzip.
-        progress: Show a bar on standard error.
+        compress: Whether to send requests in gzip.
+        progress: Whether to show a progress bar on standard error.
 
     Yields:
         `{"request": line number, "candidates": [{..., "score": probability}, ...]}`, best first;
         equal scores keep their order.
 
     Raises:
-        UserError: No server, fields of other names or types than the model's, a line that is no
-            request, or a score that is no number.
+        UserError: No server answers, the schema has fields of other names or types than the model,
+            a line is not a request, or a score is not a number.
     """
     path = pathlib.Path(requests)
-    given = Schema.load(schema) if schema else None
+    model_schema = Schema.load(schema) if schema else None
     with (
-        Client(url, schema=given, compress=compress) as client,
+        Client(url, schema=model_schema, compress=compress) as client,
         tqdm(
             total=count_requests(path),
             desc="score",

@@ -54,11 +54,11 @@ _Opener = Callable[[pathlib.Path], Servable]
 
 @dataclasses.dataclass(frozen=True)
 class RunningServer:
-    """A server that answers.
+    """Address and models of a server that accepts requests.
 
     Attributes:
-        root: Its address, as in `http://127.0.0.1:8501`.
-        versions: The newest version of every model when it began to answer.
+        root: Address of the server, as in `http://127.0.0.1:8501`.
+        versions: Newest version of every model when the server began to accept requests.
     """
 
     root: str
@@ -66,12 +66,12 @@ class RunningServer:
 
     @property
     def url(self) -> str:
-        """The (first) model's address, as in `http://127.0.0.1:8501/v1/models/ctr`."""
+        """Address of the (first) model, as in `http://127.0.0.1:8501/v1/models/ctr`."""
         return self.url_of(next(iter(self.versions)))
 
     @property
     def version(self) -> int:
-        """The (first) model's newest version."""
+        """Newest version of the (first) model."""
         return next(iter(self.versions.values()))
 
     def url_of(self, model: str) -> str:
@@ -84,13 +84,13 @@ def serve(
 ) -> None:
     """Loads the models, then answers until the server is told to stop.
 
-    The port opens when every model has an available version. A stopping server answers what it has
-    accepted first.
+    The port opens when every model has an available version. A server that is told to stop first
+    answers the requests that it has accepted.
 
     Args:
-        options: What to serve, and where.
-        on_start: Called once, when requests are answered, with the server's address and the handle
-            that stops it (`should_exit = True`).
+        options: Models to serve, port and further settings.
+        on_start: Callback, called once when the server accepts requests, with its address and the
+            handle that stops it (`should_exit = True`).
 
     Raises:
         UserError: An option is wrong, the port is taken, or a model cannot be loaded.
@@ -104,7 +104,7 @@ def serve(
         tags = options.saved_model_tags.split(",")
         opener: _Opener = functools.partial(Servable, tags=tags)
         if options.enable_batching:
-            # Entered first, left last: after those who wait for batches.
+            # Entered first and therefore closed last, after the threads that wait for batches.
             opener = stack.enter_context(
                 batched_model.opener(
                     options.batching_parameters_file,
@@ -153,7 +153,7 @@ def serve(
 def _open_models(
     options: ServerOptions, metrics: Metrics, opener: _Opener, stack: contextlib.ExitStack
 ) -> ModelStore[Servable]:
-    """Loads the models; polling stops and they are dropped when the stack is left."""
+    """Loads the models; closing the stack stops polling and drops them."""
     store = ModelStore(
         functools.partial(_load, options, metrics, opener),
         max_num_load_retries=options.max_num_load_retries,
@@ -193,13 +193,13 @@ def running(
     """Runs a server in a thread of this process while the context is open.
 
     Args:
-        model_base_path: The directory whose numeric children are versions.
+        model_base_path: Directory whose numeric children are versions.
         model_name: Name of the model in URLs.
-        port: Of the REST interface; 0 picks a free one.
+        port: Port of the REST interface; 0 picks a free one.
         **options: Further fields of `ServerOptions`.
 
     Raises:
-        UserError: As `serve`.
+        UserError: The conditions under which `serve` raises it.
     """
     all_options = ServerOptions(
         model_name=model_name,
@@ -230,7 +230,7 @@ def running(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, telling when it listens."""
+    """uvicorn's server, with a callback for the moment at which it listens."""
 
     def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
@@ -275,7 +275,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _model_config(options: ServerOptions) -> Any:
-    """The `ModelServerConfig` message that the flags name."""
+    """The `ModelServerConfig` message that the options describe."""
     if options.model_config_file:
         return model_config.read(options.model_config_file)
     return model_config.single(options.model_name, options.model_base_path)
@@ -300,12 +300,12 @@ def main() -> int:
     """Serves until interrupted."""
     options = server_options.from_flags()
     options.check()
-    both = options.tensorflow_session_parallelism
+    session_threads = options.tensorflow_session_parallelism
     tf.config.threading.set_intra_op_parallelism_threads(
-        options.tensorflow_intra_op_parallelism or both
+        options.tensorflow_intra_op_parallelism or session_threads
     )
     tf.config.threading.set_inter_op_parallelism_threads(
-        options.tensorflow_inter_op_parallelism or both
+        options.tensorflow_inter_op_parallelism or session_threads
     )
 
     def announce(server: RunningServer, _: uvicorn.Server) -> None:
@@ -313,8 +313,8 @@ def main() -> int:
             sys.stdout.write(f"Serving version {version} at {server.url_of(model)}\n")
         sys.stdout.flush()
 
-    # What was imported stays. So the collection that follows the drop of a version, which stops all
-    # requests, takes 17 ms instead of 190.
+    # Imported modules live until the end, so garbage collection need not visit them. The collection
+    # after a version is dropped, which pauses all requests, then takes 17 ms instead of 190.
     gc.collect()
     gc.freeze()
     try:

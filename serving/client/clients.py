@@ -39,19 +39,19 @@ class AsyncClient(Conversation):
     """Talks to one model from asyncio.
 
     Args:
-        url: The model's address, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
+        url: Address of the model, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
             version or label.
-        schema: Of the model: supplies defaults, and is compared with the model's fields before the
-            first request. None takes the fields from the model, which tells no defaults.
-        timeout_seconds: Of each call.
-        retries: How often a call is repeated that was answered with 503 or 504.
-        compress: Send bodies in gzip.
-        equal_histories: Cut or pad histories to the schema's length, for servers that batch: they
-            merge requests of equal shapes only, and refuse others. Candidates then have to be
-            equally many too.
+        schema: Schema of the model. It supplies defaults, and is compared with the model's fields
+            before the first request. None takes the fields from the model, without defaults.
+        timeout_seconds: Timeout of each call.
+        retries: Largest number of times that a call answered with 503 or 504 is repeated.
+        compress: Whether to send bodies in gzip.
+        equal_histories: Whether to cut or pad histories to the schema's length, for servers that
+            batch: they merge requests of equal shapes only, and refuse others. The numbers of
+            candidates then have to be equal too.
 
     Raises:
-        UserError: Equal histories without a schema.
+        UserError: `equal_histories` is set without a schema.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class _AsyncConnection:
 
 
 class _BlockingConnection:
-    """Never suspends: whatever awaits it runs through."""
+    """A connection whose methods never suspend, so that `_finish` can run their callers."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self._http = httpx.Client(timeout=_timeout(timeout_seconds))

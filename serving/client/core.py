@@ -1,7 +1,7 @@
-"""What a client says and hears: shared by the client that waits and the one for asyncio.
+"""The conversation with a model server, shared by the blocking client and the one for asyncio.
 
-Written once, as coroutines over a `Connection`. Over one whose methods never suspend, such a
-coroutine runs to its end in a single step, which is how the client that waits uses it.
+It is written once, as coroutines over a `Connection`. If the connection's methods never suspend,
+such a coroutine runs to its end in a single step; the blocking client uses it this way.
 """
 
 import base64
@@ -29,30 +29,30 @@ _SMALLEST_COMPRESSED_BYTES = 1024  # smaller bodies fit into one packet anyway
 
 
 class Connection(Protocol):
-    """HTTP, and a clock."""
+    """Sends HTTP requests and waits between them."""
 
     async def send(
         self, verb: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> httpx.Response:
-        """The reply to a request.
+        """Sends a request and returns the reply.
 
         Raises:
-            httpx.HTTPError: There is none.
-            httpx.InvalidURL: There cannot be one.
+            httpx.HTTPError: There was no reply.
+            httpx.InvalidURL: The URL is not valid.
         """
 
     async def pause(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Waits before a call is repeated."""
 
     async def close(self) -> None:
-        """Closes what is open."""
+        """Closes the open connections."""
 
 
 class RefusedError(UserError):
-    """The server answered, but not with what was asked for.
+    """The server answered with an error, or with something other than a JSON object.
 
     Attributes:
-        status: The HTTP status.
+        status: HTTP status of the reply.
     """
 
     def __init__(self, message: str, fix: str, status: int) -> None:
@@ -62,13 +62,13 @@ class RefusedError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Why the candidates of a request have their scores.
+    """A model's explanation of the scores that the candidates of a request have.
 
     Attributes:
         scores_N: Probabilities, in the order of the candidates.
-        confidence_NK: Weight of each interest expert.
-        attention_NKL: Weight of each event of the history as it was sent; 0 for events that were
-            too old to be kept.
+        confidence_NK: Weights of the interest experts.
+        attention_NKL: Weights of the events of the request's history; 0 for events that were too
+            old to be kept.
         unknown: Number of values of the request that the model's vocabularies do not have.
     """
 
@@ -82,8 +82,9 @@ class Explanation:
         """Reads the outputs of the signature `explain` for one request.
 
         Args:
-            outputs: By name.
-            candidates: Of the request: a server that batches may have added more; None for all.
+            outputs: Outputs of the signature by name.
+            candidates: Number of candidates in the request, as a server that batches may have
+                added more; None for all.
         """
         return cls(
             scores_N=np.asarray(outputs["scores"][0][:candidates], np.float32),
@@ -94,21 +95,21 @@ class Explanation:
 
 
 class Conversation:
-    """Everything that can be asked of one served model.
+    """All calls that one served model answers.
 
     Args:
-        connection: Carries the calls.
-        url: The model's address, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
+        connection: Connection that carries the calls.
+        url: Address of the model, as in `http://127.0.0.1:8501/v1/models/ctr`, with or without a
             version or label.
-        schema: Of the model: supplies defaults, and is compared with the model's fields before the
-            first request. None takes the fields from the model, which tells no defaults.
-        retries: How often a call is repeated that was answered with 503 or 504.
+        schema: Schema of the model. It supplies defaults, and is compared with the model's fields
+            before the first request. None takes the fields from the model, without defaults.
+        retries: Largest number of times that a call answered with 503 or 504 is repeated.
         compress: Whether bodies are sent in gzip.
         equal_histories: Whether histories are cut or padded to the schema's length: a server that
             batches (--enable_batching) merges requests of equal shapes only, and refuses others.
 
     Raises:
-        UserError: Equal histories without a schema.
+        UserError: `equal_histories` is set without a schema.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Conversation:
         """The inputs and outputs of a signature, as the metadata call describes them.
 
         Raises:
-            UserError: No server, no such model, or no such signature.
+            UserError: No server answers, or the model or the signature does not exist.
         """
         metadata = (await self._ask("GET", "/metadata"))["metadata"]
         signatures = metadata["signature_def"]["signature_def"]
@@ -161,16 +162,16 @@ class Conversation:
         """Runs a signature in column form.
 
         Args:
-            inputs: Arrays or nested lists by input; bytes go as they are if they are text, and in
-                base64 otherwise.
+            inputs: Arrays or nested lists by input name; bytes are sent as text if they are UTF-8,
+                and in base64 otherwise.
             signature_name: Name of the signature.
 
         Returns:
-            The one output, or outputs by name, as nested lists.
+            The only output, or several outputs by name, as nested lists.
 
         Raises:
             RefusedError: The server refuses the request; the message is the server's.
-            UserError: No server.
+            UserError: No server answers.
         """
         body = predict_body(inputs, signature_name)
         return (await self._ask("POST", ":predict", body))["outputs"]
@@ -179,16 +180,17 @@ class Conversation:
         """Scores the candidates of a request.
 
         Args:
-            request: As `serving.client.request_format` describes it.
-            where: Names the request in error messages, such as "requests.jsonl:3".
+            request: Request in the form that `serving.client.request_format` describes.
+            where: Name of the request in error messages, such as "requests.jsonl:3".
 
         Returns:
             Probabilities, in the order of the candidates.
 
         Raises:
             RefusedError: The server refuses the request.
-            UserError: No server, fields of other names or types than the model's, a request that
-                lacks a field or has one of the wrong type, or a score that is no number.
+            UserError: No server answers, the schema has fields of other names or types than the
+                model, the request lacks a field or has one of the wrong type, or a score is no
+                number.
         """
         inputs = await self._inputs(request, where)
         (scores_N,) = await self.predict(inputs)
@@ -202,19 +204,19 @@ class Conversation:
         return scores_N
 
     async def explain(self, request: Mapping[str, Any], where: str = "request") -> Explanation:
-        """Says why the candidates of a request have their scores.
+        """Explains the scores of the candidates of a request.
 
         Args:
-            request: As for `score`.
-            where: As for `score`.
+            request: Request in the form that `serving.client.request_format` describes.
+            where: Name of the request in error messages, such as "requests.jsonl:3".
 
         Raises:
-            RefusedError: As `score`.
-            UserError: As `score`, or the model cannot say why.
+            RefusedError: The server refuses the request.
+            UserError: The conditions of `score`, or the model has no signature `explain`.
         """
         inputs = await self._inputs(request, where)
         if not self._explains:
-            await self.signature(EXPLAIN)  # raises if it is not there
+            await self.signature(EXPLAIN)  # raises if the model lacks it
             self._explains = True
         return Explanation.of(await self.predict(inputs, EXPLAIN), len(request[CANDIDATES]))
 
@@ -229,17 +231,18 @@ class Conversation:
         return inputs
 
     async def request_format(self) -> RequestFormat:
-        """What requests must hold; asked of the model once.
+        """The format of the model's requests; the model is asked for it once.
 
         Raises:
-            UserError: No server, a model of another kind, or a schema that is not the model's.
+            UserError: No server answers, the model is of another kind, or the schema is not the
+                model's.
         """
         if self._format is None:
             served = RequestFormat.from_signature(await self.signature(SERVING_DEFAULT))
             if self._schema is not None:
-                given = RequestFormat.from_schema(self._schema)
-                given.require_equal(served, "the given schema", "the served model")
-                served = given
+                expected = RequestFormat.from_schema(self._schema)
+                expected.require_equal(served, "the given schema", "the served model")
+                served = expected
             self._format = served
         return self._format
 
@@ -260,7 +263,7 @@ class Conversation:
             if reply.status_code not in _RETRIED or attempt == self._retries:
                 return _document(reply)
             longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
-            # At random: clients that were refused together do not come back together.
+            # A random pause, so that clients refused at the same time do not return together.
             await self._connection.pause(random.uniform(longest / 2, longest))
         raise AssertionError("unreachable")
 

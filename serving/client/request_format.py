@@ -1,10 +1,10 @@
-"""Requests as people write them, checked and turned into the inputs of the signature.
+"""Requests as people write them, checked and converted to inputs of the signature.
 
     {"user_id": "u1", "history": [{"item_id": "i1", "category_id": "c1"}, ...],
      "candidates": [{"item_id": "i2", "category_id": "c1"}, ...]}
 
-History is oldest first. What a request must hold follows from the schema or, without it, from the
-metadata of the served model.
+The history is oldest first. The fields of a request follow from the schema or, without it, from
+the metadata of the served model.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field of a request: its type, and what stands in if it is missing (None: nothing)."""
+    """One field of a request: its type, and its default if it may be missing (None: required)."""
 
     dtype: DType
     default: str | int | float | None = None
@@ -53,7 +53,7 @@ class RequestFormat:
 
     @classmethod
     def from_schema(cls, schema: Schema) -> "RequestFormat":
-        """What the schema asks for; defaults fill in for missing fields."""
+        """The format that a schema asks for, with its defaults for missing fields."""
         return cls(
             _fields(schema.user_features),
             _fields(schema.history_features),
@@ -62,16 +62,16 @@ class RequestFormat:
 
     @classmethod
     def from_signature(cls, signature: Mapping[str, Any]) -> "RequestFormat":
-        """What a served model asks for.
+        """The format that a served model asks for.
 
         Args:
-            signature: `serving_default` as the metadata call describes it.
+            signature: Description of `serving_default` in the reply to the metadata call.
 
         Raises:
-            UserError: The model is not one of ours.
+            UserError: The model was not written by serving.export.
         """
         user, history, candidate = {}, {}, {}
-        # A map of protobuf has no order; sorted, the same request always gets the same complaint.
+        # Sorted because a protobuf map has no order: the same request always gets the same error.
         for name, tensor in sorted(signature["inputs"].items()):
             dtype = _DTYPES.get(tensor["dtype"])
             rank = len(tensor["tensor_shape"]["dim"])
@@ -107,11 +107,11 @@ class RequestFormat:
             )
 
     def inputs(self, request: Any, where: str) -> dict[str, list[Any]]:
-        """Turns a request into inputs of `serving_default` with B = 1.
+        """Converts a request to inputs of `serving_default` with B = 1.
 
         Args:
-            request: Parsed JSON.
-            where: Named in error messages, such as "requests.jsonl:3".
+            request: Request as parsed JSON.
+            where: Name of the request in error messages, such as "requests.jsonl:3".
 
         Raises:
             UserError: A field is missing, unknown, or of the wrong type.
@@ -134,7 +134,7 @@ class RequestFormat:
             for i, row in enumerate(rows):
                 place = f"{where}: {key}[{i}]"
                 _require_object(row, place)
-                # An event may carry all of an item's fields; the model reads those it knows.
+                # An event may have all fields of a candidate; the model ignores the further ones.
                 _require_known(row, self.candidate, place)
                 for name, field in fields.items():
                     columns[name].append(_value(row, name, field, place))
@@ -178,8 +178,8 @@ def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> An
 
 
 def _missing(name: str, record: Mapping[str, Any], where: str) -> UserError:
-    found = ", ".join(sorted(record)) or "nothing"
-    return UserError(f"{where}: expected the field {name!r}, found {found}.")
+    present = ", ".join(sorted(record)) or "nothing"
+    return UserError(f"{where}: expected the field {name!r}, found {present}.")
 
 
 def _require_object(value: Any, where: str) -> None:
@@ -203,7 +203,7 @@ def _shown(value: Any) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """The spelling that the value has in the data set; "" of a text that stands for no value."""
+    """The spelling of a value in the data set; "" for a text that means a missing value."""
     text = spell(value)
     if text is None and not isinstance(value, str):
         raise TypeError(value)
@@ -211,7 +211,7 @@ def _as_text(value: Any) -> str:
 
 
 def _as_integer(value: Any) -> int:
-    """Whole floats are integers: a column of a data frame with missing values holds such."""
+    """An integer, or a whole float, as data frames store integers beside missing values."""
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value != int(value):
         raise TypeError(value)
     if isinstance(value, float) and abs(value) >= EXACT_BELOW:
@@ -220,7 +220,7 @@ def _as_integer(value: Any) -> int:
 
 
 def _as_float(value: Any) -> float:
-    """None is what the encoders take for a missing number."""
+    """A number; None becomes NaN, which the encoders take for a missing number."""
     if value is None:
         return math.nan
     if not isinstance(value, (int, float)):

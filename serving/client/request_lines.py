@@ -9,10 +9,10 @@ from preprocessing.errors import UserError
 
 
 def read_requests(path: str | pathlib.Path) -> Iterator[tuple[int, str, Any]]:
-    """Yields line number, place for error messages, and parsed request.
+    """Yields the line number, name in error messages and parsed JSON of each request.
 
     Raises:
-        UserError: No such file, or a line that is not JSON.
+        UserError: The file does not exist, or a line is not JSON.
     """
     with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -30,7 +30,7 @@ def count_requests(path: str | pathlib.Path) -> int:
     """The number of lines that are not empty.
 
     Raises:
-        UserError: No such file.
+        UserError: The file does not exist.
     """
     with _open(path) as lines:
         return sum(bool(line.strip()) for line in lines)

@@ -1,1 +1,1 @@
-"""The REST contract as cases: what is sent, what must come back, from any server that claims it."""
+"""The REST contract as cases: requests, and the replies that a conforming server must send."""

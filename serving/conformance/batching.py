@@ -1,4 +1,4 @@
-"""Cases of batching (B) that one client can see, of a server that batches up to four rows."""
+"""Cases of batching (B) that a single client can see, for a server that batches up to four rows."""
 
 import json
 from typing import Any
@@ -8,8 +8,8 @@ from serving.conformance.models import MODEL
 
 
 def _predict(name: str, body: dict[str, Any], expected: Expected) -> Case:
-    sent = request("POST", f"/v1/models/{MODEL}:predict", json.dumps(body))
-    return Case(name, sent, (expected,), with_flags=True)
+    request_bytes = request("POST", f"/v1/models/{MODEL}:predict", json.dumps(body))
+    return Case(name, request_bytes, (expected,), with_flags=True)
 
 
 def _fails(name: str, body: dict[str, Any], error: str) -> Case:

@@ -1,4 +1,4 @@
-"""One case of the contract: the bytes that are sent and what must come back."""
+"""One case of the contract: the bytes of the requests and the expected replies."""
 
 import contextlib
 import dataclasses
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 ANY = object()
-"""An expected body that may be anything."""
+"""Expected body that every body matches."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A reply as it came.
+    """A reply of the server.
 
     Attributes:
         status: HTTP status.
-        reason: The phrase after it.
-        headers: Lower-case names, without `date`, whose value changes.
-        body: What followed the headers.
+        reason: Phrase after the status.
+        headers: Values of the headers by lower-case name, without `date`, whose value changes.
+        body: Bytes of the body.
     """
 
     status: int
@@ -38,16 +38,16 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What must come back.
+    """Properties that a reply must have.
 
     Attributes:
         status: HTTP status.
-        body: JSON value; bytes for a body that is no JSON; `ANY` for whatever.
-        error: What the error message must contain; all of it if `whole_error`.
-        whole_error: See there.
-        contains: What the text of the body must contain.
-        headers: Headers that must be there; None as a value says that one must not.
-        reason: The phrase after the status, if it matters.
+        body: JSON value, or bytes for a body that is not JSON; `ANY` allows every body.
+        error: Text that the error message must contain; None if no error is expected.
+        whole_error: Whether `error` must be the whole error message.
+        contains: Texts that the body must contain.
+        headers: Required headers by lower-case name; the value None forbids a header.
+        reason: Phrase after the status; None allows every phrase.
     """
 
     status: int
@@ -59,25 +59,27 @@ class Expected:
     reason: str | None = None
 
     def problems(self, answer: Answer) -> list[str]:
-        """What is wrong about an answer; empty if nothing is."""
-        found = []
+        """Differences between an answer and the expected one, a line each."""
+        problems = []
         if answer.status != self.status:
-            found.append(f"status: expected {self.status}, found {answer.status} {answer.body!r}")
+            problems.append(
+                f"status: expected {self.status}, found {answer.status} {answer.body!r}"
+            )
         if self.reason is not None and answer.reason != self.reason:
-            found.append(f"reason: expected {self.reason!r}, found {answer.reason!r}")
+            problems.append(f"reason: expected {self.reason!r}, found {answer.reason!r}")
         for name, value in self.headers.items():
             if answer.headers.get(name) != value:
-                found.append(f"header {name}: {value!r} expected, {answer.headers.get(name)!r}")
+                problems.append(f"header {name}: {value!r} expected, {answer.headers.get(name)!r}")
         text = answer.body.decode(errors="replace")
-        found += [f"body: expected {part!r} in it" for part in self.contains if part not in text]
+        problems += [f"body: expected {part!r} in it" for part in self.contains if part not in text]
         if self.error is not None:
-            found += self._problems_of_error(answer)
+            problems += self._problems_of_error(answer)
         elif isinstance(self.body, bytes):
             if answer.body != self.body:
-                found.append(f"body: expected {self.body!r}, found {answer.body!r}")
+                problems.append(f"body: expected {self.body!r}, found {answer.body!r}")
         elif self.body is not ANY and not same(answer.json(), self.body):
-            found.append(f"body: expected {self.body}, found {text}")
-        return found
+            problems.append(f"body: expected {self.body}, found {text}")
+        return problems
 
     def _problems_of_error(self, answer: Answer) -> list[str]:
         try:
@@ -86,21 +88,21 @@ class Expected:
             return [f"body: expected JSON, found {answer.body!r}"]
         if not isinstance(reply, dict) or set(reply) != {"error"}:
             return [f"body: expected an error, found {reply}"]
-        good = reply["error"] == self.error if self.whole_error else self.error in reply["error"]
-        return [] if good else [f"error: expected {self.error!r}, found {reply['error']!r}"]
+        matches = reply["error"] == self.error if self.whole_error else self.error in reply["error"]
+        return [] if matches else [f"error: expected {self.error!r}, found {reply['error']!r}"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is sent over one connection, and the replies in order.
+    """Requests over one connection, and the expected replies in order.
 
     Attributes:
-        name: Clause of the contract, then what is special: "U4-trailing-slash".
-        sent: The bytes.
-        replies: What must come back.
+        name: Clause of the contract and a description of the case, as in "U4-trailing-slash".
+        sent: Bytes of the requests.
+        replies: Expected replies.
         methods: Method of each request, because a reply to HEAD has no body.
         closes: Whether the server must close the connection after the last reply.
-        half_closes: Whether the client says that it sends no more.
+        half_closes: Whether the client closes its sending side after the requests.
         with_flags: Whether the server runs with CORS support, a Prometheus page and batching.
     """
 
@@ -124,13 +126,13 @@ class Case:
                 connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as stream:
                 answers = [_read(stream, method) for method in self.methods]
-                # Only those that must: a connection that stays open tells so by its silence.
+                # Read only if the server must close: a read from an open connection would time out.
                 if self.closes and stream.read(1):
                     raise ConnectionError("The connection should have been closed")
         return answers
 
     def problems(self, answers: Sequence[Answer]) -> list[str]:
-        """What is wrong about the replies; empty if nothing is."""
+        """Differences between the answers and the expected replies, a line each."""
         pairs = zip(self.replies, answers, strict=True)
         return [problem for expected, answer in pairs for problem in expected.problems(answer)]
 
@@ -150,7 +152,7 @@ def request(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; floats are if they are one float32, NaN is itself."""
+    """Whether two JSON values are equal; floats are compared as float32, and NaN equals NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list):

@@ -27,15 +27,15 @@ def _post(
     *,
     with_flags: bool = False,
 ) -> Case:
-    sent = request("POST", _PREDICT, body, headers)
-    return Case(name, sent, (expected,), with_flags=with_flags)
+    request_bytes = request("POST", _PREDICT, body, headers)
+    return Case(name, request_bytes, (expected,), with_flags=with_flags)
 
 
 def _options(name: str, origin: dict[str, str], status: int, with_flags: bool) -> Case:
     cors = _CORS if with_flags else _NO_CORS
     expected = Expected(status, b"", headers=cors)
-    sent = request("OPTIONS", _PREDICT, "", origin)
-    return Case(name, sent, (expected,), ("OPTIONS",), with_flags=with_flags)
+    request_bytes = request("OPTIONS", _PREDICT, "", origin)
+    return Case(name, request_bytes, (expected,), ("OPTIONS",), with_flags=with_flags)
 
 
 def _chunked(*chunks: bytes, after_size: bytes = b"") -> bytes:

@@ -1,4 +1,4 @@
-"""The models that the cases ask: y = x / 2 + b, with a signature for every corner of the protocol.
+"""The models of the cases: y = x / 2 + b, with a signature for every feature of the protocol.
 
 Shapes: B requests, H values per request.
 """
@@ -76,7 +76,7 @@ class HalfPlus(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Two classes per example, [B, 2]: its own label with y, and "other" with x."""
+        """Two classes per example, [B, 2]: the example's label with score y, and "other" with x."""
         x_B, label_B = self._parse(inputs)
         return {
             "classes": tf.stack([label_B, tf.fill(tf.shape(label_B), "other")], 1),
@@ -105,7 +105,7 @@ class HalfPlus(tf.Module):
 
 
 def _echo(dtype: tf.DType) -> tf.types.experimental.GenericFunction:
-    """A signature that returns what it gets, of any shape."""
+    """A signature that returns its input, which may have any shape."""
 
     @tf.function(input_signature=[tf.TensorSpec(None, dtype, name="x")])
     def echo(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -120,10 +120,10 @@ def export(base: pathlib.Path, version: str, b: float) -> pathlib.Path:
     Args:
         base: Base path of the model; must exist.
         version: Name of the version's directory.
-        b: What is added to x / 2.
+        b: Constant that is added to x / 2.
 
     Returns:
-        The version's directory.
+        Directory of the version.
     """
     model = HalfPlus(b)
     signatures = {
@@ -147,13 +147,13 @@ def export(base: pathlib.Path, version: str, b: float) -> pathlib.Path:
 
 
 def write(directory: pathlib.Path, served_from: str | None = None) -> None:
-    """Writes what a server needs to be asked the cases: models and config files.
+    """Writes the models and config files that a server needs for the cases.
 
     Args:
-        directory: Is made; gets `toy/123`, `toy/124`, `reserved/1`, `models.config`,
-            `monitoring.config` and `batching.config`.
-        served_from: Where the server will find the directory ("/models" in a container); by
-            default where it is.
+        directory: Directory to create, with `toy/123`, `toy/124`, `reserved/1`, `models.config`,
+            `monitoring.config` and `batching.config` in it.
+        served_from: Path of the directory as the server sees it, such as "/models" in a container;
+            None for its path on this machine.
     """
     (directory / "toy").mkdir(parents=True)
     (directory / "reserved").mkdir()
@@ -167,8 +167,8 @@ def write(directory: pathlib.Path, served_from: str | None = None) -> None:
     )
     entries = [
         f'  config {{\n    name: "{name}"\n    base_path: "{root}/{folder}"\n'
-        f'    model_platform: "tensorflow"\n{further}  }}\n'
-        for name, folder, further in (
+        f'    model_platform: "tensorflow"\n{model_lines}  }}\n'
+        for name, folder, model_lines in (
             (MODEL, "toy", f"    model_version_policy {{ all {{}} }}\n{labels}"),
             (RESERVED, "reserved", ""),
         )

@@ -46,7 +46,7 @@ def _outside(name: str, verb: str, path: str) -> Case:
 _BEYOND = "9223372036854775808"
 
 CASES = [
-    # U1: what is no path of the API.
+    # U1: paths outside of the API.
     _outside("U1-root", "GET", "/"),
     _outside("U1-other-version", "GET", f"/v2/models/{MODEL}"),
     _outside("U1-nothing-after-v1", "GET", "/v1"),

@@ -1,4 +1,4 @@
-"""Cases of what comes back (R1-R6) and of Classify and Regress (J10)."""
+"""Cases of replies (R1-R6) and of Classify and Regress (J10)."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def _predict_fails(name: str, signature: str, body: dict[str, Any], error: str) 
 
 
 def _both(name: str, body: dict[str, Any], classes: list[list[Any]]) -> list[Case]:
-    """The same examples to classify and to regress; the value is the first class' score."""
+    """A Classify and a Regress case with the same examples; the value is the first class' score."""
     values = [example[0][1] for example in classes]
     return [
         _ask(
@@ -58,7 +58,7 @@ def _class(label: str, x: float) -> list[list[Any]]:
 
 
 def _float(name: str, written: str, text: str) -> Case:
-    """A float32 and the text of section 5, which another text of the same float32 may replace."""
+    """A case of a float32 and its text in section 5; another text of the same float32 passes."""
     body = f'{{"signature_name": "echo_float32", "inputs": [{written}]}}'
     return _ask(f"R3-{name}", "predict", body, Expected(200, {"outputs": [json.loads(text)]}))
 

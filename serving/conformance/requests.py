@@ -1,4 +1,4 @@
-"""Cases of what Predict takes: JSON (J1, J3-J9), its families of section 12, and refusals (E3)."""
+"""Cases of Predict requests: JSON (J1, J3-J9), the families of section 12, and refusals (E3)."""
 
 import json
 import math
@@ -35,13 +35,13 @@ def _bad(
 
 
 def _echo(name: str, kind: str, values: Any, echoed: Any) -> Case:
-    """Values through a signature that returns them, in column form."""
+    """A case of values in column form that a signature returns as they are."""
     return _good(name, {"signature_name": f"echo_{kind}", "inputs": values}, {"outputs": echoed})
 
 
-def _wrong_type(kind: str, type_name: str, value: Any, text: str, found: str) -> list[Case]:
-    name = f"J8-{type_name}-not-{text.strip('[]{} ').replace(' ', '') or found.lower()}"[:60]
-    message = f"JSON Value: {text} Type: {found} is not of expected type: {type_name}"
+def _wrong_type(kind: str, type_name: str, value: Any, text: str, found_type: str) -> list[Case]:
+    name = f"J8-{type_name}-not-{text.strip('[]{} ').replace(' ', '') or found_type.lower()}"[:60]
+    message = f"JSON Value: {text} Type: {found_type} is not of expected type: {type_name}"
     body = {"signature_name": f"echo_{kind}"}
     return [
         _bad(f"{name}-column", body | {"inputs": [value]}, message),
@@ -207,7 +207,7 @@ CASES = [
         "not formatted correctly for base64 data",
         part=True,
     ),
-    # U9: which mistake is told first.
+    # U9: which mistake is reported first.
     _bad(
         "U9-json-before-model",
         "invalid",

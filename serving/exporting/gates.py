@@ -1,8 +1,8 @@
-"""What a model must pass before it is published.
+"""Checks that a model must pass before it is published.
 
-* It takes what the live version takes: the schema is the same.
-* Its scores are the offline ones, whichever way it is asked.
-* It ranks held-out requests no worse than the live version does, up to a stated margin.
+* Its schema is that of the live version.
+* Each of its signatures returns the offline scores.
+* Its AUC on held-out requests is at most a stated margin below the live version's.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ from serving.tfserving.models.servable import Servable
 from serving.tfserving.status import ServingError
 
 MAX_REQUESTS = 2000
-"""So many requests are scored at most."""
+"""Largest number of requests that a check scores."""
 _HELD_OUT = ("test", "validation")
 _BATCH_SIZE = 64
 
@@ -32,15 +32,16 @@ def check_schema(schema: Schema, live: pathlib.Path, *, allow_change: bool) -> l
     """Compares the schema of a run with that of the live version.
 
     Args:
-        schema: Of the run.
+        schema: Schema of the run's data set.
         live: Directory of the live version.
-        allow_change: Return the differences rather than raise them.
+        allow_change: Whether to return the differences instead of raising an error.
 
     Returns:
-        The differences, a line each.
+        The differences, one line each.
 
     Raises:
-        UserError: There are some: the live version's clients would be refused.
+        UserError: The schemas differ, and no change is allowed: the new version would refuse the
+            live version's clients.
     """
     file = live / "assets" / "schema.json"
     changes = schema.diff(Schema.load(file)) if file.exists() else [f"no {file} to compare with"]
@@ -57,12 +58,12 @@ def check_parity(run: Run, model: CTRModel, servable: Servable) -> str:
     """Compares the scores of both signatures with the offline ones.
 
     Args:
-        run: Which is exported.
-        model: Its model.
-        servable: The export of it, as servers load it.
+        run: Run that is exported.
+        model: Trained model of the run.
+        servable: The exported version, loaded as servers load it.
 
     Returns:
-        What was found, in a line.
+        The largest differences, in one line.
 
     Raises:
         UserError: Scores differ by more than `offline_scores.TOLERANCE`.
@@ -74,17 +75,19 @@ def check_parity(run: Run, model: CTRModel, servable: Servable) -> str:
     for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, MAX_REQUESTS):
         _, expected_BN = offline(batch.features)
         for way, inputs in ((SERVING_DEFAULT, batch.raw), (SERIALIZED, {EXAMPLES: batch.examples})):
-            found_BN = servable.predict(way, inputs)[SCORES]
-            largest[way] = max(largest[way], difference(found_BN, expected_BN))
+            scores_BN = servable.predict(way, inputs)[SCORES]
+            largest[way] = max(largest[way], difference(scores_BN, expected_BN))
         requests += len(expected_BN)
-    found = ", ".join(f"{way} {largest_one:.3g}" for way, largest_one in largest.items())
+    differences = ", ".join(f"{way} {value:.3g}" for way, value in largest.items())
     if max(largest.values()) > TOLERANCE:
         raise UserError(
             f"Expected scores within {TOLERANCE:g} of the offline ones, found differences up to "
-            f"{found} on {requests} requests of {split}. Nothing was published.",
+            f"{differences} on {requests} requests of {split}. Nothing was published.",
             "report this as a bug, with the model.",
         )
-    return f"Largest difference from offline scores on {requests} requests of {split}: {found}"
+    return (
+        f"Largest difference from offline scores on {requests} requests of {split}: {differences}"
+    )
 
 
 def check_auc(
@@ -93,16 +96,16 @@ def check_auc(
     """Compares the AUC on held-out requests with that of the live version.
 
     Args:
-        data: Where the requests are from.
+        data: Data set that the held-out requests are taken from.
         servable: The new version.
         live: Directory of the live version; None if there is none.
-        max_auc_drop: By how much the new one may be worse.
+        max_auc_drop: Largest allowed drop of the AUC below that of the live version.
 
     Returns:
-        What was found, in a line; also if there was nothing to compare with.
+        The AUC of the versions in one line, or the reason why they were not compared.
 
     Raises:
-        UserError: The new version is worse than that.
+        UserError: The AUC of the new version is lower by more than `max_auc_drop`.
     """
     held_out = [split for split in _HELD_OUT if data.num_requests(split)]
     if not held_out:
@@ -117,13 +120,13 @@ def check_auc(
     if live is None:
         return f"{measure}: {auc:.4f}"
     try:
-        rival = Servable(live)
+        live_servable = Servable(live)
         inputs = servable.input_types(SERVING_DEFAULT).items()
-        if not rival.input_types(SERVING_DEFAULT).items() <= inputs:
+        if not live_servable.input_types(SERVING_DEFAULT).items() <= inputs:
             return f"{measure}: {auc:.4f}; not compared, {live} takes other inputs"
-        live_auc = _auc(data, split, rival) or 0.0
+        live_auc = _auc(data, split, live_servable) or 0.0
     except (ServingError, tf.errors.OpError) as error:
-        # A live version that is broken must not keep its successor out.
+        # A broken live version must not block its successor.
         return f"{measure}: {auc:.4f}; not compared, {live} does not answer: {error}"
     if live_auc - auc > max_auc_drop:
         raise UserError(
@@ -143,13 +146,13 @@ def _auc(data: DataDir, split: str, servable: Servable) -> float | None:
     """AUC of a version on the first requests of a split, None where it is undefined."""
     item_key = candidate_key(data.schema.item_key.name)
     names = servable.input_types(SERVING_DEFAULT)
-    labels, scores = [], []
+    label_parts, score_parts = [], []
     for batch in raw_requests.batches(data, split, _BATCH_SIZE, MAX_REQUESTS):
         mask_BN = batch.features[item_key].numpy() != PAD_ID
-        scores_BN = servable.predict(SERVING_DEFAULT, {name: batch.raw[name] for name in names})
-        labels.append(batch.features[LABEL].numpy()[mask_BN])
-        scores.append(scores_BN[SCORES][mask_BN])
-    label = np.concatenate(labels)
-    if label.min() == label.max():
+        outputs = servable.predict(SERVING_DEFAULT, {name: batch.raw[name] for name in names})
+        label_parts.append(batch.features[LABEL].numpy()[mask_BN])
+        score_parts.append(outputs[SCORES][mask_BN])
+    labels = np.concatenate(label_parts)
+    if labels.min() == labels.max():
         return None
-    return float(metrics.roc_auc_score(label, np.concatenate(scores)))
+    return float(metrics.roc_auc_score(labels, np.concatenate(score_parts)))

@@ -1,10 +1,11 @@
-"""One check, inside of the graph, that the inputs of a signature belong together.
+"""A check inside the graph that the shapes of a signature's inputs agree.
 
-Servers feed what clients send: neither TensorFlow Serving nor Python's loader compares it with the
-shapes that the signature declares. Operations would stretch what has one row over several, so that
-one user is scored with the history of another, or fail far from the input that is to blame.
+Neither TensorFlow Serving nor Python's loader compares the tensors that clients send with the
+shapes that the signature declares. Without the check, operations would broadcast an input of one
+row over several requests, so that one user is scored with the history of another, or they would
+fail far from the input that caused the error.
 
-A form is a string of dimensions, a letter each, as in "BL": B requests, L events, N candidates.
+A form is a string with a letter per dimension, as in "BL": B requests, L events, N candidates.
 """
 
 from collections.abc import Mapping
@@ -17,28 +18,28 @@ _RULE = "Expected inputs that agree in B (requests), L (events) and N (candidate
 def require_forms(
     tensors: Mapping[str, tf.Tensor], forms: Mapping[str, str]
 ) -> dict[str, tf.Tensor]:
-    """The tensors, once it is certain that each has its form.
+    """Adds a check to the graph that tensors have their forms.
 
     Args:
-        tensors: By name. Their static shapes are not relied on.
-        forms: The form of each tensor that is checked. A letter means the same size everywhere.
+        tensors: Tensors by name. Their static shapes are not relied on.
+        forms: Form of each tensor to check, by name. A letter means the same size everywhere.
 
     Returns:
-        The same tensors, which nothing can be computed from if the check fails: running the graph
-        is an INVALID_ARGUMENT then, whose message names every input with its form and shape.
+        The same tensors, dependent on the check. If it fails, running the graph raises
+        INVALID_ARGUMENT with a message that names every checked input, its form and its shape.
     """
     shapes = [tf.shape(tensors[name]) for name in forms]
-    # Counted, because of `tf.rank` only the declared rank is left when TensorFlow has optimised the
-    # graph. Of sizes it does not know that none is negative.
+    # The dimensions are counted because TensorFlow's graph optimisation replaces `tf.rank` with the
+    # declared rank. It keeps this count, as it does not know that no size is negative.
     ranks = tf.stack([tf.reduce_sum(tf.cast(shape >= 0, tf.int32)) for shape in shapes])
-    found = [_RULE]
+    report = [_RULE]
     for (name, form), shape in zip(forms.items(), shapes, strict=True):
-        found += [f"{name} [{', '.join(form)}]:", shape]
-    has_ranks = tf.reduce_all(tf.equal(ranks, [len(form) for form in forms.values()]))
-    with tf.control_dependencies([tf.debugging.Assert(has_ranks, found, summarize=8)]):
+        report += [f"{name} [{', '.join(form)}]:", shape]
+    ranks_agree = tf.reduce_all(tf.equal(ranks, [len(form) for form in forms.values()]))
+    with tf.control_dependencies([tf.debugging.Assert(ranks_agree, report, summarize=8)]):
         sizes = tf.concat(shapes, axis=0)
         letters = "".join(forms.values())
-        same = tf.gather(sizes, [letters.index(letter) for letter in letters])
-        agree = tf.reduce_all(tf.equal(sizes, same))
-    with tf.control_dependencies([tf.debugging.Assert(agree, found, summarize=8)]):
+        first_sizes = tf.gather(sizes, [letters.index(letter) for letter in letters])
+        sizes_agree = tf.reduce_all(tf.equal(sizes, first_sizes))
+    with tf.control_dependencies([tf.debugging.Assert(sizes_agree, report, summarize=8)]):
         return {**tensors, **{name: tf.identity(tensors[name]) for name in forms}}

@@ -1,4 +1,4 @@
-"""The page that travels with an exported model: what it is, how it was measured, how to ask it."""
+"""The model card of an exported version: its origin, its metrics, its signatures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from models.reporting import model_card
 
 
 def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -> str:
-    """Markdown about a run and its export.
+    """The model card of an export, in Markdown.
 
     Args:
-        run: Where the model is from.
-        signatures: What it is exported with: concrete functions by name.
-        checks: What was found before it was published, a line each.
+        run: Run that the model was trained in.
+        signatures: Concrete functions of the exported signatures by name.
+        checks: Results of the checks before publishing, one line each.
     """
     config, schema = run.config, run.data.schema
     lines = [
@@ -42,16 +42,16 @@ def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -
     if checks:
         lines += ["", "## Checks before publishing", "", *(f"* {line}" for line in checks)]
     for name, function in signatures.items():
-        described = [
-            ("input", key, spec.dtype.name, _shape(spec))
-            for key, spec in sorted(function.structured_input_signature[1].items())
+        rows = [
+            ("input", tensor, spec.dtype.name, _shape(spec))
+            for tensor, spec in sorted(function.structured_input_signature[1].items())
         ]
-        described += [
-            ("output", key, spec.dtype.name, _shape(spec))
-            for key, spec in sorted(function.structured_outputs.items())
+        rows += [
+            ("output", tensor, spec.dtype.name, _shape(spec))
+            for tensor, spec in sorted(function.structured_outputs.items())
         ]
         header = ("", "tensor", "type", "shape")
-        lines += ["", f"## Signature `{name}`", "", _table(header, described)]
+        lines += ["", f"## Signature `{name}`", "", _table(header, rows)]
     return "\n".join(lines) + "\n"
 
 

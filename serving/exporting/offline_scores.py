@@ -1,4 +1,4 @@
-"""Scores of the trained model outside of any export: what exported ones are compared with."""
+"""Scores of the trained model itself, which those of an exported model are compared with."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from models.keras import tf
 from preprocessing.schema import PAD_ID, Schema, candidate_key, history_key
 
 TOLERANCE = 1e-6
-"""The largest difference between two probabilities that are called the same."""
+"""Largest difference between two probabilities that count as equal."""
 
 
 class OfflineScorer:
@@ -15,7 +15,7 @@ class OfflineScorer:
 
     Args:
         model: A trained model.
-        schema: Of its data set.
+        schema: Schema of the model's data set.
     """
 
     def __init__(self, model: CTRModel, schema: Schema) -> None:
@@ -26,10 +26,10 @@ class OfflineScorer:
         )
 
     def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Which candidates are real, and their probabilities: [B, N] bool and float32.
+        """Masks of the real candidates and their probabilities, [B, N] bool and float32.
 
         Args:
-            features: Encoded, as `preprocessing.dataset.parse` returns them.
+            features: Encoded features, as `preprocessing.dataset.parse` returns them.
         """
         mask_BN = features[self._item_key].numpy() != PAD_ID
         scores_BN = self._probabilities(_padded(self._schema, features)).numpy()
@@ -37,14 +37,14 @@ class OfflineScorer:
 
 
 def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
-    """The largest difference of scores; infinite where one is not a number."""
+    """The largest difference of scores; infinite if one of them is NaN."""
     largest = np.abs(found_BN - expected_BN).max(initial=0.0)
-    # NaN must not pass: it compares false with everything.
+    # NaN must not count as a small difference: it compares false with every number.
     return float(np.nan_to_num(largest, nan=np.inf))
 
 
 def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The features with histories of the full length: as far from served ones as can be."""
+    """The features with histories padded to the full length; served ones get the least padding."""
     padded = dict(features)
     for feature in schema.history_features:
         history_BL = features[history_key(feature.name)]

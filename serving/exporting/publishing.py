@@ -1,11 +1,11 @@
 """The directory that servers read: versions, `models.config` with its labels, removal, rollback.
 
     OUTPUT/1/ 2/ 3/        versions; servers ignore every other name
-    OUTPUT/.withdrawn-4/   a version that a rollback took away
-    OUTPUT/models.config   what tensorflow_model_server takes as --model_config_file
+    OUTPUT/.withdrawn-4/   a version that a rollback hid
+    OUTPUT/models.config   the --model_config_file for tensorflow_model_server
 
 `models.config` serves the version labelled `stable`, the one that was stable before it, so that a
-rollback needs no load, and the one labelled `canary` if there is one.
+rollback does not have to load a model, and the one labelled `canary` if there is one.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ _WITHDRAWN = ".withdrawn-"
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-    """What `models.config` says.
+    """Content of `models.config`.
 
     Attributes:
         name: Name of the model in requests.
-        base_path: OUTPUT as the server sees it; absolute.
-        stable: The version labelled so.
-        previous: The version to go back to, also served.
-        canary: The version labelled so.
+        base_path: Absolute path of OUTPUT as the server sees it.
+        stable: Version labelled stable.
+        previous: Version to roll back to, which is also served.
+        canary: Version labelled canary.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Publication:
         return sorted({version for version in versions if version is not None})
 
     def with_version(self, version: int, *, canary: bool) -> "Publication":
-        """With a new version: as the canary, or as stable with the one before at hand."""
+        """A copy with a new version as canary, or as stable with the old stable one as previous."""
         if canary:
             return dataclasses.replace(self, canary=version)
         return dataclasses.replace(self, stable=version, previous=self.stable, canary=None)
@@ -70,7 +70,7 @@ def next_version(output: pathlib.Path) -> int:
 
 
 def live_version(output: pathlib.Path) -> pathlib.Path | None:
-    """The version that a new one has to match: the stable one, else the highest complete one."""
+    """Directory of the stable version, else of the highest complete version, else None."""
     complete = {
         version: path
         for version, path in versions(output).items()
@@ -83,10 +83,10 @@ def live_version(output: pathlib.Path) -> pathlib.Path | None:
 
 
 def read(output: pathlib.Path) -> Publication | None:
-    """What `models.config` says, None if there is none.
+    """Reads `models.config`; None if there is none.
 
     Raises:
-        UserError: It is not what `write` writes.
+        UserError: The file does not have the form that `write` gives it.
     """
     file = output / CONFIG
     if not file.exists():
@@ -100,12 +100,12 @@ def read(output: pathlib.Path) -> Publication | None:
     entry = entries[0]
     labels = dict(entry.version_labels)
     stable, canary = labels.get(STABLE), labels.get(CANARY)
-    others = set(entry.model_version_policy.specific.versions) - {stable, canary}
-    return Publication(entry.name, entry.base_path, stable, max(others, default=None), canary)
+    unlabelled = set(entry.model_version_policy.specific.versions) - {stable, canary}
+    return Publication(entry.name, entry.base_path, stable, max(unlabelled, default=None), canary)
 
 
 def write(output: pathlib.Path, publication: Publication) -> None:
-    """Writes `models.config` in one step: readers see the old text or the new one."""
+    """Writes `models.config` atomically: readers see the old text or the new one."""
     config = model_server_config_pb2.ModelServerConfig()
     entry = config.model_config_list.config.add(
         name=publication.name, base_path=publication.base_path, model_platform="tensorflow"
@@ -123,19 +123,19 @@ def prune(output: pathlib.Path, keep: int) -> list[int]:
     """Removes all but the newest versions and those that `models.config` serves.
 
     Args:
-        output: The directory of versions.
-        keep: How many of the newest to keep.
+        output: Directory of versions.
+        keep: Number of newest versions to keep.
 
     Returns:
-        The versions that were removed.
+        Numbers of the versions that were removed.
     """
     publication = read(output)
     served = set(publication.served) if publication else set()
-    found = versions(output)
-    removed = [version for version in sorted(found)[:-keep] if version not in served]
+    directories = versions(output)
+    removed = [version for version in sorted(directories)[:-keep] if version not in served]
     for version in removed:
-        # Out of sight first: a server must not find half a version.
-        hidden = found[version].rename(output / f".removed-{version}-{os.getpid()}")
+        # Renamed first, so that a server never finds a version with some of its files removed.
+        hidden = directories[version].rename(output / f".removed-{version}-{os.getpid()}")
         shutil.rmtree(hidden)
     return removed
 
@@ -146,16 +146,16 @@ def rollback(
     """Labels another version stable, and no version canary.
 
     Args:
-        output: The directory of versions, with `models.config`.
-        version: Which; None for the one that was stable before.
-        withdraw: Also take all higher versions out of sight of servers that read no
-            `models.config` and serve the highest version there is.
+        output: Directory of versions, with `models.config`.
+        version: Number of the version; None for the one that was stable before.
+        withdraw: Whether to also hide all higher versions from servers that read no
+            `models.config` and serve the highest version in the directory.
 
     Returns:
-        What `models.config` says now.
+        The new content of `models.config`.
 
     Raises:
-        UserError: Nothing was published there, or the version is not there (any more).
+        UserError: Nothing was published in the directory, or the version is not in it (any more).
     """
     files.require_local(output, "--output")
     output = pathlib.Path(output)
@@ -164,19 +164,20 @@ def rollback(
         raise UserError(
             f"Expected {CONFIG} in {output}, found none.", "name the --output of serving.export."
         )
-    found = versions(output)
+    directories = versions(output)
     target = publication.previous if version is None else version
-    if target not in found:
+    if target not in directories:
         raise UserError(
             f"Expected a version to go back to in {output}, found "
             f"{'none before the stable one' if target is None else f'no version {target}'}.",
-            f"name one that is there with --version: {', '.join(map(str, sorted(found)))}.",
+            f"name one that is there with --version: {', '.join(map(str, sorted(directories)))}.",
         )
-    before = max((other for other in found if other < target), default=None)
-    publication = dataclasses.replace(publication, stable=target, previous=before, canary=None)
+    previous = max((number for number in directories if number < target), default=None)
+    publication = dataclasses.replace(publication, stable=target, previous=previous, canary=None)
     write(output, publication)
     if withdraw:
-        # The highest last: until then it is served, and none in between is loaded for a moment.
-        for newer in sorted(other for other in found if other > target):
-            found[newer].rename(output / f"{_WITHDRAWN}{newer}")
+        # In ascending order: a server keeps serving the highest version until the last rename, and
+        # never loads one in between.
+        for newer in sorted(number for number in directories if number > target):
+            directories[newer].rename(output / f"{_WITHDRAWN}{newer}")
     return publication

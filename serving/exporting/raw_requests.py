@@ -1,8 +1,8 @@
 """Requests of a data set, read back as a client would send them.
 
 Examples on disk hold ids; the signature takes raw values. Decoding the ids gives raw values that
-encode to the same ids, so both ways into a model can be compared, and warm-up requests have the
-shapes of real ones.
+encode to the same ids. So the scores of both signatures can be compared, and warm-up requests have
+the shapes of real ones.
 
 Shapes: B requests, N candidates, L history length.
 """
@@ -23,10 +23,10 @@ from serving.exporting.signatures import raw_inputs
 
 @dataclasses.dataclass(frozen=True)
 class RawBatch:
-    """Requests in the three shapes in which a model takes them.
+    """A batch of requests in the three forms in which a model takes them.
 
     Attributes:
-        examples: [B] serialized SequenceExamples, as objects of type bytes.
+        examples: Serialized SequenceExamples as objects of type bytes, [B].
         features: Encoded features, as `preprocessing.dataset.parse` returns them.
         raw: Inputs of `serving_default` by name; strings are objects of type bytes.
     """
@@ -40,9 +40,9 @@ def batches(data: DataDir, split: str, batch_size: int, limit: int = 0) -> Itera
     """Yields the requests of a split in the order of the shards.
 
     Args:
-        data: The data set.
-        split: train, validation or test.
-        batch_size: B; the last batch holds what remains.
+        data: Data set to read.
+        split: Split to read: train, validation or test.
+        batch_size: Number of requests B in a batch; the last batch may be smaller.
         limit: Number of requests to stop at; 0 for all.
 
     Raises:
@@ -55,7 +55,7 @@ def batches(data: DataDir, split: str, batch_size: int, limit: int = 0) -> Itera
 
 
 def decode(data: DataDir, records: list[bytes]) -> RawBatch:
-    """Serialized examples with the encoded and raw values in them."""
+    """Parses serialized examples into a batch with their encoded and raw values."""
     examples = np.array(records, object)
     features = dataset.parse(data.schema, tf.constant(examples))
     raw = {}

@@ -16,9 +16,9 @@ def sample_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any
     """The first requests of a split, ready for `serving.score`.
 
     Args:
-        data: The data set.
-        split: train, validation or test.
-        count: Number of requests, if the split has as many.
+        data: Data set to read.
+        split: Split to read: train, validation or test.
+        count: Largest number of requests; a smaller split gives fewer.
 
     Raises:
         UserError: The data set has no such split, or a shard is damaged.
@@ -33,7 +33,7 @@ def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
     Args:
         data: The data set that the batch was read from.
         batch: Decoded requests.
-        row: Which of them.
+        row: Index of the request in the batch.
     """
     schema = data.schema
     named = {key: batch.raw[name][row] for name, (_, key) in raw_inputs(schema).items()}
@@ -47,7 +47,7 @@ def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
 
 
 def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[dict[str, Any]]:
-    """One record per event or candidate; padding, told by the item key in front, is left out."""
+    """One record per event or candidate, without those whose item key (in front) is padding."""
     padding = _plain(features[0].pad_value)
     rows = ([_plain(value) for value in row] for row in zip(*columns, strict=True))
     names = [feature.name for feature in features]
@@ -55,7 +55,7 @@ def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[d
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON knows; a missing number is null."""
+    """A value as a type that JSON has; a missing number is None."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, np.generic):

@@ -3,12 +3,12 @@
     serving_default   raw user and context features [B], `history_<feature>` [B, L],
                       `candidate_<feature>` [B, N]  ->  `scores` [B, N]
     serialized        `examples` [B], serialized SequenceExamples  ->  the same scores
-    explain           as serving_default  ->  scores, and why
+    explain           inputs of serving_default  ->  scores, and the reasons for them
 
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
-ones kept. The attention of `explain` [B, N, K, L] belongs to the steps as they were sent: it is 0
-at padding and at events that were too old to be kept.
+ones kept. The attention of `explain` [B, N, K, L] has the history steps of the request: it is 0 at
+padding and at events that were too old to be kept.
 
 "" and -1 are padding where the item key of the step or candidate is padding. Anywhere else they are
 missing values: they become the default of their feature, as in the data that the model was trained
@@ -55,10 +55,10 @@ def candidate_input(name: str) -> str:
 
 
 def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
-    """Inputs of `serving_default`: name to the feature and its key in encoded examples.
+    """Inputs of `serving_default` by name: the feature, and its key in encoded examples.
 
     Raises:
-        UserError: Two features would get the same name.
+        UserError: Two features would get the same input name.
     """
     named = [(f.name, f, f.name) for f in schema.user_features]
     named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
@@ -75,14 +75,14 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
 
 
 class ServingModule(tf.Module):
-    """What is exported: the weights that scoring needs, the vocabularies, and the signatures.
+    """The exported module: the weights that scoring needs, the vocabularies, and the signatures.
 
-    Neither optimisers nor self-supervision are reachable from here. Layers are kept out of sight of
-    the saver, which would otherwise trace training variants of them; their weights are tracked.
+    Neither optimisers nor self-supervision are reachable from here. The module tracks the weights
+    of the layers and not the layers themselves, of which the saver would trace training variants.
 
     Args:
-        model: A trained model.
-        data: The data set it was trained on: schema and fitted encoders.
+        model: Trained model to export.
+        data: Data set that the model was trained on, with its schema and fitted encoders.
     """
 
     def __init__(self, model: CTRModel, data: DataDir) -> None:
@@ -121,11 +121,11 @@ class ServingModule(tf.Module):
 
     @functools.cached_property
     def signatures(self) -> dict[str, Any]:
-        """Concrete functions by name; `explain` only if the model can say why."""
+        """Concrete functions by name; `explain` only if the model can explain its scores."""
         return {name: self.trace(name) for name in self._functions}
 
     def trace(self, name: str) -> Any:
-        """The concrete function of one signature, traced anew."""
+        """Traces the concrete function of one signature anew."""
         function, specs = self._functions[name]
         return tf.function(function, autograph=False).get_concrete_function(**specs)
 
@@ -136,12 +136,12 @@ def encode(
     """Encodes the inputs of `serving_default`.
 
     Args:
-        schema: Names the inputs.
-        encoder: Encodes each feature.
+        schema: Schema that names the inputs.
+        encoder: Encoder of all features.
         raw: Inputs by name, as `raw_inputs` lists them.
 
     Returns:
-        Encoded features by their keys in examples, padding where it was.
+        Encoded features by their keys in examples, with padding in the same places.
     """
     features = {
         f.name: encoder.encode(f.name, raw[f.name], is_real=True) for f in schema.user_features
@@ -150,10 +150,10 @@ def encode(
         (schema.history_features, history_input, history_key),
         (schema.item_features, candidate_input, candidate_key),
     ):
-        item, *others = group  # the item key comes first
-        ids = encoder.encode(item.name, raw[input_of(item.name)])
-        features[key_of(item.name)] = ids
-        for feature in others:
+        item_feature, *side_features = group  # the item key comes first
+        ids = encoder.encode(item_feature.name, raw[input_of(item_feature.name)])
+        features[key_of(item_feature.name)] = ids
+        for feature in side_features:
             values = raw[input_of(feature.name)]
             features[key_of(feature.name)] = encoder.encode(
                 feature.name, values, is_real=ids != PAD_ID
@@ -182,17 +182,17 @@ class _Scorer:
         return {SCORES: self._probabilities(features, self._model(features))}
 
     def explanation(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Scores, interest weights, attention over the history as given, unknown values."""
+        """Scores, interest weights, attention over the request's history, unknown values."""
         slots_BL = history_slots(self._schema, features)
         features = compact_history(self._schema, features)
         backbone, embedder = self._model.backbone, self._model.embedder
         state = backbone.encode_user(embedder.user_side(features))
         candidates = embedder.candidates(features)
-        why = backbone.explain(state, candidates)
+        reasons = backbone.explain(state, candidates)
         return {
             SCORES: self._probabilities(features, backbone.score(state, candidates)),
-            "confidence": why["confidence_BNK"],
-            "attention": _at_steps(why["attention_BNKL"], slots_BL),
+            "confidence": reasons["confidence_BNK"],
+            "attention": _at_steps(reasons["attention_BNKL"], slots_BL),
             "unknown_ids": self._unknown(features),
         }
 
@@ -201,7 +201,7 @@ class _Scorer:
         return tf.where(mask_BN, tf.sigmoid(tf.cast(logits_BN, tf.float32)), 0.0)
 
     def _unknown(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """[B] int64: values of a request that are not in their vocabulary."""
+        """Numbers of values of each request that are not in their vocabulary, [B] int64."""
         counts_B = []
         for feature, key in raw_inputs(self._schema).values():
             num_oov = self._num_oov[feature.name]
@@ -218,18 +218,19 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     """Moves the events of each history together and keeps the most recent ones.
 
     Args:
-        schema: Names the history features; an event is where the item key is not padding.
+        schema: Schema that names the history features; an event is a step whose item key is not
+            padding.
         features: Encoded features with `history/<feature>` [B, L], as
             `preprocessing.dataset.parse` describes them, but with padding anywhere.
 
     Returns:
-        The features with histories [B, L'] in the old order, padded with 0 on the right, where L'
-        is what the longest history needs: at least 1 and at most the schema's `max_length`.
+        The features with histories [B, L'] in the old order, padded with 0 on the right. L' is the
+        length of the longest history, at least 1 and at most the schema's `max_length`.
     """
     item = history_key(schema.item_key.name)
-    # Padding behind the last event, so that even an empty history has something to gather.
+    # One step of padding at the end, so that there is something to gather even if L is 0.
     is_event_BL = tf.pad(features[item] != PAD_ID, [[0, 0], [0, 1]])
-    # Stable: events keep their order, and go before the padding.
+    # A stable sort keeps the order of the events and puts the padding behind them.
     order_BL = tf.argsort(tf.cast(~is_event_BL, tf.int32), axis=1, stable=True)
     counts_B = tf.reduce_sum(tf.cast(is_event_BL, tf.int32), axis=1)
     kept_B = tf.minimum(counts_B, schema.history.max_length)
@@ -247,14 +248,14 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
 
 
 def history_slots(schema: Schema, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Where `compact_history` puts the steps of a history.
+    """The places to which `compact_history` moves the steps of a history.
 
     Args:
-        schema: As for `compact_history`.
-        features: Likewise.
+        schema: Schema that names the history features.
+        features: Encoded features that `compact_history` takes.
 
     Returns:
-        [B, L] int32: the step's index in the compacted history, -1 if it is not in there.
+        Index of each step in the compacted history, -1 if it is left out, [B, L] int32.
     """
     is_event_BL = features[history_key(schema.item_key.name)] != PAD_ID
     rank_BL = tf.cumsum(tf.cast(is_event_BL, tf.int32), axis=1)
@@ -264,7 +265,7 @@ def history_slots(schema: Schema, features: Mapping[str, tf.Tensor]) -> tf.Tenso
 
 
 def _at_steps(attention_BNKS: tf.Tensor, slots_BL: tf.Tensor) -> tf.Tensor:
-    """Attention over slots S of the compacted history [B, N, K, S] to the steps [B, N, K, L]."""
+    """Moves attention from slots of the compacted history [B, N, K, S] to steps [B, N, K, L]."""
     attention_BSNK = tf.transpose(attention_BNKS, [0, 3, 1, 2])
     steps_BLNK = tf.gather(attention_BSNK, tf.maximum(slots_BL, 0), batch_dims=1)
     is_kept_BL11 = (slots_BL >= 0)[:, :, None, None]

@@ -21,15 +21,15 @@ from serving.tfserving.status import Code, ServingError, invalid
 
 WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
-"""TensorFlow Serving refuses a file with more."""
+"""Largest number of requests in a file that TensorFlow Serving accepts."""
 
 
 def write(version: pathlib.Path, requests: Iterable[tuple[str, Mapping[str, np.ndarray]]]) -> None:
     """Writes the warm-up file of an exported version.
 
     Args:
-        version: The directory that holds saved_model.pb.
-        requests: Signature name and its inputs, by request; strings are objects of type bytes.
+        version: Directory that holds saved_model.pb.
+        requests: Signature name and inputs of each request; strings are objects of type bytes.
     """
     path = version / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
@@ -44,14 +44,13 @@ def write(version: pathlib.Path, requests: Iterable[tuple[str, Mapping[str, np.n
 
 
 def replay(servable: Servable, iterations: int = 1) -> int:
-    """Runs the warm-up requests of a version and returns how many there were.
+    """Runs the warm-up requests of a version and returns their number.
 
-    A version without a warm-up file is fine. The name and version of the model that a request asks
-    for do not matter.
+    A version need not have a warm-up file. The model name and version in a request are ignored.
 
     Args:
-        servable: The version.
-        iterations: How often each request is run.
+        servable: Loaded version.
+        iterations: Number of times that each request is run.
 
     Raises:
         ServingError: The file is damaged or too long, or one of its requests fails: the version

@@ -1,8 +1,8 @@
-"""Load on a model server: requests at given times or from given numbers of callers, timed.
+"""Load generator: sends requests in closed or open loops and measures their latency.
 
-A closed loop has callers who ask again as soon as they are answered; an overloaded server slows
-them down. In an open loop requests come at random times, whatever the server does, as users do;
-they are timed from when they were due, so that waiting for a connection counts.
+In a closed loop, callers ask again as soon as they are answered; an overloaded server slows them
+down. In an open loop, requests come at random times whatever the server does, like those of users.
+Their latency is measured from when they were due, so that it includes waiting for a connection.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ _WARM_UPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """How hard the server is pressed.
+    """Kind and size of the load on the server.
 
     Attributes:
-        loop: "closed" or "open".
-        load: Callers of a closed loop, requests per second of an open one.
+        loop: Kind of load, "closed" or "open".
+        load: Number of callers of a closed loop, or requests per second of an open one.
     """
 
     loop: str
@@ -45,12 +45,12 @@ class Level:
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """When a measurement ends, whichever comes first.
+    """Bounds of a measurement, which ends at the first that it reaches.
 
     Attributes:
-        seconds: No request is begun after this time.
-        requests: Number of requests.
-        timeout_seconds: A request without reply is given up after this time.
+        seconds: Time after which no request is begun.
+        requests: Largest number of requests.
+        timeout_seconds: Time after which a request without reply counts as failed.
     """
 
     seconds: float
@@ -60,12 +60,12 @@ class Bounds:
 
 @dataclasses.dataclass
 class Samples:
-    """What was observed.
+    """Observations of a measurement.
 
     Attributes:
-        latencies: Seconds of each request that was answered with 200.
+        latencies: Latencies in seconds of the requests that were answered with 200.
         failures: Number of other requests by HTTP status, or `NO_REPLY`.
-        reply_bytes: Bytes of the bodies of successful replies.
+        reply_bytes: Total size of the bodies of successful replies in bytes.
         elapsed: Seconds from the first request to the last reply.
     """
 
@@ -77,8 +77,8 @@ class Samples:
     def summary(self) -> dict[str, Any]:
         """Requests, failures, requests per second, bytes, and percentiles in milliseconds.
 
-        A percentile is an observed latency, never one below it: of fewer than 1,000 requests p99.9
-        is the slowest. Without a successful request they are None.
+        A percentile is an observed latency, never a value below one: with fewer than 1,000
+        requests, p99.9 is the slowest. Percentiles are None if no request was successful.
         """
         count = len(self.latencies)
         values: list[float | None] = [None] * len(PERCENTILES)
@@ -96,17 +96,17 @@ class Samples:
 
 
 def measure(url: str, bodies: Sequence[bytes], level: Level, bounds: Bounds, seed: int) -> Samples:
-    """Puts load on a server.
+    """Measures a server under load.
 
     Args:
-        url: Takes the bodies by POST.
-        bodies: Sent in turns.
-        level: How hard to press.
-        bounds: When to stop.
-        seed: Of the times of an open loop.
+        url: Address to which the bodies are posted.
+        bodies: Request bodies, sent in turns.
+        level: Kind and size of the load.
+        bounds: Bounds of the measurement.
+        seed: Seed of the arrival times of an open loop.
 
     Returns:
-        What was observed, without the first requests, which warm the server up.
+        Observations without those of the first requests, which warm the server up.
     """
     return asyncio.run(_measure(url, itertools.cycle(bodies), level, bounds, seed))
 
@@ -165,8 +165,8 @@ async def _open(
 ) -> None:
     gaps = np.random.default_rng(seed).exponential(1 / per_second, bounds.requests)
     due = start + np.cumsum(gaps)
-    asked = []
+    pending = []
     for moment in due[due < start + bounds.seconds].tolist():
         await asyncio.sleep(moment - time.perf_counter())
-        asked.append(asyncio.ensure_future(ask(moment)))
-    await asyncio.gather(*asked)
+        pending.append(asyncio.ensure_future(ask(moment)))
+    await asyncio.gather(*pending)

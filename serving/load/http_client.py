@@ -1,6 +1,6 @@
-"""An HTTP client for measurements: a tenth of the processor time per request that httpx takes.
+"""An HTTP client for load tests, which takes a tenth of httpx's processor time per request.
 
-What makes the load usually runs on the cores of the server that it measures.
+The load generator usually runs on the same cores as the server that it measures.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import httptools
 
 
 class LoadClient:
-    """Connections to one address, kept open, opened when none is free.
+    """A pool of connections to one address, which are kept open and opened when none is free.
 
     Args:
-        url: Takes bodies by POST.
-        connections: Most at a time; further requests wait for one.
-        timeout_seconds: A request without reply is given up after this time.
+        url: Address to which bodies are posted.
+        connections: Largest number of connections; further requests wait for one.
+        timeout_seconds: Time after which a request without reply is given up.
     """
 
     def __init__(self, url: str, connections: int, timeout_seconds: float) -> None:
@@ -37,7 +37,7 @@ class LoadClient:
         """Sends a body, and returns the status and the number of bytes of the reply.
 
         Raises:
-            OSError: There is no reply; a `TimeoutError` if there is none in time.
+            OSError: There is no reply; a `TimeoutError` if there is no reply in time.
         """
         async with self._places:
             try:
@@ -72,7 +72,7 @@ class LoadClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time."""
+    """A connection that carries one request at a time."""
 
     def __init__(self) -> None:
         self.reusable = True

@@ -16,7 +16,7 @@ CLASSES, SCORES, OUTPUT = "classes", "scores", "outputs"
 
 
 class Predictor(Protocol):
-    """What is asked of a `Servable`."""
+    """The part of a `Servable` that the calls use."""
 
     signature_defs: Any
 
@@ -33,40 +33,42 @@ def classify(
     """Label and score of every class, by example.
 
     Args:
-        servable: What answers.
-        signature_name: "" means `serving_default`. It takes `inputs` and returns `classes` or
-            `scores` [B, C], or both; without labels each is "", without scores 0.
+        servable: Model version that is asked.
+        signature_name: Name of the signature; "" means `serving_default`. It takes `inputs` and
+            returns `classes` or `scores` [B, C], or both. Without labels each label is "", without
+            scores each score is 0.
         examples: Serialized tf.train.Example messages.
         check_method: Whether the signature's method name must be that of this call.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for a signature of another form; see also `Servable.predict`.
+        ServingError: INVALID_ARGUMENT for a signature of another form, or an error of
+            `Servable.predict`.
     """
     outputs = _run(servable, signature_name, examples, "classify" if check_method else None)
-    found = {name: outputs[name] for name in (CLASSES, SCORES) if name in outputs}
-    if not found or len(outputs) > 2:
+    class_outputs = {name: outputs[name] for name in (CLASSES, SCORES) if name in outputs}
+    if not class_outputs or len(outputs) > 2:
         raise invalid(
             "Expected classification signature outputs to contain at least one of "
             f'"{CLASSES}" or "{SCORES}", found: {", ".join(sorted(outputs))}'
         )
     types = servable.output_types(signature_name)
     for name, expected in ((CLASSES, "string"), (SCORES, "float")):
-        if name not in found:
+        if name not in class_outputs:
             continue
         _require_type(name, types[name], expected)
-        if found[name].ndim != 2 or len(found[name]) != len(examples):
+        if class_outputs[name].ndim != 2 or len(class_outputs[name]) != len(examples):
             raise invalid(
                 f"Expected {name} of shape [{len(examples)}, number of classes], "
-                f"found {list(found[name].shape)}"
+                f"found {list(class_outputs[name].shape)}"
             )
-    shape = next(iter(found.values())).shape
-    if any(array.shape != shape for array in found.values()):
+    shape = next(iter(class_outputs.values())).shape
+    if any(array.shape != shape for array in class_outputs.values()):
         raise invalid(
-            f"Expected as many classes as scores, found {found[CLASSES].shape[1]} and "
-            f"{found[SCORES].shape[1]}"
+            f"Expected as many classes as scores, found {class_outputs[CLASSES].shape[1]} and "
+            f"{class_outputs[SCORES].shape[1]}"
         )
-    labels_BC = found.get(CLASSES, np.full(shape, b"", object))
-    scores_BC = found.get(SCORES, np.zeros(shape, np.float32))
+    labels_BC = class_outputs.get(CLASSES, np.full(shape, b"", object))
+    scores_BC = class_outputs.get(SCORES, np.zeros(shape, np.float32))
     return [
         [(label.decode(errors="replace"), score) for label, score in zip(row, scores, strict=True)]
         for row, scores in zip(labels_BC, scores_BC, strict=True)
@@ -79,13 +81,15 @@ def regress(
     """One float32 per example, from the output `outputs` of shape [B] or [B, 1].
 
     Args:
-        servable: What answers.
-        signature_name: "" means `serving_default`. It takes `inputs` and returns `outputs`.
+        servable: Model version that is asked.
+        signature_name: Name of the signature; "" means `serving_default`. It takes `inputs` and
+            returns `outputs`.
         examples: Serialized tf.train.Example messages.
         check_method: Whether the signature's method name must be that of this call.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for a signature of another form; see also `Servable.predict`.
+        ServingError: INVALID_ARGUMENT for a signature of another form, or an error of
+            `Servable.predict`.
     """
     outputs = _run(servable, signature_name, examples, "regress" if check_method else None)
     if set(outputs) != {OUTPUT}:
@@ -104,7 +108,7 @@ def regress(
 
 
 def call(method_name: str) -> Callable[..., Any]:
-    """`classify` or `regress`, by the method name that a signature or a task gives.
+    """The function for a method name of a signature or task: `classify` or `regress`.
 
     Raises:
         ServingError: UNIMPLEMENTED for another name.
@@ -116,19 +120,19 @@ def call(method_name: str) -> Callable[..., Any]:
 
 
 def examples(sent: Any) -> list[bytes]:
-    """The serialized examples of an `Input` message, each after the context that they share.
+    """The serialized examples of an `Input` message, each preceded by their common context.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if there are none.
+        ServingError: INVALID_ARGUMENT if the message has no examples.
     """
     kind = sent.WhichOneof("kind")
     context = b""
     if kind == "example_list_with_context":
         context = sent.example_list_with_context.context.SerializeToString(deterministic=True)
-    found = getattr(sent, kind).examples if kind else ()
-    if not found:
+    messages = getattr(sent, kind).examples if kind else ()
+    if not messages:
         raise invalid("Input is empty.")
-    return [context + example.SerializeToString(deterministic=True) for example in found]
+    return [context + example.SerializeToString(deterministic=True) for example in messages]
 
 
 def _run(
@@ -154,6 +158,6 @@ def _run(
     return servable.predict(signature_name, {INPUT: batch})
 
 
-def _require_type(name: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise invalid(f"Expected {name} Tensor of type {expected}, found {found}")
+def _require_type(name: str, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise invalid(f"Expected {name} Tensor of type {expected}, found {actual}")

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator
 from serving.tfserving.status import Code
 
 _LATENCY_BOUNDS = tuple(10 * 1.8**k for k in range(33))
-"""Microseconds."""
+"""Upper bounds of the buckets in microseconds."""
 _EXAMPLE_BOUNDS = tuple(float(2**k) for k in range(15))
 _QUEUEING_BOUNDS = tuple(100 * 1.2**k for k in range(52))
-"""Microseconds."""
+"""Upper bounds of the buckets in microseconds."""
 
 _MAX_SERIES = 1000
-"""Of one counter: names that clients make up must not fill the memory. More count under ""."""
+"""Largest number of series of a counter, as clients could fill the memory with invented names.
+
+Further names count under "".
+"""
 
 _Labels = tuple[str, ...]
 
@@ -43,7 +46,7 @@ class _Counter:
 
 @dataclasses.dataclass
 class _Series:
-    """What one histogram has seen under one set of labels; the last count is beyond all bounds."""
+    """Observations of a histogram under one set of labels; the last count is above all bounds."""
 
     counts: list[int]
     total: float = 0.0
@@ -75,7 +78,7 @@ class _Histogram:
 
 
 class Metrics:
-    """What one server counts. Safe to use from any thread.
+    """Counters and histograms of one server. Safe to use from any thread.
 
     Args:
         batching: Whether the page has the series about batches.
@@ -115,41 +118,41 @@ class Metrics:
             self._request_count.add((model, code.name), 1)
 
     def observe_latency(self, model: str, api: str, entrypoint: str, microseconds: float) -> None:
-        """Notes how long a successful request took.
+        """Records the latency of a successful request.
 
         Args:
             model: Name of the model.
             api: The call as the entry point spells it: "predict" over REST, "Predict" over gRPC.
-            entrypoint: "REST" or "GRPC".
-            microseconds: From the request's arrival to its answer.
+            entrypoint: Interface of the request, "REST" or "GRPC".
+            microseconds: Time from the request's arrival to its answer.
         """
         with self._lock:
             self._request_latency.observe((model, api, entrypoint), microseconds)
 
     def observe_runtime(self, model: str, api: str, microseconds: float) -> None:
-        """Notes how long TensorFlow itself took for a call ("Predict", "Classify", "Regress")."""
+        """Records the time of TensorFlow itself for a call ("Predict", "Classify", "Regress")."""
         with self._lock:
             self._runtime_latency.observe((model, api, "TF1"), microseconds)
 
     def count_examples(self, model: str, number: int) -> None:
-        """Notes how many examples a request held: its dimension 0."""
+        """Records the number of examples in a request, which is its dimension 0."""
         with self._lock:
             self._example_counts.observe((model,), number)
             self._example_total.add((model,), number)
 
     def warmup(self, model_path: str, code: Code, microseconds: float, records: int) -> None:
-        """Notes that the warm-up requests of a version were replayed."""
+        """Records a replay of a version's warm-up requests."""
         with self._lock:
             self._warmup_latency.observe((model_path, code.name), microseconds)
             self._warmup_records.add((model_path, code.name), records)
 
     def observe_queueing(self, thread_pool_name: str, microseconds: float) -> None:
-        """Notes how long a request waited for its batch."""
+        """Records how long a request waited for its batch."""
         with self._lock:
             self._queueing_latency.observe((thread_pool_name,), microseconds)
 
     def count_batch(self) -> None:
-        """Counts a batch that is computed."""
+        """Counts a computed batch."""
         with self._lock:
             self._batch_count.add((), 1)
 
@@ -166,8 +169,8 @@ class Metrics:
 
 
 def _braces(labels: Iterable[tuple[str, str]]) -> str:
-    written = ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
-    return f"{{{written}}}"
+    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
+    return f"{{{pairs}}}"
 
 
 def _escape(value: str) -> str:

@@ -1,7 +1,7 @@
 """The monitoring config file of TensorFlow Serving: whether and where metrics have a page.
 
-The serving API package leaves its messages out. The descriptors below declare what TensorFlow
-Serving's own do; the text is parsed by protobuf.
+The serving API package lacks its messages. The descriptors below declare the same fields as
+TensorFlow Serving's own; protobuf parses the text.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ _DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
 
 def prometheus_path(path: str | pathlib.Path) -> str | None:
-    """Where a monitoring config file puts the metrics' page; None if it turns it off.
+    """URL path of the metrics' page in a monitoring config file; None if the page is off.
 
     Raises:
         UserError: The file cannot be read or parsed.

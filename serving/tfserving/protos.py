@@ -1,6 +1,6 @@
 """The protocol buffers of TensorFlow and TensorFlow Serving.
 
-They load TensorFlow, so they are imported here, after models.keras has set what it goes by.
+They load TensorFlow, so they are imported here, after models.keras has set its environment.
 """
 
 import models.keras  # noqa: F401

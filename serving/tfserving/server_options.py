@@ -1,4 +1,4 @@
-"""The flags of tensorflow_model_server that the embedded server knows, and its own few."""
+"""The flags of tensorflow_model_server that the embedded server supports, and a few of its own."""
 
 import dataclasses
 import os
@@ -20,11 +20,11 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """What the flags of the same names say; the help text of each field describes it.
+    """Values of the flags of the same names; the help text of each field describes it.
 
     Names and defaults are those of tensorflow_model_server, except that `rest_api_port` has the
-    container image's default, that a port of 0 picks a free one, and for the fields which it does
-    not have: `host`, `max_request_bytes`, `max_concurrent_requests` and `explore`.
+    default of the container image and 0 picks a free port. tensorflow_model_server lacks the
+    fields `host`, `max_request_bytes`, `max_concurrent_requests` and `explore`.
     """
 
     model_name: str = _flag("default", "Name of the model in URLs.")
@@ -93,10 +93,10 @@ class ServerOptions:
     tensorflow_inter_op_parallelism: int = _flag(0, "Operations that may run at once.")
 
     def check(self) -> None:
-        """Refuses contradictions.
+        """Checks the values and their combinations.
 
         Raises:
-            UserError: Naming the flag that is wrong.
+            UserError: A value is wrong or contradicts another; the message names the flag.
         """
         if not (self.model_base_path or self.model_config_file):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Status codes of TensorFlow Serving and what they become over HTTP."""
+"""Status codes of TensorFlow Serving and the HTTP statuses that they become."""
 
 import enum
 
@@ -44,7 +44,7 @@ _HTTP = {
 
 
 def http_status(code: Code) -> int:
-    """The HTTP status of a code: 500 for whatever has none of its own."""
+    """The HTTP status of a code: 500 for codes without a status of their own."""
     return _HTTP.get(code, 500)
 
 
@@ -58,5 +58,5 @@ class ServingError(Exception):
 
 
 def invalid(message: str) -> ServingError:
-    """A refusal because of what the request says (HTTP 400)."""
+    """The error for a request with invalid content (HTTP 400)."""
     return ServingError(Code.INVALID_ARGUMENT, message)

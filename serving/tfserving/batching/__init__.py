@@ -1,1 +1,1 @@
-"""Requests of several callers, computed together."""
+"""Batching: requests of several callers are computed together."""

@@ -29,7 +29,7 @@ class BatchedServable(Servable):
         scheduler: BatchScheduler,
         parameters: BatchingParameters,
     ) -> None:
-        """Loads it; see `Servable`."""
+        """Loads a version, as `Servable` does, with a queue for each of its signatures."""
         super().__init__(path, tags)
         self._scheduler = scheduler
         definitions = self.signature_defs.signature_def
@@ -48,7 +48,7 @@ class BatchedServable(Servable):
     def predict(
         self, signature_name: str, inputs: Mapping[str, np.ndarray | tf.Tensor]
     ) -> dict[str, np.ndarray]:
-        """See `Servable`; a request that is not of the signature's form fails by itself."""
+        """Runs a signature in a batch; a request with wrong inputs or types fails on its own."""
         name = signature_name or DEFAULT_SIGNATURE
         arrays = {alias: np.asarray(value) for alias, value in inputs.items()}
         if not arrays or {alias: a.dtype for alias, a in arrays.items()} != self._dtypes[name]:
@@ -60,17 +60,17 @@ class BatchedServable(Servable):
 def opener(
     parameters_file: str, per_model: bool, tags: Iterable[str], metrics: Metrics
 ) -> Iterator[Callable[[pathlib.Path], Servable]]:
-    """What loads versions for batching, while the context is open.
+    """A function that loads versions for batching, usable while the context is open.
 
     Args:
-        parameters_file: Text-format BatchingParameters; "" for the defaults.
-        per_model: Whether each version has parameters of its own or else no batching. The threads
-            are those of `parameters_file` even then.
-        tags: Of the meta graphs to load.
-        metrics: Counts batches.
+        parameters_file: File of text-format BatchingParameters; "" for the defaults.
+        per_model: Whether a version is batched only if it has parameters of its own. The number of
+            threads is that of `parameters_file` even then.
+        tags: Tags of the meta graphs to load.
+        metrics: Metrics that count the batches.
 
     Raises:
-        UserError: The file is wrong.
+        UserError: The parameters file is wrong.
     """
     shared = BatchingParameters(thread_pool_name=_DEFAULT_POOL)
     if parameters_file:

@@ -1,12 +1,12 @@
-"""How requests are batched: the parameters file of TensorFlow Serving, read and checked.
+"""The batching parameters of TensorFlow Serving: reading and checking the parameters file.
 
     max_batch_size { value: 32 }
     batch_timeout_micros { value: 2000 }
     allowed_batch_sizes: 8
     allowed_batch_sizes: 32
 
-The serving API package leaves the message out. The descriptor below declares what TensorFlow
-Serving's own does; the text is parsed by protobuf.
+The serving API package lacks the message. The descriptor below declares the same fields as
+TensorFlow Serving's own; protobuf parses the text.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from google.protobuf import (
 from serving.tfserving.status import invalid
 
 MODEL_FILE = "batching_params.pbtxt"
-"""Where a version directory may hold parameters of its own."""
+"""Name of the file in a version directory that holds the version's own parameters."""
 
 _PACKAGE = "sequence_ctr.serving"
 _WRAPPERS = {
@@ -38,28 +38,31 @@ _WRAPPERS = {
     "enable_large_batch_splitting": "BoolValue",
     "max_execution_batch_size": "Int64Value",
 }
-"""Fields that tell "absent" from a default, by the message that wraps their value."""
+"""Fields that may be absent, with the message type that wraps their value."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchingParameters:
-    """How one queue of requests is batched; the defaults are TensorFlow Serving's.
+    """Parameters of one queue of requests; the defaults are TensorFlow Serving's.
 
     Sizes are numbers of rows: the dimension 0 of requests.
 
     Attributes:
-        max_batch_size: Of a batch and, without splitting, of a request.
-        batch_timeout_micros: How long an incomplete batch waits for more requests.
-        max_enqueued_batches: Batches that may wait, with the incomplete one.
-        num_batch_threads: Batches that are computed at once, by all models together.
-        thread_pool_name: Of these threads.
-        allowed_batch_sizes: Batches are filled up to the next of them; empty allows every size.
-        pad_variable_length_inputs: Whether requests whose other dimensions differ are made alike.
+        max_batch_size: Largest size of a request, and of a batch unless requests are divided.
+        batch_timeout_micros: Microseconds that an incomplete batch waits for more requests.
+        max_enqueued_batches: Number of batches that may wait, including the incomplete one.
+        num_batch_threads: Number of batches that all models together compute at once.
+        thread_pool_name: Name of the threads that compute batches.
+        allowed_batch_sizes: Sizes of computed batches, which are filled up to the next of them;
+            empty allows every size.
+        pad_variable_length_inputs: Whether requests whose other dimensions differ are padded to
+            equal shapes.
         enable_large_batch_splitting: Whether a request may be divided over several batches.
-        max_execution_batch_size: Of a batch, if requests are divided; None: `max_batch_size`.
+        max_execution_batch_size: Largest size of a batch if requests are divided; None for
+            `max_batch_size`.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for a value that cannot be, or values that contradict each
+        ServingError: INVALID_ARGUMENT for a value out of range, or values that contradict each
             other.
     """
 
@@ -93,7 +96,7 @@ class BatchingParameters:
 
     @property
     def batch_size_limit(self) -> int:
-        """Rows that one batch may have before it is filled up."""
+        """Largest number of rows in a batch before it is filled up."""
         if not self.enable_large_batch_splitting or self.max_execution_batch_size is None:
             return self.max_batch_size
         return self.max_execution_batch_size
@@ -143,7 +146,7 @@ def of_model(path: pathlib.Path) -> BatchingParameters | None:
     """The parameters in a version directory, or None if it holds none.
 
     Raises:
-        ServingError: As `read`.
+        ServingError: The errors of `read`.
     """
     file = path / MODEL_FILE
     return read(file) if file.exists() else None
@@ -168,7 +171,7 @@ def _message_class() -> Any:
             type=field.TYPE_MESSAGE,
             type_name=f".google.protobuf.{wrapper}",
         )
-    # Only the text form is read: the numbers of the fields are of no consequence.
+    # The numbers of the fields do not matter, because only the text form is read.
     fields.add(
         name="allowed_batch_sizes",
         number=len(fields) + 1,

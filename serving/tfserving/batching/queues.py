@@ -1,8 +1,8 @@
-"""Queues in which requests form batches, and the threads that compute these.
+"""Queues in which requests form batches, and the threads that compute the batches.
 
-There is a queue per signature of a version. The threads of one `BatchScheduler` compute the batches
-of all queues in turns: those that are complete and those that have waited long enough. The caller
-waits for its rows of the result.
+There is a queue per signature of a version. The threads of one `BatchScheduler` take batches from
+all queues in turn, as soon as they are complete or have waited long enough. The caller waits for
+its rows of the result.
 """
 
 import collections
@@ -29,10 +29,10 @@ class _Task:
     """A request, or a part of one.
 
     Attributes:
-        inputs: Arrays by name, of equal dimension 0.
-        size: That dimension.
-        since: When it came, by `time.perf_counter`.
-        outputs: What will come of it.
+        inputs: Arrays of equal dimension 0 by name.
+        size: Number of rows, the dimension 0 of the arrays.
+        since: Time of arrival on the clock of `time.perf_counter`.
+        outputs: Future outputs by name.
     """
 
     inputs: Tensors
@@ -44,11 +44,11 @@ class _Task:
 
 
 class BatchQueue:
-    """Batches of requests that wait, oldest first; the last one is open for more. Not thread-safe.
+    """Waiting batches of requests, oldest first; the last one takes more. Not thread-safe.
 
     Args:
-        run: Computes the inputs of a batch.
-        parameters: When a batch is complete, and what is refused.
+        run: Function that computes the outputs of a batch from its inputs.
+        parameters: Sizes and times of batches, and limits of the queue.
     """
 
     def __init__(self, run: Callable[[Tensors], Tensors], parameters: BatchingParameters) -> None:
@@ -60,8 +60,8 @@ class BatchQueue:
         """Adds a request of `size` rows, in parts if it may be divided and does not fit.
 
         Raises:
-            ServingError: INVALID_ARGUMENT if it is too large for a batch, UNAVAILABLE if too much
-                is waiting already.
+            ServingError: INVALID_ARGUMENT if it is too large for a batch, UNAVAILABLE if the queue
+                is full.
         """
         parameters = self.parameters
         self._require_space(size)
@@ -80,7 +80,7 @@ class BatchQueue:
         return tasks
 
     def take(self, hurry: bool) -> list[_Task]:
-        """The next batch to compute, or nothing if that is incomplete and not in a `hurry`."""
+        """Takes the next batch if it is due or there is a `hurry`; an empty list otherwise."""
         if self.seconds_until_due() > 0 and not hurry:
             return []
         batch = self._batches.popleft()
@@ -89,11 +89,11 @@ class BatchQueue:
         return batch
 
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no request is waiting."""
         return not self._batches[0]
 
     def seconds_until_due(self) -> float:
-        """Until the first batch is to be computed; 0 or less: now."""
+        """Seconds until the first batch has to be computed; 0 or less if it is due."""
         if len(self._batches) > 1 or self._space() <= 0:
             return 0.0
         due = self._batches[0][0].since + self.parameters.batch_timeout_micros / 1e6
@@ -110,20 +110,20 @@ class BatchQueue:
                 f"Task size {size} is larger than maximum input batch size "
                 f"{parameters.max_batch_size}"
             )
-        waiting, most = len(self._batches), parameters.max_enqueued_batches
+        waiting, limit = len(self._batches), parameters.max_enqueued_batches
         full = "The batch scheduling queue to which this task was submitted is full; "
         if parameters.enable_large_batch_splitting:
-            capacity = self._space() + (most - waiting) * parameters.batch_size_limit
+            capacity = self._space() + (limit - waiting) * parameters.batch_size_limit
             if size > capacity:
                 raise ServingError(
                     Code.UNAVAILABLE,
                     f"{full}task size is {size} but scheduling capacity is only {capacity} "
-                    f"(num_enqueued_batches={waiting}, max_enqueued_batches={most})",
+                    f"(num_enqueued_batches={waiting}, max_enqueued_batches={limit})",
                 )
-        elif size > self._space() and waiting >= most:
+        elif size > self._space() and waiting >= limit:
             raise ServingError(
                 Code.UNAVAILABLE,
-                f"{full}currently {waiting} batches enqueued and max_enqueued_batches is {most}",
+                f"{full}currently {waiting} batches enqueued and max_enqueued_batches is {limit}",
             )
 
 
@@ -131,15 +131,15 @@ class BatchScheduler:
     """Threads that compute the batches of all queues, one batch of each queue after the other.
 
     Args:
-        parameters: How many threads, and their name.
-        metrics: Counts batches and the time that requests wait.
+        parameters: Parameters with the number of threads and their name.
+        metrics: Metrics that record the batches and the waiting times of requests.
     """
 
     def __init__(self, parameters: BatchingParameters, metrics: Metrics) -> None:
         self._name = parameters.thread_pool_name
         self._metrics = metrics
         self._changed = threading.Condition()
-        # Only queues in which something waits, so that a version that is dropped goes away.
+        # Only queues with waiting requests, so that a version that is dropped leaves the memory.
         self._waiting: collections.deque[BatchQueue] = collections.deque()
         self._stopped = False
         self._threads = [
@@ -153,8 +153,8 @@ class BatchScheduler:
         """Computes a request with others of its queue, and returns its rows of the outputs.
 
         Raises:
-            ServingError: The request cannot be in a batch, too much is waiting, or the batch
-                failed: then all its requests do.
+            ServingError: The request does not fit into a batch, the queue is full, or the batch
+                failed, and with it all its requests.
         """
         size = tensors.common_size(inputs)
         with self._changed:
@@ -169,7 +169,7 @@ class BatchScheduler:
         return parts[0] if len(parts) == 1 else tensors.join(parts)
 
     def stop(self) -> None:
-        """Computes what is waiting at once, then ends the threads; nothing more is accepted."""
+        """Refuses new requests, computes the waiting ones at once, then ends the threads."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -177,12 +177,12 @@ class BatchScheduler:
             thread.join()
 
     def _work(self) -> None:
-        while (found := self._next()) is not None:
-            self._compute(*found)
-            del found  # a thread that waits must not keep a version in memory
+        while (due_batch := self._next()) is not None:
+            self._compute(*due_batch)
+            del due_batch  # a thread that waits must not keep a version in memory
 
     def _next(self) -> tuple[BatchQueue, list[_Task]] | None:
-        """Waits for a batch; None at the end."""
+        """Waits for the next batch and its queue; None once the scheduler is stopped."""
         with self._changed:
             while True:
                 for _ in range(len(self._waiting)):
@@ -192,7 +192,7 @@ class BatchScheduler:
                         self._waiting.append(queue)
                     if batch:
                         if self._waiting:
-                            self._changed.notify()  # another thread has to watch the others
+                            self._changed.notify()  # another thread has to watch the other queues
                         return queue, batch
                 if self._stopped:
                     return None
@@ -211,7 +211,7 @@ class BatchScheduler:
             parts = tensors.split(outputs, [task.size for task in batch], rows)
         except ServingError as error:
             for task in batch:
-                # Each its own: a traceback belongs to the thread that raises.
+                # An error for each task, as each thread that raises it adds its own traceback.
                 task.outputs.set_exception(ServingError(error.code, error.message))
         except Exception as error:  # a bug, which fails these requests and no others
             _LOG.exception("A batch failed")

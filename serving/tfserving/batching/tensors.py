@@ -1,6 +1,6 @@
-"""Tensors of several requests put together along dimension 0, and taken apart again.
+"""Merging the tensors of several requests along dimension 0, and splitting them again.
 
-Where requests do not fit together, the errors are those of TensorFlow Serving.
+If requests do not fit together, the errors are those of TensorFlow Serving.
 """
 
 import itertools
@@ -15,10 +15,10 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def common_size(inputs: Tensors) -> int:
-    """The dimension 0 that all inputs of a request have.
+    """The common dimension 0 of all inputs of a request.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if one has no dimension, or another one.
+        ServingError: INVALID_ARGUMENT if an input has no dimension, or inputs differ in it.
     """
     if any(array.ndim == 0 for array in inputs.values()):
         raise invalid("Batching Run() input tensors must have at least one dimension")
@@ -29,15 +29,15 @@ def common_size(inputs: Tensors) -> int:
 
 
 def merge(requests: Sequence[Tensors], parameters: BatchingParameters) -> dict[str, np.ndarray]:
-    """The inputs of all requests of a batch.
+    """Merges the inputs of all requests of a batch.
 
-    Other dimensions than the first are made equal, if the parameters ask for it, by repeating the
-    first element of a tensor at the ends of its dimensions. Rows are filled up to an allowed batch
-    size with the first row of the last request, if it has one.
+    If the parameters ask for it, the other dimensions are padded to equal sizes with the first
+    element of each tensor. Rows are filled up to an allowed batch size with the first row of the
+    last request, if it has one.
 
     Args:
-        requests: Arrays of the same names and types, at least one request.
-        parameters: Of the queue.
+        requests: Inputs of at least one request, with the same names and types in each.
+        parameters: Parameters of the queue.
 
     Raises:
         ServingError: FAILED_PRECONDITION if other dimensions differ and may not be padded;
@@ -63,15 +63,15 @@ def merge(requests: Sequence[Tensors], parameters: BatchingParameters) -> dict[s
 
 
 def split(outputs: Tensors, sizes: Sequence[int], rows: int) -> list[dict[str, np.ndarray]]:
-    """The outputs of each request of a batch.
+    """Splits the outputs of a batch into those of each request.
 
     Args:
-        outputs: Of the whole batch.
-        sizes: Rows of each request.
-        rows: Rows that went in, with those that filled the batch up.
+        outputs: Outputs of the whole batch.
+        sizes: Number of rows of each request.
+        rows: Number of input rows, including those that filled up the batch.
 
     Raises:
-        ServingError: FAILED_PRECONDITION if an output has not as many.
+        ServingError: FAILED_PRECONDITION if an output has another number of rows.
     """
     for array in outputs.values():
         if array.ndim == 0:
@@ -86,7 +86,7 @@ def split(outputs: Tensors, sizes: Sequence[int], rows: int) -> list[dict[str, n
 
 
 def divide(tensors: Tensors, sizes: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Consecutive rows, in parts of the given sizes."""
+    """Divides tensors into parts of consecutive rows with the given sizes."""
     ends = list(itertools.accumulate(sizes))
     return [
         {name: array[end - size : end] for name, array in tensors.items()}
@@ -95,10 +95,10 @@ def divide(tensors: Tensors, sizes: Sequence[int]) -> list[dict[str, np.ndarray]
 
 
 def join(parts: Sequence[Tensors]) -> dict[str, np.ndarray]:
-    """The outputs of a request that was divided.
+    """Joins the outputs of the parts of a divided request.
 
     Raises:
-        ServingError: INTERNAL if they do not fit together.
+        ServingError: INTERNAL if the parts do not fit together.
     """
     try:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -18,16 +18,16 @@ class GrpcServer:
     """A running gRPC server.
 
     Args:
-        prediction: Answers predictions.
-        models: Answers status and reload requests.
+        prediction: Service that answers predictions.
+        models: Service that answers status and reload requests.
         host: Interface to bind.
-        port: 0 picks a free one.
-        max_threads: Requests that are computed at once.
-        channel_arguments: Further options of gRPC, by name.
+        port: Port to bind; 0 picks a free one.
+        max_threads: Number of requests that are computed at once.
+        channel_arguments: Further options of gRPC by name.
         enable_healthcheck: Whether to serve grpc.health.v1.Health.
 
     Attributes:
-        port: Where it listens.
+        port: Port on which the server listens.
 
     Raises:
         UserError: The port is taken.
@@ -73,12 +73,12 @@ class GrpcServer:
         self._server.start()
 
     def stop(self, grace_seconds: float = 30.0) -> None:
-        """Refuses new requests and answers those that run."""
+        """Refuses new requests and answers those in progress."""
         self._server.stop(grace_seconds).wait()
 
 
 def channel_arguments(text: str) -> dict[str, int | str]:
-    """The value of --grpc_channel_arguments: `key=value` pairs, separated by commas.
+    """Parses the value of --grpc_channel_arguments: `key=value` pairs, separated by commas.
 
     Raises:
         UserError: A pair has another form.

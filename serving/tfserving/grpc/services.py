@@ -1,6 +1,6 @@
 """The gRPC interface of TensorFlow Serving: PredictionService and ModelService.
 
-The stubs are those of the tensorflow-serving-api package; see `grpc_server` for the server.
+The stubs are those of the tensorflow-serving-api package; the module `server` runs the services.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predictions of the models of a store.
 
     Args:
-        store: Where the versions are.
-        metrics: Counts requests.
+        store: Store of the loaded versions.
+        metrics: Metrics that count the requests.
         check_method: Whether Classify and Regress insist on the method name of a signature.
     """
 
@@ -53,7 +53,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._check_method = check_method
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Runs a signature on tensors by alias; `output_filter` picks outputs."""
+        """Runs a signature on tensors by alias; `output_filter` selects outputs."""
         with self._call("Predict", request.model_spec, context):
             version, servable = _find(self._store, request)
             signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -65,19 +65,19 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 )
             servable.input_types(signature_name)  # refuses a signature without inputs
             inputs = tensors.inputs(request.inputs, signature)
-            wanted = _wanted_outputs(request.output_filter, list(signature.outputs))
-            first = next(iter(inputs.values()))
-            number = len(first) if first.ndim else 1
+            aliases = _wanted_outputs(request.output_filter, list(signature.outputs))
+            first_input = next(iter(inputs.values()))
+            number = len(first_input) if first_input.ndim else 1
             with self._computing("Predict", request.model_spec.name, number):
                 outputs = servable.predict(signature_name, inputs)
             reply = predict_pb2.PredictResponse()
             _fill_spec(reply.model_spec, request.model_spec.name, version, signature_name)
-            for alias in wanted:
+            for alias in aliases:
                 tensors.fill(reply.outputs[alias], outputs[alias])
             return reply
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Labels and scores of examples."""
+        """Returns the labels and scores of examples."""
         with self._call("Classify", request.model_spec, context):
             version, servable = _find(self._store, request)
             reply = classification_pb2.ClassificationResponse()
@@ -88,7 +88,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """One number per example."""
+        """Returns one number per example."""
         with self._call("Regress", request.model_spec, context):
             version, servable = _find(self._store, request)
             reply = regression_pb2.RegressionResponse()
@@ -99,7 +99,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Several Classify and Regress calls on the same examples and version."""
+        """Runs several Classify and Regress calls on the same examples and version."""
         specs = [task.model_spec for task in request.tasks]
         with self._call("MultiInference", specs[0] if specs else None, context):
             if not specs:
@@ -127,7 +127,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return reply
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """The signatures of a model."""
+        """Returns the signatures of a model."""
         with self._call("GetModelMetadata", request.model_spec, context):
             if not request.metadata_field:
                 raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
@@ -158,7 +158,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @contextlib.contextmanager
     def _call(self, api: str, spec: Any, context: grpc.ServicerContext) -> Iterator[None]:
-        """Counts a call, and answers with the error that is raised within."""
+        """Counts a call, and replies with the status of an error raised in the context."""
         model = spec.name if spec is not None else ""
         start = time.perf_counter()
         code = Code.OK
@@ -186,17 +186,17 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Status of the models of a store, and replacing them.
+    """Status of the models of a store, and their replacement.
 
     Args:
-        store: Where the versions are.
+        store: Store of the loaded versions.
     """
 
     def __init__(self, store: ModelStore[Servable]) -> None:
         self._store = store
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """States of all versions of a model, or of one."""
+        """Returns the states of all versions of a model, or of one version."""
         with _answering(context):
             _require_spec(request)
             spec = request.model_spec
@@ -224,7 +224,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 @contextlib.contextmanager
 def _answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turns exceptions into statuses; one that is not a `ServingError` is a bug, and logged."""
+    """Converts exceptions to statuses; other than `ServingError` they are bugs, and logged."""
     try:
         yield
     except ServingError as error:
@@ -244,7 +244,7 @@ def _require_spec(request: Any) -> None:
 
 
 def _find(store: ModelStore[Servable], request: Any) -> tuple[int, Servable]:
-    """The version that a request asks for."""
+    """The number and the loaded version of the model that a request asks for."""
     _require_spec(request)
     spec = request.model_spec
     choice = spec.WhichOneof("version_choice")
@@ -267,11 +267,11 @@ def _wanted_outputs(output_filter: list[str], outputs: list[str]) -> list[str]:
     return list(output_filter) or outputs
 
 
-def _fill_inference_spec(filled: Any, spec: Any, version: int) -> None:
-    _fill_spec(filled, spec.name, version, spec.signature_name or DEFAULT_SIGNATURE)
+def _fill_inference_spec(reply_spec: Any, spec: Any, version: int) -> None:
+    _fill_spec(reply_spec, spec.name, version, spec.signature_name or DEFAULT_SIGNATURE)
 
 
-def _fill_spec(filled: Any, name: str, version: int, signature_name: str) -> None:
-    filled.name = name
-    filled.version.value = version
-    filled.signature_name = signature_name
+def _fill_spec(reply_spec: Any, name: str, version: int, signature_name: str) -> None:
+    reply_spec.name = name
+    reply_spec.version.value = version
+    reply_spec.signature_name = signature_name

@@ -1,4 +1,4 @@
-"""TensorProto messages as gRPC carries them: read from either form, written value by value."""
+"""TensorProto messages in gRPC calls: both forms are read, replies have a field of values."""
 
 import math
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from serving.tfserving.protos import types_pb2
 from serving.tfserving.status import Code, ServingError, invalid
 
 MAX_BYTES = 2**31 - 1
-"""Of a message, and of the inputs of a request when they are unpacked."""
+"""Largest size of a message, and of the unpacked inputs of a request."""
 
-# Where TensorFlow Serving puts the values of a reply; those of half types travel as their bits.
+# The fields in which TensorFlow Serving puts the values of a reply; half types go as their bits.
 _FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -37,16 +37,16 @@ def inputs(tensors: Mapping[str, Any], signature: Any) -> dict[str, np.ndarray]:
 
     Args:
         tensors: TensorProto messages by alias.
-        signature: The SignatureDef that is asked.
+        signature: SignatureDef of the signature that is run.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, naming the input: one is missing, unknown, of another type
-            than the signature's or larger than a message can be, or its values do not fill its
-            shape.
+        ServingError: INVALID_ARGUMENT, with the name of the input: it is missing, unknown, of
+            another type than the signature's or larger than a message can be, or its values do not
+            fill its shape.
     """
     _require_aliases(set(tensors), set(signature.inputs))
-    left = MAX_BYTES
-    found = {}
+    remaining_bytes = MAX_BYTES
+    arrays = {}
     for alias, proto in sorted(tensors.items()):
         expected = signature.inputs[alias].dtype
         if proto.dtype != expected:
@@ -54,17 +54,17 @@ def inputs(tensors: Mapping[str, Any], signature: Any) -> dict[str, np.ndarray]:
                 f"input {alias}: expected a tensor of type {_type(expected)}, found "
                 f"{_type(proto.dtype)}"
             )
-        left -= _bytes_needed(alias, proto)
-        if left < 0:
+        remaining_bytes -= _bytes_needed(alias, proto)
+        if remaining_bytes < 0:
             raise invalid(
                 f"tensor parsing error: {alias}: shape {_sizes(proto)} of {_type(proto.dtype)} "
                 f"needs more memory than the {MAX_BYTES} bytes of the longest request"
             )
         try:
-            found[alias] = tf.make_ndarray(proto)
+            arrays[alias] = tf.make_ndarray(proto)
         except (TypeError, ValueError, KeyError) as error:
             raise invalid(f"tensor parsing error: {alias}: {error}") from None
-    return found
+    return arrays
 
 
 def fill(proto: Any, array: np.ndarray) -> None:
@@ -100,12 +100,12 @@ def _require_aliases(sent: set[str], expected: set[str]) -> None:
 
 
 def braces(names: set[str]) -> str:
-    """A set of names as TensorFlow Serving writes it."""
+    """A set of names in the notation of TensorFlow Serving."""
     return f"{{{','.join(sorted(names))}}}"
 
 
 def _bytes_needed(alias: str, proto: Any) -> int:
-    """Of the array: few values, or one, may stand for a shape of any size."""
+    """Size of the unpacked array: a few values, or one, may stand for a shape of any size."""
     shape = proto.tensor_shape
     if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
         raise invalid(f"tensor parsing error: {alias}: unknown sizes in shape {_sizes(proto)}")
@@ -125,7 +125,7 @@ def _sizes(proto: Any) -> str:
 
 
 def _type(number: int) -> str:
-    """TensorFlow's name of a type, such as float."""
+    """TensorFlow's name of a type, such as "float"."""
     try:
         return types_pb2.DataType.Name(number).removeprefix("DT_").lower()
     except ValueError:

@@ -1,9 +1,9 @@
-"""The digests that travel with an exported version, so that no other files go live in its place.
+"""Checksums of an exported version, which keep damaged or mixed-up files from being served.
 
-`assets/digests.json` maps every file that decides what a version answers (graph, weights, assets)
-to its SHA-256. A vocabulary that was cut short on its way, or weights of another version, would
-move scores without any other sign. Warm-up requests are not among them: they do not change scores,
-and operators put their own there.
+`assets/digests.json` maps every file that determines the answers of a version (graph, weights,
+assets) to its SHA-256. A vocabulary that was truncated in transit, or weights of another version,
+would change scores without any other sign. Warm-up requests are left out: they do not change
+scores, and operators replace them with their own.
 """
 
 import json
@@ -20,10 +20,10 @@ _FIX = "copy the version anew from where it was exported, or export it again"
 
 
 def write(version: pathlib.Path) -> None:
-    """Writes the digests of a version; the last thing that its exporter does.
+    """Writes the digests of a version, after all its other files.
 
     Args:
-        version: The directory that holds saved_model.pb.
+        version: Directory that holds saved_model.pb.
     """
     files = [version / "saved_model.pb"]
     files += [
@@ -39,14 +39,14 @@ def write(version: pathlib.Path) -> None:
 
 
 def check(version: pathlib.Path) -> None:
-    """Compares the files of a version with its digests; one without digests passes.
+    """Compares the files of a version with its digests; a version without digests passes.
 
     Raises:
-        ServingError: DATA_LOSS, naming the first file that is missing or another one.
+        ServingError: DATA_LOSS, with the name of the first file that is missing or differs.
     """
     file = version / DIGESTS
     if not file.exists():
-        if (version / "assets" / "schema.json").exists():  # of ours, exported before there were any
+        if (version / "assets" / "schema.json").exists():  # exported before there were digests
             _LOG.warning("%s has no %s: that its files are whole is not checked", version, DIGESTS)
         return
     try:
@@ -57,11 +57,11 @@ def check(version: pathlib.Path) -> None:
         path = version / name
         if not path.is_file():
             raise _lost(f"Expected {name} in {version}, found no such file")
-        found = sha256_file(path)
-        if found != expected:
+        actual = sha256_file(path)
+        if actual != expected:
             raise _lost(
                 f"Expected the {name} that was exported in {version} (SHA-256 {expected[:12]}), "
-                f"found another one ({found[:12]})"
+                f"found another one ({actual[:12]})"
             )
 
 

@@ -1,4 +1,4 @@
-"""The model config file of TensorFlow Serving: which models, from where, which versions, labels.
+"""The model config file of TensorFlow Serving: models, their base paths, versions and labels.
 
     model_config_list {
       config {
@@ -30,12 +30,12 @@ _PLATFORM = "tensorflow"
 
 @dataclasses.dataclass(frozen=True)
 class VersionPolicy:
-    """Which of the versions on disk are served.
+    """Rule that selects the versions to serve from those on disk.
 
     Attributes:
-        kind: "latest", "all" or "specific".
-        num_versions: Of "latest": how many, counted from the highest.
-        versions: Of "specific": which.
+        kind: Kind of rule: "latest", "all" or "specific".
+        num_versions: Number of highest versions that "latest" selects.
+        versions: Versions that "specific" selects.
     """
 
     kind: str = "latest"
@@ -43,7 +43,7 @@ class VersionPolicy:
     versions: frozenset[int] = frozenset()
 
     def select(self, found: Iterable[int]) -> set[int]:
-        """The versions to serve of those that are there."""
+        """The versions to serve of those that were found on disk."""
         if self.kind == "all":
             return set(found)
         if self.kind == "specific":
@@ -53,12 +53,12 @@ class VersionPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What the config says about one model.
+    """Configuration of one model.
 
     Attributes:
         name: Name of the model in requests.
-        base_path: The directory whose numeric children are versions; absolute.
-        policy: Which versions are served.
+        base_path: Absolute path of the directory whose numeric children are versions.
+        policy: Rule that selects the versions to serve.
         labels: Version by label.
     """
 
@@ -69,10 +69,10 @@ class ModelConfig:
 
 
 def parse(text: str) -> Any:
-    """The `ModelServerConfig` message of a text.
+    """Parses the text form of a `ModelServerConfig` message.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, with the place of the mistake.
+        ServingError: INVALID_ARGUMENT, with the place of the syntax error.
     """
     try:
         return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
@@ -83,7 +83,7 @@ def parse(text: str) -> Any:
 
 
 def read(path: str | pathlib.Path) -> Any:
-    """The `ModelServerConfig` message of a file.
+    """Reads a `ModelServerConfig` message from a file in text form.
 
     Raises:
         UserError: The file cannot be read or parsed.
@@ -100,7 +100,7 @@ def read(path: str | pathlib.Path) -> Any:
 
 
 def single(name: str, base_path: str | pathlib.Path) -> Any:
-    """The `ModelServerConfig` message of one model, of which the latest version is served."""
+    """A `ModelServerConfig` message with one model, of which the latest version is served."""
     config = model_server_config_pb2.ModelServerConfig()
     config.model_config_list.config.add(
         name=name, base_path=str(pathlib.Path(base_path).absolute()), model_platform=_PLATFORM
@@ -109,10 +109,10 @@ def single(name: str, base_path: str | pathlib.Path) -> Any:
 
 
 def models(config: Any) -> dict[str, ModelConfig] | None:
-    """What a `ModelServerConfig` message says, by model; None if it is empty.
+    """The models of a `ModelServerConfig` message by name; None if it is empty.
 
     Raises:
-        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED; nothing of the config may be applied then.
+        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED; no part of the config may be applied then.
     """
     kind = config.WhichOneof("config")
     if kind is None:
@@ -121,12 +121,12 @@ def models(config: Any) -> dict[str, ModelConfig] | None:
         raise ServingError(
             Code.UNIMPLEMENTED, f"This server takes a model_config_list, found {kind}."
         )
-    found: dict[str, ModelConfig] = {}
+    configs: dict[str, ModelConfig] = {}
     for entry in config.model_config_list.config:
-        if entry.name in found:
+        if entry.name in configs:
             raise invalid(f"Illegal to list model {entry.name} multiple times in config list")
-        found[entry.name] = _model(entry)
-    return found
+        configs[entry.name] = _model(entry)
+    return configs
 
 
 def _model(entry: Any) -> ModelConfig:
@@ -165,5 +165,5 @@ def _policy(policy: Any) -> VersionPolicy:
         return VersionPolicy("all")
     if kind == "specific":
         return VersionPolicy("specific", versions=frozenset(policy.specific.versions))
-    # TensorFlow Serving takes 0, which is also what an empty `latest {}` says, for 1.
+    # TensorFlow Serving treats 0, which is also the value of an empty `latest {}`, as 1.
     return VersionPolicy("latest", num_versions=policy.latest.num_versions or 1)

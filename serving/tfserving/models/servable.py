@@ -1,4 +1,4 @@
-"""One loaded version of a SavedModel: what it takes, what it returns, and calling it."""
+"""One loaded version of a SavedModel: its inputs, its outputs, and calls of its signatures."""
 
 import pathlib
 import re
@@ -15,7 +15,7 @@ from serving.tfserving.status import Code, ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 
-# What Python's loader wraps around the message of a failed op; TensorFlow Serving adds none of it.
+# The text that Python's loader adds to the message of a failed op; TensorFlow Serving adds none.
 _DECORATION = re.compile(
     r"^Graph execution error:\s*"
     r"|^Detected at node .*\n(?:[ \t].*\n)*"
@@ -29,8 +29,8 @@ class Servable:
     """A SavedModel in memory.
 
     Attributes:
-        path: The directory it was loaded from.
-        signature_defs: Its signatures, as a `SignatureDefMap` message.
+        path: Directory that the version was loaded from.
+        signature_defs: Signatures of the version, as a `SignatureDefMap` message.
     """
 
     def __init__(self, path: pathlib.Path, tags: Iterable[str] = ("serve",)) -> None:
@@ -39,12 +39,12 @@ class Servable:
         Raises:
             ServingError: NOT_FOUND or INVALID_ARGUMENT if there is no such SavedModel, DATA_LOSS if
                 its files are not those that were exported.
-            tf.errors.OpError: TensorFlow could not load it.
+            tf.errors.OpError: TensorFlow could not load the SavedModel.
         """
         self.path = path
         self.signature_defs = _read_signature_defs(path, set(tags))
         digests.check(path)
-        # Asked for by every request, and slow to read from messages.
+        # Every request needs the types, and reading them from messages is slow.
         self._types = {
             name: (_type_names(definition.inputs), _type_names(definition.outputs))
             for name, definition in self.signature_defs.signature_def.items()
@@ -55,7 +55,7 @@ class Servable:
         """Tensor type ("float") by input of a signature; "" means `serving_default`.
 
         Raises:
-            ServingError: INVALID_ARGUMENT if there is no such signature, or it takes no inputs.
+            ServingError: INVALID_ARGUMENT if the signature does not exist, or takes no inputs.
         """
         inputs, _ = self._types_of(signature_name)
         if not inputs:
@@ -72,12 +72,12 @@ class Servable:
         """Runs a signature on one array per input; strings are objects of type bytes.
 
         Raises:
-            ServingError: With TensorFlow's code and message if an op fails.
+            ServingError: An op failed; the error has TensorFlow's code and message.
         """
         function = self._model.signatures[signature_name or DEFAULT_SIGNATURE]
         try:
             outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
-            # NumPy makes a plain value of a tensor of rank 0.
+            # `Tensor.numpy` returns a plain value and no array for a tensor of rank 0.
             return {
                 name: np.asarray(value.numpy(), value.dtype.as_numpy_dtype)
                 for name, value in outputs.items()
@@ -85,7 +85,7 @@ class Servable:
         except tf.errors.OpError as error:
             raise ServingError(Code(error.error_code), op_message(error)) from error
         except (TypeError, ValueError) as error:
-            # Shapes that cannot enter the graph at all.
+            # TensorFlow's Python code refuses some shapes before the graph runs.
             raise invalid(str(error)) from error
 
     def _types_of(self, signature_name: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -96,7 +96,7 @@ class Servable:
 
 
 def op_message(error: tf.errors.OpError) -> str:
-    """The message of a failed op without what Python's loader adds to it."""
+    """The message of a failed op without the text that Python's loader adds to it."""
     return _DECORATION.sub("", error.message)
 
 

@@ -1,9 +1,9 @@
-"""The models of a server: found on disk by polling, named by a config that may change, labelled.
+"""The models of a server: a config that may change, versions found on disk by polling, and labels.
 
-Every poll compares the base paths of all models with what their version policies ask for, and loads
-and drops accordingly. A new config replaces the set of models: those left out are dropped. Labels
-are assigned once the models of a config that were new to the server have a version to answer with,
-and only to versions that are available.
+Every poll looks at the base paths of all models, and loads and drops versions as their version
+policies ask. A new config replaces the set of models: those left out are dropped. Labels are
+assigned when every model that the config added has an available version, and only to versions that
+are available.
 """
 
 import functools
@@ -30,9 +30,9 @@ class ModelStore(Generic[T]):
     """The loaded versions of all models. Safe to use from any thread.
 
     Args:
-        load: Turns the directory of a version into what is served; whatever it raises ends the
-            version.
-        max_num_load_retries: How often a failed load is tried again.
+        load: Function that loads a version from its directory; a version for which it raises an
+            error is not served.
+        max_num_load_retries: Number of times that a failed load is tried again.
         load_retry_interval_seconds: Time between two attempts.
         allow_version_labels_for_unavailable_models: Whether a new label may name a version that is
             not loaded (yet). An existing label may never be moved to one.
@@ -57,7 +57,7 @@ class ModelStore(Generic[T]):
         self._reloading = threading.Lock()  # held from a new config until its labels are assigned
         # Replaced, never changed in place: readers take no lock.
         self._configs: dict[str, ModelConfig] = {}
-        self._models: dict[str, ModelVersions[T]] = {}  # with those that a config left out
+        self._models: dict[str, ModelVersions[T]] = {}  # including models that a config left out
         self._labels: dict[str, dict[str, int]] | None = None
         self._complaints: dict[object, str] = {}
         self._stopped = threading.Event()
@@ -68,40 +68,40 @@ class ModelStore(Generic[T]):
         """The version asked for by number or label, or the latest one that is available.
 
         Raises:
-            ServingError: NOT_FOUND; INVALID_ARGUMENT for a label that nothing has; UNAVAILABLE
-                for a label while no config was applied.
+            ServingError: NOT_FOUND if the version is not available, INVALID_ARGUMENT for an unknown
+                label, UNAVAILABLE for a label before labels are assigned for the first time.
         """
         if label is not None:
             version = self._labelled(name, label)
         model = self._models.get(name)
-        found = model.get(version) if model else None
-        if found is None:
+        numbered_version = model.get(version) if model else None
+        if numbered_version is None:
             spec = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {spec}")
-        return found
+        return numbered_version
 
     def statuses(self, name: str, version: int | None = None) -> list[tuple[int, str, str, str]]:
         """Version, state, error code and error message of every version seen, newest first.
 
         Raises:
-            ServingError: NOT_FOUND if there is none.
+            ServingError: NOT_FOUND if no such version was seen.
         """
         model = self._models.get(name)
-        found = [
+        matching = [
             status for status in (model.statuses() if model else ()) if version in (None, status[0])
         ]
-        if found:
-            return found
+        if matching:
+            return matching
         if version is None:
             raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
         raise ServingError(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
 
     def start(self, config: Any, poll_wait_seconds: float) -> None:
-        """Applies the first `ModelServerConfig` and waits until it is served.
+        """Applies the first `ModelServerConfig` and waits until its models are available.
 
         Args:
-            config: The message.
-            poll_wait_seconds: Time between two looks at the base paths (0 seconds count as 1).
+            config: `ModelServerConfig` message.
+            poll_wait_seconds: Time between two polls of the base paths (0 seconds count as 1).
 
         Raises:
             UserError: The config is wrong, one of its models cannot be loaded after all retries, or
@@ -118,12 +118,12 @@ class ModelStore(Generic[T]):
     def reload(self, config: Any, timeout_seconds: float | None = None) -> None:
         """Replaces the set of models by that of a `ModelServerConfig` message.
 
-        Returns when the models that are new have an available version and labels are assigned. If
-        it raises anything but the errors of a wrong config, the set was replaced nevertheless.
+        Returns when every new model has an available version and labels are assigned. The set is
+        replaced even if an error is raised, unless it is one of a wrong config.
 
         Args:
-            config: The message; an empty one changes nothing.
-            timeout_seconds: How long to wait for new models; None for as long as it takes.
+            config: `ModelServerConfig` message; an empty one changes nothing.
+            timeout_seconds: Longest time to wait for new models; None for no limit.
 
         Raises:
             ServingError: INVALID_ARGUMENT or UNIMPLEMENTED (wrong config), UNKNOWN (a new model
@@ -135,15 +135,15 @@ class ModelStore(Generic[T]):
         self._wake.set()
 
     def poll(self) -> None:
-        """Looks at every base path once and does what the version policies call for.
+        """Looks at every base path once, and loads and drops versions as the policies ask.
 
-        If one of them cannot be read, nothing is done for any model.
+        If one of the paths cannot be read, no model is changed.
         """
         with self._changing:
-            configs, found = self._configs, {}
+            configs, directories = self._configs, {}
             for name, config in configs.items():
                 try:
-                    found[name] = self._versions_on_disk(config)
+                    directories[name] = self._versions_on_disk(config)
                 except OSError as error:
                     self._complain(
                         name,
@@ -153,13 +153,13 @@ class ModelStore(Generic[T]):
                     return
             for name, model in self._models.items():
                 if name in configs:
-                    wanted = configs[name].policy.select(found[name])
-                    model.update({version: found[name][version] for version in wanted})
+                    selected = configs[name].policy.select(directories[name])
+                    model.update({version: directories[name][version] for version in selected})
                 else:
                     model.update({})
 
     def start_polling(self, poll_wait_seconds: float) -> None:
-        """Polls in a background thread until `stop`; 0 seconds: after a `reload` only."""
+        """Polls in a background thread until `stop`; with 0 seconds, only after a `reload`."""
 
         def poll() -> None:
             self._wake.wait(poll_wait_seconds or None)
@@ -172,8 +172,9 @@ class ModelStore(Generic[T]):
     def follow_config_file(self, path: str | pathlib.Path, poll_wait_seconds: float) -> None:
         """Reads a model config file again and again in a background thread until `stop`.
 
-        A file with a mistake is logged, and the old set stays. Models are not waited for: labels
-        are assigned by the first look at the file that finds their versions available.
+        A mistake in the file is logged, and the old set of models stays. There is no waiting for
+        models: labels are assigned by the first read of the file at which their versions are
+        available.
         """
 
         def look() -> None:
@@ -260,8 +261,8 @@ class ModelStore(Generic[T]):
         old = self._labels or {}
         for name, config in configs.items():
             for label, version in config.labels.items():
-                known = old.get(name, {}).get(label)
-                early = self._allow_labels_early and known in (None, version)
+                assigned = old.get(name, {}).get(label)
+                early = self._allow_labels_early and assigned in (None, version)
                 if not early and self._models[name].get(version) is None:
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
@@ -271,7 +272,7 @@ class ModelStore(Generic[T]):
         self._labels = {name: dict(config.labels) for name, config in configs.items()}
 
     def _versions_on_disk(self, config: ModelConfig) -> dict[int, pathlib.Path]:
-        found: dict[int, pathlib.Path] = {}
+        directories: dict[int, pathlib.Path] = {}
         complaint = ""
         for child in sorted(config.base_path.iterdir()):
             if not (child.name.isascii() and child.name.isdecimal() and child.is_dir()):
@@ -279,24 +280,24 @@ class ModelStore(Generic[T]):
             version = int(child.name)
             if version > _MAX_VERSION:
                 continue
-            if version in found:
-                complaint = f"{found[version]} and {child} are one version; using the latter."
-            found[version] = child
-        if missing := config.policy.versions - found.keys():
+            if version in directories:
+                complaint = f"{directories[version]} and {child} are one version; using the latter."
+            directories[version] = child
+        if missing := config.policy.versions - directories.keys():
             complaint = (
                 f"Version(s) {', '.join(map(str, sorted(missing)))} of servable {config.name} "
                 f"were not found under base path {config.base_path}"
             )
-        if not found:
+        if not directories:
             complaint = (
                 f"No versions of servable {config.name} found under base path {config.base_path}. "
                 "Did you forget to name your leaf directory as a number (eg. '/1/')?"
             )
         self._complain(config.name, complaint)
-        return found
+        return directories
 
     def _complain(self, about: object, message: str) -> None:
-        """Logs a warning once, not at every poll; no message forgets the last one."""
+        """Logs a warning once, not at every poll; an empty message resets this."""
         if message and message != self._complaints.get(about):
             _LOG.warning(message)
         self._complaints[about] = message
@@ -308,7 +309,7 @@ class ModelStore(Generic[T]):
             while not self._stopped.is_set():
                 try:
                     step()
-                except Exception:  # the server must outlive whatever happens to a directory
+                except Exception:  # no error of a directory may end the thread
                     _LOG.exception("The %s failed", name)
 
         thread = threading.Thread(target=repeat, name=name, daemon=True)

@@ -1,8 +1,8 @@
-"""The versions of one model: loaded, swapped, retried and dropped.
+"""The versions of one model: loading, swapping, retries and removal.
 
-A new version is loaded and warmed before an old one is dropped, so there is always one to answer
-with; requests that are running keep the version they hold. A version that cannot be loaded ends
-with its error while the others stay.
+A new version is loaded and warmed up before an old one is dropped, so that one is always available;
+running requests keep their version. A version that cannot be loaded ends with its error, and the
+others stay.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class _Status:
-    """Where a version is in its life: START, LOADING, AVAILABLE, UNLOADING or END."""
+    """Status of a version: its state (START, LOADING, AVAILABLE, UNLOADING or END) and error."""
 
     state: str = "START"
     code: Code = Code.OK
@@ -37,9 +37,9 @@ class ModelVersions(Generic[T]):
 
     Args:
         name: Name of the model.
-        load: Turns the directory of a version into what is served; whatever it raises ends the
-            version.
-        max_num_load_retries: How often a failed load is tried again.
+        load: Function that loads a version from its directory; a version for which it raises an
+            error is not served.
+        max_num_load_retries: Number of times that a failed load is tried again.
         load_retry_interval_seconds: Time between two attempts.
     """
 
@@ -61,10 +61,10 @@ class ModelVersions(Generic[T]):
     def get(self, version: int | None = None) -> tuple[int, T] | None:
         """The version asked for or the latest one, if it is available."""
         with self._lock:
-            wanted = max(self._loaded, default=None) if version is None else version
-            if wanted is None or wanted not in self._loaded:
+            number = max(self._loaded, default=None) if version is None else version
+            if number is None or number not in self._loaded:
                 return None
-            return wanted, self._loaded[wanted]
+            return number, self._loaded[number]
 
     def statuses(self) -> list[tuple[int, str, str, str]]:
         """Version, state, error code and error message of every version seen, newest first."""
@@ -84,11 +84,11 @@ class ModelVersions(Generic[T]):
             }
 
     def update(self, wanted: Mapping[int, pathlib.Path]) -> None:
-        """Loads what is wanted, then drops the rest if anything wanted is there to answer.
+        """Loads the wanted versions, then drops the others if a wanted one is available.
 
         Args:
-            wanted: Directory by version. A version that failed and is not among them starts over
-                when it comes back.
+            wanted: Directory of each wanted version by number. The failures of versions that are
+                not among them are forgotten.
         """
         with self._lock:
             for version in self._statuses.keys() - wanted.keys():
@@ -128,7 +128,7 @@ class ModelVersions(Generic[T]):
         self._set(version, "UNLOADING")
         with self._lock:
             self._loaded.pop(version)
-        # A loaded SavedModel is full of reference cycles, and holds the weights until they go.
+        # A loaded SavedModel has reference cycles, which hold the weights until they are collected.
         gc.collect()
         self._set(version, "END")
 

@@ -43,11 +43,11 @@ class RestApi:
     """ASGI application that answers for all models.
 
     Args:
-        store: Where the versions are.
-        executor: Computes answers, off the event loop.
-        options: The flags that concern REST.
-        metrics: Counts requests.
-        prometheus_path: Where the metrics' page is; None for nowhere.
+        store: Store of the loaded versions.
+        executor: Executor that computes answers off the event loop.
+        options: Server options, of which those about REST are used.
+        metrics: Metrics that count the requests.
+        prometheus_path: URL path of the metrics' page; None for no page.
     """
 
     def __init__(
@@ -66,19 +66,21 @@ class RestApi:
         self._in_progress = 0
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Answers one HTTP request, whatever it holds."""
+        """Answers one HTTP request, valid or not."""
         target = scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
             target += "?" + scope["query_string"].decode("latin-1")
         headers = dict(scope["headers"])
         reply = await self._reply(scope["method"], target, headers, receive)
-        sent = reply.headers()
+        reply_headers = reply.headers()
         if self._options.rest_api_enable_cors_support and in_api(target):
-            sent += _CORS
-        asked = headers.get(b"connection", b"").lower()
-        if scope["http_version"] == "1.0" and asked == b"keep-alive" and not reply.close:
-            sent.append((b"connection", b"keep-alive"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": sent})
+            reply_headers += _CORS
+        connection = headers.get(b"connection", b"").lower()
+        if scope["http_version"] == "1.0" and connection == b"keep-alive" and not reply.close:
+            reply_headers.append((b"connection", b"keep-alive"))
+        await send(
+            {"type": "http.response.start", "status": reply.status, "headers": reply_headers}
+        )
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _reply(
@@ -91,8 +93,8 @@ class RestApi:
         try:
             body = await http_bodies.read(headers, receive, self._options.max_request_bytes)
         except http_bodies.BodyTooLargeError as error:
-            # A client that was to wait for a 100 now sends no body: its next bytes would be taken
-            # for one.
+            # A client that waits for status 100 will not send the body now, so its next request
+            # would be read as the body.
             return json_error(413, error.message, close=b"expect" in headers)
         except ServingError as error:
             return json_error(http_status(error.code), error.message, close=True)
@@ -102,8 +104,8 @@ class RestApi:
             return html_page(404)
         if verb == "OPTIONS":
             origin = headers.get(b"origin", b"")
-            known = b"http://" in origin or b"https://" in origin
-            return Reply(200 if known else 400, None, b"")
+            is_web_origin = b"http://" in origin or b"https://" in origin
+            return Reply(200 if is_web_origin else 400, None, b"")
         return await self._answer(verb, target, headers, body)
 
     def _is_prometheus(self, target: str) -> bool:
@@ -120,15 +122,15 @@ class RestApi:
         start = time.perf_counter()
         model, code = "", Code.OK
         try:
-            asked = route(verb, target)
-            model = asked.model
-            if asked.method == "status":
-                return json_reply(200, self._status(asked))
-            if asked.method == "metadata":
-                return json_reply(200, self._metadata(asked))
-            answer = await self._in_time(asked, headers, body)
+            target_route = route(verb, target)
+            model = target_route.model
+            if target_route.method == "status":
+                return json_reply(200, self._status(target_route))
+            if target_route.method == "metadata":
+                return json_reply(200, self._metadata(target_route))
+            answer = await self._in_time(target_route, headers, body)
             microseconds = (time.perf_counter() - start) * 1e6
-            self._metrics.observe_latency(model, asked.method, "REST", microseconds)
+            self._metrics.observe_latency(model, target_route.method, "REST", microseconds)
             return json_reply(200, answer)
         except ServingError as error:
             code = error.code
@@ -140,7 +142,9 @@ class RestApi:
         finally:
             self._metrics.count_request(model, code)
 
-    async def _in_time(self, asked: Route, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+    async def _in_time(
+        self, target_route: Route, headers: Mapping[bytes, bytes], body: bytes
+    ) -> bytes:
         if self._in_progress >= self._options.max_concurrent_requests:
             raise ServingError(
                 Code.UNAVAILABLE,
@@ -154,12 +158,12 @@ class RestApi:
             if not ended.done():
                 ended.set_result(in_time)
 
-        # As run_in_executor and wait_for, with half of their callbacks, whose code is no longer in
-        # the processor's caches when a model has run.
+        # Does the same as run_in_executor and wait_for with half of their callbacks, whose code has
+        # left the processor's caches by the time a model has run.
         seconds = self._options.rest_api_timeout_in_ms / 1000
         timer = loop.call_later(seconds, end, False)
         require_time = functools.partial(_require_time, time.monotonic() + seconds)
-        job = self._executor.submit(self._compute, asked, headers, body, require_time)
+        job = self._executor.submit(self._compute, target_route, headers, body, require_time)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(end, True))
         try:
             if not await ended:
@@ -172,7 +176,7 @@ class RestApi:
 
     def _compute(
         self,
-        asked: Route,
+        target_route: Route,
         headers: Mapping[bytes, bytes],
         body: bytes,
         require_time: Callable[[], None],
@@ -180,57 +184,69 @@ class RestApi:
         require_time()
         document = json_parse.parse(http_bodies.inflate(headers, body))
         signature_name = json_tensors.signature_name(document)
-        if asked.method == "predict":
-            return self._predict(asked, document, signature_name, require_time)
+        if target_route.method == "predict":
+            return self._predict(target_route, document, signature_name, require_time)
         examples = json_examples.serialized_examples(document, require_time)
         require_time()
-        _, servable = self._store.get(asked.model, asked.version, asked.label)
-        self._metrics.count_examples(asked.model, len(examples))
+        _, servable = self._store.get(target_route.model, target_route.version, target_route.label)
+        self._metrics.count_examples(target_route.model, len(examples))
         check_method = self._options.enable_signature_method_name_check
-        with self._timed(asked):
-            if asked.method == "classify":
+        with self._timed(target_route):
+            if target_route.method == "classify":
                 classes = inference.classify(servable, signature_name, examples, check_method)
             else:
                 values = inference.regress(servable, signature_name, examples, check_method)
-        if asked.method == "classify":
+        if target_route.method == "classify":
             return json_replies.classifications(classes)
         return json_replies.regressions(values)
 
     def _predict(
-        self, asked: Route, document: Any, signature_name: str, require_time: Callable[[], None]
+        self,
+        target_route: Route,
+        document: Any,
+        signature_name: str,
+        require_time: Callable[[], None],
     ) -> bytes:
-        _, servable = self._store.get(asked.model, asked.version, asked.label)
+        _, servable = self._store.get(target_route.model, target_route.version, target_route.label)
         input_types = servable.input_types(signature_name)
         inputs, row_form = json_tensors.input_tensors(document, input_types, require_time)
         require_time()
-        first = next(iter(inputs.values()))
-        self._metrics.count_examples(asked.model, len(first) if first.ndim else 1)
-        with self._timed(asked):
+        first_input = next(iter(inputs.values()))
+        self._metrics.count_examples(
+            target_route.model, len(first_input) if first_input.ndim else 1
+        )
+        with self._timed(target_route):
             outputs = servable.predict(signature_name, inputs)
         require_time()
         return json_replies.predictions(outputs, servable.output_types(signature_name), row_form)
 
     @contextlib.contextmanager
-    def _timed(self, asked: Route) -> Iterator[None]:
+    def _timed(self, target_route: Route) -> Iterator[None]:
         start = time.perf_counter()
         yield
         microseconds = (time.perf_counter() - start) * 1e6
-        self._metrics.observe_runtime(asked.model, asked.method.capitalize(), microseconds)
+        self._metrics.observe_runtime(
+            target_route.model, target_route.method.capitalize(), microseconds
+        )
 
-    def _status(self, asked: Route) -> bytes:
-        if not asked.model:
+    def _status(self, target_route: Route) -> bytes:
+        if not target_route.model:
             raise invalid("Missing model name in request.")
-        return json_replies.model_status(self._store.statuses(asked.model, asked.version))
+        return json_replies.model_status(
+            self._store.statuses(target_route.model, target_route.version)
+        )
 
-    def _metadata(self, asked: Route) -> bytes:
-        if not asked.model:
+    def _metadata(self, target_route: Route) -> bytes:
+        if not target_route.model:
             raise invalid("Missing model name in request.")
-        version, servable = self._store.get(asked.model, asked.version, asked.label)
-        return json_replies.metadata(asked.model, version, servable.signature_defs)
+        version, servable = self._store.get(
+            target_route.model, target_route.version, target_route.label
+        )
+        return json_replies.metadata(target_route.model, version, servable.signature_defs)
 
 
 def _require_time(deadline: float) -> None:
-    """Ends the work for a client that has been told that it is too late."""
+    """Raises the timeout error if the deadline has passed, as the client has its answer then."""
     if time.monotonic() > deadline:
         raise _too_late()
 

@@ -1,4 +1,4 @@
-"""Request bodies: read within a limit, inflated within another."""
+"""Request bodies: reading and decompression, each with a limit of the size."""
 
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -10,7 +10,7 @@ MAX_INFLATED_BYTES = 100 * 2**20
 
 
 class BodyTooLargeError(ServingError):
-    """A body beyond the limit: HTTP 413, for which no status code stands."""
+    """A body beyond the limit: HTTP 413, which no status code of TensorFlow Serving becomes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -23,16 +23,16 @@ async def read(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     limit: int,
 ) -> bytes:
-    """The body of a request, still as it was sent.
+    """Reads the body of a request without decompressing it.
 
     Args:
-        headers: Of the request.
-        receive: ASGI's source of messages.
-        limit: Bytes that a body may have.
+        headers: Headers of the request.
+        receive: ASGI function that returns the next message.
+        limit: Largest number of bytes in a body.
 
     Raises:
-        BodyTooLargeError: As soon as it is known.
-        ServingError: CANCELLED if the client went away.
+        BodyTooLargeError: The announced or received size of the body exceeds the limit.
+        ServingError: CANCELLED if the client closed the connection.
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit:
@@ -54,7 +54,7 @@ async def read(
 
 
 def inflate(headers: Mapping[bytes, bytes], body: bytes) -> bytes:
-    """Undoes gzip; a body that does not inflate, or not within 100 MiB, counts as empty."""
+    """Decompresses a gzip body; one that is damaged or exceeds 100 MiB counts as empty."""
     if b"gzip" not in headers.get(b"content-encoding", b""):
         return body
     inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)

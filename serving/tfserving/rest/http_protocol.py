@@ -1,6 +1,6 @@
-"""HTTP/1.x on uvicorn, where TensorFlow Serving's HTTP layer behaves otherwise.
+"""HTTP/1.x on uvicorn, changed where the HTTP layer of TensorFlow Serving behaves differently.
 
-Added are HTTP/1.0 connections that stay open, answers to clients that have closed their side,
+The module adds HTTP/1.0 connections that stay open, answers to clients that have closed their side,
 refusals that keep their place in a pipeline of requests, a page for unknown methods, a deadline for
 the arrival of a request, a bound on its headers, and chunks whose size is followed by spaces.
 """
@@ -21,31 +21,31 @@ _Application = Callable[..., Awaitable[None]]
 METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"})
 """Other methods are answered with 501."""
 
-# The generic phrase of its class, for want of one in the HTTP library of TensorFlow Serving.
+# TensorFlow Serving's HTTP library has no phrases for these, and sends that of the class 4xx.
 for _status in (429, 499):
     httptools_impl.STATUS_LINE[_status] = f"HTTP/1.1 {_status} Client Error\r\n".encode("ascii")
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection.
+    """Protocol of one connection.
 
-    A message is "arriving" from its first byte to its last; requests that have arrived wait in
-    uvicorn's `pipeline` until those before them are answered. `cycle` is the newest of them.
+    A message is "arriving" from its first byte to its last. Requests that have arrived wait in
+    uvicorn's `pipeline` until those before them are answered; `cycle` is the newest request.
     """
 
     def __init__(
         self, *args: Any, arrival_seconds: float, max_header_bytes: int, **kwargs: Any
     ) -> None:
-        """See uvicorn for the other arguments.
+        """Creates the protocol of a new connection.
 
         Args:
-            *args: uvicorn's.
-            arrival_seconds: A message that takes longer to arrive is answered with 504.
-            max_header_bytes: Longer headers are answered with 413.
-            **kwargs: uvicorn's.
+            *args: Positional arguments of uvicorn's protocol.
+            arrival_seconds: Longest time for a message to arrive; later ones are answered with 504.
+            max_header_bytes: Largest size of the headers; longer ones are answered with 413.
+            **kwargs: Keyword arguments of uvicorn's protocol.
         """
         super().__init__(*args, **kwargs)
-        # As TensorFlow Serving: clients pad the sizes of chunks with spaces.
+        # TensorFlow Serving allows it too, because clients pad the sizes of chunks with spaces.
         self.parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         self._arrival_seconds = arrival_seconds
         self._max_header_bytes = max_header_bytes
@@ -56,14 +56,14 @@ class Protocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Also bounds how long a connection may stay silent."""
+        """Also limits how long a new connection may stay silent."""
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the timers, and tells the request in progress (uvicorn tells the newest)."""
+        """Stops the timers, and tells the request in progress (uvicorn tells only the newest)."""
         self._unset_keepalive_if_required()
         self._stop_deadline()
         if self._running is not None:
@@ -72,7 +72,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keeps a connection whose client only sends no more, if answers are due."""
+        """Keeps a connection whose client has closed only its sending side, if answers are due."""
         due = self.cycle is not None and not self.cycle.response_complete
         if not due or self._arriving_body():
             return False
@@ -81,18 +81,18 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Parses what arrived; the callbacks below are called from here."""
+        """Parses received data; the parser calls the callbacks below."""
         if self._refused:
             return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # answered as if it had not asked for another protocol
+            pass  # answered as if the request had not asked for another protocol
         except httptools.HttpParserInvalidMethodError:
             self._refuse(html_page(501))
         except httptools.HttpParserError as error:
             connect = self._in_headers and self.parser.get_method() == b"CONNECT"
-            # The parser's own constant texts, as in "Invalid character in chunk extensions".
+            # The text is a constant of the parser, as in "Invalid character in chunk extensions".
             self._refuse(html_page(501) if connect else html_page(400, str(error)))
         if self._in_headers and not self._refused:
             self._header_bytes += len(data)
@@ -100,7 +100,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(json_error(413, "Request headers too long", close=True))
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Called at the first byte of a request; starts its deadline."""
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self._header_bytes = 0
@@ -108,18 +108,18 @@ class Protocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(self._arrival_seconds, self._late)
 
     def on_headers_complete(self) -> None:
-        """Leaves HTTP/1.0 connections open if the client asked for it."""
+        """Keeps HTTP/1.0 connections open if the client asked for it."""
         super().on_headers_complete()
         self._in_headers = False
         self.cycle.keep_alive = self.parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
-        """The last byte of a request."""
+        """Called at the last byte of a request; stops its deadline."""
         self._stop_deadline()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Lets the deadline alone bound a connection on which a request is arriving."""
+        """Stops the keep-alive timer if a request is arriving, which has a deadline of its own."""
         super().on_response_complete()
         if self._deadline is not None:
             self._unset_keepalive_if_required()
@@ -141,7 +141,7 @@ class Protocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, reply: Reply) -> None:
-        """Answers the message that is arriving, after those before it, and closes."""
+        """Answers the arriving message after those before it, and closes the connection."""
         replaces = self._arriving_body()
         self._stop_deadline()
         self._refused = True

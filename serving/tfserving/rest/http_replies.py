@@ -1,4 +1,4 @@
-"""What goes out over HTTP, whoever decided on it."""
+"""HTTP replies: JSON of the API, and HTML pages of the HTTP layer."""
 
 import dataclasses
 import http
@@ -14,9 +14,9 @@ class Reply:
 
     Attributes:
         status: HTTP status.
-        content_type: None sends no such header.
-        body: What follows the headers.
-        close: Whether the connection is closed after it.
+        content_type: Value of the Content-Type header; None to leave it out.
+        body: Bytes of the body.
+        close: Whether the connection is closed after the reply.
     """
 
     status: int
@@ -26,12 +26,12 @@ class Reply:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that describe the body and the connection."""
-        found = [(b"content-length", str(len(self.body)).encode("ascii"))]
+        fields = [(b"content-length", str(len(self.body)).encode("ascii"))]
         if self.content_type is not None:
-            found.append((b"content-type", self.content_type))
+            fields.append((b"content-type", self.content_type))
         if self.close:
-            found.append((b"connection", b"close"))
-        return found
+            fields.append((b"connection", b"close"))
+        return fields
 
 
 def json_reply(status: int, body: bytes, close: bool = False) -> Reply:
@@ -49,7 +49,7 @@ def html_page(status: int, reason: str = "") -> Reply:
 
     Args:
         status: HTTP status.
-        reason: Plain text that says what is wrong.
+        reason: Plain text that explains the refusal.
     """
     title = f"{status} {http.HTTPStatus(status).phrase}"
     body = f"<h1>{title}</h1>" + (f"<p>{reason}</p>" if reason else "")

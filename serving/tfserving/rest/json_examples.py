@@ -1,4 +1,4 @@
-"""Request JSON to tf.train.Example messages: the Classify and Regress calls."""
+"""Conversion of request JSON to tf.train.Example messages for the Classify and Regress calls."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,21 +18,22 @@ _BYTES = "string"
 def serialized_examples(
     document: Mapping[str, Any], require_time: Callable[[], None] = lambda: None
 ) -> list[bytes]:
-    """The examples of a request, each after the serialized `context` that all of them share.
+    """The serialized examples of a request, each preceded by the `context` that all of them share.
 
-    Serialized messages that follow each other merge, so an example's feature hides that of the
-    context.
+    Concatenated serialized messages merge when they are parsed, so a feature of an example replaces
+    that of the context.
 
     Args:
         document: The parsed request; keys other than `examples` and `context` are ignored.
-        require_time: Called now and then; raises if nobody waits for the examples any more.
+        require_time: Function that is called now and then, and raises if the request's deadline has
+            passed.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, in the words of TensorFlow Serving.
+        ServingError: INVALID_ARGUMENT with the message of TensorFlow Serving.
     """
     context = _serialize(document["context"]) if "context" in document else b""
     if "examples" not in document:
-        # So worded for the regress call too.
+        # TensorFlow Serving sends the same message for the regress call.
         raise invalid("When method is classify, key 'examples' is expected and was not found")
     examples = document["examples"]
     if not isinstance(examples, list):
@@ -75,7 +76,7 @@ def _fill(feature: feature_pb2.Feature, name: str, value: Any) -> None:
 
 
 def _kind(name: str, element: Any) -> str:
-    if isinstance(element, int):  # also of true and false
+    if isinstance(element, int):  # true and false count as integers
         if element > _MAX_INT64:
             raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         return _INTEGERS
@@ -89,6 +90,6 @@ def _kind(name: str, element: Any) -> str:
 
 
 def _float32(value: float) -> float:
-    """A number as protobuf takes it: what a float32 cannot hold becomes an infinity."""
+    """A number for a protobuf float: values beyond the range of float32 become infinities."""
     largest = 3.4028235677973366e38  # halfway between the largest float32 and the next power of 2
     return math.copysign(math.inf, value) if abs(value) >= largest else value

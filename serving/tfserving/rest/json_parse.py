@@ -1,9 +1,10 @@
-"""Request bodies as Python values, as TensorFlow Serving reads them.
+"""Parsing of request bodies with the same results as in TensorFlow Serving.
 
-TensorFlow Serving parses with RapidJSON: NaN and the infinities are numbers, whatever follows the
-first value is ignored, nesting has no limit, and a syntax error quotes RapidJSON's English text
-with a byte offset. Nearly every body is plain JSON, though, so orjson tries first; only what it
-refuses goes to RapidJSON, and only what is nested too deeply for that to the parser below.
+TensorFlow Serving parses with RapidJSON: NaN and the infinities are numbers, text after the first
+value is ignored, nesting has no limit, and a syntax error quotes RapidJSON's English text with a
+byte offset. As nearly every body is plain JSON, orjson tries first. Only bodies that it refuses go
+to RapidJSON, and only those that RapidJSON's bindings cannot handle to the parser below: they are
+nested too deeply or contain bytes that are not UTF-8.
 """
 
 import re
@@ -15,7 +16,7 @@ import rapidjson
 from serving.tfserving.status import ServingError, invalid
 
 MAX_DEPTH = 1_000_000
-"""Of nesting; TensorFlow Serving has no limit but memory."""
+"""Largest depth of nesting; in TensorFlow Serving, memory is the only limit."""
 _BOM = b"\xef\xbb\xbf"
 _RAPIDJSON_ERROR = re.compile(r"Parse error at offset (\d+): (.*?)\.?$", re.DOTALL)
 _TRAILING = "The document root must not be followed by other values"
@@ -24,13 +25,13 @@ _TOKEN = re.compile(rb'[ \t\n\r]*([\[\]{}:,]|"(?:[^"\\]|\\.)*"|[-+.\w]+)', re.DO
 
 
 def parse(body: bytes) -> Any:
-    """The first JSON value of a request body.
+    """Parses the first JSON value of a request body.
 
-    Numbers beyond 64 bits become floats. Of duplicate keys the last one wins (TensorFlow Serving
+    Numbers beyond 64 bits become floats. The last one of duplicate keys wins (TensorFlow Serving
     keeps the first).
 
     Raises:
-        ServingError: INVALID_ARGUMENT with RapidJSON's words if the body is not JSON.
+        ServingError: INVALID_ARGUMENT with RapidJSON's message if the body is not JSON.
     """
     try:
         return orjson.loads(body)

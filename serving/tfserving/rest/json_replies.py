@@ -28,8 +28,8 @@ def predictions(
     Args:
         outputs: Output arrays by name; strings are objects of type bytes.
         types: Tensor type of each output, in TensorFlow's words ("float").
-        row_form: Whether the request came as `instances`: the reply then lists one value (several
-            outputs: one object) per row; otherwise it holds whole tensors.
+        row_form: Whether the request came as `instances`. The reply then has a value per row, or an
+            object if there are several outputs; otherwise it has whole tensors.
 
     Raises:
         ServingError: INVALID_ARGUMENT if JSON cannot carry an output, or the outputs of a row-form
@@ -41,12 +41,12 @@ def predictions(
             raise invalid(f"Failed to write JSON value for tensor type: {types[name]}")
     if row_form:
         _require_common_size(outputs, names)
-    whole = {name: _written(name, types[name], outputs[name]) for name in names}
+    tensors = {name: _written(name, types[name], outputs[name]) for name in names}
     if len(names) == 1:
-        return _dumps({"predictions" if row_form else "outputs": whole[names[0]]})
+        return _dumps({"predictions" if row_form else "outputs": tensors[names[0]]})
     if not row_form:
-        return _dumps({"outputs": whole})
-    columns = [_rows(whole[name]) for name in names]
+        return _dumps({"outputs": tensors})
+    columns = [_rows(tensors[name]) for name in names]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return _dumps({"predictions": rows})
 
@@ -100,7 +100,7 @@ def metadata(model: str, version: int, signatures: Any) -> bytes:
 
     Args:
         model: Name of the model.
-        version: The version described.
+        version: Number of the described version.
         signatures: A `tensorflow.serving.SignatureDefMap` message.
     """
     options: dict[str, Any] = {"preserving_proto_field_name": True}
@@ -125,16 +125,16 @@ def _require_common_size(outputs: Mapping[str, np.ndarray], names: Iterable[str]
     for name in names:
         if outputs[name].ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        found = outputs[name].shape[0]
-        if size not in (-1, found):
+        output_size = outputs[name].shape[0]
+        if size not in (-1, output_size):
             raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {found} expecting: {size}"
+                f"Tensor name: {name} has inconsistent batch size: {output_size} expecting: {size}"
             )
-        size = found
+        size = output_size
 
 
 def _written(name: str, type_name: str, array: np.ndarray) -> Any:
-    """An output as something that `_dumps` writes: of one dimension and more a list or an array."""
+    """An output as a value that `_dumps` writes: a list or an array unless its rank is 0."""
     if type_name == "string":
         leaf = _base64 if name.endswith(_BYTES_SUFFIX) else _text
         return _map_leaves(array.tolist(), leaf)
@@ -143,17 +143,18 @@ def _written(name: str, type_name: str, array: np.ndarray) -> Any:
         return _map_leaves(
             array.tolist(), lambda value: orjson.Fragment(_float_text(value, dtype, digits))
         )
-    # orjson writes arrays from one dimension up; a scalar keeps its type as the only element.
+    # orjson writes no arrays of rank 0. A scalar is written in an array of one element, which keeps
+    # its type.
     return array if array.ndim else orjson.Fragment(_dumps(array.reshape(1))[1:-1])
 
 
-def _rows(written: Any) -> Any:
-    """The rows of an output, each of which `_dumps` writes."""
-    if isinstance(written, np.ndarray) and written.ndim == 1:
-        # All at once: orjson cannot write single numbers of an array.
-        texts = _dumps(written)[1:-1].split(b",") if len(written) else []
+def _rows(output: Any) -> Any:
+    """The rows of an output as values that `_dumps` writes."""
+    if isinstance(output, np.ndarray) and output.ndim == 1:
+        # The whole array is written at once, as orjson cannot write its numbers one by one.
+        texts = _dumps(output)[1:-1].split(b",") if len(output) else []
         return map(orjson.Fragment, texts)
-    return written
+    return output
 
 
 def _text(data: bytes) -> str:

@@ -1,9 +1,9 @@
-"""Request JSON to input tensors: the `instances` (row) and `inputs` (column) forms of Predict.
+"""Conversion of request JSON to input tensors: the `instances` and `inputs` forms of Predict.
 
 There are two converters. `_convert_fast` takes well-formed values in a few passes per level, nearly
-all of them in C; whatever it declines goes to `_convert_exactly`, which walks the value in order
-and words the first mistake as TensorFlow Serving does. Long lists are converted in blocks, so that
-only the block with the mistake is walked.
+all of them in C. Values that it declines go to `_convert_exactly`, which walks them in order and
+reports the first mistake with TensorFlow Serving's message. Long lists are converted in blocks, so
+that only the block with the mistake is walked.
 """
 
 import base64
@@ -19,12 +19,12 @@ from serving.tfserving.status import Code, ServingError, invalid
 
 _BLOCK = 1024
 _DEBUG_TEXT_BYTES = 256
-_MAX_RANK = 31  # of a value: a NumPy array has 32 at most, and rows add one; TensorFlow allows 254
+_MAX_RANK = 31  # a NumPy array has at most rank 32, and rows add one; TensorFlow allows 254
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """How JSON carries one tensor type: what a token may be, and its range if it is an integer."""
+    """JSON form of a tensor type: Python types of its values, and the range if it is an integer."""
 
     array: type
     tokens: frozenset[type]
@@ -61,7 +61,7 @@ def signature_name(document: Any) -> str:
     """The signature that a request asks for; "" if it names none.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if the document is no object or the name no string.
+        ServingError: INVALID_ARGUMENT if the document is not an object, or the name not a string.
     """
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {debug_text(document)} Is not object")
@@ -84,14 +84,15 @@ def input_tensors(
     Args:
         document: The parsed request; keys other than `inputs` and `instances` are ignored.
         types: Tensor type (TensorFlow's name of it, such as "float") by input of the signature.
-        require_time: Called before every block of rows; raises if nobody waits for them any more.
+        require_time: Function that is called before every block of rows, and raises if the
+            request's deadline has passed.
 
     Returns:
         An array per input (strings are objects of type bytes), and whether the request is in row
-        form, so that the reply must be too.
+        form, which is then the form of the reply too.
 
     Raises:
-        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED, in the words of TensorFlow Serving.
+        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED with the message of TensorFlow Serving.
     """
     if "instances" in document and "inputs" in document:
         raise invalid(
@@ -116,7 +117,7 @@ def debug_text(value: Any) -> str:
         budget -= len(text)
 
     def write(node: Any, depth: int) -> None:
-        # Every level costs at least its bracket, so the budget bounds the recursion as well.
+        # Every level writes at least a bracket, so the budget limits the recursion too.
         if not isinstance(node, (list, dict)) or not node:
             put(json.dumps(node, ensure_ascii=False))
             return
@@ -135,20 +136,20 @@ def debug_text(value: Any) -> str:
 
 
 def type_text(value: Any) -> str:
-    """What RapidJSON calls the type of a parsed value."""
+    """RapidJSON's name for the type of a parsed value."""
     return str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
 
 
 def is_base64(value: Any) -> bool:
-    """True for `{"b64": "..."}`, which stands for bytes."""
+    """Whether a value is an object `{"b64": "..."}`, which represents bytes."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def string_bytes(value: str | Mapping[str, Any]) -> bytes:
-    """The bytes that a JSON string or a base64 object stands for.
+    """The bytes of a JSON string or a base64 object.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if an object is not base64 data, or does not decode.
+        ServingError: INVALID_ARGUMENT if an object is not base64 data, or cannot be decoded.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
@@ -181,7 +182,7 @@ def _from_rows(
     for start in range(0, len(instances), _BLOCK):
         require_time()
         rows = instances[start : start + _BLOCK]
-        # Row 0 goes before every other block: all rows must have its shapes.
+        # Row 0 is prepended to every other block, because all rows must have its shapes.
         rows = [instances[0], *rows] if start else rows
         arrays = _rows_fast(rows, types, named)
         if arrays is None:
@@ -195,7 +196,7 @@ def _from_rows(
 def _rows_fast(
     rows: Sequence[Any], types: Mapping[str, str], named: bool
 ) -> dict[str, np.ndarray] | None:
-    """Row form of well-formed rows; None if anything is unusual about one."""
+    """Converts well-formed rows; returns None if any of them is unusual."""
     if not named:
         columns = {name: rows for name in types}
     elif all(type(row) is dict and row.keys() == types.keys() for row in rows):
@@ -215,47 +216,47 @@ def _rows_fast(
 def _rows_exactly(
     rows: Sequence[Any], types: Mapping[str, str], named: bool, first: int
 ) -> dict[str, np.ndarray]:
-    """Row form value by value: slow, and exact in what it says about the first mistake.
+    """Converts rows value by value, which is slow, with the exact message for the first mistake.
 
     Args:
         rows: A block of `instances`.
         types: Tensor type by input.
-        named: Whether row 0 of the request names its values.
-        first: Number of the first row.
+        named: Whether row 0 of the request is an object with a value by input.
+        first: Number of the block's first row in the request.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in types}
+    arrays_by_input: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for i, row in enumerate(rows, start=first):
         if named != _is_object(row):
-            expected, other = ("object", "list") if named else ("value/list", "object")
-            raise invalid(f"Expecting {expected} but got {other} at item {i} of input list")
+            expected, actual = ("object", "list") if named else ("value/list", "object")
+            raise invalid(f"Expecting {expected} but got {actual} at item {i} of input list")
         for name, value in row.items() if named else [(next(iter(types)), row)]:
             try:
                 if name not in types:
                     raise invalid(f"JSON object: does not have named input: {name}")
                 array = _convert_exactly(value, types[name])
-                _require_alike(array, found[name])
+                _require_alike(array, arrays_by_input[name])
             except ServingError as error:
                 raise invalid(
                     f"Failed to process element: {i}{f' key: {name}' if named else ''} of "
                     f"'instances' list. Error: {error.code.name}: {error.message}"
                 ) from None
-            found[name].append(array)
+            arrays_by_input[name].append(array)
         if named and row.keys() != types.keys():
             raise invalid(
                 f"Failed to process element: {i} of 'instances' list. JSON object: "
                 f"{debug_text(row)} keys must be equal to: {','.join(sorted(types))}"
             )
-    return {name: np.stack(arrays) for name, arrays in found.items()}
+    return {name: np.stack(arrays) for name, arrays in arrays_by_input.items()}
 
 
 def _require_alike(array: np.ndarray, earlier: Sequence[np.ndarray]) -> None:
     if not earlier:
         return
-    first = earlier[0]
-    if array.size != first.size:
-        raise invalid(f"Expecting tensor size: {first.size} but got: {array.size}")
-    if array.shape != first.shape:
-        raise invalid(f"Expecting shape {_shape(first)} but got: {_shape(array)}")
+    first_array = earlier[0]
+    if array.size != first_array.size:
+        raise invalid(f"Expecting tensor size: {first_array.size} but got: {array.size}")
+    if array.shape != first_array.shape:
+        raise invalid(f"Expecting shape {_shape(first_array)} but got: {_shape(array)}")
 
 
 def _shape(array: np.ndarray) -> str:
@@ -280,12 +281,12 @@ def _from_columns(inputs: Any, types: Mapping[str, str]) -> dict[str, np.ndarray
 
 
 def _is_object(value: Any) -> bool:
-    """True for a JSON object that is not base64 data, which counts as a value."""
+    """Whether a value is a JSON object other than base64 data, which counts as a single value."""
     return isinstance(value, dict) and not is_base64(value)
 
 
 def _convert_fast(value: Any, kind: _Kind, max_rank: int = _MAX_RANK) -> np.ndarray | None:
-    """The tensor that a well-formed JSON value stands for; None if anything is unusual about it."""
+    """Converts a well-formed JSON value to a tensor; returns None if anything in it is unusual."""
     shape: list[int] = []
     level = [value]
     while level and type(level[0]) is list:
@@ -308,9 +309,9 @@ def _convert_fast(value: Any, kind: _Kind, max_rank: int = _MAX_RANK) -> np.ndar
 
 
 def _convert_exactly(value: Any, type_name: str) -> np.ndarray:
-    """The tensor that a JSON value stands for, or the mistake that comes first in reading order.
+    """Converts a JSON value to a tensor, or raises its first mistake in reading order.
 
-    The first element of each list decides the shape; every other list is held against it.
+    The first elements of the lists determine the shape, and all other elements must have it.
     """
     shape: list[int] = []
     node = value
@@ -380,7 +381,7 @@ def _reshape(leaves: Sequence[Any], shape: Sequence[int], kind: _Kind) -> np.nda
         array = np.empty(len(leaves), object)
         array[:] = leaves
     elif kind.array in (np.float32, np.float64):
-        # Through double, as a parser of JSON does; what float32 cannot hold becomes an infinity.
+        # By way of float64, like a JSON parser; values beyond float32's range become infinities.
         with np.errstate(over="ignore"):
             array = np.array(leaves, np.float64).astype(kind.array, copy=False)
     elif kind.array in (np.int8, np.uint8, np.int16):

@@ -1,4 +1,4 @@
-"""What the paths of the REST interface mean."""
+"""Parsing of the paths of the REST interface."""
 
 import dataclasses
 import re
@@ -20,10 +20,10 @@ _METHODS = ("predict", "classify", "regress")
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """What a request line asks for.
+    """The call and the model version that a request line asks for.
 
     Attributes:
-        method: "predict", "classify", "regress", "status" or "metadata".
+        method: Name of the call: "predict", "classify", "regress", "status" or "metadata".
         model: Name of the model; "" if the path has none.
         version: Number of the version, or None for the latest.
         label: Label of the version, or None.
@@ -41,18 +41,18 @@ def in_api(target: str) -> bool:
 
 
 def route(verb: str, target: str) -> Route:
-    """Reads a request line.
+    """Parses a request line.
 
-    The path may be in any case, but what it asks for has a name in lower case: `:PREDICT` is
-    refused, and `/METADATA`, which the path may end in, asks for the status.
+    The path may be in any case, but calls have names in lower case: `:PREDICT` is refused, and a
+    path that ends in `/METADATA` asks for the status.
 
     Args:
         verb: HTTP method.
-        target: Path and query string as sent, still percent-encoded. A query string is part of
-            what must match, as in TensorFlow Serving.
+        target: Path and query string as sent, still percent-encoded. The query string is part of
+            the text that must match, as in TensorFlow Serving.
 
     Raises:
-        ServingError: INVALID_ARGUMENT if nothing is served there.
+        ServingError: INVALID_ARGUMENT if no call has this request line.
     """
     pattern = {"POST": _POST, "GET": _GET}.get(verb)
     match = pattern.fullmatch(target) if pattern else None
@@ -60,7 +60,7 @@ def route(verb: str, target: str) -> Route:
         raise invalid(f"Malformed request: {verb} {target}")
     version = None
     if match["version"]:
-        # The length goes first: int() refuses thousands of digits with an error of its own.
+        # The length is checked first, because int() raises an error for thousands of digits.
         if len(match["version"].lstrip("0")) > 19 or int(match["version"]) > _MAX_INT64:
             raise invalid(f"Failed to convert version: {match['version']} to numeric.")
         version = int(match["version"])
