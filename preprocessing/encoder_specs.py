@@ -1,4 +1,4 @@
-"""How a schema says that raw values become ids or floats.
+"""Specifications, in a schema, of how raw values become ids or floats.
 
 `preprocessing.encoders` fits these to data; `preprocessing.transforms` runs them in TensorFlow.
 """

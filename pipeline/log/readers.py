@@ -295,7 +295,7 @@ def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
-    """Yields blocks of a text file: number of the first line, lines, count of blocks read so far."""
+    """Yields blocks of a text file: number of the first line, lines, number of blocks so far."""
     line = 1
     with open_text(path) as (file, blocks_done):
         while block := file.readlines(text_files.BLOCK_BYTES):
