@@ -43,7 +43,8 @@ class BuildArguments:
         min_history: Number of events that must precede a positive.
         min_user_events: Users with fewer events are filtered.
         min_item_events: Events of items with fewer events are filtered, before users are counted.
-        core_filter: `once` applies these two filters once, `fixed_point` in turns until nothing changes.
+        core_filter: `once` to apply these two filters once, `fixed_point` to apply them in turns
+            until nothing changes.
         negatives: Number of sampled candidates per request.
         negative_sampling: `uniform` over the items, or by `popularity` (number of events);
             `available`, `available_popularity`: the same among the items that had appeared by the
@@ -110,7 +111,7 @@ class BuildArguments:
 
     @property
     def dialect(self) -> Dialect:
-        """How CSV files of the log are written."""
+        """The dialect of the CSV files of the log."""
         dialect = Dialect.from_flags(self.csv_delimiter, self.csv_escape)
         header = None if self.adapter is None else self.adapter.header
         return dataclasses.replace(dialect, header=header)

@@ -113,8 +113,8 @@ def _num_partitions(files: list[readers.InputFile]) -> int:
     size = sum(
         file.size * (_COMPRESSION if file.path.endswith(compressed) else 1) for file in files
     )
-    few = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
-    return max(few, 1 + size // _PARTITION_BYTES)
+    small_log_partitions = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
+    return max(small_log_partitions, 1 + size // _PARTITION_BYTES)
 
 
 def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRange]) -> None:

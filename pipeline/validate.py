@@ -77,15 +77,15 @@ def compare(data: DataDir, other: DataDir) -> list[Drift]:
                 feature_drift = _number_drift(feature.name, data, other)
             if statistics.is_number(feature) or feature.default is not None:
                 missing_shares = [
-                    missing_share(_described(some, feature.name)) for some in (data, other)
+                    missing_share(_described(side, feature.name)) for side in (data, other)
                 ]
                 feature_drift = dataclasses.replace(
                     feature_drift, missing=missing_shares[0], missing_there=missing_shares[1]
                 )
             drifts.append(feature_drift)
-    lengths = [_train(some)["history_length"] for some in (data, other)]
+    lengths = [_train(side)["history_length"] for side in (data, other)]
     values = sorted({*lengths[0], *lengths[1]}, key=int)
-    counts = [np.array([some.get(value, 0) for value in values]) for some in lengths]
+    counts = [np.array([side.get(value, 0) for value in values]) for side in lengths]
     drifts.append(Drift(HISTORY_LENGTH, drift.kolmogorov_smirnov(*counts)))
     return drifts
 
@@ -101,12 +101,12 @@ def _described(data: DataDir, name: str) -> dict[str, Any]:
 
 def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
     words, counts, rare = [], [], []
-    for some in (data, other):
-        encoder, described = some.encoders[name], some.stats["vocabularies"][name]
+    for side in (data, other):
+        encoder, vocabulary_stats = side.encoders[name], side.stats["vocabularies"][name]
         assert isinstance(encoder, VocabularyEncoder)
         words.append(encoder.vocabulary)
-        counts.append(statistics.word_counts(described["words_by_count"]))
-        rare.append(described["rare"])
+        counts.append(statistics.word_counts(vocabulary_stats["words_by_count"]))
+        rare.append(vocabulary_stats["rare"])
     # Words of both, words of OTHER alone, and one class of all values that are in neither.
     row_V = pc.fill_null(pc.index_in(words[1], value_set=words[0]), -1).to_numpy()
     is_new_V = ~np.isin(np.arange(len(words[0])), row_V)
@@ -122,22 +122,22 @@ def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
 
 
 def _hash_drift(name: str, data: DataDir, other: DataDir) -> Drift:
-    buckets = [np.array(_described(some, name)["hash_buckets"]) for some in (data, other)]
+    buckets = [np.array(_described(side, name)["hash_buckets"]) for side in (data, other)]
     return Drift(name, drift.jensen_shannon(*buckets))
 
 
 def _number_drift(name: str, data: DataDir, other: DataDir) -> Drift:
-    described = [_described(some, name) for some in (data, other)]
-    absent = [
-        some["missing"] / max(1, some["count"]) for some in described
+    stats_of_sides = [_described(side, name) for side in (data, other)]
+    missing_shares = [
+        stats["missing"] / max(1, stats["count"]) for stats in stats_of_sides
     ]  # defaults do not count
-    numbers = np.unique(np.concatenate([some.get("percentiles", []) for some in described]))
+    numbers = np.unique(np.concatenate([stats.get("percentiles", []) for stats in stats_of_sides]))
     cdfs = []
-    for some, share in zip(described, absent, strict=True):
-        percentiles = np.array(some.get("percentiles", [])[1:])
+    for stats, missing in zip(stats_of_sides, missing_shares, strict=True):
+        percentiles = np.array(stats.get("percentiles", [])[1:])
         reached = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
-        cdfs.append(np.append(share, share + (1 - share) * reached))
-    empty = not (described[0]["count"] and described[1]["count"])
+        cdfs.append(np.append(missing, missing + (1 - missing) * reached))
+    empty = not (stats_of_sides[0]["count"] and stats_of_sides[1]["count"])
     distance = None if empty else round(float(np.abs(cdfs[0] - cdfs[1]).max()), 6)
     return Drift(name, distance)
 
@@ -158,9 +158,9 @@ def report(
     Raises:
         UserError: A directory is no complete data set, or a limit makes no sense.
     """
-    data, other = (DataDir.open(some, verify=False) for some in (path, against))
-    for some in (data, other):
-        statistics.require(some)
+    data, other = (DataDir.open(side, verify=False) for side in (path, against))
+    for side in (data, other):
+        statistics.require(side)
     differences = data.schema.diff(other.schema)
     drifts = compare(data, other)
     limits = parse_limits(max_drift, [row.name for row in drifts])

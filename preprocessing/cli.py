@@ -1,4 +1,4 @@
-"""What every command shares: absl start-up, one-line errors, `--debug`."""
+"""The common frame of all commands: absl start-up, one-line errors, `--debug`."""
 
 import functools
 import logging

@@ -129,7 +129,7 @@ class _TextEncoder(FittedEncoder):
         """True where a value is missing or stands for padding."""
         return _is_pad(self.feature, column)
 
-    def _made_up(self, ids: np.ndarray, known: pa.Array | None) -> pa.Array:
+    def _made_up(self, ids: np.ndarray, known_values: pa.Array | None) -> pa.Array:
         """A made-up value, not among the known ones, of the bucket of each id in 1..buckets."""
         distinct_ids = np.unique(ids)
         number_of_id = np.full(self._buckets + 1, -1, np.int64)
@@ -138,8 +138,8 @@ class _TextEncoder(FittedEncoder):
             numbers = np.arange(start, start + chunk)
             candidates = self._candidates(numbers)
             buckets = _buckets(texts(candidates), self._buckets)
-            if known is not None:
-                buckets[pc.is_in(candidates, known).to_numpy(zero_copy_only=False)] = PAD_ID
+            if known_values is not None:
+                buckets[pc.is_in(candidates, known_values).to_numpy(zero_copy_only=False)] = PAD_ID
             # Backwards, so that the first candidate of a bucket stays; then keep earlier finds.
             first = np.full_like(number_of_id, -1)
             first[buckets[::-1]] = numbers[::-1]
@@ -186,11 +186,11 @@ class VocabularyEncoder(_TextEncoder):
         """See `FittedEncoder.decode`."""
         ids = np.ravel(encoded)
         raw = np.full(ids.shape, self.feature.pad_value, _numpy_type(self.feature))
-        oov = (ids > PAD_ID) & (ids <= self.num_oov)
-        if oov.any():
-            raw[oov] = _to_numpy(self._made_up(ids[oov], self.vocabulary))
-        known = ids > self.num_oov
-        raw[known] = _to_numpy(self.vocabulary.take(pa.array(ids[known] - self.num_oov - 1)))
+        is_oov = (ids > PAD_ID) & (ids <= self.num_oov)
+        if is_oov.any():
+            raw[is_oov] = _to_numpy(self._made_up(ids[is_oov], self.vocabulary))
+        is_known = ids > self.num_oov
+        raw[is_known] = _to_numpy(self.vocabulary.take(pa.array(ids[is_known] - self.num_oov - 1)))
         return raw.reshape(np.shape(encoded))
 
 

@@ -103,8 +103,8 @@ class OwnItems:
 
     def __init__(self, users: np.ndarray, items: np.ndarray, num_items: int) -> None:
         self._num_items = np.int64(max(num_items, 1))
-        known = items >= 0
-        self._pairs = np.unique(users[known] * self._num_items + items[known])
+        has_item = items >= 0
+        self._pairs = np.unique(users[has_item] * self._num_items + items[has_item])
 
     def contain(self, users_R: np.ndarray, items_R: np.ndarray) -> np.ndarray:
         """Whether each user has touched each item, bool [R]."""

@@ -14,7 +14,7 @@ from pipeline.experiments.recipe import TITLES
 
 
 def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
-    """AUC of every row with its spread, beside that of the paper.
+    """AUC of every row with its spread, beside the AUC of the paper.
 
     Args:
         measured: Rows with finished runs.
@@ -32,15 +32,15 @@ def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
             capsize=3,
             label="ours",
         )
-        known = [
+        published_points = [
             (p, each.published["auc"])
             for p, each in zip(places, measured, strict=True)
             if each.published
         ]
-        if known:
+        if published_points:
             axes.plot(
-                [auc for _, auc in known],
-                [place for place, _ in known],
+                [auc for _, auc in published_points],
+                [place for place, _ in published_points],
                 linestyle="none",
                 marker="D",
                 markerfacecolor="none",
@@ -56,26 +56,26 @@ def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
 
 
 def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
-    """Each metric by the value of what is varied, a panel for each series."""
-    found = []
+    """A figure for each series: each metric by the value of the setting that is varied."""
+    series_figures = []
     for series in dict.fromkeys(each.row.series for each in measured):
-        some = [each for each in measured if each.row.series == series]
+        series_rows = [each for each in measured if each.row.series == series]
         with plt.rc_context(html_report.STYLE):
             figure, panels = plt.subplots(1, len(TITLES), figsize=(5.2, 2.6))
             for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
                 axes.errorbar(
-                    range(len(some)),
-                    [each.mean(metric) for each in some],
-                    yerr=[_or_zero(each.std(metric)) for each in some],
+                    range(len(series_rows)),
+                    [each.mean(metric) for each in series_rows],
+                    yerr=[_or_zero(each.std(metric)) for each in series_rows],
                     marker="o",
                     color=html_report.BLUE,
                     capsize=3,
                 )
-                axes.set(xlabel=series, ylabel=title, xticks=range(len(some)))
-                axes.set_xticklabels([f"{each.row.x:g}" for each in some])
+                axes.set(xlabel=series, ylabel=title, xticks=range(len(series_rows)))
+                axes.set_xticklabels([f"{each.row.x:g}" for each in series_rows])
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
-            found.append(html_report.Figure(series, caption, html_report.svg(figure)))
-    return found
+            series_figures.append(html_report.Figure(series, caption, html_report.svg(figure)))
+    return series_figures
 
 
 def curves(measured: Sequence[Measured], column: str) -> html_report.Figure:

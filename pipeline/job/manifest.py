@@ -1,4 +1,4 @@
-"""What a build says about itself: manifest.json, stats.json and the line printed at the end."""
+"""The reports of a build: manifest.json, stats.json and the line printed at the end."""
 
 import importlib.metadata
 import json

@@ -71,7 +71,7 @@ def explained(title: str, error: Exception) -> Exception:
 
 
 def _end(status: int) -> str:
-    """What ended a process, by its own exit status or that of the shell around it."""
+    """The cause of the end of a process, by its own exit status or that of its shell."""
     number = -status if status < 0 else status - 128
     try:
         return f"the signal {signal.Signals(number).name}"
@@ -97,7 +97,7 @@ def explained_stage_errors(output: AnyPath) -> Iterator[None]:
 
 
 def left(output: AnyPath) -> str:
-    """What a build that failed leaves behind."""
+    """Sentence on what a failed build leaves behind."""
     return f"{output} holds no data set now, only parts of one, which the next build removes."
 
 

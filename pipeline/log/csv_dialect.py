@@ -1,4 +1,4 @@
-"""How a CSV file is written: its delimiter and its escape character."""
+"""The dialect of a CSV file: its delimiter, its escape character and its header."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ _DELIMITERS = "\t;|,"
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written, beside what RFC 4180 says.
+    """The dialect of a CSV file, which otherwise follows RFC 4180.
 
     Within quotation marks a quotation mark is written twice, or behind the escape if there is one.
     An escape makes the character behind it part of the value if that is a quotation mark, a

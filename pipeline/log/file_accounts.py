@@ -59,8 +59,8 @@ def accounts(log: Sequence[InputFile], counters: Mapping[str, int]) -> list[dict
     result = []
     for file in log:
         account = {
-            what: counters.get(counter(file.index, what), 0)
-            for what in ("read", "used", "filtered", "rejected", "continued", "dealt")
+            outcome: counters.get(counter(file.index, outcome), 0)
+            for outcome in ("read", "used", "filtered", "rejected", "continued", "dealt")
         }
         if account["read"] != account["dealt"] + account["filtered"] + account["rejected"]:
             raise AssertionError(f"rows of {file.path} are not conserved: {account}")

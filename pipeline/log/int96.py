@@ -17,7 +17,7 @@ def names(parquet: pa.parquet.ParquetFile, columns: list[str]) -> list[str]:
 
 
 def is_cut(microseconds: pa.Array, nanoseconds: pa.Array) -> np.ndarray:
-    """Which times microseconds cannot hold, bool.
+    """Whether microseconds are too coarse for each time, bool.
 
     Args:
         microseconds: Times as read in microseconds.

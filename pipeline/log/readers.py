@@ -63,9 +63,9 @@ def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
         if has_rows:
             columns[file] = names
     if not columns:
-        others = f" and {len(log) - 1} more" if len(log) > 1 else ""
+        more_files = f" and {len(log) - 1} more" if len(log) > 1 else ""
         raise UserError(
-            f"--input: expected rows in {log[0].path}{others}, found none.", "check the files."
+            f"--input: expected rows in {log[0].path}{more_files}, found none.", "check the files."
         )
     return columns
 
@@ -139,7 +139,7 @@ def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
     """The first rows of a file as its only batch; none if it has no rows.
 
     Raises:
-        UserError: As for `read`.
+        UserError: The file is cut short or damaged beyond single lines.
     """
     # Finding the ranges of a text file would read all of it.
     parts = ranges(file)[:1] if file.format == "parquet" else [_whole(file)]

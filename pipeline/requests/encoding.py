@@ -57,7 +57,7 @@ class ItemCatalogue:
         plan: Arguments and schema.
         split: Name of the split.
         items: One row per item: item features and COUNT, see `counting.catalogue`.
-        universe: All items of the data set in the order that numbers them.
+        universe: All items of the data set in the order of their numbers.
         encoders: Encoder of each item feature.
     """
 

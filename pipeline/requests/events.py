@@ -27,15 +27,15 @@ from preprocessing.storage.files import AnyPath
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all stages know: arguments, schema, where intermediate files are, and the cut-offs.
+    """The input of all stages: arguments, schema, paths of intermediate files, and cut-offs.
 
     Attributes:
         arguments: Arguments of the build.
         schema: The data contract.
         num_partitions: Number of partitions by user.
         cutoffs: Time points of `time_split`; None until known, and for other protocols.
-        is_scarce: Some users may own nearly all items that their negatives are drawn from, or few
-            may have appeared by then; see `Events.split`.
+        is_scarce: Whether some requests may lack negatives, as their user has nearly all items to
+            draw from, or few items had appeared by then; see `Events.split`.
     """
 
     arguments: BuildArguments

@@ -146,7 +146,7 @@ def _count(
 
 
 class ImpressionCounts:
-    """Counts what the requests of one partition hold; see `partition_counts.PartitionCounts`.
+    """Counts the values and times in the requests of one partition, as `PartitionCounts` does.
 
     `candidate/...` are the values of all candidates.
 

@@ -245,7 +245,7 @@ class Impressions:
 
     @functools.cached_property
     def history_counts(self) -> np.ndarray:
-        """How many histories of each split hold each row, int64 [3, E]."""
+        """Number of histories of each split that hold each row, int64 [3, E]."""
         max_length = self.plan.schema.history.max_length
         counts = np.zeros((len(splits.SPLITS), self.table.num_rows), np.int64)
         for split in range(len(splits.SPLITS)):

@@ -1,4 +1,4 @@
-"""What the requests of a partition hold: distinct values and times, counted by split.
+"""Counts of the distinct values and times in the requests of a partition, by split.
 
 Workers count (`PartitionCounts`), combiners add up (`merge_values`, `merge_periods`). Statistics
 depend on the counts alone, not on the order in which they came, and are therefore the same for any
@@ -31,7 +31,7 @@ _MAX_PERIODS = 512
 
 
 class PartitionCounts:
-    """Counts what the requests of one partition hold.
+    """Counts the values and times in the requests of one partition.
 
     Args:
         events: Events of the partition, with their splits.
@@ -124,11 +124,11 @@ def count_keys(
 
 
 def count_column(column: pa.Array, times: Sequence[np.ndarray]) -> pa.Table:
-    """VALUE and how often each split holds it.
+    """Counts of the values of a column in each split, with the values as VALUE.
 
     Args:
         column: [E] values.
-        times: For each split, how often (or whether) it holds each row, [E].
+        times: Number of times that each split holds each row (or whether it does), [E] per split.
     """
     encoded = column.dictionary_encode()
     num_values = len(encoded.dictionary)
@@ -147,7 +147,7 @@ def _count_table(values: pa.Array, counts: list[np.ndarray]) -> pa.Table:
 
     Args:
         values: [V] distinct values.
-        counts: For each split [V], or [V + 1] with the count of null.
+        counts: Counts of each split, [V] or [V + 1] with the count of null.
     """
     held_rows = np.flatnonzero(np.sum(counts, axis=0))
     columns = {
@@ -182,7 +182,7 @@ def merge_periods(counts: pa.Table) -> pa.Table:
 
 
 def _scale(periods: np.ndarray) -> int:
-    """How often the length of periods must be doubled for them to span at most 512."""
+    """Number of times that periods must double in length to span at most 512."""
     if not len(periods):
         return 0
     first, last = int(periods.min()), int(periods.max())

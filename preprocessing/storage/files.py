@@ -77,7 +77,8 @@ def find(pattern: str, flag: str) -> list[AnyPath]:
         flag: Flag by which the user gave it, for error messages.
 
     Raises:
-        UserError: See `path`; or the pattern is the name of one file and matches others.
+        UserError: The pattern is a URL of another kind, or it is the name of one file and matches
+            others.
     """
     whole = path(pattern, flag)
     if not glob.has_magic(pattern):
