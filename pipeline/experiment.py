@@ -126,7 +126,9 @@ def _train(
     failures = run(make_plan())
     failed = {failure.name for failure in failures}
     planned = make_plan()
-    return planned, failures + run([each for each in planned if each.name not in failed])
+    return planned, failures + run(
+        [training for training in planned if training.name not in failed]
+    )
 
 
 def _table(table_id: str, learning_rates: Sequence[float] = ()) -> Table:

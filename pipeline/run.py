@@ -112,7 +112,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
         "data": {**arguments.to_json(), "sizes": sizes},
         "run": config.to_json() | {"data": ""},
     }
-    claim = json.loads(json.dumps(claim))  # Tuples as they are read back.
+    claim = json.loads(json.dumps(claim))  # Turns tuples into lists, as reading does.
     begun = {
         "data": (workdir / "data" / COMPLETED).exists(),
         "run": (workdir / "run" / run_directory.CONFIG).exists(),

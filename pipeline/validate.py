@@ -128,9 +128,8 @@ def _hash_drift(name: str, data: DataDir, other: DataDir) -> Drift:
 
 def _number_drift(name: str, data: DataDir, other: DataDir) -> Drift:
     stats_of_sides = [_described(side, name) for side in (data, other)]
-    missing_shares = [
-        stats["missing"] / max(1, stats["count"]) for stats in stats_of_sides
-    ]  # defaults do not count
+    # Defaults do not count as missing here.
+    missing_shares = [stats["missing"] / max(1, stats["count"]) for stats in stats_of_sides]
     numbers = np.unique(np.concatenate([stats.get("percentiles", []) for stats in stats_of_sides]))
     cdfs = []
     for stats, missing in zip(stats_of_sides, missing_shares, strict=True):

@@ -49,7 +49,7 @@ _SHARED: contextvars.ContextVar[dict[Hashable, tf.data.Dataset] | None] = contex
 )
 _Read = TypeVar("_Read", bound=Callable[..., tf.data.Dataset])
 
-# Nothing here needs AutoGraph, whose rewriting of sources takes seconds at every start.
+# No function here needs AutoGraph, which takes seconds at every start to rewrite sources.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
@@ -325,7 +325,7 @@ def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
         lambda shard: tf.data.Dataset.range(bounds[shard], bounds[shard + 1]),
         lambda positions_R: ({_POSITION: positions_R}, *decoded.lengths(positions_R)),
         batch,
-        threads=None,  # Positions cost less than handing them from thread to thread.
+        threads=None,  # Reading positions costs less than passing them between threads.
     )
 
 

@@ -11,7 +11,7 @@ from preprocessing.data_dir import DataDir
 from preprocessing.schema import LABEL, Schema, candidate_key, history_key
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
-_LENGTHS = 3  # of the history; of the candidates, and where they start
+_LENGTHS = 3  # of the history and of the candidates, and the start of the latter
 
 
 def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:

@@ -33,7 +33,7 @@ class ImpressionChecks:
         self._train_prefixes = train_prefixes
         # rows: user, time, time of the first step, steps, steps later than that, split, has a click
         self._requests: list[np.ndarray] = []
-        self._clicks: list[np.ndarray] = []  # rows: user, time, item, which of equal ones
+        self._clicks: list[np.ndarray] = []  # rows: user, time, item, number among equal clicks
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
         """Yields the verdicts that need one request only."""
@@ -111,8 +111,7 @@ class ImpressionChecks:
         if self._train_prefixes == "last":
             bad |= counts[splits.TRAIN] != 1
             is_target_R[:] = True
-        if (
-            self._schema.request is None
-        ):  # the protocol may choose any row, each a request of its own
+        # Without request ids every row is a request, and the protocol may choose any of them.
+        if self._schema.request is None:
             return bad[number_R]
         return bad[number_R] | (is_target_R & ~click_R)

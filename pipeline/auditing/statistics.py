@@ -3,7 +3,7 @@
 This proves that the statistics describe the requests of their split, and that the numbers which
 encoders learnt (counts of vocabularies, means and deviations) come from training requests and
 nothing else. For the latter every event counts once, however many histories hold it: events are
-told apart by their user and their index.
+identified by their user and their index.
 
 Shape suffixes: B requests of a batch, E events, V ids of a feature.
 """
@@ -51,7 +51,7 @@ class StatisticsChecks:
             for feature in data.schema.encoded_features
             if isinstance(feature.encoder, (Vocabulary, Numeric))
             and feature in (*data.schema.user_features, *data.schema.history_features)
-            # Rows of an impression log are no events with an index that would tell them apart.
+            # Rows of an impression log are not events that an index identifies.
             and not data.schema.is_impression_log
         ]
 

@@ -49,24 +49,24 @@ class _Place(NamedTuple):
     best: tuple[float, float] | None
 
 
-def _truth(each: NamedData) -> Truth:
+def _truth(named: NamedData) -> Truth:
     """The distribution that the log of a data set was drawn from.
 
     Raises:
         UserError: Its file does not exist.
     """
-    path = pathlib.Path(each.data.manifest["arguments"]["input"] + _TRUTH)
+    path = pathlib.Path(named.data.manifest["arguments"]["input"] + _TRUTH)
     if not path.exists():
         raise UserError(
             f"Expected {path}, which pipeline.synthesize leaves beside a log, found none.",
-            f"build {each.name} from a generated log, and keep the log where it was.",
+            f"build {named.name} from a generated log, and keep the log where it was.",
         )
     return Truth.load(path)
 
 
 ALONG = {
-    "longest history": _Along(lambda each: each.data.schema.history.max_length),
-    "interests": _Along(lambda each: _truth(each).arguments.interests, is_generated=True),
+    "longest history": _Along(lambda named: named.data.schema.history.max_length),
+    "interests": _Along(lambda named: _truth(named).arguments.interests, is_generated=True),
 }
 """Quantities along which a table can be drawn, by their name in `Table.along`."""
 
@@ -85,16 +85,16 @@ def section(
         UserError: A data set does not have the quantity of the table.
     """
     along = ALONG[table.along]
-    places = sorted((_place(each, along) for each in data), key=lambda place: place.x)
+    places = sorted((_place(named, along) for named in data), key=lambda place: place.x)
     curves: dict[str, list[tuple[float, float]]] = {row.label: [] for row in table.rows}
     texts: dict[str, list[str]] = {row.label: [] for row in table.rows}
     for place in places:
         data_runs = [run for run in planned if run.data.name == place.name]
-        for each in comparisons.collect(data_runs, ""):
-            reached = _reached(each, place)
-            curves[each.row.label].append(reached)
-            texts[each.row.label].append(
-                comparisons.spread(*reached) if each.seeds else comparisons.NOTHING
+        for measured_row in comparisons.collect(data_runs, ""):
+            reached = _reached(measured_row, place)
+            curves[measured_row.row.label].append(reached)
+            texts[measured_row.row.label].append(
+                comparisons.spread(*reached) if measured_row.seeds else comparisons.NOTHING
             )
     metric_title = "share of the reachable AUC" if along.is_generated else "test AUC"
     rows = [[label, *cells] for label, cells in texts.items()]
@@ -117,9 +117,9 @@ def section(
     )
 
 
-def _place(each: NamedData, along: _Along) -> _Place:
-    best = best_auc(synthesize(_truth(each).arguments)) if along.is_generated else None
-    return _Place(each.name, along.value(each), best)
+def _place(named: NamedData, along: _Along) -> _Place:
+    best = best_auc(synthesize(_truth(named).arguments)) if along.is_generated else None
+    return _Place(named.name, along.value(named), best)
 
 
 def _reached(measured: comparisons.Measured, place: _Place) -> tuple[float, float]:

@@ -76,7 +76,7 @@ def _schedules() -> list[Row]:
     """DIN-MISS with its default schedule and with others; each is compared with DIN as wide.
 
     A network on top of the embedding tables overfits a small log in two or three passes, while the
-    self-supervised loss learns in forty; slow tables keep what those passes have taught them.
+    self-supervised loss learns in forty; tables with a low learning rate keep what they learnt.
     """
     slow = {"embedding_learning_rate": SelfSupervision.schedule["embedding_learning_rate"]}
     summed: Content = {"joint": True, "ssl_steps": 0, "embedding_learning_rate": 0.0}

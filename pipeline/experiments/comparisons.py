@@ -141,7 +141,7 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
         measured.append(
             Measured(
                 row=row,
-                # Tables of AUC alone have one number.
+                # Tables that print only AUC have one number.
                 published=dict(zip(METRICS, row.published.get(published_on, ()), strict=False)),
                 seeds=[run.seed for run in finished],
                 paths=[run.path for run in finished],
@@ -171,49 +171,53 @@ def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:
         table: Recipe of the table.
         measured: Rows of the table on one data set.
     """
-    by_label = {each.row.label: each for each in measured if each.seeds}
+    by_label = {
+        measured_row.row.label: measured_row for measured_row in measured if measured_row.seeds
+    }
     draws_by_path: dict[pathlib.Path, np.ndarray] = {}
     row_comparisons = []
-    for each in by_label.values():
-        baseline_label = _baseline(each.row, measured, lambda row_runs: row_runs.mean("auc"))
+    for ours in by_label.values():
+        baseline_label = _baseline(
+            ours.row, measured, lambda measured_row: measured_row.mean("auc")
+        )
         published_label = _baseline(
-            each.row, measured, lambda row_runs: row_runs.published.get("auc", math.nan)
+            ours.row, measured, lambda measured_row: measured_row.published.get("auc", math.nan)
         )
         if baseline_label not in by_label:
             continue
         baseline = by_label[baseline_label]
         low, high = confidence_intervals.interval(
-            _draws(each, draws_by_path) - _draws(baseline, draws_by_path)
+            _draws(ours, draws_by_path) - _draws(baseline, draws_by_path)
         )
         for m, metric in enumerate(COMPARED):
-            improvement = _improvement(metric, each.mean(metric), baseline.mean(metric))
-            welch = _welch(each.values[metric], baseline.values[metric])
+            improvement = _improvement(metric, ours.mean(metric), baseline.mean(metric))
+            welch = _welch(ours.values[metric], baseline.values[metric])
             published = next(
                 (
-                    row_runs.published
-                    for row_runs in measured
-                    if row_runs.row.label == published_label
+                    measured_row.published
+                    for measured_row in measured
+                    if measured_row.row.label == published_label
                 ),
                 {},
             )
             row_comparisons.append(
                 Comparison(
-                    row=each.row.label,
+                    row=ours.row.label,
                     baseline=baseline_label,
                     metric=metric,
-                    difference=each.mean(metric) - baseline.mean(metric),
+                    difference=ours.mean(metric) - baseline.mean(metric),
                     interval=(float(low[m]), float(high[m])),
                     improvement=improvement,
                     published=_improvement(
                         metric,
-                        each.published.get(metric, math.nan),
+                        ours.published.get(metric, math.nan),
                         published.get(metric, math.nan),
                     ),
-                    rela_impr=relative_improvement(each.mean(metric), baseline.mean(metric))
+                    rela_impr=relative_improvement(ours.mean(metric), baseline.mean(metric))
                     if metric != "log_loss"
                     else math.nan,
                     welch=welch,
-                    paired=_paired(each, baseline, metric),
+                    paired=_paired(ours, baseline, metric),
                     star=improvement > 0 and welch < table.level,
                 )
             )
@@ -227,14 +231,20 @@ def reversals(measured: Sequence[Measured]) -> tuple[float, list[Reversal]]:
         Kendall's tau-b of both orders, NaN if the paper has no numbers; and the pairs in another
         order, the most significant ones first.
     """
-    published_rows = [each for each in measured if each.seeds and "auc" in each.published]
+    published_rows = [
+        measured_row
+        for measured_row in measured
+        if measured_row.seeds and "auc" in measured_row.published
+    ]
     if len(published_rows) < 2:
         return math.nan, []
-    paper_aucs = [each.published["auc"] for each in published_rows]
-    our_aucs = [each.mean("auc") for each in published_rows]
+    paper_aucs = [measured_row.published["auc"] for measured_row in published_rows]
+    our_aucs = [measured_row.mean("auc") for measured_row in published_rows]
     reversed_pairs = []
     for first, second in itertools.combinations(published_rows, 2):
-        better, worse = sorted((first, second), key=lambda each: -each.published["auc"])
+        better, worse = sorted(
+            (first, second), key=lambda measured_row: -measured_row.published["auc"]
+        )
         published = (better.published["auc"], worse.published["auc"])
         ours = (better.mean("auc"), worse.mean("auc"))
         if published[0] > published[1] and ours[0] < ours[1]:
@@ -242,7 +252,7 @@ def reversals(measured: Sequence[Measured]) -> tuple[float, list[Reversal]]:
             reversed_pairs.append(
                 Reversal(better.row.label, worse.row.label, published, ours, p_value)
             )
-    reversed_pairs.sort(key=lambda each: (math.isnan(each.welch), each.welch))
+    reversed_pairs.sort(key=lambda reversal: (math.isnan(reversal.welch), reversal.welch))
     return float(stats.kendalltau(paper_aucs, our_aucs).statistic), reversed_pairs
 
 
@@ -252,7 +262,11 @@ def _baseline(
     """Label of the baseline of a row: the named one, else the best row that is not proposed."""
     if row.baseline is not None or not row.proposed:
         return row.baseline
-    unproposed = [each for each in measured if not each.row.proposed and not math.isnan(auc(each))]
+    unproposed = [
+        measured_row
+        for measured_row in measured
+        if not measured_row.row.proposed and not math.isnan(auc(measured_row))
+    ]
     return max(unproposed, key=auc).row.label if unproposed else None
 
 
@@ -266,10 +280,8 @@ def _draws(measured: Measured, draws_by_path: dict[pathlib.Path, np.ndarray]) ->
 
 def _drawn_metrics(scores: Scores, data: DataDir) -> np.ndarray:
     """The `COMPARED` metrics [R, M] of one run's resampled users."""
-    all_metrics, known_C = (
-        confidence_intervals.UserMetrics(scores),
-        slices.known_items(scores, data),
-    )
+    all_metrics = confidence_intervals.UserMetrics(scores)
+    known_C = slices.known_items(scores, data)
     draws = dict(zip(all_metrics.names, all_metrics.draw(DRAWS).T, strict=True))
     draws["auc_known"] = np.full(DRAWS, np.nan)
     if known_C.any():

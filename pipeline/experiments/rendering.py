@@ -131,7 +131,7 @@ def _yardsticks(
 
 
 def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[html_report.Figure]:
-    finished = [each for each in measured if each.seeds]
+    finished = [measured_row for measured_row in measured if measured_row.seeds]
     if not finished:
         return []
     if table.inside:
@@ -141,7 +141,7 @@ def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[htm
         return [figure for figure in inside_figures if figure[0] == table.inside]
     if table.curve:
         return [figures.curves(finished, table.curve)]
-    if any(each.row.series for each in finished):
+    if any(measured_row.row.series for measured_row in finished):
         return figures.sweeps(finished)
     return [figures.overview(finished, paper)]
 
@@ -156,8 +156,12 @@ def _metric_grid(
     notes: Sequence[str],
 ) -> Grid:
     """Our value, the paper's and the difference of each metric; first the rows without a model."""
-    stars = {(each.row, each.metric) for each in row_comparisons if each.star}
-    printed = [metric for metric in METRICS if any(metric in each.published for each in measured)]
+    stars = {(pair.row, pair.metric) for pair in row_comparisons if pair.star}
+    printed = [
+        metric
+        for metric in METRICS
+        if any(metric in measured_row.published for measured_row in measured)
+    ]
     columns = ["model"]
     for metric in TITLES:
         columns += [TITLES[metric]]
@@ -170,17 +174,24 @@ def _metric_grid(
             cells.append(shown(getattr(yardstick, metric)) if has_metric else comparisons.NOTHING)
             cells += [comparisons.NOTHING] * 2 if metric in printed else []
         rows.append([*cells, "", "", ""])
-    for each in measured:
-        cells = [each.row.label]
+    for measured_row in measured:
+        cells = [measured_row.row.label]
         for metric in TITLES:
-            star = "*" if (each.row.label, metric) in stars else ""
-            cells.append(each.text(metric) + star)
+            star = "*" if (measured_row.row.label, metric) in stars else ""
+            cells.append(measured_row.text(metric) + star)
             if metric in printed:
-                published = each.published.get(metric, math.nan)
-                cells += [_number(published), _number(each.mean(metric) - published, "+.4f")]
-        minutes = float(np.mean(each.seconds)) / 60.0 if each.seconds else math.nan
-        rate = comparisons.NOTHING if each.learning_rate is None else f"{each.learning_rate:g}"
-        rows.append([*cells, rate, str(len(each.seeds)), _number(minutes, ".1f")])
+                published = measured_row.published.get(metric, math.nan)
+                cells += [
+                    _number(published),
+                    _number(measured_row.mean(metric) - published, "+.4f"),
+                ]
+        minutes = float(np.mean(measured_row.seconds)) / 60.0 if measured_row.seconds else math.nan
+        rate = (
+            comparisons.NOTHING
+            if measured_row.learning_rate is None
+            else f"{measured_row.learning_rate:g}"
+        )
+        rows.append([*cells, rate, str(len(measured_row.seeds)), _number(minutes, ".1f")])
     notes = list(notes)
     if stars:
         notes.append(f"* better than what it is compared with, p < {table.level:g} (Welch's test).")
@@ -201,36 +212,40 @@ def _metric_grid(
 def _choice_grid(measured: Sequence[Measured]) -> Grid:
     """Rows by validation AUC, with their AUC on the test split."""
     best_first = sorted(
-        (each for each in measured if each.seeds),
-        key=lambda each: each.mean(comparisons.VALIDATION),
+        (measured_row for measured_row in measured if measured_row.seeds),
+        key=lambda measured_row: measured_row.mean(comparisons.VALIDATION),
         reverse=True,
     )
     rows = [
         [
-            each.row.label,
-            *(each.text(name) for name in (comparisons.VALIDATION, "auc")),
+            measured_row.row.label,
+            *(measured_row.text(name) for name in (comparisons.VALIDATION, "auc")),
         ]
-        for each in best_first
+        for measured_row in best_first
     ]
-    notes = [f"The validation split chooses {each.row.label}." for each in best_first[:1]]
+    notes = [
+        f"The validation split chooses {measured_row.row.label}." for measured_row in best_first[:1]
+    ]
     return Grid("The choice", 1, ["model", comparisons.VALIDATION, "test AUC"], rows, notes)
 
 
 def _comparison_grid(table: Table, row_comparisons: Sequence[Comparison]) -> Grid:
     rows = [
         [
-            each.row,
-            each.baseline,
-            TITLES[each.metric],
-            shown(each.difference, "+.4f") + ("*" if each.star else ""),
-            shown_interval(*each.interval, "+.4f"),
-            shown(each.improvement, "+.2%"),
-            _number(each.published, "+.2%"),
-            shown(each.rela_impr, "+.2%") if each.metric != "log_loss" else comparisons.NOTHING,
-            shown(each.welch, ".3g"),
-            shown(each.paired, ".3g"),
+            comparison.row,
+            comparison.baseline,
+            TITLES[comparison.metric],
+            shown(comparison.difference, "+.4f") + ("*" if comparison.star else ""),
+            shown_interval(*comparison.interval, "+.4f"),
+            shown(comparison.improvement, "+.2%"),
+            _number(comparison.published, "+.2%"),
+            shown(comparison.rela_impr, "+.2%")
+            if comparison.metric != "log_loss"
+            else comparisons.NOTHING,
+            shown(comparison.welch, ".3g"),
+            shown(comparison.paired, ".3g"),
         ]
-        for each in row_comparisons
+        for comparison in row_comparisons
     ]
     columns = [
         "model",
@@ -280,22 +295,22 @@ def _order_grid(measured: Sequence[Measured]) -> Grid | None:
 def _csv_rows(
     data: NamedData, paper: str, measured: Sequence[Measured], row_comparisons: Sequence[Comparison]
 ) -> list[dict[str, Any]]:
-    comparison_of = {(each.row, each.metric): each for each in row_comparisons}
+    comparison_of = {(pair.row, pair.metric): pair for pair in row_comparisons}
     rows = []
-    for each in measured:
+    for measured_row in measured:
         for metric in TITLES:
             row: dict[str, Any] = {
                 "data": data.name,
-                "model": each.row.label,
+                "model": measured_row.row.label,
                 "metric": metric,
-                "learning_rate": each.learning_rate,
-                "seeds": len(each.seeds),
-                "mean": _csv(each.mean(metric)) if each.seeds else None,
-                "std": each.std(metric),
-                "paper": each.published.get(metric),
-                "paper_data": paper if metric in each.published else None,
+                "learning_rate": measured_row.learning_rate,
+                "seeds": len(measured_row.seeds),
+                "mean": _csv(measured_row.mean(metric)) if measured_row.seeds else None,
+                "std": measured_row.std(metric),
+                "paper": measured_row.published.get(metric),
+                "paper_data": paper if metric in measured_row.published else None,
             }
-            if comparison := comparison_of.get((each.row.label, metric)):
+            if comparison := comparison_of.get((measured_row.row.label, metric)):
                 low, high = comparison.interval
                 row |= {
                     "baseline": comparison.baseline,
@@ -319,7 +334,7 @@ def _statistics(
     """A table of counts: our data sets, then those of the paper."""
     columns = list(table.counts[table.reference])
     named_counts = [
-        *((each.name, _counts(each)) for each in data),
+        *((named.name, _counts(named)) for named in data),
         *((f"paper, {name}", counts) for name, counts in table.counts.items()),
     ]
     grid = Grid(
@@ -417,12 +432,14 @@ def _version() -> str:
 
 def _data_grid(data: Sequence[NamedData]) -> Grid:
     rows, notes = [], []
-    for each in data:
-        arguments = each.data.manifest["arguments"]
-        requests = [f"{each.data.num_requests(split):,}" for split in SPLITS]
-        rows.append([each.name, each.data.fingerprint[:12], *requests])
-        shown = " ".join(f"--{name}={arguments[name]}" for name in _ARGUMENTS if name in arguments)
-        notes.append(f"{each.name} was built with {shown}")
+    for named in data:
+        arguments = named.data.manifest["arguments"]
+        requests = [f"{named.data.num_requests(split):,}" for split in SPLITS]
+        rows.append([named.name, named.data.fingerprint[:12], *requests])
+        argument_text = " ".join(
+            f"--{name}={arguments[name]}" for name in _ARGUMENTS if name in arguments
+        )
+        notes.append(f"{named.name} was built with {argument_text}")
     return Grid("Requests", 2, ["data set", "build", *SPLITS], rows, notes)
 
 

@@ -72,7 +72,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
                         waiting.append(run)
                 bar.update(waiting, running)
                 time.sleep(_POLL_SECONDS)
-                for process in [each for each in running if each.poll() is not None]:
+                for process in [process for process in running if process.poll() is not None]:
                     run, started = running.pop(process)
                     bar.done(run, time.monotonic() - started)
                     if not run.is_settled or (process.returncode and run.is_finished):

@@ -31,7 +31,7 @@ from preprocessing.storage.files import AnyPath
 
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
-_MAX_THREADS = 4  # each holds a partition; more of them would mostly wait for the interpreter
+_MAX_THREADS = 4  # each holds a partition; more threads would mostly wait for the interpreter
 
 
 class _Parser(_BeamArgumentParser):
@@ -47,7 +47,7 @@ def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | Non
     Args:
         arguments: Arguments of the command line other than the command's own flags.
         own: Names of the command's own flags, one of which is suggested for a misspelt flag.
-        hint: Function that says what else a flag may have been meant to be.
+        hint: Function that suggests a replacement for an unknown flag.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
@@ -75,7 +75,7 @@ def require_reachable(beam_options: Sequence[str]) -> None:
         beam_options: Options from the command line.
 
     Raises:
-        UserError: Nothing listens at its address.
+        UserError: Nothing listens at the runner's address.
     """
     options = PipelineOptions(list(beam_options))
     endpoint = options.view_as(PortableOptions).job_endpoint

@@ -87,7 +87,7 @@ class RecordLines:
         self._is_separator[[ord(dialect.delimiter), _LF, _CR]] = True
         self._num_columns = num_columns
         self._rest = b""
-        self._line = 1  # of the first byte of the rest
+        self._line = 1  # line of the first byte of the rest
         self._lock = threading.Lock()  # guards all attributes below
         self._num_taken = 0
         self._num_added = 0

@@ -75,7 +75,7 @@ class _Source:
     Args:
         file: The file.
         dialect: Dialect of the file.
-        lines: Receives every piece that is read, if given.
+        lines: Record lines that are found in every piece that is read, or None.
     """
 
     closed = False
@@ -111,7 +111,7 @@ class _Source:
 
     def _valid(self, data: bytes) -> bytes:
         if data.isascii() and not self._decoder.getstate()[0]:
-            return data  # the rest is about as slow as parsing
+            return data  # decoding is about as slow as parsing
         text = self._decoder.decode(data, self._ended)
         if _ESCAPE not in text:
             with contextlib.suppress(UnicodeEncodeError):
@@ -182,7 +182,7 @@ class _Judge:
             texts[number] = odd.text
             row = int(np.searchsorted(records, number))
             if number in reasons or row == len(records) or records[row] != number:
-                continue  # it is bad already, or the header
+                continue  # it is already bad, or it is the header
             is_broken = any(_has_line_break(array[row].as_py()) for array in arrays)
             reason = odd.reason or ("line break in a value" if is_broken else "")
             if reason:

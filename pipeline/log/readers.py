@@ -28,7 +28,7 @@ from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
-_LARGE = 1 << 63  # orjson makes floats of integers beyond 64 bits
+_LARGE = 1 << 63  # orjson turns integers beyond 64 bits into floats
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
@@ -330,7 +330,7 @@ def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
         if not line.strip():
             return None, ""
         try:
-            row = json.loads(line.decode("utf-8"))  # knows NaN, as Python writes it
+            row = json.loads(line.decode("utf-8"))  # accepts NaN, which Python writes
         except UnicodeDecodeError:
             return None, "invalid UTF-8"
         except (ValueError, RecursionError):

@@ -125,7 +125,7 @@ def _as_float32(column: pa.Array) -> tuple[pa.Array, Faults]:
         array, is_number = _cast_some(texts, f"{_INTEGER}|{_FLOAT}", pa.float64())
         bad = as_mask(pc.is_valid(texts)) & ~is_number
     array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    # Adding makes 0 of -0.
+    # Adding 0 turns -0 into 0.
     array = pc.add(array, 0.0).cast(pa.float32(), safe=False)
     return array, {NOT_FINITE: bad | as_mask(pc.fill_null(pc.is_inf(array), False))}
 

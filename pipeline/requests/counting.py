@@ -28,7 +28,7 @@ _MERGE_EVERY = 32
 def count_values(values: pa.Array) -> pa.Table:
     """Distinct values and how often each occurs; nulls are left out."""
     values = values.drop_null()
-    if pa.types.is_integer(values.type):  # sorting is faster than hashing, above all of times
+    if pa.types.is_integer(values.type):  # sorting is faster than hashing, especially for times
         distinct, counts = np.unique(values.to_numpy(), return_counts=True)
         return pa.table({VALUE: distinct, COUNT: counts})
     value_counts = values.value_counts()

@@ -76,7 +76,7 @@ def with_request_times(rows: pa.Table) -> pa.Table:
 def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time of request, request, row order).
 
-    Of two requests at the same time the one that appears first in the log comes first.
+    If two requests have the same time, the one that appears first in the log comes first.
 
     Args:
         parts: References to the rows, in any order.
@@ -315,5 +315,5 @@ def count_training(
     counters["used"] = int(used_E.sum())
     counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
     counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
-    counters["longest/0"] = 1  # nobody needs negatives
+    counters["longest/0"] = 1  # no request needs negatives
     return values, items, counters

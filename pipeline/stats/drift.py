@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-_DIGITS = 6  # beyond them the logarithms of two machines may differ
+_DIGITS = 6  # beyond these the logarithms of two machines may differ
 
 
 def jensen_shannon(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:

@@ -37,7 +37,7 @@ _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _ZERO_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _SCIENTIFIC = re.compile(r"[+-]?[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,}")
 
-# How a text that may have to be respelled begins: the words above, and numbers.
+# First bytes of texts that may have to be respelled: the words above, and numbers.
 _WORD, _NUMBER = 1, 2
 _BEGINNINGS = np.zeros(256, np.uint8)
 _BEGINNINGS[[ord(word[0]) for word in (*filter(None, MISSING), *_BOOLEANS)]] = _WORD
