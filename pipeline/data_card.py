@@ -161,18 +161,18 @@ def _drift_cells(by_split: list[Mapping[str, Any]]) -> list[str]:
 def _figures(data: DataDir) -> list[Figure]:
     """Each figure that the data set has numbers for."""
     by_split = data.stats["splits"]
-    drawn = data_sets.figures(data)
+    figures = data_sets.figures(data)
     words = data.stats["vocabularies"].get(data.schema.item_key.name)
     if words is not None and words["words_by_count"]:
-        drawn.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
+        figures.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
     unknown = {
         key: [by_split[name]["features"][key]["oov_rate"] for name in SPLITS]
         for key, _ in encoded_keys(data.schema)
         if "oov_rate" in by_split[SPLITS[0]]["features"][key]
     }
     if unknown:
-        drawn.append(_unknown(unknown))
-    return drawn
+        figures.append(_unknown(unknown))
+    return figures
 
 
 def _popularity(counts: np.ndarray) -> Figure:

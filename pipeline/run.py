@@ -113,7 +113,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
         "run": config.to_json() | {"data": ""},
     }
     claim = json.loads(json.dumps(claim))  # Turns tuples into lists, as reading does.
-    begun = {
+    is_begun = {
         "data": (workdir / "data" / COMPLETED).exists(),
         "run": (workdir / "run" / run_directory.CONFIG).exists(),
     }
@@ -123,7 +123,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
     changed = [
         f"{section}.{key} was {stored.get(section, {}).get(key)!r}, is {value!r}"
         for section in claim
-        if begun[section]
+        if is_begun[section]
         for key, value in claim[section].items()
         if stored.get(section, {}).get(key) != value
     ]

@@ -228,10 +228,10 @@ def _draw_items(truth: Truth, user_E: Ints, interest_E: Ints, rng: np.random.Gen
         key = user_E[active] * args.items + item_E[active]
         order = np.argsort(key, kind="stable")  # stable: the earlier event comes first
         key = key[order]
-        again = np.sort(active[order[1:][key[1:] == key[:-1]]])
-        item_E[again] = by_interest_M[_draw_within(weight_M, size_G, interest_E[again], rng)]
+        repeated = np.sort(active[order[1:][key[1:] == key[:-1]]])
+        item_E[repeated] = by_interest_M[_draw_within(weight_M, size_G, interest_E[repeated], rng)]
         unsettled_U = np.zeros(args.users, bool)
-        unsettled_U[user_E[again]] = True
+        unsettled_U[user_E[repeated]] = True
         active = active[unsettled_U[user_E[active]]]
     return item_E
 

@@ -134,8 +134,8 @@ def _number_drift(name: str, data: DataDir, other: DataDir) -> Drift:
     cdfs = []
     for stats, missing in zip(stats_of_sides, missing_shares, strict=True):
         percentiles = np.array(stats.get("percentiles", [])[1:])
-        reached = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
-        cdfs.append(np.append(missing, missing + (1 - missing) * reached))
+        cumulative = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
+        cdfs.append(np.append(missing, missing + (1 - missing) * cumulative))
     empty = not (stats_of_sides[0]["count"] and stats_of_sides[1]["count"])
     distance = None if empty else round(float(np.abs(cdfs[0] - cdfs[1]).max()), 6)
     return Drift(name, distance)

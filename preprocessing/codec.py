@@ -242,12 +242,12 @@ def _varint_stream(
         block = slice(start, min(start + _BLOCK, len(words)))
         narrow, wide = int(widths[block].min()), int(widths[block].max())
         for width in range(narrow, wide + 1):
-            at, chosen = offsets[block], words[block]
+            at, chosen_words = offsets[block], words[block]
             if narrow < wide:
                 rows = np.flatnonzero(widths[block] == width)
-                at, chosen = at[rows], chosen[rows]
+                at, chosen_words = at[rows], chosen_words[rows]
             if len(at):
-                cells = _varint_cells(chosen, width, prefixes[width])
+                cells = _varint_cells(chosen_words, width, prefixes[width])
                 # One store of a whole cell per value, at whatever byte the value starts.
                 starts = (len(data) - cells.itemsize + 1,)
                 target: np.ndarray = np.ndarray(starts, cells.dtype, buffer=data, strides=(1,))
@@ -257,20 +257,21 @@ def _varint_stream(
 
 def _varint_cells(words: np.ndarray, width: int, prefix: bytes) -> np.ndarray:
     """[n] void cells that hold the prefix and the varint, for uint64 words of one varint width."""
-    more = sum(0x80 << 8 * i for i in range(width - 1))  # the high bits of all bytes but the last
+    # The high bits of all bytes but the last.
+    continuation_bits = sum(0x80 << 8 * i for i in range(width - 1))
     low = words & np.uint64(0x7F)
     for i in range(1, min(width, 8)):
         septet = words & np.uint64(0x7F << 7 * i)
         septet <<= np.uint64(i)
         low |= septet
-    low |= np.uint64(more & 0xFFFFFFFFFFFFFFFF)
+    low |= np.uint64(continuation_bits & 0xFFFFFFFFFFFFFFFF)
     free = 8 * len(prefix)
     cells = np.empty((len(words), 2), "<u8")
     cells[:, 0] = low << np.uint64(free) | np.uint64(int.from_bytes(prefix, "little"))
     cells[:, 1] = low >> np.uint64(64 - free) if prefix else 0
     if width > 8:
         high = words >> np.uint64(56) & np.uint64(0x7F) | words >> np.uint64(63) << np.uint64(8)
-        cells[:, 1] |= (high | np.uint64(more >> 64)) << np.uint64(free)
+        cells[:, 1] |= (high | np.uint64(continuation_bits >> 64)) << np.uint64(free)
     return np.ndarray(len(words), f"V{len(prefix) + width}", buffer=cells.data, strides=(16,))
 
 

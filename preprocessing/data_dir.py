@@ -157,8 +157,8 @@ def missing_share(described: Mapping[str, Any]) -> float:
         described: Entry of stats.json for a key of the examples in a split. Entries of earlier
             versions do not tell defaults from other values.
     """
-    absent = described["missing"] + described.get("defaulted", 0)
-    return float(absent / max(1, described["count"]))
+    num_missing = described["missing"] + described.get("defaulted", 0)
+    return float(num_missing / max(1, described["count"]))
 
 
 def sha256_file(path: str | AnyPath) -> str:

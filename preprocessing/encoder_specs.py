@@ -32,7 +32,7 @@ class Hash:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Numeric:
-    """One float: as it is, standardised, or standardised after sign(x) log(1 + |x|)."""
+    """One float: unchanged, standardised, or standardised after sign(x) log(1 + |x|)."""
 
     kind: str = dataclasses.field(default="numeric", init=False)
     normalisation: str = "standard"

@@ -209,17 +209,17 @@ class HashEncoder(_TextEncoder):
 
     def _encode(self, column: pa.Array) -> np.ndarray:
         ids = np.full(len(column), PAD_ID, np.int64)
-        present = np.flatnonzero(~self._pads(column))
-        ids[present] = self._bucket_ids(column.take(pa.array(present)))
+        present_rows = np.flatnonzero(~self._pads(column))
+        ids[present_rows] = self._bucket_ids(column.take(pa.array(present_rows)))
         return ids
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         """See `FittedEncoder.decode`."""
         ids = np.ravel(encoded)
         raw = np.full(ids.shape, self.feature.pad_value, _numpy_type(self.feature))
-        present = ids != PAD_ID
-        if present.any():
-            raw[present] = _to_numpy(self._made_up(ids[present], None))
+        is_present = ids != PAD_ID
+        if is_present.any():
+            raw[is_present] = _to_numpy(self._made_up(ids[is_present], None))
         return raw.reshape(np.shape(encoded))
 
 
@@ -331,9 +331,9 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
     if isinstance(encoder, Vocabulary):
         return VocabularyEncoder(feature, _rank(feature, values, counts, encoder.min_count))
     numbers = _floats(values)
-    present = ~np.isnan(numbers)
-    order = np.argsort(numbers[present], kind="stable")
-    numbers, counts = numbers[present][order], counts[present][order]
+    is_present = ~np.isnan(numbers)
+    order = np.argsort(numbers[is_present], kind="stable")
+    numbers, counts = numbers[is_present][order], counts[is_present][order]
     if isinstance(encoder, Bucketised):
         boundaries = np.array(encoder.boundaries) if encoder.boundaries else np.zeros(0)
         if encoder.quantiles:
@@ -421,8 +421,8 @@ def _buckets(words: pa.Array, buckets: int) -> np.ndarray:
 
 def _rank(feature: Feature, values: pa.Array, counts: np.ndarray, min_count: int) -> pa.Array:
     """The vocabulary: frequent values by count, then by the bytes of their text."""
-    kept = np.flatnonzero((counts >= min_count) & ~_is_pad(feature, values))
-    values, counts = values.take(pa.array(kept)), counts[kept]
+    kept_rows = np.flatnonzero((counts >= min_count) & ~_is_pad(feature, values))
+    values, counts = values.take(pa.array(kept_rows)), counts[kept_rows]
     table = pa.table({"count": counts, "text": as_large_binary(texts(values))})
     order = pc.sort_indices(table, [("count", "descending"), ("text", "ascending")])
     return values.take(order)

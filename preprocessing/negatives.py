@@ -166,11 +166,11 @@ def sample(
         open_rows = np.arange(len(keys_R))
         for attempt in range(MAX_TRIES):
             bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + attempt)
-            drawn = catalogue.draw(bits, tickets_R[open_rows])
-            taken = own.contain(users_R[open_rows], drawn)
-            taken |= (negatives_RN[open_rows, :n] == drawn[:, None]).any(axis=1)
-            negatives_RN[open_rows[~taken], n] = drawn[~taken]
-            open_rows = open_rows[taken]
+            drawn_items = catalogue.draw(bits, tickets_R[open_rows])
+            is_taken = own.contain(users_R[open_rows], drawn_items)
+            is_taken |= (negatives_RN[open_rows, :n] == drawn_items[:, None]).any(axis=1)
+            negatives_RN[open_rows[~is_taken], n] = drawn_items[~is_taken]
+            open_rows = open_rows[is_taken]
             if not len(open_rows):
                 break
         last_bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + MAX_TRIES)

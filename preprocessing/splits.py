@@ -77,8 +77,8 @@ def fit_cutoffs(
         UserError: A part would be empty because too many rows share a timestamp.
     """
     validation_end = time_cutoff(timestamps, counts, split_fraction)
-    before = timestamps <= validation_end
-    train_end = time_cutoff(timestamps[before], counts[before], 1 - validation_fraction)
+    is_before = timestamps <= validation_end
+    train_end = time_cutoff(timestamps[is_before], counts[is_before], 1 - validation_fraction)
     if not train_end < validation_end < int(timestamps[-1]):
         raise UserError(
             f"time_split: expected distinct times for train, validation and test, found "

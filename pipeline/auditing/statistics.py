@@ -64,20 +64,20 @@ class StatisticsChecks:
 
     def unknown_items(self) -> Iterator[tuple[str, UnknownItems]]:
         """Yields each split with its unknown items."""
-        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
-            yield name, counted.unknown_items
+        for name, split_counts in zip(splits.SPLITS, self._counted, strict=True):
+            yield name, split_counts.unknown_items
 
     def problems(self) -> Iterator[str]:
         """Yields each figure that the requests do not confirm."""
-        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
+        for name, split_counts in zip(splits.SPLITS, self._counted, strict=True):
             stats = self._data.stats["splits"][name]
-            for figure, actual in counted.sizes().items():
+            for figure, actual in split_counts.sizes().items():
                 # Builds of earlier versions did not count unknown items.
                 if (expected := stats.get(figure, actual)) != actual:
                     yield f"{name}: {figure} is {actual}, not {expected}"
             for key, feature in encoded_keys(self._data.schema):
                 values = stats["features"][key]
-                for figure, actual in counted.values(key, feature, values).items():
+                for figure, actual in split_counts.values(key, feature, values).items():
                     if values[figure] != actual:
                         yield f"{name}: {key}: {figure} is {actual}, not {values[figure]}"
         for learnt in self._learnt:
@@ -133,13 +133,13 @@ class _SplitCounts:
 
     def sizes(self) -> dict[str, Any]:
         """Figures of the split as a whole."""
-        held = np.flatnonzero(self._lengths).tolist()
+        lengths = np.flatnonzero(self._lengths).tolist()
         return {
             "requests": self._requests,
             "candidates": self._candidates,
             "positives": self._positives,
             "unknown_items": self.unknown_items._asdict(),
-            "history_length": {str(length): int(self._lengths[length]) for length in held},
+            "history_length": {str(length): int(self._lengths[length]) for length in lengths},
             "time_range": self._time_range,
         }
 
@@ -215,12 +215,12 @@ class _Learnt:
         if len(expected_V) != len(actual_V):
             yield f"vocabulary of {name}: {len(actual_V)} words, not {len(expected_V)}"
             return
-        wrong = np.flatnonzero(actual_V != expected_V)
-        if len(wrong):
-            word = encoder.decode(wrong[:1] + first)[0]
+        wrong_words = np.flatnonzero(actual_V != expected_V)
+        if len(wrong_words):
+            word, row = encoder.decode(wrong_words[:1] + first)[0], wrong_words[0]
             yield (
-                f"vocabulary of {name}: {len(wrong)} words were counted wrongly, the "
-                f"first {shown(word)!r}: {actual_V[wrong[0]]} times, not {expected_V[wrong[0]]}"
+                f"vocabulary of {name}: {len(wrong_words)} words were counted wrongly, the "
+                f"first {shown(word)!r}: {actual_V[row]} times, not {expected_V[row]}"
             )
         rare = int(((ids_E > 0) & (ids_E < first)).sum())
         if rare != vocabulary_stats["rare"]:

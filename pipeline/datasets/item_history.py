@@ -86,8 +86,8 @@ def _condensed(snapshots: pa.Table) -> pa.Table:
         constant_S = np.repeat(lowest == highest, np.diff(first, append=len(order)))
         time_S = np.where(constant_S, _ALWAYS, time_S)
     is_last = np.append(~same_item | (time_S[1:] != time_S[:-1]), True)[: len(order)]
-    kept = snapshots.take(pa.array(order[is_last]))
-    return kept.set_column(1, TIME, pa.array(time_S[is_last]))
+    kept_snapshots = snapshots.take(pa.array(order[is_last]))
+    return kept_snapshots.set_column(1, TIME, pa.array(time_S[is_last]))
 
 
 class ItemHistory:

@@ -53,7 +53,7 @@ def _truth(named: NamedData) -> Truth:
     """The distribution that the log of a data set was drawn from.
 
     Raises:
-        UserError: Its file does not exist.
+        UserError: The file that pipeline.synthesize leaves beside the log does not exist.
     """
     path = pathlib.Path(named.data.manifest["arguments"]["input"] + _TRUTH)
     if not path.exists():
@@ -91,10 +91,10 @@ def section(
     for place in places:
         data_runs = [run for run in planned if run.data.name == place.name]
         for measured_row in comparisons.collect(data_runs, ""):
-            reached = _reached(measured_row, place)
-            curves[measured_row.row.label].append(reached)
+            mean_and_std = _reached(measured_row, place)
+            curves[measured_row.row.label].append(mean_and_std)
             texts[measured_row.row.label].append(
-                comparisons.spread(*reached) if measured_row.seeds else comparisons.NOTHING
+                comparisons.spread(*mean_and_std) if measured_row.seeds else comparisons.NOTHING
             )
     metric_title = "share of the reachable AUC" if along.is_generated else "test AUC"
     rows = [[label, *cells] for label, cells in texts.items()]

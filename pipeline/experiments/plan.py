@@ -149,7 +149,7 @@ def plan(
     Raises:
         UserError: The models do not have one of the settings.
     """
-    present, cwd = _present(workdir), pathlib.Path()
+    path_by_identity, cwd = _present(workdir), pathlib.Path()
     planned = []
     for named in data:
         for row in table.rows:
@@ -160,7 +160,7 @@ def plan(
             }
             content = merged(table.settings, row.settings, paper_settings, data_settings)
 
-            run = functools.partial(_run, row, named, content, present, workdir)
+            run = functools.partial(_run, row, named, content, path_by_identity, workdir)
             rates = [{"learning_rate": rate} for rate in table.learning_rates] or [{}]
             trials = [run(seeds[0], rate)._replace(is_trial=True) for rate in rates]
             best_trial = _chosen(trials)
@@ -174,7 +174,7 @@ def _run(
     row: Row,
     data: NamedData,
     content: Content,
-    present: Mapping[str, pathlib.Path],
+    path_by_identity: Mapping[str, pathlib.Path],
     workdir: pathlib.Path,
     seed: int,
     rate: Content,
@@ -182,7 +182,7 @@ def _run(
     """The run of a row with a seed and a learning rate."""
     config = config_module.resolve(merged(content, {"train": {"seed": seed, **rate}}))
     key = identity(config, data.data.fingerprint)
-    path = present.get(key) or workdir / RUNS / _name(config, key)
+    path = path_by_identity.get(key) or workdir / RUNS / _name(config, key)
     return Planned(row, data, seed, config, path)
 
 

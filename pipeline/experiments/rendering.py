@@ -269,7 +269,7 @@ def _comparison_grid(table: Table, row_comparisons: Sequence[Comparison]) -> Gri
 
 
 def _order_grid(measured: Sequence[Measured]) -> Grid | None:
-    """Pairs of rows whose order is not that of the paper."""
+    """Grid of the pairs of rows whose order differs from the paper; None without its numbers."""
     tau, reversed_pairs = comparisons.reversals(measured)
     if math.isnan(tau):
         return None
@@ -361,10 +361,10 @@ def _counts(named: NamedData) -> Mapping[str, int]:
 
     def distinct(name: str) -> int:
         return max(
-            described["distinct"]
+            key_stats["distinct"]
             for split in splits.values()
-            for key, described in split["features"].items()
-            if key.rpartition("/")[2] == name and "distinct" in described
+            for key, key_stats in split["features"].items()
+            if key.rpartition("/")[2] == name and "distinct" in key_stats
         )
 
     users = named.data.stats["users"]

@@ -23,7 +23,7 @@ from pipeline.requests.events import Plan
 
 
 def keep_core(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> dict[str, int]:
-    """Writes the table of kept items.
+    """Filters items and users in turns, and writes the table of kept items.
 
     Args:
         plan: Plan of the build; `items.arrow` holds the counts of items over the whole log.

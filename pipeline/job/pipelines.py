@@ -145,10 +145,10 @@ def _deal(
     partition_of_event = partition_of_key[keys.indices.to_numpy()]
     order = np.argsort(partition_of_event, kind="stable")
     events = events.take(pa.array(order))
-    present, starts = np.unique(partition_of_event[order], return_index=True)
+    partitions, starts = np.unique(partition_of_event[order], return_index=True)
     counts = np.diff(starts, append=len(order)).tolist()
     parts = [events.slice(*bounds) for bounds in zip(starts.tolist(), counts, strict=True)]
-    return zip(present.tolist(), tables.write_parts(path, parts), strict=True)
+    return zip(partitions.tolist(), tables.write_parts(path, parts), strict=True)
 
 
 def part_name(part: InputRange) -> str:

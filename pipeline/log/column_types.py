@@ -56,7 +56,7 @@ def is_text(kind: pa.DataType) -> bool:
 def check(
     path: str, types: Mapping[str, pa.DataType], column: str, dtype: DType, is_time: bool = False
 ) -> None:
-    """Checks that the values of a column can become what the schema says.
+    """Checks that the values of a column can become the type that the schema says.
 
     Args:
         path: Path of the file.
@@ -66,7 +66,7 @@ def check(
         is_time: Whether the role of the column is `timestamp`.
 
     Raises:
-        UserError: The values cannot become that.
+        UserError: The values cannot become that type.
     """
     value_type = declared_type = types.get(column, pa.string())
     if pa.types.is_dictionary(value_type):
@@ -79,11 +79,11 @@ def check(
         fix = 'say "dtype": "datetime" in the schema.'
     elif is_time and any(matches(value_type) for matches in _NUMBERS):
         fix = 'say "dtype": "int64" in the schema.'
-    shown = (
+    shown_type = (
         declared_type
         if len(str(declared_type)) <= _LONGEST_SHOWN
         else f"{str(declared_type)[:_LONGEST_SHOWN]}..."
     )
     raise UserError(
-        f"Expected {expected} in the column {column!r} of {path}, found the type {shown}.", fix
+        f"Expected {expected} in the column {column!r} of {path}, found the type {shown_type}.", fix
     )

@@ -117,9 +117,9 @@ class RecordLines:
             is_within = np.searchsorted(opening_P, ends_R) > np.searchsorted(closing_P, ends_R)
             ends_R = ends_R[~is_within]
             is_quoted = len(opening_P) > len(closing_P)
-        used = int(ends_R[-1]) + 1 if len(ends_R) else 0
-        rest = buffer[used:]
-        rest_line = self._line + int(np.searchsorted(line_ends_P, used))
+        num_used = int(ends_R[-1]) + 1 if len(ends_R) else 0
+        rest = buffer[num_used:]
+        rest_line = self._line + int(np.searchsorted(line_ends_P, num_used))
         if len(rest) > self._most_bytes:
             self._most_bytes = len(rest)
             self.longest = EndlessRecordError(rest_line, rest, is_quoted)
@@ -143,11 +143,11 @@ class RecordLines:
             self.require(last)
         with self._lock:
             first_R, count_R = np.concatenate(self._first_R), np.concatenate(self._count_R)
-            taken = last - self._num_taken
-            self._first_R, self._count_R = [first_R[taken:]], [count_R[taken:]]
+            num_new = last - self._num_taken
+            self._first_R, self._count_R = [first_R[num_new:]], [count_R[num_new:]]
             self._num_taken = last
             odd = {number: self._odd.pop(number) for number in sorted(self._odd) if number <= last}
-        return TakenLines(first_R[:taken], count_R[:taken], odd)
+        return TakenLines(first_R[:num_new], count_R[:num_new], odd)
 
     def require(self, records: int) -> None:
         """Raises `AssertionError` unless the lines so far make up that many records."""

@@ -57,10 +57,10 @@ def cut(file: BinaryIO, range_bytes: int, escape: str | None = None) -> list[Byt
     ranges: list[ByteRange] = []
     start, line = file.tell(), 1
     while lines := file.read(range_bytes):
-        rest = file.readline(_LONGEST_LINE)
-        lines += rest
+        line_rest = file.readline(_LONGEST_LINE)
+        lines += line_rest
         is_break = np.frombuffer(lines, np.uint8) == ord("\n")
-        is_long = len(rest) == _LONGEST_LINE
+        is_long = len(line_rest) == _LONGEST_LINE
         if is_long or not _is_plain(lines, is_break, escape, is_first=not ranges):
             return []
         ranges.append(ByteRange(start, start + len(lines), line))

@@ -174,11 +174,11 @@ class _Judge:
             arrays = [_restored(array) for array in arrays]
         if self._dialect.escape is not None:
             arrays = [self._without_nulls(array) for array in arrays]
-        taken = self._taken(last)
+        taken_lines = self._taken(last)
         reasons = {record.number: record.reason for record in bad}
         texts = {record.number: _raw(record.text) for record in bad}
         continued, is_good = 0, np.ones(len(records), bool)
-        for number, odd in taken.odd.items():
+        for number, odd in taken_lines.odd.items():
             texts[number] = odd.text
             row = int(np.searchsorted(records, number))
             if number in reasons or row == len(records) or records[row] != number:
@@ -188,12 +188,12 @@ class _Judge:
             if reason:
                 reasons[number], is_good[row] = reason, False
             else:
-                continued += int(taken.count_R[number - self._next]) - 1
-        lines = taken.first_R[records - self._next]
+                continued += int(taken_lines.count_R[number - self._next]) - 1
+        lines = taken_lines.first_R[records - self._next]
         bad_lines: list[BadLine] = []
         for number in sorted(reasons):
             reason = reasons[number] + self._dialect.hint(texts[number])
-            first = int(taken.first_R[number - self._next])
+            first = int(taken_lines.first_R[number - self._next])
             bad_lines += [
                 BadLine(first + i, reason, text)
                 for i, text in enumerate(split_lines(texts[number]))
@@ -246,9 +246,9 @@ def read(
     bad: list[_BadRecord] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        many = row.actual_columns > row.expected_columns
+        is_too_many = row.actual_columns > row.expected_columns
         expected = f"expected {row.expected_columns}, found {row.actual_columns}"
-        reason = f"too {'many' if many else 'few'} fields: {expected}"
+        reason = f"too {'many' if is_too_many else 'few'} fields: {expected}"
         bad.append(_BadRecord(row.number, reason, row.text))
         return "skip"
 
@@ -287,10 +287,10 @@ def read(
             reported, next_record = reported + num_judged, last + 1
     if lines is not None and lines.unclosed is not None:
         raise lines.unclosed
-    if rest := bad[reported:]:
+    if remaining_bad := bad[reported:]:
         no_values = [pa.array([], pa.binary())] * len(columns)
-        yield judge.batch(no_values, np.zeros(0, np.int64), rest, rest[-1].number)
-        next_record = rest[-1].number + 1
+        yield judge.batch(no_values, np.zeros(0, np.int64), remaining_bad, remaining_bad[-1].number)
+        next_record = remaining_bad[-1].number + 1
     if lines is not None:
         lines.require(next_record - 1)
 

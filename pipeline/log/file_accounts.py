@@ -47,7 +47,7 @@ def by_file(what: str, files: np.ndarray) -> dict[str, int]:
 def accounts(log: Sequence[InputFile], counters: Mapping[str, int]) -> list[dict[str, Any]]:
     """The account of each file, in order: rows read are used, filtered or rejected.
 
-    `dealt` rows have reached the partitions by user; those that are not used there are filtered.
+    `dealt` rows have reached the partitions by user; rows that no request uses there are filtered.
 
     Args:
         log: The files.

@@ -48,11 +48,11 @@ def list_inputs(
         paths += map(str, matches)
     if not paths:
         raise UserError(f"{flag}: expected at least one file, found none.", f"{flag}=log.csv")
-    seen: set[str] = set()
+    seen_paths: set[str] = set()
     for path in paths:
-        if os.path.normpath(path) in seen:
+        if os.path.normpath(path) in seen_paths:
             raise UserError(f"{flag}: expected every file once, found {path} more than once.")
-        seen.add(os.path.normpath(path))
+        seen_paths.add(os.path.normpath(path))
     return [
         _input_file(path, index, flag, dialect or Dialect()) for index, path in enumerate(paths)
     ]

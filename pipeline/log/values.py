@@ -163,9 +163,9 @@ def _of_timestamps(column: pa.Array) -> tuple[pa.Array, Faults]:
     unit = column.type.unit
     ticks = column.view(pa.int64())
     if unit == "ns":
-        microseconds, rest = np.divmod(ticks.fill_null(0).to_numpy(), 1000)
+        microseconds, nanoseconds = np.divmod(ticks.fill_null(0).to_numpy(), 1000)
         missing = as_mask(pc.is_null(ticks))
-        return pa.array(microseconds, mask=missing), {TOO_FINE: rest != 0}
+        return pa.array(microseconds, mask=missing), {TOO_FINE: nanoseconds != 0}
     times, out_of_range = cast(ticks.view(pa.timestamp(unit)), pa.timestamp("us"))
     return times.view(pa.int64()), {NOT_A_TIME: out_of_range}
 

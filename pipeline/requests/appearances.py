@@ -56,11 +56,11 @@ class _Run(NamedTuple):
 
 def write_run(plan: Plan, partition: int, events: Events) -> None:
     """Writes the events of a partition that any request contains, sorted by place."""
-    used = np.flatnonzero(events.first_use != splits.NONE)
-    used = used[events.places.take(used).order()]
-    times, rows = events.places.take(used)
-    items = events.column(plan.schema.item_key.name).take(pa.array(used)).dictionary_encode()
-    first_use = events.first_use[used]
+    used_rows = np.flatnonzero(events.first_use != splits.NONE)
+    used_rows = used_rows[events.places.take(used_rows).order()]
+    times, rows = events.places.take(used_rows)
+    items = events.column(plan.schema.item_key.name).take(pa.array(used_rows)).dictionary_encode()
+    first_use = events.first_use[used_rows]
     columns = {_TIMES: times, _ROWS: rows, _ITEMS: items, FIRST_USE: first_use}
     tables.write(plan.run(partition), pa.table(columns))
 
@@ -88,9 +88,11 @@ def merge_runs(plan: Plan, partitions: Sequence[int]) -> None:
             first_use = np.concatenate([run.first_use_D[block] for run, block in blocks])
             order = Places(merged[_TIMES], merged[_ROWS]).order()
             for split, split_name in enumerate(splits.SPLITS):
-                kept = order[first_use[order] <= split]
+                kept_rows = order[first_use[order] <= split]
                 for name, dtype in _FILES.items():
-                    output_files[split_name, name].write(merged[name][kept].astype(dtype).tobytes())
+                    output_files[split_name, name].write(
+                        merged[name][kept_rows].astype(dtype).tobytes()
+                    )
             starts = ends
 
 

@@ -50,7 +50,7 @@ def merge_counts(counts: pa.Table) -> pa.Table:
 
 
 def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
-    """Values of an item feature that events contribute as candidates only, and how often each.
+    """Values of an item feature that events contribute as candidates only, with their counts.
 
     Args:
         catalogue: Items of the training data, see `catalogue`.
@@ -72,8 +72,8 @@ def count_items(
     Args:
         events: Events with the item features (and whether each is a default), TIME, FILE and LINE.
         first_use_E: First split that contains each event, or NONE.
-        is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
-            positives only.
+        is_candidate_E: Whether to count each event as one of CANDIDATES, which training requests
+            contain as positives only.
         schema: Schema that names the item features.
         places: Places of the events, if the first place of each item is wanted.
     """

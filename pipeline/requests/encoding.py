@@ -78,8 +78,8 @@ class ItemCatalogue:
             cumulative_K = np.cumsum(items[COUNT].to_numpy(), dtype=np.int64)
             self.draws = negatives.Catalogue(numbers_K, cumulative_K)
         elif arguments.negative_sampling == AVAILABLE_POPULARITY:
-            self._places, drawn = appearances.read(plan, split)
-            self.draws = negatives.Catalogue(drawn)
+            self._places, drawn_items = appearances.read(plan, split)
+            self.draws = negatives.Catalogue(drawn_items)
         self._row_of_item = np.zeros(len(universe), np.int32)
         self._row_of_item[numbers_K] = np.arange(items.num_rows)
         self._encoded = {

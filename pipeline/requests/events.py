@@ -189,8 +189,8 @@ class Events:
                 if self.plan.arguments.draws_available:
                     drawable_R = appeared(catalogue).up_to(self.places.take(rows))
                 items_E = self.items(tables.one_array(catalogue[self.plan.schema.item_key.name]))
-                own = OwnItems(self.users, items_E, catalogue.num_rows)
-                free_R = drawable_R - own.count_below(self.users[rows], drawable_R)
+                own_items = OwnItems(self.users, items_E, catalogue.num_rows)
+                free_R = drawable_R - own_items.count_below(self.users[rows], drawable_R)
                 split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
         return split_E
 

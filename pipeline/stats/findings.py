@@ -146,31 +146,39 @@ def _of_histories(by_split: Stats) -> Iterator[str]:
 
 def _of_feature(schema: Schema, stats: Stats, feature: Feature) -> Iterator[str]:
     """Defects of one feature, over all keys of the examples that hold it."""
-    held = {
+    stats_of_place = {
         (key, split): stats["splits"][split]["features"][key]
         for key, key_feature in encoded_keys(schema)
         for split in SPLITS
         if key_feature == feature and stats["splits"][split]["features"][key]["count"]
     }
-    absent = {place: missing_share(stats_of_key) for place, stats_of_key in held.items()}
+    missing_shares = {
+        place: missing_share(stats_of_key) for place, stats_of_key in stats_of_place.items()
+    }
     default = "" if feature.default is None else f" (the default {feature.default!r} stands in)"
     defect = f"missing in the log{default}"
-    yield from _nearly_all(feature, absent, defect, "it tells nothing; check its column")
+    yield from _nearly_all(feature, missing_shares, defect, "it tells nothing; check its column")
 
-    held = {
-        place: stats_of_key for place, stats_of_key in held.items() if absent[place] < _NEARLY_ALL
+    stats_of_place = {
+        place: stats_of_key
+        for place, stats_of_key in stats_of_place.items()
+        if missing_shares[place] < _NEARLY_ALL
     }
-    unknown = {place: stats_of_key.get("oov_rate", 0.0) for place, stats_of_key in held.items()}
+    unknown = {
+        place: stats_of_key.get("oov_rate", 0.0) for place, stats_of_key in stats_of_place.items()
+    }
     defect = "out of the training vocabulary"
     consequence = "a model cannot tell them apart; check its column and min_count"
     yield from _nearly_all(feature, unknown, defect, consequence)
 
-    trained = [stats_of_key for (_, split), stats_of_key in held.items() if split == SPLITS[0]]
+    trained = [
+        stats_of_key for (_, split), stats_of_key in stats_of_place.items() if split == SPLITS[0]
+    ]
     if trained:
         boundaries = stats["encoders"][feature.name].get("boundaries", [])
         yield from [*_weightless(feature, trained)] or _constant(feature, trained, boundaries)
         yield from _colliding(feature, trained)
-    yield from _large(feature, [*held.values()])
+    yield from _large(feature, [*stats_of_place.values()])
 
 
 def _nearly_all(
