@@ -1,4 +1,4 @@
-"""What `pipeline.build_examples` is told."""
+"""Arguments of `pipeline.build_examples`."""
 
 import dataclasses
 import hashlib
@@ -28,33 +28,34 @@ class BuildArguments:
         input: Files, as a comma-separated list of paths, directories and glob patterns.
         output: The data directory to write. Inputs and output may be on object stores.
         work_dir: Directory for intermediate files, which all workers share; None for the output.
-        csv_delimiter: What separates the values of CSV files, see `Dialect.from_flags`.
-        csv_escape: What escapes a quotation mark in them, or None if it is written twice.
+        csv_delimiter: Delimiter of the values of CSV files, see `Dialect.from_flags`.
+        csv_escape: Character that escapes a quotation mark in CSV files, or None if it is doubled.
         dataset: Name of a published log (a key of `pipeline.datasets.ADAPTERS`), or None for any
             other.
         metadata: Files that describe the items of a published log, if it has such files.
         behaviours: Kinds of events of a published log that count; empty for those of the paper.
-        schema: Path of schema.json, or None for that of the published log, or to infer the schema
+        schema: Path of schema.json; None to take the schema of the published log, or to infer that
             of a canonical log.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
         validation_fraction: `time_split`: share of those rows in validation.
         train_prefixes: `leave_last_out`: `last` or `all`, see `preprocessing.splits`.
-        min_history: Events that must precede a positive.
+        min_history: Number of events that must precede a positive.
         min_user_events: Users with fewer events are filtered.
         min_item_events: Events of items with fewer events are filtered, before users are counted.
-        core_filter: Apply these two filters `once`, or in turns until a `fixed_point` is reached.
-        negatives: Sampled candidates per request.
+        core_filter: `once` to apply these two filters once, `fixed_point` to apply them in turns
+            until nothing changes.
+        negatives: Number of sampled candidates per request.
         negative_sampling: `uniform` over the items, or by `popularity` (number of events);
             `available`, `available_popularity`: the same among the items that had appeared by the
             time of the request, by the number of events until then.
         seed: Seed of negatives and candidate order.
-        num_shards: Files of train; validation and test get a quarter of it, at least one.
-        max_user_events: Of users with more events the most recent ones are kept.
+        num_shards: Number of files of train; validation and test get a quarter of it, at least one.
+        max_user_events: Number of events per user; of more the most recent ones are kept.
         max_bad_fraction: Share of rejected rows above which the build fails.
-        overwrite: Replace a completed data set.
-        num_partitions: Partitions by user, or None to derive it from the size of the input. The
-            shards do not depend on it.
+        overwrite: Whether to replace a completed data set.
+        num_partitions: Number of partitions by user, or None to derive it from the size of the
+            input. The shards do not depend on it.
         beam_options: Options passed on to Beam, such as `--runner=FlinkRunner`.
     """
 
@@ -110,7 +111,7 @@ class BuildArguments:
 
     @property
     def dialect(self) -> Dialect:
-        """How CSV files of the log are written."""
+        """The dialect of the CSV files of the log."""
         dialect = Dialect.from_flags(self.csv_delimiter, self.csv_escape)
         header = None if self.adapter is None else self.adapter.header
         return dataclasses.replace(dialect, header=header)
@@ -120,7 +121,7 @@ class BuildArguments:
         return self.num_shards if split == "train" else max(1, self.num_shards // 4)
 
     def to_json(self) -> dict[str, Any]:
-        """What the manifest keeps: everything that the content of the data set depends on."""
+        """The arguments in the manifest: all that the content of the data set depends on."""
         record = dataclasses.asdict(self)
         for name in ("output", "work_dir", "overwrite", "num_partitions", "beam_options"):
             del record[name]

@@ -50,7 +50,7 @@ CHECKS = {
     "conservation": "rows and requests add up to what the manifest counts, for every file",
     "log": "every line of the log is a row that was read, a header, blank, or continues a value",
 }
-"""Promises by name."""
+"""Descriptions of the promises by name."""
 
 _SHOWN = 5
 _SHOWN_FILES = 20
@@ -58,7 +58,7 @@ _SHOWN_FILES = 20
 
 @dataclasses.dataclass
 class Finding:
-    """A broken promise: how often, and the first places."""
+    """A broken promise: number of violations, and the first examples."""
 
     count: int = 0
     examples: list[str] = dataclasses.field(default_factory=list)
@@ -80,10 +80,10 @@ def audit(path: str | AnyPath) -> dict[str, Finding]:
 
 
 class Audit:
-    """Reads all requests once; then compares what it has kept of them.
+    """Reads all requests once, keeps a summary of them, and checks both.
 
     Args:
-        path: See `audit`.
+        path: The data directory, see `audit`.
     """
 
     def __init__(self, path: str | AnyPath) -> None:
@@ -122,9 +122,9 @@ class Audit:
                     self._keep(batch, split)
                     self._statistics.add(batch, split)
                     bar.update(len(batch))
-                found, expected = self._num_requests - first, self._data.num_requests(name)
-                if found != expected:
-                    self._fail("conservation", f"{name}: {found} requests, not {expected}")
+                num_read, expected = self._num_requests - first, self._data.num_requests(name)
+                if num_read != expected:
+                    self._fail("conservation", f"{name}: {num_read} requests, not {expected}")
         self._check_conservation()
         self._check_log()
         self._check_vocabularies()
@@ -141,7 +141,7 @@ class Audit:
             finding.examples.append(example)
 
     def _fail_where(self, ids: pa.Array, verdict: Verdict) -> None:
-        """Counts what is bad, and names the first requests."""
+        """Counts the bad requests, and names the first ones."""
         bad = np.flatnonzero(verdict.bad).tolist()
         if bad:
             finding = self._findings[verdict.check]
@@ -150,7 +150,7 @@ class Audit:
                 finding.examples.append(f"request {shown(ids[row].as_py())}: {verdict.why}")
 
     def _check_alone(self, batch: Requests) -> None:
-        """What one request shows by itself."""
+        """Checks that need one request only."""
         schema, encoders = self._schema, self._data.encoders
         for key, feature in encoded_keys(schema):
             values, cardinality = batch.values[key], encoders[feature.name].cardinality
@@ -161,13 +161,15 @@ class Audit:
             bad_B = (bad & batch.mask(key)).reshape(len(batch), -1).any(axis=1)
             self._fail_where(batch.ids, Verdict("ids", bad_B, f"{key} is out of range"))
             if feature == schema.user_key:
-                other_B = ~bad_B & (values != encoders[feature.name].encode(batch.users))
-                self._fail_where(batch.ids, Verdict("ids", other_B, f"{key} is of another user"))
+                is_other_user_B = ~bad_B & (values != encoders[feature.name].encode(batch.users))
+                self._fail_where(
+                    batch.ids, Verdict("ids", is_other_user_B, f"{key} is of another user")
+                )
         for verdict in self._checks.alone(batch):
             self._fail_where(batch.ids, verdict)
 
     def _keep(self, batch: Requests, split: int) -> None:
-        """Keeps what requests are compared with."""
+        """Keeps what the checks over several requests need."""
         self._num_requests += len(batch)
         self._split.append(np.full(len(batch), split))
         self._times.append(batch.timestamp_B)
@@ -187,7 +189,7 @@ class Audit:
                 self._trained[feature.name][batch.positives(feature)] = True
 
     def _check_together(self) -> None:
-        """What only several requests show."""
+        """Checks that need several requests."""
         ids = pa.concat_arrays(self._ids)
         split_R = np.concatenate(self._split)
         keys_R = fingerprint64(ids)
@@ -227,9 +229,9 @@ class Audit:
             ("filtered", sum(account["filtered"].values())),
             ("rejected", sum(account["rejected"].values())),
         ):
-            of_files = sum(file[kind] for file in inputs)
-            if of_files != total:
-                self._fail("conservation", f"{total} rows {kind}, {of_files} of single files")
+            file_total = sum(file[kind] for file in inputs)
+            if file_total != total:
+                self._fail("conservation", f"{total} rows {kind}, {file_total} of single files")
         for file in inputs:
             if file["read"] != file["used"] + file["filtered"] + file["rejected"]:
                 self._fail("conservation", f"rows of {shown(file['path'])} do not add up")
@@ -245,11 +247,11 @@ class Audit:
         self._remarks += file_accounts.remarks(self._data.manifest["inputs"])
 
     def remarks(self) -> list[str]:
-        """What `run` has found of the log and of the times of requests, one line each."""
+        """Findings of `run` about the log and the times of requests, one line each."""
         split_R = np.concatenate([np.zeros(0, int), *self._split])
         time_R = np.concatenate([np.zeros(0, np.int64), *self._times])
         times = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
-        known = [
+        known_lines = [
             f"known        {name}: AUC {unknown.auc:.3f} from whether training knows an item "
             f"(unknown: {unknown.positive_share:.1%} of the positives, "
             f"{unknown.negative_share:.1%} of the negatives)"
@@ -258,11 +260,11 @@ class Audit:
         ]
         return [
             *self._remarks,
-            *known,
+            *known_lines,
             *(
-                f"time         {name}: {self._time(some.min())} to {self._time(some.max())}"
-                for name, some in times
-                if len(some)
+                f"time         {name}: {self._time(values.min())} to {self._time(values.max())}"
+                for name, values in times
+                if len(values)
             ),
         ]
 
@@ -270,7 +272,7 @@ class Audit:
         return time_units.text(self._data.schema, int(time))
 
     def _checks_of_log(self) -> ClickChecks | ImpressionChecks:
-        """What is checked of logs of this kind only."""
+        """The checks for logs of this kind."""
         schema, encoders = self._schema, self._data.encoders
         is_last_out = self._argument("protocol") == "leave_last_out"
         train_prefixes = self._argument("train_prefixes") if is_last_out else None
@@ -301,7 +303,7 @@ class Audit:
 
 
 def _first_known(encoder: FittedEncoder) -> int:
-    """The lowest id that stands for one value; ids that values may share are below."""
+    """The lowest id that stands for a single value; lower ids may be shared by values."""
     return encoder.num_oov + 1 if encoder.num_oov else encoder.cardinality
 
 

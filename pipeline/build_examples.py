@@ -57,7 +57,7 @@ from preprocessing.schema import Role
 from preprocessing.storage.files import remove_tree
 
 _SHOWN_REASONS = 5
-_PARTITION_BYTES = 32 << 20  # of raw log: what a worker holds is several times as much
+_PARTITION_BYTES = 32 << 20  # of raw log; a worker needs several times as much memory
 _SMALL_PARTITION_BYTES = 4 << 20
 _FEW_PARTITIONS = 8
 _COMPRESSION = 4
@@ -71,7 +71,7 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     """Builds a data set.
 
     Args:
-        arguments: What to build from what.
+        arguments: Arguments of the build.
 
     Returns:
         The data set, opened.
@@ -108,17 +108,17 @@ def build_examples(arguments: BuildArguments) -> DataDir:
 
 
 def _num_partitions(files: list[readers.InputFile]) -> int:
-    """Partitions of a size that a worker can hold, of a small log as many as keep workers busy."""
+    """Number of partitions: small enough for a worker, and enough of them to keep workers busy."""
     compressed = (".gz", ".parquet")
     size = sum(
         file.size * (_COMPRESSION if file.path.endswith(compressed) else 1) for file in files
     )
-    few = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
-    return max(few, 1 + size // _PARTITION_BYTES)
+    small_log_partitions = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
+    return max(small_log_partitions, 1 + size // _PARTITION_BYTES)
 
 
 def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRange]) -> None:
-    """The stages in order; between them the driver decides how to go on."""
+    """Runs the stages in order; between them the driver decides how to go on."""
     arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
     stage = functools.partial(
         run_stage, beam_options=arguments.beam_options, parallelism=plan.num_partitions
@@ -140,8 +140,8 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         rounds = core_filter.keep_core(plan, stage, partitions)
     elif arguments.min_item_events > 1:
         items = tables.read(plan.work / "items.arrow")
-        enough = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
-        tables.write(plan.kept_items, items.filter(enough))
+        is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
+        tables.write(plan.kept_items, items.filter(is_frequent))
 
     if arguments.protocol == "time_split":
         count = functools.partial(pipelines.count_times, plan, partitions)
@@ -203,7 +203,7 @@ def _read_items(plan: Plan) -> dict[str, int]:
 
 
 def _prepare_output(arguments: BuildArguments) -> None:
-    """Makes an empty output directory; what an earlier build left is removed, nothing else."""
+    """Makes an empty output directory; removes the files of an earlier build, but no others."""
     output = arguments.output_path
     if output.is_file():
         raise UserError(f"--output: expected a directory, found a file at {output}.")
@@ -235,10 +235,12 @@ def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
     count, read = sum(rejected.values()), counters.get("read", 0)
     if count > plan.arguments.max_bad_fraction * read:
         reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-        named = "; ".join(f"{number} x {reason}" for reason, number in reasons[:_SHOWN_REASONS])
+        shown_reasons = "; ".join(
+            f"{number} x {reason}" for reason, number in reasons[:_SHOWN_REASONS]
+        )
         raise UserError(
             f"Expected at most {plan.arguments.max_bad_fraction:.2%} bad rows, found {count} of "
-            f"{read} ({named}{'; ...' if len(reasons) > _SHOWN_REASONS else ''}).",
+            f"{read} ({shown_reasons}{'; ...' if len(reasons) > _SHOWN_REASONS else ''}).",
             f"see {plan.arguments.output_path / 'rejected'}; mend the log or raise "
             "--max_bad_fraction.",
         )
@@ -260,26 +262,29 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
 def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> Plan:
     """Counts values and items over the training data; returns the plan of the requests to write.
 
-    Requests that cannot get their negatives are left out. Items that only they contain are then not
-    drawn by others either, which may need them, so that counting is repeated until nothing changes:
-    hardly ever more than once, and only if a user has nearly as many events as there are items, or
-    if requests draw what had appeared by then, of which the first of a log have nothing.
+    Requests that cannot get their negatives are left out. Other requests then cannot draw items
+    that only those contain, and may lack negatives too, so counting is repeated until nothing
+    changes. This is hardly ever needed more than once, and only if a user has nearly as many events
+    as there are items, or if requests draw from items that had appeared by then, of which the first
+    requests of a log have none.
 
     Raises:
         UserError: Nothing is left to train on.
     """
     arguments = plan.arguments
-    drawn: list[pa.Table] = []
+    catalogues: list[pa.Table] = []
     while True:
         fit = functools.partial(pipelines.fit, plan, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = manifest.counters(plan, "fit")
         if not counters["train/requests"]:
             raise _nothing_to_train_on(plan, counters)
-        before, drawn = drawn, _write_catalogues(plan)
+        previous_catalogues, catalogues = catalogues, _write_catalogues(plan)
         longest = max(map(int, manifest.by_prefix(counters, "longest/")))
-        fewest = 0 if arguments.draws_available else min(items.num_rows for items in drawn)
-        if drawn == before or (not before and longest + arguments.negatives <= fewest):
+        fewest = 0 if arguments.draws_available else min(items.num_rows for items in catalogues)
+        if catalogues == previous_catalogues or (
+            not previous_catalogues and longest + arguments.negatives <= fewest
+        ):
             return plan
         plan = dataclasses.replace(plan, is_scarce=True)
 
@@ -309,28 +314,30 @@ def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
 def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
     fitted = {}
     for feature in plan.schema.encoded_features:
-        counted = manifest.training_counts(plan, feature)
-        values = tables.one_array(counted[counting.VALUE])
-        fitted[feature.name] = encoders.fit(feature, values, counted[counting.COUNT].to_numpy())
+        value_counts = manifest.training_counts(plan, feature)
+        values = tables.one_array(value_counts[counting.VALUE])
+        fitted[feature.name] = encoders.fit(
+            feature, values, value_counts[counting.COUNT].to_numpy()
+        )
     return fitted
 
 
 def _write_catalogues(plan: Plan) -> list[pa.Table]:
-    """Writes the items that each split draws from; returns them, or when they appeared."""
+    """Writes the catalogue of each split; returns its items, or the places of their appearance."""
     names = [plan.schema.item_key.name]
     if plan.arguments.draws_available:
         names = [counting.FIRST_TIME, counting.FIRST_ROW]
-    drawn = []
+    catalogues = []
     items = tables.read(plan.work / "items.arrow")
     for split, name in enumerate(splits.SPLITS):
         rows = counting.catalogue(items, plan.schema.item_key.name, split)
         tables.write(plan.catalogue(name), rows)
-        drawn.append(rows.select(names))
-    return drawn
+        catalogues.append(rows.select(names))
+    return catalogues
 
 
 def define_log_flags() -> None:
-    """Defines the flags that say what to build from what, all but --output."""
+    """Defines the flags of a build, all but --output."""
     default: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(BuildArguments)}
 
     def text(name: str, meaning: str) -> None:
@@ -380,14 +387,14 @@ def define_log_flags() -> None:
 
 
 def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArguments:
-    """What the flags of `define_log_flags` say.
+    """The arguments that the flags of `define_log_flags` give.
 
     Args:
         output: The data directory to write.
-        hint: Of the command, as `cli.run` takes it.
+        hint: Hint of the command for unknown flags, see `cli.run`.
 
     Raises:
-        UserError: A flag that neither this command nor Beam knows.
+        UserError: There is a flag that neither this command nor Beam knows.
     """
     values: dict[str, Any] = {
         field.name: flags.FLAGS[field.name].value

@@ -108,7 +108,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
 
 
 def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
-    """Shares of unknown items, and how well that tells labels apart, as far as it was counted."""
+    """Shares of unknown items, and how well they separate labels; empty if not counted."""
     unknown = UnknownItems.of_split(stats)
     if unknown is None:
         return ["", "", ""]
@@ -117,23 +117,23 @@ def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
 
 
 def _file_rows(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Names and accounts of the first files, then those of all others together."""
+    """Names and accounts of the first files, then the total of all others."""
     kinds = ("read", "used", "filtered", "rejected", "continued")
     rows = [(shown(file["path"]), [file[kind] for kind in kinds]) for file in inputs[:_SHOWN_FILES]]
-    if others := inputs[_SHOWN_FILES:]:
-        totals = [sum(file[kind] for file in others) for kind in kinds]
-        rows.append((f"{len(others):,} others", totals))
+    if other_files := inputs[_SHOWN_FILES:]:
+        totals = [sum(file[kind] for file in other_files) for kind in kinds]
+        rows.append((f"{len(other_files):,} others", totals))
     return [(name, [f"{count:,}" for count in counts]) for name, counts in rows]
 
 
 def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[str]:
-    """What the table of training values says of a key of the examples."""
-    described = ""
+    """Cells of the table of training values for a key of the examples."""
+    summary = ""
     if "top_values" in train:
         top = sorted(train["top_values"].items(), key=lambda item: (-item[1], item[0].encode()))
-        described = ", ".join(f"{shown(value, 24)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
+        summary = ", ".join(f"{shown(value, 24)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
     elif "percentiles" in train:
-        described = (
+        summary = (
             f"{train['percentiles'][0]:g} to {train['percentiles'][100]:g}, "
             f"mean {train['mean']:.4g} ± {train['std']:.4g}"
         )
@@ -146,33 +146,33 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
         if feature.default is None
         else f"{train.get('defaulted', 0) / max(1, train['count']):.2%}",
         f"{train['distinct']:,}",
-        described,
+        summary,
     ]
 
 
 def _drift_cells(by_split: list[Mapping[str, Any]]) -> list[str]:
-    """Rates of unknown values in all splits, then drift of all but the first."""
+    """Rates of unknown values in all splits, then the drift of all splits but the first."""
     return [
-        *(f"{some['oov_rate']:.2%}" if "oov_rate" in some else "" for some in by_split),
-        *("" if some["drift"] is None else f"{some['drift']:.3f}" for some in by_split[1:]),
+        *(f"{stats['oov_rate']:.2%}" if "oov_rate" in stats else "" for stats in by_split),
+        *("" if stats["drift"] is None else f"{stats['drift']:.3f}" for stats in by_split[1:]),
     ]
 
 
 def _figures(data: DataDir) -> list[Figure]:
     """Each figure that the data set has numbers for."""
     by_split = data.stats["splits"]
-    drawn = data_sets.figures(data)
+    figures = data_sets.figures(data)
     words = data.stats["vocabularies"].get(data.schema.item_key.name)
     if words is not None and words["words_by_count"]:
-        drawn.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
+        figures.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
     unknown = {
         key: [by_split[name]["features"][key]["oov_rate"] for name in SPLITS]
         for key, _ in encoded_keys(data.schema)
         if "oov_rate" in by_split[SPLITS[0]]["features"][key]
     }
     if unknown:
-        drawn.append(_unknown(unknown))
-    return drawn
+        figures.append(_unknown(unknown))
+    return figures
 
 
 def _popularity(counts: np.ndarray) -> Figure:
@@ -194,7 +194,7 @@ def _unknown(rates: Mapping[str, list[float]]) -> Figure:
         figure, axes = plt.subplots()
         places = np.arange(len(rates))
         for number, (name, colour) in enumerate(data_sets.COLOURS.items()):
-            heights = [100 * some[number] for some in rates.values()]
+            heights = [100 * split_rates[number] for split_rates in rates.values()]
             axes.barh(places + 0.26 * (number - 1), heights, 0.24, color=colour, label=name)
         axes.set_yticks(places, list(rates))
         axes.invert_yaxis()

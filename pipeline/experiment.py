@@ -54,11 +54,11 @@ def experiment(
     Args:
         table_id: A key of `pipeline.experiments.TABLES`.
         data: Data directories.
-        workdir: Created if needed.
-        seeds: How many: 1, 2, ...
-        jobs: Runs at a time; None for as many as there are cores.
-        command: What was called, for the page.
-        learning_rates: Instead of those of the table.
+        workdir: Directory for runs and pages; created if needed.
+        seeds: Number of seeds, which are 1, 2, ...
+        jobs: Number of runs at a time; None for as many as there are cores.
+        command: Command that was called, for the page.
+        learning_rates: Learning rates to choose from, instead of those of the table.
 
     Returns:
         The path of the HTML page, written from the runs that are finished.
@@ -91,15 +91,15 @@ def quick_experiment(
     command: str = "",
     learning_rates: Sequence[float] = (),
 ) -> pathlib.Path:
-    """The same in seconds: a few steps per run, without data on data generated for it.
+    """Makes a table in seconds: a few steps per run, on generated data if none is given.
 
     Args:
         table_id: A key of `pipeline.experiments.TABLES`.
         data: Data directories, perhaps none.
-        workdir: Created if needed.
-        seeds: How many.
-        command: What was called, for the page.
-        learning_rates: To choose from, instead of the first one of the table.
+        workdir: Directory for runs and pages; created if needed.
+        seeds: Number of seeds.
+        command: Command that was called, for the page.
+        learning_rates: Learning rates to choose from, instead of the first one of the table.
 
     Returns:
         The path of the HTML page.
@@ -122,11 +122,13 @@ def _train(
     make_plan: Callable[[], list[Planned]],
     run: Callable[[Sequence[Planned]], list[Failure]],
 ) -> tuple[list[Planned], list[Failure]]:
-    """Does the runs of a table: trials of learning rates first, then what follows from them."""
+    """Runs the trainings of a table: trials of learning rates first, then the others."""
     failures = run(make_plan())
     failed = {failure.name for failure in failures}
     planned = make_plan()
-    return planned, failures + run([each for each in planned if each.name not in failed])
+    return planned, failures + run(
+        [training for training in planned if training.name not in failed]
+    )
 
 
 def _table(table_id: str, learning_rates: Sequence[float] = ()) -> Table:
@@ -140,7 +142,7 @@ def _table(table_id: str, learning_rates: Sequence[float] = ()) -> Table:
 
 
 def _seeds(table: Table, seeds: int) -> range:
-    """Seeds of the trainings; a look inside a model needs one model."""
+    """Seeds of the trainings; a figure of the inside of a model needs one model."""
     return range(1, 2 if table.inside else seeds + 1)
 
 
@@ -164,23 +166,28 @@ def define_flags() -> None:
 
 def main() -> int | None:
     """Makes the table and prints where it is."""
-    given = flags.FLAGS
+    flag_values = flags.FLAGS
     command = shlex.join(["python", "-m", "pipeline.experiment", *sys.argv[1:]])
     try:
-        if given.quick:
-            seeds = min(given.seeds, quick.SEEDS)
+        if flag_values.quick:
+            seeds = min(flag_values.seeds, quick.SEEDS)
             page = quick_experiment(
-                given.table, given.data, given.workdir, seeds, command, given.learning_rate
-            )
-        elif given.data:
-            page = experiment(
-                given.table,
-                given.data,
-                given.workdir,
-                given.seeds,
-                given.jobs,
+                flag_values.table,
+                flag_values.data,
+                flag_values.workdir,
+                seeds,
                 command,
-                given.learning_rate,
+                flag_values.learning_rate,
+            )
+        elif flag_values.data:
+            page = experiment(
+                flag_values.table,
+                flag_values.data,
+                flag_values.workdir,
+                flag_values.seeds,
+                flag_values.jobs,
+                command,
+                flag_values.learning_rate,
             )
         else:
             raise UserError("Expected --data or --quick, found neither.")

@@ -58,16 +58,17 @@ def run(
     """Runs all stages that are not yet complete.
 
     Args:
-        arguments: Of the data set; its output is WORKDIR/data.
-        config: Of the training; its data is WORKDIR/data.
-        workdir: Created if needed.
-        origins: Where the values of the configuration come from.
+        arguments: Arguments of the data set, whose output is WORKDIR/data.
+        config: Configuration of the training run, whose data is WORKDIR/data.
+        workdir: Directory to fill; created if needed.
+        origins: Origins of the values of the configuration, by setting.
 
     Returns:
         Metrics of the model by split; None where undefined.
 
     Raises:
-        UserError: Anything that a stage refuses, or a workdir that was begun with other arguments.
+        UserError: A stage fails by a mistake of the user, or the workdir was begun with other
+            arguments.
     """
     require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
@@ -81,20 +82,22 @@ def run(
         lambda: run_directory.is_measured(run_dir, DataDir.open(arguments.output, verify=False)),
         lambda: _train(config, run_dir, origins),
     )
-    exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
-    _stage(3, "export", lambda: exported, lambda: exporting.export(run_dir, model_dir))
-    found: dict[str, Any] = {"model": model_dir.resolve()}
-    _stage(4, "serve", lambda: False, lambda: found.update(_serve(workdir, run_dir, model_dir)))
+    is_exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
+    _stage(3, "export", lambda: is_exported, lambda: exporting.export(run_dir, model_dir))
+    serving_facts: dict[str, Any] = {"model": model_dir.resolve()}
+    _stage(
+        4, "serve", lambda: False, lambda: serving_facts.update(_serve(workdir, run_dir, model_dir))
+    )
     report = workdir / "report.html"
-    _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, found))
+    _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, serving_facts))
 
     metrics = run_directory.read_metrics(run_dir)
-    _say(f"scores over REST, candidates from best to worst:\n{found['scores']}")
+    _say(f"scores over REST, candidates from best to worst:\n{serving_facts['scores']}")
     for split, values in metrics.items():
         _say(f"{split}: AUC {shown(values['auc'])}  log loss {shown(values['log_loss'])}")
     _say(
         f"serve: python -m serving.server --model_name={MODEL_NAME} "
-        f"--model_base_path={found['model']} --rest_api_port=8501"
+        f"--model_base_path={serving_facts['model']} --rest_api_port=8501"
     )
     _say(f"report: {report.resolve()}")
     _say(summary(run_directory.open_run(run_dir)).rstrip())
@@ -102,15 +105,15 @@ def run(
 
 
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
-    """Remembers what each stage was begun with; refuses to continue it with anything else."""
+    """Stores the arguments of each stage; raises `UserError` if a begun stage had other ones."""
     inputs = filter(None, (arguments.input, arguments.metadata))
     sizes = {file.path: file.size for paths in inputs for file in list_inputs(paths)}
     claim = {
         "data": {**arguments.to_json(), "sizes": sizes},
         "run": config.to_json() | {"data": ""},
     }
-    claim = json.loads(json.dumps(claim))  # Tuples as they are read back.
-    begun = {
+    claim = json.loads(json.dumps(claim))  # Turns tuples into lists, as reading does.
+    is_begun = {
         "data": (workdir / "data" / COMPLETED).exists(),
         "run": (workdir / "run" / run_directory.CONFIG).exists(),
     }
@@ -120,7 +123,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
     changed = [
         f"{section}.{key} was {stored.get(section, {}).get(key)!r}, is {value!r}"
         for section in claim
-        if begun[section]
+        if is_begun[section]
         for key, value in claim[section].items()
         if stored.get(section, {}).get(key) != value
     ]
@@ -137,7 +140,7 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
 def _stage(
     number: int, name: str, is_complete: Callable[[], bool], work: Callable[[], Any]
 ) -> None:
-    """Does a stage unless it is complete, with a line before and after."""
+    """Runs a stage unless it is complete, and prints a line before and after."""
     if is_complete():
         _say(f"[{number}/5] {name}: complete")
         return
@@ -154,16 +157,16 @@ def _build(arguments: BuildArguments) -> AnyPath:
 def _train(
     config: RunConfig, run_dir: pathlib.Path, origins: Mapping[str, str] | None
 ) -> dict[str, dict[str, float | None]]:
-    begun = (run_dir / run_directory.CONFIG).exists()
+    is_begun = (run_dir / run_directory.CONFIG).exists()
     try:
-        return training.train(config, run_dir, resume=begun, origins=origins)
+        return training.train(config, run_dir, resume=is_begun, origins=origins)
     except Interrupted as interruption:
         _say(f"{interruption.message}, or go on with the same command as before")
         raise
 
 
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
-    """Serves the model, checks that served scores are the offline ones, scores a few requests."""
+    """Serves the model, checks that served scores equal offline ones, scores a few requests."""
     requests_file = workdir / "requests.jsonl"
     data = run_directory.open_run(run_dir).data
     split = "test" if data.num_requests("test") else "validation"
@@ -171,21 +174,21 @@ def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
     version = exporting.latest_version(model_dir)
     with server.running(model_dir, MODEL_NAME) as running:
-        checked = checking.parity(
+        parity_report = checking.parity(
             run_dir, version, url=running.url, split=split, limit=_PARITY_REQUESTS
         )
-        ranked = list(scoring.score(running.url, requests_file))
-    sys.stdout.write(checking.describe(checked))
-    if not checked["ok"]:
+        scored_lines = list(scoring.score(running.url, requests_file))
+    sys.stdout.write(checking.describe(parity_report))
+    if not parity_report["ok"]:
         raise UserError(
-            f"Expected served scores to be the offline ones within {checked['tolerance']:g}, "
-            f"found {checked['max_difference']}.",
+            f"Expected served scores to be the offline ones within {parity_report['tolerance']:g}, "
+            f"found {parity_report['max_difference']}.",
             "report this as a bug, with the model.",
         )
     return {
-        "parity": checked["max_difference"],
+        "parity": parity_report["max_difference"],
         "requests": requests_file.resolve(),
-        "scores": "\n".join(orjson.dumps(line).decode() for line in ranked),
+        "scores": "\n".join(orjson.dumps(line).decode() for line in scored_lines),
     }
 
 

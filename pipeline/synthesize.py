@@ -128,14 +128,14 @@ def write(log: SyntheticLog, output: str | pathlib.Path) -> pathlib.Path:
     """Writes the log, and its truth beside it.
 
     Args:
-        log: From `synthesize`.
-        output: Path ending in .csv, .parquet or .jsonl.
+        log: Log drawn by `synthesize`.
+        output: Path to write, ending in .csv, .parquet or .jsonl.
 
     Returns:
-        Path of the truth: `output` + ".truth.json".
+        Path of the file with the truth: `output` + ".truth.json".
 
     Raises:
-        UserError: Another extension, or a path that cannot be written.
+        UserError: The path has another extension, or cannot be written.
     """
     require_local(output, "--output")
     output = pathlib.Path(output)
@@ -168,8 +168,9 @@ def best_auc(log: SyntheticLog, negatives: int = 100) -> tuple[float, float]:
     the AUC for one negative per user with less noise.
 
     Args:
-        log: From `synthesize`. At most 20,000 of its users are scored.
-        negatives: N - 1, drawn uniformly from the items that the user does not have.
+        log: Log drawn by `synthesize`. At most 20,000 of its users are scored.
+        negatives: Number N - 1 of negatives per user, drawn uniformly from the items that the user
+            does not have.
 
     Returns:
         The AUC and its standard error over the draw of users.
@@ -210,12 +211,12 @@ def _draw_catalogue(args: SynthesizeArguments, rng: np.random.Generator) -> Trut
 
 
 def _draw_items(truth: Truth, user_E: Ints, interest_E: Ints, rng: np.random.Generator) -> Ints:
-    """An item of its interest for each event, none twice for a user.
+    """Draws an item of the interest of each event, none twice for a user.
 
     Draws with repetition, then redraws every event whose item an earlier event of its user holds,
-    until none does. That is exactly "draw until the item is new", event after event: an item once
-    held by an event stays held by that event or an earlier one, hence an event only ever turns
-    down items that earlier events end up with.
+    until none does. That is exactly "draw until the item is new", event after event: once an event
+    holds an item, that event or an earlier one keeps it, hence an event only rejects items that
+    earlier events end up with.
     """
     args = truth.arguments
     by_interest_M = np.argsort(truth.interest_M, kind="stable")
@@ -227,21 +228,21 @@ def _draw_items(truth: Truth, user_E: Ints, interest_E: Ints, rng: np.random.Gen
         key = user_E[active] * args.items + item_E[active]
         order = np.argsort(key, kind="stable")  # stable: the earlier event comes first
         key = key[order]
-        again = np.sort(active[order[1:][key[1:] == key[:-1]]])
-        item_E[again] = by_interest_M[_draw_within(weight_M, size_G, interest_E[again], rng)]
+        repeated = np.sort(active[order[1:][key[1:] == key[:-1]]])
+        item_E[repeated] = by_interest_M[_draw_within(weight_M, size_G, interest_E[repeated], rng)]
         unsettled_U = np.zeros(args.users, bool)
-        unsettled_U[user_E[again]] = True
+        unsettled_U[user_E[repeated]] = True
         active = active[unsettled_U[user_E[active]]]
     return item_E
 
 
 def _draw_within(probability: Floats, size: Ints, group_E: Ints, rng: np.random.Generator) -> Ints:
-    """One entry of its group for each event, by inverting the distribution function.
+    """Draws an entry of a group for each event, by inverting the distribution function.
 
     Args:
-        probability: Groups one after the other; each sums to 1.
-        size: Entries of each group.
-        group_E: The group to draw from.
+        probability: Probability of each entry, group after group; each group sums to 1.
+        size: Number of entries of each group.
+        group_E: Group to draw from, for each event.
         rng: Source of one uniform number per event.
 
     Returns:
@@ -253,8 +254,8 @@ def _draw_within(probability: Floats, size: Ints, group_E: Ints, rng: np.random.
     # Group g takes [g, g + 1): one search over all groups. Clipping catches rounding at the ends.
     before = np.repeat(cumulative[start] - probability[start], size)
     steps = cumulative - before + np.repeat(np.arange(len(size)), size)
-    found_E = np.searchsorted(steps, group_E + rng.random(len(group_E)), side="right")
-    return np.clip(found_E, start[group_E], end[group_E] - 1)
+    entry_E = np.searchsorted(steps, group_E + rng.random(len(group_E)), side="right")
+    return np.clip(entry_E, start[group_E], end[group_E] - 1)
 
 
 def _take(names: list[str], index_E: Ints) -> pa.Array:

@@ -41,14 +41,14 @@ HISTORY_LENGTH = "history_length"
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """How far the training values of a feature have moved.
+    """Drift of the training values of a feature.
 
     Attributes:
-        name: The feature, or `HISTORY_LENGTH`.
-        distance: From 0 to 1; None if a side has no values.
+        name: Name of the feature, or `HISTORY_LENGTH`.
+        distance: Distance of the distributions, from 0 to 1; None if a side has no values.
         unknown: Share of the values that are not in the other vocabulary, if there is one.
         missing: Share of values that the log does not have, of features that may miss some.
-        missing_there: The same in the other data set.
+        missing_there: Share of such values in the other data set.
     """
 
     name: str
@@ -59,29 +59,33 @@ class Drift:
 
 
 def compare(data: DataDir, other: DataDir) -> list[Drift]:
-    """The drift of each feature that both data sets describe alike, then that of the lengths.
+    """The drift of each feature that both data sets describe alike, then of the history length.
 
     Args:
         data: The data set to judge.
-        other: What it is compared with.
+        other: The data set that it is compared with.
     """
     names = {feature.name for feature in other.schema.encoded_features}
     drifts = []
     for feature in data.schema.encoded_features:
         if feature.name in names and feature.encoder == other.schema[feature.name].encoder:
             if isinstance(feature.encoder, Vocabulary):
-                moved = _vocabulary_drift(feature.name, data, other)
+                feature_drift = _vocabulary_drift(feature.name, data, other)
             elif isinstance(feature.encoder, Hash):
-                moved = _hash_drift(feature.name, data, other)
+                feature_drift = _hash_drift(feature.name, data, other)
             else:
-                moved = _number_drift(feature.name, data, other)
+                feature_drift = _number_drift(feature.name, data, other)
             if statistics.is_number(feature) or feature.default is not None:
-                absent = [missing_share(_described(some, feature.name)) for some in (data, other)]
-                moved = dataclasses.replace(moved, missing=absent[0], missing_there=absent[1])
-            drifts.append(moved)
-    lengths = [_train(some)["history_length"] for some in (data, other)]
+                missing_shares = [
+                    missing_share(_described(side, feature.name)) for side in (data, other)
+                ]
+                feature_drift = dataclasses.replace(
+                    feature_drift, missing=missing_shares[0], missing_there=missing_shares[1]
+                )
+            drifts.append(feature_drift)
+    lengths = [_train(side)["history_length"] for side in (data, other)]
     values = sorted({*lengths[0], *lengths[1]}, key=int)
-    counts = [np.array([some.get(value, 0) for value in values]) for some in lengths]
+    counts = [np.array([side.get(value, 0) for value in values]) for side in lengths]
     drifts.append(Drift(HISTORY_LENGTH, drift.kolmogorov_smirnov(*counts)))
     return drifts
 
@@ -91,18 +95,18 @@ def _train(data: DataDir) -> dict[str, Any]:
 
 
 def _described(data: DataDir, name: str) -> dict[str, Any]:
-    """What stats.json says of the training values of a feature."""
+    """The statistics of the training values of a feature."""
     return _train(data)["features"][statistics.training_key(data.schema, data.schema[name])]
 
 
 def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
     words, counts, rare = [], [], []
-    for some in (data, other):
-        encoder, described = some.encoders[name], some.stats["vocabularies"][name]
+    for side in (data, other):
+        encoder, vocabulary_stats = side.encoders[name], side.stats["vocabularies"][name]
         assert isinstance(encoder, VocabularyEncoder)
         words.append(encoder.vocabulary)
-        counts.append(statistics.word_counts(described["words_by_count"]))
-        rare.append(described["rare"])
+        counts.append(statistics.word_counts(vocabulary_stats["words_by_count"]))
+        rare.append(vocabulary_stats["rare"])
     # Words of both, words of OTHER alone, and one class of all values that are in neither.
     row_V = pc.fill_null(pc.index_in(words[1], value_set=words[0]), -1).to_numpy()
     is_new_V = ~np.isin(np.arange(len(words[0])), row_V)
@@ -118,20 +122,21 @@ def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
 
 
 def _hash_drift(name: str, data: DataDir, other: DataDir) -> Drift:
-    buckets = [np.array(_described(some, name)["hash_buckets"]) for some in (data, other)]
+    buckets = [np.array(_described(side, name)["hash_buckets"]) for side in (data, other)]
     return Drift(name, drift.jensen_shannon(*buckets))
 
 
 def _number_drift(name: str, data: DataDir, other: DataDir) -> Drift:
-    described = [_described(some, name) for some in (data, other)]
-    absent = [some["missing"] / max(1, some["count"]) for some in described]  # defaults are not
-    numbers = np.unique(np.concatenate([some.get("percentiles", []) for some in described]))
+    stats_of_sides = [_described(side, name) for side in (data, other)]
+    # Defaults do not count as missing here.
+    missing_shares = [stats["missing"] / max(1, stats["count"]) for stats in stats_of_sides]
+    numbers = np.unique(np.concatenate([stats.get("percentiles", []) for stats in stats_of_sides]))
     cdfs = []
-    for some, share in zip(described, absent, strict=True):
-        percentiles = np.array(some.get("percentiles", [])[1:])
-        reached = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
-        cdfs.append(np.append(share, share + (1 - share) * reached))
-    empty = not (described[0]["count"] and described[1]["count"])
+    for stats, missing in zip(stats_of_sides, missing_shares, strict=True):
+        percentiles = np.array(stats.get("percentiles", [])[1:])
+        cumulative = np.searchsorted(percentiles, numbers, side="right") / max(1, len(percentiles))
+        cdfs.append(np.append(missing, missing + (1 - missing) * cumulative))
+    empty = not (stats_of_sides[0]["count"] and stats_of_sides[1]["count"])
     distance = None if empty else round(float(np.abs(cdfs[0] - cdfs[1]).max()), 6)
     return Drift(name, distance)
 
@@ -143,18 +148,18 @@ def report(
 
     Args:
         path: The data directory to judge.
-        against: The one to compare with.
-        max_drift: See `parse_limits`.
+        against: The data directory to compare with.
+        max_drift: Largest drift allowed, see `parse_limits`.
 
     Returns:
         Lines for people; whether schemas are equal and no limit is exceeded.
 
     Raises:
-        UserError: A directory is no complete data set, a limit makes no sense.
+        UserError: A directory is no complete data set, or a limit makes no sense.
     """
-    data, other = (DataDir.open(some, verify=False) for some in (path, against))
-    for some in (data, other):
-        statistics.require(some)
+    data, other = (DataDir.open(side, verify=False) for side in (path, against))
+    for side in (data, other):
+        statistics.require(side)
     differences = data.schema.diff(other.schema)
     drifts = compare(data, other)
     limits = parse_limits(max_drift, [row.name for row in drifts])
@@ -169,7 +174,7 @@ def parse_limits(text: str | None, names: list[str]) -> dict[str, float]:
     Args:
         text: Value of `--max_drift`: limits separated by commas, each for one feature (name:limit)
             or for all others.
-        names: What can be limited.
+        names: Names of the features whose drift can be limited.
 
     Raises:
         UserError: A limit is no number from 0 to 1, or its feature does not exist.

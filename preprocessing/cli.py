@@ -1,4 +1,4 @@
-"""What every command shares: absl start-up, one-line errors, `--debug`."""
+"""The common frame of all commands: absl start-up, one-line errors, `--debug`."""
 
 import functools
 import logging
@@ -14,8 +14,8 @@ from preprocessing.errors import UserError
 _MISSING = re.compile(r"Flag --(\w+) must have a value other than None")
 
 Hint = Callable[[str, Sequence[str]], str]
-"""Says what to write instead of a flag that a command does not have, from the flag's name and the
-arguments of the command line; "" if it does not know."""
+"""Function that suggests what to write instead of a flag that a command does not have, from the
+flag's name and the arguments of the command line; "" without a suggestion."""
 
 
 def run(
@@ -29,15 +29,15 @@ def run(
     """Parses the flags, calls `main` and exits with its status.
 
     A `UserError` becomes one line on standard error and exit status 1; its stack trace is shown
-    with `--debug` only. So does what the system says of a path, such as a file where a directory
-    belongs. Anything else is a bug of ours and keeps its stack trace.
+    with `--debug` only. The same holds for an `OSError` about a path, such as a file where a
+    directory belongs. Any other exception is a bug of this program and keeps its stack trace.
 
     Args:
         main: The command. It reads `flags.FLAGS` and returns an exit status or None for success.
         usage: The module docstring, printed by `--help`.
         positional: Name of a flag that may be given as an argument without a name.
         rest: Name of a multi_string flag that collects flags which this command does not have.
-        hint: For flags which this command does not have.
+        hint: Function that suggests a replacement for a flag which this command does not have.
     """
     flags.DEFINE_bool("debug", False, "Show the stack trace of an error and debug log lines.")
 
@@ -46,7 +46,7 @@ def run(
         level = logging.DEBUG if debug else logging.WARNING
         absl_logging.set_verbosity(absl_logging.DEBUG if debug else absl_logging.WARNING)
         logging.getLogger().setLevel(level)
-        # Has a level and a handler of its own, and warns of every function that sees new shapes.
+        # TensorFlow's logger has its own level and handler, and warns of every retracing.
         logging.getLogger("tensorflow").setLevel(logging.DEBUG if debug else logging.ERROR)
         try:
             if len(argv) > 1:
@@ -81,7 +81,7 @@ def _parse(
 ) -> list[str]:
     """Parses the command line; returns the program name and the arguments that nothing takes."""
     try:
-        given = list(flags.FLAGS(argv, known_only=rest is not None))
+        remaining = list(flags.FLAGS(argv, known_only=rest is not None))
     except flags.UnrecognizedFlagError as error:
         fix = hint(error.flagname, argv[1:]) if hint else ""
         text = f"Unknown command line flag {error.flagname!r}." if fix else f"{error}."
@@ -93,11 +93,11 @@ def _parse(
         sys.stderr.write(f"error: {' '.join(text.split())} Fix: see --help.\n")
         sys.exit(1)
     if rest is not None:
-        flags.FLAGS[rest].value = list(flags.FLAGS[rest].value or ()) + given[1:]
-        return given[:1]
-    if positional is not None and len(given) == 2:
-        flags.FLAGS[positional].value = given.pop()
-    return given
+        flags.FLAGS[rest].value = list(flags.FLAGS[rest].value or ()) + remaining[1:]
+        return remaining[:1]
+    if positional is not None and len(remaining) == 2:
+        flags.FLAGS[positional].value = remaining.pop()
+    return remaining
 
 
 def _print_usage(

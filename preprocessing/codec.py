@@ -5,8 +5,8 @@
     FeatureList      1: repeated Feature
     Feature          1: BytesList   2: FloatList (packed)   3: Int64List (packed)
 
-Every message is a length followed by its content, and the length is all that differs between the
-headers of two rows. A feature of all rows is therefore two Arrow columns: its payloads, written
+Every message is a length followed by its content, and the headers of two rows differ in nothing but
+the length. A feature of all rows is therefore two Arrow columns: its payloads, written
 with array arithmetic, and its headers, built once per distinct payload length. One element-wise
 join of all columns gives the examples. Map entries are sorted by key, so that equal examples have
 equal bytes; they are the bytes of protobuf's own deterministic serialisation.
@@ -66,7 +66,7 @@ class Steps:
     """Values as steps of a feature list, serialised once for all rows that repeat some of them.
 
     Args:
-        values: [n] as in `Ragged`.
+        values: Values [n], of a type as in `Ragged`.
 
     Raises:
         ValueError: The steps take 2 GiB or more.
@@ -85,7 +85,7 @@ class Steps:
 
         Args:
             starts_R: First step of each row.
-            lengths_R: Number of steps, which lie one after another.
+            lengths_R: Number of steps of each row, which lie one after another.
         """
         starts, ends = self._offsets[starts_R], self._offsets[starts_R + lengths_R]
         return slices(self._data, starts, ends - starts)
@@ -97,10 +97,10 @@ def encode_examples(
     """Serialises one SequenceExample per row.
 
     Args:
-        context: Name to the values of the feature in each row. A row without values becomes an
-            empty list of its type.
-        feature_lists: Name to the values of the steps in each row, one value per step, or to what
-            `Steps.rows` returns. A row without values becomes an empty feature list.
+        context: Values of each feature in each row, by name. A row without values becomes an empty
+            list of the feature's type.
+        feature_lists: Values of the steps of each row, one value per step, or feature lists as
+            `Steps.rows` returns them, by name. A row without values becomes an empty feature list.
 
     Returns:
         buffer: uint8, all examples one after another.
@@ -133,19 +133,19 @@ def _feature(key: bytes, ragged: Ragged) -> list[pa.Array]:
     """Header and payload column of a context feature: the payload is the content of its list."""
     values = ragged.values
     if not isinstance(values, np.ndarray):
-        kind, packed = _TAG_1, False
+        list_tag, packed = _TAG_1, False
         data, offsets = _bytes_stream(values, lambda length: _TAG_1 + _varint(length))
     elif values.dtype == np.float32:
-        kind, packed = _TAG_2, True
+        list_tag, packed = _TAG_2, True
         data = np.ascontiguousarray(values, "<f4").view(np.uint8)
         offsets = np.arange(len(values) + 1, dtype=np.int64) * 4
     else:
-        kind, packed = _TAG_3, True
+        list_tag, packed = _TAG_3, True
         data, offsets = _varints(values, lambda width: b"")
 
     def header(length: int) -> bytes:
         tail = _TAG_1 + _varint(length) if packed and length else b""
-        tail = kind + _varint(len(tail) + length) + tail
+        tail = list_tag + _varint(len(tail) + length) + tail
         return _entry_header(key, tail, length)
 
     return _with_headers(from_buffers(data, offsets[ragged.row_splits]), header)
@@ -160,7 +160,7 @@ def _list(key: bytes, rows: Ragged | pa.LargeBinaryArray) -> list[pa.Array]:
 
 
 def _steps(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Every value as a Feature field of a feature list: data and offsets [values + 1]."""
+    """Writes every value as a Feature field of a feature list: data and offsets [values + 1]."""
     if not isinstance(values, np.ndarray):
         return _bytes_stream(values, _bytes_step)
     if values.dtype == np.float32:
@@ -188,7 +188,7 @@ def _bytes_step(length: int) -> bytes:
 
 
 def _bytes_stream(values: Any, header: Callable[[int], bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Every value behind its header: data and offsets [values + 1]."""
+    """Writes every value behind its header: data and offsets [values + 1]."""
     column = as_large_binary(values)
     if column.null_count:
         raise ValueError(f"expected values without nulls, found {column.null_count} nulls")
@@ -197,14 +197,14 @@ def _bytes_stream(values: Any, header: Callable[[int], bytes]) -> tuple[np.ndarr
 
 
 def _varints(values: np.ndarray, prefix: Callable[[int], bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Every integer as a prefix and a varint: data and offsets [values + 1].
+    """Writes every integer as a prefix and a varint: data and offsets [values + 1].
 
     Ids are many and small: each one that may occur is encoded once, then taken as often as it
     occurs. Other integers, such as times, are encoded one by one.
 
     Args:
-        values: int64.
-        prefix: Bytes before a varint of the given width.
+        values: Integers, int64.
+        prefix: Function that gives the bytes before a varint of the given width.
     """
     if values.dtype != np.int64:
         raise ValueError(f"expected int64, float32 or bytes, found {values.dtype}")
@@ -219,7 +219,7 @@ def _varints(values: np.ndarray, prefix: Callable[[int], bytes]) -> tuple[np.nda
 def _varint_stream(
     values: np.ndarray, prefix: Callable[[int], bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `_varints`.
+    """Writes every integer as a prefix and a varint, one by one; see `_varints`.
 
     A varint holds seven bits per byte, lowest first; all bytes but the last have the high bit set.
     Negative integers are taken modulo 2**64, as protobuf does. Values of equal width are written
@@ -242,12 +242,12 @@ def _varint_stream(
         block = slice(start, min(start + _BLOCK, len(words)))
         narrow, wide = int(widths[block].min()), int(widths[block].max())
         for width in range(narrow, wide + 1):
-            at, chosen = offsets[block], words[block]
+            at, chosen_words = offsets[block], words[block]
             if narrow < wide:
                 rows = np.flatnonzero(widths[block] == width)
-                at, chosen = at[rows], chosen[rows]
+                at, chosen_words = at[rows], chosen_words[rows]
             if len(at):
-                cells = _varint_cells(chosen, width, prefixes[width])
+                cells = _varint_cells(chosen_words, width, prefixes[width])
                 # One store of a whole cell per value, at whatever byte the value starts.
                 starts = (len(data) - cells.itemsize + 1,)
                 target: np.ndarray = np.ndarray(starts, cells.dtype, buffer=data, strides=(1,))
@@ -257,26 +257,27 @@ def _varint_stream(
 
 def _varint_cells(words: np.ndarray, width: int, prefix: bytes) -> np.ndarray:
     """[n] void cells that hold the prefix and the varint, for uint64 words of one varint width."""
-    more = sum(0x80 << 8 * i for i in range(width - 1))  # the high bits of all bytes but the last
+    # The high bits of all bytes but the last.
+    continuation_bits = sum(0x80 << 8 * i for i in range(width - 1))
     low = words & np.uint64(0x7F)
     for i in range(1, min(width, 8)):
         septet = words & np.uint64(0x7F << 7 * i)
         septet <<= np.uint64(i)
         low |= septet
-    low |= np.uint64(more & 0xFFFFFFFFFFFFFFFF)
+    low |= np.uint64(continuation_bits & 0xFFFFFFFFFFFFFFFF)
     free = 8 * len(prefix)
     cells = np.empty((len(words), 2), "<u8")
     cells[:, 0] = low << np.uint64(free) | np.uint64(int.from_bytes(prefix, "little"))
     cells[:, 1] = low >> np.uint64(64 - free) if prefix else 0
     if width > 8:
         high = words >> np.uint64(56) & np.uint64(0x7F) | words >> np.uint64(63) << np.uint64(8)
-        cells[:, 1] |= (high | np.uint64(more >> 64)) << np.uint64(free)
+        cells[:, 1] |= (high | np.uint64(continuation_bits >> 64)) << np.uint64(free)
     return np.ndarray(len(words), f"V{len(prefix) + width}", buffer=cells.data, strides=(16,))
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _varint(value: int) -> bytes:
-    """One non-negative integer; see `_varint_stream`."""
+    """A non-negative integer as a varint; see `_varint_stream`."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -290,7 +291,7 @@ def _with_headers(payloads: pa.LargeBinaryArray, header: Callable[[int], bytes])
 
 
 def _headers(lengths: np.ndarray, header: Callable[[int], bytes]) -> pa.LargeBinaryArray:
-    """The header that belongs to each payload length, built once per distinct length."""
+    """The header of each payload length, built once per distinct length."""
     encoded = pa.array(lengths).dictionary_encode()
     distinct = [header(length) for length in encoded.dictionary.to_pylist()]
     return pa.array(distinct, pa.large_binary()).take(encoded.indices)

@@ -1,4 +1,4 @@
-"""A data set on disk: what `pipeline.build_examples` writes and everything else reads.
+"""A data set on disk: `pipeline.build_examples` writes it, and everything else reads it.
 
 DATA/  schema.json  manifest.json  stats.json  vocab/<feature>.txt
        train-00000-of-00016.tfrecord.gz ...  validation-...  test-...
@@ -36,10 +36,10 @@ class DataDir:
 
     Attributes:
         path: The directory, on this machine or on an object store.
-        schema: What the examples hold.
+        schema: Schema of the examples.
         manifest: The content of manifest.json: counts, shards with hashes, cut-offs, arguments.
         stats: The content of stats.json.
-        encoders: Feature name to its encoder, for every feature that has one.
+        encoders: Encoders by feature name, for every feature that has one.
         fingerprint: SHA-256 of manifest.json. The manifest holds the hashes of all files, so equal
             fingerprints mean equal data sets.
     """
@@ -57,9 +57,9 @@ class DataDir:
 
         Args:
             path: The directory.
-            verify: Compare the SHA-256 of every shard with the manifest. That of statistics and
-                vocabularies, which are small, is always compared; the schema has a hash of its own,
-                because descriptions may change.
+            verify: Whether to compare the SHA-256 of every shard with the manifest. Statistics and
+                vocabularies, which are small, are always compared; the schema has a hash of its
+                own, because descriptions may change.
 
         Raises:
             UserError: The directory is missing, incomplete, or not what its manifest says.
@@ -107,7 +107,7 @@ class DataDir:
 
     @property
     def findings(self) -> list[str]:
-        """What the statistics say against the data set, a line each; the build has judged them."""
+        """Defects of the data set that its build found in the statistics, one line each."""
         return list(self.stats.get("findings", ()))
 
     @property
@@ -135,7 +135,7 @@ class DataDir:
         """Compares every shard with the SHA-256 in the manifest.
 
         Raises:
-            UserError: Names the first shard that is missing or differs.
+            UserError: A shard is missing or differs; the message names the first one.
         """
         shards = [s for split in self.manifest["splits"].values() for s in split["shards"]]
         for shard in tqdm.tqdm(shards, "verifying shards", leave=False, delay=2):
@@ -154,11 +154,11 @@ def missing_share(described: Mapping[str, Any]) -> float:
     """Share of values that the log does not have, whether or not a default stands in for them.
 
     Args:
-        described: What stats.json says of a key of the examples in a split. That of earlier
-            versions does not tell defaults from other values.
+        described: Entry of stats.json for a key of the examples in a split. Entries of earlier
+            versions do not tell defaults from other values.
     """
-    absent = described["missing"] + described.get("defaulted", 0)
-    return float(absent / max(1, described["count"]))
+    num_missing = described["missing"] + described.get("defaulted", 0)
+    return float(num_missing / max(1, described["count"]))
 
 
 def sha256_file(path: str | AnyPath) -> str:
@@ -177,7 +177,7 @@ def write_json(path: str | AnyPath, content: Any) -> None:
 
 
 def finish(path: str | AnyPath) -> None:
-    """Declares a data set complete; the last thing that its writer does."""
+    """Marks a data set as complete, as the last step of its writer."""
     (files.path(path) / COMPLETED).touch()
 
 
@@ -185,11 +185,11 @@ def _check_hash(path: AnyPath, sha256: str) -> None:
     """Raises `UserError` unless the file has this SHA-256."""
     if not path.exists():
         raise UserError(f"Expected the file {path} of the manifest, found no such file.", _REBUILD)
-    found = sha256_file(path)
-    if found != sha256:
+    actual_sha256 = sha256_file(path)
+    if actual_sha256 != sha256:
         raise UserError(
-            f"Expected {path} with SHA-256 {sha256[:12]}, found {found[:12]}: the file is damaged "
-            "or was changed.",
+            f"Expected {path} with SHA-256 {sha256[:12]}, found {actual_sha256[:12]}: the file is "
+            "damaged or was changed.",
             _REBUILD,
         )
 

@@ -2,13 +2,13 @@
 
 Shape suffixes: B requests, N candidates, L history length, R requests of a block.
 
-Requests are shuffled one by one, then cut into blocks of many batches. A block is parsed at once,
-its requests are put in order of their history bucket, and cut into batches: batches hold histories
-of about one length, so that little of them is padding, and every request appears exactly once. The
-batches of a block come in random order.
+Requests are shuffled one by one, then cut into blocks of many batches. A block is parsed at once;
+its requests are sorted by history bucket and cut into batches. The histories of a batch therefore
+have about the same length, so that little of them is padding, and every request appears exactly
+once. The batches of a block come in random order.
 
-A split that is read many times can be held in memory. Then positions take the place of requests all
-the way to the batch; the order of requests is the same.
+A split that is read many times can be held in memory. Then positions stand for requests until a
+batch is made; the order of requests is the same.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ from preprocessing.schema import (
 from preprocessing.storage import tensorflow_files
 
 SHUFFLE_BUFFER = 1 << 17
-"""Requests among which the next one is drawn. Splits up to this size are shuffled perfectly; of
-larger ones the order of shards is drawn as well, and several are read in turns."""
+"""Number of requests from which the next one is drawn. Splits up to this size are shuffled
+perfectly; for larger ones the order of shards is drawn as well, and several are read in turns."""
 
 _BATCHES_PER_BLOCK = 32
 _REQUESTS_PER_BLOCK = 1 << 15
@@ -49,7 +49,7 @@ _SHARED: contextvars.ContextVar[dict[Hashable, tf.data.Dataset] | None] = contex
 )
 _Read = TypeVar("_Read", bound=Callable[..., tf.data.Dataset])
 
-# Nothing here needs AutoGraph, whose rewriting of sources takes seconds at every start.
+# No function here needs AutoGraph, which takes seconds at every start to rewrite sources.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
@@ -59,16 +59,16 @@ def parse(
     """Parses serialized SequenceExamples of encoded features.
 
     Args:
-        schema: What the examples hold.
+        schema: Schema of the examples.
         serialized_B: [B] strings.
-        with_users: Also return `request/user`, which training has no use for.
+        with_users: Whether to return `request/user` as well, which training does not need.
 
     Returns:
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
         `history/<history feature>` [B,L], padded with 0 on the right; int64, or float32 if the
         feature is numeric. `label` [B,N] float32, 0 for padding and if absent. `timestamp` [B]
         int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B] string, the raw
-        user, if asked for. A candidate or an event is real where the item key is not 0.
+        user, if `with_users`. A candidate or an event is real where the item key is not 0.
     """
     candidates = {candidate_key(f.name): f for f in schema.item_features}
     histories = {history_key(f.name): f for f in schema.history_features}
@@ -99,9 +99,10 @@ def parse(
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Within it `read` gives the same dataset for the same arguments.
+    """Makes `read` return the same dataset for the same arguments while the context is open.
 
-    Setting one up takes longer than a few batches of it. Splits that were decoded stay in memory.
+    Setting up a dataset takes longer than reading a few batches of it. Decoded splits stay in
+    memory.
     """
     token = _SHARED.set({})
     try:
@@ -111,17 +112,17 @@ def shared() -> Iterator[None]:
 
 
 def _shareable(read: _Read) -> _Read:
-    """Lets a function that reads a split take part in `shared`."""
+    """Decorator that caches the datasets of a function while `shared` is open."""
 
     @functools.wraps(read)
     def wrapped(data: DataDir, split: str, **options: Any) -> tf.data.Dataset:
-        known = _SHARED.get()
-        if known is None:
+        shared_datasets = _SHARED.get()
+        if shared_datasets is None:
             return read(data, split, **options)
         key = (str(data.path), data.fingerprint, split, *sorted(options.items()))
-        if key not in known:
-            known[key] = read(data, split, **options)
-        return known[key]
+        if key not in shared_datasets:
+            shared_datasets[key] = read(data, split, **options)
+        return shared_datasets[key]
 
     return cast("_Read", wrapped)
 
@@ -153,19 +154,19 @@ def read(
         shuffle_seed: Seed of the order of requests; None keeps the order of the shards inside a
             history bucket.
         first_epoch: Number of the first epoch.
-        epochs: How many epochs to read.
+        epochs: Number of epochs to read.
         history_buckets: Lengths to which histories may be padded. The schema's `max_length` is
             always the last one.
-        memory_budget: Bytes. If the split takes no more than this in memory, it is decoded at once,
-            and read from there; the batches are the same.
-        with_users: As of `parse`.
+        memory_budget: Number of bytes. If the split takes no more than this in memory, it is
+            decoded at once and read from there; the batches are the same.
+        with_users: Whether to read `request/user` as well, see `parse`.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
 
     Raises:
-        UserError: The data set has no such split, or TensorFlow cannot read where it is; a damaged
-            shard, if the split is decoded at once.
+        UserError: The data set has no such split, TensorFlow cannot read from its file system, or a
+            shard of a split that is decoded at once is damaged.
     """
     tensorflow_files.enable(data.path)
     schema = data.schema
@@ -178,7 +179,7 @@ def read(
 
     @_as_it_is
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        """Blocks of elements, each with the seed of the epoch and its number in it."""
+        """Blocks of elements, each with the seed of the epoch and its number in the epoch."""
         seed = tf.stack([tf.cast(shuffle_seed or 0, tf.int64), epoch])
         elements = _elements(source, requests, None if shuffle_seed is None else seed)
         blocks = elements.batch(block_size).enumerate()
@@ -186,7 +187,7 @@ def read(
 
     @_as_it_is
     def parse_block(seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]) -> tuple[_Block, _Cuts]:
-        """A parsed block, its requests in order of their bucket, and how to cut it."""
+        """A parsed block, its requests sorted by bucket, and where to cut it into batches."""
         index, elements_R = block
         arranged, cuts = _arrange(source, elements_R, batch_size, buckets)
         if shuffle_seed is not None:
@@ -198,12 +199,12 @@ def read(
 
     @_as_it_is
     def with_cuts(block: _Block, cuts: _Cuts) -> tf.data.Dataset:
-        """The block, as often as it has batches, with where each of them is."""
+        """The block, repeated once per batch, with the place of each batch in it."""
         blocks = tf.data.Dataset.from_tensors(block).repeat()
         return tf.data.Dataset.zip((blocks, tf.data.Dataset.from_tensor_slices(cuts)))
 
-    # A function inside of a nested data set would be set up anew for every block, which takes
-    # longer than to cut the block. So nested ones only repeat and slice.
+    # A function inside a nested data set would be set up anew for every block, which takes longer
+    # than cutting the block. So nested data sets only repeat and slice.
     dataset = (
         tf.data.Dataset.range(first_epoch, first_epoch + epochs)
         .flat_map(read_epoch)
@@ -221,7 +222,7 @@ def read(
 
 @contextlib.contextmanager
 def reading(data: DataDir) -> Iterator[None]:
-    """Turns a damaged shard, met while batches are read, into a `UserError` that names it.
+    """Turns the error of a damaged shard, raised by reading batches, into a `UserError` on it.
 
     Args:
         data: The data set that is being read.
@@ -241,7 +242,7 @@ _Block = dict[str, tf.Tensor]
 
 
 class _Cuts(NamedTuple):
-    """Where the batches of a block are: first request, requests, candidates, history length."""
+    """Batches of a block: first request, numbers of requests and candidates, history length."""
 
     start: tf.Tensor
     rows: tf.Tensor
@@ -250,15 +251,16 @@ class _Cuts(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Where requests come from: elements of a kind of its own, and what they stand for.
+    """A source of requests: its elements (one per request), and how they become batches.
 
     Attributes:
         shards: Number of shards.
-        read: The elements of the shard with the given number.
-        parse: Of a vector of elements: columns of which every batch of the block takes some rows,
-            and events and candidates of each request, [R] int64 each.
-        batch: What `parse` of this module returns for the rows of a cut.
-        threads: That read shards, beside the one that asks; None for that one alone.
+        read: Function that gives the elements of the shard with a given number.
+        parse: Function that turns a vector of elements into the columns of a block, of which each
+            batch takes some rows, and the numbers of events and of candidates of each request,
+            [R] int64 each.
+        batch: Function that gives the rows of a cut as `parse` of this module describes them.
+        threads: Number of threads that read shards; None to read in the calling thread.
     """
 
     shards: int
@@ -269,7 +271,7 @@ class _Source(NamedTuple):
 
 
 def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
-    """Requests of the shards; elements are serialized examples."""
+    """Source that reads the shards; its elements are serialized examples."""
     files = tf.constant([str(path) for path in data.shards(split)], tf.string)
     schema, item = data.schema, data.schema.item_key.name
 
@@ -297,7 +299,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
 
 
 def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
-    """Requests that were decoded before; elements are their positions."""
+    """Source that holds the decoded split in memory; its elements are positions of requests."""
     disk = _disk(data, split, with_users)
     blocks = (
         tf.data.Dataset.range(disk.shards)
@@ -323,12 +325,12 @@ def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
         lambda shard: tf.data.Dataset.range(bounds[shard], bounds[shard + 1]),
         lambda positions_R: ({_POSITION: positions_R}, *decoded.lengths(positions_R)),
         batch,
-        threads=None,  # Positions cost less than handing them from thread to thread.
+        threads=None,  # Reading positions costs less than passing them between threads.
     )
 
 
 def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data.Dataset:
-    """The elements of all shards, shuffled if there is a seed."""
+    """Dataset of the elements of all shards, shuffled if there is a seed."""
     if seed is None:
         return tf.data.Dataset.range(source.shards).flat_map(source.read)
     shards = tf.random.experimental.stateless_shuffle(tf.range(source.shards), seed)
@@ -341,8 +343,8 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
     )
     size = max(1, min(requests, SHUFFLE_BUFFER))
     epoch_seed = seed[0] + 1_000_003 * seed[1]
-    # TensorFlow asks whether both seeds are 0, and beside a global seed of 0 this one is a tensor,
-    # which has no answer while a graph is traced. No global seed and one of 0 are the same here.
+    # TensorFlow tests whether both seeds are 0. With a global seed of 0 it would test this seed,
+    # a tensor without a value while a graph is traced. A global seed of 0 acts like none here.
     graph = tf.compat.v1.get_default_graph()
     graph.seed = graph.seed or None
     return dataset.shuffle(size, seed=epoch_seed, reshuffle_each_iteration=False)
@@ -351,12 +353,12 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
 def _arrange(
     source: _Source, elements_R: tf.Tensor, batch_size: int, buckets: Sequence[int]
 ) -> tuple[_Block, _Cuts]:
-    """Puts a block in order of the history buckets.
+    """Sorts a block by history bucket.
 
-    All that can be done for the block at once is done here, so that a batch is a slice of it.
+    All work that can be done for the whole block is done here, so that a batch is a slice of it.
 
     Returns:
-        The block, and its batches in order.
+        The block, and the cuts of its batches in order.
     """
     block, lengths_R, candidates_R = source.parse(elements_R)
     boundaries = tf.constant(buckets, tf.int64)
@@ -380,13 +382,13 @@ def _rows(block: _Block, cut: _Cuts) -> _Block:
 
 
 def _padded(rows_BX: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Rows of the given width: cut off, where there is only padding, or padded."""
+    """Rows of the given width: padded, or cut where there is only padding."""
     missing = tf.maximum(width - tf.shape(rows_BX, tf.int64)[1], 0)
     return tf.pad(rows_BX[:, :width], [[0, 0], [0, missing]])
 
 
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:
-    """[R] int64: number of ids before the padding."""
+    """Number of ids before the padding, int64 [R]."""
     return tf.math.count_nonzero(ids_RX, axis=1)
 
 

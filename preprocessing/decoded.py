@@ -1,4 +1,4 @@
-"""A split decoded into main memory: what is read many times need not be parsed each time.
+"""A split decoded into main memory, so that reading it many times parses it only once.
 
 Shape suffixes: R requests, B requests of a batch, X values of a row.
 """
@@ -11,16 +11,16 @@ from preprocessing.data_dir import DataDir
 from preprocessing.schema import LABEL, Schema, candidate_key, history_key
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
-_LENGTHS = 3  # of the history; of the candidates, and where they start
+_LENGTHS = 3  # of the history and of the candidates, and the start of the latter
 
 
 def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
-    """What a decoded split takes at most: as if every history had its maximum length.
+    """Upper bound on the memory of a decoded split: as if every history had its maximum length.
 
     Args:
         data: The data set.
         split: `train`, `validation` or `test`.
-        with_users: As of `preprocessing.dataset.parse`.
+        with_users: Whether raw users are decoded as well, see `preprocessing.dataset.parse`.
 
     Raises:
         UserError: The data set has no such split.
@@ -39,11 +39,11 @@ def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
 class DecodedSplit:
     """Requests in main memory.
 
-    Histories are padded to the maximum length, so that one is copied at once. Candidates, whose
-    number has no bound, stand end to end.
+    Histories are padded to the maximum length, so that each is copied at once. Candidates, whose
+    number per request has no bound, are concatenated.
 
     Args:
-        schema: Of the data.
+        schema: Schema of the data set.
         blocks: Requests as `preprocessing.dataset.parse` describes them, in order.
     """
 
@@ -68,10 +68,10 @@ class DecodedSplit:
         self._lengths_R = tf.math.count_nonzero(self._columns[history_key(item)], 1)
 
     def lengths(self, positions_R: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Events and candidates of the requests at the given positions, [R] int64 each.
+        """Numbers of events and of candidates of some requests, [R] int64 each.
 
         Args:
-            positions_R: [R] int64, counted from 0 in the order of the blocks.
+            positions_R: [R] int64, positions of the requests, from 0 in the order of the blocks.
         """
         return tf.gather(self._lengths_R, positions_R), self._candidates.lengths(positions_R)
 
@@ -81,9 +81,9 @@ class DecodedSplit:
         """The requests at the given positions, as `preprocessing.dataset.parse` describes them.
 
         Args:
-            positions_B: [B] int64, as above.
-            length: To which histories are padded, at least the length of each.
-            candidates: To which candidates are padded, at least the number of each.
+            positions_B: [B] int64, positions of the requests as in `lengths`.
+            length: Length to which histories are padded, at least that of each.
+            candidates: Number to which candidates are padded, at least that of each request.
         """
         rows = {name: tf.gather(column, positions_B) for name, column in self._columns.items()}
         rows |= {name: rows[name][:, :length] for name in self._histories}
@@ -91,14 +91,14 @@ class DecodedSplit:
 
 
 class _Rows:
-    """Columns whose rows have the same lengths, end to end.
+    """Ragged columns with the same row lengths, each with its rows concatenated.
 
     A batch takes one matrix of places, whatever the number of columns.
 
     Args:
         blocks: Requests, padded with 0 on the right.
-        names: Of the columns.
-        key: Of the column that is 0 at padding and nowhere else.
+        names: Names of the columns.
+        key: Name of the column that is 0 at padding and nowhere else.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class _Rows:
         self._lengths_R = tf.concat([tf.math.count_nonzero(mask, 1) for mask in real], 0)
         self._starts_R = tf.cumsum(self._lengths_R, exclusive=True)
         self._total = tf.reduce_sum(self._lengths_R)
-        # Behind the last value there is one that padding is read from.
+        # Padding is read from an extra value behind the last one.
         self._values = {
             name: tf.pad(
                 tf.concat(

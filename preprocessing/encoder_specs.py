@@ -1,4 +1,4 @@
-"""How a schema says that raw values become ids or floats.
+"""Specifications, in a schema, of how raw values become ids or floats.
 
 `preprocessing.encoders` fits these to data; `preprocessing.transforms` runs them in TensorFlow.
 """
@@ -32,7 +32,7 @@ class Hash:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Numeric:
-    """One float: as it is, standardised, or standardised after sign(x) log(1 + |x|)."""
+    """One float: unchanged, standardised, or standardised after sign(x) log(1 + |x|)."""
 
     kind: str = dataclasses.field(default="numeric", init=False)
     normalisation: str = "standard"

@@ -10,7 +10,8 @@ Ids start with `schema.PAD_ID` = 0 for padding, followed by
 
 A numeric feature is one float. Integers are hashed and ranked as decimal text. The raw value that
 stands for padding (`Feature.pad_value`) gets id 0, except for float32, where it is a number like
-any other and only position tells padding apart. `transforms.RawEncoder` does the same in a graph.
+any other and only its position shows that it is padding. `transforms.RawEncoder` does the same in a
+graph.
 """
 
 import abc
@@ -47,12 +48,12 @@ _ARROW_TYPES = {
 
 
 class FittedEncoder(abc.ABC):
-    """Encodes the values of one feature, with what was learnt from the training data.
+    """Encodes the values of one feature, with statistics learnt from the training data.
 
     Attributes:
-        feature: What is encoded.
-        cardinality: Number of ids including padding: rows of an embedding table; 0 if numeric.
-        num_oov: Ids 1..num_oov mean "not in the vocabulary"; 0 if there is no vocabulary.
+        feature: The encoded feature.
+        cardinality: Number of ids including padding (rows of an embedding table); 0 if numeric.
+        num_oov: Number of out-of-vocabulary ids, which are 1..num_oov; 0 without a vocabulary.
     """
 
     cardinality: int = 0
@@ -66,8 +67,8 @@ class FittedEncoder(abc.ABC):
 
         Args:
             values: [n] Arrow array, NumPy array or sequence of the feature's dtype. Nulls (and NaN)
-                are missing: they become the default of the feature, if it has one. Of a dictionary
-                array every distinct value is encoded once.
+                are missing: they become the default of the feature, if it has one. Each distinct
+                value of a dictionary array is encoded once.
 
         Returns:
             [n] int64 ids, or float32 if the feature is numeric.
@@ -86,14 +87,14 @@ class FittedEncoder(abc.ABC):
         value of the feature; a float becomes the raw number up to rounding.
 
         Args:
-            encoded: Any shape, as returned by `encode`.
+            encoded: Ids or floats as returned by `encode`, any shape.
 
         Returns:
-            Same shape: object array of str, int64 or float32.
+            Raw values in the same shape: object array of str, int64 or float32.
         """
 
     def numbers(self) -> dict[str, Any]:
-        """What was learnt, apart from a vocabulary, as JSON (the content of stats.json)."""
+        """Learnt numbers, other than a vocabulary, as JSON (the content of stats.json)."""
         return {}
 
     @abc.abstractmethod
@@ -102,21 +103,21 @@ class FittedEncoder(abc.ABC):
 
     def _present(self, values: Any) -> pa.Array:
         """The values as one Arrow array of the feature's dtype with defaults filled in."""
-        wanted = _ARROW_TYPES[self.feature.dtype]
+        arrow_type = _ARROW_TYPES[self.feature.dtype]
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         if not isinstance(values, pa.Array):
-            values = pa.array(values, wanted)
-        column = values if values.type == wanted else values.cast(wanted, safe=False)
+            values = pa.array(values, arrow_type)
+        column = values if values.type == arrow_type else values.cast(arrow_type, safe=False)
         if self.feature.default is None:
             return column
-        if wanted == pa.float32():
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, wanted), column)
-        return column.fill_null(pa.scalar(self.feature.default, wanted))
+        if arrow_type == pa.float32():
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, arrow_type), column)
+        return column.fill_null(pa.scalar(self.feature.default, arrow_type))
 
 
 class _TextEncoder(FittedEncoder):
-    """What vocabulary and hash share: ids that follow from the text of a value."""
+    """Base of the encoders whose ids follow from the text of a value: vocabulary and hash."""
 
     _buckets: int
 
@@ -128,23 +129,23 @@ class _TextEncoder(FittedEncoder):
         """True where a value is missing or stands for padding."""
         return _is_pad(self.feature, column)
 
-    def _made_up(self, ids: np.ndarray, known: pa.Array | None) -> pa.Array:
-        """For each id in 1..buckets a value of that bucket which is not among the known ones."""
-        wanted = np.unique(ids)
-        found = np.full(self._buckets + 1, -1, np.int64)
+    def _made_up(self, ids: np.ndarray, known_values: pa.Array | None) -> pa.Array:
+        """A made-up value, not among the known ones, of the bucket of each id in 1..buckets."""
+        distinct_ids = np.unique(ids)
+        number_of_id = np.full(self._buckets + 1, -1, np.int64)
         start, chunk = 0, max(1024, 2 * self._buckets)
-        while np.any(found[wanted] < 0):
+        while np.any(number_of_id[distinct_ids] < 0):
             numbers = np.arange(start, start + chunk)
             candidates = self._candidates(numbers)
             buckets = _buckets(texts(candidates), self._buckets)
-            if known is not None:
-                buckets[pc.is_in(candidates, known).to_numpy(zero_copy_only=False)] = PAD_ID
-            # Backwards, so that the first candidate of a bucket stays, then drop what had one.
-            first = np.full_like(found, -1)
+            if known_values is not None:
+                buckets[pc.is_in(candidates, known_values).to_numpy(zero_copy_only=False)] = PAD_ID
+            # Backwards, so that the first candidate of a bucket stays; then keep earlier finds.
+            first = np.full_like(number_of_id, -1)
             first[buckets[::-1]] = numbers[::-1]
-            found = np.where(found < 0, first, found)
+            number_of_id = np.where(number_of_id < 0, first, number_of_id)
             start += chunk
-        return self._candidates(found[ids])
+        return self._candidates(number_of_id[ids])
 
     def _candidates(self, numbers: np.ndarray) -> pa.Array:
         """Distinct made-up raw values for distinct non-negative numbers."""
@@ -158,10 +159,10 @@ class _TextEncoder(FittedEncoder):
 
 
 class VocabularyEncoder(_TextEncoder):
-    """Ids by rank in a vocabulary, then by fingerprint.
+    """Encodes to ids by rank in a vocabulary, and unknown values to ids by fingerprint.
 
     Args:
-        feature: What is encoded; its encoder is `schema.Vocabulary`.
+        feature: The feature to encode; its encoder is `schema.Vocabulary`.
         vocabulary: [v] distinct large_string or int64 values in the order of their ids.
     """
 
@@ -185,19 +186,19 @@ class VocabularyEncoder(_TextEncoder):
         """See `FittedEncoder.decode`."""
         ids = np.ravel(encoded)
         raw = np.full(ids.shape, self.feature.pad_value, _numpy_type(self.feature))
-        oov = (ids > PAD_ID) & (ids <= self.num_oov)
-        if oov.any():
-            raw[oov] = _to_numpy(self._made_up(ids[oov], self.vocabulary))
-        known = ids > self.num_oov
-        raw[known] = _to_numpy(self.vocabulary.take(pa.array(ids[known] - self.num_oov - 1)))
+        is_oov = (ids > PAD_ID) & (ids <= self.num_oov)
+        if is_oov.any():
+            raw[is_oov] = _to_numpy(self._made_up(ids[is_oov], self.vocabulary))
+        is_known = ids > self.num_oov
+        raw[is_known] = _to_numpy(self.vocabulary.take(pa.array(ids[is_known] - self.num_oov - 1)))
         return raw.reshape(np.shape(encoded))
 
 
 class HashEncoder(_TextEncoder):
-    """Ids by fingerprint.
+    """Encodes to ids by fingerprint.
 
     Args:
-        feature: What is encoded; its encoder is `schema.Hash`.
+        feature: The feature to encode; its encoder is `schema.Hash`.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -208,25 +209,25 @@ class HashEncoder(_TextEncoder):
 
     def _encode(self, column: pa.Array) -> np.ndarray:
         ids = np.full(len(column), PAD_ID, np.int64)
-        present = np.flatnonzero(~self._pads(column))
-        ids[present] = self._bucket_ids(column.take(pa.array(present)))
+        present_rows = np.flatnonzero(~self._pads(column))
+        ids[present_rows] = self._bucket_ids(column.take(pa.array(present_rows)))
         return ids
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         """See `FittedEncoder.decode`."""
         ids = np.ravel(encoded)
         raw = np.full(ids.shape, self.feature.pad_value, _numpy_type(self.feature))
-        present = ids != PAD_ID
-        if present.any():
-            raw[present] = _to_numpy(self._made_up(ids[present], None))
+        is_present = ids != PAD_ID
+        if is_present.any():
+            raw[is_present] = _to_numpy(self._made_up(ids[is_present], None))
         return raw.reshape(np.shape(encoded))
 
 
 class NumericEncoder(FittedEncoder):
-    """(x - mean) / std as float32, of x or of sign(x) log(1 + |x|); 0 where x is missing.
+    """Encodes to (x - mean) / std as float32, for x or sign(x) log(1 + |x|); 0 where x is missing.
 
     Args:
-        feature: What is encoded; its encoder is `schema.Numeric`.
+        feature: The feature to encode; its encoder is `schema.Numeric`.
         mean: Mean of the (transformed) training values.
         std: Standard deviation of the (transformed) training values, positive.
     """
@@ -263,10 +264,10 @@ class NumericEncoder(FittedEncoder):
 
 
 class BucketisedEncoder(FittedEncoder):
-    """Ids by interval.
+    """Encodes to ids by interval.
 
     Args:
-        feature: What is encoded; its encoder is `schema.Bucketised`.
+        feature: The feature to encode; its encoder is `schema.Bucketised`.
         boundaries: Distinct numbers in increasing order; interval i ends before boundary i.
     """
 
@@ -304,7 +305,7 @@ class BucketisedEncoder(FittedEncoder):
         if self.feature.dtype is DType.INT64:
             starts = np.ceil(self.boundaries).astype(np.int64)
             below = starts[0] - 1
-            # -1 is padding; another value of its interval stands in.
+            # -1 is padding; use another value of its interval.
             starts[starts == self.feature.pad_value] += 1
             return np.append(below - (below == self.feature.pad_value), starts)
         nearest = self.boundaries.astype(np.float32)
@@ -319,9 +320,9 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
     The result depends on the counts alone, not on the order of the values.
 
     Args:
-        feature: What is encoded.
+        feature: The feature to encode.
         values: [n] distinct values of the feature's dtype; nulls, NaN and padding are ignored.
-        counts: [n] int64, how often each value occurs.
+        counts: [n] int64, number of times that each value occurs.
     """
     encoder = feature.encoder
     if isinstance(encoder, Hash):
@@ -330,9 +331,9 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
     if isinstance(encoder, Vocabulary):
         return VocabularyEncoder(feature, _rank(feature, values, counts, encoder.min_count))
     numbers = _floats(values)
-    present = ~np.isnan(numbers)
-    order = np.argsort(numbers[present], kind="stable")
-    numbers, counts = numbers[present][order], counts[present][order]
+    is_present = ~np.isnan(numbers)
+    order = np.argsort(numbers[is_present], kind="stable")
+    numbers, counts = numbers[is_present][order], counts[is_present][order]
     if isinstance(encoder, Bucketised):
         boundaries = np.array(encoder.boundaries) if encoder.boundaries else np.zeros(0)
         if encoder.quantiles:
@@ -378,9 +379,9 @@ def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any])
     """The encoder that was saved with `save_vocabulary` and `FittedEncoder.numbers`.
 
     Args:
-        feature: What is encoded.
+        feature: The feature to encode.
         vocab_dir: Directory of the vocabulary files.
-        numbers: What `FittedEncoder.numbers` said.
+        numbers: Numbers as returned by `FittedEncoder.numbers`.
 
     Raises:
         UserError: The vocabulary file is missing or not of the feature's dtype.
@@ -393,7 +394,7 @@ def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any])
         return BucketisedEncoder(feature, np.array(numbers["boundaries"], np.float64))
     path = vocabulary_path(feature.name, vocab_dir)
     try:
-        # Not splitlines: values may hold the other characters that Unicode calls line breaks.
+        # `splitlines` would also split at other characters, which values may hold.
         words = path.read_bytes().decode().split("\n")[:-1]
         column = pa.array(words, pa.large_string()).cast(_ARROW_TYPES[feature.dtype])
     except FileNotFoundError:
@@ -419,9 +420,9 @@ def _buckets(words: pa.Array, buckets: int) -> np.ndarray:
 
 
 def _rank(feature: Feature, values: pa.Array, counts: np.ndarray, min_count: int) -> pa.Array:
-    """The vocabulary: frequent values by count, ties by bytes of their text."""
-    kept = np.flatnonzero((counts >= min_count) & ~_is_pad(feature, values))
-    values, counts = values.take(pa.array(kept)), counts[kept]
+    """The vocabulary: frequent values by count, then by the bytes of their text."""
+    kept_rows = np.flatnonzero((counts >= min_count) & ~_is_pad(feature, values))
+    values, counts = values.take(pa.array(kept_rows)), counts[kept_rows]
     table = pa.table({"count": counts, "text": as_large_binary(texts(values))})
     order = pc.sort_indices(table, [("count", "descending"), ("text", "ascending")])
     return values.take(order)
@@ -431,9 +432,9 @@ def _quantiles(numbers: np.ndarray, counts: np.ndarray, intervals: int) -> np.nd
     """Boundaries that split the training values into intervals of about equal count.
 
     Args:
-        numbers: [n] in increasing order.
-        counts: [n] how often each occurs.
-        intervals: Wanted number of intervals; fewer if values repeat a lot.
+        numbers: [n] training values in increasing order.
+        counts: [n] number of times that each value occurs.
+        intervals: Wanted number of intervals; fewer result if values repeat a lot.
     """
     if not len(numbers):
         return np.zeros(0)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and how messages show what files hold."""
+"""The one exception for mistakes that a user can mend, and the excerpts of files in messages."""
 
 import contextlib
 import errno
@@ -11,14 +11,14 @@ _LINE_BREAKS = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 
 
 def shown(value: object, length: int = 200) -> str:
-    """What a message, a table or a list of rejected rows shows of something that a file holds.
+    """The form in which a message, a table or a list of rejected rows shows the content of a file.
 
-    Characters that are not printable become escapes: a terminal obeys some of them, and the others
-    cannot be seen.
+    Characters that are not printable become escapes, because a terminal would obey some of them and
+    not show the others.
 
     Args:
         value: A text, bytes (UTF-8, if they are that) or anything with a text form.
-        length: Of what is shown at most, in characters.
+        length: Largest length of the result, in characters.
     """
     if isinstance(value, bytes):
         value = value[: 4 * length + 4].decode("utf-8", "backslashreplace")
@@ -32,11 +32,10 @@ def shown(value: object, length: int = 200) -> str:
 class UserError(Exception):
     """A user's mistake: printed as one line, without a stack trace.
 
-    The message says what was expected, what was found and where; `fix` says what to do about it.
-    It is one printable line of bounded length, whatever names and file contents it quotes.
+    The text is one printable line of bounded length, whatever names and file contents it quotes.
 
     Args:
-        message: What was expected, what was found, where.
+        message: Sentence that says what was expected, what was found, and where.
         fix: The next thing to try, in the imperative.
     """
 
@@ -53,7 +52,7 @@ _LINE = 300
 
 
 def one_line(error: BaseException | str) -> str:
-    """An exception's kind and what it says, or a text: one line that ends with a full stop."""
+    """An exception's type and message, or a text, as one line that ends with a full stop."""
     words = " ".join(str(error).split())
     if not isinstance(error, str):
         words = f"{type(error).__name__}{f': {words}' if words else ''}"
@@ -76,16 +75,16 @@ _ERRNO = re.compile(r"\[[Ee]rrno (\d+)\]")
 
 @contextlib.contextmanager
 def explained_write_errors(flag: str, target: object, left: str = "") -> Iterator[None]:
-    """Turns what a full or write-protected disk raises into a `UserError`.
+    """Turns the error of a full or write-protected disk into a `UserError`.
 
     Args:
-        flag: Where the user said what to write.
-        target: What is written.
-        left: A sentence on what is there now.
+        flag: Flag by which the user named the target.
+        target: File or directory that is written.
+        left: Sentence on what the failed write leaves behind.
 
     Raises:
-        UserError: In place of an `OSError`, or of an exception that quotes one: workers send their
-            errors as text, and Arrow has exceptions of its own.
+        UserError: The disk raised an `OSError`, or another exception quotes one: workers send
+            their errors as text, and Arrow has exceptions of its own.
     """
     try:
         yield

@@ -16,14 +16,14 @@ def read_json(path: AnyPath, what: str, fix: str = "", kind: type = dict) -> Any
     """The content of a JSON file.
 
     Args:
-        path: The file.
-        what: It holds.
-        fix: What to do if it does not.
-        kind: `dict` for an object, `list` for an array.
+        path: Path of the file.
+        what: Description of the expected content, for error messages.
+        fix: Advice for a file that does not hold it, for error messages.
+        kind: Expected type of the content: `dict` for an object, `list` for an array.
 
     Raises:
         UserError: There is no such file; it cannot be read; it holds no JSON, or JSON of another
-            kind.
+            type.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -56,28 +56,28 @@ def check_keys(record: Any, known: Collection[str], required: Collection[str], w
 
 
 def string(value: Any, where: str) -> str:
-    """The value if it is a string that is not empty, else `UserError`."""
+    """Returns the value if it is a string that is not empty, else raises `UserError`."""
     if not isinstance(value, str) or not value:
         raise UserError(f"{where}: expected a string, found {value!r}.")
     return value
 
 
 def integer(value: Any, where: str, lowest: int) -> int:
-    """The value if it is an integer of at least `lowest`, else `UserError`."""
+    """Returns the value if it is an integer of at least `lowest`, else raises `UserError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
         raise UserError(f"{where}: expected an integer of at least {lowest}, found {value!r}.")
     return value
 
 
 def array(value: Any, where: str) -> list[Any]:
-    """The value if it is an array, else `UserError`."""
+    """Returns the value if it is an array, else raises `UserError`."""
     if not isinstance(value, (list, tuple)):
         raise UserError(f"{where}: expected an array, found {value!r}.")
     return list(value)
 
 
 def choice(value: Any, choices: Collection[str], where: str) -> str:
-    """The value if it is one of the choices, else `UserError` with the closest one."""
+    """Returns the value if it is one of the choices, else raises `UserError` with a hint."""
     if not isinstance(value, str) or value not in choices:
         raise UserError(
             f"{where}: expected one of {', '.join(choices)}, found {value!r}.",
@@ -87,11 +87,11 @@ def choice(value: Any, choices: Collection[str], where: str) -> str:
 
 
 def member(kind: type[_Member], value: Any, where: str) -> _Member:
-    """The member of an enumeration of strings with this value, else `UserError`."""
-    return kind(choice(value, [each.value for each in kind], where))
+    """Returns the member of a string enumeration with this value, else raises `UserError`."""
+    return kind(choice(value, [option.value for option in kind], where))
 
 
 def did_you_mean(value: Any, known: Collection[str]) -> str:
     """A hint at the closest known word; empty if none is close."""
-    close = difflib.get_close_matches(str(value), sorted(known), 1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    close_matches = difflib.get_close_matches(str(value), sorted(known), 1)
+    return f"did you mean {close_matches[0]!r}?" if close_matches else ""

@@ -1,4 +1,4 @@
-"""Items that the training requests do not hold, and how well that alone tells positives apart.
+"""Items that training requests do not hold, and how well this bit alone separates the labels.
 
 An item is unknown if its id is out of vocabulary: the vocabulary holds the items of training
 histories and training positives. An encoder without a vocabulary knows every item.
@@ -14,8 +14,8 @@ import numpy as np
 from preprocessing.encoders import FittedEncoder
 
 TELLING = 0.05
-"""How far from 0.5 the AUC of the bit is worth a word: beyond it, the score of all unknown items
-alone moves the AUC of a model by more than 0.1."""
+"""Distance from 0.5 beyond which the AUC of the bit is reported: the score of all unknown items
+alone then moves the AUC of a model by more than 0.1."""
 
 
 def first_known(encoder: FittedEncoder) -> int:
@@ -29,13 +29,13 @@ def are_unknown(encoder: FittedEncoder, ids: np.ndarray) -> np.ndarray:
 
 
 class UnknownItems(NamedTuple):
-    """How many candidates of a split are unknown items, by label: a table of two by two.
+    """Numbers of candidates of a split by label and by whether the item is unknown.
 
     Attributes:
         positives: Candidates with label 1.
         negatives: Candidates with label 0.
-        unknown_positives: Unknown ones of these.
-        unknown_negatives: Unknown ones of those.
+        unknown_positives: Candidates with label 1 whose item is unknown.
+        unknown_negatives: Candidates with label 0 whose item is unknown.
     """
 
     positives: int
@@ -48,23 +48,25 @@ class UnknownItems(NamedTuple):
         """Counts candidates.
 
         Args:
-            is_unknown_C: Whether the item of each is unknown.
-            label_C: 0 or 1.
+            is_unknown_C: Whether the item of each candidate is unknown.
+            label_C: Label of each candidate, 0 or 1.
         """
         is_positive_C = label_C > 0
-        positives, unknown = int(is_positive_C.sum()), int(is_unknown_C.sum())
-        both = int((is_unknown_C & is_positive_C).sum())
-        return cls(positives, len(label_C) - positives, both, unknown - both)
+        positives, num_unknown = int(is_positive_C.sum()), int(is_unknown_C.sum())
+        unknown_positives = int((is_unknown_C & is_positive_C).sum())
+        return cls(
+            positives, len(label_C) - positives, unknown_positives, num_unknown - unknown_positives
+        )
 
     @classmethod
     def of_split(cls, stats: Mapping[str, object]) -> "UnknownItems | None":
-        """What stats.json says of a split; None if it is of a build that did not count.
+        """The counts of a split in stats.json; None if an earlier version did not count them.
 
         Args:
-            stats: Of the split.
+            stats: Statistics of the split.
         """
-        counted = stats.get("unknown_items")
-        return cls(**counted) if isinstance(counted, Mapping) else None
+        counts = stats.get("unknown_items")
+        return cls(**counts) if isinstance(counts, Mapping) else None
 
     @property
     def positive_share(self) -> float:
@@ -78,11 +80,11 @@ class UnknownItems(NamedTuple):
 
     @property
     def auc(self) -> float | None:
-        """AUC over all candidates of "is unknown" as the score; None without both labels.
+        """AUC over all candidates with "is unknown" as the score; None without both labels.
 
         A pair of a positive and a negative is in order if only the positive is unknown, and counts
-        half if both or neither is, which leaves the difference of the shares. Below 0.5 unknown
-        items are clicked less than others.
+        half if both or neither is, so that the AUC follows from the difference of the shares. Below
+        0.5 unknown items are clicked less than others.
         """
         if not self.positives or not self.negatives:
             return None

@@ -1,4 +1,4 @@
-"""Which values of a label are positive, if the log has more than 0 and 1 (ratings, seconds)."""
+"""Rules for positive labels, if the log has values other than 0 and 1 (ratings, seconds)."""
 
 import dataclasses
 import re
@@ -26,21 +26,21 @@ class Positive:
 
     Attributes:
         comparison: One of `>=`, `<=`, `==`, `>`, `<`.
-        threshold: What a value is compared with; a whole number is an int, however it was written.
+        threshold: Number that values are compared with; an int if whole, however it was written.
     """
 
     comparison: str
     threshold: int | float
 
     def holds(self, values: pa.Array) -> pa.Array:
-        """Which values are positive.
+        """Whether each value is positive.
 
         Args:
-            values: Numbers. The threshold takes their type first: 4.1 as float32 is another number
-                than 4.1, and is still equal to the 4.1 of the log.
+            values: Numbers. The threshold is cast to their type: 4.1 as float32 is a number other
+                than 4.1, and must still equal the 4.1 of the log.
 
         Returns:
-            bool, null where a value is null.
+            Boolean array, null where a value is null.
         """
         threshold: Any = self.threshold
         if pa.types.is_floating(values.type):
@@ -52,15 +52,16 @@ class Positive:
 
 
 def parse(text: Any, is_integer: bool, where: str) -> Positive:
-    """The rule that "positive" of a label states, such as ">=4".
+    """Parses the rule "positive" of a label, such as ">=4".
 
     Args:
-        text: From schema.json.
+        text: Text of the rule in schema.json.
         is_integer: Whether labels are int64 rather than float32.
-        where: Named in error messages.
+        where: Name of the setting in error messages.
 
     Raises:
-        UserError: It is no comparison with a number, or the number is none of the label's type.
+        UserError: The text is no comparison with a number, or the label's type cannot hold the
+            number.
     """
     match = _RULE.fullmatch(text) if isinstance(text, str) else None
     if match is None:

@@ -5,9 +5,9 @@ Flood, 2014) of the seed, the fingerprint of the request id and the number of th
 therefore gets the same negatives whatever partition, worker or batch it is processed in.
 
 Each split draws from its own catalogue, which holds the items that its requests and those of
-earlier splits contain: were the training negatives drawn from the whole log, then items from the
+earlier splits contain. If the training negatives were drawn from the whole log, then items from the
 future, which all share the out-of-vocabulary id, would only ever be seen as negatives. A request
-may be held to the beginning of a catalogue that is in the order in which items appeared.
+may be limited to the beginning of a catalogue that is in the order in which items appeared.
 
 Shapes: R requests, N negatives per request, K entries of a catalogue.
 """
@@ -17,7 +17,7 @@ import dataclasses
 import numpy as np
 
 MAX_TRIES = 32
-"""Redraws before the free items of a request are listed one by one."""
+"""Number of draws before the free items of a request are listed one by one."""
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _ORDER_STREAM = 1 << 62
@@ -46,12 +46,12 @@ def random_bits(seed: int, keys_R: np.ndarray, counter: int | np.ndarray) -> np.
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """What may be drawn in one split: tickets, each of which is one of an item.
+    """Tickets that may be drawn in one split, each of which stands for an item.
 
     Attributes:
-        items_K: Integers, the items; one may stand more than once.
-        cumulative_K: int64, cumulative numbers of tickets, such as of the events of each item; None
-            if every entry is one ticket.
+        items_K: Integers, the item of each entry; an item may occur more than once.
+        cumulative_K: int64, cumulative numbers of tickets of the entries, such as of the events of
+            each item; None if every entry is one ticket.
     """
 
     items_K: np.ndarray
@@ -59,16 +59,16 @@ class Catalogue:
 
     @property
     def num_tickets(self) -> int:
-        """All tickets."""
+        """Number of all tickets."""
         return len(self.items_K) if self.cumulative_K is None else int(self.cumulative_K[-1])
 
     def draw(self, bits: np.ndarray, num_tickets: int | np.ndarray) -> np.ndarray:
         """One item per 64 random bits; the modulo bias is below the number of tickets / 2^64.
 
         Args:
-            bits: uint64.
-            num_tickets: How many there are to draw from, the first ones: one number or one per
-                draw.
+            bits: Random bits of each draw, uint64.
+            num_tickets: Number of the first tickets to draw from: one number for all draws, or one
+                per draw.
         """
         ticket = (bits % np.asarray(num_tickets).astype(np.uint64)).astype(np.int64)
         if self.cumulative_K is not None:
@@ -76,11 +76,12 @@ class Catalogue:
         return self.items_K[ticket]
 
     def without(self, items: np.ndarray, num_tickets: int) -> "Catalogue":
-        """The first tickets, but for those of some items.
+        """A catalogue of the first tickets without those of some items.
 
         Args:
-            items: Left out.
-            num_tickets: How many are first; all of them if entries are more than one ticket.
+            items: Items to leave out.
+            num_tickets: Number of the first tickets; it must be all of them if entries are more
+                than one ticket.
         """
         if self.cumulative_K is None:
             first = self.items_K[:num_tickets]
@@ -102,15 +103,15 @@ class OwnItems:
 
     def __init__(self, users: np.ndarray, items: np.ndarray, num_items: int) -> None:
         self._num_items = np.int64(max(num_items, 1))
-        known = items >= 0
-        self._pairs = np.unique(users[known] * self._num_items + items[known])
+        has_item = items >= 0
+        self._pairs = np.unique(users[has_item] * self._num_items + items[has_item])
 
     def contain(self, users_R: np.ndarray, items_R: np.ndarray) -> np.ndarray:
         """Whether each user has touched each item, bool [R]."""
-        wanted = users_R * self._num_items + items_R
-        found = np.searchsorted(self._pairs, wanted)
-        found[found == len(self._pairs)] = 0
-        return (self._pairs[found] == wanted) if len(self._pairs) else np.zeros(len(wanted), bool)
+        pairs_R = users_R * self._num_items + items_R
+        rows = np.searchsorted(self._pairs, pairs_R)
+        rows[rows == len(self._pairs)] = 0
+        return (self._pairs[rows] == pairs_R) if len(self._pairs) else np.zeros(len(pairs_R), bool)
 
     def of(self, user: int) -> np.ndarray:
         """Items of one user in increasing order."""
@@ -120,11 +121,11 @@ class OwnItems:
         return self._pairs[low:high] % self._num_items
 
     def count_below(self, users_R: np.ndarray, limits_R: np.ndarray) -> np.ndarray:
-        """How many items with a lower number than a limit each user has touched, int64 [R].
+        """Number of items below a limit that each user has touched, int64 [R].
 
         Args:
             users_R: int64, number of the user of each request.
-            limits_R: int64, at most the number of items.
+            limits_R: int64, limit of each request, at most the number of items.
         """
         first_R = users_R * self._num_items
         return np.searchsorted(self._pairs, first_R + limits_R) - np.searchsorted(
@@ -152,11 +153,11 @@ def sample(
         own: Items of every user.
         users_R: int64, number of the user of each request.
         keys_R: uint64, fingerprint of each request id.
-        num_negatives: N. Every user must leave at least N items of the catalogue free (see
-            `OwnItems.count_below`).
+        num_negatives: Number N of negatives per request. Every user must leave at least N items of
+            the catalogue free (see `OwnItems.count_below`).
         seed: Seed of the data set.
-        tickets_R: int64, to how many of the first tickets each request is held, of a catalogue
-            whose entries are one ticket each; None if every request may draw all of them.
+        tickets_R: int64, number of the first tickets that each request may draw from, in a
+            catalogue whose entries are one ticket each; None for all tickets.
     """
     if tickets_R is None:
         tickets_R = np.full(len(keys_R), catalogue.num_tickets)
@@ -165,11 +166,11 @@ def sample(
         open_rows = np.arange(len(keys_R))
         for attempt in range(MAX_TRIES):
             bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + attempt)
-            drawn = catalogue.draw(bits, tickets_R[open_rows])
-            taken = own.contain(users_R[open_rows], drawn)
-            taken |= (negatives_RN[open_rows, :n] == drawn[:, None]).any(axis=1)
-            negatives_RN[open_rows[~taken], n] = drawn[~taken]
-            open_rows = open_rows[taken]
+            drawn_items = catalogue.draw(bits, tickets_R[open_rows])
+            is_taken = own.contain(users_R[open_rows], drawn_items)
+            is_taken |= (negatives_RN[open_rows, :n] == drawn_items[:, None]).any(axis=1)
+            negatives_RN[open_rows[~is_taken], n] = drawn_items[~is_taken]
+            open_rows = open_rows[is_taken]
             if not len(open_rows):
                 break
         last_bits = random_bits(seed, keys_R[open_rows], n * (MAX_TRIES + 1) + MAX_TRIES)
@@ -181,12 +182,12 @@ def sample(
 
 
 def order_bits(seed: int, keys_R: np.ndarray, positions: int | np.ndarray) -> np.ndarray:
-    """Random bits by which the candidate at a position is ordered, uint64 [R].
+    """Random bits by which candidates are sorted, one per candidate, uint64 [R].
 
     Args:
         seed: Seed of the data set.
-        keys_R: uint64, fingerprint of the request of each candidate.
-        positions: Place of the candidate among those of its request.
+        keys_R: uint64, fingerprint of the request id of each candidate.
+        positions: Position of each candidate among those of its request.
     """
     return random_bits(seed, keys_R, _ORDER_STREAM + positions)
 
@@ -194,7 +195,7 @@ def order_bits(seed: int, keys_R: np.ndarray, positions: int | np.ndarray) -> np
 def candidate_order(keys_R: np.ndarray, num_candidates: int, seed: int) -> np.ndarray:
     """A random order of the candidates of each request, int64 [R, num_candidates].
 
-    A positive that always came first would reveal itself to anything that sees positions.
+    If the positive always came first, anything that sees positions would recognise it.
     """
     bits = [order_bits(seed, keys_R, position) for position in range(num_candidates)]
     return np.argsort(np.stack(bits, axis=1), axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""The schema: the one place where the features of a log are described.
+"""The schema: the one place that describes the features of a log.
 
 Readers, vocabularies, the example codec, embeddings, serving signatures and the client derive from
 it, so that no feature name is typed twice. See docs/schema.md for the file format.
@@ -43,7 +43,7 @@ POSITION = "position"
 
 
 class Role(str, enum.Enum):
-    """What a feature describes."""
+    """The kind of thing that a feature describes."""
 
     USER = "user"
     ITEM = "item"
@@ -81,15 +81,16 @@ class Feature:
     """One column of the log.
 
     Attributes:
-        name: Name in examples, tensors and requests; an identifier.
-        column: Name in the raw log.
-        role: What it describes. The first feature of role `user` is the key by which events are
-            grouped; the first of role `item` identifies the item.
+        name: Name of the feature in examples, tensors and requests; an identifier.
+        column: Name of its column in the raw log.
+        role: Kind of thing that the feature describes. The first feature of role `user` is the key
+            by which events are grouped; the first of role `item` identifies the item.
         dtype: Type of a raw value, in the log and in serving requests.
-        encoder: How raw values become ids or floats; None for label, timestamp and request.
-        default: Stands in for a missing value; None rejects rows that miss it.
-        positive: Which values of a label are positive; None if they are 0 and 1.
-        description: For readers of the schema; not part of the hash.
+        encoder: Specification of how raw values become ids or floats; None for label, timestamp and
+            request.
+        default: Value in place of a missing one; None rejects rows with a missing value.
+        positive: Rule by which values of a label are positive; None if the values are 0 and 1.
+        description: Text for readers of the schema; not part of the hash.
     """
 
     name: str
@@ -132,7 +133,7 @@ class Feature:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Behaviours:
-    """Which events count as behaviour: those whose `column` holds one of `values`."""
+    """Filter on the events that count as behaviour: their `column` holds one of `values`."""
 
     column: str
     values: tuple[str, ...]
@@ -143,7 +144,7 @@ class History:
     """The behaviour sequence of a request: the most recent `max_length` events before it.
 
     Attributes:
-        max_length: L, in events. Of longer histories the most recent events are kept.
+        max_length: Largest length L, in events. Longer histories keep their most recent events.
         features: Names of the item features that each event carries, in the order in which the
             vertical convolutions of MISS see them. The item key comes first.
         behaviours: Filter on events, or None if every event counts.
@@ -158,9 +159,9 @@ class History:
 class Schema:
     """All features of a log and the shape of its histories.
 
-    Features are held in one order, whatever order they are given in (which only tells the keys): by
-    role, keys first, item features as the history has them, the others by name. Schemas of equal
-    hash are therefore equal, and so are the examples and models that derive from them.
+    The order in which features are given only determines the keys. They are kept in one order: by
+    role, keys first, item features as in the history, the others by name. Schemas of equal hash are
+    therefore equal, and so are the examples and models that derive from them.
     """
 
     features: tuple[Feature, ...]
@@ -216,12 +217,12 @@ class Schema:
 
     @property
     def request(self) -> Feature | None:
-        """What names the request of a row, or None if no rows share a request."""
+        """The feature that names the request of a row, or None if no rows share a request."""
         return next(iter(self.with_role(Role.REQUEST)), None)
 
     @property
     def is_impression_log(self) -> bool:
-        """Whether rows are labelled candidates, of a request each or sharing one, not clicks."""
+        """Whether rows are labelled candidates, of own or shared requests, rather than clicks."""
         return bool(self.with_role(Role.LABEL))
 
     def __getitem__(self, name: str) -> Feature:
@@ -257,7 +258,7 @@ class Schema:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def diff(self, other: "Schema") -> list[str]:
-        """What `other` says otherwise, one line per difference; empty if the hashes are equal."""
+        """Differences from `other`, one per line; empty if the hashes are equal."""
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
         return [
             f"{key}: {mine.get(key, 'absent')!r} here, {theirs.get(key, 'absent')!r} there"
@@ -279,7 +280,7 @@ class Schema:
         """Reads and checks schema.json.
 
         Raises:
-            UserError: The file is missing, not JSON, or says something that is not understood.
+            UserError: The file is missing, not JSON, or not a valid schema.
         """
         fix = "check --schema, or leave it out for a log with user_id, item_id, timestamp."
         return cls.from_json(read_json(files.path(path, "--schema"), "a schema", fix), str(path))
@@ -290,7 +291,7 @@ class Schema:
 
         Args:
             content: Parsed JSON.
-            where: Named in error messages.
+            where: Name of the content in error messages.
 
         Raises:
             UserError: Unknown or missing keys, unknown roles, duplicate names, no user or item.
@@ -311,11 +312,11 @@ class Schema:
             (Role.LABEL, 0, 1),
             (Role.REQUEST, 0, 1),
         ):
-            found = sum(feature.role is role for feature in features)
-            if found < lowest or (highest is not None and found > highest):
+            count = sum(feature.role is role for feature in features)
+            if count < lowest or (highest is not None and count > highest):
                 raise UserError(
-                    f"{where}: expected {'at least' if found < lowest else 'at most'} one feature "
-                    f"of role {role.value!r}, found {found}."
+                    f"{where}: expected {'at least' if count < lowest else 'at most'} one feature "
+                    f"of role {role.value!r}, found {count}."
                 )
         history = _history(content.get("history", {}), features, f"{where}: history")
         schema = cls(features, history)
@@ -348,23 +349,23 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
 
 
 def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature, ...]:
-    """The features by role; of a role the key first, then those of the history, then by name."""
+    """The features by role; within a role the key, then features of the history, then by name."""
     user_key = next((f.name for f in features if f.role is Role.USER), None)
     # The history begins with the item key.
-    first = (user_key, *history.features)
+    first_names = (user_key, *history.features)
 
     def place(feature: Feature) -> tuple[int, int, str]:
         name = feature.name
-        rank = first.index(name) if name in first else len(first)
+        rank = first_names.index(name) if name in first_names else len(first_names)
         return _ROLE_ORDER.index(feature.role), rank, name
 
     return tuple(sorted(features, key=place))
 
 
 def default_history(items: Sequence[str]) -> tuple[str, ...]:
-    """Item features in the order of a history that nobody gave: the key, category_id, by name."""
-    key, *others = items
-    return (key, *sorted(others, key=lambda name: (name != "category_id", name)))
+    """Default order of item features in a history: the key, category_id, then by name."""
+    key, *other_names = items
+    return (key, *sorted(other_names, key=lambda name: (name != "category_id", name)))
 
 
 def _feature(record: Any, where: str) -> Feature:
@@ -421,7 +422,7 @@ def _feature(record: Any, where: str) -> Feature:
 
 
 def _default(value: Any, dtype: DType, where: str) -> Any:
-    """The default if it is of the feature's type and not its padding."""
+    """The default of a feature if it is of the feature's type and not its pad value."""
     if value is None:
         return None
     if not isinstance(value, _DEFAULT_TYPES[dtype]) or isinstance(value, bool):
@@ -432,7 +433,7 @@ def _default(value: Any, dtype: DType, where: str) -> Any:
 
 
 def _spelled(value: Any, where: str) -> str:
-    """A text value as the data pipeline spells it; a word for a missing one as it is."""
+    """A text value as the data pipeline spells it; words for a missing value stay as they are."""
     try:
         return spell(value) or str(value)
     except (InexactError, TypeError):
@@ -442,7 +443,7 @@ def _spelled(value: Any, where: str) -> str:
 def _positive(
     record: Mapping[str, Any], role: Role, dtype: DType, where: str
 ) -> labels.Positive | None:
-    """What is positive, if the record says it, which only that of a number with this role may."""
+    """The rule "positive" of a record, if any; only a numeric label may have it."""
     if "positive" not in record:
         return None
     if role is not Role.LABEL or dtype is DType.STRING:
@@ -456,17 +457,17 @@ def _positive(
 def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
     check_keys(record, {"max_length", "features", "behaviours"}, (), where)
     items = [feature.name for feature in features if feature.role is Role.ITEM]
-    chosen = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
-    for name in chosen:
+    names = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
+    for name in names:
         if name not in items:
             raise UserError(
                 f"{where}: expected names of item features ({', '.join(items)}), found {name!r}.",
                 did_you_mean(name, items),
             )
-        if chosen.count(name) > 1:
+        if names.count(name) > 1:
             raise UserError(f"{where}: expected each feature once, found {name!r} twice.")
-    if not chosen or chosen[0] != items[0]:
-        raise UserError(f"{where}: expected the item key {items[0]!r} first, found {list(chosen)}.")
+    if not names or names[0] != items[0]:
+        raise UserError(f"{where}: expected the item key {items[0]!r} first, found {list(names)}.")
     behaviours = None
     if "behaviours" in record:
         rule = record["behaviours"]
@@ -477,7 +478,7 @@ def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
             values=tuple(_spelled(value, f"{where}: behaviours: values") for value in values),
         )
     max_length = integer(record.get("max_length", 50), f"{where}: max_length", 1)
-    return History(max_length=max_length, features=chosen, behaviours=behaviours)
+    return History(max_length=max_length, features=names, behaviours=behaviours)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -489,4 +490,8 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         items.append((f"{prefix}.order", [child["name"] for child in value]))
     else:
         return {prefix: value}
-    return {leaf: found for path, child in items for leaf, found in _flatten(child, path).items()}
+    return {
+        leaf: leaf_value
+        for path, child in items
+        for leaf, leaf_value in _flatten(child, path).items()
+    }

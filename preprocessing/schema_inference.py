@@ -24,13 +24,13 @@ def infer_schema(
     """The schema of a canonical log: user_id, item_id, perhaps a time, further item columns.
 
     Every id is read as a string and gets a vocabulary. Time is the column timestamp or, in a log
-    that only knows the order of each user's events, the column position. The columns label and
+    that only has the order of each user's events, the column position. The columns label and
     request_id make it an impression log. The order of the columns means nothing: the history has
     the item, its category, then the other columns by name.
 
     Args:
         columns: Column names of the log, in any order.
-        max_length: L, in events.
+        max_length: Largest length L of a history, in events.
         time_dtype: Type of the column timestamp.
 
     Raises:
@@ -38,8 +38,8 @@ def infer_schema(
             column whose name is no identifier.
     """
     columns = list(columns)
-    for needed in ("user_id", "item_id"):
-        if needed not in columns:
+    for required in ("user_id", "item_id"):
+        if required not in columns:
             raise UserError(
                 f"Expected the columns user_id and item_id, found {', '.join(columns)}.",
                 "name a schema file with --schema.",
@@ -56,9 +56,11 @@ def infer_schema(
     def categorical(name: str, role: Role) -> Feature:
         return Feature(name=name, column=name, role=role, dtype=DType.STRING, encoder=Vocabulary())
 
-    shown = {LABEL: (Role.LABEL, DType.INT64), REQUEST_ID: (Role.REQUEST, DType.STRING)}
-    others = [name for name in columns if name not in ("user_id", "item_id", *times, *shown)]
-    items = default_history(["item_id", *others])
+    request_columns = {LABEL: (Role.LABEL, DType.INT64), REQUEST_ID: (Role.REQUEST, DType.STRING)}
+    item_columns = [
+        name for name in columns if name not in ("user_id", "item_id", *times, *request_columns)
+    ]
+    items = default_history(["item_id", *item_columns])
     for name in items:
         if not name.isidentifier():
             raise UserError(
@@ -78,7 +80,7 @@ def infer_schema(
     ]
     features += [
         Feature(name=column, column=column, role=role, dtype=dtype)
-        for column, (role, dtype) in shown.items()
+        for column, (role, dtype) in request_columns.items()
         if column in columns
     ]
     return Schema(tuple(features), History(max_length=max_length, features=items))

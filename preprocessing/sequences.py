@@ -1,4 +1,4 @@
-"""Histories: which earlier events of its user a request sees.
+"""Histories: the earlier events of its user that a request sees.
 
 Events are columns sorted by (user, time, row order); a user's events are one block of rows. Time
 is the order (timestamp, row order): an event is *before* another of the same user if its timestamp
@@ -39,17 +39,17 @@ def event_order(
     """The permutation that sorts events by (user, timestamp, file, row), int64 [E].
 
     Args:
-        users_E: Any integer code per user.
+        users_E: User of each event, as any integer code.
         timestamps_E: Time of each event; all equal if the log has no time column.
-        files_E: Index of the input file.
-        rows_E: Row within the file.
+        files_E: Index of the input file of each event.
+        rows_E: Row of each event within its file.
     """
     keys = (rows_E, files_E, timestamps_E, users_E)
     return np.lexsort([digit_E for key_E in keys for digit_E in _digits(key_E)])
 
 
 def _digits(key_E: np.ndarray) -> Iterator[np.ndarray]:
-    """Integers as 16-bit digits from the lowest on, which NumPy sorts in linear time."""
+    """Yields 16-bit digits of integers, lowest first, which NumPy sorts in linear time."""
     lowest, highest = (int(key_E.min()), int(key_E.max())) if len(key_E) else (0, 0)
     rest_E = key_E.astype(np.uint64) - np.uint64(lowest % 2**64)
     for shift in range(0, max(1, (highest - lowest).bit_length()), 16):
@@ -70,8 +70,8 @@ def history_windows(positives_P: np.ndarray, positions_P: np.ndarray, max_length
 
     Args:
         positives_P: Row of each positive event.
-        positions_P: Its index within its user's events, which is how many events precede it.
-        max_length: L; of longer histories the most recent events are kept.
+        positions_P: Index of each positive within its user's events: the number of earlier events.
+        max_length: Largest length L; longer histories keep their most recent events.
     """
     lengths_P = np.minimum(positions_P, max_length)
     row_splits = np.zeros(len(positives_P) + 1, np.int64)
@@ -84,13 +84,13 @@ def history_windows(positives_P: np.ndarray, positions_P: np.ndarray, max_length
 def window_counts(
     positives_P: np.ndarray, positions_P: np.ndarray, max_length: int, num_events: int
 ) -> np.ndarray:
-    """How many of the histories of `history_windows` hold each event, int64 [E].
+    """Number of the histories of `history_windows` that hold each event, int64 [E].
 
     Args:
         positives_P: Row of each positive event.
-        positions_P: Its index within its user's events.
-        max_length: L.
-        num_events: E.
+        positions_P: Index of each positive within its user's events.
+        max_length: Largest length L of a history.
+        num_events: Number E of events.
     """
     starts_P = positives_P - np.minimum(positions_P, max_length)
     opened_E = np.bincount(starts_P, minlength=num_events + 1)

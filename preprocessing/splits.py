@@ -1,4 +1,4 @@
-"""Protocols: which events are positives of which split.
+"""Protocols that assign events to splits as positives.
 
 `leave_last_out` (MISS, section V-A): of a user's events e_1..e_n, e_n is the positive of test,
 e_(n-1) of validation, e_(n-2) of train; each has all earlier events as its history.
@@ -31,7 +31,7 @@ PROTOCOLS = ("leave_last_out", "time_split")
 
 @dataclasses.dataclass(frozen=True)
 class Cutoffs:
-    """Time points of `time_split`: both belong to the part that they end.
+    """Time points of `time_split`: each belongs to the split that it ends.
 
     Attributes:
         train_end: Last timestamp of train; validation is (train_end, validation_end].
@@ -49,12 +49,12 @@ def time_cutoff(timestamps: np.ndarray, counts: np.ndarray, fraction: float) -> 
 
     Args:
         timestamps: Distinct timestamps in increasing order.
-        counts: Rows of each.
+        counts: Number of rows of each timestamp.
         fraction: Share of the rows, in (0, 1).
     """
     cumulative = np.cumsum(counts)
-    wanted = math.ceil(fraction * int(cumulative[-1]))
-    return int(timestamps[np.searchsorted(cumulative, wanted)])
+    num_rows = math.ceil(fraction * int(cumulative[-1]))
+    return int(timestamps[np.searchsorted(cumulative, num_rows)])
 
 
 def fit_cutoffs(
@@ -68,17 +68,17 @@ def fit_cutoffs(
 
     Args:
         timestamps: Distinct timestamps in increasing order.
-        counts: Rows of each.
+        counts: Number of rows of each timestamp.
         split_fraction: Share of the rows in train and validation together.
         validation_fraction: Share of those rows in validation.
-        shown: Writes a time for people.
+        shown: Function that writes a time for people.
 
     Raises:
         UserError: A part would be empty because too many rows share a timestamp.
     """
     validation_end = time_cutoff(timestamps, counts, split_fraction)
-    before = timestamps <= validation_end
-    train_end = time_cutoff(timestamps[before], counts[before], 1 - validation_fraction)
+    is_before = timestamps <= validation_end
+    train_end = time_cutoff(timestamps[is_before], counts[is_before], 1 - validation_fraction)
     if not train_end < validation_end < int(timestamps[-1]):
         raise UserError(
             f"time_split: expected distinct times for train, validation and test, found "
@@ -92,8 +92,8 @@ def fit_cutoffs(
 def leave_last_out(starts: np.ndarray, train_prefixes: str, min_history: int) -> np.ndarray:
     """Split of which each event is the positive, int8 [E], or NONE.
 
-    Users with fewer than `min_history` + 3 events have no positive at all: with the default of one
-    earlier event those are the users with fewer than four events.
+    Users with fewer than `min_history` + 3 events have no positive at all; with the default of one
+    earlier event these are the users with fewer than four events.
 
     Args:
         starts: int64 [U + 1], first row of each user, then E.
@@ -141,13 +141,13 @@ def first_use(split_E: np.ndarray, starts: np.ndarray, max_length: int) -> np.nd
     """The first split whose requests contain each event, int8 [E], or NONE.
 
     An event is contained as the positive, or in the history of one of the next `max_length`
-    events of its user. Whatever is fitted on training data uses the events of first use TRAIN, no
-    others: an event that train requests do not contain cannot inform them.
+    events of its user. Everything that is fitted on training data uses only the events of first use
+    TRAIN: an event that train requests do not contain must not inform them.
 
     Args:
         split_E: Split of which each event is the positive, or NONE.
         starts: int64 [U + 1], first row of each user, then E.
-        max_length: L of the histories.
+        max_length: Largest length L of a history.
     """
     first_E = np.full(len(split_E), NONE, np.int8)
     for split in (TEST, VALIDATION, TRAIN):
@@ -162,7 +162,7 @@ def in_history(split_E: np.ndarray, split: int, starts: np.ndarray, max_length: 
         split_E: Split of which each event is the positive, or NONE.
         split: TRAIN, VALIDATION or TEST.
         starts: int64 [U + 1], first row of each user, then E.
-        max_length: L of the histories.
+        max_length: Largest length L of a history.
     """
     num_events = len(split_E)
     rows_E = np.arange(num_events)
@@ -170,6 +170,6 @@ def in_history(split_E: np.ndarray, split: int, starts: np.ndarray, max_length: 
     reach_E = np.minimum(rows_E + max_length, last_E)
     marked_E = np.where(split_E == split, rows_E, num_events)
     next_E = np.minimum.accumulate(marked_E[::-1])[::-1]
-    found_E = np.zeros(num_events, bool)
-    found_E[:-1] = next_E[1:] <= reach_E[:-1]
-    return found_E
+    in_history_E = np.zeros(num_events, bool)
+    in_history_E[:-1] = next_E[1:] <= reach_E[:-1]
+    return in_history_E

@@ -1,4 +1,4 @@
-"""Units of time: only the log knows that of integers; dtype datetime means microseconds."""
+"""Units of time: microseconds for dtype datetime; only the log knows the unit of integers."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def is_datetime(schema: Schema) -> bool:
 
 
 def ticks_per_second(schema: Schema) -> int:
-    """What a second adds to a time; times whose unit is unknown are taken for seconds."""
+    """Number of units in a second; times whose unit is unknown are assumed to be seconds."""
     return _TICKS_PER_SECOND if is_datetime(schema) else 1
 
 

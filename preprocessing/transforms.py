@@ -23,8 +23,8 @@ class RawEncoder(tf.Module):
     """Encodes raw tensors with the same result as `FittedEncoder.encode`.
 
     Args:
-        fitted: Feature name to its encoder.
-        vocab_dir: Directory of the vocabulary files; they become assets.
+        fitted: Encoders by feature name.
+        vocab_dir: Directory of the vocabulary files, which become assets.
     """
 
     def __init__(self, fitted: dict[str, FittedEncoder], vocab_dir: str | AnyPath) -> None:
@@ -39,22 +39,22 @@ class RawEncoder(tf.Module):
     def encode(self, name: str, raw: tf.Tensor, is_real: tf.Tensor | bool = False) -> tf.Tensor:
         """Encodes raw values of one feature.
 
-        NaN is missing, and becomes the feature's default if there is one. Texts and integers have
-        the pad value for two things, which only the caller can tell apart: padding, and a missing
-        value of a user, event or candidate that is there. Padding gets id 0. A missing value gets
+        NaN is missing, and becomes the feature's default if there is one. The pad value of texts
+        and integers stands for two things, which only the caller can tell apart: padding, and a
+        missing value of a real user, event or candidate. Padding gets id 0. A missing value gets
         the id that the data pipeline gives it: that of the default, or of a missing number. Where
-        the pipeline rejects the row (no default, vocabulary or hash), no such value was trained on,
-        and it is treated like every other value never seen: it gets the out-of-vocabulary id or
-        the bucket of its text.
+        the pipeline rejects the row (no default, vocabulary or hash), training saw no such value,
+        and it is treated like any other unseen value: it gets the out-of-vocabulary id or the
+        bucket of its text.
 
         Args:
-            name: The feature.
-            raw: Any shape, of the feature's dtype.
-            is_real: Where pad values are missing values, not padding: the shape of `raw`, or one
-                bool for all of it.
+            name: Name of the feature.
+            raw: Raw values of the feature's dtype, any shape.
+            is_real: Whether pad values are missing values rather than padding: in the shape of
+                `raw`, or one bool for all of it.
 
         Returns:
-            The shape of `raw`: int64 ids, or float32 if the feature is numeric.
+            int64 ids, or float32 if the feature is numeric, in the shape of `raw`.
         """
         encoder = self._fitted[name]
         default = encoder.feature.default
@@ -72,7 +72,7 @@ class RawEncoder(tf.Module):
         return tf.where(raw == encoder.feature.pad_value, pads, ids)
 
     def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
-        """Ids of values, the pad value taken for one like any other."""
+        """Ids of values, with the pad value treated like any other."""
         if isinstance(encoder, encoders.BucketisedEncoder):
             return _bucketise(encoder, raw)
         text = tf.strings.as_string(raw) if raw.dtype == tf.int64 else raw
@@ -86,11 +86,11 @@ class RawEncoder(tf.Module):
 
 
 class _VocabularyFile(tf.lookup.TextFileInitializer):
-    """The lines of a vocabulary file as the content of a table.
+    """The lines of a vocabulary file as the content of a table, named by the content.
 
     TensorFlow would name the table by the file's path. Then all tables of a process that come from
-    one path share what the first one read, even if the file has changed (TensorFlow issue 56974),
-    and the path of the training machine is told to whoever reads the SavedModel.
+    one path would share the content that the first one read, even if the file has changed
+    (TensorFlow issue 56974), and the SavedModel would reveal the path on the training machine.
     """
 
     @property
@@ -100,10 +100,10 @@ class _VocabularyFile(tf.lookup.TextFileInitializer):
 
 
 def _table(path: AnyPath, size: int) -> Any:
-    """Text to line number of a vocabulary file, -1 if it is not there.
+    """Table from text to line number of a vocabulary file; -1 for other texts.
 
-    The size travels in the graph: TensorFlow refuses to load a model whose file has lost lines, and
-    of a file that has grown it reads the lines that the model was trained on.
+    The graph holds the size: TensorFlow refuses to load a model whose file has lost lines, and
+    reads only the first `size` lines of a file that has grown.
     """
     tensorflow_files.enable(path)
     lines = _VocabularyFile(
@@ -118,7 +118,7 @@ def _table(path: AnyPath, size: int) -> Any:
 
 
 def _scale(encoder: encoders.NumericEncoder, raw: tf.Tensor) -> tf.Tensor:
-    """Normalised float32, 0 where missing; in double precision, as `NumericEncoder` does it."""
+    """Normalises to float32, 0 where missing; in double precision, like `NumericEncoder`."""
     numbers = tf.cast(raw, tf.float64)
     if encoder.log:
         numbers = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))

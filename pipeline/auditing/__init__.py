@@ -1,1 +1,1 @@
-"""The parts of the audit, each from the written shards or the log alone."""
+"""The parts of the audit, each of which reads only the written shards or the log."""

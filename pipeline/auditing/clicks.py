@@ -1,8 +1,8 @@
-"""What the auditor checks of logs of positive events, whose negatives were sampled.
+"""Checks of the auditor for logs of positive events, whose negatives were sampled.
 
 A request holds the index of its positive among the events of its user. Step k of a history of L
-steps before index i is therefore event i - L + k, and all requests must agree on what event j of a
-user was and when: that proves the order even in logs whose unit of time is a day.
+steps before index i is therefore event i - L + k, and all requests must agree on the item and the
+time of event j of a user: that proves the order even in logs whose unit of time is a day.
 
 Shape suffixes: B requests of a batch, R all requests, L history length, N candidates.
 """
@@ -22,11 +22,11 @@ class ClickChecks:
     """Checks one batch after the other, then all requests together.
 
     Args:
-        schema: Of the data set.
+        schema: Schema of the data set.
         num_items: Rows of the embedding table of the item key.
         first_item: The lowest item id that stands for one item.
-        num_negatives: Of each request.
-        train_prefixes: The flag of the build, if it was for `leave_last_out`, else None.
+        num_negatives: Number of negatives of each request.
+        train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
         draws_available: Whether every negative must have appeared by the time of its request.
     """
 
@@ -50,11 +50,11 @@ class ClickChecks:
         self._positives: list[np.ndarray] = []  # rows: user, index, split, time
         self._events: list[np.ndarray] = []  # rows: user, index, item, time, request
         self._negatives: list[np.ndarray] = []  # rows: user, item, request
-        # Of each id, the earliest event that requests of a split or of an earlier one hold.
+        # Time of the earliest event of each id that requests of each split hold.
         self._first_time = np.full([len(splits.SPLITS), num_items], np.iinfo(np.int64).max)
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
-        """What one request shows by itself."""
+        """Yields the verdicts that need one request only."""
         item_BN = np.sort(batch.values[candidate_key(self._item_key)], axis=1)
         repeated_BN = (np.diff(item_BN, axis=1) == 0) & (item_BN[:, 1:] >= self._first_item)
         bad_B = batch.is_candidate_BN.sum(axis=1) != 1 + self._num_negatives
@@ -69,7 +69,7 @@ class ClickChecks:
         yield Verdict("complete", bad_B, "its history is not that of its index")
 
     def keep(self, batch: Requests, split: int) -> None:
-        """Keeps what requests are compared with."""
+        """Keeps what the verdicts of `together` need."""
         user_B, index_B = batch.user_B, batch.index_B
         request_B = self._num_requests + np.arange(len(batch))
         self._num_requests += len(batch)
@@ -94,11 +94,11 @@ class ClickChecks:
         self._negatives.append(np.stack([user_B[row], candidate_BN[row, position], request_B[row]]))
 
     def _keep_first(self, split: int, items: np.ndarray, times: np.ndarray) -> None:
-        is_id = (items >= 0) & (items < self._num_items)  # others are another check's
+        is_id = (items >= 0) & (items < self._num_items)  # another check reports the others
         np.minimum.at(self._first_time[split], items[is_id], times[is_id])
 
     def together(self) -> Iterator[Verdict]:
-        """What only several requests show."""
+        """Yields the verdicts that need several requests."""
         user, index, item, time, request = _distinct(self._events)
         same_user = user[1:] == user[:-1]
         later = np.maximum(request[1:], request[:-1])
@@ -106,20 +106,20 @@ class ClickChecks:
             (index[1:] == index[:-1], "another request of its user has another event in a place"),
             (time[1:] < time[:-1], "an event of its user is earlier than the one before"),
         ):
-            found_R = np.bincount(later[same_user & bad], minlength=self._num_requests)
-            yield Verdict("order", found_R, why)
+            faults_R = np.bincount(later[same_user & bad], minlength=self._num_requests)
+            yield Verdict("order", faults_R, why)
 
         users, number = np.unique(user, return_inverse=True)
-        owned = np.unique(number * self._num_items + item)
+        own_pairs = np.unique(number * self._num_items + item)
         drawn_user, drawn_item, request = np.hstack(self._negatives)
-        drawn = np.searchsorted(users, drawn_user) * self._num_items + drawn_item
+        drawn_pairs = np.searchsorted(users, drawn_user) * self._num_items + drawn_item
         bad_R = np.zeros(self._num_requests, bool)
-        bad_R[request[np.isin(drawn, owned) & (drawn_item >= self._first_item)]] = True
+        bad_R[request[np.isin(drawn_pairs, own_pairs) & (drawn_item >= self._first_item)]] = True
         yield Verdict("negatives", bad_R, "a negative is an item of its user")
 
         user_R, index_R, split_R, time_R = np.hstack(self._positives)
         if self._draws_available:
-            # Ids that items share, as those out of vocabulary, appear with the first of them.
+            # A shared id, such as one out of vocabulary, appears with the first of its items.
             first_time = np.minimum.accumulate(self._first_time)
             item = np.clip(drawn_item, 0, self._num_items - 1)
             is_late = first_time[split_R[request], item] > time_R[request]

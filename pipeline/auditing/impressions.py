@@ -1,8 +1,8 @@
-"""What the auditor checks of impression logs, whose request ids say nothing of the order of events.
+"""Checks of the auditor for impression logs, whose request ids do not tell the order of events.
 
-A history holds the last clicks before its request, up to `max_length`. What the clicks of a user
-are is known from all histories together; were one of them incomplete, another would show the click
-that it lacks. Users who are out of vocabulary share an id and are left out where it matters.
+A history holds the last clicks before its request, up to `max_length`. All histories together tell
+the clicks of a user: if one of them is incomplete, another shows the click that it lacks. Users who
+are out of vocabulary share an id and are left out where it matters.
 
 Shape suffixes: B requests of a batch, R all requests, L history length, C clicks.
 """
@@ -22,9 +22,9 @@ class ImpressionChecks:
     """Checks one batch after the other, then all requests together.
 
     Args:
-        schema: Of the data set.
+        schema: Schema of the data set.
         first_user: The lowest user id that stands for one user.
-        train_prefixes: The flag of the build, if it was for `leave_last_out`, else None.
+        train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
     """
 
     def __init__(self, schema: Schema, first_user: int, train_prefixes: str | None) -> None:
@@ -33,10 +33,10 @@ class ImpressionChecks:
         self._train_prefixes = train_prefixes
         # rows: user, time, time of the first step, steps, steps later than that, split, has a click
         self._requests: list[np.ndarray] = []
-        self._clicks: list[np.ndarray] = []  # rows: user, time, item, which of equal ones
+        self._clicks: list[np.ndarray] = []  # rows: user, time, item, number among equal clicks
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
-        """What one request shows by itself."""
+        """Yields the verdicts that need one request only."""
         is_label_BN = np.isin(batch.label_BN, [0, 1])
         bad_B = (batch.is_candidate_BN & ~is_label_BN).any(axis=1)
         bad_B |= ~batch.is_candidate_BN.any(axis=1)
@@ -51,7 +51,7 @@ class ImpressionChecks:
         yield Verdict("complete", bad_B, "its history is longer than max_length")
 
     def keep(self, batch: Requests, split: int) -> None:
-        """Keeps what requests are compared with."""
+        """Keeps what the verdicts of `together` need."""
         user_B = batch.values[self._schema.user_key.name]
         first_B = batch.history_time_BL[:, :1].sum(axis=1)  # 0 without any step
         has_click_B = (batch.label_BN == 1).any(axis=1)
@@ -65,13 +65,13 @@ class ImpressionChecks:
         order = np.lexsort((-step, item, time, row))  # equal clicks are counted from the latest
         changes = np.diff(np.stack([row, time, item])[:, order], axis=1).any(axis=0)
         starts = np.flatnonzero(np.append(True, changes)[: len(order)])
-        which = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-        self._clicks.append(np.vstack([np.stack([user_B[row], time, item])[:, order], which]))
+        occurrence = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        self._clicks.append(np.vstack([np.stack([user_B[row], time, item])[:, order], occurrence]))
         if len(self._clicks) >= _COMPACT_EVERY:
             self._clicks = [np.unique(np.hstack(self._clicks), axis=1)]
 
     def together(self) -> Iterator[Verdict]:
-        """What only several requests show."""
+        """Yields the verdicts that need several requests."""
         user_R, time_R, first_R, steps_R, later_R, split_R, click_R = np.hstack(self._requests)
         user_C, time_C, _, _ = np.unique(np.hstack(self._clicks), axis=1)
         times = np.unique(time_C)
@@ -83,7 +83,7 @@ class ImpressionChecks:
             keys = first_key_R + np.searchsorted(times, time_R)
             return np.searchsorted(key_C, keys) - np.searchsorted(key_C, first_key_R)
 
-        # Of a full history, other clicks at the time of its first step may have been cut off.
+        # A full history may lack other clicks at the time of its first step.
         is_full_R = steps_R == self._schema.history.max_length
         after_first_R = clicks_before(time_R) - clicks_before(first_R + 1)
         bad_R = np.where(is_full_R, after_first_R != later_R, clicks_before(time_R) != steps_R)
@@ -111,6 +111,7 @@ class ImpressionChecks:
         if self._train_prefixes == "last":
             bad |= counts[splits.TRAIN] != 1
             is_target_R[:] = True
-        if self._schema.request is None:  # any row of a request each is aimed at
+        # Without request ids every row is a request, and the protocol may choose any of them.
+        if self._schema.request is None:
             return bad[number_R]
         return bad[number_R] | (is_target_R & ~click_R)

@@ -1,7 +1,8 @@
-"""Counts the lines of the log once more, by other means than those that read it.
+"""Counts the lines of the log once more, by other means than the readers of the build.
 
-CSV is counted by Python's csv module, of JSON the lines that are not blank, of Parquet what its
-metadata says. A log that is gone or has changed since the build cannot be counted; that is said.
+Python's csv module counts the lines of CSV; JSON has a row per line that is not blank; the metadata
+of Parquet has the count. A file that is gone or has changed since the build is reported as not
+counted.
 """
 
 import csv
@@ -21,11 +22,11 @@ from preprocessing.storage import files
 
 
 class FileCount(NamedTuple):
-    """What an independent count says of a file.
+    """Result of an independent count of a file.
 
     Attributes:
-        what: For people.
-        is_bad: Whether it says otherwise than the manifest.
+        what: Description for people.
+        is_bad: Whether the count contradicts the manifest.
     """
 
     what: str
@@ -33,7 +34,7 @@ class FileCount(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """How many lines of a file hold rows or parts of them, its header, or nothing."""
+    """Numbers of lines of a file that hold rows or parts of them, its header, or nothing."""
 
     rows: int
     header: int
@@ -44,7 +45,7 @@ def count_files(manifest: Mapping[str, Any]) -> Iterator[FileCount]:
     """Compares each file of the log with its account in the manifest.
 
     Args:
-        manifest: Of the data set.
+        manifest: Manifest of the data set.
     """
     arguments = manifest["arguments"]
     dialect = Dialect.from_flags(arguments["csv_delimiter"], arguments["csv_escape"])
@@ -78,14 +79,14 @@ def count_files(manifest: Mapping[str, Any]) -> Iterator[FileCount]:
 
 
 def _count(path: str, dialect: Dialect, has_header: bool) -> _Lines:
-    kind = format_of(path)
-    if kind == "parquet":
+    file_format = format_of(path)
+    if file_format == "parquet":
         size = files.path(path).stat().st_size
         with files.random_access(files.path(path)) as file:
             rows = pyarrow.parquet.read_metadata(file).num_rows if size else 0
         return _Lines(rows, 0, 0)
     with open_text(path) as (content, _):
-        if kind == "jsonl":
+        if file_format == "jsonl":
             total = blank = 0
             for line in content:
                 total, blank = total + 1, blank + (not line.strip())

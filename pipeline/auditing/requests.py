@@ -40,11 +40,11 @@ class Requests:
         users: Raw users, large_string [B].
         index_B: Index of the positive among the events of its user; -1 in impression logs.
         values: Encoded features by their key in the example: [B], [B,N] or [B,L].
-        label_BN: 1 for the positive.
-        is_candidate_BN: False for padding.
+        label_BN: Label of each candidate, 1 for the positive.
+        is_candidate_BN: Whether each candidate is real; False for padding.
         timestamp_B: Time of the positive.
-        history_time_BL: Times of the history.
-        is_event_BL: False for padding.
+        history_time_BL: Time of each history event.
+        is_event_BL: Whether each history event is real; False for padding.
     """
 
     ids: pa.Array
@@ -71,25 +71,25 @@ class Requests:
         return fingerprint64(self.users).view(np.int64)
 
     def mask(self, key: str) -> np.ndarray:
-        """Which values of a feature are real, in its shape."""
+        """Whether each value of a feature is real, in the shape of its values."""
         if key.startswith(candidate_key("")):
             return self.is_candidate_BN
         return self.is_event_BL if key.startswith(history_key("")) else np.ones(len(self), bool)
 
     def positives(self, feature: Feature) -> np.ndarray:
-        """An item feature of the positive, [B]."""
+        """Values of an item feature of the positives, [B]."""
         position_B1 = self.label_BN.argmax(axis=1)[:, None]
         values_BN = self.values[candidate_key(feature.name)]
         return np.take_along_axis(values_BN, position_B1, axis=1)[:, 0]
 
 
 class Verdict(NamedTuple):
-    """Which requests break a promise of `pipeline.audit.CHECKS`, and why.
+    """Requests that break a promise of `pipeline.audit.CHECKS`, and the reason.
 
     Attributes:
         check: Name of the promise.
-        bad: For each request whether it breaks the promise, or how often.
-        why: For people.
+        bad: Whether each request breaks the promise, or how often it does.
+        why: Reason, for people.
     """
 
     check: str

@@ -1,9 +1,9 @@
-"""What the auditor recomputes of stats.json and of the encoders, from the encoded requests alone.
+"""Recomputes stats.json and the statistics of the encoders from the encoded requests alone.
 
-Two things are proved: that the statistics describe the requests of their split, and that what the
-encoders learnt (counts of vocabularies, means and deviations) comes from training requests and
+This proves that the statistics describe the requests of their split, and that the numbers which
+encoders learnt (counts of vocabularies, means and deviations) come from training requests and
 nothing else. For the latter every event counts once, however many histories hold it: events are
-told apart by their user and their index.
+identified by their user and their index.
 
 Shape suffixes: B requests of a batch, E events, V ids of a feature.
 """
@@ -37,7 +37,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class StatisticsChecks:
-    """Counts one batch after the other, then compares.
+    """Counts one batch after the other, then compares the counts with stats.json.
 
     Args:
         data: The data set; `statistics.require` has accepted it.
@@ -51,7 +51,7 @@ class StatisticsChecks:
             for feature in data.schema.encoded_features
             if isinstance(feature.encoder, (Vocabulary, Numeric))
             and feature in (*data.schema.user_features, *data.schema.history_features)
-            # Rows of an impression log are no events with an index that would tell them apart.
+            # Rows of an impression log are not events that an index identifies.
             and not data.schema.is_impression_log
         ]
 
@@ -64,28 +64,28 @@ class StatisticsChecks:
 
     def unknown_items(self) -> Iterator[tuple[str, UnknownItems]]:
         """Yields each split with its unknown items."""
-        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
-            yield name, counted.unknown_items
+        for name, split_counts in zip(splits.SPLITS, self._counted, strict=True):
+            yield name, split_counts.unknown_items
 
     def problems(self) -> Iterator[str]:
         """Yields each figure that the requests do not confirm."""
-        for name, counted in zip(splits.SPLITS, self._counted, strict=True):
+        for name, split_counts in zip(splits.SPLITS, self._counted, strict=True):
             stats = self._data.stats["splits"][name]
-            for figure, found in counted.sizes().items():
+            for figure, actual in split_counts.sizes().items():
                 # Builds of earlier versions did not count unknown items.
-                if (described := stats.get(figure, found)) != found:
-                    yield f"{name}: {figure} is {found}, not {described}"
+                if (expected := stats.get(figure, actual)) != actual:
+                    yield f"{name}: {figure} is {actual}, not {expected}"
             for key, feature in encoded_keys(self._data.schema):
                 values = stats["features"][key]
-                for figure, found in counted.values(key, feature, values).items():
-                    if values[figure] != found:
-                        yield f"{name}: {key}: {figure} is {found}, not {values[figure]}"
+                for figure, actual in split_counts.values(key, feature, values).items():
+                    if values[figure] != actual:
+                        yield f"{name}: {key}: {figure} is {actual}, not {values[figure]}"
         for learnt in self._learnt:
             yield from learnt.problems()
 
 
 class _SplitCounts:
-    """What the requests of one split hold."""
+    """Counts over the requests of one split."""
 
     def __init__(self, data: DataDir) -> None:
         self._data = data
@@ -106,10 +106,14 @@ class _SplitCounts:
         item_key = self._data.schema.item_key.name
         item_C = batch.values[candidate_key(item_key)][batch.is_candidate_BN]
         is_unknown_C = known_items.are_unknown(self._data.encoders[item_key], item_C)
-        counted = UnknownItems.of(is_unknown_C, batch.label_BN[batch.is_candidate_BN])
-        self.unknown_items = UnknownItems(*map(sum, zip(self.unknown_items, counted, strict=True)))
-        longest = len(self._lengths) - 1
-        self._lengths += np.bincount(np.minimum(batch.lengths_B, longest), minlength=longest + 1)
+        batch_items = UnknownItems.of(is_unknown_C, batch.label_BN[batch.is_candidate_BN])
+        self.unknown_items = UnknownItems(
+            *map(sum, zip(self.unknown_items, batch_items, strict=True))
+        )
+        max_length = len(self._lengths) - 1
+        self._lengths += np.bincount(
+            np.minimum(batch.lengths_B, max_length), minlength=max_length + 1
+        )
         times = [
             int(batch.timestamp_B.min()),
             int(batch.timestamp_B.max()),
@@ -123,36 +127,36 @@ class _SplitCounts:
             values = (
                 batch.values[key][mask] if feature.is_categorical else np.zeros(mask.sum(), int)
             )
-            # Ids out of range are another check's.
-            known = (values >= 0) & (values < len(self._counts[key]))
-            self._counts[key] += np.bincount(values[known], minlength=len(self._counts[key]))
+            # Another check reports ids out of range.
+            is_in_range = (values >= 0) & (values < len(self._counts[key]))
+            self._counts[key] += np.bincount(values[is_in_range], minlength=len(self._counts[key]))
 
     def sizes(self) -> dict[str, Any]:
         """Figures of the split as a whole."""
-        held = np.flatnonzero(self._lengths).tolist()
+        lengths = np.flatnonzero(self._lengths).tolist()
         return {
             "requests": self._requests,
             "candidates": self._candidates,
             "positives": self._positives,
             "unknown_items": self.unknown_items._asdict(),
-            "history_length": {str(length): int(self._lengths[length]) for length in held},
+            "history_length": {str(length): int(self._lengths[length]) for length in lengths},
             "time_range": self._time_range,
         }
 
     def values(self, key: str, feature: Feature, described: dict[str, Any]) -> dict[str, Any]:
-        """Figures of the values under a key of the examples, of those that ids can tell."""
+        """Figures of the values under a key of the examples, as far as ids determine them."""
         counts_V = self._counts[key]
         encoder = self._data.encoders[feature.name]
         total = int(counts_V.sum())
-        found: dict[str, Any] = {"count": total}
+        figures: dict[str, Any] = {"count": total}
         if isinstance(feature.encoder, Bucketised):
-            found["missing"] = int(counts_V[MISSING_ID])
+            figures["missing"] = int(counts_V[MISSING_ID])
         elif isinstance(encoder, VocabularyEncoder):
             unknown = int(counts_V[1 : encoder.num_oov + 1].sum())
-            found["oov_rate"] = unknown / total if total else 0.0
+            figures["oov_rate"] = unknown / total if total else 0.0
             top = described["top_values"]
             ids = encoder.encode(pa.array(list(top), pa.large_string())).tolist()
-            found["top_values"] = {
+            figures["top_values"] = {
                 # Unknown values share their ids.
                 word: int(counts_V[id_]) if id_ > encoder.num_oov else top[word]
                 for word, id_ in zip(top, ids, strict=True)
@@ -160,17 +164,17 @@ class _SplitCounts:
         elif feature.is_categorical:
             ids = np.arange(len(counts_V)) % statistics.BUCKETS
             folded = np.bincount(ids, counts_V, statistics.BUCKETS)
-            found["hash_buckets"] = folded.astype(np.int64).tolist()
-        return found
+            figures["hash_buckets"] = folded.astype(np.int64).tolist()
+        return figures
 
 
 class _Learnt:
-    """The values of one feature that its encoder must have learnt from, each event once."""
+    """The training values of one feature, from which its encoder learnt, each event once."""
 
     def __init__(self, data: DataDir, feature: Feature) -> None:
         self._data = data
         self._feature = feature
-        self._steps: list[tuple[np.ndarray, np.ndarray]] = []  # events of histories: which, value
+        self._steps: list[tuple[np.ndarray, np.ndarray]] = []  # events of histories: key, value
         self._positives: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, batch: Requests) -> None:
@@ -201,28 +205,29 @@ class _Learnt:
             yield from self._misplaced(values_E)
 
     def _miscounted(self, ids_E: np.ndarray) -> Iterator[str]:
-        """Words of the vocabulary that training requests do not hold as often as it was counted."""
-        encoder = self._data.encoders[self._feature.name]
-        described = self._data.stats["vocabularies"][self._feature.name]
+        """Words of the vocabulary whose count in training requests differs from stats.json."""
+        name = self._feature.name
+        encoder = self._data.encoders[name]
+        vocabulary_stats = self._data.stats["vocabularies"][name]
         first = encoder.num_oov + 1
-        found_V = np.bincount(ids_E, minlength=encoder.cardinality)[first:]
-        expected_V = statistics.word_counts(described["words_by_count"])
-        if len(expected_V) != len(found_V):
-            yield f"vocabulary of {self._feature.name}: {len(found_V)} words, not {len(expected_V)}"
+        actual_V = np.bincount(ids_E, minlength=encoder.cardinality)[first:]
+        expected_V = statistics.word_counts(vocabulary_stats["words_by_count"])
+        if len(expected_V) != len(actual_V):
+            yield f"vocabulary of {name}: {len(actual_V)} words, not {len(expected_V)}"
             return
-        wrong = np.flatnonzero(found_V != expected_V)
-        if len(wrong):
-            word = encoder.decode(wrong[:1] + first)[0]
+        wrong_words = np.flatnonzero(actual_V != expected_V)
+        if len(wrong_words):
+            word, row = encoder.decode(wrong_words[:1] + first)[0], wrong_words[0]
             yield (
-                f"vocabulary of {self._feature.name}: {len(wrong)} words were counted wrongly, the "
-                f"first {shown(word)!r}: {found_V[wrong[0]]} times, not {expected_V[wrong[0]]}"
+                f"vocabulary of {name}: {len(wrong_words)} words were counted wrongly, the "
+                f"first {shown(word)!r}: {actual_V[row]} times, not {expected_V[row]}"
             )
         rare = int(((ids_E > 0) & (ids_E < first)).sum())
-        if rare != described["rare"]:
-            yield f"vocabulary of {self._feature.name}: {rare} rare values, not {described['rare']}"
+        if rare != vocabulary_stats["rare"]:
+            yield f"vocabulary of {name}: {rare} rare values, not {vocabulary_stats['rare']}"
 
     def _misplaced(self, scaled_E: np.ndarray) -> Iterator[str]:
-        """A mean that is not 0, a deviation that is not 1; missing numbers are 0."""
+        """A mean other than 0, or a deviation other than 1; missing numbers are 0."""
         scaled_E = scaled_E.astype(np.float64)
         mean, squares = scaled_E.mean(), float((scaled_E**2).sum())
         fewest, most = np.count_nonzero(scaled_E), len(scaled_E)
@@ -240,6 +245,6 @@ def _event_keys(user_E: np.ndarray, index_E: np.ndarray) -> np.ndarray:
 
 def _distinct(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Keys and values of several parts, each key once."""
-    keys, values = (np.concatenate(some) for some in zip(*parts, strict=True))
+    keys, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     keys, first = np.unique(keys, return_index=True)
     return keys, values[first]

@@ -1,7 +1,7 @@
 """The logs of the papers as they are published: raw files to canonical rows. See docs/datasets.md.
 
 An adapter names the raw columns and turns a batch of raw rows into the columns of a canonical log.
-Everything after that is what it is for any log: validation, filters, protocols.
+All later steps (validation, filters, protocols) are the same for any log.
 """
 
 from collections.abc import Iterator
@@ -31,12 +31,14 @@ def open_adapter(dataset: str | None, item_history: AnyPath) -> Adapter | None:
 
     Args:
         dataset: A key of `ADAPTERS`, or None.
-        item_history: Table of what the item files say, if the adapter needs it.
+        item_history: Path of the table of the item files, if the adapter needs it.
     """
     if dataset is None:
         return None
-    kind = ADAPTERS[dataset]
-    return kind(ItemHistory(tables.read(item_history)) if kind.describes_items else None)
+    adapter_class = ADAPTERS[dataset]
+    return adapter_class(
+        ItemHistory(tables.read(item_history)) if adapter_class.describes_items else None
+    )
 
 
 def read_canonical(

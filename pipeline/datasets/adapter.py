@@ -1,4 +1,4 @@
-"""What the adapters of published logs share."""
+"""Base class of the adapters of published logs."""
 
 import abc
 import dataclasses
@@ -22,14 +22,14 @@ class Adapter(abc.ABC):
     """Turns raw rows of a published log into rows of a canonical one.
 
     Attributes:
-        raw_columns: Columns that it reads.
-        header: Columns of the files, in order, if they do not name them themselves.
+        raw_columns: Columns that the adapter reads.
+        header: Columns of the files, in order, if the files have no header.
         columns: Canonical columns that describe users, items and time.
-        optional: Those of them that may be missing; `UNKNOWN` is their default.
-        behaviour_column: Canonical column that says what a user did, if the log tells kinds apart.
-        behaviours: Its values that count as clicks in the paper that uses the log.
-        describes_items: Whether files of their own (--metadata) describe the items.
-        item_columns: Columns of these files that it reads, if they are tables.
+        optional: Canonical columns that may be missing; `UNKNOWN` is their default.
+        behaviour_column: Canonical column of the kind of event, if the log has several kinds.
+        behaviours: Kinds of events that count as clicks in the paper that uses the log.
+        describes_items: Whether separate files (--metadata) describe the items.
+        item_columns: Columns of these files that the adapter reads, if they are tables.
     """
 
     raw_columns: ClassVar[tuple[str, ...]]
@@ -42,7 +42,7 @@ class Adapter(abc.ABC):
     item_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, items: ItemHistory | None = None) -> None:
-        """Takes what `item_history.collect` made of `read_items`, if there is any."""
+        """Takes the snapshots that `item_history.collect` read from the item files, if any."""
         self._items = items
 
     @classmethod
@@ -86,12 +86,12 @@ class Adapter(abc.ABC):
         """
 
     def with_item_value(self, batch: RawBatch, column: str, times: np.ndarray) -> RawBatch:
-        """Adds what the item files say, null where they say nothing.
+        """Adds a column from the item files, null where they have no value.
 
         Args:
             batch: Rows with `item_id`.
             column: Name of the new column.
-            times: int64, when, for each row.
+            times: int64, time of each row at which the value is looked up.
         """
         if self._items is None:
             raise ValueError(f"{type(self).__name__} needs its item files")
@@ -99,7 +99,7 @@ class Adapter(abc.ABC):
 
 
 def integers(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """A raw column as int64, 0 where it holds none; and where that is, bool."""
+    """A raw column as int64, 0 where it holds no integer; and whether it holds none, bool."""
     numbers, _ = as_number(column, DType.INT64)
     missing = np.asarray(numbers.is_null().to_numpy(zero_copy_only=False), bool)
     return numbers.fill_null(0).to_numpy(), missing

@@ -49,6 +49,7 @@ class Alipay(Adapter):
 def _first_seconds(days: pa.Array) -> pa.Array:
     """Unix time at which days written 20150826 begin in China; null for other texts."""
     parsed = pc.strptime(days, format="%Y%m%d", unit="s", error_is_null=True)
-    is_day = pc.equal(pc.strftime(parsed, format="%Y%m%d"), days)  # else 30 February is a day
+    # `strptime` accepts days such as 30 February.
+    is_day = pc.equal(pc.strftime(parsed, format="%Y%m%d"), days)
     times = pc.subtract(parsed.cast(pa.int64()), _UTC_OFFSET)
     return pc.if_else(is_day, times, pa.scalar(None, pa.int64()))

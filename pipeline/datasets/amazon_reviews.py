@@ -26,7 +26,7 @@ from pipeline.datasets.item_history import ITEM, VALUE
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.log.readers import read_lines
 
-# A Python text: simple ones, which JSON writes with the other quotation mark, or any.
+# A Python string: a simple one, which JSON writes with the other quotation mark, or any.
 _TEXT = re.compile(r"""'([^'"\\]*)'|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
 
@@ -72,14 +72,14 @@ def _items(file: InputFile, first_line: int, lines: Sequence[bytes]) -> RawBatch
 
 
 def _leaf(categories: Any) -> str | None:
-    """The last text of the last list, None if there is no such thing."""
+    """The last text of the last list, or None."""
     while isinstance(categories, list) and categories:
         categories = categories[-1]
     return _encodable(categories)
 
 
 def _encodable(value: Any) -> str | None:
-    """A text that has a UTF-8 form; `None` for anything else, such as half a surrogate pair."""
+    """The value if it is a text that UTF-8 can encode, else None (half a surrogate pair)."""
     try:
         return value if isinstance(value, str) and value.encode() else None
     except UnicodeEncodeError:

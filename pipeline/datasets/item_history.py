@@ -1,4 +1,4 @@
-"""What item files say about items, and since when: values as of a time, joined to a log.
+"""The history of items in item files: their values as of a time, joined to a log.
 
 Rows are snapshots (item, time, value): from `time` on the item has the value, until its next
 snapshot. Items are compared by fingerprint. Shape suffixes: S snapshots, R rows of a batch.
@@ -27,14 +27,14 @@ _SCHEMA = pa.schema({ITEM: pa.uint64(), TIME: pa.int64(), VALUE: pa.string()})
 def collect(
     batches: Iterable[RawBatch], reject: Callable[[Rejection], None]
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Reads snapshots; of several with one item and time the last one counts.
+    """Reads snapshots; among several with the same item and time the last one counts.
 
-    An item with a single value has it at all times: files of snapshots hold what never changes
-    once, with any date.
+    An item with a single value has it at all times: files of snapshots hold a value that never
+    changes once, with any date.
 
     Args:
         batches: Raw batches with the columns ITEM, VALUE and perhaps TIME.
-        reject: Called for every bad row.
+        reject: Function that is called with the rejection of every bad row.
 
     Returns:
         Snapshots sorted by item and time; and the counters `read`, `items`, `filtered/<rule>` and
@@ -57,7 +57,7 @@ def collect(
 
 
 def _typed(batch: RawBatch) -> RawBatch:
-    """Items and values as texts and times as integers; what has none of them is taken out."""
+    """Turns items and values into texts and times into integers; takes out incomplete rows."""
     items = spelled(batch.columns[ITEM]).texts
     values = spelled(batch.columns[VALUE]).texts
     times = pa.array(np.full(len(items), _ALWAYS))
@@ -74,7 +74,7 @@ def _nulls(column: pa.Array) -> np.ndarray:
 
 
 def _condensed(snapshots: pa.Table) -> pa.Table:
-    """Sorted, one row per item and time, and a single one at all times if the value is constant."""
+    """Sorts snapshots, one per item and time, or a single one if the value is constant."""
     item_S, time_S = snapshots[ITEM].to_numpy(), snapshots[TIME].to_numpy()
     order = np.lexsort((time_S, item_S))  # stable: the last of equals stays the last
     item_S, time_S = item_S[order], time_S[order]
@@ -86,15 +86,15 @@ def _condensed(snapshots: pa.Table) -> pa.Table:
         constant_S = np.repeat(lowest == highest, np.diff(first, append=len(order)))
         time_S = np.where(constant_S, _ALWAYS, time_S)
     is_last = np.append(~same_item | (time_S[1:] != time_S[:-1]), True)[: len(order)]
-    kept = snapshots.take(pa.array(order[is_last]))
-    return kept.set_column(1, TIME, pa.array(time_S[is_last]))
+    kept_snapshots = snapshots.take(pa.array(order[is_last]))
+    return kept_snapshots.set_column(1, TIME, pa.array(time_S[is_last]))
 
 
 class ItemHistory:
     """Finds values as of a time.
 
     Args:
-        snapshots: As `collect` returns them.
+        snapshots: Snapshots as returned by `collect`.
     """
 
     def __init__(self, snapshots: pa.Table) -> None:
@@ -109,15 +109,15 @@ class ItemHistory:
 
         Args:
             items: Items as the log has them, of any type.
-            times_R: int64.
+            times_R: Time of each row, int64.
         """
         texts = spelled(items).texts.fill_null("").cast(pa.large_string())
         item_R = fingerprint64(texts)
         rank_R = np.searchsorted(self._times, times_R, side="right")
         row_R = np.searchsorted(self._place_S, self._place(item_R, rank_R), side="right") - 1
-        found_R = row_R >= 0
-        found_R[found_R] = self._item_S[row_R[found_R]] == item_R[found_R]
-        return self._values.take(pa.array(row_R, mask=~found_R))
+        has_value_R = row_R >= 0
+        has_value_R[has_value_R] = self._item_S[row_R[has_value_R]] == item_R[has_value_R]
+        return self._values.take(pa.array(row_R, mask=~has_value_R))
 
     def _place(self, items: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """An integer that orders pairs of an item and the number of times up to a time."""

@@ -31,7 +31,7 @@ class Taobao(Adapter):
     behaviours: ClassVar = ("pv",)
 
     def adapt(self, batch: RawBatch) -> RawBatch:
-        """Renames the columns and filters what is out of the published days."""
+        """Renames the columns and filters events outside the published days."""
         batch = batch.renamed({"user": "user_id", "item": "item_id", "category": "category_id"})
         times, missing = integers(batch.columns["timestamp"])
         outside = ~missing & ((times < FIRST_TIME) | (times > LAST_TIME))

@@ -1,7 +1,7 @@
-"""One table over several data sets that differ in one thing: a curve along it for every row.
+"""A table over several data sets that differ in one quantity: a curve along it for every row.
 
-On a generated log the best AUC that any model can reach is known; there the curve is of the share
-of it that a model reaches, counted from the coin's .5.
+On a generated log the best AUC that any model can reach is known; there the curve shows the share
+of it that a model reaches, both less the .5 of random scores.
 """
 
 import math
@@ -24,10 +24,10 @@ _TRUTH = ".truth.json"
 
 
 class _Along(NamedTuple):
-    """What data sets differ in.
+    """A quantity in which data sets differ.
 
     Attributes:
-        value: Of a data set.
+        value: Function that gives the value of a data set.
         is_generated: Whether the data sets come from generated logs, whose best AUC is known.
     """
 
@@ -39,9 +39,9 @@ class _Place(NamedTuple):
     """A data set on the curve.
 
     Attributes:
-        name: Of the data set.
-        x: Where it lies.
-        best: AUC that can be reached and its standard error; None if nobody knows.
+        name: Name of the data set.
+        x: Value of the quantity.
+        best: Best reachable AUC and its standard error; None if it is not known.
     """
 
     name: str
@@ -49,26 +49,26 @@ class _Place(NamedTuple):
     best: tuple[float, float] | None
 
 
-def _truth(each: NamedData) -> Truth:
-    """What the log of a data set was drawn from.
+def _truth(named: NamedData) -> Truth:
+    """The distribution that the log of a data set was drawn from.
 
     Raises:
-        UserError: It is not there.
+        UserError: The file that pipeline.synthesize leaves beside the log does not exist.
     """
-    path = pathlib.Path(each.data.manifest["arguments"]["input"] + _TRUTH)
+    path = pathlib.Path(named.data.manifest["arguments"]["input"] + _TRUTH)
     if not path.exists():
         raise UserError(
             f"Expected {path}, which pipeline.synthesize leaves beside a log, found none.",
-            f"build {each.name} from a generated log, and keep the log where it was.",
+            f"build {named.name} from a generated log, and keep the log where it was.",
         )
     return Truth.load(path)
 
 
 ALONG = {
-    "longest history": _Along(lambda each: each.data.schema.history.max_length),
-    "interests": _Along(lambda each: _truth(each).arguments.interests, is_generated=True),
+    "longest history": _Along(lambda named: named.data.schema.history.max_length),
+    "interests": _Along(lambda named: _truth(named).arguments.interests, is_generated=True),
 }
-"""What a table can be drawn along, by its name in `Table.along`."""
+"""Quantities along which a table can be drawn, by their name in `Table.along`."""
 
 
 def section(
@@ -77,26 +77,26 @@ def section(
     """The part of the page about all data sets together.
 
     Args:
-        table: With `along`.
-        data: Its data sets.
-        planned: Its runs, of which the finished ones count.
+        table: Recipe of the table, which has `along`.
+        data: Data sets of the experiment.
+        planned: Runs of the table, of which the finished ones count.
 
     Raises:
-        UserError: A data set is not what the table is about.
+        UserError: A data set does not have the quantity of the table.
     """
     along = ALONG[table.along]
-    places = sorted((_place(each, along) for each in data), key=lambda place: place.x)
-    found: dict[str, list[tuple[float, float]]] = {row.label: [] for row in table.rows}
+    places = sorted((_place(named, along) for named in data), key=lambda place: place.x)
+    curves: dict[str, list[tuple[float, float]]] = {row.label: [] for row in table.rows}
     texts: dict[str, list[str]] = {row.label: [] for row in table.rows}
     for place in places:
-        of_data = [run for run in planned if run.data.name == place.name]
-        for each in comparisons.collect(of_data, ""):
-            reached = _reached(each, place)
-            found[each.row.label].append(reached)
-            texts[each.row.label].append(
-                comparisons.spread(*reached) if each.seeds else comparisons.NOTHING
+        data_runs = [run for run in planned if run.data.name == place.name]
+        for measured_row in comparisons.collect(data_runs, ""):
+            mean_and_std = _reached(measured_row, place)
+            curves[measured_row.row.label].append(mean_and_std)
+            texts[measured_row.row.label].append(
+                comparisons.spread(*mean_and_std) if measured_row.seeds else comparisons.NOTHING
             )
-    what = "share of the reachable AUC" if along.is_generated else "test AUC"
+    metric_title = "share of the reachable AUC" if along.is_generated else "test AUC"
     rows = [[label, *cells] for label, cells in texts.items()]
     notes = []
     if along.is_generated:
@@ -109,13 +109,17 @@ def section(
             f"log was drawn; standard errors over users {errors}."
         ]
     columns = ["model", *(f"{table.along} {place.x:g}" for place in places)]
-    grid = html_report.Grid(f"{what.capitalize()} by {table.along}", 1, columns, rows, notes)
-    return html_report.Section("All data sets", [grid], [_figure(table.along, what, places, found)])
+    grid = html_report.Grid(
+        f"{metric_title.capitalize()} by {table.along}", 1, columns, rows, notes
+    )
+    return html_report.Section(
+        "All data sets", [grid], [_figure(table.along, metric_title, places, curves)]
+    )
 
 
-def _place(each: NamedData, along: _Along) -> _Place:
-    best = best_auc(synthesize(_truth(each).arguments)) if along.is_generated else None
-    return _Place(each.name, along.value(each), best)
+def _place(named: NamedData, along: _Along) -> _Place:
+    best = best_auc(synthesize(_truth(named).arguments)) if along.is_generated else None
+    return _Place(named.name, along.value(named), best)
 
 
 def _reached(measured: comparisons.Measured, place: _Place) -> tuple[float, float]:
@@ -129,34 +133,34 @@ def _reached(measured: comparisons.Measured, place: _Place) -> tuple[float, floa
 
 def _figure(
     along: str,
-    what: str,
+    metric_title: str,
     places: Sequence[_Place],
-    found: dict[str, list[tuple[float, float]]],
+    curves: dict[str, list[tuple[float, float]]],
 ) -> html_report.Figure:
     """A line for every row."""
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots(figsize=(html_report.WIDTH, 3.6))
         x = [place.x for place in places]
-        for number, (label, values) in enumerate(found.items()):
+        for number, (label, values) in enumerate(curves.items()):
             axes.errorbar(
                 x,
                 [mean for mean, _ in values],
                 yerr=[0.0 if math.isnan(std) else std for _, std in values],
                 marker="o",
                 capsize=3,
-                # Colours come again after the last one; then lines are dashed.
+                # Colours repeat after the last one; then lines are dashed.
                 color=html_report.SERIES[number % len(html_report.SERIES)],
                 linestyle="-" if number < len(html_report.SERIES) else "--",
                 label=label,
             )
-        axes.set(xlabel=along, ylabel=what, xticks=x)
+        axes.set(xlabel=along, ylabel=metric_title, xticks=x)
         axes.set_xticklabels([f"{value:g}" for value in x])
         figure.legend(loc="outside upper center", ncols=2, fontsize=7)
         numbers = "; ".join(
             f"{label} {', '.join(shown(mean) for mean, _ in values)}"
-            for label, values in found.items()
+            for label, values in curves.items()
         )
         caption = f"A line for every row, by {along}: mean and standard deviation over the seeds."
         return html_report.Figure(
-            what.capitalize(), caption, html_report.svg(figure), f"{numbers}."
+            metric_title.capitalize(), caption, html_report.svg(figure), f"{numbers}."
         )

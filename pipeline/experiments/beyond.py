@@ -1,8 +1,8 @@
 """Tables that no paper has: MISS with every model, scaling curves, logs whose truth is known.
 
-The settings are those of MISS's experiments (`pipeline.experiments.miss`), but for DemiNet, which
-keeps its embeddings of 16 and its experts; a sweep gives all its models the same width. Learning
-rates are the default one, except in `beyond/rivals`, which goes on where `miss/5` ends.
+The settings are those of MISS's experiments (`pipeline.experiments.miss`), except for DemiNet,
+which keeps its embeddings of 16 and its experts; a sweep gives all its models the same width. The
+learning rate is the default one, except in `beyond/rivals`, which extends `miss/5`.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ def _with_and_without_miss() -> list[Row]:
     rows = []
     for label, model in _MODELS.items():
         rows.append(Row(label=label, settings=_settings(model, "none")))
-        ours = _settings(model, "miss")
-        rows.append(Row(label=f"{label}-MISS", settings=ours, baseline=label))
+        miss_settings = _settings(model, "miss")
+        rows.append(Row(label=f"{label}-MISS", settings=miss_settings, baseline=label))
     return rows
 
 
@@ -73,15 +73,15 @@ def _sweep(section: str, setting: str, title: str, values: tuple[float, ...]) ->
 
 
 def _schedules() -> list[Row]:
-    """DIN-MISS by its default schedule and by others; each is compared with DIN as wide.
+    """DIN-MISS with its default schedule and with others; each is compared with DIN as wide.
 
-    A network on top of the tables overfits a small log in two or three passes, while the
-    self-supervised loss learns in forty; slow tables keep what these have taught them.
+    A network on top of the embedding tables overfits a small log in two or three passes, while the
+    self-supervised loss learns in forty; tables with a low learning rate keep what they learnt.
     """
     slow = {"embedding_learning_rate": SelfSupervision.schedule["embedding_learning_rate"]}
     summed: Content = {"joint": True, "ssl_steps": 0, "embedding_learning_rate": 0.0}
     first: Content = {"pretrain_epochs": 40}
-    ways: list[tuple[str, str, Content]] = [
+    variants: list[tuple[str, str, Content]] = [
         ("DIN", "none", {}),
         ("DIN, slow tables", "none", slow),
         ("MISS, one optimiser", "miss", summed),
@@ -100,7 +100,7 @@ def _schedules() -> list[Row]:
             baseline=None if label == "DIN" else f"DIN, width {width}",
         )
         for width in (10, 32)
-        for label, ssl, train in ways
+        for label, ssl, train in variants
     ]
 
 

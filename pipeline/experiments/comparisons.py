@@ -1,7 +1,7 @@
-"""What runs of several seeds say about the rows of a table: means, tests, the order of the rows.
+"""Evaluates the rows of a table over several seeds: means, tests, the order of the rows.
 
-Two sources of chance are kept apart. Over seeds, Welch's test and the paired one (a seed gives both
-models the same order of the data) ask whether another training would come out differently; the
+Two sources of chance are kept apart. Over seeds, Welch's test and the paired test (a seed gives
+both models the same order of the data) ask whether another training would have another result; the
 former gives the star. Over users, the bootstrap asks whether other users would: it resamples the
 users of the test split and takes the mean over the seeds in every draw.
 """
@@ -28,23 +28,23 @@ COMPARED = ("auc", "auc_known", "log_loss")
 """Metrics on which rows are compared."""
 DRAWS = 500
 NOTHING = "–"
-"""Where a page has no number to show."""
+"""Text in place of a number that does not exist."""
 VALIDATION = "validation AUC"
-"""What chooses among models."""
+"""Metric that chooses among models."""
 
 
 class Measured(NamedTuple):
     """The finished runs of a row on one data set.
 
     Attributes:
-        row: Of the table.
-        published: Its numbers in the paper by metric, empty if there are none.
-        seeds: Of its runs.
-        paths: Of its runs.
-        values: Test metrics by name, and the `VALIDATION` AUC, one per seed.
-        data: What the runs are of.
-        seconds: That each training took.
-        learning_rate: Of its runs; None as long as it is not chosen.
+        row: Row of the table.
+        published: Numbers of the row in the paper by metric, empty if there are none.
+        seeds: Seeds of the runs.
+        paths: Run directories.
+        values: Test metrics by name, and the `VALIDATION` AUC, one value per seed.
+        data: Data set of the runs.
+        seconds: Duration of each training.
+        learning_rate: Learning rate of the runs; None until it is chosen.
     """
 
     row: Row
@@ -73,17 +73,18 @@ class Comparison(NamedTuple):
     """A row against another one, on one metric.
 
     Attributes:
-        row: Label.
-        baseline: Label of the other one.
-        metric: Its name.
-        difference: Of the means.
-        interval: Bounds of the difference for other users.
-        improvement: As both papers define it: the ratio minus one, for log loss one minus it.
-        published: The same of the paper's numbers, or NaN.
+        row: Label of the row.
+        baseline: Label of the other row.
+        metric: Name of the metric.
+        difference: Difference of the means.
+        interval: Bounds of the 95% confidence interval of the difference over users.
+        improvement: Improvement as both papers define it: the ratio minus one, or for log loss one
+            minus the ratio.
+        published: Improvement by the paper's numbers, or NaN.
         rela_impr: RelaImpr of DIN's paper; NaN for log loss.
         welch: p-value of Welch's t-test over seeds.
         paired: p-value of the paired t-test over common seeds.
-        star: Whether it is better with `welch` below the paper's level.
+        star: Whether the row is better with `welch` below the paper's level.
     """
 
     row: str
@@ -104,10 +105,10 @@ class Reversal(NamedTuple):
 
     Attributes:
         better: Label of the row that is better in the paper.
-        worse: Label of the other one.
-        published: Their AUC there.
-        ours: Their AUC here.
-        welch: p-value of the difference here.
+        worse: Label of the other row.
+        published: AUC of both rows in the paper.
+        ours: AUC of both rows in our runs.
+        welch: p-value of the difference in our runs.
     """
 
     better: str
@@ -128,19 +129,19 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
     """The finished runs of one data set, row by row.
 
     Args:
-        planned: Runs of one data set, those of a row next to each other.
-        published_on: The data set of the paper to compare with.
+        planned: Runs on one data set, those of a row next to each other.
+        published_on: Name of the data set of the paper to compare with.
     """
-    found = []
+    measured = []
     for _, group in itertools.groupby(planned, key=lambda run: run.row.label):
-        some = list(group)
-        of_row = [run for run in some if not run.is_trial]
-        row, finished = some[0].row, [run for run in of_row if run.is_finished]
+        runs = list(group)
+        row_runs = [run for run in runs if not run.is_trial]
+        row, finished = runs[0].row, [run for run in row_runs if run.is_finished]
         metrics = [run_directory.read_metrics(run.path) for run in finished]
-        found.append(
+        measured.append(
             Measured(
                 row=row,
-                # Tables of AUC alone have one number.
+                # Tables that print only AUC have one number.
                 published=dict(zip(METRICS, row.published.get(published_on, ()), strict=False)),
                 seeds=[run.seed for run in finished],
                 paths=[run.path for run in finished],
@@ -148,119 +149,145 @@ def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
                     VALIDATION: _values(metrics, "validation", "auc"),
                     **{name: _values(metrics, "test", name) for name in TITLES},
                 },
-                data=some[0].data.data,
+                data=runs[0].data.data,
                 seconds=[seconds_of(run.path) for run in finished],
-                learning_rate=of_row[0].config.train.learning_rate if of_row else None,
+                learning_rate=row_runs[0].config.train.learning_rate if row_runs else None,
             )
         )
-    return found
+    return measured
 
 
 def _values(
     metrics: Sequence[Mapping[str, Mapping[str, float | None]]], split: str, name: str
 ) -> np.ndarray:
     """A metric of several runs, NaN where undefined."""
-    return np.array([one.get(split, {}).get(name) for one in metrics], np.float64)
+    return np.array([run_metrics.get(split, {}).get(name) for run_metrics in metrics], np.float64)
 
 
 def compare(table: Table, measured: Sequence[Measured]) -> list[Comparison]:
-    """Every row that has another one to be compared with, on every metric.
+    """Compares every row that has a baseline with it, on every metric.
 
     Args:
-        table: The recipe.
-        measured: Its rows on one data set.
+        table: Recipe of the table.
+        measured: Rows of the table on one data set.
     """
-    by_label = {each.row.label: each for each in measured if each.seeds}
-    drawn: dict[pathlib.Path, np.ndarray] = {}
-    found = []
-    for each in by_label.values():
-        ours = _baseline(each.row, measured, lambda other: other.mean("auc"))
-        theirs = _baseline(each.row, measured, lambda other: other.published.get("auc", math.nan))
-        if ours not in by_label:
+    by_label = {
+        measured_row.row.label: measured_row for measured_row in measured if measured_row.seeds
+    }
+    draws_by_path: dict[pathlib.Path, np.ndarray] = {}
+    row_comparisons = []
+    for ours in by_label.values():
+        baseline_label = _baseline(
+            ours.row, measured, lambda measured_row: measured_row.mean("auc")
+        )
+        published_label = _baseline(
+            ours.row, measured, lambda measured_row: measured_row.published.get("auc", math.nan)
+        )
+        if baseline_label not in by_label:
             continue
-        baseline = by_label[ours]
-        low, high = confidence_intervals.interval(_draws(each, drawn) - _draws(baseline, drawn))
+        baseline = by_label[baseline_label]
+        low, high = confidence_intervals.interval(
+            _draws(ours, draws_by_path) - _draws(baseline, draws_by_path)
+        )
         for m, metric in enumerate(COMPARED):
-            improvement = _improvement(metric, each.mean(metric), baseline.mean(metric))
-            welch = _welch(each.values[metric], baseline.values[metric])
+            improvement = _improvement(metric, ours.mean(metric), baseline.mean(metric))
+            welch = _welch(ours.values[metric], baseline.values[metric])
             published = next(
-                (other.published for other in measured if other.row.label == theirs), {}
+                (
+                    measured_row.published
+                    for measured_row in measured
+                    if measured_row.row.label == published_label
+                ),
+                {},
             )
-            found.append(
+            row_comparisons.append(
                 Comparison(
-                    row=each.row.label,
-                    baseline=ours,
+                    row=ours.row.label,
+                    baseline=baseline_label,
                     metric=metric,
-                    difference=each.mean(metric) - baseline.mean(metric),
+                    difference=ours.mean(metric) - baseline.mean(metric),
                     interval=(float(low[m]), float(high[m])),
                     improvement=improvement,
                     published=_improvement(
                         metric,
-                        each.published.get(metric, math.nan),
+                        ours.published.get(metric, math.nan),
                         published.get(metric, math.nan),
                     ),
-                    rela_impr=relative_improvement(each.mean(metric), baseline.mean(metric))
+                    rela_impr=relative_improvement(ours.mean(metric), baseline.mean(metric))
                     if metric != "log_loss"
                     else math.nan,
                     welch=welch,
-                    paired=_paired(each, baseline, metric),
+                    paired=_paired(ours, baseline, metric),
                     star=improvement > 0 and welch < table.level,
                 )
             )
-    return found
+    return row_comparisons
 
 
 def reversals(measured: Sequence[Measured]) -> tuple[float, list[Reversal]]:
-    """How far the order of the rows by AUC is that of the paper.
+    """Agreement of the order of the rows by AUC with that of the paper.
 
     Returns:
-        Kendall's tau-b of both orders, NaN if the paper has no numbers, and the pairs in another
+        Kendall's tau-b of both orders, NaN if the paper has no numbers; and the pairs in another
         order, the most significant ones first.
     """
-    known = [each for each in measured if each.seeds and "auc" in each.published]
-    if len(known) < 2:
+    published_rows = [
+        measured_row
+        for measured_row in measured
+        if measured_row.seeds and "auc" in measured_row.published
+    ]
+    if len(published_rows) < 2:
         return math.nan, []
-    there = [each.published["auc"] for each in known]
-    here = [each.mean("auc") for each in known]
-    found = []
-    for first, second in itertools.combinations(known, 2):
-        better, worse = sorted((first, second), key=lambda each: -each.published["auc"])
+    paper_aucs = [measured_row.published["auc"] for measured_row in published_rows]
+    our_aucs = [measured_row.mean("auc") for measured_row in published_rows]
+    reversed_pairs = []
+    for first, second in itertools.combinations(published_rows, 2):
+        better, worse = sorted(
+            (first, second), key=lambda measured_row: -measured_row.published["auc"]
+        )
         published = (better.published["auc"], worse.published["auc"])
         ours = (better.mean("auc"), worse.mean("auc"))
         if published[0] > published[1] and ours[0] < ours[1]:
             p_value = _welch(better.values["auc"], worse.values["auc"])
-            found.append(Reversal(better.row.label, worse.row.label, published, ours, p_value))
-    found.sort(key=lambda each: (math.isnan(each.welch), each.welch))
-    return float(stats.kendalltau(there, here).statistic), found
+            reversed_pairs.append(
+                Reversal(better.row.label, worse.row.label, published, ours, p_value)
+            )
+    reversed_pairs.sort(key=lambda reversal: (math.isnan(reversal.welch), reversal.welch))
+    return float(stats.kendalltau(paper_aucs, our_aucs).statistic), reversed_pairs
 
 
 def _baseline(
     row: Row, measured: Sequence[Measured], auc: Callable[[Measured], float]
 ) -> str | None:
-    """Label of the row to compare with: the one that is named, else the best of the others."""
+    """Label of the baseline of a row: the named one, else the best row that is not proposed."""
     if row.baseline is not None or not row.proposed:
         return row.baseline
-    others = [each for each in measured if not each.row.proposed and not math.isnan(auc(each))]
-    return max(others, key=auc).row.label if others else None
+    unproposed = [
+        measured_row
+        for measured_row in measured
+        if not measured_row.row.proposed and not math.isnan(auc(measured_row))
+    ]
+    return max(unproposed, key=auc).row.label if unproposed else None
 
 
-def _draws(measured: Measured, known: dict[pathlib.Path, np.ndarray]) -> np.ndarray:
+def _draws(measured: Measured, draws_by_path: dict[pathlib.Path, np.ndarray]) -> np.ndarray:
     """The `COMPARED` metrics [R, M] of resampled users, as the mean over the seeds."""
     for path in measured.paths:
-        if path not in known:
-            known[path] = _drawn_metrics(scoring.read_scores(path, "test"), measured.data)
-    return np.mean([known[path] for path in measured.paths], axis=0)
+        if path not in draws_by_path:
+            draws_by_path[path] = _drawn_metrics(scoring.read_scores(path, "test"), measured.data)
+    return np.mean([draws_by_path[path] for path in measured.paths], axis=0)
 
 
 def _drawn_metrics(scores: Scores, data: DataDir) -> np.ndarray:
     """The `COMPARED` metrics [R, M] of one run's resampled users."""
-    of_all, known_C = confidence_intervals.UserMetrics(scores), slices.known_items(scores, data)
-    drawn = dict(zip(of_all.names, of_all.draw(DRAWS).T, strict=True))
-    drawn["auc_known"] = np.full(DRAWS, np.nan)
+    all_metrics = confidence_intervals.UserMetrics(scores)
+    known_C = slices.known_items(scores, data)
+    draws = dict(zip(all_metrics.names, all_metrics.draw(DRAWS).T, strict=True))
+    draws["auc_known"] = np.full(DRAWS, np.nan)
     if known_C.any():
-        of_known = confidence_intervals.UserMetrics(scores, known_C)
-        drawn["auc_known"] = of_known.draw(DRAWS)[:, of_known.names.index("auc")]
-    return np.stack([drawn[metric] for metric in COMPARED], axis=1)
+        known_metrics = confidence_intervals.UserMetrics(scores, known_C)
+        draws["auc_known"] = known_metrics.draw(DRAWS)[:, known_metrics.names.index("auc")]
+    return np.stack([draws[metric] for metric in COMPARED], axis=1)
 
 
 def _improvement(metric: str, value: float, baseline: float) -> float:
@@ -268,21 +295,22 @@ def _improvement(metric: str, value: float, baseline: float) -> float:
     return 1.0 - ratio if metric == "log_loss" else ratio - 1.0
 
 
-def _welch(one: np.ndarray, other: np.ndarray) -> float:
-    if min(len(one), len(other)) < 2:
+def _welch(values: np.ndarray, baseline_values: np.ndarray) -> float:
+    if min(len(values), len(baseline_values)) < 2:
         return math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # Equal values: the p-value is NaN.
-        return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
+        return float(stats.ttest_ind(values, baseline_values, equal_var=False).pvalue)
 
 
-def _paired(one: Measured, other: Measured, metric: str) -> float:
-    common = sorted(set(one.seeds) & set(other.seeds))
+def _paired(measured: Measured, baseline: Measured, metric: str) -> float:
+    common = sorted(set(measured.seeds) & set(baseline.seeds))
     if len(common) < 2:
         return math.nan
-    values = [
-        each.values[metric][[each.seeds.index(seed) for seed in common]] for each in (one, other)
+    paired_values = [
+        side.values[metric][[side.seeds.index(seed) for seed in common]]
+        for side in (measured, baseline)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(stats.ttest_rel(*values).pvalue)
+        return float(stats.ttest_rel(*paired_values).pvalue)

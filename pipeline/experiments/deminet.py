@@ -2,13 +2,13 @@
 
 The paper varies K and the graph operator in figures without printed numbers. Its settings: Adam,
 batches of 256 samples, embeddings of 16 for all models, K = 8 on Taobao, else 4. It trains all
-models at a learning rate of 1e-3; here each of them chooses its own, so that none is judged at that
-of another.
+models at a learning rate of 1e-3; here each model chooses its own, so that none is judged at the
+learning rate of another.
 
-All rows have one head. The networks of the baselines get the widths of DemiNet's experts and, like
-them, batch normalisation. Every network reads the sum of the history and its product with the
-candidate, as the published code of DIN, DIEN and DMIN does: the paper is silent on it, and left to
-one row alone it would be an advantage.
+All rows have the same kind of head. The networks of the baselines get the widths of DemiNet's
+experts and, like them, batch normalisation. Every network reads the sum of the history and its
+product with the candidate, as the published code of DIN, DIEN and DMIN does: the paper does not
+mention it, and it would be an advantage for a row that alone had it.
 """
 
 from pipeline.experiments.recipe import LEARNING_RATES, Content, Row, Table, parse_published

@@ -14,7 +14,7 @@ from pipeline.experiments.recipe import TITLES
 
 
 def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
-    """AUC of every row with its spread, beside that of the paper.
+    """AUC of every row with its spread, beside the AUC of the paper.
 
     Args:
         measured: Rows with finished runs.
@@ -24,23 +24,23 @@ def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
         figure, axes = plt.subplots(figsize=(5.2, 0.6 + 0.3 * len(measured)))
         places = range(len(measured))[::-1]
         axes.errorbar(
-            [each.mean("auc") for each in measured],
+            [measured_row.mean("auc") for measured_row in measured],
             places,
-            xerr=[_or_zero(each.std("auc")) for each in measured],
+            xerr=[_or_zero(measured_row.std("auc")) for measured_row in measured],
             fmt="o",
             color=html_report.BLUE,
             capsize=3,
             label="ours",
         )
-        known = [
-            (p, each.published["auc"])
-            for p, each in zip(places, measured, strict=True)
-            if each.published
+        published_points = [
+            (p, measured_row.published["auc"])
+            for p, measured_row in zip(places, measured, strict=True)
+            if measured_row.published
         ]
-        if known:
+        if published_points:
             axes.plot(
-                [auc for _, auc in known],
-                [place for place, _ in known],
+                [auc for _, auc in published_points],
+                [place for place, _ in published_points],
                 linestyle="none",
                 marker="D",
                 markerfacecolor="none",
@@ -49,48 +49,53 @@ def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
             )
             figure.legend(loc="outside upper center", ncols=2, fontsize=8)
         axes.set(xlabel="test AUC", yticks=list(places), ylim=(-0.5, len(measured) - 0.5))
-        axes.set_yticklabels([each.row.label for each in measured])
+        axes.set_yticklabels([measured_row.row.label for measured_row in measured])
         caption = "Mean and standard deviation over the seeds."
-        numbers = "; ".join(f"{each.row.label} {shown(each.mean('auc'))}" for each in measured)
+        numbers = "; ".join(
+            f"{measured_row.row.label} {shown(measured_row.mean('auc'))}"
+            for measured_row in measured
+        )
         return html_report.Figure("AUC", caption, html_report.svg(figure), f"{numbers}.")
 
 
 def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
-    """Each metric by the value of what is varied, a panel for each series."""
-    found = []
-    for series in dict.fromkeys(each.row.series for each in measured):
-        some = [each for each in measured if each.row.series == series]
+    """A figure for each series: each metric by the value of the setting that is varied."""
+    series_figures = []
+    for series in dict.fromkeys(measured_row.row.series for measured_row in measured):
+        series_rows = [
+            measured_row for measured_row in measured if measured_row.row.series == series
+        ]
         with plt.rc_context(html_report.STYLE):
             figure, panels = plt.subplots(1, len(TITLES), figsize=(5.2, 2.6))
             for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
                 axes.errorbar(
-                    range(len(some)),
-                    [each.mean(metric) for each in some],
-                    yerr=[_or_zero(each.std(metric)) for each in some],
+                    range(len(series_rows)),
+                    [measured_row.mean(metric) for measured_row in series_rows],
+                    yerr=[_or_zero(measured_row.std(metric)) for measured_row in series_rows],
                     marker="o",
                     color=html_report.BLUE,
                     capsize=3,
                 )
-                axes.set(xlabel=series, ylabel=title, xticks=range(len(some)))
-                axes.set_xticklabels([f"{each.row.x:g}" for each in some])
+                axes.set(xlabel=series, ylabel=title, xticks=range(len(series_rows)))
+                axes.set_xticklabels([f"{measured_row.row.x:g}" for measured_row in series_rows])
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
-            found.append(html_report.Figure(series, caption, html_report.svg(figure)))
-    return found
+            series_figures.append(html_report.Figure(series, caption, html_report.svg(figure)))
+    return series_figures
 
 
 def curves(measured: Sequence[Measured], column: str) -> html_report.Figure:
     """A column of metrics.csv by step: a colour for each row, a line for each seed."""
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
-        for number, each in enumerate(measured):
-            for path in each.paths:
+        for number, measured_row in enumerate(measured):
+            for path in measured_row.paths:
                 history = pd.read_csv(path / run_directory.HISTORY)
                 axes.plot(
                     history["step"],
                     history[column],
                     color=f"C{number}",
                     marker=".",
-                    label=each.row.label if path == each.paths[0] else None,
+                    label=measured_row.row.label if path == measured_row.paths[0] else None,
                 )
         name = column.rpartition("/")[2].replace("_", " ")
         axes.set(xlabel="step", ylabel=name)

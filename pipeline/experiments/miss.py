@@ -1,9 +1,9 @@
 """Tables and figures of MISS (Guo et al., ICDE 2022).
 
 The defaults of models are this paper's: embeddings of 10, networks of 40, 40, 40, 1 without batch
-normalisation. So are batches of 128 samples, and learning rates that each row chooses on the
-validation split. The paper tunes the settings of MISS in the same way and does not print the
-results; here they are the defaults, and self-supervision trains by its default schedule.
+normalisation. Batches of 128 samples, and learning rates that each row chooses on the validation
+split, are also the paper's. The paper tunes the settings of MISS in the same way and does not print
+the results; here they are the defaults, and self-supervision trains by its default schedule.
 """
 
 from pipeline.experiments.recipe import LEARNING_RATES, Content, Row, Table, parse_published
@@ -105,7 +105,7 @@ def with_ssl(backbones: tuple[str, ...], tasks: dict[str, str]) -> list[Row]:
 
     Args:
         backbones: Labels of models.
-        tasks: Names of self-supervised losses by what the label adds.
+        tasks: Names of self-supervised losses, by the suffix that they add to the label.
     """
     rows = []
     for backbone in backbones:
@@ -120,7 +120,7 @@ def with_ssl(backbones: tuple[str, ...], tasks: dict[str, str]) -> list[Row]:
 def _stressed(
     setting: str, name: str, published: dict[float, tuple[float, float, float, float]]
 ) -> list[Row]:
-    """DIN and DIN-MISS at each rate; the latter is compared with the former at the same one."""
+    """DIN and DIN-MISS at each rate; the latter is compared with the former at the same rate."""
     rows = []
     for rate, (din_cds, miss_cds, din_books, miss_books) in published.items():
         plain = f"DIN, {name} {rate:.0%}"

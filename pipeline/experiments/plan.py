@@ -1,8 +1,8 @@
-"""Which runs a table needs, and where they are: WORKDIR/runs/<model>-<ssl>-<seed>-<hash8>/.
+"""Plans the runs of a table, and their directories: WORKDIR/runs/<model>-<ssl>-<seed>-<hash8>/.
 
-Nothing but the run directories says what is done: a plan is made anew from them at any time. Where
-rows choose their learning rates it begins with the trials, each rate with the first seed, and goes
-on with the other seeds of a row once its trials are done.
+Only the run directories tell which runs are done: a plan can be made anew from them at any time.
+Where rows choose their learning rates, a plan begins with the trials, each rate with the first
+seed, and goes on with the other seeds of a row once its trials are done.
 """
 
 import functools
@@ -34,16 +34,16 @@ _PAPER_NAMES = {
     "books": "Amazon-Books",
     "cds": "Amazon-Cds",
 }
-"""How the papers call a log whose name holds one of these words; the first of their names wins."""
+"""Names in the papers of logs whose name holds one of these words; the first match wins."""
 
 
 class NamedData(NamedTuple):
     """A data set of an experiment.
 
     Attributes:
-        name: Of its directory.
-        data: What is there.
-        published: The name of the same log in the paper, or None.
+        name: Name of the directory.
+        data: The data set in it.
+        published: Name of the same log in the paper, or None.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Planned(NamedTuple):
     """A run that a table needs.
 
     Attributes:
-        row: Of the table.
-        data: On which data set.
-        seed: Of the training.
-        config: Resolved.
-        path: Its directory, which may not exist yet.
-        is_trial: Whether it only serves to choose a learning rate and is no part of its row.
+        row: Row of the table.
+        data: Data set of the run.
+        seed: Seed of the training.
+        config: Resolved configuration.
+        path: Run directory, which may not exist yet.
+        is_trial: Whether the run only serves to choose a learning rate and is no part of its row.
     """
 
     row: Row
@@ -72,19 +72,19 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """Name of the run directory."""
         return self.path.name
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything that tables show was measured, the last thing that training does."""
+        """Whether all metrics of the tables were measured, which is the last step of training."""
         splits = run_directory.read_metrics(self.path).values()
         is_measured = run_directory.is_measured(self.path, self.data.data)
         return is_measured and all(TITLES.keys() <= metrics.keys() for metrics in splits)
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing more to do. A trial may end in numbers that are not finite."""
+        """Whether the run has ended. A trial may end in numbers that are not finite."""
         return self.is_finished or (self.is_trial and (self.path / run_directory.DIVERGED).exists())
 
 
@@ -93,12 +93,13 @@ def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
 
     Args:
         paths: Data directories.
-        table: What they are for.
+        table: Table that they are for.
 
     Raises:
-        UserError: Two of the same name; not the table's protocol; no complete data set.
+        UserError: Two directories have the same name; a protocol is not the table's; a data set is
+            not complete.
     """
-    found = []
+    named_data = []
     for path in paths:
         data = DataDir.open(path)
         protocol = data.manifest["arguments"]["protocol"]
@@ -116,14 +117,14 @@ def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
             for key, paper in _PAPER_NAMES.items()
             if word.rstrip("s") == key.rstrip("s") and paper in table.data_sets
         ]
-        found.append(NamedData(name, data, published[0] if published else None))
-    names = [each.name for each in found]
+        named_data.append(NamedData(name, data, published[0] if published else None))
+    names = [named.name for named in named_data]
     if len(set(names)) < len(names):
         raise UserError(
             f"Expected --data directories of different names, found {', '.join(names)}.",
             "rename one: the name stands in the table.",
         )
-    return found
+    return named_data
 
 
 def plan(
@@ -132,37 +133,40 @@ def plan(
     seeds: Sequence[int],
     workdir: pathlib.Path,
 ) -> list[Planned]:
-    """The runs of a table as far as they are known now, each row's next to each other.
+    """The runs of a table as far as they are known now, those of a row next to each other.
 
     Runs that rows share occur once per row, with the same directory.
 
-    A run is known by its settings and the build of its data, not by its name: one that was made by
-    hand counts too if it lies in WORKDIR/runs.
+    Settings and the build of the data identify a run, not its name: a run that was started by hand
+    counts too if its directory is in WORKDIR/runs.
 
     Args:
-        table: The recipe.
-        data: Its data sets.
-        seeds: Of the trainings.
-        workdir: Of the experiment.
+        table: Recipe of the table.
+        data: Data sets of the experiment.
+        seeds: Seeds of the trainings.
+        workdir: Directory of the experiment.
 
     Raises:
-        UserError: A setting that the models do not have.
+        UserError: The models do not have one of the settings.
     """
-    present, cwd = _present(workdir), pathlib.Path()
+    path_by_identity, cwd = _present(workdir), pathlib.Path()
     planned = []
-    for each in data:
+    for named in data:
         for row in table.rows:
-            of_data = row.by_data.get(each.published or "", {})
-            here = {"data": files.absolute(str(each.data.path), cwd), "train": _batch(table, each)}
-            content = merged(table.settings, row.settings, of_data, here)
+            paper_settings = row.by_data.get(named.published or "", {})
+            data_settings = {
+                "data": files.absolute(str(named.data.path), cwd),
+                "train": _batch(table, named),
+            }
+            content = merged(table.settings, row.settings, paper_settings, data_settings)
 
-            run = functools.partial(_run, row, each, content, present, workdir)
+            run = functools.partial(_run, row, named, content, path_by_identity, workdir)
             rates = [{"learning_rate": rate} for rate in table.learning_rates] or [{}]
             trials = [run(seeds[0], rate)._replace(is_trial=True) for rate in rates]
-            chosen = _chosen(trials)
-            planned += [trial for i, trial in enumerate(trials) if i != chosen]
-            if chosen is not None:
-                planned += [run(seed, rates[chosen]) for seed in seeds]
+            best_trial = _chosen(trials)
+            planned += [trial for i, trial in enumerate(trials) if i != best_trial]
+            if best_trial is not None:
+                planned += [run(seed, rates[best_trial]) for seed in seeds]
     return planned
 
 
@@ -170,7 +174,7 @@ def _run(
     row: Row,
     data: NamedData,
     content: Content,
-    present: Mapping[str, pathlib.Path],
+    path_by_identity: Mapping[str, pathlib.Path],
     workdir: pathlib.Path,
     seed: int,
     rate: Content,
@@ -178,12 +182,12 @@ def _run(
     """The run of a row with a seed and a learning rate."""
     config = config_module.resolve(merged(content, {"train": {"seed": seed, **rate}}))
     key = identity(config, data.data.fingerprint)
-    path = present.get(key) or workdir / RUNS / _name(config, key)
+    path = path_by_identity.get(key) or workdir / RUNS / _name(config, key)
     return Planned(row, data, seed, config, path)
 
 
 def _batch(table: Table, data: NamedData) -> dict[str, int]:
-    """The requests of a batch that hold the samples that the table asks for, on average."""
+    """The batch size in requests that holds the table's number of samples on average."""
     if not table.batch_samples:
         return {}
     train = data.data.manifest["splits"]["train"]
@@ -192,7 +196,7 @@ def _batch(table: Table, data: NamedData) -> dict[str, int]:
 
 
 def _chosen(trials: Sequence[Planned]) -> int | None:
-    """Number of the trial that is best on the validation split; None as long as one is not done.
+    """Index of the trial that is best on the validation split; None until all have ended.
 
     If none has finished it is the first one, which then fails as a run of the row.
     """
@@ -204,7 +208,7 @@ def _chosen(trials: Sequence[Planned]) -> int | None:
 
 
 def _score(trial: Planned) -> float:
-    """How good a trial is on the validation split; the lowest number if nothing tells."""
+    """Score of a trial on the validation split; minus infinity without metrics."""
     metrics = (
         run_directory.read_metrics(trial.path).get("validation") if trial.is_finished else None
     )
@@ -212,29 +216,29 @@ def _score(trial: Planned) -> float:
 
 
 def identity(config: RunConfig, fingerprint: str) -> str:
-    """A hash of all settings of a run and of its data set, wherever that is.
+    """Hash of all settings of a run and of its data set, wherever that is stored.
 
     Args:
-        config: Of the run.
-        fingerprint: Of the data set.
+        config: Configuration of the run.
+        fingerprint: Fingerprint of the data set.
     """
     content = config.to_json() | {"data": fingerprint}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _present(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Directories of runs that were begun, by identity."""
-    found = {}
+    """Directories of runs that were started, by identity."""
+    path_by_identity = {}
     for file in sorted((workdir / RUNS).glob(f"*/{run_directory.CONFIG}")):
         fingerprint = file.parent / run_directory.FINGERPRINT
         try:
             config = config_module.resolve(config_module.load(file))
-        except UserError:  # Of a version with other settings.
+        except UserError:  # A version with other settings wrote it.
             continue
         if fingerprint.exists():
             key = identity(config, fingerprint.read_text(encoding="utf-8"))
-            found[key] = file.parent
-    return found
+            path_by_identity[key] = file.parent
+    return path_by_identity
 
 
 def _name(config: RunConfig, key: str) -> str:

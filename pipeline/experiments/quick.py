@@ -32,8 +32,8 @@ def shortened(table: Table, learning_rates: Sequence[float] = ()) -> Table:
     """The same table with a few steps per run.
 
     Args:
-        table: The recipe.
-        learning_rates: To choose from; without them the first one of the table is taken.
+        table: Recipe of the table.
+        learning_rates: Learning rates to choose from; if empty, the first one of the table.
     """
 
     def shorten(row: Row) -> Row:
@@ -53,7 +53,7 @@ def shortened(table: Table, learning_rates: Sequence[float] = ()) -> Table:
 
 
 def build_data(protocol: str, workdir: pathlib.Path) -> pathlib.Path:
-    """The generated data set for a protocol, built unless it is there."""
+    """The generated data set for a protocol, built unless it exists."""
     output = workdir / "quick" / protocol
     if not (output / COMPLETED).exists():
         log = workdir / "quick" / "log.csv"
@@ -67,14 +67,14 @@ def build_data(protocol: str, workdir: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """What takes longer to set up than a few steps take is not done, or done once for all runs.
+    """Avoids, or shares between runs, work of set-up that takes longer than a few steps.
 
     TensorFlow's functions are not compiled, and runs share the readers of their data sets.
     """
     tf.config.run_functions_eagerly(True)
     try:
         with warnings.catch_warnings(), dataset.shared():
-            # Readers of data sets are compiled all the same, and each of them warns of that.
+            # Readers of data sets are compiled nevertheless, and each of them warns of it.
             warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
             yield
     finally:

@@ -1,4 +1,4 @@
-"""What a table of a paper is made of, as data: rows, settings, published numbers."""
+"""The recipe of a table as data: rows, settings, published numbers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ Content = Mapping[str, Any]
 """Part of a configuration, see `models.config`."""
 
 METRICS = ("auc", "log_loss")
-"""What the tables of both papers show, in this order."""
+"""Metrics of the tables of both papers, in their order."""
 
 TITLES = {
     "auc": "AUC",
@@ -16,10 +16,10 @@ TITLES = {
     "gauc": "GAUC",
     "log_loss": "log loss",
 }
-"""What our tables show, in this order."""
+"""Titles of the metrics of our tables, in their order."""
 
 LEARNING_RATES = (1e-3, 1e-2, 1e-1, 1e-4)
-"""What each model may choose from; the first one where nothing tells them apart."""
+"""Learning rates from which each model chooses; the first one wins a tie."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class Row:
     """A line of a table: a model that is trained once per data set and seed.
 
     Attributes:
-        label: As in the paper.
-        settings: Of the run, on top of those of the table.
+        label: Label of the row, as in the paper.
+        settings: Settings of the run, on top of those of the table.
         by_data: Further settings for data sets of the paper, by their name there.
         published: Numbers of the paper by data set, in the order of `METRICS`.
-        proposed: Whether the paper proposes it; it is compared with the best row of the others.
+        proposed: Whether the paper proposes the model; it is compared with the best other row.
         baseline: Label of the row to compare it with instead.
-        series: Of a sweep, the name of what is varied.
-        x: Of a sweep, its value.
+        series: Name of the setting that a sweep varies; "" outside sweeps.
+        x: Value of that setting in a sweep.
     """
 
     label: str
@@ -53,24 +53,24 @@ class Table:
 
     Attributes:
         id: Name on the command line, e.g. deminet/2.
-        title: What it shows.
-        protocol: How its data sets must be split.
+        title: Title of the table.
+        protocol: Protocol by which its data sets must be split.
         data_sets: Names of the paper's data sets.
-        reference: The one whose numbers stand beside a log that the paper does not have.
-        claim: What the paper says of it.
-        settings: Of all runs.
-        batch_samples: Samples (candidates with their labels) of a batch, whatever the number of
-            candidates of a request; 0 for the default number of requests.
-        learning_rates: Of which each row takes the one that is best on the validation split of a
-            data set, with the first seed; () for the default one.
+        reference: Data set of the paper whose numbers are shown for a log that it does not have.
+        claim: Claim of the paper about the table.
+        settings: Settings of all runs.
+        batch_samples: Number of samples (candidates with their labels) of a batch, whatever the
+            number of candidates of a request; 0 for the default number of requests.
+        learning_rates: Learning rates of which each row takes the one that is best on the
+            validation split of a data set, with the first seed; () for the default one.
         rows: Models; none in a table of data statistics.
         level: Significance level of the paper's star.
-        counts: Of a table of data statistics: published counts of each data set, by column.
-        curve: Of a figure over steps: column of metrics.csv.
-        inside: Of a figure of what goes on inside a model: its title in the run report.
-        along: What its data sets differ in, a key of `pipeline.experiments.across.ALONG`; "" if it
-            is not about a difference.
-        choice: Whether one of its rows is to be chosen, which the validation split does.
+        counts: Published counts of each data set, by column; for a table of data statistics.
+        curve: Column of metrics.csv; for a figure over steps.
+        inside: Title of a figure in the run report; for a figure of the inside of a model.
+        along: Quantity in which its data sets differ, a key of `pipeline.experiments.across.ALONG`;
+            "" if it does not compare data sets.
+        choice: Whether one of its rows is to be chosen by the validation split.
     """
 
     id: str
@@ -92,12 +92,12 @@ class Table:
 
 
 def merged(*contents: Content) -> dict[str, Any]:
-    """Configurations on top of each other, section by section; the later one wins."""
+    """Configurations merged section by section; later ones take precedence."""
     result: dict[str, Any] = {}
     for content in contents:
         for section, values in content.items():
-            old = result.get(section)
-            result[section] = {**old, **values} if isinstance(old, dict) else values
+            previous = result.get(section)
+            result[section] = {**previous, **values} if isinstance(previous, dict) else values
     return result
 
 
@@ -105,16 +105,15 @@ def parse_published(text: str, data_sets: Sequence[str]) -> dict[str, dict[str, 
     """Numbers of a printed table, by label and data set.
 
     Args:
-        text: A line per row: its label, then the metrics of each data set, all separated by "|"
-            from the label and by blanks from each other.
-        data_sets: In the order of the columns.
+        text: A line per row: its label, "|", then the metrics of all data sets between blanks.
+        data_sets: Names of the data sets, in the order of the columns.
     """
-    found = {}
+    published = {}
     for line in text.strip().splitlines():
         label, _, numbers = line.partition("|")
         values = [float(number) for number in numbers.split()]
         width = len(values) // len(data_sets)
-        found[label.strip()] = {
+        published[label.strip()] = {
             name: values[i * width : (i + 1) * width] for i, name in enumerate(data_sets)
         }
-    return found
+    return published

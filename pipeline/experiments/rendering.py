@@ -1,4 +1,4 @@
-"""Writes what an experiment found: WORKDIR/NAME.html, NAME.md, NAME.csv and NAME-runs.csv."""
+"""Writes the results of an experiment: WORKDIR/NAME.html, NAME.md, NAME.csv, NAME-runs.csv."""
 
 import importlib.metadata
 import math
@@ -34,10 +34,10 @@ _ARGUMENTS = (
     "core_filter",
     "seed",
 )
-"""Of a build: those that say what is predicted."""
+"""Arguments of a build that determine the prediction task."""
 _SIGNIFICANT = 0.05
 _OF_YARDSTICKS = ("auc", "auc_known", "gauc")
-"""Metrics that a yardstick has."""
+"""Metrics of a yardstick."""
 
 
 def write(
@@ -50,11 +50,11 @@ def write(
     """Writes the pages and the CSV files of an experiment, with the runs that are finished.
 
     Args:
-        table: The recipe.
-        data: Its data sets.
-        planned: Its runs.
-        workdir: Of the experiment.
-        command: That was given.
+        table: Recipe of the table.
+        data: Data sets of the experiment.
+        planned: Runs of the table.
+        workdir: Directory of the experiment.
+        command: Command that was called.
 
     Returns:
         The path of the HTML file.
@@ -87,28 +87,35 @@ def _results(
     """Rows of the CSV file and sections of the page."""
     rows: list[dict[str, Any]] = []
     sections = []
-    for each in data:
-        paper = each.published or table.reference
-        of_data = [run for run in planned if run.data.name == each.name]
-        measured = comparisons.collect(of_data, paper)
-        found = comparisons.compare(table, measured)
-        counted = _yardsticks(each, of_data, workdir)
+    for named in data:
+        paper = named.published or table.reference
+        data_runs = [run for run in planned if run.data.name == named.name]
+        measured = comparisons.collect(data_runs, paper)
+        row_comparisons = comparisons.compare(table, measured)
+        yardstick_scores = _yardsticks(named, data_runs, workdir)
         rows += [
-            {"data": each.name, "model": one.name, "metric": metric, "mean": getattr(one, metric)}
-            for one in counted
+            {
+                "data": named.name,
+                "model": yardstick.name,
+                "metric": metric,
+                "mean": getattr(yardstick, metric),
+            }
+            for yardstick in yardstick_scores
             for metric in _OF_YARDSTICKS
         ]
-        rows += _csv_rows(each, paper, measured, found)
-        notes = table_notes.notes(table, of_data)
-        grids = [_metric_grid(table, each, paper, counted, measured, found, notes)]
+        rows += _csv_rows(named, paper, measured, row_comparisons)
+        notes = table_notes.notes(table, data_runs)
+        grids = [
+            _metric_grid(table, named, paper, yardstick_scores, measured, row_comparisons, notes)
+        ]
         if table.choice:
             grids.append(_choice_grid(measured))
-        if found:
-            grids.append(_comparison_grid(table, found))
+        if row_comparisons:
+            grids.append(_comparison_grid(table, row_comparisons))
         order = _order_grid(measured)
         if order:
             grids.append(order)
-        sections.append(Section(each.name, grids, _figures(table, measured, paper)))
+        sections.append(Section(named.name, grids, _figures(table, measured, paper)))
     if table.along:
         sections.append(across.section(table, data, planned))
     return rows, sections
@@ -117,22 +124,24 @@ def _results(
 def _yardsticks(
     data: NamedData, planned: Sequence[Planned], workdir: pathlib.Path
 ) -> list[Yardstick]:
-    """What is reached on the test split without a model, in the widths of the runs too."""
+    """Scores on the test split without a model, also for the embedding widths of the runs."""
     widths = {run.config.model.embedding_size for run in planned}
     directory = workdir / "yardsticks" / data.data.fingerprint[:8]
     return yardsticks.of_data(data.data, "test", widths, directory)
 
 
 def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[html_report.Figure]:
-    finished = [each for each in measured if each.seeds]
+    finished = [measured_row for measured_row in measured if measured_row.seeds]
     if not finished:
         return []
     if table.inside:
-        found = interest_figures.figures(run_directory.open_run(finished[0].paths[0]), "test")
-        return [figure for figure in found if figure[0] == table.inside]
+        inside_figures = interest_figures.figures(
+            run_directory.open_run(finished[0].paths[0]), "test"
+        )
+        return [figure for figure in inside_figures if figure[0] == table.inside]
     if table.curve:
         return [figures.curves(finished, table.curve)]
-    if any(each.row.series for each in finished):
+    if any(measured_row.row.series for measured_row in finished):
         return figures.sweeps(finished)
     return [figures.overview(finished, paper)]
 
@@ -141,37 +150,48 @@ def _metric_grid(
     table: Table,
     data: NamedData,
     paper: str,
-    counted: Sequence[Yardstick],
+    yardstick_scores: Sequence[Yardstick],
     measured: Sequence[Measured],
-    found: Sequence[Comparison],
+    row_comparisons: Sequence[Comparison],
     notes: Sequence[str],
 ) -> Grid:
-    """Ours, the paper's and the difference of each metric; first what needs no model."""
-    stars = {(each.row, each.metric) for each in found if each.star}
-    printed = [metric for metric in METRICS if any(metric in each.published for each in measured)]
+    """Our value, the paper's and the difference of each metric; first the rows without a model."""
+    stars = {(pair.row, pair.metric) for pair in row_comparisons if pair.star}
+    printed = [
+        metric
+        for metric in METRICS
+        if any(metric in measured_row.published for measured_row in measured)
+    ]
     columns = ["model"]
     for metric in TITLES:
         columns += [TITLES[metric]]
         columns += ["paper", "difference"] if metric in printed else []
     rows = []
-    for yardstick in counted:
+    for yardstick in yardstick_scores:
         cells = [f"{yardstick.name} (no model)"]
         for metric in TITLES:
             has_metric = metric in _OF_YARDSTICKS
             cells.append(shown(getattr(yardstick, metric)) if has_metric else comparisons.NOTHING)
             cells += [comparisons.NOTHING] * 2 if metric in printed else []
         rows.append([*cells, "", "", ""])
-    for each in measured:
-        cells = [each.row.label]
+    for measured_row in measured:
+        cells = [measured_row.row.label]
         for metric in TITLES:
-            star = "*" if (each.row.label, metric) in stars else ""
-            cells.append(each.text(metric) + star)
+            star = "*" if (measured_row.row.label, metric) in stars else ""
+            cells.append(measured_row.text(metric) + star)
             if metric in printed:
-                there = each.published.get(metric, math.nan)
-                cells += [_number(there), _number(each.mean(metric) - there, "+.4f")]
-        minutes = float(np.mean(each.seconds)) / 60.0 if each.seconds else math.nan
-        rate = comparisons.NOTHING if each.learning_rate is None else f"{each.learning_rate:g}"
-        rows.append([*cells, rate, str(len(each.seeds)), _number(minutes, ".1f")])
+                published = measured_row.published.get(metric, math.nan)
+                cells += [
+                    _number(published),
+                    _number(measured_row.mean(metric) - published, "+.4f"),
+                ]
+        minutes = float(np.mean(measured_row.seconds)) / 60.0 if measured_row.seconds else math.nan
+        rate = (
+            comparisons.NOTHING
+            if measured_row.learning_rate is None
+            else f"{measured_row.learning_rate:g}"
+        )
+        rows.append([*cells, rate, str(len(measured_row.seeds)), _number(minutes, ".1f")])
     notes = list(notes)
     if stars:
         notes.append(f"* better than what it is compared with, p < {table.level:g} (Welch's test).")
@@ -190,38 +210,42 @@ def _metric_grid(
 
 
 def _choice_grid(measured: Sequence[Measured]) -> Grid:
-    """Rows by validation AUC, and what the first of them has on the test split."""
+    """Rows by validation AUC, with their AUC on the test split."""
     best_first = sorted(
-        (each for each in measured if each.seeds),
-        key=lambda each: each.mean(comparisons.VALIDATION),
+        (measured_row for measured_row in measured if measured_row.seeds),
+        key=lambda measured_row: measured_row.mean(comparisons.VALIDATION),
         reverse=True,
     )
     rows = [
         [
-            each.row.label,
-            *(each.text(name) for name in (comparisons.VALIDATION, "auc")),
+            measured_row.row.label,
+            *(measured_row.text(name) for name in (comparisons.VALIDATION, "auc")),
         ]
-        for each in best_first
+        for measured_row in best_first
     ]
-    notes = [f"The validation split chooses {each.row.label}." for each in best_first[:1]]
+    notes = [
+        f"The validation split chooses {measured_row.row.label}." for measured_row in best_first[:1]
+    ]
     return Grid("The choice", 1, ["model", comparisons.VALIDATION, "test AUC"], rows, notes)
 
 
-def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:
+def _comparison_grid(table: Table, row_comparisons: Sequence[Comparison]) -> Grid:
     rows = [
         [
-            each.row,
-            each.baseline,
-            TITLES[each.metric],
-            shown(each.difference, "+.4f") + ("*" if each.star else ""),
-            shown_interval(*each.interval, "+.4f"),
-            shown(each.improvement, "+.2%"),
-            _number(each.published, "+.2%"),
-            shown(each.rela_impr, "+.2%") if each.metric != "log_loss" else comparisons.NOTHING,
-            shown(each.welch, ".3g"),
-            shown(each.paired, ".3g"),
+            comparison.row,
+            comparison.baseline,
+            TITLES[comparison.metric],
+            shown(comparison.difference, "+.4f") + ("*" if comparison.star else ""),
+            shown_interval(*comparison.interval, "+.4f"),
+            shown(comparison.improvement, "+.2%"),
+            _number(comparison.published, "+.2%"),
+            shown(comparison.rela_impr, "+.2%")
+            if comparison.metric != "log_loss"
+            else comparisons.NOTHING,
+            shown(comparison.welch, ".3g"),
+            shown(comparison.paired, ".3g"),
         ]
-        for each in found
+        for comparison in row_comparisons
     ]
     columns = [
         "model",
@@ -245,60 +269,60 @@ def _comparison_grid(table: Table, found: Sequence[Comparison]) -> Grid:
 
 
 def _order_grid(measured: Sequence[Measured]) -> Grid | None:
-    """Pairs of rows whose order is not that of the paper."""
-    tau, found = comparisons.reversals(measured)
+    """Grid of the pairs of rows whose order differs from the paper; None without its numbers."""
+    tau, reversed_pairs = comparisons.reversals(measured)
     if math.isnan(tau):
         return None
     rows = [
         [
-            each.better,
-            each.worse,
-            f"{each.published[0]:.4f} : {each.published[1]:.4f}",
-            f"{each.ours[0]:.4f} : {each.ours[1]:.4f}",
-            shown(each.welch, ".3g"),
+            pair.better,
+            pair.worse,
+            f"{pair.published[0]:.4f} : {pair.published[1]:.4f}",
+            f"{pair.ours[0]:.4f} : {pair.ours[1]:.4f}",
+            shown(pair.welch, ".3g"),
         ]
-        for each in found
+        for pair in reversed_pairs
     ]
-    beyond = sum(each.welch < _SIGNIFICANT for each in found)
+    num_significant = sum(pair.welch < _SIGNIFICANT for pair in reversed_pairs)
     notes = [
         f"Kendall's tau of both orders by AUC: {tau:.2f}. Pairs in another order than in the "
-        f"paper: {len(found)}, of which {beyond} with p < {_SIGNIFICANT:g}."
+        f"paper: {len(reversed_pairs)}, of which {num_significant} with p < {_SIGNIFICANT:g}."
     ]
     columns = ["better in the paper", "than", "AUC there", "AUC here", "p, Welch"]
     return Grid("Order of the rows", 2, columns, rows, notes)
 
 
 def _csv_rows(
-    data: NamedData, paper: str, measured: Sequence[Measured], found: Sequence[Comparison]
+    data: NamedData, paper: str, measured: Sequence[Measured], row_comparisons: Sequence[Comparison]
 ) -> list[dict[str, Any]]:
-    compared = {(each.row, each.metric): each for each in found}
+    comparison_of = {(pair.row, pair.metric): pair for pair in row_comparisons}
     rows = []
-    for each in measured:
+    for measured_row in measured:
         for metric in TITLES:
             row: dict[str, Any] = {
                 "data": data.name,
-                "model": each.row.label,
+                "model": measured_row.row.label,
                 "metric": metric,
-                "learning_rate": each.learning_rate,
-                "seeds": len(each.seeds),
-                "mean": _csv(each.mean(metric)) if each.seeds else None,
-                "std": each.std(metric),
-                "paper": each.published.get(metric),
-                "paper_data": paper if metric in each.published else None,
+                "learning_rate": measured_row.learning_rate,
+                "seeds": len(measured_row.seeds),
+                "mean": _csv(measured_row.mean(metric)) if measured_row.seeds else None,
+                "std": measured_row.std(metric),
+                "paper": measured_row.published.get(metric),
+                "paper_data": paper if metric in measured_row.published else None,
             }
-            if against := compared.get((each.row.label, metric)):
-                low, high = against.interval
+            if comparison := comparison_of.get((measured_row.row.label, metric)):
+                low, high = comparison.interval
                 row |= {
-                    "baseline": against.baseline,
-                    "difference": _csv(against.difference),
+                    "baseline": comparison.baseline,
+                    "difference": _csv(comparison.difference),
                     "low": _csv(low),
                     "high": _csv(high),
-                    "improvement": _csv(against.improvement),
-                    "paper_improvement": against.published,
-                    "rela_impr": _csv(against.rela_impr) if metric != "log_loss" else None,
-                    "welch_p": _csv(against.welch),
-                    "paired_p": _csv(against.paired),
-                    "star": against.star,
+                    "improvement": _csv(comparison.improvement),
+                    "paper_improvement": comparison.published,
+                    "rela_impr": _csv(comparison.rela_impr) if metric != "log_loss" else None,
+                    "welch_p": _csv(comparison.welch),
+                    "paired_p": _csv(comparison.paired),
+                    "star": comparison.star,
                 }
             rows.append(row)
     return rows
@@ -309,15 +333,15 @@ def _statistics(
 ) -> tuple[list[dict[str, Any]], list[Section]]:
     """A table of counts: our data sets, then those of the paper."""
     columns = list(table.counts[table.reference])
-    counted = [
-        *((each.name, _counts(each)) for each in data),
+    named_counts = [
+        *((named.name, _counts(named)) for named in data),
         *((f"paper, {name}", counts) for name, counts in table.counts.items()),
     ]
     grid = Grid(
         "Counts",
         1,
         ["data set", *columns],
-        [[name, *(f"{counts[column]:,}" for column in columns)] for name, counts in counted],
+        [[name, *(f"{counts[column]:,}" for column in columns)] for name, counts in named_counts],
         [
             "Samples: requests of all splits. Instances: candidates of the test split. Features: "
             "distinct values of all categorical fields. Fields: features of user, context and "
@@ -325,26 +349,27 @@ def _statistics(
         ],
     )
     rows = [
-        {"data": name, **{column: counts[column] for column in columns}} for name, counts in counted
+        {"data": name, **{column: counts[column] for column in columns}}
+        for name, counts in named_counts
     ]
     return rows, [Section("Data sets", [grid])]
 
 
-def _counts(each: NamedData) -> Mapping[str, int]:
-    """The counts that the papers print of a data set."""
-    schema, splits = each.data.schema, each.data.stats["splits"]
+def _counts(named: NamedData) -> Mapping[str, int]:
+    """The counts of a data set that the papers print."""
+    schema, splits = named.data.schema, named.data.stats["splits"]
 
     def distinct(name: str) -> int:
         return max(
-            described["distinct"]
+            key_stats["distinct"]
             for split in splits.values()
-            for key, described in split["features"].items()
-            if key.rpartition("/")[2] == name and "distinct" in described
+            for key, key_stats in split["features"].items()
+            if key.rpartition("/")[2] == name and "distinct" in key_stats
         )
 
-    users = each.data.stats["users"]
+    users = named.data.stats["users"]
     items = splits["test"]["items_to_draw_from"]
-    others = [
+    other_counts = [
         distinct(feature.name)
         for feature in (*schema.user_features, *schema.item_features)
         if feature.is_categorical and feature not in (schema.user_key, schema.item_key)
@@ -360,7 +385,7 @@ def _counts(each: NamedData) -> Mapping[str, int]:
         "categories": next(iter(categories), 0),
         "samples": sum(split["requests"] for split in splits.values()),
         "instances": splits["test"]["candidates"],
-        "features": users + items + sum(others),
+        "features": users + items + sum(other_counts),
         "fields": len(schema.encoded_features) + len(schema.history_features),
     }
 
@@ -381,7 +406,7 @@ def _run_frame(planned: Sequence[Planned]) -> pd.DataFrame:
 
 
 def _facts(planned: Sequence[Planned], command: str) -> list[tuple[str, str]]:
-    """How the page came about."""
+    """Facts on how the page was made."""
     facts = [("command", command), ("code", _version())]
     if planned:
         unique = {run.path: run for run in planned}.values()
@@ -395,32 +420,34 @@ def _facts(planned: Sequence[Planned], command: str) -> list[tuple[str, str]]:
 
 
 def _version() -> str:
-    """Version of the package, and the commit where it runs from a checkout."""
+    """Version of the package, and the commit if it runs from a checkout."""
     version = importlib.metadata.version("sequence-ctr")
     root = pathlib.Path(__file__).parents[2]
     if (root / ".git").exists():
-        asked = ["git", "-C", str(root), "rev-parse", "--short=10", "HEAD"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
-        version += f", commit {done.stdout.strip()}"
+        git_command = ["git", "-C", str(root), "rev-parse", "--short=10", "HEAD"]
+        completed = subprocess.run(git_command, capture_output=True, text=True, check=False)
+        version += f", commit {completed.stdout.strip()}"
     return version
 
 
 def _data_grid(data: Sequence[NamedData]) -> Grid:
     rows, notes = [], []
-    for each in data:
-        arguments = each.data.manifest["arguments"]
-        requests = [f"{each.data.num_requests(split):,}" for split in SPLITS]
-        rows.append([each.name, each.data.fingerprint[:12], *requests])
-        shown = " ".join(f"--{name}={arguments[name]}" for name in _ARGUMENTS if name in arguments)
-        notes.append(f"{each.name} was built with {shown}")
+    for named in data:
+        arguments = named.data.manifest["arguments"]
+        requests = [f"{named.data.num_requests(split):,}" for split in SPLITS]
+        rows.append([named.name, named.data.fingerprint[:12], *requests])
+        argument_text = " ".join(
+            f"--{name}={arguments[name]}" for name in _ARGUMENTS if name in arguments
+        )
+        notes.append(f"{named.name} was built with {argument_text}")
     return Grid("Requests", 2, ["data set", "build", *SPLITS], rows, notes)
 
 
 def _csv(value: float) -> float | str:
-    """A number that should be there, for a CSV file."""
+    """A number for a CSV file, or `UNDEFINED` for NaN."""
     return UNDEFINED if math.isnan(value) else value
 
 
 def _number(value: float, form: str = ".4f") -> str:
-    """A number, if there is one."""
+    """A number as text, or `NOTHING` for NaN."""
     return comparisons.NOTHING if math.isnan(value) else f"{value:{form}}"

@@ -1,8 +1,8 @@
-"""Does the runs of an experiment: several processes of one thread each, none of them twice.
+"""Runs the trainings of an experiment in several processes of one thread each, none twice.
 
 WORKDIR/runs/ holds for each run NAME its directory, NAME.json (its configuration) and NAME.log
-(what it printed). The log is locked while the run goes on, even if this process is gone: a second
-queue on the same WORKDIR, started beside the first one or after it was killed, leaves it alone.
+(its output). The log is locked while the run goes on, even if this process is gone: a second queue
+on the same WORKDIR, started beside the first one or after it was killed, does not start that run.
 """
 
 import contextlib
@@ -39,18 +39,18 @@ class Failure(NamedTuple):
 
 
 def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> list[Failure]:
-    """Does the runs that are not settled, each in a process of its own.
+    """Runs the trainings that are not settled, each in a process of its own.
 
     Args:
-        planned: Some may have the same directory.
-        jobs: Processes at a time.
-        progress: Show a bar on standard error.
+        planned: Planned runs, some of which may have the same directory.
+        jobs: Number of processes at a time.
+        progress: Whether to show a bar on standard error.
 
     Returns:
         Runs that failed; the others are settled.
 
     Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM; no process is left.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; no process is left.
     """
     todo = list({run.path: run for run in planned}.values())
     waiting = deque(run for run in todo if not run.is_settled)
@@ -72,7 +72,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
                         waiting.append(run)
                 bar.update(waiting, running)
                 time.sleep(_POLL_SECONDS)
-                for process in [each for each in running if each.poll() is not None]:
+                for process in [process for process in running if process.poll() is not None]:
                     run, started = running.pop(process)
                     bar.done(run, time.monotonic() - started)
                     if not run.is_settled or (process.returncode and run.is_finished):
@@ -86,7 +86,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
 
 
 def run_here(planned: Sequence[Planned]) -> list[Failure]:
-    """Does the runs that are not settled, one after the other in this process."""
+    """Runs the trainings that are not settled, one after the other in this process."""
     for run in planned:
         if not run.is_settled:
             train.train(run.config, run.path, resume=True, progress=False)
@@ -94,7 +94,7 @@ def run_here(planned: Sequence[Planned]) -> list[Failure]:
 
 
 def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
-    """Starts or continues a run; None if another process is at it."""
+    """Starts or continues a run; returns None if another process runs it."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     config = run.path.with_name(f"{run.name}.json")
     with _log(run).open("ab") as log:
@@ -103,7 +103,7 @@ def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
         except BlockingIOError:
             return None
         run.config.save(config)
-        # The process inherits the lock with the file, and gives it back when it ends.
+        # The process inherits the lock with the file, and releases it when it ends.
         return subprocess.Popen(
             [
                 sys.executable,
@@ -131,15 +131,15 @@ def _failure(run: Planned) -> Failure:
 
 
 def seconds_of(path: pathlib.Path) -> float:
-    """How long a run has trained, all its attempts together."""
+    """Duration of the training of a run, over all its attempts."""
     history = path / run_directory.HISTORY
     return float(pd.read_csv(history)["seconds"].iloc[-1]) if history.exists() else 0.0
 
 
 class _Bar:
-    """Shows runs done, the time to go, and what is running.
+    """Shows the finished runs, the time to go, and the names of the current runs.
 
-    The time that a run will take is that of the finished runs of its model, else of all of them.
+    A run is expected to take as long as the finished runs of its model, else as all finished runs.
     """
 
     def __init__(self, todo: Sequence[Planned], jobs: int, progress: bool) -> None:
@@ -163,16 +163,20 @@ class _Bar:
         waiting: Sequence[Planned],
         running: "dict[subprocess.Popen[bytes], tuple[Planned, float]]",
     ) -> None:
-        """Shows what is going on."""
+        """Shows the current runs and the time to go."""
         now = time.monotonic()
-        left = [self._expected(run) for run in waiting]
-        left += [
+        seconds_left = [self._expected(run) for run in waiting]
+        seconds_left += [
             max(0.0, self._expected(run) - (now - started)) for run, started in running.values()
         ]
-        togo = f"about {tqdm.format_interval(sum(left) / self._jobs)} to go, " if any(left) else ""
+        togo = (
+            f"about {tqdm.format_interval(sum(seconds_left) / self._jobs)} to go, "
+            if any(seconds_left)
+            else ""
+        )
         names = ", ".join(run.name for run, _ in running.values())
-        doing = f"running {names}" if names else "waiting"
-        self.shown.set_postfix_str(togo + doing, refresh=False)
+        activity = f"running {names}" if names else "waiting"
+        self.shown.set_postfix_str(togo + activity, refresh=False)
         self.shown.update(0)
 
     def done(self, run: Planned, seconds: float) -> None:
@@ -184,8 +188,10 @@ class _Bar:
         self._took.setdefault(_kind(run), []).append(seconds)
 
     def _expected(self, run: Planned) -> float:
-        known = self._took.get(_kind(run)) or [s for some in self._took.values() for s in some]
-        return statistics.mean(known) if known else 0.0
+        durations = self._took.get(_kind(run)) or [
+            seconds for model_durations in self._took.values() for seconds in model_durations
+        ]
+        return statistics.mean(durations) if durations else 0.0
 
 
 def _kind(run: Planned) -> str:
@@ -194,15 +200,17 @@ def _kind(run: Planned) -> str:
 
 @contextlib.contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Notes SIGINT and SIGTERM: an exception could hit between a process and its being known."""
+    """Notes SIGINT and SIGTERM; an exception could strike before a new process is registered."""
     noted: list[int] = []
 
     def note(number: int, _: Any) -> None:
         noted.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield noted
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What a table says of how its rows were made, read from the configurations of its runs."""
+"""Notes under a table on how its rows were trained, from the configurations of its runs."""
 
 from collections.abc import Sequence
 
@@ -17,17 +17,19 @@ def notes(table: Table, planned: Sequence[Planned]) -> list[str]:
     """Sentences under a table.
 
     Args:
-        table: The recipe.
-        planned: Its runs on one data set.
+        table: Recipe of the table.
+        planned: Runs of the table on one data set.
     """
     weights = f"Weights: those of a run's best validation {SELECTED_BY['auc']}"
-    found = [
+    sentences = [
         f"{weights}, or {SELECTED_BY['log_loss']} where that is undefined; the test split has no "
         "part in it. AUC, known items: of the candidates whose item is in the training vocabulary.",
         _learning_rates(table, planned),
         _batches(planned),
     ]
-    return found + [f"{what}: {_rows_with(setting, planned)}." for setting, what in _HEAD.items()]
+    return sentences + [
+        f"{description}: {_rows_with(setting, planned)}." for setting, description in _HEAD.items()
+    ]
 
 
 def _learning_rates(table: Table, planned: Sequence[Planned]) -> str:
@@ -47,12 +49,12 @@ def _batches(planned: Sequence[Planned]) -> str:
     train = planned[0].data.data.manifest["splits"]["train"]
     requests = sorted({run.config.train.batch_size for run in planned})
     samples = [round(count * train["candidates"] / max(1, train["requests"])) for count in requests]
-    both = [", ".join(map(str, counts)) for counts in (samples, requests)]
-    return f"Batches: {both[0]} samples ({both[1]} requests)."
+    batch_sizes = [", ".join(map(str, counts)) for counts in (samples, requests)]
+    return f"Batches: {batch_sizes[0]} samples ({batch_sizes[1]} requests)."
 
 
 def _rows_with(setting: str, planned: Sequence[Planned]) -> str:
-    """Rows whose model has a setting switched on, as text."""
+    """Labels of the rows whose model has a setting switched on, as text."""
     labels = dict.fromkeys(run.row.label for run in planned)
     having = [
         label

@@ -27,7 +27,7 @@ def load_schema(
     """The schema that --schema names, that of a published log, or one inferred from the columns.
 
     Args:
-        arguments: Of the build.
+        arguments: Arguments of the build.
         columns: Columns of each file of the log that has rows.
 
     Raises:
@@ -68,17 +68,17 @@ def load_schema(
             f"Expected dtype int64 or datetime for the timestamp {time.name!r}, found "
             f"{time.dtype.value}."
         )
-    wanted = columns_of(schema) if adapter is None else adapter.raw_columns
+    required_columns = columns_of(schema) if adapter is None else adapter.raw_columns
     for file, names in columns.items():
-        check_columns(file, names, wanted)
+        check_columns(file, names, required_columns)
         _check_types(file, schema, () if adapter is None else adapter.raw_columns)
     if adapter is not None:
-        given = [*adapter.columns, *filter(None, [adapter.behaviour_column])]
+        dataset_columns = [*adapter.columns, *filter(None, [adapter.behaviour_column])]
         for column in columns_of(schema):
-            if column not in given:
+            if column not in dataset_columns:
                 raise UserError(
                     f"{arguments.schema}: expected columns that --dataset={arguments.dataset} has "
-                    f"({', '.join(given)}), found {column!r}."
+                    f"({', '.join(dataset_columns)}), found {column!r}."
                 )
     return schema
 
@@ -91,27 +91,26 @@ def _inferred(columns: Mapping[readers.InputFile, list[str]]) -> Schema:
             f"Expected the columns user_id and item_id in {file.path}, found only {names[0]!r}.",
             f"name what separates them: {flag}.",
         )
-    indices = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
-    if indices:
-        sys.stdout.write(
-            f"Left out, as numbers of rows: {', '.join(repr(shown(name)) for name in indices)}\n"
-        )
-    timed = [one for one, others in columns.items() if others.count(TIMESTAMP) == 1]
-    named = [name for name in names if name not in indices]
-    return infer_schema(named, time_dtype=_time_dtype(timed))
+    index_columns = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
+    if index_columns:
+        index_names = ", ".join(repr(shown(name)) for name in index_columns)
+        sys.stdout.write(f"Left out, as numbers of rows: {index_names}\n")
+    timed_files = [log_file for log_file, header in columns.items() if header.count(TIMESTAMP) == 1]
+    feature_columns = [name for name in names if name not in index_columns]
+    return infer_schema(feature_columns, time_dtype=_time_dtype(timed_files))
 
 
 def _time_dtype(files: list[readers.InputFile]) -> DType:
     """DATETIME if the column of times has such a type or begins with an ISO text.
 
     Args:
-        files: Those of the log that have the column.
+        files: Files of the log that have the column of times.
     """
     for file in files:
-        kind = readers.column_types(file).get(TIMESTAMP, pa.string())
-        if pa.types.is_temporal(kind):
+        column_type = readers.column_types(file).get(TIMESTAMP, pa.string())
+        if pa.types.is_temporal(column_type):
             return DType.DATETIME
-        if not column_types.is_text(kind):
+        if not column_types.is_text(column_type):
             return DType.INT64
         for batch in readers.first_batch(file, [TIMESTAMP]):
             texts, _ = cast(batch.columns[TIMESTAMP], pa.string())
@@ -126,8 +125,8 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
 
     Args:
         file: One file of the log.
-        schema: Says what columns should hold.
-        raw_columns: Columns of a published log, which become those of the schema later.
+        schema: Schema that says what the columns should hold.
+        raw_columns: Columns of a published log, which are turned into those of the schema later.
     """
     types = readers.column_types(file)
     for column in raw_columns:
@@ -141,14 +140,16 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
 
 
 def _check_same_columns(columns: Mapping[readers.InputFile, list[str]]) -> None:
-    """Raises `UserError` where a file has a column that the first lacks: nobody would read it."""
+    """Raises `UserError` if a file has a column that the first lacks: it would not be read."""
     first, names = next(iter(columns.items()))
-    for file, others in columns.items():
-        more = [name for name in others if name not in names and not _ROW_NUMBERS.fullmatch(name)]
-        if more:
+    for file, header in columns.items():
+        extra_columns = [
+            name for name in header if name not in names and not _ROW_NUMBERS.fullmatch(name)
+        ]
+        if extra_columns:
             raise UserError(
                 f"Expected the columns of {first.path} in {file.path}, found also "
-                f"{', '.join(map(shown, more))}.",
+                f"{', '.join(map(shown, extra_columns))}.",
                 "name a schema file with --schema, or give all files the same columns.",
             )
 
@@ -160,7 +161,7 @@ def _said(schema: Schema, title: str) -> Schema:
 
 
 def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
-    """Refuses a schema that lacks what an impression log needs, and flags it has no use for."""
+    """Raises `UserError` if an impression log lacks a feature or is given a flag it cannot use."""
     if schema.request is not None and not schema.is_impression_log:
         raise UserError(
             "Expected a feature of role 'label' beside one of role 'request', found only "
@@ -179,7 +180,7 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
             "Expected a feature of role 'timestamp' in the schema of an impression log, found "
             "none: a history is what was clicked before a request."
         )
-    default = {field.name: field.default for field in dataclasses.fields(BuildArguments)}
+    defaults = {field.name: field.default for field in dataclasses.fields(BuildArguments)}
     for name, why in (
         ("negatives", "the candidates are those that were shown"),
         ("negative_sampling", "the candidates are those that were shown"),
@@ -187,7 +188,7 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
         ("core_filter", "it needs --min_item_events"),
     ):
         value = getattr(arguments, name)
-        if value not in (default[name], 0):
+        if value not in (defaults[name], 0):
             raise UserError(
                 f"--{name}={value}: expected no such flag for an impression log: {why}."
             )
@@ -198,9 +199,9 @@ def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[st
     flag = file.dialect.other_delimiter(names)
     for column in wanted:
         if names.count(column) != 1:
-            found = "it twice" if column in names else f"only {', '.join(names)}"
+            actual = "it twice" if column in names else f"only {', '.join(names)}"
             raise UserError(
-                f"Expected the column {column!r} in {file.path}, found {found}.",
+                f"Expected the column {column!r} in {file.path}, found {actual}.",
                 f"name what separates the columns: {flag}."
                 if flag
                 else 'name the column in the schema ("column"), or mend the file.',

@@ -1,4 +1,4 @@
-"""What a build says about itself: manifest.json, stats.json and the line printed at the end."""
+"""The reports of a build: manifest.json, stats.json and the line printed at the end."""
 
 import importlib.metadata
 import json
@@ -40,7 +40,7 @@ def by_prefix(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
 
 
 def conservation(counters: Mapping[str, int]) -> dict[str, Any]:
-    """Every row read is used by a request, filtered by a rule, or rejected for a reason.
+    """Accounts for every row read: used by a request, filtered by a rule, or rejected for a reason.
 
     Raises:
         AssertionError: The counts do not add up, which is a bug.
@@ -74,13 +74,16 @@ def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) 
     cutoffs = plan.cutoffs
     output = plan.arguments.output_path
     vocabularies = files.children(output / data_dir.VOCABULARIES)
-    small = [data_dir.STATS, *(f"{data_dir.VOCABULARIES}/{path.name}" for path in vocabularies)]
+    small_files = [
+        data_dir.STATS,
+        *(f"{data_dir.VOCABULARIES}/{path.name}" for path in vocabularies),
+    ]
     return {
         "format_version": data_dir.FORMAT_VERSION,
         "schema_hash": plan.schema.hash(),
         "code_version": importlib.metadata.version("sequence-ctr"),
         "arguments": plan.arguments.to_json(),
-        "files": {name: data_dir.sha256_file(output / name) for name in small},
+        "files": {name: data_dir.sha256_file(output / name) for name in small_files},
         "splits": by_split,
         "cutoffs": {}
         if cutoffs is None
@@ -96,8 +99,8 @@ def stats(
     plan: Plan, counters: Mapping[str, int], encoders: Mapping[str, FittedEncoder]
 ) -> dict[str, Any]:
     """The content of stats.json; docs/data_directory.md explains it."""
-    described = _describe_values(plan, encoders)
-    by_split = described.pop("splits")
+    value_statistics = _describe_values(plan, encoders)
+    by_split = value_statistics.pop("splits")
     content = {
         "users": counters["users"],
         "defaulted": by_prefix(counters, "defaulted/"),
@@ -106,13 +109,13 @@ def stats(
         "splits": {
             split: _split_stats(plan, counters, split, by_split[split]) for split in splits.SPLITS
         },
-        **described,
+        **value_statistics,
     }
     return content | {"findings": findings.of_data(plan.schema, content)}
 
 
 def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[str, Any]:
-    """What stats.json says of values and times.
+    """Statistics of values and times for stats.json.
 
     Returns:
         `vocabularies` by feature, `period` (length in units of the log's time), and for each split
@@ -159,23 +162,23 @@ def training_counts(plan: Plan, feature: Feature) -> pa.Table:
     """Values that training requests hold and how often, counting each event once.
 
     Args:
-        plan: The stage `jobs.fit` has run.
-        feature: One with an encoder. The values of a hash encoder are not counted.
+        plan: Plan of a build whose stage `pipelines.fit` has run.
+        feature: A feature with an encoder. The values of a hash encoder are not counted.
     """
-    counted = tables.read(plan.work / "values" / f"{feature.name}.arrow")
+    value_counts = tables.read(plan.work / "values" / f"{feature.name}.arrow")
     is_complete = feature not in plan.schema.item_features or plan.schema.is_impression_log
     if is_complete or isinstance(feature.encoder, Hash):
-        return counted
-    trained = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
-    candidates = counting.candidate_values(trained, feature.name)
-    return counting.merge_counts(pa.concat_tables([counted, candidates]))
+        return value_counts
+    training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
+    candidates = counting.candidate_values(training_items, feature.name)
+    return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
 
 
 def _key_counts(plan: Plan) -> dict[str, pa.Table]:
     """The merged counts of every key of an example and, by `defaulted_key`, of its defaults."""
     schema = plan.schema
-    item_key, trained = candidate_key(schema.item_key.name), plan.work / "statistics"
-    items = tables.read(trained / f"{item_key}.arrow")
+    item_key, statistics_directory = candidate_key(schema.item_key.name), plan.work / "statistics"
+    items = tables.read(statistics_directory / f"{item_key}.arrow")
     catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
     counts = {}
     for key, feature in encoded_keys(schema):
@@ -187,12 +190,12 @@ def _key_counts(plan: Plan) -> dict[str, pa.Table]:
             if is_of_candidates and not schema.is_impression_log:
                 counts[name] = candidate_counts(items, catalogues, schema.item_key.name, column)
             else:
-                counts[name] = tables.read(trained / f"{name}.arrow")
+                counts[name] = tables.read(statistics_directory / f"{name}.arrow")
     return counts
 
 
 def _num_defaulted(counts: pa.Table | None, split: str) -> int:
-    """How many values of a split are defaults, by the counts of a `defaulted_key` if there are."""
+    """Number of values of a split that are defaults: 0 without counts of a `defaulted_key`."""
     return 0 if counts is None else pc.sum(counts[split].filter(counts[VALUE])).as_py() or 0
 
 
@@ -205,13 +208,13 @@ def candidate_counts(
         items: Counts of the item key.
         catalogues: Items of each split with their features.
         item_key: Name of the item key.
-        name: An item feature, or whether it is a default.
+        name: Column of the catalogues: an item feature, or whether it is a default.
     """
-    none = pa.array(np.zeros(items.num_rows, np.int64))
+    zeros = pa.array(np.zeros(items.num_rows, np.int64))
     parts = []
     for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
         rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
-        counts = {other: items[split] if other == split else none for other in splits.SPLITS}
+        counts = {column: items[split] if column == split else zeros for column in splits.SPLITS}
         parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
     return merge_values(pa.concat_tables(parts))
 
@@ -248,7 +251,7 @@ def _split_stats(
 
 
 def summary(data: DataDir, seconds: float) -> str:
-    """One line for people."""
+    """The line that a build prints at its end."""
     account = data.manifest["conservation"]
     left_out = {name: data.stats["splits"][name]["requests_left_out"] for name in splits.SPLITS}
     requests = ", ".join(

@@ -5,10 +5,10 @@
     fit      events -> counts of values and items over the training data
     write    events -> requests -> shards
 
-They meet in a work directory that all workers share, as they share the output directory. Between
-them the driver looks at the counts: that is where cut-offs and vocabularies come from, and where a
-log with too many bad rows is turned away. Elements are few and stand for much: tables of counts, or
-references to files of events and requests. What workers need is loaded once per worker, from files.
+They exchange files in a work directory that all workers share, as they share the output directory.
+Between them the driver reads the counts, from which it derives cut-offs and vocabularies, and stops
+at a log with too many bad rows. The elements of the pipelines are few and large: tables of counts,
+or references to files of events and requests. Workers load what they need from files, once each.
 """
 
 import collections
@@ -63,7 +63,7 @@ class ReadEvents(beam.DoFn):
         self._plan = plan
 
     def setup(self) -> None:
-        """Loads what the items of a published log are joined with, once per worker."""
+        """Loads the table with which items of a published log are joined, once per worker."""
         self._adapter = open_adapter(self._plan.arguments.dataset, self._plan.item_history)
 
     def process(self, part: InputRange) -> Iterator[Any]:
@@ -87,16 +87,16 @@ class ReadEvents(beam.DoFn):
                 yield from _deal(self._plan, result.events, key, path)
                 if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
                     items = result.events[schema.item_key.name].combine_chunks()
-                    counted = counting.count_values(items)
-                    yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(counted))
+                    item_counts = counting.count_values(items)
+                    yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(item_counts))
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
 
 
 class CheckRequests(beam.DoFn):
-    """Rejects rows of impression logs that contradict their request; deals the others out anew.
+    """Rejects rows of impression logs that contradict their request; deals the others out by user.
 
-    Takes (partition by request, references to rows); emits as `ReadEvents`, by user.
+    Takes (partition by request, references to rows); emits what `ReadEvents` does, by user.
 
     Args:
         plan: Arguments and schema.
@@ -133,26 +133,26 @@ class CheckRequests(beam.DoFn):
 def _deal(
     plan: Plan, events: pa.Table, key: str, path: AnyPath
 ) -> Iterable[tuple[int, tables.Reference]]:
-    """Writes events to a file with one part per partition, by a hash of `key`, that has any."""
+    """Writes events to a file with one part for each partition that has any, by a hash of `key`."""
     if not events.num_rows:
         return ()
     keys = events[key].combine_chunks().dictionary_encode()
-    hashed = fingerprint64(keys.dictionary.cast(pa.large_string()))
+    key_hashes = fingerprint64(keys.dictionary.cast(pa.large_string()))
     # Small integers are sorted by digits, which takes a fraction of the time.
-    of_key = (hashed % np.uint64(plan.num_partitions)).astype(
+    partition_of_key = (key_hashes % np.uint64(plan.num_partitions)).astype(
         np.min_scalar_type(plan.num_partitions)
     )
-    of_event = of_key[keys.indices.to_numpy()]
-    order = np.argsort(of_event, kind="stable")
+    partition_of_event = partition_of_key[keys.indices.to_numpy()]
+    order = np.argsort(partition_of_event, kind="stable")
     events = events.take(pa.array(order))
-    present, first = np.unique(of_event[order], return_index=True)
-    counts = np.diff(first, append=len(order)).tolist()
-    parts = [events.slice(*bounds) for bounds in zip(first.tolist(), counts, strict=True)]
-    return zip(present.tolist(), tables.write_parts(path, parts), strict=True)
+    partitions, starts = np.unique(partition_of_event[order], return_index=True)
+    counts = np.diff(starts, append=len(order)).tolist()
+    parts = [events.slice(*bounds) for bounds in zip(starts.tolist(), counts, strict=True)]
+    return zip(partitions.tolist(), tables.write_parts(path, parts), strict=True)
 
 
 def part_name(part: InputRange) -> str:
-    """Names what belongs to a range: `00002` or, for a part of a file, `00002-00007`."""
+    """Name of the files of a range: `00002` or, for a part of a file, `00002-00007`."""
     name = f"{part.file.index:05d}"
     return name if part.number is None else f"{name}-{part.number:05d}"
 
@@ -238,9 +238,9 @@ def count_times(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> N
             times = impressions.Impressions.load(plan, partition).column(impressions.REQUEST_TIME)
         else:
             times = Events.load(plan, partition).column(TIME)
-        counted = counting.count_values(times)
+        time_counts = counting.count_values(times)
         mark_done(plan.work / "time", str(partition))
-        return tables.to_bytes(counted)
+        return tables.to_bytes(time_counts)
 
     (
         pipeline
@@ -269,10 +269,10 @@ class CountTraining(beam.DoFn):
         is_impression_log = self._plan.schema.is_impression_log
         count = impressions.count_training if is_impression_log else _count_training
         values, items, counters = count(self._plan, partition)
-        dealt = tables.read(self._plan.partition(partition))[FILE]
-        counters |= file_accounts.by_file("dealt", dealt.to_numpy())
-        for name, counted in values.items():
-            yield name, tables.to_bytes(counted)
+        file_indices = tables.read(self._plan.partition(partition))[FILE]
+        counters |= file_accounts.by_file("dealt", file_indices.to_numpy())
+        for name, value_counts in values.items():
+            yield name, tables.to_bytes(value_counts)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
         yield beam.pvalue.TaggedOutput(COUNTERS, counters)
         mark_done(self._plan.work / "fit", str(partition))
@@ -281,21 +281,21 @@ class CountTraining(beam.DoFn):
 def _count_training(
     plan: Plan, partition: int
 ) -> tuple[dict[str, pa.Table], pa.Table, dict[str, int]]:
-    """Counts of values by feature, items, counters."""
+    """Returns counts of values by feature, a table of items, and counters."""
     schema = plan.schema
     events = Events.load(plan, partition)
     is_positive = events.split == splits.TRAIN
     in_history = events.in_training_history
     histories = pa.array(np.flatnonzero(in_history))
     positives = pa.array(np.flatnonzero(is_positive))
-    counted = {}
+    value_counts = {}
     for feature in schema.encoded_features:
         # Requests carry the user's side once, as it was at the positive. Item features of the
         # positive are those of the catalogue: `counting.candidate_values` adds them.
         rows = histories if feature in schema.item_features else positives
         if isinstance(feature.encoder, Hash):
             rows = rows[:0]  # nothing to learn
-        counted[feature.name] = counting.count_values(events.column(feature.name).take(rows))
+        value_counts[feature.name] = counting.count_values(events.column(feature.name).take(rows))
     places = events.places if plan.arguments.draws_available else None
     only_candidates = is_positive & ~in_history
     items = counting.count_items(events.table, events.first_use, only_candidates, schema, places)
@@ -306,11 +306,11 @@ def _count_training(
     counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
     counters["train/requests"] = len(positives)
     counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
-    used = events.first_use != splits.NONE
-    counters["used"] = int(used.sum())
-    counters |= file_accounts.by_file("used", events.table[FILE].to_numpy()[used])
-    counters["users"] = len(np.unique(events.users[used]))
-    return counted, items, counters
+    is_used = events.first_use != splits.NONE
+    counters["used"] = int(is_used.sum())
+    counters |= file_accounts.by_file("used", events.table[FILE].to_numpy()[is_used])
+    counters["users"] = len(np.unique(events.users[is_used]))
+    return value_counts, items, counters
 
 
 def fit(plan: Plan, partitions: list[int], pipeline: beam.Pipeline) -> None:
@@ -347,8 +347,8 @@ class EncodeRequests(beam.DoFn):
 
     Args:
         plan: Arguments, schema and cut-offs.
-        vocab_dir: Where the vocabularies are.
-        numbers: What encoders learnt beside vocabularies, by feature.
+        vocab_dir: Directory of the vocabularies.
+        numbers: Numbers that encoders learnt beside vocabularies, by feature.
     """
 
     def __init__(
@@ -386,14 +386,14 @@ class EncodeRequests(beam.DoFn):
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
         times = [events.timestamps[events.split == split] for split in range(len(splits.SPLITS))]
         ranges = {
-            name: [int(some.min()), int(some.max())]
-            for name, some in zip(splits.SPLITS, times, strict=True)
-            if len(some)
+            name: [int(split_times.min()), int(split_times.max())]
+            for name, split_times in zip(splits.SPLITS, times, strict=True)
+            if len(split_times)
         }
         yield beam.pvalue.TaggedOutput(TIMES, ranges)
         counts = self._counts(events)
-        for key, counted in counts.values():
-            yield beam.pvalue.TaggedOutput(VALUES, (key, tables.to_bytes(counted)))
+        for key, value_counts in counts.values():
+            yield beam.pvalue.TaggedOutput(VALUES, (key, tables.to_bytes(value_counts)))
         yield beam.pvalue.TaggedOutput(PERIODS, tables.to_bytes(counts.periods()))
 
 
@@ -451,18 +451,18 @@ def _write_counters(counters: beam.PCollection, plan: Plan, stage: str) -> None:
 
 
 def _add(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Adds counters up."""
+    """Sum of counters by name."""
     total: collections.Counter[str] = collections.Counter()
-    for some in counters:
-        total.update(some)
+    for part_counters in counters:
+        total.update(part_counters)
     return dict(total)
 
 
 def _hull(ranges: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
-    """The smallest range by name that holds all ranges of that name."""
+    """For each name the smallest range that holds all ranges of that name."""
     hull: dict[str, list[int]] = {}
-    for some in ranges:
-        for name, (low, high) in some.items():
+    for part_ranges in ranges:
+        for name, (low, high) in part_ranges.items():
             lowest, highest = hull.get(name, (low, high))
             hull[name] = [min(low, lowest), max(high, highest)]
     return hull

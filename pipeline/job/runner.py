@@ -1,4 +1,4 @@
-"""Runs one Beam pipeline: chooses the runner, shows progress, and turns workers' errors around."""
+"""Runs one Beam pipeline: chooses the runner, shows progress, and explains workers' errors."""
 
 import argparse
 import contextlib
@@ -31,11 +31,11 @@ from preprocessing.storage.files import AnyPath
 
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
-_MAX_THREADS = 4  # each holds a partition; more of them would mostly wait for the interpreter
+_MAX_THREADS = 4  # each holds a partition; more threads would mostly wait for the interpreter
 
 
 class _Parser(_BeamArgumentParser):
-    """Of Beam's options; argparse itself would print its usage and exit."""
+    """A parser of Beam's options; argparse itself would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"Expected options that Beam can read, found {message}.", "see --help.")
@@ -45,9 +45,9 @@ def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | Non
     """Raises `UserError` on an argument that Beam does not know, or cannot read.
 
     Args:
-        arguments: What the command line holds beside the flags of the command.
-        own: Names of those flags, to suggest one for a misspelt flag.
-        hint: Knows what else a flag may have been meant to be.
+        arguments: Arguments of the command line other than the command's own flags.
+        own: Names of the command's own flags, one of which is suggested for a misspelt flag.
+        hint: Function that suggests a replacement for an unknown flag.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
@@ -57,10 +57,10 @@ def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | Non
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
         fix = hint(name, arguments) if hint else ""
-        close = difflib.get_close_matches(name, list(own), 1)
+        close_matches = difflib.get_close_matches(name, list(own), 1)
         raise UserError(
             f"Expected flags of this command or of Beam, found {unknown[0]!r}.",
-            fix or (f"did you mean --{close[0]}?" if close else "see --help."),
+            fix or (f"did you mean --{close_matches[0]}?" if close_matches else "see --help."),
         )
     if values.direct_num_workers < 0:
         raise UserError(
@@ -69,13 +69,13 @@ def check_options(arguments: Sequence[str], own: Iterable[str], hint: Hint | Non
 
 
 def require_reachable(beam_options: Sequence[str]) -> None:
-    """Refuses a runner of another machine that does not answer; Beam would wait for minutes.
+    """Raises `UserError` if a remote runner does not answer, for which Beam would wait minutes.
 
     Args:
         beam_options: Options from the command line.
 
     Raises:
-        UserError: Nothing listens at its address.
+        UserError: Nothing listens at the runner's address.
     """
     options = PipelineOptions(list(beam_options))
     endpoint = options.view_as(PortableOptions).job_endpoint
@@ -112,15 +112,15 @@ def run_stage(
     if there is work for them: Arrow, NumPy and compression leave the interpreter's lock to others.
 
     Args:
-        title: Of the stage, for people.
-        construct: Adds the transforms.
+        title: Title of the stage, for people.
+        construct: Function that adds the transforms to the pipeline.
         beam_options: Options from the command line.
         watch: Directory to which workers add a file for each finished piece of work.
-        total: How many pieces there are.
-        parallelism: How much can be done at the same time.
+        total: Number of pieces of work.
+        parallelism: Number of pieces that can be worked on at the same time.
 
     Returns:
-        Seconds.
+        Seconds that the pipeline took.
 
     Raises:
         UserError: A worker raised it.
@@ -135,7 +135,7 @@ def run_stage(
         if threads > 1 and not any(option.startswith("--direct_") for option in beam_options):
             direct.direct_num_workers = threads
             direct.direct_running_mode = "multi_threading"
-    processes = isinstance(runner, FnApiRunner) and (
+    uses_processes = isinstance(runner, FnApiRunner) and (
         direct.direct_running_mode == "multi_processing"
     )
 
@@ -147,7 +147,7 @@ def run_stage(
     watch.mkdir(parents=True, exist_ok=True)
     try:
         with _progress(title, watch, total), _quiet():
-            if processes:
+            if uses_processes:
                 worker_errors.until_a_worker_dies(run)
             else:
                 run()
@@ -167,9 +167,9 @@ def mark_done(watch: AnyPath, piece: str) -> None:
 
 @contextlib.contextmanager
 def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
-    """A bar on a terminal that follows the number of files in a directory."""
+    """Shows a bar on a terminal that follows the number of files in a directory."""
     stop = threading.Event()
-    # A file of its own, because `_quiet` takes standard error away.
+    # The bar has its own file, because `_quiet` redirects standard error.
     with (
         os.fdopen(os.dup(2), "w") as terminal,
         tqdm(total=total, desc=title, leave=False, disable=None, file=terminal) as bar,
@@ -193,9 +193,9 @@ def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what Beam says of an error that is about to be raised, unless --debug asks for all.
+    """Silences what Beam prints about an error that is about to be raised, unless --debug is on.
 
-    Its workers print stacks to standard error, those in processes of their own too.
+    Beam's workers print stacks to standard error, also those in processes of their own.
     """
     logger = logging.getLogger()
     if logger.isEnabledFor(logging.DEBUG):

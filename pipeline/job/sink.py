@@ -29,29 +29,32 @@ def sorted_records(
 ) -> Iterator[pa.LargeBinaryArray]:
     """Yields the records of a shard by key, and by content if keys are equal, in blocks.
 
-    Their order therefore never depends on which worker was first, nor do the blocks, which are
-    equal ranges of keys: as keys are fingerprints, they hold about as much each. Only a block is in
-    memory at a time; the parts are mapped.
+    The order therefore never depends on which worker was first. Neither do the blocks, which are
+    equal ranges of keys; as keys are fingerprints, all blocks are about as large. Only one block is
+    in memory at a time; the parts are memory-mapped.
 
     Args:
         parts: Records, each part sorted by key.
-        block_bytes: Size of a block on the average.
+        block_bytes: Average size of a block.
     """
     mapped = [tables.read_part(part) for part in parts]
     if not mapped:
         return
     keys = [part[KEY].to_numpy() for part in mapped]
     records = [tables.one_array(part[RECORD]) for part in mapped]
-    size = sum(int(pc.sum(pc.binary_length(some)).as_py()) for some in records)
+    size = sum(int(pc.sum(pc.binary_length(part)).as_py()) for part in records)
     num_blocks = 1 + size // block_bytes
     ends = np.arange(1, num_blocks, dtype=np.uint64) * np.uint64((2**64 - 1) // num_blocks)
-    bounds = np.array([[0, *np.searchsorted(some, ends), len(some)] for some in keys])
-    for low, high in zip(bounds.T[:-1], bounds.T[1:], strict=True):
-        spans = list(zip(low.tolist(), high.tolist(), strict=True))
+    bounds = np.array([[0, *np.searchsorted(part, ends), len(part)] for part in keys])
+    for starts, stops in zip(bounds.T[:-1], bounds.T[1:], strict=True):
+        spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
         yield _sorted(
-            np.concatenate([some[slice(*span)] for some, span in zip(keys, spans, strict=True)]),
+            np.concatenate([part[slice(*span)] for part, span in zip(keys, spans, strict=True)]),
             pa.concat_arrays(
-                [some.slice(a, b - a) for some, (a, b) in zip(records, spans, strict=True)]
+                [
+                    part.slice(start, stop - start)
+                    for part, (start, stop) in zip(records, spans, strict=True)
+                ]
             ),
         )
 
@@ -65,15 +68,15 @@ def _sorted(keys: np.ndarray, records: pa.LargeBinaryArray) -> pa.LargeBinaryArr
 
 
 class WriteShard(beam.DoFn):
-    """Writes ((split, shard), where the records of all partitions are) as one file.
+    """Writes ((split, shard), references to the records of all partitions) as one file.
 
-    Its size and hash go to a JSON file of the same name in `reports`, where a repeated attempt
-    overwrites them with the same content.
+    The size and hash of the file go to a JSON file of the same name in `reports`, which a repeated
+    attempt overwrites with the same content.
 
     Args:
         output: The data directory.
-        reports: Where to say what was written.
-        num_shards: Files of each split.
+        reports: Directory of the JSON files that say what was written.
+        num_shards: Number of files of each split.
     """
 
     def __init__(self, output: AnyPath, reports: AnyPath, num_shards: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Why a Beam pipeline ended early: the cause on one line, out of what runners say."""
+"""Why a Beam pipeline ended early: the cause on one line, taken from the runner's error."""
 
 import contextlib
 import os
@@ -26,9 +26,9 @@ class StageError(Exception):
     """A pipeline that ended early.
 
     Args:
-        title: Of the stage.
-        cause: On one line, with a full stop.
-        fix: What may help.
+        title: Title of the stage.
+        cause: Cause of the end on one line, with a full stop.
+        fix: Advice on what may help.
     """
 
     def __init__(self, title: str, cause: str, fix: str) -> None:
@@ -40,19 +40,19 @@ def explained(title: str, error: Exception) -> Exception:
     """The `UserError` that a worker raised, or else a `StageError`.
 
     Args:
-        title: Of the stage.
-        error: What the runner raised. Other processes send their errors as text; Beam adds where in
-            the pipeline they arose.
+        title: Title of the stage.
+        error: Error that the runner raised. Other processes send their errors as text; Beam adds
+            where in the pipeline they arose.
     """
     text = str(error)
     messages = [text] if isinstance(error, UserError) else _USER_ERROR.findall(text)
     if messages:
         return UserError(_WHERE.sub("", messages[-1]))
-    exited = _EXIT.search(text)
-    if exited:
+    exit_match = _EXIT.search(text)
+    if exit_match:
         return StageError(
             title,
-            f"a worker process was ended by {_end(int(exited[1]))}.",
+            f"a worker process was ended by {_end(int(exit_match[1]))}.",
             "give it more memory, or take fewer workers (--direct_num_workers)",
         )
     if type(error).__name__ == "FutureTimeoutError":
@@ -61,9 +61,9 @@ def explained(title: str, error: Exception) -> Exception:
             "the runner cannot be reached.",
             "check that it is running, and its address (--job_endpoint, --flink_master)",
         )
-    found = list(_PYTHON_ERROR.finditer(text)) if "Traceback" in text else []
-    if found:
-        text = _END_OF_ERROR.split(text[found[-1].start() :])[0]
+    python_errors = list(_PYTHON_ERROR.finditer(text)) if "Traceback" in text else []
+    if python_errors:
+        text = _END_OF_ERROR.split(text[python_errors[-1].start() :])[0]
         cause = one_line(_WRAPPED.sub("", _WHERE.sub("", text)))
     else:
         cause = one_line(error)
@@ -71,7 +71,7 @@ def explained(title: str, error: Exception) -> Exception:
 
 
 def _end(status: int) -> str:
-    """What ended a process, from its exit status or that of the shell around it."""
+    """The cause of the end of a process, by its own exit status or that of its shell."""
     number = -status if status < 0 else status - 128
     try:
         return f"the signal {signal.Signals(number).name}"
@@ -81,7 +81,7 @@ def _end(status: int) -> str:
 
 @contextlib.contextmanager
 def explained_stage_errors(output: AnyPath) -> Iterator[None]:
-    """Turns a `StageError` into a `UserError` that says what is left.
+    """Turns a `StageError` into a `UserError` that says what the build leaves behind.
 
     Args:
         output: The data directory that was to be written.
@@ -97,18 +97,18 @@ def explained_stage_errors(output: AnyPath) -> Iterator[None]:
 
 
 def left(output: AnyPath) -> str:
-    """What a build that failed leaves behind."""
+    """Sentence on what a failed build leaves behind."""
     return f"{output} holds no data set now, only parts of one, which the next build removes."
 
 
 def ignore_threads_of_beam() -> None:
-    """Silences what Beam's threads say from now on; after a failure they complain of its end."""
-    before = threading.excepthook
+    """Silences Beam's threads from now on; after a failure they report its consequences."""
+    previous_hook = threading.excepthook
 
     def on_error(raised: threading.ExceptHookArgs) -> None:
         frames = traceback.walk_tb(raised.exc_traceback)
         if not any(f.f_globals.get("__name__", "").startswith("apache_beam.") for f, _ in frames):
-            before(raised)
+            previous_hook(raised)
 
     threading.excepthook = on_error
 
@@ -117,10 +117,10 @@ def until_a_worker_dies(run: Callable[[], None]) -> None:
     """Runs a pipeline whose workers are processes; Beam would wait for ever for one that died.
 
     Args:
-        run: Runs it to its end.
+        run: Function that runs the pipeline to its end.
 
     Raises:
-        RuntimeError: A worker died; the others are ended.
+        RuntimeError: A worker died; the other workers are killed.
     """
     errors: list[BaseException] = []
 
@@ -130,7 +130,7 @@ def until_a_worker_dies(run: Callable[[], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    before = threading.excepthook
+    previous_hook = threading.excepthook
 
     def on_error(raised: threading.ExceptHookArgs) -> None:
         if raised.thread and raised.thread.name == _WORKER_THREAD and raised.exc_value:
@@ -145,13 +145,13 @@ def until_a_worker_dies(run: Callable[[], None]) -> None:
         if thread.is_alive():
             _end_workers()
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous_hook
     if errors:
         raise errors[0]
 
 
 def _end_workers() -> None:
-    """Ends the worker processes of this one, for which it would wait at its own end."""
+    """Kills the worker processes of this process, which would wait for them at its end."""
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (directory / "stat").read_text().rpartition(")")[2].split()[1]

@@ -1,6 +1,6 @@
-"""Which types of columns are understood: a closed list, checked before anything is read.
+"""The types of columns that are understood: a closed list, checked before anything is read.
 
-Columns of text files hold texts or what JSON knows; those of Parquet have a type of their own.
+Columns of text files hold texts or JSON values; those of Parquet have a declared type.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,30 +56,34 @@ def is_text(kind: pa.DataType) -> bool:
 def check(
     path: str, types: Mapping[str, pa.DataType], column: str, dtype: DType, is_time: bool = False
 ) -> None:
-    """Checks that the values of a column can become what the schema says.
+    """Checks that the values of a column can become the type that the schema says.
 
     Args:
-        path: The file.
-        types: Types of its columns, as far as it has types.
-        column: Name of one of them.
-        dtype: What the schema says of it.
-        is_time: Whether its role is `timestamp`.
+        path: Path of the file.
+        types: Types of the file's columns, as far as it declares them.
+        column: Name of the column to check.
+        dtype: Type of the column in the schema.
+        is_time: Whether the role of the column is `timestamp`.
 
     Raises:
-        UserError: They cannot.
+        UserError: The values cannot become that type.
     """
-    kind = found = types.get(column, pa.string())
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    wanted, tests = _UNDERSTOOD[dtype]
-    if any(test(kind) for test in tests):
+    value_type = declared_type = types.get(column, pa.string())
+    if pa.types.is_dictionary(value_type):
+        value_type = value_type.value_type
+    expected, tests = _UNDERSTOOD[dtype]
+    if any(matches(value_type) for matches in tests):
         return
-    fix = next((fix for test, fix in _FIXES if test(kind)), _ONE_VALUE)
-    if is_time and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+    fix = next((fix for matches, fix in _FIXES if matches(value_type)), _ONE_VALUE)
+    if is_time and (pa.types.is_timestamp(value_type) or pa.types.is_date(value_type)):
         fix = 'say "dtype": "datetime" in the schema.'
-    elif is_time and any(test(kind) for test in _NUMBERS):
+    elif is_time and any(matches(value_type) for matches in _NUMBERS):
         fix = 'say "dtype": "int64" in the schema.'
-    shown = found if len(str(found)) <= _LONGEST_SHOWN else f"{str(found)[:_LONGEST_SHOWN]}..."
+    shown_type = (
+        declared_type
+        if len(str(declared_type)) <= _LONGEST_SHOWN
+        else f"{str(declared_type)[:_LONGEST_SHOWN]}..."
+    )
     raise UserError(
-        f"Expected {wanted} in the column {column!r} of {path}, found the type {shown}.", fix
+        f"Expected {expected} in the column {column!r} of {path}, found the type {shown_type}.", fix
     )

@@ -1,4 +1,4 @@
-"""How a CSV file is written: what separates its values and what escapes them."""
+"""The dialect of a CSV file: its delimiter, its escape character and its header."""
 
 import dataclasses
 import re
@@ -12,12 +12,12 @@ _DELIMITERS = "\t;|,"
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written, beside what RFC 4180 says.
+    """The dialect of a CSV file, which otherwise follows RFC 4180.
 
-    Within quotation marks a quotation mark is written twice, or, if there is an escape, behind it.
+    Within quotation marks a quotation mark is written twice, or behind the escape if there is one.
     An escape makes the character behind it part of the value if that is a quotation mark, a
-    delimiter, a line break or another escape; before anything else it is a character like any
-    other (Spark). A value that is an escape and an N is missing (MySQL, Hive).
+    delimiter, a line break or another escape; before anything else it stands for itself (Spark).
+    A value that is an escape and an N is missing (MySQL, Hive).
 
     Attributes:
         delimiter: One ASCII character.
@@ -38,7 +38,7 @@ class Dialect:
             escape: A character, or None.
 
         Raises:
-            UserError: One of them is no single ASCII character, or both are the same.
+            UserError: Either is not a single ASCII character, or both are the same.
         """
         delimiter = _NAMED.get(delimiter.lower(), delimiter)
         for flag, value, example in (
@@ -60,10 +60,10 @@ class Dialect:
         return cls(delimiter, escape)
 
     def hint(self, record: bytes) -> str:
-        r"""What to add to the reason why a record is bad: it may need another dialect.
+        r"""Addition to the reason why a record is bad, if it may need another dialect; else empty.
 
         Args:
-            record: Its bytes, or the first of them.
+            record: Bytes of the record, or the first of them.
         """
         special = rb'\\(?:["%b]|$)' % re.escape(self.delimiter.encode())
         if self.escape is None and re.search(special, record, re.MULTILINE):
@@ -74,10 +74,10 @@ class Dialect:
         """The flag that names another delimiter, if a header seems to have one; else empty.
 
         Args:
-            names: Columns as this dialect tells them.
+            names: Columns of the header, as read in this dialect.
         """
         if len(names) == 1:
-            for other in _DELIMITERS:
-                if other != self.delimiter and other in names[0]:
-                    return f"--csv_delimiter={'tab' if other == chr(9) else repr(other)}"
+            for delimiter in _DELIMITERS:
+                if delimiter != self.delimiter and delimiter in names[0]:
+                    return f"--csv_delimiter={'tab' if delimiter == chr(9) else repr(delimiter)}"
         return ""

@@ -1,9 +1,9 @@
-"""Which lines of a CSV file make up its records, told from its bytes alone.
+"""Finds which lines of a CSV file make up its records, from its bytes alone.
 
-The parser (Arrow) numbers records, not lines, and takes whatever quotation marks say: one that does
-not close where its value ends, because it was meant to be escaped or came alone, makes one record
-of many rows. What is told here is how many lines each record takes, and which records cannot be
-what was meant.
+The parser (Arrow) numbers records, not lines, and trusts quotation marks: one that does not close
+where its value ends, because it was meant to be escaped or has no partner, makes one record of many
+rows. This module counts the lines of each record, and finds the records that cannot be what was
+meant.
 
 Shape suffixes: P places in a buffer, R records.
 """
@@ -24,9 +24,9 @@ class EndlessRecordError(Exception):
     """A record does not end within the file, or not within a length that can be read.
 
     Args:
-        line: Where it begins.
-        text: Its beginning.
-        is_quoted: Whether a quotation mark in it is not closed.
+        line: Line in which the record begins.
+        text: Beginning of the record.
+        is_quoted: Whether a quotation mark in the record is not closed.
     """
 
     def __init__(self, line: int, text: bytes, is_quoted: bool) -> None:
@@ -38,8 +38,8 @@ class OddRecord(NamedTuple):
     """A record of several lines, or one whose quotation marks are not in pairs.
 
     Attributes:
-        text: What it holds.
-        reason: Why it cannot be what was meant, empty if it can.
+        text: Bytes of the record.
+        reason: Reason why the record cannot be what was meant; empty if it can.
     """
 
     text: bytes
@@ -47,12 +47,12 @@ class OddRecord(NamedTuple):
 
 
 class TakenLines(NamedTuple):
-    """What `RecordLines.take` tells of some records.
+    """Lines of some records, as returned by `RecordLines.take`.
 
     Attributes:
-        first_R: int64, the line with which each begins.
-        count_R: int64, how many lines each takes.
-        odd: Those that are odd, by number.
+        first_R: int64, line with which each record begins.
+        count_R: int64, number of lines of each record.
+        odd: Odd records, by number.
     """
 
     first_R: np.ndarray
@@ -61,14 +61,14 @@ class TakenLines(NamedTuple):
 
 
 class RecordLines:
-    """Follows a file, piece by piece, and tells the lines of its records.
+    """Follows a file, piece by piece, and finds the lines of its records.
 
-    Records are numbered from 1. Blank lines are no records, but lines. Arrow reads ahead in a
+    Records are numbered from 1. Blank lines count as lines, not as records. Arrow reads ahead in a
     thread of its own, so that pieces may be added while records are taken.
 
     Args:
-        dialect: How the file is written.
-        num_columns: How many values a record should have.
+        dialect: Dialect of the file.
+        num_columns: Number of values that a record should have.
 
     Attributes:
         unclosed: The record that the end of the file cuts off, if it does.
@@ -87,8 +87,8 @@ class RecordLines:
         self._is_separator[[ord(dialect.delimiter), _LF, _CR]] = True
         self._num_columns = num_columns
         self._rest = b""
-        self._line = 1  # of the first byte of the rest
-        self._lock = threading.Lock()  # for all that follows
+        self._line = 1  # line of the first byte of the rest
+        self._lock = threading.Lock()  # guards all attributes below
         self._num_taken = 0
         self._num_added = 0
         self._first_R = [np.zeros(0, np.int64)]
@@ -102,12 +102,12 @@ class RecordLines:
         """Takes the next piece of the file.
 
         Args:
-            data: Its bytes.
-            is_last: Whether the file ends with it.
+            data: Bytes of the piece.
+            is_last: Whether the file ends with this piece.
         """
         buffer = self._rest + data
         plain = buffer
-        if self._escaped is not None:  # of the same length, without what has no meaning
+        if self._escaped is not None:  # of the same length, with escapes masked
             plain = self._escaped.sub(lambda match: b"x" * len(match[0]), buffer)
         line_ends_P = _line_ends(buffer, is_last)
         ends_R = line_ends_P if plain is buffer else _line_ends(plain, is_last)
@@ -117,9 +117,9 @@ class RecordLines:
             is_within = np.searchsorted(opening_P, ends_R) > np.searchsorted(closing_P, ends_R)
             ends_R = ends_R[~is_within]
             is_quoted = len(opening_P) > len(closing_P)
-        used = int(ends_R[-1]) + 1 if len(ends_R) else 0
-        rest = buffer[used:]
-        rest_line = self._line + int(np.searchsorted(line_ends_P, used))
+        num_used = int(ends_R[-1]) + 1 if len(ends_R) else 0
+        rest = buffer[num_used:]
+        rest_line = self._line + int(np.searchsorted(line_ends_P, num_used))
         if len(rest) > self._most_bytes:
             self._most_bytes = len(rest)
             self.longest = EndlessRecordError(rest_line, rest, is_quoted)
@@ -134,20 +134,20 @@ class RecordLines:
         self._rest, self._line = rest, rest_line
 
     def take(self, last: int) -> TakenLines:
-        """What is known of the next records; each can be taken once.
+        """Lines of the next records; each record can be taken once.
 
         Args:
-            last: Number of the last of them.
+            last: Number of the last record to take.
         """
         if last > self._num_added:
             self.require(last)
         with self._lock:
             first_R, count_R = np.concatenate(self._first_R), np.concatenate(self._count_R)
-            taken = last - self._num_taken
-            self._first_R, self._count_R = [first_R[taken:]], [count_R[taken:]]
+            num_new = last - self._num_taken
+            self._first_R, self._count_R = [first_R[num_new:]], [count_R[num_new:]]
             self._num_taken = last
             odd = {number: self._odd.pop(number) for number in sorted(self._odd) if number <= last}
-        return TakenLines(first_R[:taken], count_R[:taken], odd)
+        return TakenLines(first_R[:num_new], count_R[:num_new], odd)
 
     def require(self, records: int) -> None:
         """Raises `AssertionError` unless the lines so far make up that many records."""
@@ -155,10 +155,10 @@ class RecordLines:
             raise AssertionError(f"{records} records, but {self._num_added} in their lines")
 
     def _quotes(self, plain: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Places of quotation marks that open a value, that close one, and of text behind these.
+        """Places of marks that open a value, that close one, and of text behind the latter.
 
-        If marks open and close in turns, and every value begins and ends with one, they are told
-        apart by counting. Otherwise every quoted value is looked for.
+        If marks open and close in turns, and every value begins and ends with one, counting tells
+        them apart. Otherwise a regular expression looks for every quoted value.
         """
         bytes_P = np.frombuffer(plain, np.uint8)
         place_Q = np.flatnonzero(bytes_P == _QUOTE)
@@ -176,25 +176,25 @@ class RecordLines:
         return opening, closing, behind_P[~self._is_separator[bytes_P[behind_P]]]
 
     def _begins(self, bytes_P: np.ndarray, opening: np.ndarray, closing: np.ndarray) -> bool:
-        """Whether each mark that should open a value is at its beginning, or second of a pair."""
+        """Whether each mark that should open a value begins it, or is the second of a pair."""
         is_pair = np.zeros(len(opening), bool)
         is_pair[1:] = opening[1:] == closing[: len(opening) - 1] + 1
-        before = self._is_separator[bytes_P[opening - 1]]
-        return bool((is_pair | before | (opening == 0)).all())
+        follows_separator = self._is_separator[bytes_P[opening - 1]]
+        return bool((is_pair | follows_separator | (opening == 0)).all())
 
     def _ends(self, bytes_P: np.ndarray, opening: np.ndarray, closing: np.ndarray) -> bool:
-        """Whether each mark that should close a value is at its end, or first of a pair."""
+        """Whether each mark that should close a value ends it, or is the first of a pair."""
         is_pair = np.zeros(len(closing), bool)
         pairs = min(len(closing), len(opening) - 1)
         is_pair[:pairs] = opening[1:][:pairs] == closing[:pairs] + 1
         is_end = closing + 1 == len(bytes_P)
-        behind = self._is_separator[bytes_P[np.minimum(closing + 1, len(bytes_P) - 1)]]
-        return bool((is_pair | behind | is_end).all())
+        precedes_separator = self._is_separator[bytes_P[np.minimum(closing + 1, len(bytes_P) - 1)]]
+        return bool((is_pair | precedes_separator | is_end).all())
 
     def _add_records(
         self, buffer: bytes, line_ends_P: np.ndarray, ends_R: np.ndarray, malformed_P: np.ndarray
     ) -> None:
-        """Keeps what is known of records that end at some places of the buffer."""
+        """Keeps the lines of the records that end at some places of the buffer."""
         if not len(ends_R):
             return
         bounds = np.concatenate([[0], ends_R + 1])
@@ -241,6 +241,6 @@ def _line_ends(data: bytes, is_last: bool) -> np.ndarray:
     if b"\r" in data:
         is_return = bytes_P == _CR
         is_return[:-1] &= ~is_end[1:]
-        is_return[-1:] &= is_last  # what follows may belong to it
+        is_return[-1:] &= is_last  # the next piece may begin with its line feed
         is_end |= is_return
     return np.flatnonzero(is_end)

@@ -1,10 +1,10 @@
 """Cuts a CSV file into byte ranges that workers can read on their own.
 
-Where a record begins cannot be told from the bytes around it: a line break may stand within quotes.
-A file is therefore cut only if no quotation mark and no escape follows its first line; then every
-line break ends a record. Nor is a file cut that has blank lines or lone carriage returns, so that
-lines are easy to number. All of the file has to be looked at for that, which takes much less time
-than parsing it.
+The bytes around a place do not tell whether a record begins there: a line break may stand within
+quotes. A file is therefore cut only if no quotation mark and no escape follows its first line; then
+every line break ends a record. A file that has blank lines or lone carriage returns is not cut
+either, so that lines are easy to number. All of the file has to be scanned for that, which takes
+much less time than parsing it.
 """
 
 from typing import BinaryIO, NamedTuple
@@ -29,9 +29,9 @@ class RangeFile:
     """The bytes of a range as a file of their own.
 
     Args:
-        file: Holds the range.
+        file: File that holds the range.
         start: First byte of the range.
-        end: The byte after its last one.
+        end: End (exclusive) of the range.
     """
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
@@ -40,7 +40,7 @@ class RangeFile:
         file.seek(start)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most as many as asked for; empty at the end of the range."""
+        """The next bytes, at most `size`; empty at the end of the range."""
         data = self._file.read(min(size, self._left))
         self._left -= len(data)
         return data
@@ -52,15 +52,15 @@ def cut(file: BinaryIO, range_bytes: int, escape: str | None = None) -> list[Byt
     Args:
         file: The file, at its first line.
         range_bytes: Size of all ranges but the last, apart from the rest of a line.
-        escape: What escapes quotation marks and line breaks, if anything does.
+        escape: Character that escapes quotation marks and line breaks, or None.
     """
     ranges: list[ByteRange] = []
     start, line = file.tell(), 1
     while lines := file.read(range_bytes):
-        rest = file.readline(_LONGEST_LINE)
-        lines += rest
+        line_rest = file.readline(_LONGEST_LINE)
+        lines += line_rest
         is_break = np.frombuffer(lines, np.uint8) == ord("\n")
-        is_long = len(rest) == _LONGEST_LINE
+        is_long = len(line_rest) == _LONGEST_LINE
         if is_long or not _is_plain(lines, is_break, escape, is_first=not ranges):
             return []
         ranges.append(ByteRange(start, start + len(lines), line))
@@ -74,9 +74,10 @@ def _is_plain(lines: bytes, is_break: np.ndarray, escape: str | None, is_first: 
 
     Args:
         lines: The bytes of the range.
-        is_break: Which of them are line feeds.
-        escape: See `cut`.
-        is_first: Whether its first line may be a header, with pairs of quotation marks.
+        is_break: Whether each byte is a line feed.
+        escape: Escape character, or None.
+        is_first: Whether the range is the first, whose first line may be a header with pairs of
+            quotation marks.
     """
     if escape is not None and escape.encode() in lines:
         return False

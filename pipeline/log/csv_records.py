@@ -1,11 +1,11 @@
-"""CSV as Arrow batches whose rows know their lines, with nothing lost at a quotation mark.
+"""Reads CSV as Arrow batches with the line of each row, and loses no row at a quotation mark.
 
-A record is one line, or several if line breaks are quoted. Of a record that is bad every line
-counts as a row and is bad: what makes one bad record of many rows is a quotation mark without a
-partner, or one that was meant to be escaped. A line break in a column that is read makes a record
-bad. In one that is not read it is part of some text, and its lines are counted, unless these look
-like rows of their own. A quotation mark that is still open at the end of the file leaves unknown
-what the rest of the file was meant to be, so such a file cannot be read.
+A record is one line, or several if line breaks are quoted. Every line of a bad record counts as a
+bad row, because a quotation mark without a partner, or one that was meant to be escaped, makes one
+bad record of many rows. A line break in a column that is read makes a record bad. In a column that
+is not read it is part of some text, and its lines are counted, unless these look like rows of their
+own. If a quotation mark is still open at the end of the file, nobody knows what the rest of the
+file was meant to be, so such a file cannot be read.
 """
 
 import codecs
@@ -22,10 +22,10 @@ import pyarrow.csv
 from pipeline.log.csv_dialect import Dialect
 from pipeline.log.csv_lines import RecordLines, TakenLines, split_lines
 
-# Arrow cannot show a bad record that is no UTF-8, and drops an escape before any character. While
-# it parses, a byte that is no UTF-8 and a character behind an escape are written as two private
-# characters each; the first of these, should a text hold it, is doubled. What Python's
-# "surrogateescape" makes of byte 0x80 + n is 0xDC80 + n.
+# Arrow cannot show a bad record that is not UTF-8, and drops an escape before any character. While
+# it parses, a byte that is not UTF-8 and a character behind an escape are written as two private
+# characters each; if a text holds the first of these itself, it is doubled. Python's
+# "surrogateescape" turns byte 0x80 + n into 0xDC80 + n.
 _ESCAPE = "\U0010fe00"
 _ESCAPED = {ord(_ESCAPE): _ESCAPE * 2} | {
     0xDC80 + n: _ESCAPE + chr(0x10FF80 + n) for n in range(128)
@@ -38,7 +38,7 @@ _ESCAPE_SEQUENCE = re.compile(f"{_ESCAPE}.")
 
 
 class BadLine(NamedTuple):
-    """A line that is no row: its number, why, and what it holds."""
+    """A line that is no row: its number, the reason, and its content."""
 
     line: int
     reason: str
@@ -51,8 +51,8 @@ class CsvBatch(NamedTuple):
     Attributes:
         columns: Binary array per column, all of one length.
         lines: int64, line with which each row begins; a header is line 1.
-        bad: Lines among them that are no rows.
-        continued: Lines beyond the first one that the rows take.
+        bad: Lines between them that are no rows.
+        continued: Number of lines that the rows take beyond their first.
     """
 
     columns: dict[str, pa.Array]
@@ -74,8 +74,8 @@ class _Source:
 
     Args:
         file: The file.
-        dialect: How it is written.
-        lines: Told of every piece that is read, if given.
+        dialect: Dialect of the file.
+        lines: Record lines that are found in every piece that is read, or None.
     """
 
     closed = False
@@ -95,7 +95,7 @@ class _Source:
         self.has_escapes = False
 
     def read(self, size: int) -> bytes:
-        """The next bytes, as many as asked for unless it is the end."""
+        """The next `size` bytes, fewer at the end of the file."""
         while len(self._ready) < size and not self._ended:
             data = self._file.read(size)
             self._ended = not data
@@ -106,12 +106,12 @@ class _Source:
         return data
 
     def close(self) -> None:
-        """Leaves the file to its owner."""
+        """Marks the source as closed; the owner of the file closes the file."""
         self.closed = True
 
     def _valid(self, data: bytes) -> bytes:
         if data.isascii() and not self._decoder.getstate()[0]:
-            return data  # the rest is about as slow as parsing
+            return data  # decoding is about as slow as parsing
         text = self._decoder.decode(data, self._ended)
         if _ESCAPE not in text:
             with contextlib.suppress(UnicodeEncodeError):
@@ -134,20 +134,20 @@ class _Source:
         return data
 
     def _incomplete(self, data: bytes) -> int:
-        """How many bytes at the end are an escape whose character may not be complete."""
+        """Number of bytes at the end that are an escape whose character may be incomplete."""
         whole = data.removesuffix(b"\r")
         is_escape = (len(whole) - len(whole.rstrip(self._escape))) % 2
         return len(data) - len(whole) + 1 if is_escape else 0
 
 
 class _Judge:
-    """Tells the lines of records, and which records are bad.
+    """Finds the lines of records, and which records are bad.
 
     Args:
         columns: Names of the columns that are read.
-        dialect: How the file is written.
+        dialect: Dialect of the file.
         source: The file.
-        lines: What its bytes tell; None if every record is a line.
+        lines: Lines of the records, found from the bytes; None if every record is a line.
     """
 
     def __init__(
@@ -165,35 +165,35 @@ class _Judge:
         """The next rows.
 
         Args:
-            arrays: Their columns.
-            records: Their numbers.
-            bad: Records among them, up to the last one, that have too many or too few values.
+            arrays: Columns of the rows.
+            records: Numbers of the rows' records.
+            bad: Records between them, up to the last one, that have too many or too few values.
             last: Number of the last record, good or bad.
         """
         if self._source.has_escapes:
             arrays = [_restored(array) for array in arrays]
         if self._dialect.escape is not None:
             arrays = [self._without_nulls(array) for array in arrays]
-        taken = self._taken(last)
+        taken_lines = self._taken(last)
         reasons = {record.number: record.reason for record in bad}
         texts = {record.number: _raw(record.text) for record in bad}
         continued, is_good = 0, np.ones(len(records), bool)
-        for number, odd in taken.odd.items():
+        for number, odd in taken_lines.odd.items():
             texts[number] = odd.text
             row = int(np.searchsorted(records, number))
             if number in reasons or row == len(records) or records[row] != number:
-                continue  # it is bad already, or the header
+                continue  # it is already bad, or it is the header
             is_broken = any(_has_line_break(array[row].as_py()) for array in arrays)
             reason = odd.reason or ("line break in a value" if is_broken else "")
             if reason:
                 reasons[number], is_good[row] = reason, False
             else:
-                continued += int(taken.count_R[number - self._next]) - 1
-        lines = taken.first_R[records - self._next]
+                continued += int(taken_lines.count_R[number - self._next]) - 1
+        lines = taken_lines.first_R[records - self._next]
         bad_lines: list[BadLine] = []
         for number in sorted(reasons):
             reason = reasons[number] + self._dialect.hint(texts[number])
-            first = int(taken.first_R[number - self._next])
+            first = int(taken_lines.first_R[number - self._next])
             bad_lines += [
                 BadLine(first + i, reason, text)
                 for i, text in enumerate(split_lines(texts[number]))
@@ -211,7 +211,7 @@ class _Judge:
         return TakenLines(numbers, np.ones_like(numbers), {})
 
     def _without_nulls(self, array: pa.Array) -> pa.Array:
-        r"""The column with nothing in place of `\N`."""
+        r"""The column with empty values in place of `\N`."""
         is_null = pc.equal(array, pa.scalar(f"{self._dialect.escape}N".encode()))
         return pc.if_else(is_null, pa.scalar(b""), array)
 
@@ -227,16 +227,16 @@ def read(
 ) -> Iterator[CsvBatch]:
     """Reads columns of a CSV file as bytes: types and encoding are not judged.
 
-    Arrow calls `skip` for every record with another number of fields than the header, with the
-    number of the record; the numbers of the good ones are those in between.
+    Arrow calls `skip` with every record whose number of fields differs from the header's. The call
+    gives the number of the record; good records have the numbers in between.
 
     Args:
         file: The file, at its beginning.
         header: Names of all columns.
         has_header: Whether the first record of the file holds them.
-        columns: Which to read.
-        block_bytes: Read at once. No record may be longer.
-        dialect: How the file is written.
+        columns: Names of the columns to read.
+        block_bytes: Number of bytes to read at once. No record may be longer.
+        dialect: Dialect of the file.
         is_plain: Whether it is known that every line is a record (see `pipeline.log.csv_ranges`).
 
     Raises:
@@ -246,9 +246,9 @@ def read(
     bad: list[_BadRecord] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        many = row.actual_columns > row.expected_columns
+        is_too_many = row.actual_columns > row.expected_columns
         expected = f"expected {row.expected_columns}, found {row.actual_columns}"
-        reason = f"too {'many' if many else 'few'} fields: {expected}"
+        reason = f"too {'many' if is_too_many else 'few'} fields: {expected}"
         bad.append(_BadRecord(row.number, reason, row.text))
         return "skip"
 
@@ -282,22 +282,22 @@ def read(
             records = np.arange(next_record, next_record + batch.num_rows + len(skipped))
             records = np.setdiff1d(records, skipped)[: batch.num_rows]
             last = int(records[-1]) if len(records) else next_record - 1
-            passed = int(np.searchsorted(skipped, last))
-            yield judge.batch(batch.columns, records, bad[reported : reported + passed], last)
-            reported, next_record = reported + passed, last + 1
+            num_judged = int(np.searchsorted(skipped, last))
+            yield judge.batch(batch.columns, records, bad[reported : reported + num_judged], last)
+            reported, next_record = reported + num_judged, last + 1
     if lines is not None and lines.unclosed is not None:
         raise lines.unclosed
-    if rest := bad[reported:]:
-        nothing = [pa.array([], pa.binary())] * len(columns)
-        yield judge.batch(nothing, np.zeros(0, np.int64), rest, rest[-1].number)
-        next_record = rest[-1].number + 1
+    if remaining_bad := bad[reported:]:
+        no_values = [pa.array([], pa.binary())] * len(columns)
+        yield judge.batch(no_values, np.zeros(0, np.int64), remaining_bad, remaining_bad[-1].number)
+        next_record = remaining_bad[-1].number + 1
     if lines is not None:
         lines.require(next_record - 1)
 
 
 @contextlib.contextmanager
 def _explained(lines: RecordLines | None) -> Iterator[None]:
-    """Raises `EndlessRecordError` in place of what Arrow says of a record without an end."""
+    """Raises `EndlessRecordError` in place of Arrow's error about a record without an end."""
     try:
         yield
     except pa.ArrowInvalid as error:
@@ -314,7 +314,7 @@ def _has_line_break(value: bytes) -> bool:
 
 
 def _restored(column: pa.Array) -> pa.Array:
-    """A column as the file has it, without escapes."""
+    """A column as the file has it, with the private characters of `_Source` replaced."""
     rows = np.flatnonzero(pc.find_substring(column, _ESCAPE.encode()).to_numpy() >= 0)
     if not len(rows):
         return column
@@ -325,6 +325,6 @@ def _restored(column: pa.Array) -> pa.Array:
 
 
 def _raw(text: str) -> bytes:
-    """The bytes of a text with escapes."""
+    """The bytes of a text that holds the private characters of `_Source`."""
     text = _ESCAPE_SEQUENCE.sub(lambda match: _CHARACTERS[match[0]], text)
     return text.encode("utf-8", "surrogateescape")

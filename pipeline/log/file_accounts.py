@@ -1,4 +1,4 @@
-"""What became of the rows of each file of the log, and what its lines are beside rows."""
+"""Accounts of each file of the log: the outcome of its rows, and its lines that are no rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def of_batch(batch: RawBatch, result: Validated) -> dict[str, int]:
 
     Args:
         batch: The rows as the file has them.
-        result: What became of them.
+        result: Outcome of the checks of these rows.
     """
     index = batch.file.index
     return {
@@ -37,7 +37,7 @@ def by_file(what: str, files: np.ndarray) -> dict[str, int]:
     """Counters of rows.
 
     Args:
-        what: What is counted.
+        what: Outcome that is counted, such as `used`.
         files: Index of the file of each row, int [rows].
     """
     counts = np.bincount(files)
@@ -47,33 +47,33 @@ def by_file(what: str, files: np.ndarray) -> dict[str, int]:
 def accounts(log: Sequence[InputFile], counters: Mapping[str, int]) -> list[dict[str, Any]]:
     """The account of each file, in order: rows read are used, filtered or rejected.
 
-    `dealt` rows have reached the partitions by user; those that are not used there are filtered.
+    `dealt` rows have reached the partitions by user; rows that no request uses there are filtered.
 
     Args:
         log: The files.
-        counters: Of all stages.
+        counters: Counters of all stages.
 
     Raises:
         AssertionError: The rows of a file do not add up, which is a bug.
     """
     result = []
     for file in log:
-        count = {
-            what: counters.get(counter(file.index, what), 0)
-            for what in ("read", "used", "filtered", "rejected", "continued", "dealt")
+        account = {
+            outcome: counters.get(counter(file.index, outcome), 0)
+            for outcome in ("read", "used", "filtered", "rejected", "continued", "dealt")
         }
-        if count["read"] != count["dealt"] + count["filtered"] + count["rejected"]:
-            raise AssertionError(f"rows of {file.path} are not conserved: {count}")
-        count["filtered"] += count.pop("dealt") - count["used"]
-        result.append({"path": file.path, "bytes": file.size, **count})
+        if account["read"] != account["dealt"] + account["filtered"] + account["rejected"]:
+            raise AssertionError(f"rows of {file.path} are not conserved: {account}")
+        account["filtered"] += account.pop("dealt") - account["used"]
+        result.append({"path": file.path, "bytes": file.size, **account})
     return result
 
 
 def remarks(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What people should know of the files, one line each.
+    """Remarks on the files for people, one line each.
 
     Args:
-        inputs: Accounts as `accounts` gives them.
+        inputs: Accounts as returned by `accounts`.
     """
     empty = [file for file in inputs if not file["read"]]
     continued = [file for file in inputs if file["continued"]]

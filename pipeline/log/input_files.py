@@ -27,13 +27,13 @@ def list_inputs(
 ) -> list[InputFile]:
     """The files that a flag names, in order; those of a pattern or directory are sorted by name.
 
-    Of a directory, and of what a pattern matches, names that begin with `_` or `.` are left out:
-    that is what Spark and Hadoop call files beside the data, such as `_SUCCESS`.
+    Files of a directory or pattern whose names begin with `_` or `.` are left out: Spark and Hadoop
+    give such names to files that are no data, such as `_SUCCESS`.
 
     Args:
         patterns: Paths, directories and glob patterns, separated by commas.
-        flag: Named in error messages.
-        dialect: How CSV files are written, if other than by default.
+        flag: Name of the flag, for error messages.
+        dialect: Dialect of CSV files, if not the default one.
 
     Raises:
         UserError: A file is missing, of unknown format or named twice; a pattern matches nothing.
@@ -48,19 +48,22 @@ def list_inputs(
         paths += map(str, matches)
     if not paths:
         raise UserError(f"{flag}: expected at least one file, found none.", f"{flag}=log.csv")
-    seen: set[str] = set()
+    seen_paths: set[str] = set()
     for path in paths:
-        if os.path.normpath(path) in seen:
+        if os.path.normpath(path) in seen_paths:
             raise UserError(f"{flag}: expected every file once, found {path} more than once.")
-        seen.add(os.path.normpath(path))
+        seen_paths.add(os.path.normpath(path))
     return [
         _input_file(path, index, flag, dialect or Dialect()) for index, path in enumerate(paths)
     ]
 
 
 def format_of(path: str) -> str | None:
-    """The format that the name of a file tells, None if it tells none."""
-    return next((kind for end, kind in _SUFFIXES.items() if path.lower().endswith(end)), None)
+    """The format that a file name implies by its ending; None if it implies none."""
+    return next(
+        (file_format for suffix, file_format in _SUFFIXES.items() if path.lower().endswith(suffix)),
+        None,
+    )
 
 
 def _matches(pattern: str, flag: str) -> Iterator[AnyPath]:
@@ -95,10 +98,10 @@ def _input_file(path: str, index: int, flag: str, dialect: Dialect) -> InputFile
             f"{flag}: expected a file at {path}, found nothing.",
             "give paths, directories or quoted glob patterns, separated by commas.",
         )
-    kind = format_of(path)
-    if kind is None:
+    file_format = format_of(path)
+    if file_format is None:
         raise UserError(
             f"{flag}: expected a file name that ends in {', '.join(_SUFFIXES)}, found {path}.",
             "convert or rename the file.",
         )
-    return InputFile(path, index, kind, name.stat().st_size, dialect)
+    return InputFile(path, index, file_format, name.stat().st_size, dialect)

@@ -1,4 +1,4 @@
-"""Rows as files have them: what readers make, adapters change and `row_checks` judges."""
+"""Rows as files have them: readers make them, adapters change them, `row_checks` judges them."""
 
 import collections
 import dataclasses
@@ -34,11 +34,11 @@ class InputFile:
     """One file of the log.
 
     Attributes:
-        path: Where it is.
-        index: Its place in the order of rows.
+        path: Path of the file.
+        index: Place of the file among those of the log, in the order of rows.
         format: `csv`, `jsonl` or `parquet`.
-        size: In bytes, as stored.
-        dialect: How it is written, if it is CSV.
+        size: Size in bytes, as stored.
+        dialect: Dialect of the file, if it is CSV.
     """
 
     path: str
@@ -53,13 +53,13 @@ class RawBatch:
     """Rows as the file has them.
 
     Attributes:
-        file: Where they come from.
+        file: File that the rows come from.
         columns: Arrow array per column, all of one length.
         lines: int64, line with which each row begins, from 1. Parquet: number of the row.
-        rejections: Lines among them that are no records.
-        continued: Lines beyond the first one that the rows take (line breaks in quoted values).
-        blocks_done: How much of the range is read by now, in units of `num_blocks`.
-        filtered: Rows that were among them before, by the rule that took them out.
+        rejections: Rejected lines between the rows, such as those that are no records.
+        continued: Number of lines that rows take beyond their first (line breaks in quoted values).
+        blocks_done: Number of blocks of the range that are read by now, see `readers.num_blocks`.
+        filtered: Number of rows taken out of the batch, by rule.
     """
 
     file: InputFile
@@ -74,8 +74,8 @@ class RawBatch:
         """The batch without some rows, which are counted as filtered.
 
         Args:
-            rows: Which rows, bool per row.
-            rule: Why.
+            rows: Rows to take out, bool per row.
+            rule: Rule that takes them out.
         """
         if not rows.any():
             return self
@@ -87,8 +87,8 @@ class RawBatch:
         """The batch without some rows, which are bad.
 
         Args:
-            rows: Which rows, bool per row.
-            reason: Why.
+            rows: Rows to take out, bool per row.
+            reason: Reason why they are bad.
         """
         if not rows.any():
             return self
@@ -96,7 +96,7 @@ class RawBatch:
         return dataclasses.replace(self._keep(~rows), rejections=self.rejections + bad)
 
     def rejection(self, row: int, reason: str) -> Rejection:
-        """What to say of a bad row."""
+        """The rejection of a bad row."""
         raw = {name: _begin(_shown(column[row : row + 1])) for name, column in self.columns.items()}
         return Rejection.of(self.file.path, int(self.lines[row]), reason, raw)
 
@@ -116,10 +116,10 @@ class RawBatch:
 
 
 def _shown(value: pa.Array) -> object:
-    """The value of a column of one row; times as texts, as Python does not have all of them."""
+    """The value of a column of one row; times as texts, as not all of them fit Python's types."""
     return (value.cast(pa.string()) if pa.types.is_temporal(value.type) else value)[0].as_py()
 
 
 def _begin(value: object) -> object:
-    """A value, of a long text its beginning."""
+    """A value; a long text is cut short."""
     return value[:_VALUE] if isinstance(value, str | bytes) else value

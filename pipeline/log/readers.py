@@ -1,7 +1,7 @@
 """Log files as Arrow batches with line numbers: CSV, JSON lines (both also gzipped) and Parquet.
 
-Readers do not judge values: they find the columns, keep the types of the file and put aside the
-lines that are no records at all. `pipeline.log.row_checks` judges.
+Readers do not check values: they find the columns, keep the types of the file and reject only the
+lines that are no records. `pipeline.log.row_checks` checks values.
 """
 
 import csv
@@ -28,20 +28,20 @@ from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
-_LARGE = 1 << 63  # orjson makes floats of integers beyond 64 bits
+_LARGE = 1 << 63  # orjson turns integers beyond 64 bits into floats
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
 class InputRange:
-    """What one worker reads: a row group of a Parquet file, a text file or a part of it.
+    """The input of one worker: a row group of a Parquet file, a text file or a part of it.
 
     Attributes:
         file: The file.
         number: Index of the row group or of the part; None for a whole text file.
         first_line: Line number of the first row.
         start: First byte of a part of a text file.
-        end: The byte after its last one; None at the end of the file.
+        end: End (exclusive) of the part; None at the end of the file.
     """
 
     file: InputFile
@@ -52,7 +52,7 @@ class InputRange:
 
 
 def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
-    """Columns of each file that has rows: of JSON lines, all keys of the first thousand lines.
+    """Columns of each file that has rows; JSON lines have all keys of the first thousand lines.
 
     Raises:
         UserError: No file has rows, or one cannot be read as its format.
@@ -63,9 +63,9 @@ def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
         if has_rows:
             columns[file] = names
     if not columns:
-        others = f" and {len(log) - 1} more" if len(log) > 1 else ""
+        more_files = f" and {len(log) - 1} more" if len(log) > 1 else ""
         raise UserError(
-            f"--input: expected rows in {log[0].path}{others}, found none.", "check the files."
+            f"--input: expected rows in {log[0].path}{more_files}, found none.", "check the files."
         )
     return columns
 
@@ -114,7 +114,7 @@ def _whole(file: InputFile) -> InputRange:
 
 
 def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
-    """Parts of a large CSV file on this machine; others would have to be fetched twice."""
+    """Parts of a large CSV file on this machine; a remote file would have to be fetched twice."""
     is_local = isinstance(files.path(file.path), pathlib.Path)
     if not is_local or file.size <= csv_ranges.RANGE_BYTES or text_files.is_gzipped(file.path):
         return []
@@ -139,9 +139,9 @@ def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
     """The first rows of a file as its only batch; none if it has no rows.
 
     Raises:
-        UserError: As for `read`.
+        UserError: The file is cut short or damaged beyond single lines.
     """
-    # A look at the ranges of a text file is a look at all of it.
+    # Finding the ranges of a text file would read all of it.
     parts = ranges(file)[:1] if file.format == "parquet" else [_whole(file)]
     for part in parts:
         yield from itertools.islice(read(part, columns), 1)
@@ -155,7 +155,7 @@ def _unreadable(file: InputFile, error: Exception) -> UserError:
 
 
 def num_blocks(part: InputRange) -> int:
-    """How many values `RawBatch.blocks_done` can take."""
+    """Number of blocks of a range, which `RawBatch.blocks_done` counts."""
     if part.file.format == "parquet":
         return 1
     end = part.file.size if part.end is None else part.end
@@ -176,7 +176,7 @@ def _csv_header(file: InputFile) -> tuple[list[str], bool]:
 
 
 def _json_keys(path: str) -> tuple[list[str], bool]:
-    """All keys of the first lines, those that a line repeats twice; and whether there are lines."""
+    """Keys of the first lines, twice if a line repeats them; and whether there are lines."""
     keys: dict[str, None] = {}
     twice: set[str] = set()
     reason, is_first = "", True
@@ -209,14 +209,14 @@ def _repeated_keys(line: bytes) -> list[str]:
     names: list[str] = []
 
     def collect(pairs: list[tuple[str, object]]) -> None:
-        names[:] = [name for name, _ in pairs]  # that of the line comes last
+        names[:] = [name for name, _ in pairs]  # the outermost object comes last
 
     json.loads(line, object_pairs_hook=collect)
     return [name for name in names if names.count(name) > 1]
 
 
 def _parquet(file: InputFile, int96_unit: str = "us") -> pa.parquet.ParquetFile:
-    """Opens a file; its times of type INT96, which know no unit, are read in the given one."""
+    """Opens a file; times of type INT96, which have no unit, are read in the given unit."""
     path = files.path(file.path)
     local = isinstance(path, pathlib.Path)
     source = path if local else files.random_access(path)
@@ -228,26 +228,28 @@ def _read_parquet(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
     line = part.first_line
     legacy = int96.names(parquet, columns)
     batches = parquet.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=columns)
-    exact: Iterator[pa.RecordBatch] = itertools.repeat(pa.RecordBatch.from_pydict({}))
+    fine_batches: Iterator[pa.RecordBatch] = itertools.repeat(pa.RecordBatch.from_pydict({}))
     if legacy:
         nanoseconds = _parquet(part.file, "ns")
-        exact = nanoseconds.iter_batches(BATCH_ROWS, row_groups=[part.number], columns=legacy)
-    for batch, fine in zip(batches, exact, strict=False):
+        fine_batches = nanoseconds.iter_batches(
+            BATCH_ROWS, row_groups=[part.number], columns=legacy
+        )
+    for batch, fine_batch in zip(batches, fine_batches, strict=False):
         lines = np.arange(line, line + batch.num_rows, dtype=np.int64)
         line += batch.num_rows
         raw = RawBatch(part.file, {name: batch.column(name) for name in columns}, lines, [])
         for name in legacy:
-            is_cut = int96.is_cut(raw.columns[name], fine[name])
+            is_cut = int96.is_cut(raw.columns[name], fine_batch[name])
             raw = raw.rejecting(is_cut, f"column {name!r}: {TOO_FINE}")
         yield raw
 
 
 def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
-    """Every column as bytes: types and encoding are judged later, row by row."""
+    """Reads every column as bytes: types and encoding are checked later, row by row."""
     file, dialect = part.file, part.file.dialect
     header, _ = _csv_header(file)
     has_header = dialect.header is None and not part.number
-    before = part.first_line - 1 - has_header
+    lines_before = part.first_line - 1 - has_header
     is_plain = part.end is not None
     try:
         with open_text(file.path) as (content, blocks_done):
@@ -259,8 +261,11 @@ def _read_csv(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
                 yield RawBatch(
                     file,
                     batch.columns,
-                    batch.lines + before,
-                    [Rejection.of(file.path, b.line + before, b.reason, b.text) for b in batch.bad],
+                    batch.lines + lines_before,
+                    [
+                        Rejection.of(file.path, b.line + lines_before, b.reason, b.text)
+                        for b in batch.bad
+                    ],
                     batch.continued,
                     blocks_done() - part.start // text_files.BLOCK_BYTES,
                 )
@@ -290,7 +295,7 @@ def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
-    """Blocks of a text file: number of the first line, lines, how many blocks are read by now."""
+    """Yields blocks of a text file: number of the first line, lines, number of blocks so far."""
     line = 1
     with open_text(path) as (file, blocks_done):
         while block := file.readlines(text_files.BLOCK_BYTES):
@@ -318,14 +323,14 @@ def _json_batch(file: InputFile, block: list[bytes], line: int, columns: list[st
 
 
 def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
-    """The object of a line and the reason why there is none; neither for a blank line."""
+    """The object of a line, or the reason why there is none; neither for a blank line."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
         if not line.strip():
             return None, ""
         try:
-            row = json.loads(line.decode("utf-8"))  # knows NaN, as Python writes it
+            row = json.loads(line.decode("utf-8"))  # accepts NaN, which Python writes
         except UnicodeDecodeError:
             return None, "invalid UTF-8"
         except (ValueError, RecursionError):
@@ -334,7 +339,7 @@ def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
 
 
 def _with_exact_integers(line: bytes, values: dict[str, object]) -> dict[str, object]:
-    """The values of a line, where integers beyond 64 bits are the texts that they are."""
+    """The values of a line, with integers beyond 64 bits as their texts."""
 
     def exact(digits: str) -> int | str:
         is_short = len(digits) <= len(str(-_LARGE))
@@ -345,7 +350,7 @@ def _with_exact_integers(line: bytes, values: dict[str, object]) -> dict[str, ob
 
 
 def _json_column(values: list[object]) -> pa.Array:
-    """Values of one type as they are; values of mixed types as the texts that they were."""
+    """Values of one type as they are; values of mixed types as texts."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):

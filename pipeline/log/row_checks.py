@@ -1,6 +1,6 @@
-"""Column-wise judgement of raw rows: each becomes an event, is filtered, or is rejected.
+"""Checks raw rows column by column: each becomes an event, is filtered, or is rejected.
 
-Events carry the features of the schema with their declared types, and columns of ours whose names
+Events carry the features of the schema with their declared types, and internal columns whose names
 no feature can have (feature names are identifiers).
 """
 
@@ -27,16 +27,16 @@ _COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
 
 @dataclasses.dataclass(frozen=True)
 class Validated:
-    """What became of the rows of a batch; every row is counted exactly once.
+    """Outcome of the checks of a batch; every row is counted exactly once.
 
     Attributes:
         events: One column per encoded feature, then TIME, LABEL and REQUEST if the schema has
             them, `defaulted_column` of each feature with a default, FILE, LINE.
-        filtered: Rows taken out, by rule: `behaviours` of the schema, or what a reader of a
-            published log leaves out.
+        filtered: Number of rows taken out, by rule: `behaviours` of the schema, or the rules of
+            the adapter of a published log.
         rejections: Bad rows.
-        defaulted: How many values of the events are the default of their feature because the log
-            has none, by feature.
+        defaulted: Number of values of the events that are the default of their feature because the
+            log has none, by feature.
     """
 
     events: pa.Table
@@ -73,7 +73,7 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
 
     Args:
         batch: Raw rows with all columns of the schema.
-        schema: What they should be.
+        schema: Schema that the rows should follow.
     """
     batch = batch.without(~_behaviours(batch, schema), "behaviours")
     num_rows = len(batch.lines)
@@ -112,12 +112,12 @@ def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
     if behaviours is None:
         return np.ones(len(batch.lines), bool)
     texts = spelled(batch.columns[behaviours.column]).texts
-    found = pc.is_in(texts, value_set=pa.array(behaviours.values, pa.string()))
-    return found.to_numpy(zero_copy_only=False)
+    is_counted = pc.is_in(texts, value_set=pa.array(behaviours.values, pa.string()))
+    return is_counted.to_numpy(zero_copy_only=False)
 
 
 def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
-    """A column with the type of its feature, and which of its rows are bad for which reason.
+    """Returns a column with the type of its feature, and pairs of a reason and the bad rows.
 
     Missing values are null, whether or not the feature has a default. Bad rows hold any value of
     the right type. Reasons name no values, so that they can be counted.
@@ -138,7 +138,7 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
     reasons = [(f"{where}: {reason}", bad) for reason, bad in faults.items()]
     is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
     if is_needed and feature.default is None:
-        # Of a row that is bad anyway the first reason counts.
+        # Only the first reason of a bad row counts.
         reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))
     if feature.role is Role.LABEL:
         if feature.positive is None:
@@ -153,7 +153,7 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
 
 
 def _line_breaks(texts: pa.Array) -> np.ndarray:
-    """Which texts hold a line break, bool; a look at all bytes at once is nearly always enough."""
+    """Whether each text holds a line break; a search of all bytes is nearly always enough."""
     data = texts.buffers()[2]
     if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
         return np.zeros(len(texts), bool)

@@ -2,7 +2,7 @@
 
 Counts travel inside Beam elements, as bytes. Events and requests, which grow with the log, go to
 files of the work directory, and elements only refer to them: a runner that keeps groups in memory,
-as the embedded one does, then keeps references.
+like the embedded one, then keeps only references.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def concat(elements: Iterable[bytes]) -> pa.Table:
 
 
 Reference = tuple[str, int]
-"""A part of a file that `write_parts` wrote: its path, and which part."""
+"""A part of a file that `write_parts` wrote: path of the file, number of the part."""
 
 
 def write_parts(path: AnyPath, parts: Sequence[pa.Table]) -> list[Reference]:
@@ -54,7 +54,7 @@ def read_part(reference: Reference) -> pa.Table:
 
 
 def write(path: AnyPath, table: pa.Table) -> None:
-    """Writes a table as a file of its own; see `write_parts`."""
+    """Writes a table as a file of its own."""
     with _new_file(path, table.schema) as writer:
         writer.write_table(table)
 
@@ -75,7 +75,7 @@ def read(path: AnyPath) -> pa.Table:
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """A column of a table as one contiguous array, not copied if it is one already."""
     if column.num_chunks == 1:
-        return column.chunk(0)  # `combine_chunks` would copy, and so read what is only mapped.
+        return column.chunk(0)  # `combine_chunks` would copy, and so read all of a mapped file.
     column = column.combine_chunks()
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
@@ -92,7 +92,7 @@ def with_dictionaries(table: pa.Table) -> pa.Table:
 
 
 def decoded(column: pa.Array) -> pa.Array:
-    """A column whose values stand in it, not in a dictionary."""
+    """The column with its values in place of dictionary indices."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 

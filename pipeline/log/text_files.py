@@ -1,7 +1,7 @@
 """Text files of a log as bytes: unpacked if they are gzipped, and without a byte-order mark.
 
-What a file is follows from its first bytes, not from its name: programs that download or move logs
-pack and unpack them without renaming them.
+The first bytes of a file tell its format, not its name: programs that download or move logs pack
+and unpack them without renaming them.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from preprocessing.errors import UserError
 from preprocessing.storage import files
 
 BLOCK_BYTES = 1 << 23
-"""How much of a text file is read at once."""
+"""Number of bytes of a text file that are read at once."""
 
 _GZIP = b"\x1f\x8b"
 _CONTAINERS = {
@@ -40,10 +40,10 @@ _HEAD = 512
 
 @contextlib.contextmanager
 def open_text(path: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """The content of a text file, and a function that tells how many blocks are read by now.
+    """Opens a text file; yields its content, and a function that counts the blocks read so far.
 
     Raises:
-        UserError: The file holds something else than text in UTF-8 or a superset of ASCII.
+        UserError: The file holds something other than text in UTF-8 or a superset of ASCII.
     """
     with files.path(path).open("rb") as stored, contextlib.ExitStack() as stack:
 
@@ -72,7 +72,7 @@ def _is_gzipped(content: BinaryIO) -> bool:
 
 
 def _check(head: bytes, path: str) -> None:
-    """Raises `UserError` if a file that begins like this is no text that can be read."""
+    """Raises `UserError` if the first bytes of a file show that it is no text that can be read."""
     for magic, name in _CONTAINERS.items():
         if head.startswith(magic) and _BINARY.search(head):
             raise UserError(
@@ -80,7 +80,7 @@ def _check(head: bytes, path: str) -> None:
                 "export it as CSV, JSON lines or Parquet, under a name that tells the format.",
             )
     wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
-    if wide is None and head.count(b"\0") > len(head) // 4:  # the mark was left out
+    if wide is None and head.count(b"\0") > len(head) // 4:  # without a byte-order mark
         wide = "UTF-16"
     if wide is not None:
         raise UserError(

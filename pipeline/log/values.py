@@ -1,8 +1,8 @@
 """Columns of numbers and times, whatever type a file has for them.
 
 Texts (ids, categories) have a rule of their own, which requests follow too: see
-`preprocessing.values.spelling`. A column comes back with the type of its feature, null where the
-value is missing, and with the rows that hold no such value by the reason.
+`preprocessing.values.spelling`. The functions return a column of the feature's type, null where the
+value is missing, and the bad rows by reason.
 """
 
 import numpy as np
@@ -31,11 +31,11 @@ _TIME = (
 _TIME_PARTS = ("date", "clock", "fraction", "zone")
 
 Faults = dict[str, np.ndarray]
-"""Which rows are bad, bool, by the reason."""
+"""Bad rows, bool per row, by reason."""
 
 
 def as_number(column: pa.Array, dtype: DType) -> tuple[pa.Array, Faults]:
-    """A column of any type that `pipeline.log.column_types` takes for numbers as int64 or float32.
+    """Turns a column of any type that `pipeline.log.column_types` accepts into int64 or float32.
 
     Booleans are 0 and 1; a float is an integer if it is whole.
     """
@@ -47,52 +47,53 @@ def as_number(column: pa.Array, dtype: DType) -> tuple[pa.Array, Faults]:
         column = column.cast(pa.decimal256(76, column.type.scale))
     faults: Faults = {}
     if not _is_number(column.type):
-        column, no_text = cast(column, pa.string())
+        column, not_text = cast(column, pa.string())
         column = without_missing(column)
-        faults[NOT_AN_INTEGER if dtype is DType.INT64 else NOT_FINITE] = no_text
+        faults[NOT_AN_INTEGER if dtype is DType.INT64 else NOT_FINITE] = not_text
     if dtype is DType.INT64:
-        array, more = _as_int64(column)
+        array, cast_faults = _as_int64(column)
     else:
-        array, more = _as_float32(column)
-    return array, _merged(faults, more)
+        array, cast_faults = _as_float32(column)
+    return array, _merged(faults, cast_faults)
 
 
 def as_time(column: pa.Array) -> tuple[pa.Array, Faults]:
-    """A column of dates, times or ISO texts as int64, in microseconds since 1970 in UTC.
+    """Turns a column of dates, times or ISO texts into int64, microseconds since 1970 in UTC.
 
-    An offset is applied; what has none is in UTC.
+    An offset is applied; times without one are in UTC.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_temporal(column.type):
         return _of_timestamps(column)
-    texts, no_text = cast(column, pa.string())
+    texts, not_text = cast(column, pa.string())
     texts = without_missing(texts)
     times, faults = _of_iso(texts)
-    return times, _merged({NOT_A_TIME: no_text}, faults)
+    return times, _merged({NOT_A_TIME: not_text}, faults)
 
 
 def with_reasons_of_times(column: pa.Array, faults: Faults) -> Faults:
-    """Tells dates and fractions from other times that are no integers.
+    """Gives dates and fractions a reason of their own among times that are no integers.
 
     Args:
         column: Times as the log has them.
-        faults: Of that column.
+        faults: Faults of that column.
     """
     rows = np.flatnonzero(faults.get(NOT_AN_INTEGER, False))
     if not len(rows):
         return faults
     texts, _ = cast(column.take(pa.array(rows)), pa.string())
     _, is_fraction = _cast_some(texts, r"\.\d*[1-9]", pa.float64())
-    told = {reason: np.zeros(len(column), bool) for reason in (_A_DATE, _A_FRACTION)}
-    told[_A_DATE][rows] = as_mask(pc.is_valid(as_time(texts)[0]))
-    told[_A_FRACTION][rows] = is_fraction
-    return {**told, **faults}
+    finer_faults = {reason: np.zeros(len(column), bool) for reason in (_A_DATE, _A_FRACTION)}
+    finer_faults[_A_DATE][rows] = as_mask(pc.is_valid(as_time(texts)[0]))
+    finer_faults[_A_FRACTION][rows] = is_fraction
+    return {**finer_faults, **faults}
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def _is_number(data_type: pa.DataType) -> bool:
     return any(
-        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+        matches(data_type)
+        for matches in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     )
 
 
@@ -124,13 +125,13 @@ def _as_float32(column: pa.Array) -> tuple[pa.Array, Faults]:
         array, is_number = _cast_some(texts, f"{_INTEGER}|{_FLOAT}", pa.float64())
         bad = as_mask(pc.is_valid(texts)) & ~is_number
     array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    # Adding makes 0 of -0.
+    # Adding 0 turns -0 into 0.
     array = pc.add(array, 0.0).cast(pa.float32(), safe=False)
     return array, {NOT_FINITE: bad | as_mask(pc.fill_null(pc.is_inf(array), False))}
 
 
 def _cast_some(texts: pa.Array, pattern: str, to: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    """Casts the texts that match a pattern; and which of them are such numbers, bool."""
+    """Casts the texts that match a pattern; also returns which of them are such numbers, bool."""
     matching = pc.if_else(
         pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string())
     )
@@ -151,8 +152,8 @@ def _whole(column: pa.Array) -> tuple[pa.Array, Faults]:
 
 def _with_digits_for_booleans(texts: pa.Array) -> pa.Array:
     for digit, words in (("1", _TRUE), ("0", _FALSE)):
-        found = pc.is_in(texts, value_set=pa.array(words))
-        texts = pc.if_else(found, pa.scalar(digit), texts)
+        is_word = pc.is_in(texts, value_set=pa.array(words))
+        texts = pc.if_else(is_word, pa.scalar(digit), texts)
     return texts
 
 
@@ -162,18 +163,18 @@ def _of_timestamps(column: pa.Array) -> tuple[pa.Array, Faults]:
     unit = column.type.unit
     ticks = column.view(pa.int64())
     if unit == "ns":
-        microseconds, rest = np.divmod(ticks.fill_null(0).to_numpy(), 1000)
+        microseconds, nanoseconds = np.divmod(ticks.fill_null(0).to_numpy(), 1000)
         missing = as_mask(pc.is_null(ticks))
-        return pa.array(microseconds, mask=missing), {TOO_FINE: rest != 0}
+        return pa.array(microseconds, mask=missing), {TOO_FINE: nanoseconds != 0}
     times, out_of_range = cast(ticks.view(pa.timestamp(unit)), pa.timestamp("us"))
     return times.view(pa.int64()), {NOT_A_TIME: out_of_range}
 
 
 def _of_iso(texts: pa.Array) -> tuple[pa.Array, Faults]:
-    """ISO 8601 texts; fast if all of them, or none, have an offset. The rule is the same."""
-    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+    """Parses ISO 8601 texts: fast if all or none have an offset, else by the same rule."""
+    for timestamp_type in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
-            return pc.cast(texts, kind).view(pa.int64()), {}
+            return pc.cast(texts, timestamp_type).view(pa.int64()), {}
         except pa.ArrowInvalid:
             pass
     parts = pc.extract_regex(texts, _TIME)
@@ -195,9 +196,9 @@ def _of_iso(texts: pa.Array) -> tuple[pa.Array, Faults]:
     }
 
 
-def _merged(faults: Faults, more: Faults) -> Faults:
-    """Rows that are bad for a reason in either."""
-    both = dict(faults)
-    for reason, bad in more.items():
-        both[reason] = both[reason] | bad if reason in both else bad
-    return both
+def _merged(faults: Faults, more_faults: Faults) -> Faults:
+    """The faults of both, reason by reason."""
+    merged = dict(faults)
+    for reason, bad in more_faults.items():
+        merged[reason] = merged[reason] | bad if reason in merged else bad
+    return merged

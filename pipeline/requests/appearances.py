@@ -1,12 +1,12 @@
 """The events of a log in order, from which `--negative_sampling=available_popularity` draws.
 
 A split draws from the events that its requests and those of earlier splits hold, and each request
-from those of them up to its own place. Sorted by place these are a prefix: one search says how many
-they are, and a random number below that is an exact draw by the counts so far.
+from the ones among them up to its own place. Sorted by place these are a prefix: one search says
+how many they are, and a random number below that is an exact draw by the counts so far.
 
-They grow with the log and are never in memory at once: every partition writes its own in order
-(`write_run`), the driver merges these block by block (`merge_runs`), and workers map the result
-(`read`).
+The events grow with the log and are never in memory at once: every partition writes its own in
+order (`write_run`), the driver merges these files block by block (`merge_runs`), and workers map
+the result into memory (`read`).
 
 Shapes: D events of a split.
 """
@@ -29,7 +29,7 @@ from preprocessing.storage import files
 
 _TIMES, _ROWS, _ITEMS = "times", "rows", "items"
 _FILES = {_TIMES: np.int64, _ROWS: np.int64, _ITEMS: np.int32}
-"""Numbers of the merged events, a file each, without a header: they can be written in blocks."""
+"""Columns of the merged events: one file each, without a header, so that blocks can be appended."""
 
 _BLOCK = 16_384
 """Rows of each run that are merged at once."""
@@ -39,7 +39,7 @@ class _Run(NamedTuple):
     """The events of one partition, sorted by place; memory-mapped, except for `number_V`.
 
     Attributes:
-        places: Of the events.
+        places: Places of the events.
         code_D: Place of each event's item among the items of the partition.
         number_V: Place of each of those items in the catalogue of the test split.
         first_use_D: First split that contains each event.
@@ -56,11 +56,11 @@ class _Run(NamedTuple):
 
 def write_run(plan: Plan, partition: int, events: Events) -> None:
     """Writes the events of a partition that any request contains, sorted by place."""
-    used = np.flatnonzero(events.first_use != splits.NONE)
-    used = used[events.places.take(used).order()]
-    times, rows = events.places.take(used)
-    items = events.column(plan.schema.item_key.name).take(pa.array(used)).dictionary_encode()
-    first_use = events.first_use[used]
+    used_rows = np.flatnonzero(events.first_use != splits.NONE)
+    used_rows = used_rows[events.places.take(used_rows).order()]
+    times, rows = events.places.take(used_rows)
+    items = events.column(plan.schema.item_key.name).take(pa.array(used_rows)).dictionary_encode()
+    first_use = events.first_use[used_rows]
     columns = {_TIMES: times, _ROWS: rows, _ITEMS: items, FIRST_USE: first_use}
     tables.write(plan.run(partition), pa.table(columns))
 
@@ -72,7 +72,7 @@ def merge_runs(plan: Plan, partitions: Sequence[int]) -> None:
     runs = [_read_run(plan, partition, universe) for partition in partitions]
     starts = [0] * len(runs)
     with contextlib.ExitStack() as stack:
-        written = {
+        output_files = {
             (split, name): stack.enter_context(files.create(plan.appearances(split, name)))
             for split in splits.SPLITS
             for name in _FILES
@@ -88,9 +88,11 @@ def merge_runs(plan: Plan, partitions: Sequence[int]) -> None:
             first_use = np.concatenate([run.first_use_D[block] for run, block in blocks])
             order = Places(merged[_TIMES], merged[_ROWS]).order()
             for split, split_name in enumerate(splits.SPLITS):
-                kept = order[first_use[order] <= split]
+                kept_rows = order[first_use[order] <= split]
                 for name, dtype in _FILES.items():
-                    written[split_name, name].write(merged[name][kept].astype(dtype).tobytes())
+                    output_files[split_name, name].write(
+                        merged[name][kept_rows].astype(dtype).tobytes()
+                    )
             starts = ends
 
 
@@ -105,15 +107,15 @@ def _read_run(plan: Plan, partition: int, universe: pa.Array) -> _Run:
 
 
 def _block_ends(runs: Sequence[_Run], starts: Sequence[int]) -> list[int]:
-    """Up to where each run is merged next: to one place in all of them, a block at most in each."""
-    lasts = [
+    """End of the next block of each run: one place in all runs, at most a block away in each."""
+    last_places = [
         (run.places.times[start + _BLOCK - 1], run.places.rows[start + _BLOCK - 1])
         for run, start in zip(runs, starts, strict=True)
         if start + _BLOCK < len(run)
     ]
-    if not lasts:
+    if not last_places:
         return [len(run) for run in runs]
-    time, row = min(lasts)
+    time, row = min(last_places)
     limit = Places(np.array([time]), np.array([row]))
     return [int(run.places.up_to(limit)[0]) for run in runs]
 
@@ -122,11 +124,12 @@ def read(plan: Plan, split: str) -> tuple[Places, np.ndarray]:
     """The events that a split draws from.
 
     Args:
-        plan: `merge_runs` has run.
+        plan: Plan of a build for which `merge_runs` has run.
         split: Name of the split.
 
     Returns:
-        Their places in order; and the item of each, its place in the catalogue of the test split.
+        Places of the events in order; and the item of each event, as its place in the catalogue of
+        the test split.
     """
     times, rows, items = (
         _read_numbers(plan.appearances(split, name), dtype) for name, dtype in _FILES.items()

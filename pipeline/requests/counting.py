@@ -28,12 +28,12 @@ _MERGE_EVERY = 32
 def count_values(values: pa.Array) -> pa.Table:
     """Distinct values and how often each occurs; nulls are left out."""
     values = values.drop_null()
-    if pa.types.is_integer(values.type):  # sorting is faster than hashing, above all of times
+    if pa.types.is_integer(values.type):  # sorting is faster than hashing, especially for times
         distinct, counts = np.unique(values.to_numpy(), return_counts=True)
         return pa.table({VALUE: distinct, COUNT: counts})
-    counted = values.value_counts()
-    distinct = tables.decoded(counted.field("values"))
-    return pa.table({VALUE: distinct, COUNT: counted.field("counts")})
+    value_counts = values.value_counts()
+    distinct = tables.decoded(value_counts.field("values"))
+    return pa.table({VALUE: distinct, COUNT: value_counts.field("counts")})
 
 
 def merge_counts(counts: pa.Table) -> pa.Table:
@@ -50,11 +50,11 @@ def merge_counts(counts: pa.Table) -> pa.Table:
 
 
 def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
-    """Values of an item feature that events contribute as candidates only, and how often each.
+    """Values of an item feature that events contribute as candidates only, with their counts.
 
     Args:
         catalogue: Items of the training data, see `catalogue`.
-        name: The feature.
+        name: Name of the feature.
     """
     values = pa.table({VALUE: catalogue[name], COUNT: catalogue[CANDIDATES]})
     return values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
@@ -72,10 +72,10 @@ def count_items(
     Args:
         events: Events with the item features (and whether each is a default), TIME, FILE and LINE.
         first_use_E: First split that contains each event, or NONE.
-        is_candidate_E: Events to be counted as CANDIDATES: those that training requests contain as
-            positives only.
-        schema: Names the item features.
-        places: Of the events, if the first place of each item is wanted.
+        is_candidate_E: Whether to count each event as one of CANDIDATES, which training requests
+            contain as positives only.
+        schema: Schema that names the item features.
+        places: Places of the events, if the first place of each item is wanted.
     """
     names = [feature.name for feature in schema.item_features] + [TIME, FILE, LINE]
     names += [defaulted_column(f.name) for f in schema.item_features if f.default is not None]
@@ -108,7 +108,7 @@ def merge_items(items: pa.Table, key: str) -> pa.Table:
         merged = _with_column(merged, name, pa.array(sums.astype(np.int64)))
     if FIRST_TIME in items.column_names:
         places = [items[name].to_numpy() for name in (FIRST_TIME, FIRST_ROW)]
-        first = _last_rows(group, *(~place for place in places))  # ~ turns the order round
+        first = _last_rows(group, *(~place for place in places))  # ~ reverses the order
         for name in (FIRST_TIME, FIRST_ROW):
             merged = _with_column(merged, name, items[name].take(pa.array(first)))
     return merged
@@ -119,14 +119,14 @@ def _with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray)
 
 
 def _last_rows(group: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """The row of each group that is last by the keys, the first one first, in group order."""
+    """Last row of each group in the order of the keys, of which the first is primary."""
     num_groups = group.max(initial=-1) + 1
     rows = np.arange(len(group))
     for key in keys:
-        of_group, values = group[rows], key[rows].astype(np.int64)
+        group_of_row, values = group[rows], key[rows].astype(np.int64)
         highest = np.full(num_groups, np.iinfo(np.int64).min)
-        np.maximum.at(highest, of_group, values)
-        rows = rows[values == highest[of_group]]
+        np.maximum.at(highest, group_of_row, values)
+        rows = rows[values == highest[group_of_row]]
     last = np.full(num_groups, -1)
     last[group[rows]] = rows
     return last[last >= 0]
@@ -154,14 +154,14 @@ class MergeTables(beam.CombineFn):
     """Combines tables (as bytes) by concatenation and a merge function that shrinks the result.
 
     Args:
-        merge: Gives the same result for any grouping and order of the rows it is applied to.
+        merge: Function that gives the same result for any grouping and order of the rows.
     """
 
     def __init__(self, merge: Callable[[pa.Table], pa.Table]) -> None:
         self._merge = merge
 
     def create_accumulator(self) -> list[bytes]:
-        """Nothing yet; an accumulator is a list of tables to merge."""
+        """An empty accumulator, which is a list of tables to merge."""
         return []
 
     def add_input(self, accumulator: list[bytes], element: bytes) -> list[bytes]:

@@ -1,8 +1,8 @@
 """From events to requests: negatives, candidate order, windows, encoding. R requests of a block.
 
 The item features of all candidates, the positive and the negatives, are those of the split's
-catalogue: as of the last event of the item that the split or an earlier one contains. Were those of
-the positive as of its own event, then a feature that changes over time would tell which candidate
+catalogue: as of the last event of the item that the split or an earlier one contains. If those of
+the positive were as of its own event, a feature that changes over time would tell which candidate
 it is. History events keep the features that they had.
 """
 
@@ -57,7 +57,7 @@ class ItemCatalogue:
         plan: Arguments and schema.
         split: Name of the split.
         items: One row per item: item features and COUNT, see `counting.catalogue`.
-        universe: All items of the data set in the order that numbers them.
+        universe: All items of the data set in the order of their numbers.
         encoders: Encoder of each item feature.
     """
 
@@ -78,8 +78,8 @@ class ItemCatalogue:
             cumulative_K = np.cumsum(items[COUNT].to_numpy(), dtype=np.int64)
             self.draws = negatives.Catalogue(numbers_K, cumulative_K)
         elif arguments.negative_sampling == AVAILABLE_POPULARITY:
-            self._places, drawn = appearances.read(plan, split)
-            self.draws = negatives.Catalogue(drawn)
+            self._places, drawn_items = appearances.read(plan, split)
+            self.draws = negatives.Catalogue(drawn_items)
         self._row_of_item = np.zeros(len(universe), np.int32)
         self._row_of_item[numbers_K] = np.arange(items.num_rows)
         self._encoded = {
@@ -88,11 +88,11 @@ class ItemCatalogue:
         }
 
     def tickets(self, events: Events, rows: np.ndarray) -> np.ndarray | None:
-        """Of `draws`, how many of the first each request may draw; None for all of them.
+        """Number of the first `draws` that each request may draw from; None for all of them.
 
         Args:
-            events: Of a partition.
-            rows: Those that are positives of the requests.
+            events: Events of a partition.
+            rows: Rows of the events that are the positives of the requests.
         """
         return None if self._places is None else self._places.up_to(events.places.take(rows))
 
@@ -138,7 +138,8 @@ class RequestEncoder:
 
         Args:
             events: Events of the partition.
-            counters: Gets requests, users, unknown items and history lengths per split.
+            counters: Counters to which requests, users, unknown items and history lengths per split
+                are added.
         """
         partition = _Partition(self._plan, self._encoders, self._universe, events)
         for split, name in enumerate(splits.SPLITS):
@@ -165,11 +166,11 @@ def shard_pieces(
     """Yields requests in blocks, each in the order of shards.
 
     Args:
-        split: The split of all of them.
-        num_shards: Files of the split.
-        requests: int64, any numbers of the requests.
-        ids: Their ids, large_binary.
-        records: Encodes requests, given by number, id and fingerprint of the id.
+        split: The split of all requests.
+        num_shards: Number of files of the split.
+        requests: Numbers by which `records` knows the requests, int64.
+        ids: Ids of the requests, large_binary.
+        records: Function that encodes requests, given by number, id and fingerprint of the id.
     """
     keys = fingerprint64(ids)
     order = np.lexsort((keys, keys % np.uint64(num_shards)))
@@ -198,17 +199,17 @@ def count_unknown(
 
     Args:
         encoders: Encoder of each feature.
-        schema: Names the item key.
+        schema: Schema that names the item key.
         encoded: Item features of the candidates, the item key among them.
-        label_C: Their labels.
+        label_C: Labels of the candidates.
         split: Name of the split.
-        counters: To add to.
+        counters: Counters to add to.
     """
     name = schema.item_key.name
     is_unknown_C = known_items.are_unknown(encoders[name], encoded[name])
-    counted = known_items.UnknownItems.of(is_unknown_C, label_C)
-    counters[f"{split}/unknown_positives"] += counted.unknown_positives
-    counters[f"{split}/unknown_negatives"] += counted.unknown_negatives
+    unknown_items = known_items.UnknownItems.of(is_unknown_C, label_C)
+    counters[f"{split}/unknown_positives"] += unknown_items.unknown_positives
+    counters[f"{split}/unknown_negatives"] += unknown_items.unknown_negatives
 
 
 class _Partition:
@@ -244,7 +245,7 @@ class _Partition:
     def request_ids(self, rows: np.ndarray) -> pa.Array:
         """The ids of the positives, large_binary.
 
-        Names for people: who needs the user or the index reads the columns of these.
+        The ids are for people: code that needs the user or the index reads their own columns.
         """
         return event_ids(self._user_texts.take(pa.array(rows)), self._events.positions[rows])
 
@@ -259,7 +260,7 @@ class _Partition:
     ) -> pa.Array:
         """Serialised examples of the requests whose positives are `rows`, large_binary.
 
-        Their unknown items are counted.
+        The unknown items among their candidates are counted.
         """
         arguments, schema, events = self._arguments, self._schema, self._events
         drawn_RN = negatives.sample(

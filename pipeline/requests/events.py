@@ -27,15 +27,15 @@ from preprocessing.storage.files import AnyPath
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all stages know: arguments, schema, where intermediate files are, and the cut-offs.
+    """The input of all stages: arguments, schema, paths of intermediate files, and cut-offs.
 
     Attributes:
-        arguments: What the user asked for.
+        arguments: Arguments of the build.
         schema: The data contract.
-        num_partitions: Partitions by user.
+        num_partitions: Number of partitions by user.
         cutoffs: Time points of `time_split`; None until known, and for other protocols.
-        is_scarce: Some users may own nearly all items that their negatives are drawn from, or few
-            may have appeared by then; see `Events.split`.
+        is_scarce: Whether some requests may lack negatives, as their user has nearly all items to
+            draw from, or few items had appeared by then; see `Events.split`.
     """
 
     arguments: BuildArguments
@@ -92,10 +92,10 @@ def event_ids(users: pa.Array, positions_E: np.ndarray) -> pa.Array:
 def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time, row order).
 
-    Texts become dictionaries: the stages that follow look at every distinct one, not at every row.
+    Texts become dictionary arrays: later stages look at each distinct text, not at each row.
 
     Args:
-        parts: Where its events are, in any order.
+        parts: References to the events, in any order.
         user_key: Name of the feature by which events are grouped.
     """
     events = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
@@ -104,7 +104,7 @@ def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
 
 
 def appeared(catalogue: pa.Table) -> Places:
-    """The places at which the items of a catalogue that is sorted by them appeared."""
+    """Places at which the items of a catalogue first appeared; it is sorted by them."""
     return Places(catalogue[FIRST_TIME].to_numpy(), catalogue[FIRST_ROW].to_numpy())
 
 
@@ -132,8 +132,8 @@ class Events:
         path = plan.partition(partition)
         table = tables.read(path)
         if arguments.min_item_events > 1:
-            known = tables.read(plan.kept_items)[VALUE]
-            keep = pc.is_in(table[plan.schema.item_key.name], value_set=known)
+            kept_items = tables.read(plan.kept_items)[VALUE]
+            keep = pc.is_in(table[plan.schema.item_key.name], value_set=kept_items)
             filtered["min_item_events"] = table.num_rows - pc.sum(keep).as_py()
             table = table.filter(keep)
         table = table.combine_chunks()
@@ -176,9 +176,9 @@ class Events:
     def split(self) -> np.ndarray:
         """Split of which each event is the positive, int8 [E], or NONE.
 
-        It is the one of the protocol. Left out are positives, if the plan says that there may be
-        any, whose user leaves fewer than `negatives` of the items untouched that the request may
-        draw from the split's catalogue.
+        The protocol assigns it. If `plan.is_scarce`, a positive is left out (NONE) where fewer than
+        `negatives` of the items that its request may draw from the split's catalogue have no event
+        of its user.
         """
         split_E = self._protocol_split.copy()
         if self.plan.is_scarce:
@@ -189,8 +189,8 @@ class Events:
                 if self.plan.arguments.draws_available:
                     drawable_R = appeared(catalogue).up_to(self.places.take(rows))
                 items_E = self.items(tables.one_array(catalogue[self.plan.schema.item_key.name]))
-                own = OwnItems(self.users, items_E, catalogue.num_rows)
-                free_R = drawable_R - own.count_below(self.users[rows], drawable_R)
+                own_items = OwnItems(self.users, items_E, catalogue.num_rows)
+                free_R = drawable_R - own_items.count_below(self.users[rows], drawable_R)
                 split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
         return split_E
 
@@ -202,8 +202,8 @@ class Events:
     def items(self, universe: pa.Array) -> np.ndarray:
         """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""
         values, codes = tables.distinct(self.column(self.plan.schema.item_key.name))
-        found = pc.fill_null(pc.index_in(values, value_set=universe), -1)
-        return found.to_numpy().astype(np.int64)[codes]
+        place_of_value = pc.fill_null(pc.index_in(values, value_set=universe), -1)
+        return place_of_value.to_numpy().astype(np.int64)[codes]
 
     @functools.cached_property
     def _protocol_split(self) -> np.ndarray:

@@ -47,8 +47,8 @@ class ImpressionEncoder:
 
         Args:
             impressions: Rows of the partition.
-            counters: Gets requests, users, candidates, positives, unknown items, requests without a
-                positive and history lengths per split.
+            counters: Counters to which requests, users, candidates, positives, unknown items,
+                requests without a positive and history lengths per split are added.
         """
         encoded = {
             feature.name: self._encoders[feature.name].encode(impressions.column(feature.name))
@@ -118,7 +118,7 @@ class ImpressionEncoder:
 
 
 def _shuffled(shown: Windows, keys_R: np.ndarray, seed: int) -> Windows:
-    """The rows of each request in a random order: that of the log may tell which were clicked."""
+    """The rows of each request in a random order: the log's own may tell which were clicked."""
     sizes_R = shown.lengths
     request = np.repeat(np.arange(len(keys_R)), sizes_R)
     place = np.arange(len(request)) - np.repeat(shown.row_splits[:-1], sizes_R)
@@ -137,16 +137,16 @@ def _count(
     counters[f"{name}/candidates"] += int(sizes_R.sum())
     counters[f"{name}/positives"] += int(clicks_R.sum())
     counters[f"{name}/without_positive"] += int((clicks_R == 0).sum())
-    longest = impressions.plan.schema.history.max_length
+    max_length = impressions.plan.schema.history.max_length
     lengths, times = np.unique(
-        np.minimum(impressions.history_sizes[requests], longest), return_counts=True
+        np.minimum(impressions.history_sizes[requests], max_length), return_counts=True
     )
     for length, count in zip(lengths.tolist(), times.tolist(), strict=True):
         counters[f"{name}/history_length/{length}"] += count
 
 
 class ImpressionCounts:
-    """Counts what the requests of one partition hold; see `partition_counts.PartitionCounts`.
+    """Counts the values and times in the requests of one partition, as `PartitionCounts` does.
 
     `candidate/...` are the values of all candidates.
 
@@ -167,7 +167,7 @@ class ImpressionCounts:
         shown = [rows.split[rows.requests] == split for split in range(len(splits.SPLITS))]
         is_first = np.zeros(rows.table.num_rows, bool)
         is_first[rows.starts[:-1]] = True
-        once = [some & is_first for some in shown]
+        once = [is_shown & is_first for is_shown in shown]
         for feature in schema.encoded_features:
             if feature in schema.user_features:
                 yield feature.name, feature, once

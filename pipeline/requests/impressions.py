@@ -2,11 +2,11 @@
 
 The time of a request is the earliest of its rows. Its history is what its user clicked (rows with
 label 1) strictly before that time. Nothing is sampled: the candidates are those that were shown.
-A request without a click is a request like any other, except that `leave_last_out` aims at
+A request without a click is a request like any other, except that `leave_last_out` chooses among
 requests with a click.
 
-In a log without request ids every row is a request of its own, whatever its label; of these
-`leave_last_out` aims at every one, or there would be no negatives.
+In a log without request ids every row is a request of its own, whatever its label. Among these
+`leave_last_out` chooses regardless of clicks, or there would be no negatives.
 
 Shape suffixes: E rows, R requests, P clicks, U users.
 """
@@ -33,33 +33,33 @@ REQUEST_TIME = "#request_time"
 
 
 def disagreements(rows: pa.Table, schema: Schema) -> list[tuple[str, np.ndarray]]:
-    """Rows that say something else of the user or the context than the first row of their request.
+    """Rows whose user or context differs from that of the first row of their request.
 
     Args:
         rows: Whole requests, sorted by (request, file, line).
-        schema: Names the features that must agree.
+        schema: Schema that names the features that must agree.
 
     Returns:
-        Reasons with the rows, bool [E], that are bad for them and for none before.
+        Pairs of a reason and the rows that it applies to, bool [E], less those of earlier reasons.
     """
     starts = tables.group_starts(tables.one_array(rows[REQUEST]))
     first_E = np.repeat(starts[:-1], np.diff(starts))
     good_E = np.ones(rows.num_rows, bool)
-    found = []
+    reasons = []
     for feature in schema.user_features:
         codes = tables.one_array(rows[feature.name]).dictionary_encode().indices
         code_E = codes.fill_null(-1).to_numpy()
         bad_E = good_E & (code_E != code_E[first_E])
         good_E &= ~bad_E
-        found.append((f"column {feature.column!r}: another value than its request", bad_E))
-    return found
+        reasons.append((f"column {feature.column!r}: another value than its request", bad_E))
+    return reasons
 
 
 def requests_sorted(parts: Iterable[tables.Reference]) -> pa.Table:
     """Rows of whole requests, sorted by (request, file, line).
 
     Args:
-        parts: Where they are, in any order.
+        parts: References to the rows, in any order.
     """
     rows = pa.concat_tables(map(tables.read_part, parts)).combine_chunks()
     file, line = rows[FILE].to_numpy(), rows[LINE].to_numpy()
@@ -76,10 +76,10 @@ def with_request_times(rows: pa.Table) -> pa.Table:
 def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time of request, request, row order).
 
-    Of two requests of one time the one that appears first in the log comes first.
+    If two requests have the same time, the one that appears first in the log comes first.
 
     Args:
-        parts: Where the rows are, in any order.
+        parts: References to the rows, in any order.
         user_key: Name of the feature by which rows are grouped.
     """
     rows = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
@@ -91,12 +91,12 @@ def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Tab
 
 
 def sort_labelled_rows(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
-    """The rows of one partition that are a request each, sorted by (user, time, row order).
+    """The rows of one partition, each a request of its own, sorted by (user, time, row order).
 
-    Adds what rows of `sort_impressions` have: a request id and its time.
+    Adds the columns that rows of `sort_impressions` have: a request id and the request's time.
 
     Args:
-        parts: Where the rows are, in any order.
+        parts: References to the rows, in any order.
         user_key: Name of the feature by which rows are grouped.
     """
     rows = sort_events(parts, user_key)
@@ -130,20 +130,22 @@ class Impressions:
         `min_user_events` counts clicks (1 filters nobody), `max_user_events` requests.
         """
         arguments = plan.arguments
-        every = cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
-        clicks_U = np.add.reduceat(every.is_click, every.starts[every.user_starts[:-1]])
+        unfiltered = cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
+        clicks_U = np.add.reduceat(
+            unfiltered.is_click, unfiltered.starts[unfiltered.user_starts[:-1]]
+        )
         enough_U = (clicks_U >= arguments.min_user_events) | (arguments.min_user_events == 1)
-        enough_R = enough_U[every.users]
-        excess_U = np.diff(every.user_starts) - arguments.max_user_events
-        place_R = np.arange(len(every.users)) - every.user_starts[every.users]
-        recent_R = place_R >= excess_U[every.users]
-        sizes_R = np.diff(every.starts)
+        enough_R = enough_U[unfiltered.users]
+        excess_U = np.diff(unfiltered.user_starts) - arguments.max_user_events
+        place_R = np.arange(len(unfiltered.users)) - unfiltered.user_starts[unfiltered.users]
+        recent_R = place_R >= excess_U[unfiltered.users]
+        sizes_R = np.diff(unfiltered.starts)
         filtered = collections.Counter(
             min_user_events=int(sizes_R[~enough_R].sum()),
             max_user_events=int(sizes_R[enough_R & ~recent_R].sum()),
         )
         kept_E = np.repeat(enough_R & recent_R, sizes_R)
-        return cls._of(plan, every.table.filter(pa.array(kept_E)), +filtered)
+        return cls._of(plan, unfiltered.table.filter(pa.array(kept_E)), +filtered)
 
     @classmethod
     def _of(cls, plan: Plan, table: pa.Table, filtered: collections.Counter[str]) -> "Impressions":
@@ -186,7 +188,7 @@ class Impressions:
 
     @functools.cached_property
     def history_ends(self) -> np.ndarray:
-        """Number of clicks up to and with the last of each request's history, int64 [R]."""
+        """Place in `clicks` of the end (exclusive) of each request's history, int64 [R]."""
         times = np.unique(self.table[TIME].to_numpy())
         width = len(times) + 1
         user_P = self.users[self.requests[self.clicks]]
@@ -203,10 +205,10 @@ class Impressions:
     def windows(self, requests: np.ndarray) -> Windows:
         """The histories of some requests, as rows of the table."""
         max_length = self.plan.schema.history.max_length
-        found = history_windows(
+        click_windows = history_windows(
             self.history_ends[requests], self.history_sizes[requests], max_length
         )
-        return Windows(self.clicks[found.rows], found.row_splits)
+        return Windows(self.clicks[click_windows.rows], click_windows.row_splits)
 
     @functools.cached_property
     def split(self) -> np.ndarray:
@@ -221,29 +223,29 @@ class Impressions:
         return self._leave_last_out()
 
     def _leave_last_out(self) -> np.ndarray:
-        """The last requests with a click (of labelled rows, any) are test, validation and train."""
+        """Test, validation and train: the last requests with a click (without request ids, any)."""
         arguments = self.plan.arguments
-        is_aim_R = np.add.reduceat(self.is_click, self.starts[:-1]) > 0
+        is_eligible_R = np.add.reduceat(self.is_click, self.starts[:-1]) > 0
         if self.plan.schema.request is None:
-            is_aim_R[:] = True
-        seen_R = np.cumsum(is_aim_R)
+            is_eligible_R[:] = True
+        seen_R = np.cumsum(is_eligible_R)
         after_R = seen_R[self.user_starts[1:] - 1][self.users] - seen_R
         enough_R = self.history_sizes >= arguments.min_history
-        target_R = is_aim_R & (after_R == 2) & enough_R
+        target_R = is_eligible_R & (after_R == 2) & enough_R
         has_target_R = np.bincount(self.users[target_R], minlength=len(self.user_starts) - 1) > 0
         split_R = np.full(len(self.users), splits.NONE, np.int8)
         is_train_R = target_R
         if arguments.train_prefixes == "all":
             is_train_R = (after_R >= 2) & enough_R
         split_R[is_train_R] = splits.TRAIN
-        split_R[is_aim_R & (after_R == 1)] = splits.VALIDATION
-        split_R[is_aim_R & (after_R == 0)] = splits.TEST
+        split_R[is_eligible_R & (after_R == 1)] = splits.VALIDATION
+        split_R[is_eligible_R & (after_R == 0)] = splits.TEST
         split_R[~has_target_R[self.users]] = splits.NONE
         return split_R
 
     @functools.cached_property
     def history_counts(self) -> np.ndarray:
-        """How many histories of each split hold each row, int64 [3, E]."""
+        """Number of histories of each split that hold each row, int64 [3, E]."""
         max_length = self.plan.schema.history.max_length
         counts = np.zeros((len(splits.SPLITS), self.table.num_rows), np.int64)
         for split in range(len(splits.SPLITS)):
@@ -265,14 +267,14 @@ class Impressions:
         """Rows that no request holds, by rule.
 
         `too_few_events`: too few clicks precede their request, or their user has too few requests
-        with a click for the protocol. `protocol`: it leaves their request out.
+        with a click for the protocol. `protocol`: the protocol leaves their request out.
         """
         short_R = self.history_sizes < self.plan.arguments.min_history
         if self.plan.arguments.protocol == "leave_last_out":
-            asked_U = np.bincount(
+            num_requests_U = np.bincount(
                 self.users[self.split != splits.NONE], minlength=len(self.user_starts) - 1
             )
-            short_R = asked_U[self.users] == 0
+            short_R = num_requests_U[self.users] == 0
         unused_E = self.first_use == splits.NONE
         short_E = short_R[self.requests]
         return +collections.Counter(
@@ -284,7 +286,7 @@ class Impressions:
 def count_training(
     plan: Plan, partition: int
 ) -> tuple[dict[str, pa.Table], pa.Table, dict[str, Any]]:
-    """Counts values and items of the training data of a partition; see `jobs.CountTraining`.
+    """Counts values and items of the training data of a partition; see `pipelines.CountTraining`.
 
     Returns:
         Counts of values by feature, each row of the log once; items; counters.
@@ -292,17 +294,19 @@ def count_training(
     rows = Impressions.load(plan, partition)
     schema = plan.schema
     is_train_R = rows.split == splits.TRAIN
-    train = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
+    is_train_E = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
     values = {}
     for feature in schema.encoded_features:
-        held = np.flatnonzero(train) if feature in schema.item_features else rows.starts[:-1]
+        held_rows = (
+            np.flatnonzero(is_train_E) if feature in schema.item_features else rows.starts[:-1]
+        )
         if feature in schema.user_features:
-            held = held[is_train_R]
+            held_rows = held_rows[is_train_R]
         if isinstance(feature.encoder, Hash):
-            held = held[:0]  # nothing to learn
-        column = rows.column(feature.name).take(pa.array(held))
+            held_rows = held_rows[:0]  # nothing to learn
+        column = rows.column(feature.name).take(pa.array(held_rows))
         values[feature.name] = counting.count_values(column)
-    no_candidates = np.zeros(len(train), bool)
+    no_candidates = np.zeros(len(is_train_E), bool)
     items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
     used_E = rows.first_use != splits.NONE
     counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
@@ -311,5 +315,5 @@ def count_training(
     counters["used"] = int(used_E.sum())
     counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
     counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
-    counters["longest/0"] = 1  # nobody needs negatives
+    counters["longest/0"] = 1  # no request needs negatives
     return values, items, counters

@@ -1,12 +1,12 @@
-"""What the requests of a partition hold: distinct values and times, counted by split.
+"""Counts of the distinct values and times in the requests of a partition, by split.
 
-Workers count (`PartitionCounts`), combiners add up (`merge_values`, `merge_periods`). What is made
-of the counts follows from them alone, not from the order in which they came, and is therefore the
-same for any number of workers.
+Workers count (`PartitionCounts`), combiners add up (`merge_values`, `merge_periods`). Statistics
+depend on the counts alone, not on the order in which they came, and are therefore the same for any
+number of workers.
 
 A request contributes each value that its example holds: those of the user and the context once,
 `candidate/...` those of the positive, `history/...` those of every step. A missing value that has
-a default counts as the default, and how often is counted beside it (`defaulted_key`).
+a default counts as the default; such values are also counted apart (`defaulted_key`).
 
 Shapes: E events, P positives of a split, V distinct values.
 """
@@ -31,10 +31,10 @@ _MAX_PERIODS = 512
 
 
 class PartitionCounts:
-    """Counts what the requests of one partition hold.
+    """Counts the values and times in the requests of one partition.
 
     Args:
-        events: Of the partition, with their splits.
+        events: Events of the partition, with their splits.
     """
 
     def __init__(self, events: Events) -> None:
@@ -44,14 +44,16 @@ class PartitionCounts:
         for is_positive_E in self._is_positive:
             rows_P = np.flatnonzero(is_positive_E)
             max_length = events.plan.schema.history.max_length
-            counted = window_counts(rows_P, events.positions[rows_P], max_length, len(events.split))
-            self._in_histories.append(counted)
+            history_counts = window_counts(
+                rows_P, events.positions[rows_P], max_length, len(events.split)
+            )
+            self._in_histories.append(history_counts)
 
     def values(self) -> Iterator[tuple[str, pa.Table]]:
         """Yields what `count_keys` does.
 
-        Left out are features of candidates other than the item key: these follow from the
-        catalogues, see `describe.candidate_counts`.
+        Features of candidates other than the item key are left out: these follow from the
+        catalogues, see `pipeline.job.manifest.candidate_counts`.
         """
         return count_keys(self._events.column, self._held())
 
@@ -79,7 +81,7 @@ def count_periods(timestamps_E: np.ndarray, first_use_E: np.ndarray, period: int
 
     Args:
         timestamps_E: Time of each event.
-        first_use_E: First split whose requests hold it, or NONE.
+        first_use_E: First split whose requests hold the event, or NONE.
         period: Length of the shortest period.
     """
     used_E = first_use_E != splits.NONE
@@ -101,18 +103,18 @@ Held = tuple[str, Feature, Sequence[np.ndarray]]
 
 
 def defaulted_key(key: str) -> str:
-    """Names the counts of whether values of a key are a default in place of a missing value."""
+    """Name of the counts of values of a key that are a default in place of a missing value."""
     return f"{key}.defaulted"
 
 
 def count_keys(
     column: Callable[[str], pa.Array], held: Iterable[Held]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Yields the counts of each key, and of the defaults under it: VALUE, one column per split.
+    """Yields the counts of each key, and of the defaults in it: VALUE, one column per split.
 
     Args:
-        column: The column of the events with a name.
-        held: What the requests hold.
+        column: Function that gives the column of the events with a name.
+        held: Keys of the examples, with the rows that the requests of each split hold.
     """
     for key, feature, times in held:
         yield key, count_column(column(feature.name), times)
@@ -122,11 +124,11 @@ def count_keys(
 
 
 def count_column(column: pa.Array, times: Sequence[np.ndarray]) -> pa.Table:
-    """VALUE and how often each split holds it.
+    """Counts of the values of a column in each split, with the values as VALUE.
 
     Args:
         column: [E] values.
-        times: For each split, how often (or whether) it holds each row, [E].
+        times: Number of times that each split holds each row (or whether it does), [E] per split.
     """
     encoded = column.dictionary_encode()
     num_values = len(encoded.dictionary)
@@ -145,14 +147,16 @@ def _count_table(values: pa.Array, counts: list[np.ndarray]) -> pa.Table:
 
     Args:
         values: [V] distinct values.
-        counts: For each split [V], or [V + 1] with the count of null.
+        counts: Counts of each split, [V] or [V + 1] with the count of null.
     """
-    held = np.flatnonzero(np.sum(counts, axis=0))
+    held_rows = np.flatnonzero(np.sum(counts, axis=0))
     columns = {
-        name: pa.array(some[held].astype(np.int64))
-        for name, some in zip(splits.SPLITS, counts, strict=True)
+        name: pa.array(split_counts[held_rows].astype(np.int64))
+        for name, split_counts in zip(splits.SPLITS, counts, strict=True)
     }
-    return pa.table({VALUE: values.take(pa.array(held, mask=held == len(values))), **columns})
+    return pa.table(
+        {VALUE: values.take(pa.array(held_rows, mask=held_rows == len(values))), **columns}
+    )
 
 
 def merge_values(counts: pa.Table) -> pa.Table:
@@ -172,13 +176,13 @@ def merge_periods(counts: pa.Table) -> pa.Table:
         return counts
     scales = counts[SCALE].to_numpy()
     periods = counts[VALUE].to_numpy() >> (scales.max() - scales)
-    more = _scale(periods)
-    merged = merge_values(counts.set_column(0, VALUE, [periods >> more])).sort_by(VALUE)
-    return merged.append_column(SCALE, [np.full(merged.num_rows, scales.max() + more)])
+    extra_scale = _scale(periods)
+    merged = merge_values(counts.set_column(0, VALUE, [periods >> extra_scale])).sort_by(VALUE)
+    return merged.append_column(SCALE, [np.full(merged.num_rows, scales.max() + extra_scale)])
 
 
 def _scale(periods: np.ndarray) -> int:
-    """How often the length of periods must be doubled for them to span at most 512."""
+    """Number of times that periods must double in length to span at most 512."""
     if not len(periods):
         return 0
     first, last = int(periods.min()), int(periods.max())

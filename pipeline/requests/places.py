@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.log.row_checks import FILE, LINE, TIME
 
-_LINE_BITS = 40  # more lines than a file has; the files are counted above them
+_LINE_BITS = 40  # more lines than a file has; the bits above hold the index of the file
 
 
 class Places(NamedTuple):
@@ -36,7 +36,7 @@ class Places(NamedTuple):
         return np.lexsort((self.rows, self.times))
 
     def up_to(self, wanted: "Places") -> np.ndarray:
-        """How many of these places, which are sorted, are at or before each wanted one, int64."""
+        """Number of these places, which are sorted, at or before each wanted place, int64."""
         low = np.searchsorted(self.times, wanted.times, side="left")
         high = np.searchsorted(self.times, wanted.times, side="right")
         while (is_open := low < high).any():

@@ -1,1 +1,1 @@
-"""What a data set says of itself in numbers, and what these say against it."""
+"""Statistics of a data set, and the defects that they reveal."""

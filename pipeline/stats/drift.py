@@ -9,15 +9,15 @@ import math
 
 import numpy as np
 
-_DIGITS = 6  # beyond them the logarithms of two machines may differ
+_DIGITS = 6  # beyond these the logarithms of two machines may differ
 
 
 def jensen_shannon(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:
     """Jensen-Shannon divergence with logarithms to base 2; None if a side has no values.
 
     Args:
-        counts_V: How often each value occurs.
-        others_V: The same for the other side, in the same order of values.
+        counts_V: Number of times that each value occurs.
+        others_V: Numbers for the other side, in the same order of values.
     """
     if not (counts_V.sum() and others_V.sum()):
         return None
@@ -34,10 +34,10 @@ def kolmogorov_smirnov(counts_V: np.ndarray, others_V: np.ndarray) -> float | No
     """Largest difference of the distribution functions; None if a side has no values.
 
     Args:
-        counts_V: How often each value occurs, by increasing value.
-        others_V: The same for the other side, of the same values.
+        counts_V: Number of times that each value occurs, by increasing value.
+        others_V: Numbers for the other side, of the same values.
     """
     if not (counts_V.sum() and others_V.sum()):
         return None
-    cdf_V, other_V = np.cumsum(counts_V), np.cumsum(others_V)
-    return round(float(np.abs(cdf_V / cdf_V[-1] - other_V / other_V[-1]).max()), _DIGITS)
+    cdf_V, other_cdf_V = np.cumsum(counts_V), np.cumsum(others_V)
+    return round(float(np.abs(cdf_V / cdf_V[-1] - other_cdf_V / other_cdf_V[-1]).max()), _DIGITS)

@@ -1,6 +1,6 @@
-"""What the statistics of a data set say against it, in words, before anything is trained.
+"""Defects of a data set that its statistics reveal, in words, before anything is trained.
 
-Every line names what was found and what follows from it. The rules read stats.json and the schema
+Every line names a defect and its consequence. The rules read stats.json and the schema
 alone. `models.reporting.findings` does the same for a trained model.
 """
 
@@ -37,7 +37,7 @@ def of_data(schema: Schema, stats: Stats) -> list[str]:
     """The findings, the gravest first; [] if there are none.
 
     Args:
-        schema: Of the data set.
+        schema: Schema of the data set.
         stats: The content of stats.json.
     """
     by_split = stats["splits"]
@@ -96,7 +96,7 @@ def _of_unknown_items(schema: Schema, by_split: Stats) -> Iterator[str]:
 
 
 def _half_width(positives: int, negatives: int) -> float:
-    """Half of the 95% interval of the AUC of scores that know nothing (Mann and Whitney)."""
+    """Half width of the 95% interval of the AUC of random scores (Mann and Whitney)."""
     return 1.96 * math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
 
 
@@ -136,7 +136,7 @@ def _no_choice(split: str) -> str:
 
 
 def _of_histories(by_split: Stats) -> Iterator[str]:
-    """Requests without anything before them."""
+    """Training requests that all have empty histories."""
     if set(by_split["train"]["history_length"]) == {"0"}:
         yield (
             "no training request has a history: models of sequences have nothing to read; check "
@@ -145,53 +145,63 @@ def _of_histories(by_split: Stats) -> Iterator[str]:
 
 
 def _of_feature(schema: Schema, stats: Stats, feature: Feature) -> Iterator[str]:
-    """What is wrong with one feature, over all keys of the examples that hold it."""
-    held = {
+    """Defects of one feature, over all keys of the examples that hold it."""
+    stats_of_place = {
         (key, split): stats["splits"][split]["features"][key]
-        for key, each in encoded_keys(schema)
+        for key, key_feature in encoded_keys(schema)
         for split in SPLITS
-        if each == feature and stats["splits"][split]["features"][key]["count"]
+        if key_feature == feature and stats["splits"][split]["features"][key]["count"]
     }
-    absent = {place: missing_share(some) for place, some in held.items()}
+    missing_shares = {
+        place: missing_share(stats_of_key) for place, stats_of_key in stats_of_place.items()
+    }
     default = "" if feature.default is None else f" (the default {feature.default!r} stands in)"
-    what = f"missing in the log{default}"
-    yield from _nearly_all(feature, absent, what, "it tells nothing; check its column")
+    defect = f"missing in the log{default}"
+    yield from _nearly_all(feature, missing_shares, defect, "it tells nothing; check its column")
 
-    held = {place: some for place, some in held.items() if absent[place] < _NEARLY_ALL}
-    unknown = {place: some.get("oov_rate", 0.0) for place, some in held.items()}
-    what = "out of the training vocabulary"
+    stats_of_place = {
+        place: stats_of_key
+        for place, stats_of_key in stats_of_place.items()
+        if missing_shares[place] < _NEARLY_ALL
+    }
+    unknown = {
+        place: stats_of_key.get("oov_rate", 0.0) for place, stats_of_key in stats_of_place.items()
+    }
+    defect = "out of the training vocabulary"
     consequence = "a model cannot tell them apart; check its column and min_count"
-    yield from _nearly_all(feature, unknown, what, consequence)
+    yield from _nearly_all(feature, unknown, defect, consequence)
 
-    trained = [some for (_, split), some in held.items() if split == SPLITS[0]]
+    trained = [
+        stats_of_key for (_, split), stats_of_key in stats_of_place.items() if split == SPLITS[0]
+    ]
     if trained:
         boundaries = stats["encoders"][feature.name].get("boundaries", [])
         yield from [*_weightless(feature, trained)] or _constant(feature, trained, boundaries)
         yield from _colliding(feature, trained)
-    yield from _large(feature, [*held.values()])
+    yield from _large(feature, [*stats_of_place.values()])
 
 
 def _nearly_all(
-    feature: Feature, shares: Mapping[tuple[str, str], float], what: str, consequence: str
+    feature: Feature, shares: Mapping[tuple[str, str], float], defect: str, consequence: str
 ) -> Iterator[str]:
-    """Keys of which nearly all values are bad, with their splits; alike keys share a line.
+    """Keys of which nearly all values are bad, with their splits; equal keys share a line.
 
     Args:
-        feature: Whose keys.
+        feature: Feature of the keys.
         shares: Share of bad values by key and split.
-        what: What is wrong with them.
-        consequence: What follows.
+        defect: Description of what is wrong with the values.
+        consequence: Description of what follows.
     """
     splits_of: dict[str, list[str]] = {key: [] for key, _ in shares}
     for (key, split), share in shares.items():
         if share >= _NEARLY_ALL:
             splits_of[key].append(split)
-    for names in dict.fromkeys(tuple(some) for some in splits_of.values() if some):
-        keys = [key for key, some in splits_of.items() if tuple(some) == names]
+    for names in dict.fromkeys(tuple(bad) for bad in splits_of.values() if bad):
+        keys = [key for key, bad in splits_of.items() if tuple(bad) == names]
         lowest = min(shares[key, name] for key in keys for name in names)
         most = "all" if lowest == 1 else f"at least {math.floor(100 * lowest)}% of the"
         subject = feature.name if len(keys) == len(splits_of) else " and ".join(keys)
-        yield f"{subject}: {most} values of {_listed(names)} are {what}: {consequence}."
+        yield f"{subject}: {most} values of {_listed(names)} are {defect}: {consequence}."
 
 
 def _weightless(feature: Feature, trained: Sequence[Stats]) -> Iterator[str]:
@@ -207,12 +217,12 @@ def _weightless(feature: Feature, trained: Sequence[Stats]) -> Iterator[str]:
 def _constant(
     feature: Feature, trained: Sequence[Stats], boundaries: Sequence[float]
 ) -> Iterator[str]:
-    """A feature that is the same in all training requests, to the model at least."""
+    """A feature that has the same value in all training requests, at least for the model."""
     consequence = "it tells nothing apart; leave it out of the schema"
-    if any(some["missing"] for some in trained):
+    if any(stats["missing"] for stats in trained):
         return  # Missing and present are two values.
     if not is_number(feature):
-        words = {word for some in trained for word in some["top_values"]}
+        words = {word for stats in trained for word in stats["top_values"]}
         if len(words) == 1:
             yield f"{feature.name}: every training value is {_shown(words.pop())}: {consequence}."
         return
@@ -230,7 +240,7 @@ def _colliding(feature: Feature, trained: Sequence[Stats]) -> Iterator[str]:
     """A hash with too few ids for its values."""
     if isinstance(feature.encoder, Hash):
         buckets = feature.encoder.buckets
-        values = max(some["distinct"] for some in trained)
+        values = max(stats["distinct"] for stats in trained)
         shared = 1 - (1 - 1 / buckets) ** (values - 1)
         if shared > _COLLIDING:
             yield (
@@ -241,7 +251,7 @@ def _colliding(feature: Feature, trained: Sequence[Stats]) -> Iterator[str]:
 
 
 def _large(feature: Feature, held: Sequence[Stats]) -> Iterator[str]:
-    """Numbers that float32 rounds, or that drown what they are added to."""
+    """Numbers that float32 rounds, or that dominate the sums they enter."""
     low, high = _extremes(held)
     largest = max(-low, high)
     if feature.dtype is DType.FLOAT32 and largest >= _FLOAT32_WHOLE:
@@ -260,10 +270,10 @@ def _large(feature: Feature, held: Sequence[Stats]) -> Iterator[str]:
 
 def _extremes(described: Sequence[Stats]) -> tuple[float, float]:
     """Lowest and highest number; if there is none, infinity and its negative."""
-    percentiles = [some["percentiles"] for some in described if "percentiles" in some]
+    percentiles = [stats["percentiles"] for stats in described if "percentiles" in stats]
     return (
-        min((some[0] for some in percentiles), default=math.inf),
-        max((some[-1] for some in percentiles), default=-math.inf),
+        min((values[0] for values in percentiles), default=math.inf),
+        max((values[-1] for values in percentiles), default=-math.inf),
     )
 
 

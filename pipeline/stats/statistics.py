@@ -1,4 +1,4 @@
-"""What stats.json says of values, and how to read it. See docs/data_directory.md.
+"""The statistics of values in stats.json, and how to read them. See docs/data_directory.md.
 
 Every figure follows from counts of distinct values and not from their order, so that the same log
 gives the same bytes however it was counted. V distinct values.
@@ -43,12 +43,13 @@ def describe_key(
     """Counts, distinct and drift from train; top values or numbers; rate of unknown ids.
 
     Args:
-        feature: What the values are of.
-        encoder: Its encoder.
+        feature: Feature of the values.
+        encoder: Encoder of the feature.
         values: Distinct values in any order; null stands for missing ones.
-        counts_V: How often requests of the split hold each.
-        trained_V: The same of train; None if train is the split.
-        num_defaulted: Of how many values the log has none, so that they are the default.
+        counts_V: Number of times that requests of the split hold each value.
+        trained_V: Number of times that requests of train hold each value; None if train is the
+            split.
+        num_defaulted: Number of values that are the default because the log has none.
     """
     measure = drift.jensen_shannon
     if is_number(feature):
@@ -78,7 +79,7 @@ def _describe_numbers(values: pa.Array, counts_V: np.ndarray) -> dict[str, Any]:
 
     Args:
         values: Distinct numbers in increasing order.
-        counts_V: How often each occurs.
+        counts_V: Number of times that each value occurs.
     """
     if not len(values):
         return {}
@@ -103,8 +104,8 @@ def _describe_categories(
 
     Args:
         values: Distinct values in any order.
-        counts_V: How often each occurs.
-        encoder: Of the feature.
+        counts_V: Number of times that each value occurs.
+        encoder: Encoder of the feature.
     """
     top = pa.table({"text": texts(values), "count": pa.array(counts_V)})
     if top.num_rows:
@@ -122,29 +123,31 @@ def _describe_categories(
 
 
 def describe_vocabulary(encoder: Vocabulary, counts_V: np.ndarray) -> dict[str, Any]:
-    """How many words occur how often, from which `word_counts` restores the count of each word.
+    """Number of words by count, from which `word_counts` restores the count of each word.
 
-    `rare` is how often training requests hold values that are too rare for the vocabulary.
+    `rare` counts the values in training requests that are too rare for the vocabulary.
 
     Args:
-        encoder: Says what is too rare.
-        counts_V: How often training requests hold each value.
+        encoder: Specification of the encoder, which defines what is too rare.
+        counts_V: Number of times that training requests hold each value.
     """
-    often, words = np.unique(counts_V[counts_V >= encoder.min_count], return_counts=True)
+    distinct_counts, words = np.unique(counts_V[counts_V >= encoder.min_count], return_counts=True)
     return {
-        "words_by_count": dict(zip(map(str, often.tolist()), words.tolist(), strict=True)),
+        "words_by_count": dict(
+            zip(map(str, distinct_counts.tolist()), words.tolist(), strict=True)
+        ),
         "rare": int(counts_V[counts_V < encoder.min_count].sum()),
     }
 
 
 def word_counts(words_by_count: Mapping[str, int]) -> np.ndarray:
-    """How often each word of a vocabulary occurs in training requests, in the order of its file."""
+    """Count of each word of a vocabulary in training requests, in the order of its file."""
     counts = sorted((int(count), words) for count, words in words_by_count.items())[::-1]
     return np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
 
 
 def shortest_period(schema: Schema) -> int:
-    """Shortest period of `events_by_period`: a day, if times of unknown unit are seconds."""
+    """Shortest period of `events_by_period`: a day; times of unknown unit count as seconds."""
     return 86_400 * time_units.ticks_per_second(schema)
 
 

@@ -1,1 +1,1 @@
-"""What generated logs are drawn from."""
+"""The distribution that generated logs are drawn from."""

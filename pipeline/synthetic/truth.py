@@ -1,4 +1,4 @@
-"""What a synthesised log was drawn from, and the best scorer that knows it.
+"""The distribution that a synthesised log was drawn from, and the best scorer that knows it.
 
 `pipeline.synthesize` says how logs are drawn and why this scorer is the best.
 
@@ -23,19 +23,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthesizeArguments:
-    """What a log is drawn from.
+    """Parameters of the distribution that a log is drawn from.
 
     Attributes:
-        users: U.
-        items: M, dealt out evenly to the interests.
-        interests: G.
-        categories_per_interest: C; categories are finer than interests, so that a model has to
-            learn which of them go together.
+        users: Number U of users.
+        items: Number M of items, dealt out evenly to the interests.
+        interests: Number G of interests.
+        categories_per_interest: Number C of categories per interest; they are finer than interests,
+            so that a model has to learn which of them go together.
         events_per_user: Mean number of events per user; lengths are uniform within 50 % of it and
             say nothing about interests.
-        concentration: a of the Dirichlet distribution; the smaller, the fewer interests per user.
-        popularity_exponent: s of the Zipf distribution of the items within an interest.
-        seed: Of the only random generator.
+        concentration: Parameter a of the Dirichlet distribution; the smaller it is, the fewer
+            interests a user has.
+        popularity_exponent: Exponent s of the Zipf distribution of the items within an interest.
+        seed: Seed of the only random generator.
     """
 
     users: int = 2000
@@ -84,7 +85,7 @@ class Truth:
     """The catalogue as it was drawn: with `arguments`, all that the best scorer needs.
 
     Attributes:
-        arguments: What the log was drawn from.
+        arguments: Parameters that the log was drawn with.
         interest_M: Interest of each item, in [0, G).
         category_M: Category of each item, in [0, G C).
         weight_M: w, the probability of each item within its interest; sums to 1 per interest.
@@ -136,10 +137,10 @@ def oracle_scores(
         candidates: [B, N] item ids.
 
     Returns:
-        [B, N]; -inf for a candidate that is in its history, as nobody meets an item twice.
+        Scores [B, N]; -inf for a candidate that is in its history, as nobody meets an item twice.
 
     Raises:
-        KeyError: An item that is not in the catalogue.
+        KeyError: An item is not in the catalogue.
     """
     index = {item: i for i, item in enumerate(numbered_ids("i", len(truth.interest_M)))}
     row_H = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
@@ -174,9 +175,9 @@ def log_odds(truth: Truth, row_H: Ints, history_H: Ints, candidate_BN: Ints) -> 
 def pooled_auc(positive_B: Floats, negative_BN: Floats) -> tuple[float, float]:
     """AUC of all pairs, and its standard error with one independent unit per row.
 
-    The structural components of DeLong et al. (1988): how a row's positive does against all
-    negatives, and how its negatives do against all positives. They are added per row before taking
-    the variance, as both depend on one history.
+    Uses the structural components of DeLong et al. (1988): the wins of a row's positive over all
+    negatives, and the losses of its negatives to all positives. They are added per row before
+    taking the variance, as both depend on one history.
     """
     B = len(positive_B)
     win_B = _mid_rank(np.sort(negative_BN, axis=None), positive_B) / negative_BN.size
@@ -186,7 +187,7 @@ def pooled_auc(positive_B: Floats, negative_BN: Floats) -> tuple[float, float]:
 
 
 def _mid_rank(ordered: Floats, values: Floats) -> Floats:
-    """How many of `ordered` are below each value; ties count one half."""
+    """Number of entries of `ordered` below each value; ties count one half."""
     return (
         np.searchsorted(ordered, values, side="left")
         + np.searchsorted(ordered, values, side="right")
@@ -197,8 +198,8 @@ def contains(ordered: Ints, values: Ints) -> npt.NDArray[np.bool_]:
     """Whether each value is among `ordered`."""
     if not len(ordered):
         return np.zeros(values.shape, bool)
-    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return ordered[at] == values
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[places] == values
 
 
 def numbered_ids(prefix: str, count: int) -> list[str]:

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-_INLINE = 12  # bytes that a view holds itself
+_INLINE = 12  # longest slice, in bytes, that a view holds itself
 
 
 def as_large_binary(texts: Any) -> pa.LargeBinaryArray:
-    """One contiguous large_binary array of texts given as an Arrow column or a sequence."""
+    """Turns texts, given as an Arrow column or a sequence, into one large_binary array."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     if not isinstance(texts, pa.Array):
@@ -28,13 +28,13 @@ def slices(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> pa.Larg
     """The large_binary array [n] of copied slices of uint8 data, which may overlap.
 
     Arrow copies them when it casts an array of views, which is the fastest way by far. A view is
-    four words: the length; the first four bytes; the number of the buffer; where in it the slice
-    starts. A slice of at most twelve bytes stands in the last three words itself.
+    four words: the length; the first four bytes; the number of the buffer; the start of the slice
+    in it. The last three words of a slice of at most twelve bytes hold the slice itself.
 
     Args:
-        data: Less than 2 GiB.
-        starts: int64 [n].
-        lengths: int64 [n].
+        data: Bytes to slice, less than 2 GiB.
+        starts: First byte of each slice, int64 [n].
+        lengths: Number of bytes of each slice, int64 [n].
     """
     views = np.zeros((len(starts), 4), "<i4")
     views[:, 0] = lengths

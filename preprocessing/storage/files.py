@@ -1,7 +1,7 @@
 """Files of this machine and of object stores behind one interface.
 
-`path` turns what a user wrote into a `pathlib.Path` or a `RemotePath`, which has the part of its
-interface that logs and data sets need; code that takes an `AnyPath` need not know which it has.
+`path` turns a location that a user wrote into a `pathlib.Path` or a `RemotePath`, which has the
+part of its interface that logs and data sets need; code that takes an `AnyPath` works with both.
 
 Everything is written through `create`: a new file appears complete or not at all. On this machine
 it gets a temporary name and is renamed; an object store makes an object visible when its upload
@@ -29,11 +29,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def path(location: str | AnyPath, flag: str = "path") -> AnyPath:
-    """The path that a user wrote.
+    """The path at a location that a user wrote.
 
     Args:
         location: A path of this machine, s3://bucket/key or gs://bucket/key.
-        flag: Where the user wrote it.
+        flag: Flag by which the user gave it, for error messages.
 
     Raises:
         UserError: A URL of another kind.
@@ -58,8 +58,8 @@ def require_local(location: str | AnyPath, flag: str) -> None:
     """Raises `UserError` on a URL such as s3://bucket/run.
 
     Args:
-        location: What the user gave.
-        flag: Where.
+        location: Location that the user gave.
+        flag: Flag by which the user gave it, for error messages.
     """
     if _SCHEME.match(str(location)):
         raise UserError(
@@ -72,12 +72,13 @@ def find(pattern: str, flag: str) -> list[AnyPath]:
     """The paths that match a glob pattern, sorted; `*` and `?` match within one name.
 
     Args:
-        pattern: A path or URL, perhaps with `*`, `?` or `[...]`. Without them it is returned as
-            it is, whether or not it exists; with them, if something has that very name.
-        flag: Where the user wrote it.
+        pattern: A path or URL, perhaps with `*`, `?` or `[...]`. Without them it is returned
+            unchanged, whether or not it exists; with them, only if a file has that very name.
+        flag: Flag by which the user gave it, for error messages.
 
     Raises:
-        UserError: See `path`; or the pattern is the name of one file and matches others.
+        UserError: The pattern is a URL of another kind, or it is the name of one file and matches
+            others.
     """
     whole = path(pattern, flag)
     if not glob.has_magic(pattern):
@@ -85,10 +86,10 @@ def find(pattern: str, flag: str) -> list[AnyPath]:
     matches = _matches(whole)
     if not whole.exists():
         return matches
-    if others := [match for match in matches if match != whole]:
+    if other_matches := [match for match in matches if match != whole]:
         raise UserError(
             f"{flag}: expected a name or a pattern, found {pattern!r} to be both: there is a file "
-            f"of that name, and {others[0]} matches it.",
+            f"of that name, and {other_matches[0]} matches it.",
             "put what shall stand for itself into brackets: [[], [*], [?].",
         )
     return [whole]
@@ -96,38 +97,38 @@ def find(pattern: str, flag: str) -> list[AnyPath]:
 
 def _matches(whole: AnyPath) -> list[AnyPath]:
     if isinstance(whole, pathlib.Path):
-        return [pathlib.Path(found) for found in sorted(glob.glob(str(whole)))]
-    found = [whole.bucket]
+        return [pathlib.Path(name) for name in sorted(glob.glob(str(whole)))]
+    paths = [whole.bucket]
     for part in whole.parts[1:]:
         if glob.has_magic(part):
-            below = (child for prefix in found for child in prefix.glob(part))
-            found = [child for child in below if not child.name.startswith(".")]
+            below = (child for prefix in paths for child in prefix.glob(part))
+            paths = [child for child in below if not child.name.startswith(".")]
         else:
-            found = [prefix / part for prefix in found]
-    return [match for match in found if match.exists()]
+            paths = [prefix / part for prefix in paths]
+    return [match for match in paths if match.exists()]
 
 
 def children(directory: AnyPath, pattern: str = "*") -> list[AnyPath]:
-    """What a directory holds under names that match a pattern, sorted by name."""
+    """Entries of a directory whose names match a pattern, sorted by name."""
     return sorted(directory.glob(pattern), key=lambda child: child.name)
 
 
 def absolute(location: str, base: pathlib.Path) -> str:
-    """A path relative to a directory in full; a URL as it is."""
+    """A path relative to a directory as an absolute one; a URL is returned unchanged."""
     return location if _SCHEME.match(location) else str((base / location).resolve())
 
 
 def relative(location: str, base: pathlib.Path) -> str:
-    """A path as seen from a directory; a URL as it is."""
+    """A path relative to a directory; a URL is returned unchanged."""
     return location if _SCHEME.match(location) else os.path.relpath(location, base)
 
 
 @contextlib.contextmanager
 def create(target: AnyPath) -> Iterator[pa.NativeFile]:
-    """A new file, visible under its name only once it is complete; replaces an older one.
+    """Opens a new file, visible under its name only once it is complete; replaces an older one.
 
     Args:
-        target: The file; its directory is made if needed.
+        target: Path of the file; its directory is created if needed.
 
     Yields:
         A binary file that is open for writing, for Arrow and for `write(bytes)`.
@@ -159,14 +160,14 @@ def write_bytes(target: AnyPath, content: bytes) -> None:
 
 
 def random_access(source: AnyPath) -> pa.NativeFile:
-    """A file to read with Arrow: mapped into memory, or in ranges from an object store."""
+    """Opens a file to read with Arrow: memory-mapped, or in ranges from an object store."""
     if isinstance(source, RemotePath):
         return source.random_access()
     return pa.memory_map(str(source))
 
 
 def remove_tree(directory: AnyPath) -> None:
-    """Removes a directory with all that it holds; none is fine."""
+    """Removes a directory with its content, if it exists."""
     if isinstance(directory, RemotePath):
         directory.remove_tree()
     else:

@@ -1,7 +1,7 @@
 """Paths of object stores (s3://, gs://) that are used like `pathlib.Path`.
 
-The object stores are those of pyarrow.fs, which readers and workers load anyway. Credentials come
-from where the tools of AWS and Google Cloud take them; AWS_ENDPOINT_URL names another server that
+Access goes through pyarrow.fs, which readers and workers load anyway. Credentials come from the
+same places as for the tools of AWS and Google Cloud; AWS_ENDPOINT_URL names another server that
 speaks S3.
 """
 
@@ -26,27 +26,27 @@ _COPY_BYTES = 1 << 24
 
 
 class FileStat(NamedTuple):
-    """What `RemotePath.stat` tells."""
+    """Result of `RemotePath.stat`."""
 
     st_size: int
 
 
 @functools.total_ordering
 class RemotePath:
-    """An object of an object store, or a prefix of such; see `pathlib.Path` for its methods.
+    """An object of an object store, or a prefix of objects; see `pathlib.Path` for its methods.
 
-    Object stores have no directories: one exists as soon as and as long as objects begin with its
-    name, and `mkdir` has nothing to do.
+    Object stores have no directories: a directory exists while there are objects whose names begin
+    with its name, and `mkdir` has nothing to do.
 
     Args:
         url: `scheme://bucket/key`.
 
     Attributes:
-        scheme: Of the URL.
+        scheme: Scheme of the URL.
         parts: The bucket, then the names in the key.
 
     Raises:
-        UserError: By every method, if the object store refuses or does not answer.
+        UserError: The object store refuses or does not answer; every method may raise it.
     """
 
     def __init__(self, url: str) -> None:
@@ -96,15 +96,15 @@ class RemotePath:
 
     @property
     def parent(self) -> "RemotePath":
-        """The prefix that holds this; of a bucket the bucket itself."""
+        """The prefix that holds this; the parent of a bucket is the bucket itself."""
         return RemotePath(f"{self.scheme}://{'/'.join(self.parts[:-1] or self.parts)}")
 
     def with_name(self, name: str) -> "RemotePath":
-        """The path beside this one."""
+        """The path of the same parent with another name."""
         return self.parent / name
 
     def with_suffix(self, suffix: str) -> "RemotePath":
-        """The path beside this one whose name has another ending."""
+        """The path of the same parent and stem with another ending."""
         return self.with_name(pathlib.PurePosixPath(self.name).with_suffix(suffix).name)
 
     def exists(self) -> bool:
@@ -127,20 +127,20 @@ class RemotePath:
         return FileStat(info.size)
 
     def iterdir(self) -> Iterator["RemotePath"]:
-        """What this prefix holds, sorted by name."""
+        """Entries of this prefix, sorted by name."""
         with _explained(self) as remote:
             infos = remote.get_file_info(fs.FileSelector(self._key, allow_not_found=True))
         yield from sorted(self / info.base_name for info in infos)
 
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
-        """What this prefix holds under names that match a pattern without slashes."""
+        """Entries of this prefix whose names match a pattern without slashes."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing."""
 
     def touch(self) -> None:
-        """Makes an empty object."""
+        """Creates an empty object."""
         self.write_bytes(b"")
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -149,13 +149,13 @@ class RemotePath:
             remote.delete_file(self._key)
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """The content, seekable, read in large pieces."""
+        """Opens the content: seekable, read in large pieces."""
         if mode != "rb":
             raise ValueError(f"{self}: only reading is possible; write with `create`")
         return io.BufferedReader(self.random_access(), _READ_BYTES)
 
     def random_access(self) -> pa.NativeFile:
-        """The content for Arrow."""
+        """Opens the content for Arrow."""
         with _explained(self) as remote:
             return remote.open_input_file(self._key)
 
@@ -169,18 +169,18 @@ class RemotePath:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
-        """Makes or replaces the object."""
+        """Creates or replaces the object."""
         with _explained(self) as remote, self._new_object(remote) as file:
             file.write(content)
 
     def write_text(self, content: str, encoding: str = "utf-8") -> None:
-        """Makes or replaces the object by a text."""
+        """Creates or replaces the object, with a text as its content."""
         self.write_bytes(content.encode(encoding))
 
     def upload(self, source: pathlib.Path) -> None:
-        """Makes or replaces the object by the content of a file."""
-        # A stream that is closed becomes an object, also if an exception closes it: nothing but the
-        # object store may fail while it is open.
+        """Creates or replaces the object, with the content of a file."""
+        # A stream becomes an object when it is closed, even by an exception: nothing but the object
+        # store may fail while it is open.
         with (
             source.open("rb") as content,
             _explained(self) as remote,
@@ -204,7 +204,7 @@ class RemotePath:
         return "/".join(self.parts)
 
     def _new_object(self, remote: fs.FileSystem) -> pa.NativeFile:
-        # By default pyarrow would compress once more what is called .gz.
+        # By default pyarrow would compress files named .gz once more.
         return remote.open_output_stream(self._key, compression=None)
 
     def _info(self) -> fs.FileInfo:
@@ -227,7 +227,7 @@ def _file_system(bucket: str) -> fs.FileSystem:
 def _explained(remote: RemotePath) -> Iterator[Any]:
     """Yields the file system of a path; turns its failures into a `UserError`.
 
-    `FileNotFoundError`, which says nothing about the object store, stays what it is.
+    `FileNotFoundError`, which does not mean a failure of the object store, is passed on.
     """
     try:
         yield _file_system(str(remote.bucket))

@@ -1,7 +1,7 @@
-"""The one place that gives TensorFlow the object stores that it does not come with.
+"""The one place that gives TensorFlow the object stores that it lacks by default.
 
-TensorFlow reads gs:// by itself, and s3:// through tensorflow-io, whose operations load on the
-default lane only.
+TensorFlow reads gs:// by itself, and s3:// through tensorflow-io, whose operations load with the
+default requirements only.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ def enable(path: AnyPath) -> None:
     """Makes TensorFlow able to read files below a path.
 
     Args:
-        path: Where the files are; nothing happens unless it is on an object store.
+        path: Path above the files; nothing happens unless it is on an object store.
 
     Raises:
         UserError: tensorflow-io is missing, or was built for another TensorFlow.
@@ -26,7 +26,7 @@ def enable(path: AnyPath) -> None:
     if not isinstance(path, RemotePath):
         return
     if path.scheme == "s3":
-        # TensorFlow's client has its own names for what others take from the standard variables.
+        # TensorFlow's client has its own names for the standard variables.
         if "AWS_ENDPOINT_URL" in os.environ:
             os.environ["S3_ENDPOINT"] = os.environ["AWS_ENDPOINT_URL"]
         os.environ.setdefault("AWS_REGION", path.region or "us-east-1")

@@ -3,8 +3,8 @@
 A record is: length (uint64), masked CRC-32C of those 8 bytes (uint32), data, masked CRC-32C of the
 data (uint32), all little endian. Shards are gzip files whose header holds neither a time nor a file
 name, so that equal records give equal bytes. The compressor is ISA-L at level 1: several times as
-fast as zlib at its own level 1, and with smaller files. Its package brings it along, so that the
-version of the package decides the bytes, not the zlib that a machine happens to have.
+fast as zlib at its own level 1, and with smaller files. It comes with its Python package, so that
+the version of the package determines the bytes, not the zlib of the machine.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ def write_shard(
 
     Args:
         path: The file to write; replaced if it exists.
-        blocks: Records in order, some at a time: uint8, one after another, and int64 offsets
-            [records + 1]; record i is `buffer[offsets[i]:offsets[i + 1]]`. The bytes of the file
-            may depend on where blocks end.
+        blocks: Blocks of records, in order: a uint8 buffer of concatenated records, and int64
+            offsets [records + 1]; record i is `buffer[offsets[i]:offsets[i + 1]]`. The bytes of the
+            file may depend on where blocks end.
 
     Returns:
         Size of the file in bytes, and its SHA-256 as 64 hexadecimal digits.
@@ -67,16 +67,16 @@ def frame(buffer: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """The bytes of an uncompressed TFRecord file, as uint8.
 
     Args:
-        buffer: uint8, all records one after another.
-        offsets: [records + 1] int64.
+        buffer: uint8, all records concatenated.
+        offsets: [records + 1] int64, start of each record in `buffer`, then the end.
     """
     column = from_buffers(np.ascontiguousarray(buffer), offsets)
     crcs = np.array(list(map(google_crc32c.value, column.to_pylist())), np.int64)
-    lengths, which = np.unique(np.diff(offsets), return_inverse=True)
+    lengths, index_of_record = np.unique(np.diff(offsets), return_inverse=True)
     sizes = [struct.pack("<Q", length) for length in lengths.tolist()]
     headers = [size + _CRC.pack(_masked_crc(size)) for size in sizes]
     framed = pc.binary_join_element_wise(
-        pa.array(headers, pa.large_binary()).take(pa.array(which)),
+        pa.array(headers, pa.large_binary()).take(pa.array(index_of_record)),
         column,
         _fixed_width(_mask(crcs).astype(np.uint32)),
         pa.scalar(b"", pa.large_binary()),
@@ -88,8 +88,8 @@ def read_records(path: str | AnyPath) -> Iterator[bytes]:
     """Yields the records of a TFRecord file, gzip if the name ends in `.gz`.
 
     Raises:
-        UserError: The file is missing, cut short, or a checksum does not match; names the file and
-            the record.
+        UserError: The file is missing, cut short, or a checksum does not match; the message names
+            the file and the record.
     """
     path = files.path(path)
     index = 0
@@ -133,7 +133,7 @@ def _masked_crc(data: bytes) -> int:
 
 
 def _mask(crc: Any) -> Any:
-    """CRC-32C in the masking of TFRecord: rotated right by 15 bits, plus a constant."""
+    """CRC-32C as TFRecord masks it: rotated right by 15 bits, plus a constant."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -1,6 +1,6 @@
 """FarmHash Fingerprint64 for whole columns of texts.
 
-The same function as `tf.strings.to_hash_bucket_fast` before its modulo, so that a pipeline without
+It is the function of `tf.strings.to_hash_bucket_fast` before its modulo, so that a pipeline without
 TensorFlow and a serving graph put a value into the same bucket. The algorithm is
 `farmhashna::Hash64` of the public FarmHash library; it is frozen: fingerprints never change between
 versions. Texts are processed in groups of one length class, with array arithmetic modulo 2**64.
@@ -63,7 +63,7 @@ def _mix(x: _U64) -> _U64:
 
 
 def _hash_pair(u: _U64, v: _U64, mul: _U64) -> _U64:
-    """128 bits to 64 ("HashLen16")."""
+    """Hashes 128 bits to 64 ("HashLen16")."""
     a = _mix((u ^ v) * mul)
     return _mix((v ^ a) * mul) * mul
 
@@ -122,7 +122,7 @@ def _up_to_64(data: np.ndarray, start: np.ndarray, length: np.ndarray) -> _U64:
 
 
 def _weak_hash_32(data: np.ndarray, at: np.ndarray, a: _U64, b: _U64) -> tuple[_U64, _U64]:
-    """32 bytes and two seeds to 128 bits."""
+    """Hashes 32 bytes and two seeds to 128 bits."""
     w, x, y, z = (_fetch(data, at + 8 * i) for i in range(4))
     a = a + w
     total = a + x + y
@@ -130,7 +130,7 @@ def _weak_hash_32(data: np.ndarray, at: np.ndarray, a: _U64, b: _U64) -> tuple[_
 
 
 def _round(data: np.ndarray, at: np.ndarray, state: tuple[_U64, ...], mul: Any, last: bool) -> Any:
-    """Takes 64 bytes into the state; the last round weighs two of its terms by nine."""
+    """Mixes 64 bytes into the state; the last round weighs two of its terms by nine."""
     x, y, z, v0, v1, w0, w1 = state
     weight = np.uint64(9 if last else 1)
     x = _rotate(x + y + v0 + _fetch(data, at + 8), 37) * mul
@@ -159,7 +159,7 @@ def _longer(data: np.ndarray, start: np.ndarray, length: np.ndarray) -> _U64:
     w0 = w0 + ((length - 1) & 63).astype(np.uint64)
     v0 = v0 + w0
     w0 = w0 + v0
-    # The last round reads the last 64 bytes, whatever part of them was read before.
+    # The last round reads the last 64 bytes, even if part of them was read before.
     x, y, z, v0, v1, w0, w1 = _round(
         data, start + length - 64, (x, y, z, v0, v1, w0, w1), mul, last=True
     )

@@ -1,4 +1,4 @@
-r"""The one spelling of a value: what an id or a category is called, whatever file it came in.
+r"""The one spelling of a value: the text of an id or a category, whatever file it came in.
 
     7, 7.0, "7.0", Decimal("7.00")     "7"
     7.5, Decimal("7.50")               "7.5"
@@ -6,9 +6,8 @@ r"""The one spelling of a value: what an id or a category is called, whatever fi
     None, NaN, "", "NULL", r"\N"        missing
     "007", "1e5", "7.50", "i7"         as they are
 
-A value is spelled by itself, never by its neighbours. Logs and requests follow the same rule, so
-that what was one value when the model was trained is one value when it is served. See
-docs/schema.md.
+The spelling of a value never depends on other values. Logs and requests follow the same rule, so
+that values which are equal in training are equal in serving. See docs/schema.md.
 
 A whole number that a float cannot tell from its neighbour (2^53 or more), or that a spreadsheet
 wrote as 1.23457E+11, no longer says which integer it was: it has no spelling.
@@ -25,20 +24,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MISSING = ("", r"\N", "NULL", "null", "NaN", "nan", "NaT", "None", "<NA>")
-"""Texts that stand for a missing value: what databases and data frames write for one."""
+"""Texts that databases and data frames write for a missing value."""
 
 INEXACT = "a number whose last digits are lost (a float of 2^53 or more, or such as 1.23E+11)"
 NOT_UTF8 = "invalid UTF-8"
 """Reasons why a value has no spelling."""
 
 EXACT_BELOW = 2**53
-"""From here on a float is equal to several integers that people may have meant."""
+"""From this number on, a float equals several integers that people may have meant."""
 
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _ZERO_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _SCIENTIFIC = re.compile(r"[+-]?[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,}")
 
-# How a text that may have to be respelled begins: the words above, and numbers.
+# First bytes of texts that may have to be respelled: the words above, and numbers.
 _WORD, _NUMBER = 1, 2
 _BEGINNINGS = np.zeros(256, np.uint8)
 _BEGINNINGS[[ord(word[0]) for word in (*filter(None, MISSING), *_BOOLEANS)]] = _WORD
@@ -55,7 +54,7 @@ class Spelled(NamedTuple):
 
     Attributes:
         texts: String array, null where the value is missing or has no spelling.
-        faults: Which rows have no spelling, bool, by the reason.
+        faults: Rows that have no spelling, bool per row, by reason.
     """
 
     texts: pa.Array
@@ -66,7 +65,7 @@ def spell(value: str | bool | int | float | decimal.Decimal) -> str | None:
     """The spelling of one value; None if it stands for a missing one.
 
     Raises:
-        InexactError: It is a number whose last digits are lost.
+        InexactError: The value is a number whose last digits are lost.
     """
     if isinstance(value, str):
         return _spell_text(value)
@@ -81,18 +80,22 @@ def spell(value: str | bool | int | float | decimal.Decimal) -> str | None:
 
 def spelled(column: pa.Array) -> Spelled:
     """The spellings of a column of any type that `pipeline.log.column_types` takes for texts."""
-    kind = column.type
-    if pa.types.is_dictionary(kind) and len(column.dictionary):
+    column_type = column.type
+    if pa.types.is_dictionary(column_type) and len(column.dictionary):
         values = spelled(column.dictionary)
         codes = column.indices.fill_null(0).to_numpy()
         faults = {reason: bad[codes] & _valid(column) for reason, bad in values.faults.items()}
         return Spelled(values.texts.take(column.indices), faults)
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(column_type):
         return _spelled_floats(column)
-    if pa.types.is_decimal(kind):
+    if pa.types.is_decimal(column_type):
         return _spelled_decimals(column)
     texts, not_utf8 = cast(column, pa.string())
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind):
+    if (
+        pa.types.is_boolean(column_type)
+        or pa.types.is_integer(column_type)
+        or pa.types.is_date(column_type)
+    ):
         return Spelled(texts, {})
     rows = np.flatnonzero(_may_change(texts))
     if texts.null_count:
@@ -108,13 +111,13 @@ def spelled(column: pa.Array) -> Spelled:
 
 
 def without_missing(texts: pa.Array) -> pa.Array:
-    """Texts of which those that stand for a missing value are null."""
+    """The texts, null where one stands for a missing value."""
     rows = np.flatnonzero(_Ends.of(texts).is_word())
     if not len(rows):
         return texts
     is_missing = np.zeros(len(texts), bool)
-    few = texts.take(pa.array(rows))
-    is_missing[rows] = as_mask(pc.is_in(few, value_set=pa.array(MISSING, few.type)))
+    words = texts.take(pa.array(rows))
+    is_missing[rows] = as_mask(pc.is_in(words, value_set=pa.array(MISSING, words.type)))
     if not is_missing.any():
         return texts
     return pc.if_else(pa.array(is_missing), pa.scalar(None, texts.type), texts)
@@ -123,8 +126,7 @@ def without_missing(texts: pa.Array) -> pa.Array:
 def cast(column: pa.Array, to: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """Casts a column; rows that cannot be cast become null and are marked, bool.
 
-    The column is cast at once; only if that fails are its distinct values cast in ever smaller
-    parts.
+    The column is cast at once; if that fails, its distinct values are cast in ever smaller parts.
     """
     try:
         return pc.cast(column, to), np.zeros(len(column), bool)
@@ -145,7 +147,7 @@ def _cast_parts(values: pa.Array, to: pa.DataType) -> list[pa.Array]:
 
 
 def as_mask(column: pa.Array) -> np.ndarray:
-    """A boolean column without nulls, bool."""
+    """A boolean column without nulls as NumPy array."""
     return np.asarray(column.to_numpy(zero_copy_only=False), bool)
 
 
@@ -190,7 +192,7 @@ def exact_below(kind: pa.DataType) -> int:
 
 
 def _spelled_floats(column: pa.Array) -> Spelled:
-    """Nearly all floats of a column of ids are whole numbers; the others are spelled one by one."""
+    """Spells whole numbers, which nearly all ids are, at once and other floats one by one."""
     limit = exact_below(column.type)
     numbers = column.to_numpy(zero_copy_only=False)
     is_whole = (np.abs(numbers) < limit) & (np.trunc(numbers) == numbers)
@@ -207,7 +209,7 @@ def _spelled_floats(column: pa.Array) -> Spelled:
 
 
 def _spelled_decimals(column: pa.Array) -> Spelled:
-    """Decimals are exact, however long; those of a column of ids are whole numbers."""
+    """Spells decimals, which are exact at any length: whole numbers at once, others one by one."""
     wide = pc.cast(column, pa.decimal256(76, column.type.scale))
     try:
         return Spelled(pc.cast(wide, pa.decimal256(76, 0)).cast(pa.string()), {})
@@ -237,9 +239,9 @@ def _replaced(texts: pa.Array, rows: np.ndarray, values: pa.Array) -> pa.Array:
 
 
 def _may_change(texts: pa.Array) -> np.ndarray:
-    """Which texts may have to be respelled, bool: a look at their ends, which is cheap.
+    """Whether each text may have to be respelled, by its ends, which are cheap to check.
 
-    Hardly any column of a log holds such texts, so that few are looked at in full.
+    Hardly any column of a log holds such texts, so that few are checked in full.
     """
     ends = _Ends.of(texts)
     may_change = ends.is_word()
@@ -250,13 +252,13 @@ def _may_change(texts: pa.Array) -> np.ndarray:
 
 
 class _Ends(NamedTuple):
-    """How texts begin and end.
+    """First and last bytes of texts.
 
     Attributes:
         data: uint8, the bytes of all texts.
-        lengths: int32 [n], in bytes.
+        lengths: int32 [n], lengths of the texts in bytes.
         kinds: uint8 [n], _WORD or _NUMBER if the first byte is one that such texts begin with.
-        last: uint8 [n], last byte.
+        last: uint8 [n], last byte of each text.
     """
 
     data: np.ndarray
@@ -268,8 +270,8 @@ class _Ends(NamedTuple):
     def of(cls, texts: pa.StringArray) -> "_Ends":
         _, offsets, data = texts.buffers()
         if data is None or not data.size:
-            nothing = np.zeros(len(texts), np.uint8)
-            return cls(nothing[:0], nothing, nothing, nothing)
+            zeros = np.zeros(len(texts), np.uint8)
+            return cls(zeros[:0], zeros, zeros, zeros)
         window = slice(texts.offset, texts.offset + len(texts) + 1)
         starts = np.frombuffer(offsets, np.int32)[window]
         bytes_ = np.frombuffer(data, np.uint8)
@@ -284,5 +286,5 @@ class _Ends(NamedTuple):
         return bool((self.data == ord(character)).any())
 
     def is_word(self) -> np.ndarray:
-        """Which texts may be words that stand for something else, bool [n]."""
+        """Whether each text may be a word with another spelling, bool [n]."""
         return (self.lengths == 0) | ((self.kinds == _WORD) & (self.lengths <= _LONGEST_WORD))
