@@ -29,7 +29,7 @@ from preprocessing.errors import UserError
 
 
 def define_flags() -> None:
-    """Flags of this command."""
+    """Defines the flags of this command."""
     flags.DEFINE_string("run", None, "Run directory of models.train.")
     flags.DEFINE_string("compare", None, "Instead, a run to compare --against.")
     flags.DEFINE_string("against", None, "The other run; may be given without its name.")
@@ -37,20 +37,21 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Prints the metrics of a split, or how those of two runs differ."""
-    given = flags.FLAGS
-    if given.compare and given.against and not given.run:
-        _print_differences(compare(given.compare, given.against, given.split))
-    elif given.run and not given.compare and not given.against:
-        metrics = evaluate(given.run, given.split)
-        found = analyse(given.run, given.split)
-        path = pathlib.Path(given.run) / f"slices-{given.split}.csv"
-        found.slices.to_csv(path, index=False, na_rep=UNDEFINED)
-        _print_metrics(metrics, found)
+    """Prints the metrics of a split, or the differences of two runs."""
+    flag_values = flags.FLAGS
+    if flag_values.compare and flag_values.against and not flag_values.run:
+        _print_differences(compare(flag_values.compare, flag_values.against, flag_values.split))
+    elif flag_values.run and not flag_values.compare and not flag_values.against:
+        metrics = evaluate(flag_values.run, flag_values.split)
+        analysis = analyse(flag_values.run, flag_values.split)
+        path = pathlib.Path(flag_values.run) / f"slices-{flag_values.split}.csv"
+        analysis.slices.to_csv(path, index=False, na_rep=UNDEFINED)
+        _print_metrics(metrics, analysis)
     else:
         raise UserError(
             "Expected --run, or --compare with two runs, found "
-            f"--run={given.run} --compare={given.compare} --against={given.against}.",
+            f"--run={flag_values.run} --compare={flag_values.compare} "
+            f"--against={flag_values.against}.",
             "as in models.evaluate --compare RUN_A RUN_B.",
         )
 
@@ -58,12 +59,12 @@ def main() -> None:
 def _print_metrics(metrics: dict[str, float | None], found: Analysis) -> None:
     lines = []
     for name, value in metrics.items():
-        around = ""
+        interval_text = ""
         if value is not None and name in found.metrics:
             _, low, high = found.metrics[name]
-            around = f"  {shown_interval(low, high, '.5f')}"
+            interval_text = f"  {shown_interval(low, high, '.5f')}"
         form = "d" if isinstance(value, int) else ".5f"
-        lines.append(f"{name:20s} {shown(value, form)}{around}")
+        lines.append(f"{name:20s} {shown(value, form)}{interval_text}")
     bounds = zip(found.slices["auc_low"], found.slices["auc_high"], strict=True)
     intervals = [shown_interval(low, high, ".3f") for low, high in bounds]
     table = found.slices.assign(**{"95 %": intervals})
