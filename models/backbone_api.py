@@ -143,7 +143,7 @@ class ModelConfig:
 class Backbone(keras.layers.Layer):
     """A model without its embeddings and its losses.
 
-    Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
+    Candidate-independent work belongs into `encode_user`, which runs once per request for any
     number of candidates.
 
     AutoGraph is off, because it makes every start slower: write loops and conditions on tensors as

@@ -1,4 +1,4 @@
-"""Checks that the packages fit together and the machine will do, and says what to do if not.
+"""Checks packages and machine, and suggests a fix for each problem.
 
 python -m models.doctor
 """
@@ -64,12 +64,12 @@ def check_versions() -> Finding:
     except importlib.metadata.PackageNotFoundError:
         return Finding(False, f"{_PROJECT} is not installed", "pip install -e . in its directory")
     wrong = []
-    for wanted in map(Requirement, lines):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = _version(wanted.name)
-        if not wanted.specifier.contains(version.split()[0], prereleases=True):
-            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
+        version = _version(requirement.name)
+        if not requirement.specifier.contains(version.split()[0], prereleases=True):
+            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     return Finding(not wrong, "; ".join(wrong) or f"{len(lines)} requirements", _REINSTALL)
 
 

@@ -7,7 +7,7 @@ Scores every candidate with the best weights and dumps the scores to RUN/scores-
 the metrics to RUN/metrics.json, writes those of slices (history length, item popularity, category,
 new users and items) to RUN/slices-SPLIT.csv, and prints both with 95 % intervals from 1,000 draws
 of users. A comparison measures both runs on the same draws, so that differences are paired. Scores
-that were dumped before are used if they are of the same weights. What is undefined, such as the AUC
+that were dumped before are reused if the weights are the same. An undefined metric, such as the AUC
 of a split without a positive, is n/a.
 """
 
@@ -56,18 +56,18 @@ def main() -> None:
         )
 
 
-def _print_metrics(metrics: dict[str, float | None], found: Analysis) -> None:
+def _print_metrics(metrics: dict[str, float | None], analysis: Analysis) -> None:
     lines = []
     for name, value in metrics.items():
         interval_text = ""
-        if value is not None and name in found.metrics:
-            _, low, high = found.metrics[name]
+        if value is not None and name in analysis.metrics:
+            _, low, high = analysis.metrics[name]
             interval_text = f"  {shown_interval(low, high, '.5f')}"
         form = "d" if isinstance(value, int) else ".5f"
         lines.append(f"{name:20s} {shown(value, form)}{interval_text}")
-    bounds = zip(found.slices["auc_low"], found.slices["auc_high"], strict=True)
+    bounds = zip(analysis.slices["auc_low"], analysis.slices["auc_high"], strict=True)
     intervals = [shown_interval(low, high, ".3f") for low, high in bounds]
-    table = found.slices.assign(**{"95 %": intervals})
+    table = analysis.slices.assign(**{"95 %": intervals})
     columns = ["slice", "candidates", "auc", "95 %", "log_loss", "calibration_error", "bias_ratio"]
     for dimension, part in table.groupby("dimension", sort=False):
         text = part[[*columns, "mrr"]].to_string(index=False, na_rep=UNDEFINED)
@@ -75,16 +75,16 @@ def _print_metrics(metrics: dict[str, float | None], found: Analysis) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _print_differences(found: dict[str, Difference]) -> None:
+def _print_differences(differences: dict[str, Difference]) -> None:
     sys.stdout.write(f"{'':20s} {'first':>9s} {'second':>9s} {'difference':>11s}\n")
-    for name, row in found.items():
+    for name, row in differences.items():
         value, low, high = row.difference
         sys.stdout.write(
             f"{name:20s} {shown(row.first, '.5f'):>9s} {shown(row.second, '.5f'):>9s} "
             f"{shown(value, '+.5f'):>11s}  {shown_interval(low, high, '+.5f')}  "
             f"p {shown(row.p_value, '.3f')}\n"
         )
-    gain = relative_improvement(found["auc"].second, found["auc"].first)
+    gain = relative_improvement(differences["auc"].second, differences["auc"].first)
     sys.stdout.write(f"relative improvement (RelaImpr): {shown(gain, '+.2%')}\n")
 
 

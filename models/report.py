@@ -1,9 +1,9 @@
-"""Writes the report of a run: how good the model is, what it is, and how it came about.
+"""Writes the report of a run: the model, its quality, and its training.
 
     python -m models.report --run=RUN [--output=RUN/report.html]
 
 Two files with the same content: report.html (self-contained, no network) and report.md. Sections
-about what a run does not have, such as self-supervision or a test split, are left out.
+without content, for example without self-supervision or a test split, are left out.
 """
 
 import pathlib
@@ -158,8 +158,8 @@ def _yardstick_grids(evidence: Evidence) -> list[Grid]:
         return []
     model = evidence.metrics[evidence.split]
     rows = [
-        [each.name, shown(each.auc), shown(each.gauc), shown(each.auc_known)]
-        for each in evidence.yardsticks
+        [yardstick.name, shown(yardstick.auc), shown(yardstick.gauc), shown(yardstick.auc_known)]
+        for yardstick in evidence.yardsticks
     ]
     metrics = [shown(model.get(name)) for name in ("auc", "gauc", "auc_known")]
     rows.append([evidence.title, *metrics])

@@ -16,7 +16,7 @@ search goes on. The same command goes on where a search was stopped, in the midd
 need be; a higher --trials adds some.
 
 Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
-best.json. Trials are judged by the validation split; nothing looks at the test split.
+best.json. Trials are compared on the validation split; the test split is never used.
 """
 
 import contextlib
@@ -113,13 +113,14 @@ def search(
         sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(data)))
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
-        done = _run_trials(study, base, space, trials, workdir, progress)
-    complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
+        finished = _run_trials(study, base, space, trials, workdir, progress)
+    complete = [t for t in finished if t.state is optuna.trial.TrialState.COMPLETE]
     if not complete:
-        causes = [t.user_attrs[_ERROR] for t in done if _ERROR in t.user_attrs]
+        causes = [t.user_attrs[_ERROR] for t in finished if _ERROR in t.user_attrs]
         last = f"; the last one failed with: {causes[-1]}" if causes else ""
         raise UserError(
-            f"Expected a trial that can be trained to an end, found none among {len(done)}{last}",
+            f"Expected a trial that can be trained to an end, found none among "
+            f"{len(finished)}{last}",
             f"see the others in {workdir / TABLE}, mend the cause or narrow the space, and search "
             "in another --workdir or with a higher --trials.",
         )
@@ -140,10 +141,10 @@ def _run_trials(
     bar = tqdm(total=trials, desc="trials", disable=not progress)
     with bar, on_sigterm() as stop:
         while True:
-            done = study.get_trials(deepcopy=False, states=_FINISHED)
-            bar.update(len(done) - bar.n)
-            if len(done) >= trials:
-                return done
+            finished = study.get_trials(deepcopy=False, states=_FINISHED)
+            bar.update(len(finished) - bar.n)
+            if len(finished) >= trials:
+                return finished
             running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
             # An interrupted trial resumes: its settings are in the study, its weights on disk.
             trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
@@ -314,7 +315,7 @@ def _is_number(value: Any) -> bool:
 def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
     """The value of a setting in a trial, as `trial.params` holds it."""
     if "choices" in domain:
-        return trial.suggest_categorical(name, [json.dumps(each) for each in domain["choices"]])
+        return trial.suggest_categorical(name, [json.dumps(choice) for choice in domain["choices"]])
     low, high, log = domain["low"], domain["high"], domain.get("log", False)
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, step=domain.get("step", 1), log=log)

@@ -275,5 +275,16 @@ def _keras_3(thing: Any, path: str, seen: set[int]) -> str:
 def _is_plain(thing: Any) -> bool:
     """Whether a value seems to be a plain object of a user's class."""
     top = type(thing).__module__.partition(".")[0]
-    known = (*sys.stdlib_module_names, "tensorflow", "tf_keras", "numpy", "keras", "builtins")
-    return hasattr(thing, "__dict__") and top not in known and not dataclasses.is_dataclass(thing)
+    library_packages = (
+        *sys.stdlib_module_names,
+        "tensorflow",
+        "tf_keras",
+        "numpy",
+        "keras",
+        "builtins",
+    )
+    return (
+        hasattr(thing, "__dict__")
+        and top not in library_packages
+        and not dataclasses.is_dataclass(thing)
+    )

@@ -39,10 +39,10 @@ class DCNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values out of range."""
-        for key, known in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
-            if getattr(self, key) not in known:
+        for key, options in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
+            if getattr(self, key) not in options:
                 raise UserError(
-                    f"Expected model.{key} to be one of {', '.join(known)}, "
+                    f"Expected model.{key} to be one of {', '.join(options)}, "
                     f"found {getattr(self, key)!r}."
                 )
         for key, value in (("cross_layers", self.cross_layers), ("units", len(self.units))):

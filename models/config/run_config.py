@@ -276,7 +276,7 @@ def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": each for name, each in value.items()}
+            flat |= {f"{key}.{name}": setting for name, setting in value.items()}
         else:
             flat[key] = value
     return flat

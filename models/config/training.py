@@ -42,7 +42,7 @@ class TrainConfig:
             overfit within a few epochs, so once per epoch is too seldom to catch the best weights.
             There are at least 40 steps between evaluations, however short the epoch.
         patience: Passes without a better validation AUC before training stops, a pass being
-            `evaluations_per_epoch` evaluations; likewise passes without a lower self-supervised
+            `evaluations_per_epoch` evaluations; also passes without a lower self-supervised
             loss on the histories of the validation split before pre-training stops.
         pretrain_epochs: Maximum number of passes over the histories with the self-supervised loss
             alone, before the main loss starts.

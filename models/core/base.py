@@ -20,8 +20,8 @@ MAIN_LOSS = "log_loss"
 class CTRModel(tfrs.Model):
     """Scores the candidates of a request; the only class that trains.
 
-    Losses are averaged over the global batch whatever the number of replicas: each replica divides
-    its sum by the number of valid entries on all of them, and gradients are summed.
+    Losses are averaged over the global batch for any number of replicas: each replica divides its
+    sum by the number of valid entries on all of them, and gradients are summed.
 
     Args:
         schema: Schema of the data; travels with checkpoints and exports.

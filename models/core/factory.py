@@ -92,12 +92,13 @@ def _check_precision(config: RunConfig, precision: str) -> None:
 
 def compressed_features(model: ModelConfig, schema: Schema) -> dict[str, int]:
     """Number of ids that share a row, by compressed feature."""
-    known = [feature.name for feature in schema.encoded_features if feature.is_categorical]
+    categorical = [feature.name for feature in schema.encoded_features if feature.is_categorical]
     for name in model.compressed_features:
-        if name not in known:
+        if name not in categorical:
             raise UserError(
-                f"Expected model.compressed_features among {', '.join(known)}, found {name!r}.",
-                did_you_mean(name, known),
+                f"Expected model.compressed_features among {', '.join(categorical)}, "
+                f"found {name!r}.",
+                did_you_mean(name, categorical),
             )
     if model.compressed_features and model.compression < 2:
         raise UserError(f"Expected model.compression of at least 2, found {model.compression}.")

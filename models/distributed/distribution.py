@@ -98,8 +98,8 @@ class Distribution:
         """An iterator over the batches of the replicas.
 
         Every worker reads the whole data set and keeps the rows of its replicas: consecutive equal
-        parts of each batch, in the order of the replicas. So any number of workers trains on the
-        same batches, whatever the number of shards, and the position in the data is one number.
+        parts of each batch, in the order of the replicas. So the batches depend neither on the
+        number of workers nor on that of shards, and the position in the data is one number.
 
         Args:
             dataset: Batches of features, whose first axis is the request.
@@ -112,12 +112,14 @@ class Distribution:
         def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
             total = context.num_replicas_in_sync
             num_local = total // context.num_input_pipelines
-            first = num_local * context.input_pipeline_id
+            first_replica = num_local * context.input_pipeline_id
 
             @tf.autograph.experimental.do_not_convert
             def parts(batch: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
                 rows = tf.shape(next(iter(batch.values())))[0]
-                return tf.data.Dataset.range(first, first + num_local, output_type=tf.int32).map(
+                return tf.data.Dataset.range(
+                    first_replica, first_replica + num_local, output_type=tf.int32
+                ).map(
                     lambda replica: {
                         name: value[rows * replica // total : rows * (replica + 1) // total]
                         for name, value in batch.items()

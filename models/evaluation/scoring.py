@@ -199,7 +199,7 @@ def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
     """The dumped scores of a run; scores again if there are none or they are not current.
 
     Raises:
-        UserError: See `evaluate`.
+        UserError: The conditions of `evaluate`.
     """
     _check_split(split)
     path = pathlib.Path(run_dir)
@@ -224,7 +224,7 @@ def analyse(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> A
     """Metrics of a split and of its slices, with confidence intervals.
 
     Raises:
-        UserError: See `evaluate`.
+        UserError: The conditions of `evaluate`.
     """
     run = run_directory.open_run(run_dir)
     scores = read_scores(run_dir, split)

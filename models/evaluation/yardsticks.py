@@ -292,10 +292,10 @@ def of_data(
     """
     file = directory / FILE
     stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    wanted = sorted({WIDTH, *widths} - {0})
-    key = f"{split} {wanted}"
+    all_widths = sorted({WIDTH, *widths} - {0})
+    key = f"{split} {all_widths}"
     if key not in stored:
-        stored[key] = [each._asdict() for each in measure(data, split, wanted)]
+        stored[key] = [yardstick._asdict() for yardstick in measure(data, split, all_widths)]
         directory.mkdir(parents=True, exist_ok=True)
         files.write_bytes(file, f"{json.dumps(stored, indent=2)}\n".encode())
-    return [Yardstick(**each) for each in stored[key]]
+    return [Yardstick(**yardstick) for yardstick in stored[key]]

@@ -48,9 +48,9 @@ def uniform_rows(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """
     if replicas.count() == 1:
         return uniform(seed, shape)
-    before, total = replicas.rows(shape[0])
+    rows_before, total = replicas.rows(shape[0])
     draws = uniform(seed, tf.concat([total[None], shape[1:]], 0))
-    return draws[before : before + shape[0]]
+    return draws[rows_before : rows_before + shape[0]]
 
 
 def integers(seed: tf.Tensor, below: tf.Tensor) -> tf.Tensor:

@@ -40,7 +40,7 @@ def all_sum(value: tf.Tensor) -> tf.Tensor:
 
 
 def all_gather(value: tf.Tensor, axis: int = 0) -> tf.Tensor:
-    """The values of all replicas side by side along `axis`, in replica order; differentiable."""
+    """The values of all replicas, concatenated along `axis` in replica order; differentiable."""
     context = _context()
     if context is None:
         return value

@@ -228,10 +228,13 @@ def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
     """Learning rates by step, recomputed from the settings and the evaluations."""
     last = float(history["step"].iloc[-1])
     steps = np.unique(np.linspace(0, last, _RATE_POINTS).round())
-    done = history["step"].to_numpy()
+    evaluated_steps = history["step"].to_numpy()
     scores = selection.of_history(history)
     scales = np.array(
-        [schedules.plateau_scale(train, scores[: np.searchsorted(done, s, "right")]) for s in steps]
+        [
+            schedules.plateau_scale(train, scores[: np.searchsorted(evaluated_steps, s, "right")])
+            for s in steps
+        ]
     )
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()

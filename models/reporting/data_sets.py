@@ -70,7 +70,10 @@ def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
         by_split: Statistics of the splits by name.
     """
     lengths = {name: by_split[name]["history_length"] for name in SPLITS}
-    longest = max((int(length) for some in lengths.values() for length in some), default=0)
+    longest = max(
+        (int(length) for counts_by_length in lengths.values() for length in counts_by_length),
+        default=0,
+    )
     parts = []
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
@@ -100,7 +103,9 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
     ticks = time_units.ticks_per_second(schema)
     day = DAY * ticks
     periods = {name: by_split[name]["events_by_period"] for name in SPLITS}
-    period_starts = {int(start) for some in periods.values() for start in some}
+    period_starts = {
+        int(start) for counts_by_start in periods.values() for start in counts_by_start
+    }
     if len(period_starts) < 2:
         return None
     starts = np.arange(min(period_starts), max(period_starts) + 1, period)

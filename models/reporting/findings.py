@@ -106,19 +106,23 @@ def _of_metrics(evidence: Evidence) -> Iterator[str]:
 def _of_yardsticks(evidence: Evidence) -> Iterator[str]:
     """Alarms if baselines, or unknown items alone, rank well."""
     auc = evidence.metrics.get(evidence.split, {}).get("auc")
-    ahead = [each for each in evidence.yardsticks if auc is not None and (each.auc or 0.0) > auc]
+    ahead = [
+        yardstick
+        for yardstick in evidence.yardsticks
+        if auc is not None and (yardstick.auc or 0.0) > auc
+    ]
     if ahead:
-        names = ", ".join(f"{each.name} ({each.auc:.3f})" for each in ahead)
+        names = ", ".join(f"{yardstick.name} ({yardstick.auc:.3f})" for yardstick in ahead)
         yield (
             f"The {evidence.split} AUC of {auc:.3f} is below what is reached without a model: "
             f"{names}."
         )
-    for each in evidence.yardsticks:
-        if each.name == UNKNOWN_ITEM and (each.auc or 0.0) > 0.5 + TELLING:
+    for yardstick in evidence.yardsticks:
+        if yardstick.name == UNKNOWN_ITEM and (yardstick.auc or 0.0) > 0.5 + TELLING:
             yield (
                 f"Whether an item is unknown to the training data separates the labels of "
-                f"{evidence.split} with an AUC of {each.auc:.3f}: a part of any AUC there is this "
-                "bit and no taste. Compare models on the slice of known items."
+                f"{evidence.split} with an AUC of {yardstick.auc:.3f}: a part of any AUC there is "
+                "this bit and no taste. Compare models on the slice of known items."
             )
 
 

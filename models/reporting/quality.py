@@ -113,11 +113,11 @@ def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: s
             ylim=(0, 1),
         )
         svg = html_report.svg(figure)
-    at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
+    true_rate_at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
     text = (
         f"Area under the curve {shown(auc.value)} {shown_interval(auc.low, auc.high)}. A threshold "
-        f"that keeps 10% of the others keeps {at[0.1]:.0%} of the clicked; one that keeps 50% "
-        f"keeps {at[0.5]:.0%}."
+        f"that keeps 10% of the others keeps {true_rate_at[0.1]:.0%} of the clicked; one that "
+        f"keeps 50% keeps {true_rate_at[0.5]:.0%}."
     )
     caption = (
         f"For every threshold on the score: the share of clicked and of other candidates above it "

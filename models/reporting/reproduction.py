@@ -133,10 +133,12 @@ def _speed(history: pd.DataFrame) -> list[Grid]:
 
 def _memory(sessions: Sequence[Mapping[str, Any]]) -> list[Grid]:
     """Table of the memory estimated before the first step and the peak memory."""
-    known = [entry for entry in sessions if "memory_peak" in entry and "memory_estimate" in entry]
-    if not known:
+    measured = [
+        entry for entry in sessions if "memory_peak" in entry and "memory_estimate" in entry
+    ]
+    if not measured:
         return []
-    largest = max(known, key=lambda entry: entry["memory_peak"])
+    largest = max(measured, key=lambda entry: entry["memory_peak"])
     needed = largest["memory_estimate"]
     rows = [
         [f"estimate: {name}", _size(needed[part])] for part, name in _PARTS.items() if needed[part]

@@ -23,5 +23,5 @@ def summary(run: run_directory.Run) -> str:
 
 
 def _line(yardsticks: list[Yardstick], split: str) -> str:
-    numbers = "  ".join(f"{each.name} {shown(each.auc)}" for each in yardsticks)
+    numbers = "  ".join(f"{yardstick.name} {shown(yardstick.auc)}" for yardstick in yardsticks)
     return f"{split} AUC without a model: {numbers}"

@@ -24,9 +24,9 @@ def uniform(
         axes: Sizes of the leading axes; an axis that padding may lengthen must come first.
         batch: Number B of requests of this replica.
     """
-    before, total = replicas.rows(batch)
+    rows_before, total = replicas.rows(batch)
     draws = randomness.uniform(randomness.for_place(seed, place), [*axes, total])
-    return draws[..., before : before + batch]
+    return draws[..., rows_before : rows_before + batch]
 
 
 def scale(draws: tf.Tensor, below: tf.Tensor) -> tf.Tensor:

@@ -73,8 +73,8 @@ def unit_vectors(views: tf.Tensor) -> tf.Tensor:
 def _allowed_columns(valid_PB: tf.Tensor, key_B: tf.Tensor) -> tf.Tensor:
     """Mask of the requests of the global batch that each anchor is compared with, [P, B, C]."""
     batch = tf.shape(key_B)[0]
-    before, total = replicas.rows(batch)
-    own_BC = (before + tf.range(batch))[:, None] == tf.range(total)
+    rows_before, total = replicas.rows(batch)
+    own_BC = (rows_before + tf.range(batch))[:, None] == tf.range(total)
     same_key_BC = key_B[:, None] == replicas.all_gather(key_B)
     valid_PC = replicas.all_gather(valid_PB, axis=1)
     return own_BC | (valid_PC[:, None] & ~same_key_BC)

@@ -70,13 +70,13 @@ class MISSConfig(ContrastiveConfig):
             raise UserError(f"Expected ssl.heights >= 0, found {self.heights}.")
         if self.distance_scale <= 0:
             raise UserError(f"Expected ssl.distance_scale > 0, found {self.distance_scale}.")
-        for name, known in (
+        for name, options in (
             ("extractor", extractors.EXTRACTORS),
             ("distance_distribution", _DISTRIBUTIONS),
         ):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in options:
                 raise UserError(
-                    f"Expected ssl.{name} to be one of {', '.join(known)}, "
+                    f"Expected ssl.{name} to be one of {', '.join(options)}, "
                     f"found {getattr(self, name)!r}."
                 )
 

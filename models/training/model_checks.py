@@ -101,8 +101,8 @@ def _check_weights(model: CTRModel, features: Features, parts: Sequence[Part]) -
     for _ in range(2):
         with tf.GradientTape() as tape:
             _losses(model, features)
-        known = {weight.ref() for weight in model.variables}
-        unknown.append({w.ref(): w for w in tape.watched_variables() if w.ref() not in known})
+        tracked = {weight.ref() for weight in model.variables}
+        unknown.append({w.ref(): w for w in tape.watched_variables() if w.ref() not in tracked})
     first, second = unknown
     added = [weight for weight in model.variables if weight.ref() not in built]
     described = f"{parts[0]} ({parts[0].where()})"

@@ -125,9 +125,9 @@ def setting_hint(flag: str, arguments: Sequence[str]) -> str:
         has a similar name.
     """
     name = flag.replace("-", "_").rpartition(".")[2]
-    known = _known_settings(arguments)
+    settings = _known_settings(arguments)
     by_name: dict[str, list[str]] = {}
-    for setting in known:
+    for setting in settings:
         by_name.setdefault(setting.partition(".")[2], []).append(setting)
     name = name if name in by_name else config_module.ALIASES.get(name, name)
     close = [name] if name in by_name else difflib.get_close_matches(name, by_name, 1, 0.75)

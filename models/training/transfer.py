@@ -192,12 +192,12 @@ def _copy_entries(theirs: tf.Variable, old: Axes, ours: tf.Variable, new: Axes, 
             matches.append(match)
         elif (match < 0).any():  # The weight belongs to entries that are not all there.
             return 0
-    known = [np.flatnonzero(match >= 0) for match in matches]
+    targets = [np.flatnonzero(match >= 0) for match in matches]
     values = np.array(tf.convert_to_tensor(ours))
     sources = [match[match >= 0] for match in matches]
-    values[np.ix_(*known)] = np.array(tf.convert_to_tensor(theirs))[np.ix_(*sources)]
+    values[np.ix_(*targets)] = np.array(tf.convert_to_tensor(theirs))[np.ix_(*sources)]
     ours.assign(values)
-    return int(np.prod([len(places) for places in known]))
+    return int(np.prod([len(places) for places in targets]))
 
 
 def _dense(model: CTRModel) -> dict[str, tf.Variable]:

@@ -32,7 +32,7 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
         config: Configuration of the new run.
 
     Returns:
-        Lines that say what was taken over, see `take_over`.
+        Lines on what was copied, see `take_over`.
 
     Raises:
         UserError: There is no finished run, or it has another model.
@@ -138,13 +138,13 @@ def _copy_rows(
 ) -> str:
     """Copies the rows of values that both encoders know; returns text on their numbers."""
     sources = matching_ids(before, after)
-    known = sources >= 0
+    is_known = sources >= 0
     rows = tf.convert_to_tensor(ours).numpy()
-    rows[known] = theirs.numpy()[sources[known]]
+    rows[is_known] = theirs.numpy()[sources[is_known]]
     ours.assign(rows)
-    unused = before.cardinality - len(np.unique(sources[known]))
+    unused = before.cardinality - len(np.unique(sources[is_known]))
     return (
-        f"{known.sum():,} rows taken over, {(~known).sum():,} new, "
+        f"{is_known.sum():,} rows taken over, {(~is_known).sum():,} new, "
         f"{unused:,} of the run left behind"
     )
 
