@@ -219,7 +219,7 @@ def _batches(data: DataDir, split: str, most_requests: int) -> Iterator[dict[str
 
 
 def _read_clicks(data: DataDir) -> sp.csr_matrix:
-    """Which users clicked which known items in the training split, [U, V] of 0 and 1."""
+    """The clicks of users on known items in the training split, [U, V] of 0 and 1."""
     item = data.schema.item_key.name
     users, items = [], []
     for batch in _batches(data, "train", _MOST_TRAINING_REQUESTS):

@@ -54,7 +54,7 @@ class Transfer(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How the features of two models differ.
+    """The difference of the features of two models.
 
     Attributes:
         new: Names of features that the first model lacks, or has with another kind or place.
@@ -87,7 +87,7 @@ class Difference(NamedTuple):
 
 
 def why_new(name: str, before: Schema, after: Schema) -> str | None:
-    """Why a feature of `after` is not one of `before`; None if it is."""
+    """The reason why a feature of `after` is not one of `before`; None if it is."""
     theirs = {feature.name: kind(feature) for feature in before.encoded_features}
     ours = kind(after[name])
     if name not in theirs:
