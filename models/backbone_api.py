@@ -1,4 +1,4 @@
-"""What models, self-supervision and the training step hand to each other.
+"""The interfaces between models, self-supervision and the training step.
 
 Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
 the history, E further item features, d embedding width per field, D = J d, P independent slots
@@ -21,12 +21,12 @@ class Dims(NamedTuple):
     """Static sizes that a model is built for.
 
     Attributes:
-        user_fields: F.
-        history_features: J.
-        extra_fields: E.
-        embedding_size: d.
-        max_length: The largest L.
-        num_items: Rows of the item key's table, padding included.
+        user_fields: Number F of user and context fields.
+        history_features: Number J of item features of the history.
+        extra_fields: Number E of further item features.
+        embedding_size: Embedding width d per field.
+        max_length: Largest history length L.
+        num_items: Number of rows of the item key's table, padding included.
     """
 
     user_fields: int
@@ -38,7 +38,7 @@ class Dims(NamedTuple):
 
     @property
     def item_width(self) -> int:
-        """D, the width of an item: its history features side by side."""
+        """Width D of an item: its history features, concatenated."""
         return self.history_features * self.embedding_size
 
 
@@ -52,7 +52,7 @@ class UserSide(NamedTuple):
         key_B: Encoded user key, to tell whether two requests are of the same user.
         items_BL: Encoded item key of each event; 0 at padding.
         linear_B: Sum of the linear weights of the user side, those of a history averaged over its
-            events; 0 unless the model asks for them (`Backbone.linear_weights`).
+            events; 0 unless the model uses them (`Backbone.linear_weights`).
         history_ids: Encoded values [B, L] of each of the J history features.
     """
 
@@ -66,7 +66,7 @@ class UserSide(NamedTuple):
 
     @property
     def history_BLD(self) -> tf.Tensor:
-        """The history with the features of an item side by side."""
+        """The history, with the features of an item concatenated."""
         shape = tf.shape(self.history_BLJd)
         width = self.history_BLJd.shape[2] * self.history_BLJd.shape[3]
         return tf.reshape(self.history_BLJd, [shape[0], shape[1], width])
@@ -80,7 +80,7 @@ class Candidates(NamedTuple):
         extra_BNEd: Item features that the history lacks; E may be 0.
         mask_BN: True for candidates, false for padding.
         key_BN: Encoded item key, to tell whether two candidates are the same item.
-        linear_BN: Sum of the linear weights of each candidate; 0 unless the model asks for them.
+        linear_BN: Sum of the linear weights of each candidate; 0 unless the model uses them.
     """
 
     target_BNJd: tf.Tensor
@@ -91,14 +91,14 @@ class Candidates(NamedTuple):
 
     @property
     def target_BND(self) -> tf.Tensor:
-        """The target features of a candidate side by side."""
+        """The target features of a candidate, concatenated."""
         shape = tf.shape(self.target_BNJd)
         width = self.target_BNJd.shape[2] * self.target_BNJd.shape[3]
         return tf.reshape(self.target_BNJd, [shape[0], shape[1], width])
 
 
 class LossTerm(NamedTuple):
-    """One summand of the training loss: weight * mean over P of the weighted means over entries.
+    """A term of the training loss: weight * mean over P of the weighted means over entries.
 
     Attributes:
         values_Pn: Loss of each entry (a request, a candidate) in each slot.
@@ -112,11 +112,11 @@ class LossTerm(NamedTuple):
 
 
 class AuxiliaryLogits(NamedTuple):
-    """What a further scorer says of the candidates; it learns from the labels of the main one.
+    """Logits of an auxiliary scorer, which is trained with the labels of the main scorer.
 
     Attributes:
-        logits_BN: Its scores.
-        weight: Factor of its log loss in the total loss.
+        logits_BN: Logits of the candidates.
+        weight: Factor of the scorer's log loss in the total loss.
     """
 
     logits_BN: tf.Tensor
@@ -128,11 +128,11 @@ class ModelConfig:
     """Settings that every model has.
 
     Attributes:
-        embedding_size: d, width of each field's embedding.
+        embedding_size: Width d of each field's embedding.
         compressed_features: Categorical features whose tables are compressed: the embedding of id i
             is the product of row i mod m of one table of m rows and row i div m of another (Shi et
             al., 2020, quotient-remainder trick).
-        compression: How many ids share a row of the first table: the factor that it shrinks by.
+        compression: Number of ids that share a row of the first table: its compression factor.
     """
 
     embedding_size: int = 10
@@ -143,11 +143,11 @@ class ModelConfig:
 class Backbone(keras.layers.Layer):
     """A model without its embeddings and its losses.
 
-    Candidate-independent work belongs into `encode_user`, which runs once per request whatever the
+    Candidate-independent work belongs into `encode_user`, which runs once per request for any
     number of candidates.
 
-    AutoGraph is off, because it makes every start slower: loops and conditions on tensors are
-    `tf.while_loop` and `tf.cond`, or a function with a `tf.function` of its own.
+    AutoGraph is off, because it makes every start slower: write loops and conditions on tensors as
+    `tf.while_loop` and `tf.cond`, or in a separate `tf.function`.
 
     Attributes:
         Config: Class of the settings.
@@ -163,29 +163,29 @@ class Backbone(keras.layers.Layer):
 
     @property
     def tables(self) -> list[tf.Variable]:
-        """Weights of which a step reads a few rows; they train with the embedding optimiser."""
+        """Weights of which a step reads only a few rows; the embedding optimiser trains them."""
         return []
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Which axes of the weights face features, for warm starts from runs with other features.
+        """Layouts of the weights' axes, for warm starts from runs with other features.
 
-        Called once the weights exist. Weights that it does not yield can be warm-started only
-        where features and their order are the same.
+        The method is called once the weights exist. Weights that it does not yield can be
+        warm-started only if features and their order are the same.
 
         Args:
-            fields: Blocks of the features, as they enter the model.
+            fields: Blocks of the features in the order in which they enter the model.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement layouts")
 
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Computes everything that does not depend on the candidates.
+        """Computes the part of the model that does not depend on the candidates.
 
         Args:
             user: The user side of the batch.
             training: Whether this is a training step.
-            seed: int32 [2] for stateless random draws; given in training only.
+            seed: Seed int32 [2] of stateless random draws; None outside of training.
 
         Returns:
             Tensors by name, each with the batch as its first axis.
@@ -196,24 +196,24 @@ class Backbone(keras.layers.Layer):
         """Scores N candidates of each request against its state.
 
         Returns:
-            Logits [B, N]; those of padded candidates are finite and without meaning.
+            Logits [B, N]; those of padded candidates are finite but meaningless.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement score")
 
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """Losses beside the main one, from the state of a training step."""
+        """Auxiliary losses beside the main one, from the state of a training step."""
         del state, candidates, seed
         return {}
 
     def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
-        """Scorers beside the main one that train some of the model's parts, in training only."""
+        """Logits of auxiliary scorers that train parts of the model, in training only."""
         del state, candidates
         return {}
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """Why the scores are what they are.
+        """Explains the scores by interests and history events.
 
         Returns:
             `confidence_BNK`: weight of each of the K interests in the score, summing to 1.
@@ -222,12 +222,12 @@ class Backbone(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__} must implement explain")
 
     def inspect(self, user: UserSide, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """What goes on inside, for figures (models.reporting.interest_figures); {} draws none.
+        """Inner values for figures (models.reporting.interest_figures); {} for no figures.
 
         Returns:
-            Beside what `explain` returns, `interests_BNKD`: the interest vectors, if they depend on
-            the candidate; `relation_attention_BRLL` and `relation_weight_BQL`: by how much event i
-            receives from event j in each of R relations, and how it weighs these and itself.
+            The values of `explain`; `interests_BNKD`: the interest vectors, if they depend on the
+            candidate; `relation_attention_BRLL`: how much event i receives from event j in each of
+            R relations; `relation_weight_BQL`: the weights of the relations and of event i itself.
         """
         del user, candidates
         return {}
@@ -235,14 +235,14 @@ class Backbone(keras.layers.Layer):
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Whether the parts of the model do their work, at every evaluation of a training run.
+        """Diagnostics of the parts of the model, at every evaluation of a training run.
 
-        Nothing may change by it, neither weights nor moving averages.
+        The method must change neither weights nor moving averages.
 
         Args:
             user: The user side of a validation batch.
-            candidates: Its candidates.
-            seed: int32 [2] for random draws, the same at every call.
+            candidates: The candidates of the batch.
+            seed: Seed int32 [2] of random draws, the same at every call.
 
         Returns:
             Scalars by name, e.g. how evenly the experts of a mixture are used.
@@ -252,14 +252,14 @@ class Backbone(keras.layers.Layer):
 
 
 class SelfSupervision(keras.layers.Layer):
-    """A loss on the history embeddings that any model can train with.
+    """A loss on the history embeddings that can be combined with any model.
 
-    It shares the embedding tables with the model and nothing else, adds nothing to the score, and
-    is absent from the exported graph.
+    It shares only the embedding tables with the model, does not affect the score directly, and is
+    not part of the exported graph.
     """
 
     mixed_precision: ClassVar[bool] = False
-    """As of `Backbone`."""
+    """Whether its large layers may compute in half precision, as in `Backbone`."""
 
     schedule: ClassVar[Mapping[str, Any]] = {
         "ssl_steps": 4.0,
@@ -267,11 +267,12 @@ class SelfSupervision(keras.layers.Layer):
         "embedding_learning_rate": 1e-4,
         "patience": 3.0,
     }
-    """Settings of the section "train" that take the place of its defaults with this loss.
+    """Defaults of the section "train" with this loss.
 
-    The main loss memorises a small log within two or three passes, while a contrastive loss goes on
-    learning for forty. So it takes several steps for one of the main loss, at a rate of its own,
-    and the main loss moves the tables slowly, lest it undo what they were taught."""
+    The main loss memorises a small log within two or three passes, while a contrastive loss keeps
+    learning for forty. So the contrastive loss takes several steps for each step of the main loss,
+    with a separate learning rate, and the main loss changes the tables slowly, so that it does not
+    undo what they have learned."""
 
     def losses(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
@@ -280,28 +281,28 @@ class SelfSupervision(keras.layers.Layer):
 
         Args:
             user: The user side, from the tables that are being trained.
-            candidates: The candidates, likewise.
-            seed: int32 [2] for stateless random draws, fresh at each step.
+            candidates: The candidates, from the same tables.
+            seed: Seed int32 [2] of stateless random draws, different at each step.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement losses")
 
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Whether self-supervision does its work; see `Backbone.diagnostics`."""
+        """Diagnostics of the self-supervision; see `Backbone.diagnostics`."""
         del user, candidates, seed
         return {}
 
 
 def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
-    """Refuses scores of another shape or kind; while a graph is made, so that it costs nothing.
+    """Raises `UserError` for scores that are no logits [B, N]; at graph construction only.
 
     Args:
-        logits_BN: What the model returned.
-        backbone: Its class.
+        logits_BN: Result of the model's `score`.
+        backbone: Class of the model.
 
     Raises:
-        UserError: They are not logits [B, N].
+        UserError: The scores have another shape or type.
     """
     code = inspect.unwrap(backbone.score).__code__
     where = f"{backbone.__name__}.score ({code.co_filename}:{code.co_firstlineno})"
@@ -325,10 +326,10 @@ def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
 
 
 def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:
-    """User fields, target features and extra features side by side for each candidate.
+    """Concatenates user fields, target features and extra features for each candidate.
 
     Returns:
-        [B, N, (F + J + E) d], laid out as `Fields.pair`.
+        Features [B, N, (F + J + E) d], with the layout `Fields.pair`.
     """
     shape = tf.shape(candidates.target_BNJd)
     batch, count = shape[0], shape[1]

@@ -1,4 +1,4 @@
-"""Checks that the packages fit together and the machine will do, and says what to do if not.
+"""Checks packages and machine, and suggests a fix for each problem.
 
 python -m models.doctor
 """
@@ -30,12 +30,12 @@ _PACKAGES = (
     "protobuf",
 )
 _LEAST_MEMORY = _LEAST_DISK = 2 << 30
-"""Bytes: TensorFlow takes half a GiB by itself, and a data set is sorted in memory."""
+"""Minimum free bytes: TensorFlow takes half a GiB, and a data set is sorted in memory."""
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def _version(package: str) -> str:
-    """The installed version; 0 if there is none."""
+    """The installed version of a package; "0 (not installed)" if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -43,7 +43,7 @@ def _version(package: str) -> str:
 
 
 class Finding(NamedTuple):
-    """What a check found: whether it is well, and in words; how to fix it if not."""
+    """Result of a check: whether it passed, a description, and how to fix a failure."""
 
     well: bool
     found: str
@@ -51,30 +51,30 @@ class Finding(NamedTuple):
 
 
 def check_python() -> Finding:
-    """Python is of a version that the locks know."""
+    """Checks that the lock files support the version of Python."""
     version = sys.version_info[:2]
-    found = f"Python {version[0]}.{version[1]}"
-    return Finding((3, 10) <= version <= (3, 13), found, "use Python 3.10 to 3.12")
+    version_text = f"Python {version[0]}.{version[1]}"
+    return Finding((3, 10) <= version <= (3, 13), version_text, "use Python 3.10 to 3.12")
 
 
 def check_versions() -> Finding:
-    """Every package that the project asks for is there, in a version that it asks for."""
+    """Checks that every required package is installed in a required version."""
     try:
         lines = importlib.metadata.requires(_PROJECT) or []
     except importlib.metadata.PackageNotFoundError:
         return Finding(False, f"{_PROJECT} is not installed", "pip install -e . in its directory")
     wrong = []
-    for wanted in map(Requirement, lines):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = _version(wanted.name)
-        if not wanted.specifier.contains(version.split()[0], prereleases=True):
-            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
+        version = _version(requirement.name)
+        if not requirement.specifier.contains(version.split()[0], prereleases=True):
+            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     return Finding(not wrong, "; ".join(wrong) or f"{len(lines)} requirements", _REINSTALL)
 
 
 def check_keras() -> Finding:
-    """tensorflow-recommenders and the project use the same Keras 2."""
+    """Checks that tensorflow-recommenders and the project use the same Keras 2."""
     flavour = os.environ.get("TF_USE_LEGACY_KERAS")
     if flavour not in (None, "1"):
         return Finding(
@@ -96,20 +96,20 @@ def check_keras() -> Finding:
 
 
 def check_tensorflow_io() -> Finding:
-    """The C++ operations of tensorflow-io load; only remote file systems need them."""
-    # In a process of its own, because a failed load can take the process with it.
+    """Checks that the C++ operations of tensorflow-io load; remote file systems need them."""
+    # In a separate process, because a failed load can crash the process.
     probe = "import tensorflow_io as io; io.experimental.serialization; from tensorflow_io.python.ops import core_ops; core_ops.io_parquet_readable_info"  # noqa: E501
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", probe],
         capture_output=True,
         text=True,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         check=False,
     )
-    if done.returncode == 0:
+    if result.returncode == 0:
         return Finding(True, "C++ operations load")
-    reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    # On the modern lane that is known, and nothing but remote file systems misses them.
+    reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
+    # With newer TensorFlow this is known, and only remote file systems need the operations.
     newest = tuple(map(int, _version("tensorflow").split(".")[:2])) > (2, 17)
     return Finding(
         newest,
@@ -120,7 +120,7 @@ def check_tensorflow_io() -> Finding:
 
 
 def check_crc() -> Finding:
-    """TFRecords get their checksums from a C library."""
+    """Checks that a C library computes the checksums of TFRecords."""
     try:
         import google_crc32c
     except ImportError as error:
@@ -130,7 +130,7 @@ def check_crc() -> Finding:
 
 
 def check_protobuf() -> Finding:
-    """Messages are parsed by a C library; the one in Python is a hundred times slower."""
+    """Checks that a C library parses messages; the one in Python is a hundred times slower."""
     from google.protobuf.internal import api_implementation
 
     kind = api_implementation.Type()
@@ -139,7 +139,7 @@ def check_protobuf() -> Finding:
 
 
 def check_devices() -> Finding:
-    """TensorFlow sees the GPUs that the machine has; none is fine."""
+    """Checks that TensorFlow sees the GPUs of the machine, if it has any."""
     try:
         from models.keras import tf
     except ImportError as error:
@@ -157,7 +157,7 @@ def check_devices() -> Finding:
 
 
 def check_memory() -> Finding:
-    """Training and preprocessing have room in main memory."""
+    """Checks the free main memory for training and preprocessing."""
     from models.training import memory
 
     free = memory.available()
@@ -169,7 +169,7 @@ def check_memory() -> Finding:
 
 
 def check_disk() -> Finding:
-    """Data sets, checkpoints and models have room in the working directory."""
+    """Checks the free disk space of the working directory."""
     free = shutil.disk_usage(".").free
     return Finding(
         free >= _LEAST_DISK,
@@ -192,18 +192,18 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 
 
 def main() -> int:
-    """Prints versions and findings; exit status 1 if anything is amiss."""
+    """Prints versions and findings; returns 1 if a check failed, else 0."""
     for package in _PACKAGES:
         sys.stdout.write(f"{package:24s} {_version(package)}\n")
-    amiss = 0
+    num_problems = 0
     for name, check in CHECKS.items():
         finding = check()
-        amiss += not finding.well
+        num_problems += not finding.well
         fix = "" if finding.well or not finding.fix else f" Fix: {finding.fix}."
         sys.stdout.write(
             f"{'ok' if finding.well else 'NOT OK':7s}{name:17s} {finding.found}{fix}\n"
         )
-    return 1 if amiss else 0
+    return 1 if num_problems else 0
 
 
 def console_main() -> None:

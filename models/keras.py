@@ -1,4 +1,4 @@
-"""Chooses the Keras flavour, once, for the whole project.
+"""Selects the Keras version, once, for the whole project.
 
 tensorflow-recommenders needs Keras 2 (the `tf_keras` package). The environment variable must be
 set before anything touches `tf.keras`, so nothing else in the project imports Keras: write

@@ -1,4 +1,4 @@
-"""Names on the command line -> classes. Adding a model is one file and one line here."""
+"""Classes of models and self-supervision by name. A new model needs one file and one line here."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from preprocessing.json_checks import did_you_mean
 
 
 class Entry(NamedTuple):
-    """Where a class lives, and the settings that make up a named variant of it."""
+    """The path of a class, and the settings of a named variant of it."""
 
     path: str
     settings: dict[str, Any] = {}
@@ -70,7 +70,7 @@ SSL: dict[str, Entry] = {
 
 NO_SSL = "none"
 ALIASES = {"miss": ("din", "miss")}
-"""Names of a model together with its self-supervision."""
+"""Names that stand for a model together with a self-supervision."""
 
 
 def load_model(name: str) -> tuple[type[Backbone], dict[str, Any]]:
@@ -80,7 +80,7 @@ def load_model(name: str) -> tuple[type[Backbone], dict[str, Any]]:
         name: A name of `MODELS`, or `package.module` or `package.module:Class` of a user.
 
     Raises:
-        UserError: No such name or class; see also `load_class`.
+        UserError: There is no such name or class; see also `load_class`.
     """
     return _load(name, MODELS, Backbone, "model")
 
@@ -89,13 +89,13 @@ def load_ssl(name: str) -> tuple[type[SelfSupervision], dict[str, Any]]:
     """The class of a self-supervised loss and the settings of the named variant.
 
     Raises:
-        UserError: No such name or class; see also `load_class`.
+        UserError: There is no such name or class; see also `load_class`.
     """
     return _load(name, SSL, SelfSupervision, "ssl")
 
 
 def user_parts(model_name: str, ssl_name: str) -> list[Part]:
-    """Those of a model and its self-supervision that are a user's own."""
+    """The user-defined parts among a model and its self-supervision."""
     parts = []
     if model_name not in MODELS:
         parts.append(Part("model", model_name, load_model(model_name)[0]))
@@ -116,5 +116,5 @@ def _load(name: str, known: dict[str, Entry], base: type, flag: str) -> tuple[An
 
 
 def _is_module(name: str) -> bool:
-    """Whether there is a module of that name; it is not imported."""
+    """Whether there is a module of that name; the module is not imported."""
     return name.isidentifier() and importlib.util.find_spec(name) is not None

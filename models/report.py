@@ -1,9 +1,9 @@
-"""Writes the report of a run: how good the model is, what it is, and how it came about.
+"""Writes the report of a run: the model, its quality, and its training.
 
     python -m models.report --run=RUN [--output=RUN/report.html]
 
 Two files with the same content: report.html (self-contained, no network) and report.md. Sections
-about what a run does not have, such as self-supervision or a test split, are left out.
+without content, for example without self-supervision or a test split, are left out.
 """
 
 import pathlib
@@ -77,17 +77,17 @@ def write_report(
     """Writes the report as HTML and, beside it, as Markdown.
 
     Args:
-        run_dir: Of `models.train`.
+        run_dir: Run directory of `models.train`.
         output: The HTML file; the Markdown file has the same name with the ending .md.
-        serving: What the end-to-end run knows of the exported model, for the section on serving:
+        serving: Results of the end-to-end run on the exported model, for the section on serving:
             `model` (its directory), `parity` (largest difference by pair), `requests` (a file of
-            them), `scores` (answers over REST).
+            requests), `scores` (answers over REST).
 
     Returns:
         The path of the HTML file.
 
     Raises:
-        UserError: The run has no metrics yet; the output has another ending than .html.
+        UserError: The run has no metrics yet, or the output does not end in .html.
     """
     if pathlib.Path(output).suffix != ".html":
         raise UserError(
@@ -119,18 +119,18 @@ def write_report(
 
 
 def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
-    """Name, value and interval of the numbers that a reader looks for first."""
+    """Name, value and confidence interval of the main metrics."""
     split = evidence.split or next(reversed(evidence.metrics))
-    found = []
+    numbers = []
     for name in ("auc", "log_loss", "calibration_error", "bias_ratio"):
         title, digits, _ = _METRICS[name]
         value = _cell(evidence.metrics[split], name, digits)
-        found.append((f"{split} {title}", value, _around(evidence, name, digits)))
-    return found
+        numbers.append((f"{split} {title}", value, _around(evidence, name, digits)))
+    return numbers
 
 
 def _around(evidence: Evidence, name: str, digits: int) -> str:
-    """The interval of a metric, if it was measured."""
+    """The confidence interval of a metric as text; "" if it was not measured."""
     if evidence.analysis is None or name not in evidence.analysis.metrics:
         return ""
     _, low, high = evidence.analysis.metrics[name]
@@ -138,13 +138,13 @@ def _around(evidence: Evidence, name: str, digits: int) -> str:
 
 
 def _card(evidence: Evidence) -> Section:
-    """What the model is, and for what."""
+    """Section that describes the model and its intended use."""
     rows = [list(row) for row in model_card.description(evidence.run)]
     return Section("Model card", [Grid("", 2, ("", ""), rows)])
 
 
 def _metrics(evidence: Evidence) -> Section:
-    """Metrics of every split; figures of the last one."""
+    """Section of the metrics of every split, with figures of the last one."""
     figures: list[Figure] = []
     if evidence.analysis is not None and evidence.scores is not None:
         auc = evidence.analysis.metrics["auc"]
@@ -153,13 +153,13 @@ def _metrics(evidence: Evidence) -> Section:
 
 
 def _yardstick_grids(evidence: Evidence) -> list[Grid]:
-    """What the split's AUC is without a model, above that of the model."""
+    """Table of the yardsticks of the split, and of the model in its last row."""
     if not evidence.yardsticks:
         return []
     model = evidence.metrics[evidence.split]
     rows = [
-        [each.name, shown(each.auc), shown(each.gauc), shown(each.auc_known)]
-        for each in evidence.yardsticks
+        [yardstick.name, shown(yardstick.auc), shown(yardstick.gauc), shown(yardstick.auc_known)]
+        for yardstick in evidence.yardsticks
     ]
     metrics = [shown(model.get(name)) for name in ("auc", "gauc", "auc_known")]
     rows.append([evidence.title, *metrics])
@@ -175,7 +175,7 @@ def _yardstick_grids(evidence: Evidence) -> list[Grid]:
 
 
 def _slices(evidence: Evidence) -> Section | None:
-    """The last split by slice."""
+    """Section of the last split by slice."""
     if evidence.analysis is None:
         return None
     auc, slices = evidence.analysis.metrics["auc"], evidence.analysis.slices
@@ -188,7 +188,7 @@ def _slices(evidence: Evidence) -> Section | None:
 
 
 def _metric_grids(evidence: Evidence) -> list[Grid]:
-    """Every metric of every split, and what the metrics mean."""
+    """Tables of every metric of every split, of the yardsticks, and of the metrics' meanings."""
     splits = [split for split in SPLITS if split in evidence.metrics]
     measured = dict.fromkeys(name for split in splits for name in evidence.metrics[split])
     rows, meanings = [], []
@@ -213,7 +213,7 @@ def _metric_grids(evidence: Evidence) -> list[Grid]:
 
 
 def _ranking(name: str) -> tuple[str, int, str]:
-    """Title, digits and meaning of a metric at a cut-off."""
+    """Title, number of digits and meaning of a ranking metric with a cut-off."""
     kind, _, k = name.partition("@")
     if name == "hr@1":
         return "HR@1", 4, "Requests whose first candidate was clicked."
@@ -246,7 +246,7 @@ def _slice_grid(slices: pd.DataFrame, split: str) -> Grid:
 
 
 def _training(evidence: Evidence) -> Section | None:
-    """Curves over the steps."""
+    """Section of curves over the training steps."""
     figures = curves.pretraining(evidence.pretraining) if len(evidence.pretraining) else []
     grids = []
     if evidence.kept is not None:
@@ -274,7 +274,7 @@ def _evaluations(history: pd.DataFrame) -> Grid:
 
 
 def _inside(evidence: Evidence) -> Section | None:
-    """What the parts of the model do."""
+    """Section of diagnostics and figures of the inside of the model."""
     figures = curves.diagnostics(evidence.history)
     if evidence.has_weights and evidence.split:
         figures += interest_figures.figures(evidence.run, evidence.split)
@@ -306,7 +306,7 @@ def _data(evidence: Evidence) -> Section:
 
 
 def _serving(serving: Mapping[str, Any] | None) -> Section | None:
-    """How the exported model answered."""
+    """Section on how the exported model answered."""
     if serving is None:
         return None
     gaps = ", ".join(f"{pair} {value:.1e}" for pair, value in serving["parity"].items())
@@ -327,12 +327,12 @@ def _serving(serving: Mapping[str, Any] | None) -> Section | None:
 
 
 def _cell(metrics: Mapping[str, float | None], name: str, digits: int) -> str:
-    """A metric of a split, if it was measured there."""
+    """A metric of a split as text; a dash if it was not measured there."""
     return shown(metrics[name], f",.{digits}f") if name in metrics else _NOTHING
 
 
 def define_flags() -> None:
-    """Flags of this command."""
+    """Defines the flags of this command."""
     flags.DEFINE_string("run", None, "Run directory of models.train.", required=True)
     flags.DEFINE_string("output", None, "HTML file (default: RUN/report.html).")
 

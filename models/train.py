@@ -62,20 +62,23 @@ def train(
     """Trains a model; the library function behind this command.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         workdir: Run directory, created if needed.
-        resume: Continue what is there. Without it a directory that holds a run is refused.
-        progress: Show bars on standard error, and first the findings of the data set.
+        resume: Whether to continue the run in `workdir`. If False, a directory with a run is an
+            error.
+        progress: Whether to print the findings of the data set and to show progress bars on
+            standard error.
         profile: Steps to profile.
-        origins: Where the values of the configuration come from, for origins.json.
+        origins: Origins of the values of the configuration, for origins.json.
 
     Returns:
         Metrics of the best weights by split; None where undefined.
 
     Raises:
-        UserError: A run is already there, or it was begun with other settings, or the data set
+        UserError: A run is already there, or it was started with other settings, or the data set
             cannot be used, or numbers are not finite, or the disk is full.
-        Interrupted: SIGTERM; a checkpoint is written. It is a `SystemExit` with status 0.
+        Interrupted: The process got SIGTERM and has written a checkpoint; a `SystemExit` with
+            status 0.
     """
     with on_sigterm() as stop:
         trainer = begin(
@@ -93,30 +96,30 @@ def begin(
     origins: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Trainer:
-    """Makes a run directory ready, or finds where its run stopped.
+    """Prepares a run directory, or restores the state of its run.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         workdir: Run directory, created if needed.
-        resume: As of `train`.
-        origins: As of `train`.
-        **options: For `Trainer`.
+        resume: Whether to continue the run in `workdir`, see `train`.
+        origins: Origins of the values of the configuration, see `train`.
+        **options: Further arguments of `Trainer`.
 
     Returns:
         A trainer at its last checkpoint, at the weights to warm-start from, or at the start.
 
     Raises:
-        UserError: As `train`.
+        UserError: The conditions of `train`.
     """
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
-    begun = (workdir / run_directory.CONFIG).exists()
-    if begun and not resume:
+    has_run = (workdir / run_directory.CONFIG).exists()
+    if has_run and not resume:
         raise UserError(
             f"Expected an empty --workdir, found a run in {workdir}.",
             "add --resume to continue it, or choose another directory.",
         )
-    if begun:
+    if has_run:
         _check_resumable(run_directory.open_run(workdir).config, config)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -126,7 +129,7 @@ def begin(
         lines = [*checks.remarks(trainer.data), checks.schedule_remark(config, trainer.data)]
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
-    restored = begun and trainer.restore()
+    restored = has_run and trainer.restore()
     if config.warm_start and not restored:
         with trainer.distribution.strategy.scope():
             lines = warm_start(trainer.model, trainer.data, config)
@@ -139,7 +142,7 @@ def begin(
 
 @contextlib.contextmanager
 def _directory(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the run directory before the slow work, and takes it back if no run comes of it."""
+    """Creates the run directory before the slow work; removes it again if that fails."""
     is_new = not workdir.exists()
     with explained_write_errors("--workdir", workdir):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -147,13 +150,13 @@ def _directory(workdir: pathlib.Path) -> Iterator[None]:
         yield
     except BaseException:
         if is_new:
-            with contextlib.suppress(OSError):  # it holds files by now
+            with contextlib.suppress(OSError):  # The directory may hold files by now.
                 workdir.rmdir()
         raise
 
 
 def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
-    """Refuses settings under which the stored weights or data position mean something else."""
+    """Raises `UserError` for settings that the stored weights or data position do not fit."""
     before, after = stored.to_json(), config.to_json()
     changed = [
         f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
@@ -173,7 +176,7 @@ def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
 
 
 def define_flags() -> None:
-    """Flags of this command."""
+    """Defines the flags of this command."""
     define_config_flags()
     flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
     flags.DEFINE_string("workdir", None, "Run directory.", required=True)
@@ -184,22 +187,24 @@ def define_flags() -> None:
 
 def main() -> None:
     """Trains and prints the metrics of the best weights."""
-    given = flags.FLAGS
-    workdir = pathlib.Path(given.workdir)
-    begun = workdir if given.resume and (workdir / run_directory.CONFIG).exists() else None
-    if given.resume and begun is None and not (given.data or given.config):
+    flag_values = flags.FLAGS
+    workdir = pathlib.Path(flag_values.workdir)
+    existing_run = (
+        workdir if flag_values.resume and (workdir / run_directory.CONFIG).exists() else None
+    )
+    if flag_values.resume and existing_run is None and not (flag_values.data or flag_values.config):
         raise UserError(
             f"Expected a run to continue in --workdir, found none in {workdir}.",
             "check the path, or give --data to begin a run there.",
         )
-    config, origins = resolve_flags(given.data, given.seed, begun)
-    profile = Profile.parse(given.profile, workdir)
+    config, origins = resolve_flags(flag_values.data, flag_values.seed, existing_run)
+    profile = Profile.parse(flag_values.profile, workdir)
     if serve_if_asked(config.train):
         return
     sys.stdout.write(config_module.describe(config, origins))
     sys.stdout.flush()
     try:
-        measured = train(config, workdir, given.resume, profile=profile, origins=origins)
+        measured = train(config, workdir, flag_values.resume, profile=profile, origins=origins)
     except Interrupted as interruption:
         sys.stdout.write(f"{interruption.message}\n")
         raise
@@ -213,7 +218,7 @@ def main() -> None:
 
 
 def _summary(workdir: pathlib.Path) -> str:
-    # Reports bring Matplotlib, which takes a second that no training should wait for.
+    # Reports import Matplotlib, which takes a second; the start of training need not wait for it.
     from models.reporting.summary import summary
 
     return summary(run_directory.open_run(workdir))

@@ -16,7 +16,7 @@ search goes on. The same command goes on where a search was stopped, in the midd
 need be; a higher --trials adds some.
 
 Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
-best.json. Trials are judged by the validation split; nothing looks at the test split.
+best.json. Trials are compared on the validation split; the test split is never used.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ _FINISHED = (
 
 _ERROR, _STARTS = "error", "starts"
 _DEATHS = 2
-"""A trial in which the process died this often without a checkpoint in between is given up."""
+"""Number of process deaths without a checkpoint in between after which a trial fails."""
 
 Space = Mapping[str, Mapping[str, Any]]
 
@@ -69,7 +69,7 @@ def load_space(path: str | pathlib.Path) -> dict[str, dict[str, Any]]:
     """Reads a search space.
 
     Raises:
-        UserError: The file cannot be read or holds no space.
+        UserError: The file cannot be read or holds no search space.
     """
     space = read_json(pathlib.Path(path), "a search space", "check --space.")
     if not space:
@@ -86,40 +86,41 @@ def search(
     workdir: str | pathlib.Path,
     progress: bool = True,
 ) -> RunConfig:
-    """Runs trials until there are enough of them; the library function behind this command.
+    """Runs trials up to a total number; the library function behind this command.
 
     Args:
-        base: Configuration that every trial starts from, as `config.resolve` takes it.
+        base: Configuration that every trial starts from, as `run_config.resolve` takes it.
         space: Range or choices by setting.
-        trials: How many in all, those of earlier calls included.
-        workdir: Of the search, created if needed.
-        progress: Show a bar on standard error.
+        trials: Total number of trials, those of earlier calls included.
+        workdir: Directory of the search, created if needed.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         The best configuration, which best.json also holds.
 
     Raises:
-        UserError: The workdir holds a search of another space or with other settings; a setting
-            that does not exist; no data set; no trial could be trained to an end; study.db cannot
-            be used.
-        Interrupted: SIGTERM; the trial at hand has a checkpoint.
+        UserError: The workdir holds a search of another space or with other settings, a setting
+            does not exist, there is no data set, no trial could be trained to its end, or study.db
+            cannot be used.
+        Interrupted: The process got SIGTERM; the current trial has a checkpoint.
     """
     files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir).resolve()
     first = config_module.resolve(base, _overrides(space, _first_values(space)))
-    # What every trial would fail of is no trial's result.
+    # Errors that every trial would have are reported before the first trial.
     data = DataDir.open(first.data, verify=False)
     if progress:
         sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(data)))
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
-        done = _run_trials(study, base, space, trials, workdir, progress)
-    complete = [t for t in done if t.state is optuna.trial.TrialState.COMPLETE]
+        finished = _run_trials(study, base, space, trials, workdir, progress)
+    complete = [t for t in finished if t.state is optuna.trial.TrialState.COMPLETE]
     if not complete:
-        causes = [t.user_attrs[_ERROR] for t in done if _ERROR in t.user_attrs]
+        causes = [t.user_attrs[_ERROR] for t in finished if _ERROR in t.user_attrs]
         last = f"; the last one failed with: {causes[-1]}" if causes else ""
         raise UserError(
-            f"Expected a trial that can be trained to an end, found none among {len(done)}{last}",
+            f"Expected a trial that can be trained to an end, found none among "
+            f"{len(finished)}{last}",
             f"see the others in {workdir / TABLE}, mend the cause or narrow the space, and search "
             "in another --workdir or with a higher --trials.",
         )
@@ -136,16 +137,16 @@ def _run_trials(
     workdir: pathlib.Path,
     progress: bool,
 ) -> list[optuna.trial.FrozenTrial]:
-    """Runs trials until there are enough of them; returns those that have an end."""
+    """Runs trials up to a total number; returns the finished ones."""
     bar = tqdm(total=trials, desc="trials", disable=not progress)
     with bar, on_sigterm() as stop:
         while True:
-            done = study.get_trials(deepcopy=False, states=_FINISHED)
-            bar.update(len(done) - bar.n)
-            if len(done) >= trials:
-                return done
+            finished = study.get_trials(deepcopy=False, states=_FINISHED)
+            bar.update(len(finished) - bar.n)
+            if len(finished) >= trials:
+                return finished
             running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-            # One that was stopped goes on: its settings are in the study, its weights on disk.
+            # An interrupted trial resumes: its settings are in the study, its weights on disk.
             trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
             _run_trial(study, trial, base, space, workdir, stop)
             _write_table(study, workdir)
@@ -159,9 +160,9 @@ def _run_trial(
     workdir: pathlib.Path,
     stop: Any,
 ) -> None:
-    """Trains with the settings of a trial and tells the study how it went.
+    """Trains with the settings of a trial and reports the result to the study.
 
-    Whatever a trial raises is its result, or the study would begin with the same trial for ever.
+    Errors of a trial are its result; otherwise the study would repeat the same trial for ever.
     """
     path = workdir / TRIALS / f"{trial.number:04d}"
 
@@ -170,18 +171,18 @@ def _run_trial(
         score = selection.score(metrics)
         if not math.isfinite(score):
             raise UserError(f"Expected a validation metric that is finite, found {score}.")
-        # Steps differ with the batch size; what trials have in common are their evaluations.
+        # Steps are not comparable between batch sizes, so trials are compared by evaluation.
         trial.report(score, len(trainer.state["history"]))
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    begun = (path / run_directory.CONFIG).exists()
+    has_run = (path / run_directory.CONFIG).exists()
     try:
         _count_start(trial, path)
         values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
         config = config_module.resolve(base, _overrides(space, values))
         trainer = training.begin(
-            config, path, begun, progress=False, stop=stop, on_evaluation=report
+            config, path, has_run, progress=False, stop=stop, on_evaluation=report
         )
         trainer.fit()
     except optuna.TrialPruned:
@@ -194,7 +195,7 @@ def _run_trial(
         tqdm.write(f"trial {trial.number} failed: {cause}", file=sys.stderr)
         trial.set_user_attr(_ERROR, cause)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    except BaseException:  # The process was asked to stop, so its end is none of the trial's.
+    except BaseException:  # The process was asked to stop, which does not count as a death.
         trial.set_user_attr(_STARTS, trial.user_attrs[_STARTS][:-1])
         raise
     else:
@@ -204,10 +205,10 @@ def _run_trial(
 
 
 def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:
-    """Notes where in its training a trial starts.
+    """Records the update at which a trial starts.
 
     Raises:
-        UserError: It was started there before, and each time the process died.
+        UserError: The trial started at this update before, and the process died each time.
     """
     starts = trial.user_attrs.get(_STARTS, [])
     update = last_update(path / run_directory.CHECKPOINTS)
@@ -222,7 +223,7 @@ def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:
 def _open_study(
     workdir: pathlib.Path, base: Mapping[str, Any], space: Space, seed: int
 ) -> optuna.Study:
-    """The study of a directory, new or begun; refuses one of another search."""
+    """Opens or creates the study of a directory; raises `UserError` for another search's study."""
     with explained_write_errors("--workdir", workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -233,12 +234,12 @@ def _open_study(
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
     )
-    # Another seed for each trial, or a search that goes on would draw what it has drawn.
+    # The seed depends on the number of trials: a resumed search must not repeat its draws.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     claim = json.loads(json.dumps({"base": base, "space": space}))
-    begun = study.user_attrs.get("claim", claim)
-    if begun != claim:
-        changed = [key for key in claim if begun[key] != claim[key]]
+    stored_claim = study.user_attrs.get("claim", claim)
+    if stored_claim != claim:
+        changed = [key for key in claim if stored_claim[key] != claim[key]]
         raise UserError(
             f"Expected the search that {workdir} was begun with, found another "
             f"{' and '.join(changed)}.",
@@ -250,7 +251,7 @@ def _open_study(
 
 @contextlib.contextmanager
 def _explained_storage_errors(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what Optuna raises where it cannot use its file into a `UserError`."""
+    """Turns errors of Optuna about its file into a `UserError`."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -278,7 +279,7 @@ def _write_table(study: optuna.Study, workdir: pathlib.Path) -> None:
 
 
 def _best_validation(trial: optuna.trial.FrozenTrial) -> dict[str, float | None]:
-    """The best evaluation of a trial, by the name of the metric that judges it."""
+    """The best evaluation of a trial, by the name of its selecting metric."""
     name = trial.user_attrs.get(_METRIC, "auc")
     score = max(trial.intermediate_values.values(), default=None)
     return {f"validation/{name}": None if score is None else score * selection.sign(name)}
@@ -312,9 +313,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
-    """The value that a trial takes, as `trial.params` holds it."""
+    """The value of a setting in a trial, as `trial.params` holds it."""
     if "choices" in domain:
-        return trial.suggest_categorical(name, [json.dumps(each) for each in domain["choices"]])
+        return trial.suggest_categorical(name, [json.dumps(choice) for choice in domain["choices"]])
     low, high, log = domain["low"], domain["high"], domain.get("log", False)
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, step=domain.get("step", 1), log=log)
@@ -322,7 +323,7 @@ def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
 
 
 def _first_values(space: Space) -> dict[str, Any]:
-    """Some value of each setting, to see whether the settings exist."""
+    """A value for each setting, to check that the settings exist."""
     return {
         name: json.dumps(domain["choices"][0]) if "choices" in domain else domain["low"]
         for name, domain in space.items()
@@ -330,7 +331,7 @@ def _first_values(space: Space) -> dict[str, Any]:
 
 
 def _overrides(space: Space, values: Mapping[str, Any]) -> list[str]:
-    """The values of a trial as `--set` takes them; those of choices are JSON already."""
+    """The values of a trial as `--set` takes them; values of choices are JSON already."""
     return [
         f"{name}={value if 'choices' in space[name] else json.dumps(value)}"
         for name, value in values.items()
@@ -338,7 +339,7 @@ def _overrides(space: Space, values: Mapping[str, Any]) -> list[str]:
 
 
 def define_flags() -> None:
-    """Flags of this command."""
+    """Defines the flags of this command."""
     define_config_flags()
     flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
     flags.DEFINE_string("space", None, "JSON file of the settings to search.", required=True)
@@ -349,11 +350,11 @@ def define_flags() -> None:
 
 def main() -> None:
     """Searches and prints the best settings."""
-    given = flags.FLAGS
-    base = resolve_flags(given.data, given.seed).config.to_json()
-    space = load_space(given.space)
+    flag_values = flags.FLAGS
+    base = resolve_flags(flag_values.data, flag_values.seed).config.to_json()
+    space = load_space(flag_values.space)
     try:
-        best = search(base, space, given.trials, given.workdir)
+        best = search(base, space, flag_values.trials, flag_values.workdir)
     except Interrupted as interruption:
         sys.stdout.write(f"stopped by SIGTERM: {interruption.message.partition(';')[0]}\n")
         sys.stdout.write("go on with the same command\n")
@@ -362,7 +363,7 @@ def main() -> None:
     for name in space:
         section, _, key = name.partition(".")
         sys.stdout.write(f"{name} = {json.dumps(values[section][key])}\n")
-    recipe = pathlib.Path(given.workdir) / BEST
+    recipe = pathlib.Path(flag_values.workdir) / BEST
     sys.stdout.write(f"train: python -m models.train --config={recipe} --workdir=RUN\n")
 
 

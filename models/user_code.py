@@ -1,4 +1,4 @@
-"""Models of a user's own: finds the class that a name stands for, and says where its errors are."""
+"""User-defined models: finds the class of a dotted path and locates errors in its code."""
 
 import contextlib
 import dataclasses
@@ -27,12 +27,12 @@ _IN_GRAPHS = (
 
 
 class Part(NamedTuple):
-    """A model or self-supervision from outside of this repository.
+    """A user-defined model or self-supervision.
 
     Attributes:
-        flag: `model` or `ssl`.
-        name: What the user calls it.
-        kind: Its class.
+        flag: Kind of the part, `model` or `ssl`.
+        name: Name on the command line, a dotted path.
+        kind: Class of the part.
     """
 
     flag: str
@@ -41,29 +41,29 @@ class Part(NamedTuple):
 
     @property
     def package(self) -> str:
-        """The first name of its module's path."""
+        """The top-level package of the class's module."""
         return self.kind.__module__.partition(".")[0]
 
     def __str__(self) -> str:
         return f"{self.flag} {self.name}"
 
     def where(self, method: str = "") -> str:
-        """File and line of the class or of a method of it."""
+        """File and line of the class, or of one of its methods."""
         thing = inspect.unwrap(getattr(self.kind, method)) if method else self.kind
         return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
 
 
 def load_class(name: str, base: type, flag: str) -> type:
-    """The class that a dotted path stands for.
+    """Loads the class of a dotted path.
 
     Args:
-        name: `package.module` or `package.module:Class`.
-        base: What the class has to derive from.
-        flag: Where the user named it.
+        name: Path `package.module` or `package.module:Class`.
+        base: Required base class.
+        flag: Flag in which the user named the class.
 
     Raises:
-        UserError: A file instead of a module; no such module, or one that cannot be imported; no
-            such class, or several; a class of settings that is none.
+        UserError: The name is a file instead of a module; there is no such module, or it cannot be
+            imported; there is no such class, or several; its settings are not valid.
     """
     module_name, _, class_name = name.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
@@ -75,7 +75,7 @@ def load_class(name: str, base: type, flag: str) -> type:
 
 
 def _file_refused(file: str, class_name: str, flag: str) -> UserError:
-    """What to say of a file: a run has to find its model again, from any directory."""
+    """The error for a file: a run must be able to find its model again, from any directory."""
     path = pathlib.Path(file).resolve()
     if path.suffix != ".py":
         path = path.with_suffix(".py")
@@ -87,9 +87,9 @@ def _file_refused(file: str, class_name: str, flag: str) -> UserError:
     root = path.parent
     while (root / "__init__.py").exists():
         root = root.parent
-    here = pathlib.Path.cwd()
-    if root == path.parent and path.is_relative_to(here):
-        root = here
+    working_directory = pathlib.Path.cwd()
+    if root == path.parent and path.is_relative_to(working_directory):
+        root = working_directory
     dotted = ".".join(path.relative_to(root).with_suffix("").parts)
     on_path = root in [pathlib.Path(entry).resolve() for entry in sys.path]
     return UserError(
@@ -118,7 +118,7 @@ def _import(module_name: str, name: str, flag: str) -> ModuleType:
 
 
 def _place(error: BaseException, package: str) -> str:
-    """File and line in a package that an error comes from; "" if it does not come from there."""
+    """File and line in a package where an error was raised; "" if it was raised elsewhere."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [
@@ -130,7 +130,7 @@ def _place(error: BaseException, package: str) -> str:
 
 
 def _classes(module: ModuleType, base: type) -> dict[str, type]:
-    """The classes that a module itself defines of a kind."""
+    """The subclasses of `base` that a module itself defines, by name."""
     return {
         name: member
         for name, member in inspect.getmembers(module, inspect.isclass)
@@ -139,18 +139,18 @@ def _classes(module: ModuleType, base: type) -> dict[str, type]:
 
 
 def _only(module: ModuleType, base: type, flag: str) -> type:
-    found = _classes(module, base)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
+    candidates = _classes(module, base)
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    if candidates:
         raise UserError(
-            f"Expected one {base.__name__} in {module.__name__}, found {', '.join(found)}.",
-            f"name it: --{flag}={module.__name__}:{next(iter(found))}.",
+            f"Expected one {base.__name__} in {module.__name__}, found {', '.join(candidates)}.",
+            f"name it: --{flag}={module.__name__}:{next(iter(candidates))}.",
         )
-    others = ", ".join(_classes(module, object))
+    other_classes = ", ".join(_classes(module, object))
     raise UserError(
         f"Expected one {base.__name__} in {module.__name__} ({module.__file__}), found "
-        f"{f'none among {others}' if others else 'no class'}.",
+        f"{f'none among {other_classes}' if other_classes else 'no class'}.",
         f"derive the class of the {flag} from {base.__module__}.{base.__name__}.",
     )
 
@@ -158,11 +158,11 @@ def _only(module: ModuleType, base: type, flag: str) -> type:
 def _named(module: ModuleType, class_name: str, base: type, flag: str) -> type:
     kind = getattr(module, class_name, None)
     if kind is None:
-        found = _classes(module, base)
+        candidates = _classes(module, base)
         raise UserError(
             f"Expected a class {class_name} in {module.__name__} ({module.__file__}), found "
-            f"{', '.join(found) or 'none'}.",
-            did_you_mean(class_name, found),
+            f"{', '.join(candidates) or 'none'}.",
+            did_you_mean(class_name, candidates),
         )
     if not (inspect.isclass(kind) and issubclass(kind, base)):
         parents = ", ".join(map(_full_name, getattr(kind, "__bases__", (type(kind),))))
@@ -179,7 +179,7 @@ def _full_name(kind: type) -> str:
 
 
 def _check_settings(kind: Any, base: type, described: str) -> None:
-    """Refuses settings of which some would be overlooked."""
+    """Raises `UserError` unless the class `Config` is a dataclass derived from the base's."""
     settings = getattr(kind, "Config", None)
     needed = getattr(base, "Config", object)
     fix = "declare it as docs/extending.md does: @dataclasses.dataclass(frozen=True, kw_only=True)"
@@ -200,10 +200,10 @@ def _check_settings(kind: Any, base: type, described: str) -> None:
 
 @contextlib.contextmanager
 def explained(parts: Sequence[Part]) -> Iterator[None]:
-    """Turns what a user's model raises into a `UserError` with its place.
+    """Turns errors of user-defined parts into a `UserError` with file and line.
 
     Args:
-        parts: Of the user.
+        parts: User-defined parts; without any, errors stay as they are.
     """
     try:
         yield
@@ -231,16 +231,16 @@ def explained(parts: Sequence[Part]) -> Iterator[None]:
 
 
 def _plain(text: str) -> str:
-    """What an error says without what Keras and TensorFlow put around it."""
+    """The text of an error, without the additions of Keras and TensorFlow."""
     return _NODE.sub("", _KERAS_CALL.sub(r"\1", text))
 
 
 def require_keras_2(part: Part, instance: Any) -> None:
-    """Refuses layers of Keras 3, whose weights nothing here would find, train or store.
+    """Raises `UserError` for layers of Keras 3, whose weights Keras 2 does not track.
 
     Args:
-        part: Of the user.
-        instance: Of its class.
+        part: User-defined part.
+        instance: Instance of the part's class.
     """
     foreign = _keras_3(instance, "self", set())
     if foreign:
@@ -256,22 +256,35 @@ def _keras_3(thing: Any, path: str, seen: set[int]) -> str:
     if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type, ModuleType)):
         return ""
     seen.add(id(thing))
-    if any(each.__module__.startswith("keras.src.") for each in type(thing).__mro__):
+    if any(ancestor.__module__.startswith("keras.src.") for ancestor in type(thing).__mro__):
         return f"{path}, a {_full_name(type(thing))},"
     if isinstance(thing, dict):
         inside = [(f"{path}[{key!r}]", value) for key, value in thing.items()]
     elif isinstance(thing, (list, tuple, set, frozenset)):
         inside = [(f"{path}[{index}]", value) for index, value in enumerate(thing)]
     elif isinstance(thing, keras.layers.Layer) or _is_plain(thing):
-        names = sorted(vars(thing), key=lambda name: name.startswith("_"))  # Keras' own come last.
+        names = sorted(
+            vars(thing), key=lambda name: name.startswith("_")
+        )  # Attributes of Keras come last.
         inside = [(f"{path}.{name}", vars(thing)[name]) for name in names]
     else:
         return ""
-    return next((found for p, v in inside if (found := _keras_3(v, p, seen))), "")
+    return next((description for p, v in inside if (description := _keras_3(v, p, seen))), "")
 
 
 def _is_plain(thing: Any) -> bool:
-    """Whether it is an object of a user's class or function, as far as that can be told."""
+    """Whether a value seems to be a plain object of a user's class."""
     top = type(thing).__module__.partition(".")[0]
-    known = (*sys.stdlib_module_names, "tensorflow", "tf_keras", "numpy", "keras", "builtins")
-    return hasattr(thing, "__dict__") and top not in known and not dataclasses.is_dataclass(thing)
+    library_packages = (
+        *sys.stdlib_module_names,
+        "tensorflow",
+        "tf_keras",
+        "numpy",
+        "keras",
+        "builtins",
+    )
+    return (
+        hasattr(thing, "__dict__")
+        and top not in library_packages
+        and not dataclasses.is_dataclass(thing)
+    )

@@ -1,1 +1,1 @@
-"""The models, without their embeddings and losses: one per file."""
+"""The models without their embeddings and losses, one per file."""

@@ -19,9 +19,9 @@ class AutoIntConfig(ModelConfig):
     """Settings of AutoInt+.
 
     Attributes:
-        attention_layers: Layers of self-attention.
-        heads: Of each layer.
-        head_width: Of each head.
+        attention_layers: Number of layers of self-attention.
+        heads: Number of heads of each layer.
+        head_width: Width of each head.
         units: Hidden widths of the network.
     """
 
@@ -63,14 +63,14 @@ class AutoInt(FieldwiseModel):
         self.dnn = MLP((*config.units, 1), name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Attention treats all fields alike; what follows does not. See the base class."""
+        """Attention weights are shared by all fields; the others are not. See the base class."""
         inputs = field_layout(fields)
         yield from featureless(*self.attentions)
         yield from of_dense(self.last, inputs.each(self._attended_width), None)
         yield from self.dnn.layouts(inputs)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
-        """Attention and the network; b is the network's. See the base class."""
+        """The sum of attention and network, whose bias is b. See the base class."""
         attended = fields_BNMd
         for layer in self.attentions:
             attended = layer(attended)

@@ -1,7 +1,7 @@
-"""ComiRec: Controllable Multi-Interest framework (Cen et al., KDD 2020), made to rank.
+"""ComiRec: Controllable Multi-Interest framework (Cen et al., KDD 2020), adapted to ranking.
 
-Its aggregation over interests, which trades accuracy for diversity of a retrieved list, has no
-place in the score of a single candidate.
+ComiRec's aggregation over interests trades accuracy for diversity of a retrieved list. It does not
+apply to the score of a single candidate and is left out.
 
 Shapes: B requests, L history length, D item width, K interests.
 """
@@ -25,9 +25,9 @@ from preprocessing.errors import UserError
 
 
 class ComiRecSA(MultiInterestBackbone):
-    """Interests by self-attention: softmax_l(W2 tanh(W1 (x + p))) x, one row of W2 each.
+    """Interests by self-attention: softmax_l(W2 tanh(W1 (x + p))) x, with a row of W2 per interest.
 
-    Positions steer the weights only; interests are made of the events themselves.
+    Positions affect the weights only; interests are weighted sums of the events without positions.
 
     Args:
         config: Settings.
@@ -65,7 +65,7 @@ class ComiRecDRConfig(MultiInterestConfig):
     """Settings of ComiRec-DR.
 
     Attributes:
-        routing_iterations: Of dynamic routing.
+        routing_iterations: Number of iterations of dynamic routing.
     """
 
     routing_iterations: int = 3
@@ -81,11 +81,11 @@ class ComiRecDRConfig(MultiInterestConfig):
 
 
 class ComiRecDR(MultiInterestBackbone):
-    """Interests by dynamic routing, where each (position, interest) has its own map.
+    """Interests by dynamic routing, with a separate matrix for each (position, interest).
 
-    Positions count from the recent end, so that a map keeps its meaning when histories grow or are
-    truncated. Maps start at a scale that keeps lengths; a standard deviation of 1, as in the
-    authors' code, would saturate every capsule.
+    Positions count from the most recent event, so that a matrix keeps its meaning when histories
+    grow or are truncated. Matrices are initialised at a scale that preserves lengths; a standard
+    deviation of 1, as in the authors' code, would saturate every capsule.
 
     Args:
         config: Settings.
@@ -105,12 +105,12 @@ class ComiRecDR(MultiInterestBackbone):
         )
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Maps lead from events to interests. See the base class."""
+        """Matrices map events to interests. See the base class."""
         yield from super().layouts(fields)
         yield self.kernel_LDKD, (None, fields.history, None, fields.history)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
-        """Routing from logits of 0. See the base class."""
+        """Dynamic routing from initial logits of 0. See the base class."""
         votes_BKLD = tf.einsum(
             "bli,liko->bklo",
             reverse_history(history_BLD, mask_BL),
@@ -128,5 +128,5 @@ class ComiRecDR(MultiInterestBackbone):
 
 
 def _all_interests(attention_BKL: tf.Tensor) -> tf.Tensor:
-    """Every user has all K interests: true, [B, K]."""
+    """Mask of the interests: every user has all K, [B, K]."""
     return tf.ones(tf.shape(attention_BKL)[:2], tf.bool)

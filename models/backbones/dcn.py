@@ -23,12 +23,13 @@ class DCNConfig(ModelConfig):
     """Settings of DCN and DCN-M.
 
     Attributes:
-        cross: "vector": x' = x0 (w . x) + b + x (DCN, eq. 3); "matrix": x' = x0 * (W x + b) + x
-            (DCN-M, eq. 1).
-        cross_layers: Their number.
-        structure: "parallel": the score is linear in the cross network's output and the network's
-            on the same input; "stacked": the network reads the cross network's output.
-        units: Hidden widths of the network.
+        cross: Kind of cross layer: "vector": x' = x0 (w . x) + b + x (DCN, eq. 3); "matrix":
+            x' = x0 * (W x + b) + x (DCN-M, eq. 1).
+        cross_layers: Number of cross layers.
+        structure: "parallel": the score is linear in the outputs of the cross network and of the
+            deep network, which have the same input; "stacked": the deep network reads the output of
+            the cross network.
+        units: Hidden widths of the deep network.
     """
 
     cross: str = "vector"
@@ -38,10 +39,10 @@ class DCNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values out of range."""
-        for key, known in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
-            if getattr(self, key) not in known:
+        for key, options in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
+            if getattr(self, key) not in options:
                 raise UserError(
-                    f"Expected model.{key} to be one of {', '.join(known)}, "
+                    f"Expected model.{key} to be one of {', '.join(options)}, "
                     f"found {getattr(self, key)!r}."
                 )
         for key, value in (("cross_layers", self.cross_layers), ("units", len(self.units))):
@@ -50,7 +51,7 @@ class DCNConfig(ModelConfig):
 
 
 class DCN(FieldwiseModel):
-    """Explicit crosses of bounded degree beside, or below, a network.
+    """Explicit feature crosses of bounded degree, parallel to or below a deep network.
 
     Args:
         config: Settings.
@@ -70,7 +71,7 @@ class DCN(FieldwiseModel):
         self._has_matrices = config.cross == "matrix"
 
     def layouts(self, fields: Fields) -> Layouts:
-        """What the cross network reads and writes are the fields. See the base class."""
+        """Input and output of the cross network are laid out as the fields. See the base class."""
         crossed = field_layout(fields)
         for cross in self.crosses:
             kernel, bias = cross.weights
@@ -81,7 +82,7 @@ class DCN(FieldwiseModel):
         yield from of_dense(self.last, crossed + units if self._is_parallel else units, None)
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
-        """The cross network and the network. See the base class."""
+        """Scores from the cross network and the deep network. See the base class."""
         x0_BNC = flatten_fields(fields_BNMd)
         x_BNC = x0_BNC
         for cross in self.crosses:

@@ -25,7 +25,7 @@ class DeepFMConfig(ModelConfig):
 
 
 class DeepFM(FieldwiseModel):
-    """z = y_FM + y_DNN (eq. 1, before the sigmoid); their constant is the bias of the network.
+    """z = y_FM + y_DNN (eq. 1, before the sigmoid); the global bias is that of the network.
 
     Args:
         config: Settings.

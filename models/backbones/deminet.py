@@ -1,12 +1,12 @@
 """DemiNet: Dependency-Aware Multi-Interest Network with Self-Supervised Graph Learning.
 
 Yule Wang et al., arXiv 2109.12512; equation numbers are those of the paper. Where the paper is
-silent or contradicts itself, BUILD_NOTES.md names the reading taken here.
+silent or contradicts itself, BUILD_NOTES.md states the interpretation used here.
 
 Shapes: B requests, V views of the same history, N candidates, L history length, F user and context
 fields, E further item features, d embedding width per field, D item width, K interests, A hidden
-units of an interest's attention, T = K A, U width of the pooled user side, C width of what experts
-know besides the interests.
+units of an interest's attention, T = K A, U width of the pooled user side, C width of the experts'
+input besides the interests.
 """
 
 import dataclasses
@@ -53,28 +53,28 @@ class DemiNetConfig(HeadConfig):
     """Settings of DemiNet.
 
     Attributes:
-        embedding_size: d, width of each field's embedding.
-        interests: K, number of interests and of experts.
-        operator: What passes messages on the graph: "dha" (eqs 6-11), "gat", "lgc" or "gcmc"
-            (Figure 3), or "none": interests are extracted from the history itself.
-        threshold: t, cosine from which two items are similar; above 1 none are.
-        window: epsilon, neighbours on either side that are contextual.
-        depth: Layers of the operator.
-        heads: Heads of graph attention ("dha", "gat"); must divide the item width D.
-        head_mode: "project": heads are slices of a learned projection of the nodes; "slice": of the
-            nodes themselves.
-        edge_dropout: rho, probability of dropping an edge in a view.
+        embedding_size: Width d of each field's embedding.
+        interests: Number K of interests and of experts.
+        operator: Operator that passes messages on the graph: "dha" (eqs 6-11), "gat", "lgc" or
+            "gcmc" (Figure 3), or "none": interests are extracted from the history itself.
+        threshold: Minimum cosine t of two similar items; above 1 no items are similar.
+        window: Number epsilon of contextual neighbours on either side.
+        depth: Number of layers of the operator.
+        heads: Number of heads of graph attention ("dha", "gat"); must divide the item width D.
+        head_mode: "project": heads are slices of a learned projection of the nodes; "slice": heads
+            are slices of the nodes themselves.
+        edge_dropout: Probability rho of dropping an edge in a view.
         drop_self: Whether views drop self-connections too.
-        divergence: Between the interests of two views: "symmetric_kl" (eq. 18 as it reads) or "js"
-            (Jensen-Shannon, as the text calls it).
-        ssl_weight: beta, weight of the self-supervised loss; 0 switches it and its views off.
-        attention_units: A, hidden units of each interest's attention; 0 means D.
+        divergence: Divergence between the interests of two views: "symmetric_kl" (eq. 18 as
+            printed) or "js" (Jensen-Shannon, as the text calls it).
+        ssl_weight: Weight beta of the self-supervised loss; 0 disables the loss and its views.
+        attention_units: Number A of hidden units of each interest's attention; 0 means D.
         attention_normalise: Whether the weights of the events in an interest sum to 1.
-        aggregation: Weights of the experts: "confidence" (eq. 14), "average", "hard_routing" or
-            "moe" (Table 2), or "single": one expert instead of K.
+        aggregation: Method for the weights of the experts: "confidence" (eq. 14), "average",
+            "hard_routing" or "moe" (Table 2), or "single": one expert instead of K.
         expert_units: Hidden widths of an expert.
         confidence_units: Hidden widths of Confi-Net.
-        slope: Of LeakyReLU on its negative side, everywhere.
+        slope: Slope of all LeakyReLU for negative inputs.
     """
 
     embedding_size: int = 16
@@ -131,13 +131,13 @@ class DemiNetConfig(HeadConfig):
 class DemiNet(Backbone):
     """Refines a history on a graph of its items, extracts K interests, and weighs K experts.
 
-    The paper's ablations, graph operators and aggregations are settings; models.registry names
-    them.
+    The paper's ablations, graph operators and aggregations are settings, which models.registry
+    names.
 
-    Candidate-independent and computed once per request: the graph, its attention (eqs 1-12), the
-    history's half of the interest attention, and the pooled user side. In training, two views of
-    the graph with dropped edges travel along it; they share all work up to the first layer's scores
-    with the complete graph, and feed only the self-supervised loss (eqs 16-18).
+    The graph, its attention (eqs 1-12), the history's half of the interest attention, and the
+    pooled user side do not depend on the candidate and are computed once per request. Training also
+    computes two views of the graph with dropped edges; they share all work up to the first layer's
+    scores with the complete graph, and only the self-supervised loss uses them (eqs 16-18).
 
     Args:
         config: Settings.
@@ -192,7 +192,7 @@ class DemiNet(Backbone):
         )
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Nodes, and interests, are laid out as the last graph layer writes them.
+        """Nodes and interests have the layout of the last graph layer's output.
 
         See the base class.
         """
@@ -200,7 +200,7 @@ class DemiNet(Backbone):
         for layer in self.graph_layers:
             yield from layer.layouts(nodes)
             nodes = layer.writes(nodes)
-        context = fields.history + fields.pair  # the order of `_context`
+        context = fields.history + fields.pair  # The order of `_context`.
         yield from self.positions.layouts(nodes)
         yield from self.extractor.layouts(nodes, fields.target)
         read = nodes * self.config.interests + context + sum_layout(self.config, fields)
@@ -210,12 +210,12 @@ class DemiNet(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Eqs 1-12, with the two views of eqs 16-17 when they are trained on. See the base class.
+        """Eqs 1-12; in self-supervised training also the views of eqs 16-17. See the base class.
 
         Returns:
-            `nodes_BLD` (H*), `projected_BLT` (their half of the interest attention), `mask_BL`,
-            `user_BU` (pooled history and user fields), and in self-supervised training the nodes
-            of both views, `view_0_BLD` and `view_1_BLD`.
+            `nodes_BLD` (H*), `projected_BLT` (the nodes' half of the interest attention),
+            `mask_BL`, `user_BU` (pooled history and user fields), and in self-supervised training
+            the nodes of both views, `view_0_BLD` and `view_1_BLD`.
         """
         mask_BL = user.mask_BL
         history_BLD = tf.where(mask_BL[:, :, None], user.history_BLD, 0.0)
@@ -265,7 +265,7 @@ class DemiNet(Backbone):
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """Eq. 18: each interest must survive the loss of edges. See the base class."""
+        """Consistency of the interests of both views (eq. 18). See the base class."""
         del seed
         if "view_0_BLD" not in state:
             return {}
@@ -282,7 +282,7 @@ class DemiNet(Backbone):
         }
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """Weight of each expert (one with `single`), and of the events in each interest."""
+        """Weights of the experts (one with `single`), and of the events in each interest."""
         interests_BNKD, attention_BNKL = self._interests(state, candidates)
         return {
             "confidence_BNK": self.confidence(interests_BNKD, _context(state, candidates)),
@@ -293,49 +293,49 @@ class DemiNet(Backbone):
         """Interests, confidence, attention, and the relations of the first layer of "dha"."""
         state = self.encode_user(user)
         interests_BNKD, _ = self._interests(state, candidates)
-        found = self.explain(state, candidates) | {"interests_BNKD": interests_BNKD}
+        values = self.explain(state, candidates) | {"interests_BNKD": interests_BNKD}
         if self.config.operator == "dha":
             nodes_B1LD = tf.expand_dims(user.history_BLD, 1)
             graph = self._graph(user.history_BLD, user.mask_BL)
             alpha_B1RHLL, beta_B1QHL = self.graph_layers[0].attention(nodes_B1LD, graph)
-            found["relation_attention_BRLL"] = tf.reduce_mean(alpha_B1RHLL[:, 0], axis=2)
-            found["relation_weight_BQL"] = tf.reduce_mean(beta_B1QHL[:, 0], axis=2)
-        return found
+            values["relation_attention_BRLL"] = tf.reduce_mean(alpha_B1RHLL[:, 0], axis=2)
+            values["relation_weight_BQL"] = tf.reduce_mean(beta_B1QHL[:, 0], axis=2)
+        return values
 
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Whether graph, views and experts do their work. See the base class.
+        """Diagnostics of graph, views and experts. See the base class.
 
         Returns:
             `edge_density_*`: share of the pairs of events that a relation connects.
-            `event_cosine`: mean cosine of two events of a history as interests are extracted from
-            them, with their positions; near 1 they are one.
+            `event_cosine`: mean cosine of two events of a history after the graph, with positions;
+            near 1 the events are indistinguishable.
             `view_cosine`: mean cosine of the interests of two views; 1 leaves nothing to learn.
-            What `layers.interest_diagnostics` tells of interests, attention and, where weights of
-            experts are learned, of these.
+            The values of `interest_diagnostics` and, if the weights of experts are learned, those
+            of `confidence_diagnostics`.
         """
-        found = {}
+        values = {}
         if self.graph_layers:
             graph = self._graph(user.history_BLD, user.mask_BL)
-            found = {f"edge_density_{name}": x for name, x in edge_densities(graph).items()}
+            values = {f"edge_density_{name}": x for name, x in edge_densities(graph).items()}
         state = self.encode_user(user, training=True, seed=seed)
-        found["event_cosine"] = event_cosine(state["nodes_BLD"], user.mask_BL)
+        values["event_cosine"] = event_cosine(state["nodes_BLD"], user.mask_BL)
         if "view_0_BLD" in state:
             first_BNKD, second_BNKD = self._view_interests(state, candidates)
             cosine_BNK = -keras.losses.cosine_similarity(first_BNKD, second_BNKD)
             has_history_B = tf.reduce_any(user.mask_BL, axis=1)
             both_BN = candidates.mask_BN & has_history_B[:, None]
-            found["view_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BNK, both_BN))
+            values["view_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BNK, both_BN))
         interests_BNKD, attention_BNKL = self._interests(state, candidates)
-        found |= interest_diagnostics(interests_BNKD, attention_BNKL, candidates, user.mask_BL)
+        values |= interest_diagnostics(interests_BNKD, attention_BNKL, candidates, user.mask_BL)
         if self.config.aggregation not in ("single", "average"):
             weights_BNE = self.confidence(interests_BNKD, _context(state, candidates))
-            found |= confidence_diagnostics(weights_BNE, candidates, user.mask_BL)
-        return found
+            values |= confidence_diagnostics(weights_BNE, candidates, user.mask_BL)
+        return values
 
     def _graph(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> ItemGraph:
-        """Eqs 1-5."""
+        """The graph of the items of each history (eqs 1-5)."""
         return build_graph(
             history_BLD, mask_BL, window=self.config.window, threshold=self.config.threshold
         )
@@ -349,7 +349,8 @@ class DemiNet(Backbone):
     def _view_interests(self, state: State, candidates: Candidates) -> list[tf.Tensor]:
         """Interests [B, N, K, D] on each of the two views with dropped edges.
 
-        One after the other: the tensors in between are large, and half of them fits into a cache.
+        The views are computed one after the other: the intermediate tensors are large, and those of
+        one view are more likely to fit into a cache.
         """
         views = [state["view_0_BLD"], state["view_1_BLD"]]
         mask_BL, target_BND = state["mask_BL"], candidates.target_BND
@@ -360,7 +361,7 @@ class DemiNet(Backbone):
 
 
 def _context(state: State, candidates: Candidates) -> tf.Tensor:
-    """c: what experts and Confi-Net know of user and candidate besides the interests, [B, N, C]."""
+    """Context c of experts and Confi-Net: features of user and candidate, [B, N, C]."""
     target_BND = candidates.target_BND
     batch, count = tf.shape(target_BND)[0], tf.shape(target_BND)[1]
     user_BU = state["user_BU"]

@@ -1,7 +1,7 @@
 """DIEN: Deep Interest Evolution Network (Zhou et al., AAAI 2019), without its auxiliary loss.
 
-DemiNet (arXiv 2109.12512) compares with this form: the auxiliary loss wants displayed items that
-were not clicked beside each event, which most logs do not hold.
+DemiNet (arXiv 2109.12512) compares with this form: the auxiliary loss needs a displayed item that
+was not clicked beside each event, which most logs do not have.
 
 Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
 field, D item width, K = 1.
@@ -23,18 +23,19 @@ class DIENConfig(HeadConfig):
     """Settings of DIEN.
 
     Attributes:
-        units: Hidden widths of the network that scores.
+        units: Hidden widths of the scoring network.
     """
 
     units: tuple[int, ...] = (40, 40, 40)
 
 
 class DIEN(Backbone):
-    """Follows how a user's interest evolves towards a candidate.
+    """Models how a user's interest evolves towards a candidate.
 
-    Interest extractor layer: a GRU turns the history into interests h_l, which no candidate enters.
-    Interest evolving layer: a candidate e attends to them, a = softmax_l(h_l W e), and an AUGRU of
-    its own runs over them. A network on [user fields, candidate, last state] gives the logit.
+    Interest extractor layer: a GRU turns the history into interests h_l, independent of candidates.
+    Interest evolving layer: a candidate e attends to the interests, a = softmax_l(h_l W e), and an
+    AUGRU with these weights runs over them. A network on [user fields, candidate, last state] gives
+    the logit.
 
     Args:
         config: Settings.
@@ -46,8 +47,8 @@ class DIEN(Backbone):
     def __init__(self, config: DIENConfig, dims: Dims, name: str = "dien") -> None:
         super().__init__(name=name)
         width = dims.item_width
-        # The loop over a cell, not the GRU layer: on a CPU it is as fast, it compiles in a quarter
-        # of the time, and it brings no GPU variant into the exported graph.
+        # An RNN over a cell, not the GRU layer: on a CPU it is as fast, compiles in a quarter of
+        # the time, and adds no GPU variant to the exported graph.
         self.extractor = keras.layers.RNN(
             keras.layers.GRUCell(width, name="cell"),
             return_sequences=True,
@@ -59,7 +60,7 @@ class DIEN(Backbone):
         self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Both recurrent layers have hidden states. See the base class."""
+        """The states of both recurrent layers are hidden units. See the base class."""
         width = fields.history.size
         state, gates = hidden(width), hidden(width, groups=3)
         cell = self.extractor.cell
@@ -73,10 +74,10 @@ class DIEN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Interests, and their side of the attention. See the base class."""
+        """Interests, and their half of the attention. See the base class."""
         del training, seed
         history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
-        # Padding carries the state of the last event along.
+        # At padding the RNN repeats the state of the last event.
         interests_BLD = self.extractor(history_BLD, mask=user.mask_BL)
         return {
             "fields_BFd": user.fields_BFd,
@@ -96,7 +97,7 @@ class DIEN(Backbone):
         return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """The attention weights, of a single interest. See the base class."""
+        """The attention weights, as one interest. See the base class."""
         attention_BNL = self._attend(state, candidates)
         return {
             "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),

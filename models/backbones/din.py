@@ -23,9 +23,9 @@ class DINConfig(HeadConfig):
 
     Attributes:
         attention_units: Hidden widths of the local activation unit.
-        attention_activation: Its activation, "dice" (paper) or "sigmoid".
-        normalize: Softmax over its scores, which the paper leaves out.
-        units: Hidden widths of the network that scores.
+        attention_activation: Activation of the local activation unit, "dice" (paper) or "sigmoid".
+        normalize: Whether to apply a softmax to the attention scores; the paper does not.
+        units: Hidden widths of the scoring network.
     """
 
     attention_units: tuple[int, ...] = (80, 40)
@@ -46,7 +46,7 @@ class DIN(Backbone):
     """Pools the history by each event's relevance to the candidate (eq. 3).
 
     The pooled history is sum_l a(e_l, q) e_l with a from `LocalActivation`; a network on [user
-    fields, candidate, pooled history] gives the logit. Events are an unordered set to this model.
+    fields, candidate, pooled history] gives the logit. The order of events has no effect.
 
     Args:
         config: Settings.
@@ -76,7 +76,7 @@ class DIN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The history, and its share of the attention's first layer. See the base class."""
+        """The history, and its part of the attention's first layer. See the base class."""
         del training, seed
         history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
         return {
@@ -96,7 +96,7 @@ class DIN(Backbone):
         return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """The attention weights, of a single interest. See the base class.
+        """The attention weights, as one interest. See the base class.
 
         Without `normalize` the weights are scores of either sign that do not sum to 1.
         """

@@ -32,13 +32,14 @@ class DMINConfig(HeadConfig):
     """Settings of DMIN.
 
     Attributes:
-        interests: K, heads of both self-attentions; must divide the item width D.
-        position_size: P, width of the position that joins the candidate in the attention.
+        interests: Number K of interests: heads of both self-attentions; must divide the item
+            width D.
+        position_size: Width P of the position vector in the candidate's attention.
         auxiliary_weight: Weight of the loss by which refined events predict the next event; 0
             leaves it out.
-        auxiliary_units: Hidden widths of its network.
+        auxiliary_units: Hidden widths of the network of that loss.
         attention_units: Hidden widths of the candidate's attention.
-        units: Hidden widths of the network that scores.
+        units: Hidden widths of the scoring network.
     """
 
     history_sum: bool = True
@@ -64,10 +65,10 @@ class DMIN(Backbone):
     """Refines events by self-attention, splits them into K interests, and attends to each.
 
     The behaviour refiner is causal self-attention with K heads; the multi-interest extractor is a
-    second one whose heads stay apart, each a history of its own. Both are candidate-independent.
-    The candidate pools each of the K histories by the local activation unit of DIN, where it knows
-    the position of each event. A network on [user fields, candidate, sum of the history, its
-    product with the candidate (unless the settings say no), the K pools] gives the logit.
+    second self-attention whose K heads yield separate histories. Both are candidate-independent.
+    The local activation unit of DIN, with positions in its query, pools each of the K histories for
+    a candidate. A network on [user fields, candidate, sum of the history and its product with the
+    candidate (unless disabled), the K pools] gives the logit.
 
     Args:
         config: Settings.
@@ -103,7 +104,7 @@ class DMIN(Backbone):
         self.next_event = NextEvent(config.auxiliary_units) if config.auxiliary_weight else None
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Refined events are laid out as events are. See the base class."""
+        """Refined events have the layout of events. See the base class."""
         item = fields.history
         for block in (self.refiner, *self.extractors):
             yield from block.layouts(item)
@@ -118,7 +119,7 @@ class DMIN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The K refined histories and what attention can know of them. See the base class."""
+        """The K refined histories, and their part of the attention. See the base class."""
         del training, seed
         mask_BL = user.mask_BL
         history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
@@ -155,7 +156,7 @@ class DMIN(Backbone):
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """Refined events predict the next event, if the settings say so. See the base class."""
+        """Loss of predicting the next event, if its weight is not 0. See the base class."""
         del candidates
         if self.next_event is None:
             return {}
@@ -174,7 +175,7 @@ class DMIN(Backbone):
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Weights of the events in each interest.
 
-        The network reads all interests alike, so their confidences are equal.
+        The network treats all interests equally, so their confidences are equal.
         """
         attention_BNKL = self._attend(state, candidates)
         return {
@@ -197,21 +198,21 @@ class DMIN(Backbone):
 
 
 class CausalBlock(keras.layers.Layer):
-    """Self-attention to the valid events up to one's own, and a feed-forward network.
+    """Causal self-attention to the valid events, and a feed-forward network.
 
     y = LayerNorm(x + Attention(x)), then y + W2 relu(W1 y + b1) + b2. Scores are divided by the
-    root of a head's width; the authors' code takes the model's width instead, and masks no padding,
-    which goes well only as long as all padding is at the end.
+    root of a head's width; the authors' code uses the model's width instead, and does not mask
+    padding, which is correct only if all padding is at the end.
 
     Args:
-        heads: Heads of the attention.
-        head_width: Width of each.
-        width: D.
+        heads: Number of heads of the attention.
+        head_width: Width of each head.
+        width: Item width D.
     """
 
     def __init__(self, heads: int, head_width: int, width: int, name: str) -> None:
         super().__init__(name=name)
-        # Without biases: the softmax would cancel that of the keys.
+        # Without biases: the softmax would cancel the bias of the keys.
         self.attention = keras.layers.MultiHeadAttention(
             heads, head_width, use_bias=False, output_shape=width, name="attention"
         )
@@ -232,7 +233,7 @@ class CausalBlock(keras.layers.Layer):
         yield from self.feed_forward.layouts(item, item)
 
     def call(self, values_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
-        """Refines [B, L, D], finite at padding; padded steps come out without meaning."""
+        """Refines events [B, L, D], finite at padding; the results at padding are meaningless."""
         length = tf.shape(mask_BL)[1]
         is_past_LL = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
         mask_BLL = mask_BL[:, None] & is_past_LL
@@ -244,14 +245,15 @@ class CausalBlock(keras.layers.Layer):
 class PositionedActivation(keras.layers.Layer):
     """A local activation unit whose query is W [target, position of the event].
 
-    W is kept in two parts. The query is then q + p with q of the candidate and p of the position,
-    and all that the first layer makes of p and the event alone is computed once per request:
+    W is stored in two parts. The query is then q + p, with q from the candidate and p from the
+    position, and the terms of the first layer in p and the event alone are computed once per
+    request:
 
         W1 (q + p) + W4 ((q + p) * k) = (W1 q + W4 (q * k)) + (W1 p + W4 (p * k)).
 
     Args:
-        width: D.
-        units: Hidden widths.
+        width: Item width D.
+        units: Hidden widths of the activation unit.
     """
 
     def __init__(self, width: int, units: tuple[int, ...], name: str) -> None:
@@ -261,13 +263,13 @@ class PositionedActivation(keras.layers.Layer):
         self.activation = LocalActivation(width, units, "sigmoid", normalize=True)
 
     def layouts(self, target: Layout, item: Layout) -> Layouts:
-        """Layouts of the weights, for candidates and events laid out so."""
+        """Layouts of the weights, for candidates and events with the given layouts."""
         yield from of_dense(self.of_target, target, item)
         yield from of_dense(self.of_position, None, item)
         yield from self.activation.layouts(item)
 
     def encode_events(self, events_BLD: tf.Tensor, positions_BLP: tf.Tensor) -> tf.Tensor:
-        """What does not depend on the candidate, [B, L, A]."""
+        """The part of the first layer that does not depend on the candidate, [B, L, A]."""
         return self.activation.encode_events(events_BLD, self.of_position(positions_BLP))
 
     def call(

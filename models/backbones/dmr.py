@@ -35,11 +35,11 @@ class DMRConfig(HeadConfig):
     """Settings of DMR.
 
     Attributes:
-        position_size: P, width of the vector of each recency rank.
+        position_size: Width P of the position vectors.
         attention_units: Hidden widths of both attentions.
-        auxiliary_weight: Weight of the loss that makes the user vector find the next item.
-        sampled_negatives: S, items that this loss draws beside those of the batch.
-        units: Hidden widths of the network that scores.
+        auxiliary_weight: Weight of the loss by which the user vector predicts the next item.
+        sampled_negatives: Number S of items that this loss draws beside those of the batch.
+        units: Hidden widths of the scoring network.
     """
 
     position_size: int = 8
@@ -61,12 +61,12 @@ class DMRConfig(HeadConfig):
 
 
 class DMR(Backbone):
-    """Puts the relevance of the candidate to the user, in two forms, beside DIN's kind of input.
+    """Adds two relevance scores of user and candidate to inputs like those of DIN.
 
     User-to-item network: attention by position pools the history into a user vector u; the
-    relevance is u . v', with v' from a second table of item vectors. An auxiliary loss makes the
-    same vector, of all events but the last, find the last one. Item-to-item network: attention by
-    candidate and position pools the history once more, and the sum of its raw scores is the second
+    relevance is u . v', with v' from a second table of item vectors. An auxiliary loss trains the
+    vector of all events but the last to predict the last one. Item-to-item network: attention by
+    candidate and position pools the history again, and the sum of its raw scores is the second
     relevance. As in the authors' code, the scoring network also reads the sum of the history and
     its product with the candidate.
 
@@ -84,7 +84,7 @@ class DMR(Backbone):
         self.positions = RecencyPositions(dims.max_length, config.position_size)
         self.user_query = keras.layers.Dense(width, name="user_query")
         self.user_prelu = _prelu("user_prelu", shared_axes=[1])
-        # Its scores only enter softmaxes, which would cancel a bias.
+        # The scores are used in softmaxes only, which would cancel a bias.
         self.user_attention = LocalActivation(
             width, config.attention_units, "sigmoid", normalize=True, name="user_attention"
         )
@@ -106,11 +106,11 @@ class DMR(Backbone):
 
     @property
     def tables(self) -> list[tf.Variable]:
-        """v', of which a step reads the candidates and the sampled items. See the base class."""
+        """The item vectors v' of the user-to-item network. See the base class."""
         return [self.item_vectors]
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Queries are laid out as the events that they meet. See the base class."""
+        """Queries have the layout of the events they are compared with. See the base class."""
         item = fields.history
         yield from of_dense(self.user_query, None, item)
         yield self.user_prelu.alpha, (None, item)
@@ -128,10 +128,10 @@ class DMR(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The user vector, and what the item-to-item network knows of the events.
+        """The user vector, and the events' part of the item-to-item network.
 
         See the base class. In training, `previous_Bd` is the user vector before the last event,
-        which is `last_item_B` and exists where `has_previous_B`.
+        `last_item_B` the item of the last event, and `has_previous_B` whether both exist.
         """
         del seed
         mask_BL = user.mask_BL
@@ -182,30 +182,30 @@ class DMR(Backbone):
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """The user vector before the last event must find that event's item.
+        """Loss of predicting the last item from the user vector before it. See the base class.
 
-        It is sought, by a softmax of the products with v', among the last items of all requests and
-        S items drawn evenly. Repetitions of the sought item are no negatives. See the base class.
+        The loss is a softmax of the products with v' over the last items of all requests and S
+        items drawn uniformly. Copies of the positive item are not negatives.
         """
         del candidates
         if "previous_Bd" not in state:
             return {}
         items_B, valid_B = state["last_item_B"], state["has_previous_B"]
-        # All replicas draw the same items, so that together they compute the loss of one.
+        # All replicas draw the same items, so that the loss does not depend on their number.
         below = tf.fill([self.config.sampled_negatives], self.item_vectors.shape[0] - 1)
         place = randomness.for_place(seed, "dmr/sampled_negatives")
         drawn_S = 1 + tf.cast(randomness.integers(place, below), items_B.dtype)
-        others = tf.concat([replicas.all_gather(items_B), drawn_S], 0)
-        exist = tf.concat([replicas.all_gather(valid_B), tf.ones_like(drawn_S, tf.bool)], 0)
-        negative = exist[None] & (others[None] != items_B[:, None])
+        compared_items = tf.concat([replicas.all_gather(items_B), drawn_S], 0)
+        is_valid = tf.concat([replicas.all_gather(valid_B), tf.ones_like(drawn_S, tf.bool)], 0)
+        is_negative = is_valid[None] & (compared_items[None] != items_B[:, None])
 
         previous_Bd = tf.cast(state["previous_Bd"], tf.float32)
         sought_Bd = tf.nn.embedding_lookup(self.item_vectors, items_B)
         positive_B = tf.reduce_sum(previous_Bd * sought_Bd, -1)
         logits = tf.matmul(
-            previous_Bd, tf.nn.embedding_lookup(self.item_vectors, others), transpose_b=True
+            previous_Bd, tf.nn.embedding_lookup(self.item_vectors, compared_items), transpose_b=True
         )
-        logits = tf.concat([positive_B[:, None], tf.where(negative, logits, _LOWEST)], 1)
+        logits = tf.concat([positive_B[:, None], tf.where(is_negative, logits, _LOWEST)], 1)
         values_B = tf.reduce_logsumexp(logits, -1) - positive_B
         return {
             "next_item": LossTerm(
@@ -214,7 +214,7 @@ class DMR(Backbone):
         }
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
-        """Attention of the item-to-item network, of a single interest. See the base class."""
+        """Attention of the item-to-item network, as one interest. See the base class."""
         scores_BNL = self._item_scores(state, candidates)
         attention_BNL = masked_softmax(scores_BNL, state["mask_BL"][:, None])
         return {
@@ -231,7 +231,7 @@ class DMR(Backbone):
         return self.vector_prelu(self.user_vector(pooled_BD))
 
     def _item_scores(self, state: State, candidates: Candidates) -> tf.Tensor:
-        """How much each event matters to each candidate, [B, N, L]; unset at padding."""
+        """Attention scores of the item-to-item network, [B, N, L]; meaningless at padding."""
         target_BND = self.target_query(candidates.target_BND)
         queries_BNLD = self.target_prelu(target_BND[:, :, None] + state["positions_BLD"][:, None])
         return self.target_attention.scores(

@@ -1,4 +1,4 @@
-"""What the models share that see a request as a set of fields, without a module for sequences.
+"""Base of the models that treat a request as a set of fields, without a sequence module.
 
 Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
 the history, E further item features, d embedding width per field, S = F + J fields of the user
@@ -14,27 +14,28 @@ from models.ops.weight_layouts import Fields, Layout
 
 
 def num_fields(dims: Dims) -> int:
-    """M, the number of fields that a model of these sizes sees."""
+    """Number M of fields of a model with these sizes."""
     return dims.user_fields + 2 * dims.history_features + dims.extra_fields
 
 
 def flatten_fields(fields_BNMd: tf.Tensor) -> tf.Tensor:
-    """All fields of a candidate side by side, [B, N, M d]."""
+    """Concatenates all fields of a candidate, [B, N, M d]."""
     shape = tf.shape(fields_BNMd)
     width = fields_BNMd.shape[2] * fields_BNMd.shape[3]
     return tf.reshape(fields_BNMd, [shape[0], shape[1], width])
 
 
 def field_layout(fields: Fields) -> Layout:
-    """Of `flatten_fields`, in the order in which `FieldwiseModel` sees the fields."""
+    """Layout of the result of `flatten_fields`, in the order of the fields of `FieldwiseModel`."""
     return fields.user + fields.history + fields.target + fields.extra
 
 
 class FieldwiseModel(Backbone, abc.ABC):
-    """A model of the fields of a request, in which a feature of the history is one field: its mean.
+    """A model of the fields of a request, where a history feature is one field: its mean.
 
     The fields are those of user and context, the mean of each history feature over its events (zero
-    for an empty history), and the candidate's, in that order; MISS counts them so in its table II.
+    for an empty history), and those of the candidate, in this order, as MISS counts them in table
+    II.
     The history is embedded and averaged once per request.
     """
 

@@ -18,7 +18,7 @@ class FiGNNConfig(ModelConfig):
     """Settings of Fi-GNN.
 
     Attributes:
-        steps: Rounds of messages between the fields.
+        steps: Number of rounds of messages between the fields.
     """
 
     steps: int = 3
@@ -32,7 +32,7 @@ class FiGNNConfig(ModelConfig):
 class FiGNN(FieldwiseModel):
     """z = sum_i sigmoid(W2 h)_i (w1 . h_i), of the last states h of the fields.
 
-    Each field has an opinion, and attention weighs it by the states of all (attentional scoring
+    Each field has a score, weighted by attention to the states of all fields (attentional scoring
     layer of the paper).
 
     Args:
@@ -50,14 +50,14 @@ class FiGNN(FieldwiseModel):
         self.attention = keras.layers.Dense(fields, "sigmoid", use_bias=False, name="attention")
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Each field has matrices of its own, and an attention. See the base class."""
+        """Each field has separate matrices and an attention weight. See the base class."""
         inputs = field_layout(fields)
         yield from self.graph.layouts(inputs)
         yield from featureless(self.opinion)
         yield from of_dense(self.attention, inputs, inputs.each(1))
 
     def interact(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
-        """Each field's opinion, weighed by attention. See the base class."""
+        """Sum of the fields' scores, weighted by attention. See the base class."""
         states_BNMd = self.graph(fields_BNMd)
         opinions_BNM = self.opinion(states_BNMd)[..., 0]
         return tf.reduce_sum(self.attention(flatten_fields(states_BNMd)) * opinions_BNM, -1)

@@ -28,7 +28,7 @@ class FM(FieldwiseModel):
         )
 
     def layouts(self, fields: Fields) -> Layouts:
-        """The bias faces no feature. See the base class."""
+        """The bias depends on no feature. See the base class."""
         del fields
         yield self.bias, ()
 

@@ -1,4 +1,4 @@
-"""What the networks that score have in common, so that a table can give all its rows the same head.
+"""Common options of the scoring networks, so that models can be compared with the same head.
 
 Shapes: B requests, N candidates, L history length, D item width.
 """
@@ -12,13 +12,13 @@ from models.ops.weight_layouts import Fields, Layout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadConfig(ModelConfig):
-    """Settings of models that may have the head of DemiNet's tables.
+    """Settings of models that support the head of DemiNet's tables.
 
     Attributes:
-        batch_norm: Whether the network that scores standardises its input over the valid candidates
-            of the batch (batch normalisation).
-        history_sum: Whether that network also reads the sum of the history and its product with
-            the candidate, as the published code of DIN, DIEN, DMR and DMIN does.
+        batch_norm: Whether the scoring network standardises its input over the valid candidates of
+            the batch (batch normalisation).
+        history_sum: Whether the scoring network also reads the sum of the history and its product
+            with the candidate, as the published code of DIN, DIEN, DMR and DMIN does.
     """
 
     batch_norm: bool = False
@@ -26,17 +26,17 @@ class HeadConfig(ModelConfig):
 
 
 def sum_state(config: HeadConfig, history_BLD: tf.Tensor) -> State:
-    """What `read_sum` reads, to be kept with the state of the user side; {} if it reads nothing.
+    """The part of the user state that `read_sum` needs; {} if it needs none.
 
     Args:
         config: Settings of the model.
-        history_BLD: Zero at padding.
+        history_BLD: History, zero at padding.
     """
     return {"sum_BD": tf.reduce_sum(history_BLD, 1)} if config.history_sum else {}
 
 
 def read_sum(state: State, candidates: Candidates) -> list[tf.Tensor]:
-    """The sum of the history and its product with the candidate, [B, N, D] each; [] if not read."""
+    """The sum of the history and its product with the candidate, [B, N, D]; [] if disabled."""
     if "sum_BD" not in state:
         return []
     target_BND = candidates.target_BND
@@ -45,5 +45,5 @@ def read_sum(state: State, candidates: Candidates) -> list[tf.Tensor]:
 
 
 def sum_layout(config: HeadConfig, fields: Fields) -> Layout:
-    """Of what `read_sum` returns, side by side."""
+    """Layout of the concatenated results of `read_sum`."""
     return fields.history * (2 if config.history_sum else 0)

@@ -29,8 +29,8 @@ class IPNN(FieldwiseModel):
     """A network on [fields, <e_i, e_j> of all pairs i < j].
 
     The first layer of the network is the paper's product layer: its weights on the fields give the
-    linear signal l_z, and those on the products the quadratic signal l_p, here with a weight of its
-    own for each pair instead of the paper's weights of rank 1.
+    linear signal l_z, and those on the products the quadratic signal l_p, here with a separate
+    weight for each pair instead of the paper's weights of rank 1.
 
     Args:
         config: Settings.

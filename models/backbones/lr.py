@@ -16,14 +16,14 @@ class LRConfig(ModelConfig):
     """Settings of LR.
 
     Attributes:
-        embedding_size: 0, as the score reads linear weights only.
+        embedding_size: Width of embeddings; 0, as the score uses linear weights only.
     """
 
     embedding_size: int = 0
 
 
 class LR(FieldwiseModel):
-    """z = sum_i w_i + b, with a weight per value of a field; a history counts by its mean weight.
+    """z = sum_i w_i + b, with a weight per value of a field; a history has its mean weight.
 
     Args:
         config: Settings.
@@ -41,7 +41,7 @@ class LR(FieldwiseModel):
         )
 
     def layouts(self, fields: Fields) -> Layouts:
-        """The bias faces no feature. See the base class."""
+        """The bias depends on no feature. See the base class."""
         del fields
         yield self.bias, ()
 

@@ -1,4 +1,4 @@
-"""MIND: Multi-Interest Network with Dynamic routing (Li et al., CIKM 2019), made to rank.
+"""MIND: Multi-Interest Network with Dynamic routing (Li et al., CIKM 2019), for ranking.
 
 Shapes: B requests, L history length, D item width, K interests.
 """
@@ -25,9 +25,9 @@ class MINDConfig(MultiInterestConfig):
     """Settings of MIND.
 
     Attributes:
-        routing_iterations: Of dynamic routing.
-        adaptive: Give a user with n events only max(1, min(K, log2 n)) interests, as in the paper;
-            otherwise K, as in public code.
+        routing_iterations: Number of iterations of dynamic routing.
+        adaptive: Whether a user with n events has only max(1, min(K, log2 n)) interests, as in the
+            paper; otherwise K, as in public code.
     """
 
     routing_iterations: int = 3
@@ -44,11 +44,11 @@ class MINDConfig(MultiInterestConfig):
 
 
 class MIND(MultiInterestBackbone):
-    """Routes events to capsules through one map that all capsules share (B2I dynamic routing).
+    """Routes events to capsules through one matrix that all capsules share (B2I dynamic routing).
 
-    With a shared map nothing but the initial logits tells the capsules apart. They are drawn once,
-    by capsule and recency, and stay as they are: a weight that does not train, so that an exported
-    model scores as the trained one did. The authors draw them anew in every call.
+    With a shared matrix, only the initial logits distinguish the capsules. The logits are drawn
+    once, by capsule and recency, and stored as a weight that is not trained, so that an exported
+    model gives the same scores. The authors draw them again in every call.
 
     Args:
         config: Settings.
@@ -70,12 +70,12 @@ class MIND(MultiInterestBackbone):
         )
         # Without a bias, so that an empty history has no interest.
         self.projection = keras.layers.Dense(width, "relu", use_bias=False, name="projection")
-        # Interest k exists from 2^(k + 1) events on, and the first one always does.
+        # Interest k exists for at least 2^(k + 1) events; the first one always exists.
         powers_K = 2 ** np.arange(1, config.interests + 1) * (np.arange(config.interests) > 0)
         self._min_events_K = powers_K if config.adaptive else np.zeros_like(powers_K)
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Capsules are hidden; the projection makes interests of them. See the base class."""
+        """Capsules are hidden units; the projection maps them to interests. See the base class."""
         yield from super().layouts(fields)
         capsule = hidden(fields.history.size)
         yield self.logits_KL, ()

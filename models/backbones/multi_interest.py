@@ -1,7 +1,7 @@
-"""What MIND and ComiRec have in common: K interest vectors of a user, made without a candidate.
+"""Base of MIND and ComiRec: K interest vectors of a user, independent of the candidate.
 
-Both are retrieval models. To rank with them, a candidate reads the interests by label-aware
-attention, and a network scores what it read (DemiNet, arXiv 2109.12512, compares with them so).
+Both are retrieval models. To rank with them, a candidate pools the interests by label-aware
+attention, and a network scores the result (as in the comparison of DemiNet, arXiv 2109.12512).
 
 Shapes: B requests, N candidates, L history length, F user and context fields, d embedding width per
 field, D item width, K interests.
@@ -27,11 +27,11 @@ class MultiInterestConfig(HeadConfig):
     """Settings of every model with label-aware interests.
 
     Attributes:
-        interests: K.
-        readout: "soft": a candidate reads all interests, each by its weight; "hard": the one that
-            fits it best, as in the authors' code.
-        power: p of the soft readout, at least 1; the larger, the closer to the hard one.
-        units: Hidden widths of the network that scores.
+        interests: Number K of interests.
+        readout: "soft": a candidate pools all interests by weight; "hard": it uses only the
+            interest of highest weight, as in the authors' code.
+        power: Power p of the soft readout, at least 1; larger values are closer to the hard one.
+        units: Hidden widths of the scoring network.
     """
 
     interests: int = 4
@@ -56,7 +56,7 @@ class Interests(NamedTuple):
     """The interests of each user.
 
     Attributes:
-        vectors_BKD: Exactly zero for an empty history.
+        vectors_BKD: Interest vectors; exactly zero for an empty history.
         attention_BKL: Weight of each event in each interest, 0 at padding.
         mask_BK: True for interests that the user has; at least the first.
     """
@@ -67,13 +67,14 @@ class Interests(NamedTuple):
 
 
 class MultiInterestBackbone(Backbone):
-    """Scores [user fields, candidate, mean of the history, what the candidate reads of interests].
+    """Scores [user fields, candidate, mean of the history, interests pooled for the candidate].
 
-    All of the history's work is candidate-independent; a candidate costs K products and a network.
+    The history is processed independently of candidates; a candidate costs K products and a
+    network.
 
     Args:
         config: Settings.
-        name: Of the layer.
+        name: Name of the layer.
     """
 
     def __init__(self, config: MultiInterestConfig, name: str) -> None:
@@ -82,15 +83,15 @@ class MultiInterestBackbone(Backbone):
         self.dnn = MLP((*config.units, 1), batch_norm=config.batch_norm, name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Interests are laid out as events are: candidates compare with both. See the base class.
+        """Interests have the layout of events, as candidates are compared with both.
 
-        A subclass adds those of its own weights.
+        See the base class. A subclass adds the layouts of its own weights.
         """
         read = fields.pair + fields.history * 2 + sum_layout(self.config, fields)
         yield from self.dnn.layouts(read)
 
     def extract(self, history_BLD: tf.Tensor, mask_BL: tf.Tensor) -> Interests:
-        """The interests in a history that is zero at padding."""
+        """Extracts the interests from a history that is zero at padding."""
         raise NotImplementedError(f"{type(self).__name__} must implement extract")
 
     def encode_user(

@@ -33,13 +33,13 @@ class SIMConfig(ModelConfig):
     """Settings of SIM.
 
     Attributes:
-        retrieved_events: K, events of the whole history that a candidate retrieves.
-        recent_events: S, most recent events for the short-term interest.
-        heads: Heads of the attention to retrieved events; must divide the item width D.
-        auxiliary_weight: Weight of the search's own click loss, positive: without it the search
-            would stay as it was initialised.
+        retrieved_events: Number K of events of the whole history that a candidate retrieves.
+        recent_events: Number S of most recent events for the short-term interest.
+        heads: Number of heads of the attention to retrieved events; must divide the item width D.
+        auxiliary_weight: Weight of the search's separate click loss, positive: without this loss
+            the search would not be trained.
         attention_units: Hidden widths of the short-term attention.
-        units: Hidden widths of the network that scores, and of the one that trains the search.
+        units: Hidden widths of the scoring network, and of the network that trains the search.
     """
 
     retrieved_events: int = 10
@@ -61,7 +61,7 @@ class SIMConfig(ModelConfig):
 
 
 class _Retrieved(NamedTuple):
-    """What a candidate retrieved.
+    """The events that a candidate retrieved.
 
     Attributes:
         steps_BNK: Index of each event in the history.
@@ -75,11 +75,11 @@ class _Retrieved(NamedTuple):
 
 
 class SIM(Backbone):
-    """Searches the history for what concerns the candidate, then attends to what it found.
+    """Searches the history for events relevant to the candidate, then attends to these.
 
     The general search scores all events by r_l = (W_b x_l) (W_a e) and keeps the best K; no
-    gradient passes through the choice, so a network on [sum_l r_l x_l, e] with a click loss of its
-    own trains W_a and W_b. The exact search is multi-head attention of the candidate to the K
+    gradient passes through this selection, so a network on [sum_l r_l x_l, e] with a separate click
+    loss trains W_a and W_b. The exact search is multi-head attention of the candidate to the K
     events. The S most recent events go through the local activation unit of DIN.
     Time intervals, which the paper adds to the events, are not part of the model's input.
 
@@ -112,7 +112,7 @@ class SIM(Backbone):
         self.dnn = MLP((*config.units, 1), name="dnn")
 
     def layouts(self, fields: Fields) -> Layouts:
-        """Searches compare hidden vectors; what they find are events. See the base class."""
+        """Searches compare hidden vectors and return events. See the base class."""
         item, heads = fields.history, self.config.heads
         searched = hidden(item.size)
         compared = hidden(item.size // heads, groups=heads)
@@ -127,7 +127,7 @@ class SIM(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Projections of the history, and its recent end. See the base class."""
+        """Projections of the history, and its most recent events. See the base class."""
         del training, seed
         mask_BL = user.mask_BL
         history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
@@ -158,17 +158,17 @@ class SIM(Backbone):
         return self.dnn(tf.concat([pairs, short_BND, long_BNX], -1))[..., 0]
 
     def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
-        """The search as a ranking model of its own. See the base class."""
+        """The search as a separate ranking model. See the base class."""
         relevance_BNL = tf.where(state["mask_BL"][:, None], self._relevance(state, candidates), 0.0)
-        found_BND = tf.matmul(relevance_BNL, state["history_BLD"])
-        logits_BN = self.search_dnn(tf.concat([found_BND, candidates.target_BND], -1))[..., 0]
+        pooled_BND = tf.matmul(relevance_BNL, state["history_BLD"])
+        logits_BN = self.search_dnn(tf.concat([pooled_BND, candidates.target_BND], -1))[..., 0]
         return {"search_loss": AuxiliaryLogits(logits_BN, self.config.auxiliary_weight)}
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Weights of the events in each head's long-term interest and in the short-term one.
 
-        Events that were not retrieved, or are not recent, have weight 0. The network reads all of
-        these interests alike, so their confidences are equal.
+        Events that were not retrieved, or are not recent, have weight 0. The network treats all
+        interests equally, so their confidences are equal.
         """
         retrieved = self._retrieve(state, candidates)
         mask_BL = state["mask_BL"]
@@ -187,15 +187,15 @@ class SIM(Backbone):
         }
 
     def _relevance(self, state: State, candidates: Candidates) -> tf.Tensor:
-        """Relevance of every event to every candidate, [B, N, L]; without meaning at padding."""
+        """Relevance of every event to every candidate, [B, N, L]; meaningless at padding."""
         target_BND = self.target_search(candidates.target_BND)
         return tf.matmul(target_BND, state["search_BLD"], transpose_b=True)
 
     def _retrieve(self, state: State, candidates: Candidates) -> _Retrieved:
-        """The K events that concern each candidate most, and the attention to them."""
+        """The K most relevant events for each candidate, and the attention to them."""
         mask_BL = state["mask_BL"]
         relevance_BNL = self._relevance(state, candidates)
-        # The lowest number, not 0: relevances may be negative, and padding must lose to them all.
+        # The lowest number, not 0: relevances may be negative, and padding must rank below them.
         relevance_BNL = tf.where(mask_BL[:, None], relevance_BNL, relevance_BNL.dtype.min)
         count = tf.minimum(self.config.retrieved_events, tf.shape(mask_BL)[1])
         steps_BNK = tf.math.top_k(relevance_BNL, count).indices
@@ -220,7 +220,7 @@ class SIM(Backbone):
         )
 
     def _split_heads(self, values: tf.Tensor) -> tf.Tensor:
-        """[..., D] as [..., H, C]."""
+        """Reshapes [..., D] to [..., H, C]."""
         heads, width = self.config.heads, values.shape[-1]
         shape = tf.concat([tf.shape(values)[:-1], [heads, width // heads]], 0)
         return tf.reshape(values, shape)

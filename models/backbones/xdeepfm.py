@@ -19,8 +19,8 @@ class XDeepFMConfig(ModelConfig):
     """Settings of xDeepFM.
 
     Attributes:
-        interaction_units: Rows of each feature map of the compressed interaction network. Half of
-            the rows of each map but the last go on to the next one.
+        interaction_units: Number of rows of each feature map of the compressed interaction network.
+            Half of the rows of each map but the last are passed to the next one.
         units: Hidden widths of the network.
     """
 
@@ -38,7 +38,7 @@ class XDeepFMConfig(ModelConfig):
 
 
 class XDeepFM(FieldwiseModel):
-    """z = sum_i w_i + w . CIN(E) + DNN(E); the constant is the bias of the network.
+    """z = sum_i w_i + w . CIN(E) + DNN(E); the global bias is that of the network.
 
     Args:
         config: Settings.

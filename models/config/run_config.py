@@ -3,7 +3,7 @@
     {"data": "DATA", "model": {"name": "deminet", "interests": 4}, "ssl": {"name": "none"},
      "train": {"batch_size": 128, "seed": 1}}
 
-A key that is not understood is an error with the closest match, never ignored.
+An unknown key is an error that names the closest match; it is never ignored.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from preprocessing.storage import files
 SECTIONS = ("model", "ssl", "train")
 _PATHS = ("data", "warm_start")
 _INTEGERS = 1 << 31
-"""Integers are smaller than this in size: TensorFlow's seeds and steps have no more bits."""
+"""Bound on the size of integers: TensorFlow's seeds and steps have no more bits."""
 
 ALIASES = {
     "lr": "learning_rate",
@@ -46,7 +46,7 @@ ALIASES = {
     "num_heads": "heads",
     "tau": "temperature",
 }
-"""What others call settings of ours."""
+"""Common names of settings in other projects, with the names here."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class RunConfig:
     warm_start: str = ""
 
     def __post_init__(self) -> None:
-        """Raises `UserError` if model, schedule and self-supervised loss do not go together."""
+        """Raises `UserError` if model, schedule and self-supervised loss are incompatible."""
         if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
             raise UserError(
                 "Expected no train.pretrain_epochs and no train.ssl_steps without "
@@ -95,7 +95,7 @@ class RunConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of config.json, every default spelled out."""
+        """The content of config.json, with every default written out."""
         ssl = {} if self.ssl is None else dataclasses.asdict(self.ssl)
         return {
             "data": self.data,
@@ -106,7 +106,7 @@ class RunConfig:
         }
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes config.json; its paths are relative to it, so that all can move together."""
+        """Writes config.json, with paths relative to it, so that all can be moved together."""
         content = self.to_json()
         for name in _PATHS:
             if content[name]:
@@ -118,12 +118,12 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     """Turns JSON content and `--set` overrides into a checked configuration.
 
     Args:
-        content: As in the module docstring; what is left out takes its default, which is that of
-            the self-supervision's schedule where there is one.
-        overrides: "section.key=value", with the value in JSON or a bare string.
+        content: JSON content as in the module docstring. Missing values take their default, which
+            the schedule of the self-supervision may set.
+        overrides: Overrides "section.key=value", with the value in JSON or a bare string.
 
     Raises:
-        UserError: Unknown section, key, model or ssl; a value of the wrong type.
+        UserError: A section, key, model or ssl is unknown, or a value has the wrong type.
     """
     sections = {
         **{name: _cast(content.get(name, ""), str, name) for name in _PATHS},
@@ -160,19 +160,19 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
 
 
 def schedule(ssl_name: str) -> dict[str, Any]:
-    """The settings of the section "train" that a self-supervised loss brings with it."""
+    """The defaults of the section "train" that a self-supervised loss sets."""
     return {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl(ssl_name)[0].schedule)
 
 
 def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the section "train" without what the self-supervision of the content brought.
+    """Settings of the section "train" without the defaults that the self-supervision sets.
 
     Args:
-        content: As `load` returns it.
+        content: Content of a configuration, as `load` returns it.
 
     Returns:
-        Those that stay if another self-supervision takes its place. A value that its schedule, or
-        else the defaults, would give was not chosen, so it goes.
+        The settings to keep if another self-supervision is chosen: those that differ from their
+        default under the current self-supervision.
     """
     train = content.get("train", {})
     defaults = _fill(TrainConfig, schedule(content.get("ssl", {}).get("name", registry.NO_SSL)), "")
@@ -184,34 +184,34 @@ def origins(
     layers: Iterable[tuple[str, Mapping[str, Any]]],
     stored: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Where each value of a configuration comes from.
+    """Origin of each value of a configuration.
 
     Args:
-        config: The result.
-        layers: What it was made of, in the order of application: a word for the user and content
-            as `resolve` takes it.
+        config: The resolved configuration.
+        layers: Layers of the configuration in the order of application: a name of the layer, and
+            content as `resolve` takes it.
         stored: Origins of the values that no layer names, if they come from an earlier run.
 
     Returns:
-        Origin by `section.key`: a word of the layers, the name of the model or the
+        Origin by `section.key`: the name of a layer, the name of the model or the
         self-supervision whose variant or schedule sets it, or "default".
     """
-    found: dict[str, str] = {}
+    origin_by_key: dict[str, str] = {}
     for section, name, load in (
         ("model", config.model_name, registry.load_model),
         ("ssl", config.ssl_name, registry.load_ssl),
     ):
         settings = {} if name == registry.NO_SSL else load(name)[1]
-        found |= {f"{section}.{key}": f"{section} {name}" for key in settings}
-    found |= {f"train.{key}": f"ssl {config.ssl_name}" for key in schedule(config.ssl_name)}
-    found |= stored or {}
-    for word, content in layers:
-        found |= dict.fromkeys(flat(content), word)
-    return {key: found.get(key, "default") for key in flat(config.to_json())}
+        origin_by_key |= {f"{section}.{key}": f"{section} {name}" for key in settings}
+    origin_by_key |= {f"train.{key}": f"ssl {config.ssl_name}" for key in schedule(config.ssl_name)}
+    origin_by_key |= stored or {}
+    for layer, content in layers:
+        origin_by_key |= dict.fromkeys(flat(content), layer)
+    return {key: origin_by_key.get(key, "default") for key in flat(config.to_json())}
 
 
 def describe(config: RunConfig, found: Mapping[str, str]) -> str:
-    """A line per value with its origin, as `origins` tells it."""
+    """A line per value with its origin, as `origins` returns it."""
     values = flat(config.to_json())
     width = max(map(len, values))
     return "".join(
@@ -223,7 +223,7 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     """Section, key and value of a `--set`.
 
     Raises:
-        UserError: It has another form.
+        UserError: The override has another form.
     """
     key, equals, text = override.partition("=")
     section, dot, name = key.partition(".")
@@ -241,10 +241,10 @@ def parse_override(override: str) -> tuple[str, str, Any]:
 
 
 def settings(model_name: str, ssl_name: str) -> list[str]:
-    """Every name that `--set` takes with a model and a self-supervised loss, as `section.key`.
+    """All names that `--set` accepts for a model and a self-supervised loss, as `section.key`.
 
     Raises:
-        UserError: No such model or ssl.
+        UserError: There is no such model or ssl.
     """
     kinds: dict[str, Any] = {"train": TrainConfig}
     kinds["model"] = registry.load_model(model_name)[0].Config
@@ -258,7 +258,7 @@ def settings(model_name: str, ssl_name: str) -> list[str]:
 
 
 def load(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads the content of a config.json for `resolve`, its paths made absolute.
+    """Reads the content of a config.json for `resolve`, with absolute paths.
 
     Raises:
         UserError: The file cannot be read or is not a JSON object.
@@ -272,11 +272,11 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of sections by `section.key`, and those outside of any by their key."""
+    """The values of sections by `section.key`, and values outside of sections by their key."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": each for name, each in value.items()}
+            flat |= {f"{key}.{name}": setting for name, setting in value.items()}
         else:
             flat[key] = value
     return flat
@@ -296,9 +296,9 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(section)
 
 
-def _check_known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+def _check_known(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     known = list(known)
-    for key in given:
+    for key in values:
         if key not in known:
             alias = ALIASES.get(key)
             raise UserError(
@@ -322,7 +322,7 @@ def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
 
 
 def _cast(value: Any, expected: Any, where: str) -> Any:
-    """The value as the type that a setting has; numbers are finite."""
+    """The value, converted to the type of a setting; numbers must be finite."""
     origin = typing.get_origin(expected) or expected
     if origin is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(expected)[0]

@@ -1,4 +1,4 @@
-"""How a model is trained: the section "train" of a configuration."""
+"""Settings of the training: the section "train" of a configuration."""
 
 import dataclasses
 import math
@@ -13,68 +13,71 @@ SCHEDULES = ("constant", "cosine", "plateau")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained.
+    """Settings of the training.
 
     Attributes:
         batch_size: Requests per step, over all replicas.
-        epochs: Passes over the training split, at most.
-        max_steps: Steps, at most; 0 for no bound.
-        learning_rate: Of Adam on the dense weights.
-        embedding_learning_rate: Of the tables; 0 for the same.
-        schedule: Of both learning rates: constant; cosine, which falls to 0 in `decay_steps`; or
-            plateau, which multiplies by `plateau_factor` after `plateau_patience` evaluations
-            without a better validation AUC. Steps of self-supervision alone keep theirs.
+        epochs: Maximum number of passes over the training split.
+        max_steps: Maximum number of steps; 0 for no bound.
+        learning_rate: Learning rate of Adam for the dense weights.
+        embedding_learning_rate: Learning rate of the tables; 0 for `learning_rate`.
+        schedule: Schedule of both learning rates: constant; cosine, which falls to 0 in
+            `decay_steps`; or plateau, which multiplies by `plateau_factor` after `plateau_patience`
+            evaluations without a better validation AUC. Steps of self-supervision alone keep a
+            constant rate.
         warmup_steps: Steps in which the learning rates rise from 0, with any schedule.
         decay_steps: Steps of the cosine, the warm-up included.
-        plateau_factor: Of the schedule plateau.
-        plateau_patience: Of the schedule plateau, in evaluations.
-        positive_weight: Weight of a sample with label 1 in the log loss, beside 1 for the others.
+        plateau_factor: Factor of the schedule plateau.
+        plateau_patience: Patience of the schedule plateau, in evaluations.
+        positive_weight: Weight of a sample with label 1 in the log loss; label 0 has weight 1.
             Scores are then no longer click probabilities.
         sample_weight: Name of a numeric feature without normalisation that weighs the samples in
             the log loss: of a request (user or context) or of a candidate (item). "" for none.
-            The metrics of an evaluation know no weights.
+            Evaluation metrics ignore these weights.
         l2: Factor of the squared norm of the dense kernels in the loss.
         clip_norm: Bound on the gradient's global norm; 0 for none.
-        oov_rate: Share of the known values that a step hides behind out-of-vocabulary ids, so that
+        oov_rate: Share of the known values that a step replaces by out-of-vocabulary ids, so that
             the rows of these ids are trained: values unseen in training are common in tests.
-        evaluations_per_epoch: How often validation AUC is measured. CTR models overfit within a
-            few epochs, so once per epoch is too seldom to catch the best weights. There are at
-            least 40 steps from one evaluation to the next, however short the epoch.
+        evaluations_per_epoch: Number of evaluations of the validation AUC per epoch. CTR models
+            overfit within a few epochs, so once per epoch is too seldom to catch the best weights.
+            There are at least 40 steps between evaluations, however short the epoch.
         patience: Passes without a better validation AUC before training stops, a pass being
-            `evaluations_per_epoch` evaluations; likewise passes without a lower self-supervised
+            `evaluations_per_epoch` evaluations; also passes without a lower self-supervised
             loss on the histories of the validation split before pre-training stops.
-        pretrain_epochs: Passes over the histories with the self-supervised loss alone, at most,
-            before the main loss starts.
-        ssl_steps: Steps with the self-supervised loss alone for each step of the main loss: 4 are
-            four ahead of each of them, 0.25 is one ahead of every fourth. They read a stream of
-            histories of their own and have optimisers of their own.
-        ssl_learning_rate: Of the dense weights in steps with the self-supervised loss alone; 0 for
-            `learning_rate`.
-        ssl_embedding_learning_rate: Of the tables in these steps; 0 for `ssl_learning_rate`.
+        pretrain_epochs: Maximum number of passes over the histories with the self-supervised loss
+            alone, before the main loss starts.
+        ssl_steps: Steps with the self-supervised loss alone for each step of the main loss: 4 means
+            four before each step, 0.25 means one before every fourth step. They have a separate
+            stream of histories and separate optimisers.
+        ssl_learning_rate: Learning rate of the dense weights in steps with the self-supervised loss
+            alone; 0 for `learning_rate`.
+        ssl_embedding_learning_rate: Learning rate of the tables in these steps; 0 for
+            `ssl_learning_rate`, or for `learning_rate` if that is 0 too.
         joint: Whether steps of the main loss minimise its sum with the self-supervised loss (MISS,
-            eq. 17), by the optimisers of the main loss.
+            eq. 17), with the optimisers of the main loss.
         sampling_rate: Share of the training samples (candidates with their labels) that is kept.
         label_noise: Share of the training labels that is flipped.
-        unlabelled_histories: Let self-supervision read the histories of training requests that
+        unlabelled_histories: Whether self-supervision reads the histories of training requests that
             `sampling_rate` leaves without any sample.
-        data_memory: MiB that a split may take to be decoded once and held in main memory; larger
-            ones are read from their shards in every epoch. The batches are the same.
-        steps_per_execution: Steps that run without a return to Python, at most; the weights are the
-            same.
-        checkpoint_minutes: A checkpoint is written after each evaluation, and when the last one is
-            as old as this.
-        seed: Of initial weights, order of the data and random draws.
-        deterministic: Let TensorFlow use deterministic operations only (slower).
-        distribute: auto, one_device, mirrored, multi_worker or parameter_server; see
+        data_memory: Maximum size in MiB of a split that is decoded once and held in main memory;
+            larger ones are read from their shards in every epoch. The batches are the same.
+        steps_per_execution: Maximum number of steps that run without a return to Python; the
+            weights are the same.
+        checkpoint_minutes: Maximum age of the last checkpoint in minutes before another one is
+            written; evaluations write one in any case.
+        seed: Seed of initial weights, order of the data and random draws.
+        deterministic: Whether TensorFlow uses deterministic operations only (slower).
+        distribute: Strategy: auto, one_device, mirrored, multi_worker or parameter_server; see
             `models.distributed.distribution`.
         peer_timeout: Seconds to wait for the other processes of a cluster.
-        embedding_optimizer: Of the tables: lazy_adam, adagrad or adam; see `models.ops.optimizers`.
-        embedding_clip_norm: Bound on the global norm of the tables' gradients; `clip_norm` is then
-            that of the other weights alone. 0 for one bound on all of them.
-        tables_on_cpu: Keep embedding tables and their optimiser in main memory, while one GPU
-            computes.
-        precision: float32, mixed_bfloat16 or mixed_float16; of training only. Metrics of the best
-            weights and exported models are those of float32.
+        embedding_optimizer: Optimiser of the tables: lazy_adam, adagrad or adam; see
+            `models.ops.optimizers`.
+        embedding_clip_norm: Bound on the global norm of the tables' gradients; `clip_norm` then
+            bounds those of the other weights alone. 0 for one bound on all gradients.
+        tables_on_cpu: Whether embedding tables and their optimiser stay in main memory, while one
+            GPU computes.
+        precision: Precision of training: float32, mixed_bfloat16 or mixed_float16. Metrics of the
+            best weights and exported models use float32.
     """
 
     batch_size: int = 128
@@ -174,7 +177,7 @@ class TrainConfig:
             raise UserError(f"Expected train.label_noise in [0, 1], found {self.label_noise}.")
 
     def _check_schedule(self) -> None:
-        """Refuses schedules that are unknown or have no length."""
+        """Raises `UserError` for unknown schedules and for inconsistent numbers of steps."""
         if self.schedule not in SCHEDULES:
             raise UserError(
                 f"Expected train.schedule to be one of {', '.join(SCHEDULES)}, "
@@ -199,7 +202,7 @@ class TrainConfig:
         return self.pretrain_epochs > 0 or self.ssl_steps > 0
 
     def ssl_steps_ahead(self, step: int) -> int:
-        """How many steps with the self-supervised loss alone precede a step of the main loss.
+        """Number of steps with the self-supervised loss alone before a step of the main loss.
 
         Args:
             step: Number of the step, counted from 0.

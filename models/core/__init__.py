@@ -1,1 +1,1 @@
-"""The model that is trained, how it is made, and the directory that a run leaves behind."""
+"""The trainable model, its construction, and the run directory."""

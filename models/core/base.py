@@ -20,15 +20,15 @@ MAIN_LOSS = "log_loss"
 class CTRModel(tfrs.Model):
     """Scores the candidates of a request; the only class that trains.
 
-    Losses are averaged over the global batch whatever the number of replicas: each replica divides
-    its sum by the number of valid entries on all of them, and gradients are summed.
+    Losses are averaged over the global batch for any number of replicas: each replica divides its
+    sum by the number of valid entries on all of them, and gradients are summed.
 
     Args:
-        schema: Of the data; travels with checkpoints and exports.
-        embedder: The tables, shared by backbone and self-supervision.
+        schema: Schema of the data; travels with checkpoints and exports.
+        embedder: Embedding tables, shared by backbone and self-supervision.
         backbone: Turns embedded requests into logits.
-        ssl: Self-supervised losses, in training only.
-        seed: Of the random draws of a training step.
+        ssl: Self-supervised losses, used in training only.
+        seed: Seed of the random draws of a training step.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CTRModel(tfrs.Model):
         ssl: SelfSupervision | None = None,
         seed: int = 0,
     ) -> None:
-        # Float features are not rounded, whatever the policy that layers are built with.
+        # Float features are not rounded, whatever precision policy the layers are built with.
         super().__init__(name="ctr_model", dtype="float32")
         self.schema = schema
         self.embedder = embedder
@@ -47,7 +47,7 @@ class CTRModel(tfrs.Model):
         self.ssl = ssl
         self._seed = seed
         self.loss_scale: LossScale | None = None
-        # What train_step returns is global already; Keras would add it up over replicas.
+        # The logs of train_step are global already; Keras would sum them over replicas.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(
             loss=keras.losses.BinaryCrossentropy(
@@ -72,19 +72,21 @@ class CTRModel(tfrs.Model):
         """Prepares for training.
 
         Args:
-            optimizer: Of all dense weights, in `train_step`.
-            embedding_optimizer: Of the embedding tables, in `train_step`.
-            ssl_optimizer: Of the dense weights that `ssl_step` trains, if it is to be called.
-            ssl_embedding_optimizer: Of the tables that `ssl_step` trains, likewise.
+            optimizer: Optimiser of all dense weights in `train_step`.
+            embedding_optimizer: Optimiser of the embedding tables in `train_step`.
+            ssl_optimizer: Optimiser of the dense weights that `ssl_step` trains; needed only if
+                `ssl_step` is called.
+            ssl_embedding_optimizer: Optimiser of the tables that `ssl_step` trains; needed only
+                if `ssl_step` is called.
             joint: Whether `train_step` minimises the sum of the main loss and the self-supervised
                 one (MISS, eq. 17).
             l2: Factor of the squared norm of the dense kernels in the loss.
             clip_norm: Bound on the global norm of all gradients; 0 for none.
-            embedding_clip_norm: Bound on that of the tables' gradients; `clip_norm` is then of the
-                dense weights alone. 0 for one bound on all of them.
-            positive_weight: Weight of samples with label 1 in the log loss, beside 1.
+            embedding_clip_norm: Bound on the global norm of the tables' gradients; `clip_norm` then
+                bounds those of the dense weights alone. 0 for one bound on all gradients.
+            positive_weight: Weight of samples with label 1 in the log loss; label 0 has weight 1.
             sample_weight: Numeric feature that weighs the samples in the log loss; "" for none.
-            **kwargs: For `keras.Model.compile`.
+            **kwargs: Further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.embedding_optimizer = embedding_optimizer
@@ -100,7 +102,7 @@ class CTRModel(tfrs.Model):
         )
 
     def build_optimizers(self) -> None:
-        """Creates the optimisers' slots ahead of the first step, to restore them."""
+        """Creates the optimisers' slots before the first step, so that they can be restored."""
         with self.embedder.placed():
             self.embedding_optimizer.build(self._tables())
         self.optimizer.build(self._dense_weights())
@@ -119,31 +121,31 @@ class CTRModel(tfrs.Model):
         return tf.cast(logits_BN, tf.float32)
 
     def explain(self, features: Features) -> dict[str, tf.Tensor]:
-        """What `Backbone.explain` says of encoded features."""
+        """Explanations of the scores by `Backbone.explain`, for encoded features."""
         state = self.backbone.encode_user(self.embedder.user_side(features))
         return self.backbone.explain(state, self.embedder.candidates(features))
 
     def inspect(self, features: Features) -> dict[str, tf.Tensor]:
-        """What `Backbone.inspect` shows of encoded features."""
+        """Intermediate values from `Backbone.inspect`, for encoded features."""
         return self.backbone.inspect(
             self.embedder.user_side(features), self.embedder.candidates(features)
         )
 
     def diagnostics(self, features: Features) -> dict[str, tf.Tensor]:
-        """What backbone and self-supervision say about their parts, on a batch of features."""
+        """Diagnostics of backbone and self-supervision on a batch of encoded features."""
         user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
         seed = tf.stack([self._seed, 0])
-        found = self.backbone.diagnostics(user, candidates, seed=seed)
+        values = self.backbone.diagnostics(user, candidates, seed=seed)
         if self.ssl is not None:
-            found |= self.ssl.diagnostics(user, candidates, seed=seed)
+            values |= self.ssl.diagnostics(user, candidates, seed=seed)
         if self._joint:
-            found |= self._gradient_norms(features, seed)
-        return found
+            values |= self._gradient_norms(features, seed)
+        return values
 
     def _gradient_norms(self, features: Features, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """How strongly both losses pull at the tables that they share, where an optimiser adds up.
+        """Gradient norms of both losses with respect to the tables they share, and their ratio.
 
-        The main loss is that of inference, so that no moving average changes.
+        The main loss is computed in inference mode, so that no moving average changes.
         """
         with tf.GradientTape(persistent=True) as tape:
             user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
@@ -160,7 +162,7 @@ class CTRModel(tfrs.Model):
         return {f"embedding_gradient/{name}": norm for name, norm in norms.items()}
 
     def loss_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
-        """Every summand of the training loss, from one forward pass.
+        """The terms of the training loss, from one forward pass.
 
         Args:
             features: Encoded features with labels.
@@ -173,9 +175,9 @@ class CTRModel(tfrs.Model):
         weights_BN = self._weights(features, candidates.mask_BN)
         terms = {MAIN_LOSS: self._main_loss(features[LABEL], logits_BN, weights_BN)}
         terms |= self.backbone.auxiliary_losses(state, candidates, seed=seed)
-        for name, further in self.backbone.auxiliary_logits(state, candidates).items():
-            term = self._main_loss(features[LABEL], further.logits_BN, weights_BN)
-            terms[name] = term._replace(weight=further.weight)
+        for name, auxiliary in self.backbone.auxiliary_logits(state, candidates).items():
+            term = self._main_loss(features[LABEL], auxiliary.logits_BN, weights_BN)
+            terms[name] = term._replace(weight=auxiliary.weight)
         if self._joint:
             terms |= self._ssl_terms(features, seed)
         return terms
@@ -195,18 +197,18 @@ class CTRModel(tfrs.Model):
         return self._total(self._ssl_terms(features, seed), self._ssl_weights()[1])
 
     def next_terms(self, features: Features, ssl: bool) -> dict[str, LossTerm]:
-        """The summands that the next step would have, with its draws.
+        """The loss terms of the next step, computed with its random draws.
 
         Args:
             features: Encoded features with labels.
-            ssl: Of `ssl_step`, not of `train_step`.
+            ssl: Whether the next step is an `ssl_step` rather than a `train_step`.
         """
         optimizer = self.ssl_optimizer if ssl else self.optimizer
         seed = self._step_seed(optimizer)
         return self._ssl_terms(features, seed) if ssl else self.loss_terms(features, seed)
 
     def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
-        """The total training loss of a batch; what tensorflow-recommenders asks of a model."""
+        """The total training loss of a batch; tensorflow-recommenders requires this method."""
         del training
         terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
         return self._total(terms, self._dense_weights())[0]
@@ -215,8 +217,8 @@ class CTRModel(tfrs.Model):
         """One update of all weights.
 
         Returns:
-            The total loss, each of its terms, the ratio of each weighted further term to the main
-            one and the norms of the gradient, over the global batch.
+            The total loss, each of its terms, the ratio of each other weighted term to the main
+            one and the gradient norms, over the global batch.
         """
         tables, dense = self._tables(), self._dense_weights()
         with tf.GradientTape() as tape:
@@ -224,7 +226,7 @@ class CTRModel(tfrs.Model):
             total, logs = self._total(terms, dense)
         optimizers = self.embedding_optimizer, self.optimizer
         norms = self._descend(total, tape, tables, dense, optimizers)
-        # How much each further term weighs beside the main one.
+        # Ratio of each other weighted term to the main loss.
         ratios = {
             f"{name}_ratio": tf.math.divide_no_nan(term.weight * logs[name], logs[MAIN_LOSS])
             for name, term in terms.items()
@@ -233,13 +235,13 @@ class CTRModel(tfrs.Model):
         return logs | ratios | norms
 
     def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
-        """One update from the self-supervised loss alone, ahead of the main loss or beside it.
+        """One update from the self-supervised loss alone, for pre-training or alternating training.
 
-        It trains self-supervision and the tables of the history's features, with optimisers of its
-        own; the other weights of the model stay as they are.
+        The update trains the self-supervision and the tables of the history's features, with
+        separate optimisers; the other weights of the model do not change.
 
         Returns:
-            The loss, each of its terms and the norms of the gradient, over the global batch.
+            The loss, each of its terms and the gradient norms, over the global batch.
         """
         assert self.ssl_optimizer is not None
         assert self.ssl_embedding_optimizer is not None
@@ -258,11 +260,11 @@ class CTRModel(tfrs.Model):
         return [*self.embedder.table_weights(), *single_variables(self.backbone.tables)]
 
     def _dense_weights(self) -> list[tf.Variable]:
-        """What `train_step` trains but for the tables."""
-        others = {table.ref() for table in self._tables()}
+        """The weights that `train_step` trains, without the tables."""
+        excluded = {table.ref() for table in self._tables()}
         if self.ssl is not None and not self._joint:
-            others |= {weight.ref() for weight in self.ssl.trainable_variables}
-        return [weight for weight in self.trainable_variables if weight.ref() not in others]
+            excluded |= {weight.ref() for weight in self.ssl.trainable_variables}
+        return [weight for weight in self.trainable_variables if weight.ref() not in excluded]
 
     def _ssl_weights(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
         """The tables and the dense weights that `ssl_step` trains."""
@@ -273,10 +275,10 @@ class CTRModel(tfrs.Model):
         return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
 
     def _ssl_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
-        """The self-supervised losses of values as they are.
+        """The self-supervised losses, computed without out-of-vocabulary dropout.
 
-        What a step of the main loss hides behind an out-of-vocabulary id stays in sight here: users
-        who share no item would share the row of that id, and match.
+        A step of the main loss replaces some values by out-of-vocabulary ids. Here this would let
+        users who share no item share the row of such an id, and so count as similar.
         """
         assert self.ssl is not None
         user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
@@ -294,11 +296,11 @@ class CTRModel(tfrs.Model):
         dense: list[tf.Variable],
         optimizers: tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer],
     ) -> dict[str, tf.Tensor]:
-        """Updates tables and dense weights with an optimiser each.
+        """Updates tables and dense weights, each with its own optimiser.
 
         Returns:
-            The norms of the gradient of the global batch, before clipping: of all weights, of the
-            tables and of the dense weights.
+            The gradient norms of the global batch before clipping: over all weights, over the
+            tables and over the dense weights.
         """
         tf.debugging.assert_all_finite(total, "The loss is not finite.")
         scale = None if self.loss_scale is None else self.loss_scale.value.read_value()
@@ -308,23 +310,26 @@ class CTRModel(tfrs.Model):
         gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
         if scale is not None:
             gradients = [g if g is None else _divided(g, scale) for g in gradients]
-        cut = len(tables)
-        of_tables, of_dense = _norm(gradients[:cut]), _norm(gradients[cut:])
-        norm = tf.sqrt(tf.square(of_tables) + tf.square(of_dense))
+        num_tables = len(tables)
+        table_norm, dense_norm = _norm(gradients[:num_tables]), _norm(gradients[num_tables:])
+        norm = tf.sqrt(tf.square(table_norm) + tf.square(dense_norm))
         if self._embedding_clip_norm:
             gradients = [
-                *_clipped(gradients[:cut], self._embedding_clip_norm, of_tables),
-                *_clipped(gradients[cut:], self._clip_norm, of_dense),
+                *_clipped(gradients[:num_tables], self._embedding_clip_norm, table_norm),
+                *_clipped(gradients[num_tables:], self._clip_norm, dense_norm),
             ]
         else:
             gradients = _clipped(gradients, self._clip_norm, norm)
 
         def apply(gradients: list[Any]) -> None:
-            for optimizer, some, weights in zip(
-                optimizers, (gradients[:cut], gradients[cut:]), (tables, dense), strict=True
+            for optimizer, part, weights in zip(
+                optimizers,
+                (gradients[:num_tables], gradients[num_tables:]),
+                (tables, dense),
+                strict=True,
             ):
                 optimizer.apply_gradients(
-                    zip(some, weights, strict=True), skip_gradients_aggregation=True
+                    zip(part, weights, strict=True), skip_gradients_aggregation=True
                 )
 
         if self.loss_scale is None:
@@ -335,8 +340,8 @@ class CTRModel(tfrs.Model):
             replicas.apply_if(tf.math.is_finite(norm), apply, gradients, self.loss_scale.update)
         return {
             "gradient_norm": norm,
-            "gradient_norm_tables": of_tables,
-            "gradient_norm_dense": of_dense,
+            "gradient_norm_tables": table_norm,
+            "gradient_norm_dense": dense_norm,
         }
 
     def _weights(self, features: Features, mask_BN: tf.Tensor) -> tf.Tensor:
@@ -345,8 +350,10 @@ class CTRModel(tfrs.Model):
         if self._positive_weight != 1.0:
             weights_BN *= tf.where(features[LABEL] > 0, self._positive_weight, 1.0)
         if self._sample_weight:
-            given = tf.cast(features[self._sample_weight], tf.float32)
-            weights_BN *= tf.maximum(given if given.shape.rank == 2 else given[:, None], 0.0)
+            sample_weights = tf.cast(features[self._sample_weight], tf.float32)
+            weights_BN *= tf.maximum(
+                sample_weights if sample_weights.shape.rank == 2 else sample_weights[:, None], 0.0
+            )
         return weights_BN
 
     def _main_loss(
@@ -367,8 +374,8 @@ class CTRModel(tfrs.Model):
         """This replica's share of the loss, and the global value of the loss and its terms.
 
         Args:
-            terms: Summands.
-            weights: Dense weights that the loss trains, to penalise their kernels.
+            terms: Terms of the loss.
+            weights: Dense weights that the loss trains; L2 regularisation applies to their kernels.
         """
         shares = {name: share(term) for name, term in terms.items()}
         total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
@@ -381,7 +388,7 @@ class CTRModel(tfrs.Model):
 
 
 def share(term: LossTerm) -> tf.Tensor:
-    """This replica's summand of a term's mean over the global batch; a scalar."""
+    """This replica's share of a term's mean over the global batch; a scalar."""
     weights_Pn = tf.cast(term.weights_Pn, tf.float32)
     weighted_P = tf.reduce_sum(tf.where(weights_Pn > 0, term.values_Pn, 0.0) * weights_Pn, -1)
     counts_P = replicas.all_sum(tf.reduce_sum(weights_Pn, -1))
@@ -390,18 +397,18 @@ def share(term: LossTerm) -> tf.Tensor:
 
 def _norm(gradients: list[Any]) -> tf.Tensor:
     """The global norm of gradients; 0 if there are none."""
-    known = [gradient for gradient in gradients if gradient is not None]
-    return tf.linalg.global_norm(known) if known else tf.zeros([])
+    present = [gradient for gradient in gradients if gradient is not None]
+    return tf.linalg.global_norm(present) if present else tf.zeros([])
 
 
 def _clipped(gradients: list[Any], bound: float, norm: tf.Tensor) -> list[Any]:
-    """Gradients whose global norm is no more than the bound; 0 for no bound."""
+    """Gradients clipped to a global norm of at most `bound`; 0 for no bound."""
     if not bound or all(gradient is None for gradient in gradients):
         return gradients
     return tf.clip_by_global_norm(gradients, bound, norm)[0]
 
 
-def _divided(gradient: tf.Tensor | tf.IndexedSlices, by: tf.Tensor) -> Any:
+def _divided(gradient: tf.Tensor | tf.IndexedSlices, divisor: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values / by, gradient.indices, gradient.dense_shape)
-    return gradient / by
+        return tf.IndexedSlices(gradient.values / divisor, gradient.indices, gradient.dense_shape)
+    return gradient / divisor

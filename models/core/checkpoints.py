@@ -1,9 +1,10 @@
-"""Checkpoints of a run: everything that it needs to go on as if nothing had happened.
+"""Checkpoints of a run: everything needed to resume it as if it had not been interrupted.
 
 CHECKPOINTS/  ckpt-<updates>.index  ckpt-<updates>.data-00000-of-00001
 
-The index is renamed into place after the data is complete, so a checkpoint is there or it is not,
-whenever the process dies. TensorFlow stores a checksum of each tensor and compares it on reading.
+The index is renamed into place after the data is complete, so a checkpoint either exists in full or
+not at all, whenever the process dies. TensorFlow stores a checksum of each tensor and verifies it
+on reading.
 """
 
 import json
@@ -19,16 +20,16 @@ from preprocessing.errors import UserError
 
 _NAME = re.compile(r"ckpt-(\d+)")
 DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
-"""What TensorFlow raises when it reads a broken file."""
+"""Exceptions that TensorFlow raises when it reads a damaged file."""
 
 
 class Checkpoints:
-    """Writes checkpoints and reads the last one that is whole.
+    """Writes checkpoints and reads the latest undamaged one.
 
     Args:
-        model: With its optimisers built, so that there is a place for each of their values.
-        directory: Of the checkpoints; made if needed.
-        keep: How many to keep. The one before the last is there in case the last is damaged.
+        model: Model whose optimisers are built, so that their slots exist.
+        directory: Directory of the checkpoints; created if needed.
+        keep: Number of checkpoints to keep; an older one serves if the last is damaged.
     """
 
     def __init__(self, model: CTRModel, directory: pathlib.Path, keep: int = 2) -> None:
@@ -39,14 +40,14 @@ class Checkpoints:
         self._remove_unfinished()
 
     def save(self, updates: int, state: dict[str, Any]) -> None:
-        """Writes a checkpoint, then removes those that are too old.
+        """Writes a checkpoint, then removes the oldest ones beyond `keep`.
 
         Args:
-            updates: Number of updates of weights so far, which names the checkpoint.
-            state: JSON content that travels with the weights.
+            updates: Number of weight updates so far; the checkpoint is named after it.
+            state: JSON content stored with the weights.
 
         Raises:
-            UserError: It cannot be written; the ones before are as they were.
+            UserError: The checkpoint cannot be written; earlier ones are unchanged.
         """
         self._state.assign(json.dumps(state))
         try:
@@ -64,13 +65,13 @@ class Checkpoints:
             self._remove(number)
 
     def restore(self) -> dict[str, Any] | None:
-        """Reads the last checkpoint; of a damaged one it says so, and takes the one before.
+        """Reads the last checkpoint; reports a damaged one and falls back to the one before.
 
         Returns:
-            Its state; None if there is no checkpoint.
+            State stored with the checkpoint; None if there is no checkpoint.
 
         Raises:
-            UserError: All are damaged.
+            UserError: All checkpoints are damaged.
         """
         numbers = sorted(_numbers(self._directory), reverse=True)
         reasons = []
@@ -95,34 +96,34 @@ class Checkpoints:
         return None
 
     def _remove(self, number: int) -> None:
-        """Removes a checkpoint, the index first: without it the rest is no checkpoint."""
+        """Removes a checkpoint, its index first: files without an index are no checkpoint."""
         (self._directory / f"ckpt-{number}.index").unlink(missing_ok=True)
         for path in self._directory.glob(f"ckpt-{number}.data-*"):
             path.unlink(missing_ok=True)
 
     def _remove_unfinished(self) -> None:
-        """Removes what writers left behind that were killed or ran out of space."""
+        """Removes the files of checkpoints that were not written to the end."""
         complete = _numbers(self._directory)
         for path in self._directory.glob("ckpt-*"):
             name = _NAME.match(path.name)
-            whole = name and int(name[1]) in complete and "temp" not in path.name
-            if name and not whole:
+            is_complete = name and int(name[1]) in complete and "temp" not in path.name
+            if name and not is_complete:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def last_update(directory: pathlib.Path) -> int:
-    """Updates of weights before the last checkpoint in a directory; 0 if there is none."""
+    """Number of weight updates of the last checkpoint in a directory; 0 if there is none."""
     return max(_numbers(directory), default=0)
 
 
 def _numbers(directory: pathlib.Path) -> set[int]:
-    """Numbers of the checkpoints that were written to the end."""
+    """Update numbers of the complete checkpoints."""
     names = (_NAME.fullmatch(path.stem) for path in directory.glob("ckpt-*.index"))
     return {int(name[1]) for name in names if name}
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what TensorFlow says, without the name of the operation."""
+    """The first line of TensorFlow's error message, without the name of the operation."""
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}\s*", "", text)
     return (text.splitlines() or [type(error).__name__])[0]

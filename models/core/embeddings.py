@@ -22,27 +22,27 @@ Features = Mapping[str, tf.Tensor]
 class FeatureEmbedder(keras.layers.Layer):
     """One table per categorical feature, one vector per number.
 
-    Candidates and history share the tables of their features: that is what lets self-supervision
-    on histories train the rows that candidates read (MISS, section III).
+    Candidates and history share the tables of their features: so self-supervision on histories
+    trains the rows that candidates read (MISS, section III).
 
-    A vocabulary is made of the training data, so that no training request would ever hold an
-    out-of-vocabulary id, and its row would stay as random as it began. Training therefore hides a
-    few known values behind such ids.
+    The vocabulary is fitted on the training data, so without further measures no training request
+    has an out-of-vocabulary id, and the rows of these ids would keep their random initial values.
+    Training therefore replaces a few known values by out-of-vocabulary ids.
 
     Args:
-        schema: Describes the features.
-        cardinalities: Rows of each categorical feature's table, padding included.
-        embedding_size: d.
-        linear_weights: Give each value a scalar weight too. It is one more column of its table, so
-            that one lookup and one sparse update serve both, and starts at 0.
-        oov_rate: Share of the known values that training hides.
+        schema: Schema of the features.
+        cardinalities: Number of rows of each categorical feature's table, padding included.
+        embedding_size: Embedding width d.
+        linear_weights: Whether each value also has a scalar weight. It is one more column of the
+            table, so that one lookup and one sparse update serve both, and starts at 0.
+        oov_rate: Share of the known values that training replaces by out-of-vocabulary ids.
         compressed: Features whose ids share rows, and how many ids share one; see `ModelConfig`.
-        device: Of the tables; None for that of the other weights.
+        device: Device of the tables; None for the device of the other weights.
 
     Attributes:
-        width: Columns of a table.
-        tables: Table of each categorical feature; of a compressed one, that of the remainders.
-        quotients: Table of the quotients of each compressed feature.
+        width: Number of columns of a table.
+        tables: Table of each categorical feature; for a compressed one, the remainder table.
+        quotients: Quotient table of each compressed feature.
         vectors: Vector of each numeric feature, [1, d].
     """
 
@@ -95,7 +95,7 @@ class FeatureEmbedder(keras.layers.Layer):
         """The tables of some features as single variables.
 
         Args:
-            names: Features, categorical or not; None for all.
+            names: Names of features, categorical or not; None for all.
         """
         chosen = self.tables if names is None else [name for name in names if name in self.tables]
         tables = [self.tables[name] for name in chosen]
@@ -103,16 +103,16 @@ class FeatureEmbedder(keras.layers.Layer):
         return single_variables(tables)
 
     def placed(self) -> contextlib.AbstractContextManager[Any]:
-        """A context that puts what is created in it where the tables are."""
+        """A context manager that creates tensors and variables on the device of the tables."""
         return tf.device(self._device) if self._device else contextlib.nullcontext()
 
     def user_side(self, features: Features, *, seed: tf.Tensor | None = None) -> UserSide:
-        """Embeds what the candidates of a request share.
+        """Embeds the user features and the history, which all candidates of a request share.
 
         Args:
             features: Encoded features as `preprocessing.dataset.parse` returns them.
-            seed: int32 [2], of the values that a training step hides; None hides none. Keys are
-                those of the features all the same.
+            seed: Seed int32 [2] of the out-of-vocabulary replacements of a training step; None
+                for no replacements. `key_B` and `items_BL` hold the original ids either way.
         """
         key = self._schema.item_key.name
         items_BL = features[history_key(key)]
@@ -174,7 +174,7 @@ class FeatureEmbedder(keras.layers.Layer):
         """Replaces `oov_rate` of the known values by out-of-vocabulary ids 1..buckets."""
         draws = randomness.uniform_rows(randomness.of_rows(seed), tf.shape(ids))
         hidden = (draws < self._oov_rate) & (ids > buckets)
-        # A draw below the rate is uniform below it.
+        # Draws below the rate are uniform in [0, rate).
         unknown = 1 + tf.cast(draws * (buckets / self._oov_rate), ids.dtype)
         return tf.where(hidden, tf.minimum(unknown, buckets), ids)
 
@@ -191,13 +191,14 @@ class FeatureEmbedder(keras.layers.Layer):
         partition_shape: tuple[int, int] | None = None,
         partition_offset: tuple[int, int] | None = None,
     ) -> tf.Tensor:
-        """Small random embeddings; linear weights of 0, as an unseen value has no say.
+        """Small random embeddings; linear weights of 0, so that unseen values have no effect.
 
         Args:
-            shape: Of the whole table.
-            dtype: Of the table.
-            partition_shape: Of the part to make, where servers have a part each.
-            partition_offset: Where it begins; no matter to random rows.
+            shape: Shape of the whole table.
+            dtype: Type of the table.
+            partition_shape: Shape of the shard to initialise, if the table is sharded over
+                parameter servers.
+            partition_offset: Offset of the shard; unused, as rows are random.
         """
         del partition_offset
         return self._random_rows(partition_shape or shape, dtype, 0.05, 0.0)
@@ -205,7 +206,11 @@ class FeatureEmbedder(keras.layers.Layer):
     def _initial_quotients(
         self, shape: tf.TensorShape, dtype: tf.DType, **partition: Any
     ) -> tf.Tensor:
-        """Of mean 0 and variance 1, so that products have the variance of plain embeddings."""
+        """Random embeddings of mean 0 and variance 1; linear weights of 1.
+
+        Products with remainder rows then have the initial distribution of plain rows: the same
+        variance, and linear weights of 0.
+        """
         rows = partition.get("partition_shape") or shape
         return self._random_rows(rows, dtype, math.sqrt(3.0), 1.0)
 
@@ -235,12 +240,12 @@ class FeatureEmbedder(keras.layers.Layer):
 def table_shapes(
     cardinalities: Mapping[str, int], width: int, compressed: Mapping[str, int]
 ) -> dict[str, list[tuple[int, int]]]:
-    """Shapes of the table of each feature, and of the quotients of a compressed one.
+    """Shape of the table of each feature, followed by that of its quotient table, if any.
 
     Args:
-        cardinalities: Ids of each categorical feature, padding included; 0 of others.
-        width: Columns.
-        compressed: How many ids share a row, where they do.
+        cardinalities: Number of ids of each categorical feature, padding included; 0 for others.
+        width: Number of columns.
+        compressed: Number of ids that share a row, by compressed feature.
     """
     shapes = {}
     for name, ids in cardinalities.items():
@@ -252,10 +257,10 @@ def table_shapes(
 
 
 def single_variables(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
-    """The variables, one that servers have a part of each by its parts."""
+    """The variables; one that is sharded over parameter servers is replaced by its shards."""
     sharded = tf.__internal__.distribute.ShardedVariable
     return [
-        part
+        shard
         for variable in variables
-        for part in (variable.variables if isinstance(variable, sharded) else [variable])
+        for shard in (variable.variables if isinstance(variable, sharded) else [variable])
     ]

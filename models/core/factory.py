@@ -18,16 +18,18 @@ from preprocessing.schema import Schema, candidate_key, history_key
 
 
 def build_model(config: RunConfig, data: DataDir, precision: str = "float32") -> CTRModel:
-    """Creates all weights, seeded, in an order that self-supervision does not disturb.
+    """Builds the model of a run and creates all its weights from the seed.
+
+    The initial weights of the backbone are the same with and without self-supervision.
 
     Args:
-        config: Of the run.
-        data: Gives the schema and the size of each table.
+        config: Configuration of the run.
+        data: Data set, which has the schema and the size of each table.
         precision: One of `precision.PRECISIONS`; it changes how weights are used, not the weights.
 
     Raises:
-        UserError: The model or its self-supervision is not made for mixed precision; a feature
-            that cannot be compressed; what a model of the user's own raises.
+        UserError: The model or its self-supervision does not support mixed precision; a feature
+            cannot be compressed; a user-defined model raises an error.
     """
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
     return build_sized(config, data.schema, cardinalities, precision)
@@ -39,15 +41,15 @@ def build_sized(
     """Builds a model for tables of given sizes; see `build_model`.
 
     Args:
-        config: Of the run.
-        schema: Describes the features.
-        cardinalities: Rows of each categorical feature's table.
-        precision: See `build_model`.
+        config: Configuration of the run.
+        schema: Schema of the features.
+        cardinalities: Number of rows of each categorical feature's table.
+        precision: One of `precision.PRECISIONS`.
     """
     _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)
     backbone_class, _ = registry.load_model(config.model_name)
-    # What layers hand to each other is float32, embeddings first of all.
+    # Layers pass float32 tensors to each other, starting with the embeddings.
     embedder = FeatureEmbedder(
         schema,
         cardinalities,
@@ -74,7 +76,7 @@ def build_sized(
 
 
 def _check_precision(config: RunConfig, precision: str) -> None:
-    """Refuses mixed precision for parts that were not made for it."""
+    """Raises `UserError` for mixed precision with parts that do not support it."""
     parts: list[tuple[str, type[Backbone] | type[SelfSupervision]]] = [
         (config.model_name, registry.load_model(config.model_name)[0])
     ]
@@ -89,13 +91,14 @@ def _check_precision(config: RunConfig, precision: str) -> None:
 
 
 def compressed_features(model: ModelConfig, schema: Schema) -> dict[str, int]:
-    """How many ids share a row in the tables of compressed features."""
-    known = [feature.name for feature in schema.encoded_features if feature.is_categorical]
+    """Number of ids that share a row, by compressed feature."""
+    categorical = [feature.name for feature in schema.encoded_features if feature.is_categorical]
     for name in model.compressed_features:
-        if name not in known:
+        if name not in categorical:
             raise UserError(
-                f"Expected model.compressed_features among {', '.join(known)}, found {name!r}.",
-                did_you_mean(name, known),
+                f"Expected model.compressed_features among {', '.join(categorical)}, "
+                f"found {name!r}.",
+                did_you_mean(name, categorical),
             )
     if model.compressed_features and model.compression < 2:
         raise UserError(f"Expected model.compression of at least 2, found {model.compression}.")
@@ -111,7 +114,7 @@ def _create_weights(model: CTRModel) -> None:
     model(features)
     user, candidates = model.embedder.user_side(features), model.embedder.candidates(features)
     seed = tf.zeros([2], tf.int32)
-    # Weights that only training needs.
+    # Creates the weights that only training needs.
     state = model.backbone.encode_user(user)
     model.backbone.auxiliary_losses(state, candidates, seed=seed)
     model.backbone.auxiliary_logits(state, candidates)
@@ -122,9 +125,9 @@ def _create_weights(model: CTRModel) -> None:
 def compile_model(model: CTRModel, config: RunConfig) -> None:
     """Gives the model its optimisers: Adam for dense weights, another one for tables.
 
-    Steps of the self-supervised loss alone have a pair of their own: its gradients differ from
-    those of the main loss in size and in pace, and neither is to be measured by the moments of the
-    other.
+    Steps of the self-supervised loss alone have a separate pair of optimisers: the gradients of
+    both losses differ in scale and in how fast they change, so neither should be normalised by the
+    moments of the other.
     """
     train = config.train
     ssl_optimizers = {}
@@ -153,7 +156,7 @@ def compile_model(model: CTRModel, config: RunConfig) -> None:
 
 
 def _one_request(schema: Schema) -> Features:
-    """A request of one event and one candidate, of the shapes and types of real ones."""
+    """A request of one event and one candidate, with the ranks and types of real requests."""
 
     def value(categorical: bool, *shape: int) -> tf.Tensor:
         return tf.ones(shape, tf.int64 if categorical else tf.float32)

@@ -1,4 +1,4 @@
-"""What a result depends on besides its configuration: command, code, packages, machine."""
+"""Provenance of a result besides its configuration: command, code, packages, machine."""
 
 import importlib.metadata
 import os
@@ -21,11 +21,11 @@ _VARIABLES = (
     "OMP_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
 )
-"""Of the environment: those that change speed or the order of additions."""
+"""Environment variables that change speed or the order of additions."""
 
 
 def command() -> str:
-    """The command line of this process, as it would be typed."""
+    """The command line of this process, as typed in a shell."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:
         program = ["python", "-m", spec.name.removesuffix(".__main__")]
@@ -38,17 +38,18 @@ def command() -> str:
 
 def code() -> dict[str, Any]:
     """Version of the project; in a git checkout also `commit` and whether files were `modified`."""
-    found: dict[str, Any] = {"version": _project_version()}
+    info: dict[str, Any] = {"version": _project_version()}
     if (_ROOT / ".git").exists() and (commit := _git("rev-parse", "HEAD")):
         changed = _git("status", "--porcelain", "--untracked-files=no")
-        found |= {"commit": commit, "modified": bool(changed)}
-    return found
+        info |= {"commit": commit, "modified": bool(changed)}
+    return info
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on.
 
-    Asks the modules, not the distributions: TensorFlow is installed under several names.
+    The versions come from the modules, not the distributions: TensorFlow's distribution has several
+    names.
     """
     return {
         "python": platform.python_version(),
@@ -60,9 +61,9 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What this process runs on: `system`, `processor`, `cores` it may use, bytes of `memory`.
+    """The machine of this process: `system`, `processor`, usable `cores`, bytes of `memory`.
 
-    Also `gpus`, their names, and `environment`, the variables that are set.
+    It also has `gpus`, their names, and `environment`, the variables that are set.
     """
     details = [
         tf.config.experimental.get_device_details(gpu)
@@ -86,18 +87,18 @@ def _project_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the checkout; "" without git."""
+    """Output of a git command in the checkout; "" without git."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def _field(file: str, name: str) -> str:
-    """The first value of a name in a file of /proc; "0" where it is not told."""
+    """The first value of a name in a file of /proc; "0" if the name is missing."""
     for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines():
         key, colon, value = line.partition(":")
         if colon and key.strip() == name:

@@ -1,4 +1,4 @@
-"""A run directory: what training leaves behind and everything later starts from.
+"""A run directory: the output of training, and the input of all later commands.
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
       sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt
@@ -25,7 +25,7 @@ CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json",
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 DIVERGED = "diverged.txt"
-"""Why a run ended whose numbers are no longer finite."""
+"""File with the reason why a run ended whose numbers are no longer finite."""
 
 
 def begin(
@@ -34,13 +34,13 @@ def begin(
     data: DataDir,
     origins: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes what a run directory says of itself before the first step.
+    """Writes the files of a run directory that exist before the first training step.
 
     Args:
         path: Run directory.
-        config: Of the run.
-        data: Its data set.
-        origins: Where the values of the configuration come from, if that is known.
+        config: Configuration of the run.
+        data: Data set of the run.
+        origins: Origin of each value of the configuration, if known.
 
     Raises:
         UserError: The disk is full or write-protected.
@@ -71,11 +71,11 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     """Opens a run and its data set.
 
     Args:
-        path: Of the run directory.
-        verify: Check the hashes of all shards of the data set.
+        path: Run directory.
+        verify: Whether to check the hashes of all shards of the data set.
 
     Raises:
-        UserError: No run there, its data set is gone or has another schema.
+        UserError: There is no run, or its data set is gone or has another schema.
     """
     path = pathlib.Path(path)
     if not (path / CONFIG).exists():
@@ -87,7 +87,7 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     data = DataDir.open(config.data, verify=verify)
     Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
     if data_fingerprint(path) != data.fingerprint:
-        # Ids of another build mean other values, so the weights would be those of other words.
+        # The ids of another build stand for other values, so the embeddings would not match them.
         raise UserError(
             f"Expected the data set that {path} was trained on in {data.path}, found another "
             "build of it.",
@@ -100,7 +100,7 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
     """The model of a run with its best weights.
 
     Raises:
-        UserError: No run there, or no weights yet.
+        UserError: There is no run, or it has no weights yet.
     """
     run = open_run(path)
     model = build_model(run.config, run.data)
@@ -109,10 +109,10 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
 
 
 def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointManager:
-    """Manages the best weights: those that serving needs, without optimisers and ssl.
+    """Checkpoint manager of the best weights: embedder and backbone, which serving needs.
 
     Raises:
-        UserError: The file that names them is damaged.
+        UserError: The file that names the best weights is damaged.
     """
     checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
     try:
@@ -126,12 +126,12 @@ def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointM
 
 
 def save_best(best: tf.train.CheckpointManager) -> None:
-    """Writes the best weights; those before are removed once that is done.
+    """Writes the best weights, then removes the previous ones.
 
-    What metrics.json says is of the weights before, so it goes first.
+    metrics.json describes the previous weights, so it is removed first.
 
     Raises:
-        UserError: They cannot be written; the ones before are as they were.
+        UserError: The weights cannot be written; the previous ones are unchanged.
     """
     try:
         (pathlib.Path(best.directory).parent / METRICS).unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
     """Loads the best weights of a run into a model.
 
     Raises:
-        UserError: The run has none yet; they are damaged, or those of another model.
+        UserError: The run has no weights yet, or they are damaged or belong to another model.
     """
     manager = best_checkpoint(model, path)
     if manager.latest_checkpoint is None:
@@ -167,47 +167,47 @@ def restore_best(model: CTRModel, path: pathlib.Path) -> None:
 
 
 def weights_digest(path: pathlib.Path) -> str:
-    """Tells the best weights of a run from others; "" if there are none.
+    """Digest that identifies the best weights of a run; "" if there are none.
 
-    It is the SHA-256 of the checkpoint's index, which holds a checksum of each weight.
+    The digest is the SHA-256 of the checkpoint's index, which holds a checksum of each weight.
     """
     checkpoint = tf.train.latest_checkpoint(str(path / BEST))
     return "" if checkpoint is None else sha256_file(f"{checkpoint}.index")
 
 
 def data_fingerprint(path: pathlib.Path) -> str:
-    """Fingerprint of the data set that a run was begun with; "" if it was not."""
+    """Fingerprint of the data set that a run was started with; "" if none is recorded."""
     file = path / FINGERPRINT
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float | None]]:
-    """Metrics by split, as far as they were measured; None where undefined."""
+    """Metrics by split, for the splits measured so far; None where undefined."""
     file = path / METRICS
     fix = "remove it, and measure anew with models.evaluate."
     return read_json(file, "the metrics of a run", fix) if file.exists() else {}
 
 
 def is_measured(path: pathlib.Path, data: DataDir) -> bool:
-    """Whether a run has the metrics of the last split that training measures, its last work.
+    """Whether a run has the metrics of the last split that training measures, so is complete.
 
     Args:
         path: Run directory.
-        data: Its data set.
+        data: Data set of the run.
     """
     last = "test" if data.num_requests("test") else "validation"
     return last in read_metrics(path)
 
 
 def read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
-    """What each process that worked on a run did, see `training.sessions`; of old runs nothing."""
+    """Entries of the processes that worked on a run, see `training.sessions`; none if old."""
     file = path / SESSIONS
-    what = "what the processes of a run did"
-    return read_json(file, what, "remove it.", list) if file.exists() else []
+    description = "what the processes of a run did"
+    return read_json(file, description, "remove it.", list) if file.exists() else []
 
 
 def write_metrics(path: pathlib.Path, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Adds metrics by split to those of the run."""
+    """Adds metrics by split to the metrics of the run."""
     merged = {**read_metrics(path), **metrics}
     content = json.dumps(merged, indent=2, allow_nan=False)
     files.write_bytes(path / METRICS, f"{content}\n".encode())

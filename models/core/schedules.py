@@ -1,4 +1,4 @@
-"""Learning rates that follow the step: warm-up, cosine, and a factor that the plateau lowers."""
+"""Learning-rate schedules: warm-up, cosine decay, and reduction on plateau."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from models.keras import keras, tf
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate at a step: base * warm-up * cosine * scale.
+    """Learning-rate schedule: base * warm-up * cosine * scale.
 
     Args:
-        base: Rate without all of them.
-        warmup_steps: Steps in which the rate rises in equal parts, the first of them above 0.
-        decay_steps: Steps, the warm-up included, after which the cosine is 0; 0 for no cosine.
+        base: Base learning rate.
+        warmup_steps: Number of steps in which the rate rises linearly; the first is above 0.
+        decay_steps: Number of steps, warm-up included, until the cosine is 0; 0 for no decay.
 
     Attributes:
-        scale: Factor from outside, 1 at first.
+        scale: Factor set by `set_scale`; initially 1.
     """
 
     def __init__(self, base: float, warmup_steps: int, decay_steps: int) -> None:
@@ -37,7 +37,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """The arguments of the constructor."""
         return {
             "base": self._base,
             "warmup_steps": self._warmup_steps,
@@ -46,11 +46,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def learning_rate(train: TrainConfig, base: float) -> float | Schedule:
-    """The learning rate of an optimiser: a number if it never changes.
+    """The learning rate of an optimiser: a number if it is constant, else a schedule.
 
     Args:
         train: Settings of the training.
-        base: `train.learning_rate` or that of the tables.
+        base: `train.learning_rate`, or the learning rate of the tables.
     """
     if train.schedule == "constant" and not train.warmup_steps:
         return base
@@ -58,13 +58,13 @@ def learning_rate(train: TrainConfig, base: float) -> float | Schedule:
 
 
 def plateau_scale(train: TrainConfig, scores: Sequence[float]) -> float:
-    """The factor of the schedule `plateau` after a series of evaluations; 1 with any other.
+    """The factor of the `plateau` schedule after a series of evaluations; 1 for other schedules.
 
-    It follows from the series alone, so that a resumed run needs no further state.
+    The factor depends on the series alone, so that a resumed run needs no further state.
 
     Args:
         train: Settings of the training.
-        scores: Of every evaluation, in order; see `selection.score`.
+        scores: Score of every evaluation, in order; see `selection.score`.
     """
     scale, best, waited = 1.0, -math.inf, 0
     for score in scores if train.schedule == "plateau" else ():
@@ -76,7 +76,7 @@ def plateau_scale(train: TrainConfig, scores: Sequence[float]) -> float:
 
 
 def set_scale(optimizers: Sequence[keras.optimizers.Optimizer], scale: float) -> None:
-    """Sets the factor of the schedules of optimisers; those with a constant rate have none."""
+    """Sets the factor of the optimisers' schedules; ignores optimisers with a constant rate."""
     for optimizer in optimizers:
         schedule = optimizer._learning_rate
         if isinstance(schedule, Schedule):

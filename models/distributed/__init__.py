@@ -1,1 +1,1 @@
-"""How processes and devices share a training."""
+"""Distribution of training over processes and devices."""

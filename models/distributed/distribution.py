@@ -1,8 +1,8 @@
-"""How the processes and devices of a training share its work: tf.distribute behind one flag.
+"""Distribution of training over processes and devices: tf.distribute behind one flag.
 
-Replicas in step (`mirrored`, `multi_worker`) train on the rows of the same batch and apply the same
-update, so that their number changes nothing but the order of additions. With `parameter_server`
-workers train on batches of their own, and their updates arrive when they do.
+Synchronous replicas (`mirrored`, `multi_worker`) train on the rows of the same batch and apply the
+same update, so that their number changes only the order of additions. With `parameter_server`,
+workers train on separate batches, and their updates are asynchronous.
 """
 
 import json
@@ -19,24 +19,24 @@ from preprocessing.json_checks import did_you_mean
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
 
 _MIN_SHARD_BYTES = 256 << 10
-"""Smaller parts of a table are not worth a server of their own (as TensorFlow advises)."""
+"""Minimum size of a shard of a table on a parameter server (as TensorFlow advises)."""
 
 
 class Distribution:
-    """A tf.distribute strategy and what a training run needs to know of it.
+    """A tf.distribute strategy with the operations that a training run needs.
 
     Args:
-        name: One of `STRATEGIES`. auto is mirrored if there are several GPUs, else one_device.
+        name: One of `STRATEGIES`; auto means mirrored if there are several GPUs, else one_device.
         peer_timeout: Seconds to wait for the other processes of a cluster.
-        tables_on_cpu: Keep embedding tables in main memory, where one GPU computes.
+        tables_on_cpu: Whether embedding tables stay in main memory, while one GPU computes.
 
     Attributes:
-        strategy: The strategy.
-        cluster: Of this process; None if it trains alone.
+        strategy: The tf.distribute strategy.
+        cluster: Cluster of this process; None if it trains alone.
 
     Raises:
-        UserError: Unknown name, wrong TF_CONFIG, missing peers, several devices with tables on the
-            CPU.
+        UserError: The name is unknown, TF_CONFIG is wrong, peers are missing, or there are several
+            devices with tables on the CPU.
     """
 
     def __init__(self, name: str, peer_timeout: float = 300.0, tables_on_cpu: bool = False) -> None:
@@ -74,22 +74,22 @@ class Distribution:
 
     @property
     def replicas(self) -> int:
-        """Number of replicas that train in step."""
+        """Number of replicas that train synchronously."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def asynchronous(self) -> bool:
-        """Whether updates arrive when they do."""
+        """Whether workers update the weights asynchronously."""
         return isinstance(self.strategy, tf.distribute.ParameterServerStrategy)
 
     @property
     def has_peers(self) -> bool:
-        """Whether other processes train in step with this one."""
+        """Whether other processes train synchronously with this one."""
         return self.cluster is not None and not self.asynchronous
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes the run directory: the first of those that train in step."""
+        """Whether this process writes the run directory: the first of the synchronous ones."""
         if self.cluster is None or self.cluster.kind == "chief":
             return True
         return self.cluster.index == 0 and "chief" not in self.cluster.addresses
@@ -98,11 +98,11 @@ class Distribution:
         """An iterator over the batches of the replicas.
 
         Every worker reads the whole data set and keeps the rows of its replicas: consecutive equal
-        parts of each batch, in the order of the replicas. So any number of workers trains on the
-        same batches, whatever the number of shards, and the position in the data is one number.
+        parts of each batch, in the order of the replicas. So the batches depend neither on the
+        number of workers nor on that of shards, and the position in the data is one number.
 
         Args:
-            dataset: Batches of features, the rows of a request first.
+            dataset: Batches of features, whose first axis is the request.
         """
         if self.asynchronous:
             return iter(dataset)
@@ -111,44 +111,46 @@ class Distribution:
 
         def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
             total = context.num_replicas_in_sync
-            own = total // context.num_input_pipelines
-            first = own * context.input_pipeline_id
+            num_local = total // context.num_input_pipelines
+            first_replica = num_local * context.input_pipeline_id
 
             @tf.autograph.experimental.do_not_convert
             def parts(batch: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
                 rows = tf.shape(next(iter(batch.values())))[0]
-                return tf.data.Dataset.range(first, first + own, output_type=tf.int32).map(
+                return tf.data.Dataset.range(
+                    first_replica, first_replica + num_local, output_type=tf.int32
+                ).map(
                     lambda replica: {
                         name: value[rows * replica // total : rows * (replica + 1) // total]
                         for name, value in batch.items()
                     }
                 )
 
-            # A data set without end spares the replicas the question whether there is a next batch;
-            # training counts its steps and never gets there.
-            return dataset.flat_map(parts).repeat().prefetch(2 * own)
+            # With an infinite data set, replicas need not agree on whether there is a next batch;
+            # training counts its steps and stops before the repetition.
+            return dataset.flat_map(parts).repeat().prefetch(2 * num_local)
 
         return iter(self.strategy.distribute_datasets_from_function(of_this_worker))
 
     def join(self) -> None:
-        """Waits until all steps that were asked for are done."""
+        """Waits until all scheduled steps are done."""
         if self.asynchronous:
             with self.explained_losses():
                 self.coordinator().join()
 
     def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
-        """Of the parameter servers' workers; always the same one."""
+        """Coordinator of the parameter servers' workers; the same object at every call."""
         return tf.distribute.coordinator.ClusterCoordinator(self.strategy)
 
     def explained_losses(self) -> Any:
-        """A context in which the loss of another process is a `UserError`."""
+        """A context manager that turns the loss of another process into a `UserError`."""
         return tf_cluster.explained_losses(self.cluster)
 
     def exchange(self, value: Any) -> list[Any]:
-        """The values of all processes that train in step, in order; each of them must call this.
+        """The values of all synchronous processes, in order; all of them must call this.
 
         Args:
-            value: JSON content, equal in kind or not.
+            value: JSON content; its type may differ between processes.
         """
         if self.cluster is None or self.asynchronous:
             return [value]
@@ -161,7 +163,7 @@ class Distribution:
         return [json.loads(text) for text in lines[:: len(lines) // processes]]
 
     def _gather_function(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A function that puts vectors of all replicas end to end."""
+        """A function that concatenates the vectors of all replicas."""
 
         def of_replica(values: tf.Tensor) -> tf.Tensor:
             return replicas.all_gather(values)
@@ -174,39 +176,39 @@ class Distribution:
         return gather
 
     def of_chief(self, compute: Callable[[], Any]) -> Any:
-        """What `compute` returns on the chief, on every process; JSON content."""
-        found = compute() if self.is_chief else None
-        return self.exchange(found)[0]
+        """The result of `compute` on the chief, JSON content, returned on every process."""
+        result = compute() if self.is_chief else None
+        return self.exchange(result)[0]
 
     def require_equal(self, settings: Mapping[str, Any]) -> None:
-        """Refuses processes that would train differently.
+        """Raises `UserError` on all processes unless they have equal settings.
 
         Args:
-            settings: Of this process, by name.
+            settings: Settings of this process by name.
 
         Raises:
-            UserError: Another process has other settings; on all of them.
+            UserError: Another process has other settings.
         """
-        first, *others = self.exchange(settings)
-        for index, other in enumerate(others, 1):
-            for name in sorted({*first, *other}):
-                if first.get(name) != other.get(name):
+        first, *other_settings = self.exchange(settings)
+        for index, peer_settings in enumerate(other_settings, 1):
+            for name in sorted({*first, *peer_settings}):
+                if first.get(name) != peer_settings.get(name):
                     raise UserError(
                         f"Expected the same {name} in every process of the cluster, found "
-                        f"{first.get(name)!r} in the first and {other.get(name)!r} in number "
-                        f"{index + 1}.",
+                        f"{first.get(name)!r} in the first and {peer_settings.get(name)!r} in "
+                        f"number {index + 1}.",
                         "start all of them with the same command on the same data.",
                     )
 
 
 def serve_if_asked(train: TrainConfig) -> bool:
-    """Runs a worker or parameter server to the end of the training, if this process is one.
+    """Serves until the end of the training if this process is a worker or parameter server.
 
     Args:
         train: Settings of the training.
 
     Returns:
-        Whether it was.
+        Whether this process served.
     """
     if train.distribute != "parameter_server":
         return False
@@ -217,12 +219,12 @@ def serve_if_asked(train: TrainConfig) -> bool:
 
 
 def _one_process(name: str, tables_on_cpu: bool) -> tf.distribute.Strategy:
-    """The strategy of auto, one_device or mirrored."""
+    """The strategy for auto, one_device or mirrored."""
     gpus = tf.config.list_logical_devices("GPU")
     devices = gpus or tf.config.list_logical_devices("CPU")
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         if tables_on_cpu:
-            # Every other strategy puts all variables where it computes.
+            # All other strategies place variables on the device that computes.
             return tf.distribute.get_strategy()
         return tf.distribute.OneDeviceStrategy(devices[0].name)
     # The default collectives abort between logical CPUs; this reduction works on any device.
@@ -231,7 +233,7 @@ def _one_process(name: str, tables_on_cpu: bool) -> tf.distribute.Strategy:
 
 
 def _parameter_server(servers: int) -> tf.distribute.Strategy:
-    """The strategy of a coordinator; large variables are cut into a part per server."""
+    """The strategy of a coordinator; large variables are sharded over the servers."""
     partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
         _MIN_SHARD_BYTES, max_shards=servers
     )

@@ -1,7 +1,7 @@
-"""Processes that train together: who they are, whether they are there, what servers do.
+"""The cluster of processes of a training: its members, their reachability, and server processes.
 
-TensorFlow learns of a cluster from the environment variable TF_CONFIG, JSON that names the address
-of every process and says which of them this one is:
+TensorFlow reads the cluster from the environment variable TF_CONFIG: JSON with the address of every
+process and the task of this process:
 
     {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}
 """
@@ -27,17 +27,17 @@ _RETRY_SECONDS = 0.2
 _CONNECT_SECONDS = 2.0
 _GONE_SECONDS = 10.0
 _SERVER_THREADS = 8
-"""Requests of several workers wait for each other on a server; with a single thread, for ever."""
+"""Threads of a server: requests of workers wait for each other, so one thread would deadlock."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """What TF_CONFIG says.
+    """The cluster that TF_CONFIG describes.
 
     Attributes:
-        addresses: host:port of every process by kind: chief, worker, ps.
-        kind: Of this process.
-        index: Of this process among those of its kind.
+        addresses: Address host:port of every process by kind: chief, worker, ps.
+        kind: Kind of this process.
+        index: Index of this process among those of its kind.
     """
 
     addresses: Mapping[str, tuple[str, ...]]
@@ -46,17 +46,17 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """host:port of this process."""
+        """Address host:port of this process."""
         return self.addresses[self.kind][self.index]
 
     @property
     def is_server(self) -> bool:
-        """Whether this process does what a coordinator tells it to."""
+        """Whether this process runs the operations of a coordinator."""
         return _SERVER in self.addresses and self.kind != _CHIEF
 
     @property
     def peers(self) -> dict[str, str]:
-        """host:port of the other processes by name, such as worker 1."""
+        """Address host:port of the other processes by name, such as worker 1."""
         return {
             f"{kind} {index}": address
             for kind, addresses in self.addresses.items()
@@ -97,10 +97,10 @@ def parameter_server() -> Cluster:
     cluster = _read("parameter_server")
     counts = {kind: len(cluster.addresses.get(kind, ())) for kind in (_CHIEF, _WORKER, _SERVER)}
     if counts[_CHIEF] != 1 or not counts[_WORKER] or not counts[_SERVER]:
-        found = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        counts_text = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         raise UserError(
             f"Expected 1 chief and at least 1 worker and 1 ps in {TF_CONFIG} with "
-            f"--distribute=parameter_server, found {found}.",
+            f"--distribute=parameter_server, found {counts_text}.",
             _FIX,
         )
     return cluster
@@ -109,15 +109,15 @@ def parameter_server() -> Cluster:
 def await_peers(cluster: Cluster, seconds: float) -> None:
     """Waits until every other process of the cluster can be reached.
 
-    TensorFlow itself waits for ever, deaf to signals. So that workers that wait for each other see
-    each other, the port of this process is open meanwhile.
+    TensorFlow itself waits for ever and ignores signals. The port of this process is open
+    meanwhile, so that workers that wait for each other can connect.
 
     Args:
-        cluster: Of this process.
-        seconds: How long to wait.
+        cluster: Cluster of this process.
+        seconds: Maximum time to wait.
 
     Raises:
-        UserError: Some cannot be reached in time, or this process cannot have its port.
+        UserError: Some processes cannot be reached in time, or this process cannot open its port.
     """
     deadline = time.monotonic() + seconds
     missing = dict(cluster.peers)
@@ -137,7 +137,7 @@ def await_peers(cluster: Cluster, seconds: float) -> None:
 
 
 def keep_sigterm() -> None:
-    """Gives SIGTERM back to Python, after TensorFlow's own handler took it to no purpose here."""
+    """Restores Python's handler of SIGTERM, which TensorFlow has replaced by its own."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -146,8 +146,8 @@ def serve(cluster: Cluster, seconds: float) -> None:
     """Runs this process as a worker or a parameter server until the coordinator ends.
 
     Args:
-        cluster: Of this process.
-        seconds: How long to wait for the coordinator at first.
+        cluster: Cluster of this process.
+        seconds: Maximum time to wait for the coordinator to appear.
 
     Raises:
         UserError: The coordinator does not appear in time.
@@ -175,7 +175,7 @@ def serve(cluster: Cluster, seconds: float) -> None:
         time.sleep(_CONNECT_SECONDS)
         if _reachable(coordinator):
             last_seen = time.monotonic()
-    del server  # It served until here.
+    del server  # The server runs as long as the object exists.
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def explained_losses(cluster: Cluster | None) -> Iterator[None]:
     """Turns the errors of TensorFlow about lost processes into a `UserError`.
 
     Args:
-        cluster: Of this process; None if there is no cluster, and so no such errors.
+        cluster: Cluster of this process; None if there is none, so that errors stay as they are.
     """
     lost = (
         tf.errors.UnavailableError,
@@ -196,11 +196,13 @@ def explained_losses(cluster: Cluster | None) -> Iterator[None]:
     except lost as error:
         if cluster is None:
             raise
-        gone = [f"{name} ({peer})" for name, peer in cluster.peers.items() if not _reachable(peer)]
+        lost_peers = [
+            f"{name} ({peer})" for name, peer in cluster.peers.items() if not _reachable(peer)
+        ]
         reason = [line for line in error.message.splitlines() if line.strip()][-1]
         raise UserError(
             "Expected every process of the cluster to stay, lost "
-            f"{', '.join(gone) or f'the connection to one: {reason[:200]}'}.",
+            f"{', '.join(lost_peers) or f'the connection to one: {reason[:200]}'}.",
             "start all of them again with --resume.",
         ) from error
 
@@ -242,9 +244,9 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _open_port(cluster: Cluster) -> Iterator[None]:
-    """Keeps the port of this process open, for peers to see."""
+    """Keeps the port of this process open, so that peers can reach it."""
     if cluster.kind == _CHIEF and _SERVER in cluster.addresses:
-        yield  # Servers are there before the coordinator, and look for it later.
+        yield  # Servers start before the coordinator and wait for it themselves.
         return
     _, port = _host_and_port(cluster.address)
     try:

@@ -1,1 +1,1 @@
-"""Scores of splits, and what they are worth: metrics, intervals, slices, yardsticks."""
+"""Scores of splits and their measurement: metrics, confidence intervals, slices, yardsticks."""

@@ -1,12 +1,12 @@
 """Confidence intervals and tests of metrics, by resampling users.
 
-The candidates of a user depend on each other (one history, often several requests), so a draw takes
-users with replacement, each with all its candidates. Every draw is a function of the seed, its
-number and the number of users: two models measured on the same requests get the same draws, and
-their difference is a paired one.
+The candidates of a user are not independent (one history, often several requests), so a draw
+samples users with replacement, each with all its candidates. Draws depend only on the seed and the
+number of users: two models measured on the same requests get the same draws, so that their
+difference is paired.
 
-Drawing tells nothing of a metric that depends on fewer than two users (for GAUC these are the users
-with both labels): it has no interval and no p-value then.
+A metric that depends on fewer than two users (for GAUC, users with both labels) cannot be
+resampled: it has no interval and no p-value.
 
 Shapes: C candidates, U users, M metrics, R draws.
 """
@@ -24,12 +24,12 @@ DRAWS = 1000
 
 
 class UserMetrics:
-    """Metrics of scored candidates as functions of how often each user counts.
+    """Metrics of scored candidates as functions of the weights of users.
 
     Args:
-        scores: Of a split.
-        chosen_C: Which candidates count; all without it. Ranking within requests looks at the
-            requests with a positive among them, and there at every candidate.
+        scores: Scores of a split.
+        chosen_C: Mask of the candidates to measure; None for all. Ranking within requests covers
+            the requests with a chosen positive, and all of their candidates.
     """
 
     def __init__(self, scores: Scores, chosen_C: np.ndarray | None = None) -> None:
@@ -40,36 +40,41 @@ class UserMetrics:
         logit_C = scores.logit[chosen_C].astype(np.float64)
         self.users = len(users)
 
-        # For the AUC: users of positives and negatives from low to high scores; ties in one group.
+        # For the AUC: candidates sorted by score, with the start of each group of ties.
         order_C = np.argsort(logit_C, kind="stable")
         self._user_C, self._label_C = user_C[order_C], label_C[order_C]
         self._starts = np.flatnonzero(np.diff(logit_C[order_C], prepend=np.nan) != 0)
 
-        # For the rest: sums over each user.
+        # For the other metrics: sums per user.
         def sums(user: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
             return np.bincount(user, values, minlength=self.users)
 
-        within = group_aucs(user_C, label_C, logit_C)
-        of_group = within.index.to_numpy(np.int64)
-        size = within["size"].to_numpy(np.float64)
-        asked = _requests(scores, chosen_C)
-        of_request = pd.Index(users).get_indexer(pd.Index(asked.pop("user")))
+        user_aucs = group_aucs(user_C, label_C, logit_C)
+        group_user = user_aucs.index.to_numpy(np.int64)
+        size = user_aucs["size"].to_numpy(np.float64)
+        requests = _requests(scores, chosen_C)
+        request_user = pd.Index(users).get_indexer(pd.Index(requests.pop("user")))
         self._sums_UK = np.stack(
             [
                 sums(user_C),
                 sums(user_C, label_C),
                 sums(user_C, sigmoid(logit_C)),
                 sums(user_C, np.logaddexp(0.0, logit_C) - label_C * logit_C),
-                sums(of_group, size),
-                sums(of_group, size * within["auc"].to_numpy()),
-                sums(of_request),
-                *(sums(of_request, asked[name].to_numpy()) for name in asked),
+                sums(group_user, size),
+                sums(group_user, size * user_aucs["auc"].to_numpy()),
+                sums(request_user),
+                *(sums(request_user, requests[name].to_numpy()) for name in requests),
             ],
             axis=1,
         ).astype(np.float64)
-        users_of_request = len(np.unique(of_request))
+        users_of_request = len(np.unique(request_user))
         self._depends_on_M = np.array(
-            [self.users, len(of_group), *[self.users] * 3, *[users_of_request] * asked.shape[1]]
+            [
+                self.users,
+                len(group_user),
+                *[self.users] * 3,
+                *[users_of_request] * requests.shape[1],
+            ]
         )
         self.names = (
             "auc",
@@ -77,12 +82,12 @@ class UserMetrics:
             "log_loss",
             "normalised_entropy",
             "bias_ratio",
-            *(str(name) for name in asked),
+            *(str(name) for name in requests),
         )
 
     def __call__(self, weight_U: np.ndarray) -> np.ndarray:
-        """The metrics [M] if each user counts as often as `weight_U` says; NaN where undefined."""
-        count, positives, predicted, loss, grouped, group_auc, asked, *ranked = (
+        """The metrics [M] with user u counted `weight_U[u]` times; NaN where undefined."""
+        count, positives, predicted, loss, grouped, group_auc, num_requests, *ranked = (
             weight_U @ self._sums_UK
         )
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -95,7 +100,7 @@ class UserMetrics:
                     loss / count,
                     loss / count / entropy,
                     predicted / positives,
-                    *(np.array(ranked) / asked),
+                    *(np.array(ranked) / num_requests),
                 ]
             )
         return np.where(np.isfinite(metrics_M), metrics_M, np.nan)
@@ -108,11 +113,11 @@ class UserMetrics:
         return (positive @ (below + 0.5 * negative)) / (positive.sum() * negative.sum())
 
     def value(self) -> np.ndarray:
-        """The metrics [M] of the scores as they are."""
+        """The metrics [M] with each user counted once."""
         return self(np.ones(self.users))
 
     def draw(self, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-        """The metrics [R, M] of resampled users; NaN where a draw or the module does not say."""
+        """The metrics [R, M] of resampled users; NaN where undefined (see the module docstring)."""
         rng = np.random.default_rng(seed)
         drawn_RM = np.stack(
             [
@@ -125,7 +130,7 @@ class UserMetrics:
 
 
 class Estimate(NamedTuple):
-    """A metric and the interval that holds 95 % of the draws; None where undefined."""
+    """A metric with its 95 % confidence interval; None where undefined."""
 
     value: float | None
     low: float | None
@@ -133,7 +138,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, value: float, low: float, high: float) -> "Estimate":
-        """From numbers that are NaN where undefined."""
+        """Creates an estimate from numbers that are NaN where undefined."""
         return cls(defined(value), defined(low), defined(high))
 
 
@@ -141,12 +146,12 @@ class Difference(NamedTuple):
     """A metric of two models on the same requests.
 
     Attributes:
-        first: Of the first model.
-        second: Of the second one.
-        difference: Second minus first, with its interval.
-        p_value: Two-sided: how rarely the draws reach the other side of 0.
+        first: Value of the first model.
+        second: Value of the second model.
+        difference: Second minus first, with its confidence interval.
+        p_value: Two-sided p-value of the difference, from the draws.
 
-    What is undefined is None.
+    Undefined values are None.
     """
 
     first: float | None
@@ -158,12 +163,12 @@ class Difference(NamedTuple):
 def estimate(
     scores: Scores, chosen_C: np.ndarray | None = None, draws: int = DRAWS
 ) -> dict[str, Estimate]:
-    """Metrics with their intervals.
+    """Metrics with their confidence intervals.
 
     Args:
-        scores: Of a split.
-        chosen_C: Which candidates count, see `UserMetrics`.
-        draws: R.
+        scores: Scores of a split.
+        chosen_C: Mask of the candidates to measure, see `UserMetrics`.
+        draws: Number of draws R.
     """
     measured = UserMetrics(scores, chosen_C)
     low_M, high_M = interval(measured.draw(draws))
@@ -178,8 +183,8 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Diff
 
     Args:
         first: Scores of one model.
-        second: Scores of the other one for the same candidates in the same order.
-        draws: R.
+        second: Scores of the other model for the same candidates in the same order.
+        draws: Number of draws R.
     """
     models = [UserMetrics(scores) for scores in (first, second)]
     values_M = [model.value() for model in models]
@@ -197,17 +202,17 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Diff
 
 
 def interval(drawn: np.ndarray, level: float = 0.95) -> Sequence[np.ndarray]:
-    """Bounds between which the share `level` of the draws (the first axis) that are no NaN lies."""
+    """Bounds of the central share `level` of the draws (first axis), ignoring NaN."""
     tail = 50.0 * (1.0 - level)
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # A metric that no draw defines stays NaN.
+        warnings.simplefilter("ignore", RuntimeWarning)  # A metric that is NaN in all draws.
         return list(np.nanpercentile(drawn, [tail, 100.0 - tail], axis=0))
 
 
 def p_value(drawn_R: np.ndarray) -> float | None:
-    """Two-sided: twice the share of the draws on the rarer side of 0, never quite 0.
+    """Two-sided p-value: twice the share of the draws on the rarer side of 0, always above 0.
 
-    Of the draws that are no NaN; None if all are.
+    Draws that are NaN are ignored; None if all are.
     """
     drawn_R = drawn_R[~np.isnan(drawn_R)]
     if not len(drawn_R):
@@ -217,12 +222,12 @@ def p_value(drawn_R: np.ndarray) -> float | None:
 
 
 def _requests(scores: Scores, chosen_C: np.ndarray) -> pd.DataFrame:
-    """Ranking of the requests with a chosen positive, with the user of each."""
+    """Ranking metrics of the requests with a chosen positive, with the user of each."""
     positive_C = chosen_C & (scores.label > 0)
-    asked = pd.Series(scores.user[positive_C], scores.request_id[positive_C])
-    asked = asked[~asked.index.duplicated()]
-    whole_C = pd.Series(scores.request_id).isin(asked.index).to_numpy()
-    found = request_metrics(
+    user_by_request = pd.Series(scores.user[positive_C], scores.request_id[positive_C])
+    user_by_request = user_by_request[~user_by_request.index.duplicated()]
+    whole_C = pd.Series(scores.request_id).isin(user_by_request.index).to_numpy()
+    ranking = request_metrics(
         scores.request_id[whole_C], scores.label[whole_C], scores.logit[whole_C]
     )
-    return found.assign(user=asked.reindex(found.index))
+    return ranking.assign(user=user_by_request.reindex(ranking.index))

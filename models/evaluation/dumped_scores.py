@@ -1,7 +1,7 @@
-"""Scores on disk, RUN/scores-SPLIT.parquet, with the weights and the data set that they are of.
+"""Scores on disk, RUN/scores-SPLIT.parquet, with the digests of their weights and data set.
 
-A column per field of `Scores`; those of `Scores.ids` begin with "ids/", so that no feature of a
-user's schema can have the name of another column.
+The file has a column per field of `Scores`; those of `Scores.ids` begin with "ids/", so that no
+feature of a user's schema can have the name of another column.
 """
 
 import pathlib
@@ -19,11 +19,11 @@ _IDS = "ids/"
 
 
 class Origin(NamedTuple):
-    """What scores are of.
+    """The weights and the data set that scores were computed from.
 
     Attributes:
-        weights: See `run_directory.weights_digest`.
-        data: Fingerprint of the data set, "" if unknown.
+        weights: Digest of the weights, see `run_directory.weights_digest`.
+        data: Fingerprint of the data set; "" if unknown.
     """
 
     weights: str
@@ -31,12 +31,12 @@ class Origin(NamedTuple):
 
 
 def origin(run_dir: pathlib.Path) -> Origin:
-    """What the scores of a run would be of now."""
+    """The current weights and data set of a run."""
     return Origin(run_directory.weights_digest(run_dir), run_directory.data_fingerprint(run_dir))
 
 
 def path(run_dir: pathlib.Path, split: str) -> pathlib.Path:
-    """Where the scores of a split are."""
+    """Path of the scores of a split."""
     return run_dir / f"scores-{split}.parquet"
 
 
@@ -44,10 +44,10 @@ def write(run_dir: pathlib.Path, split: str, scores: Scores, of: Origin) -> None
     """Writes the scores of a split.
 
     Args:
-        run_dir: Of the run.
+        run_dir: Run directory.
         split: train, validation or test.
-        scores: Of its candidates.
-        of: As `origin` was before the weights were read.
+        scores: Scores of its candidates.
+        of: Origin of the scores, determined before the weights were read.
     """
     columns = {name: getattr(scores, name) for name in _FIELDS}
     columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
@@ -57,9 +57,9 @@ def write(run_dir: pathlib.Path, split: str, scores: Scores, of: Origin) -> None
 
 
 def are_current(run_dir: pathlib.Path, split: str) -> bool:
-    """Whether there are scores of a split, of the weights and data set that the run has now.
+    """Whether there are scores of a split for the current weights and data set of the run.
 
-    Weights that are gone cannot have changed: then the scores are the last thing to know of them.
+    If the weights were removed, existing scores count as current.
     """
     try:
         stored = pq.read_schema(path(run_dir, split)).metadata or {}
@@ -73,7 +73,7 @@ def are_current(run_dir: pathlib.Path, split: str) -> bool:
 
 
 def read(run_dir: pathlib.Path, split: str) -> Scores:
-    """Reads what `write` has written."""
+    """Reads the scores that `write` has written."""
     table = pq.read_table(path(run_dir, split))
     columns = {name: table[name].to_numpy() for name in table.column_names}
     ids = {

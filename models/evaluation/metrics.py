@@ -1,6 +1,6 @@
 """Exact ranking and calibration metrics from dumped scores, in float64.
 
-What a metric needs; without it the metric is undefined, which is None, and "n/a" for people:
+Each metric needs certain candidates; without them it is undefined: None, shown as "n/a":
 
     log_loss, calibration_error        a candidate
     bias_ratio                         a positive
@@ -8,7 +8,7 @@ What a metric needs; without it the metric is undefined, which is None, and "n/a
     auc_known                          both among the candidates known from training
     gauc                               a user with both
     mrr, hr@k, ndcg@k                  a request with both
-    an interval, a p-value             two users on whom it depends, see `confidence_intervals`
+    an interval, a p-value             two users that affect it, see `confidence_intervals`
 """
 
 import math
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 UNDEFINED = "n/a"
-"""What is shown in place of a metric that is undefined."""
+"""Text shown for an undefined metric."""
 
 CUTOFFS = (1, 5, 10)
-"""Ranks at which hits and discounted gains are counted."""
+"""Cut-off ranks k of HR@k and NDCG@k."""
 
 
 class Scores(NamedTuple):
@@ -31,9 +31,9 @@ class Scores(NamedTuple):
     Attributes:
         user: Raw user of the request, as text.
         request_id: Name of the request.
-        label: 0 or 1.
-        logit: Un-clipped logit.
-        history_length: Events in the request's history.
+        label: Label, 0 or 1.
+        logit: Logit, not clipped.
+        history_length: Number of events in the request's history.
         ids: Encoded values by key of the example: the user's key, categorical item features.
     """
 
@@ -46,10 +46,10 @@ class Scores(NamedTuple):
 
 
 def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[str, float | None]:
-    """All metrics of a split; None where one is undefined.
+    """All metrics of a split; None where undefined.
 
     Args:
-        scores: Of the split.
+        scores: Scores of the split.
         known_C: Whether the item of each candidate is known from training.
 
     Returns:
@@ -63,10 +63,10 @@ def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[s
     probability = sigmoid(logit)
     base_rate = label.mean()
     loss = log_loss(label, logit)
-    asked = request_metrics(scores.request_id, label, logit)
+    requests = request_metrics(scores.request_id, label, logit)
     with np.errstate(divide="ignore", invalid="ignore"):
         base_logit = np.log(base_rate / (1.0 - base_rate))
-        found = {
+        values = {
             "auc": overall_auc(label, logit),
             **(
                 {}
@@ -78,24 +78,24 @@ def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[s
             "normalised_entropy": loss / log_loss(label, np.full_like(logit, base_logit)),
             "calibration_error": calibration_error(label, probability),
             "bias_ratio": probability.mean() / base_rate,
-            **{str(name): column.mean() for name, column in asked.items()},
+            **{str(name): column.mean() for name, column in requests.items()},
         }
     counts = {"candidates": len(label), "requests": int(pd.Series(scores.request_id).nunique())}
-    return {name: defined(value) for name, value in found.items()} | counts
+    return {name: defined(value) for name, value in values.items()} | counts
 
 
 def defined(value: float) -> float | None:
-    """The value, or None if it is not finite: what it needs is not there."""
+    """The value, or None if it is not finite, that is undefined."""
     return float(value) if math.isfinite(value) else None
 
 
 def shown(value: float | None, form: str = ".4f") -> str:
-    """A number for people; `UNDEFINED` in place of None and NaN."""
+    """A number as text; `UNDEFINED` for None and NaN."""
     return UNDEFINED if value is None or math.isnan(value) else f"{value:{form}}"
 
 
 def shown_interval(low: float | None, high: float | None, form: str = ".4f") -> str:
-    """Both bounds for people; `UNDEFINED` if there are none."""
+    """Both bounds of an interval as text; `UNDEFINED` if there are none."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return UNDEFINED
     return f"[{low:{form}}, {high:{form}}]"
@@ -114,10 +114,10 @@ def overall_auc(label: np.ndarray, logit: np.ndarray) -> float:
 def grouped_auc(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> float:
     """AUC within each group, averaged with the groups' sizes as weights (Zhu et al., 2017).
 
-    Groups without both labels have no AUC and are left out; NaN if none is left.
+    Groups without both labels have no AUC and are left out; NaN if no group remains.
     """
-    found = group_aucs(group, label, logit)
-    return float(np.average(found["auc"], weights=found["size"])) if len(found) else float("nan")
+    aucs = group_aucs(group, label, logit)
+    return float(np.average(aucs["auc"], weights=aucs["size"])) if len(aucs) else float("nan")
 
 
 def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
@@ -135,20 +135,20 @@ def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.Da
 
 
 def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
-    """How high each request ranks its positives among its candidates.
+    """Ranking metrics of each request.
 
-    A positive stands behind the negatives of the same score, so that a constant wins nothing.
+    Positives rank below negatives of the same score, so that constant scores gain nothing.
 
     Args:
-        request: Of each candidate.
-        label: 0 or 1.
-        logit: Of each candidate.
+        request: Request of each candidate.
+        label: Label of each candidate, 0 or 1.
+        logit: Logit of each candidate.
 
     Returns:
         A row per request with a positive and a negative, as others have nothing to rank: `mrr`, one
-        over the rank of the first positive; `hr@k`, whether it is at most k; `ndcg@k`, the
-        discounted gain of the first k over the largest possible. Those k of `CUTOFFS` that cut
-        anything off; `ndcg@1` is `hr@1`.
+        over the rank of the first positive; `hr@k`, whether that rank is at most k; `ndcg@k`, the
+        discounted gain of the first k over the largest possible. Values k of `CUTOFFS` that are not
+        below the largest number of candidates are left out, except 1; `ndcg@1` equals `hr@1`.
     """
     code, names = pd.factorize(request)
     clicked = np.bincount(code, label, minlength=len(names))
@@ -165,20 +165,20 @@ def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -
     largest = rank.max(initial=1)
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, largest + 1)))])
 
-    found = {"mrr": 1.0 / first}
+    columns = {"mrr": 1.0 / first}
     for k in CUTOFFS:
         if k == 1 or k < largest:
-            found[f"hr@{k}"] = (first <= k).astype(np.float64)
+            columns[f"hr@{k}"] = (first <= k).astype(np.float64)
         if 1 < k < largest:
             gained = np.bincount(code, gain * (rank <= k), minlength=len(names))
-            found[f"ndcg@{k}"] = gained / ideal[np.minimum(positives, k)]
-    return pd.DataFrame(found, index=names)
+            columns[f"ndcg@{k}"] = gained / ideal[np.minimum(positives, k)]
+    return pd.DataFrame(columns, index=names)
 
 
 def relative_improvement(auc: float | None, baseline: float | None) -> float:
-    """How much of what the baseline gains over a coin is gained on top, RelaImpr of DIN's paper.
+    """Relative improvement of the AUC above chance over the baseline, RelaImpr of DIN's paper.
 
-    NaN if the baseline gains nothing, or an AUC is undefined.
+    The result is NaN if the baseline gains nothing, or an AUC is undefined.
     """
     if auc is None or baseline is None or baseline == 0.5:
         return math.nan

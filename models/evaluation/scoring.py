@@ -1,4 +1,4 @@
-"""Scores of a split by a trained run, and what they are worth (command: `models.evaluate`)."""
+"""Scores a split with a trained run and measures the scores (command: `models.evaluate`)."""
 
 import pathlib
 from collections.abc import Callable
@@ -38,10 +38,10 @@ class Scorer:
     """Scores splits with one compiled function, so that repeated evaluations trace once.
 
     Args:
-        model: Scores.
-        data: What to score.
-        between: Called between batches; what it raises ends the scoring.
-        memory_budget: Bytes that a split may take in memory, for splits scored many times.
+        model: Model to score with.
+        data: Data set to score.
+        between: Callback between batches; an exception in it ends the scoring.
+        memory_budget: Maximum bytes of a split that is held in memory, if it is scored repeatedly.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Scorer:
 
         Args:
             split: train, validation or test.
-            progress: Show a bar on standard error.
+            progress: Whether to show a progress bar on standard error.
 
         Raises:
-            UserError: The split has no requests, or a score is not finite: any metric would count
-                it as the best or the worst of all.
+            UserError: The split has no requests, or a score is not finite, which would distort all
+                metrics.
         """
         parts: list[Scores] = []
         if split not in self._batches:
@@ -131,7 +131,7 @@ class Scorer:
 
 
 def _texts(strings_B: tf.Tensor) -> np.ndarray:
-    """Strings [B] as an object array; entries that are taken several times share their text."""
+    """Strings [B] as an object array, so that repeated entries share one text."""
     return np.array([text.decode() for text in strings_B.numpy()], object)
 
 
@@ -150,18 +150,18 @@ def _check_finite(scores: Scores, split: str) -> None:
 def evaluate(
     run_dir: str | pathlib.Path, split: str, progress: bool = True
 ) -> dict[str, float | None]:
-    """Measures the best weights of a run, dumps the scores and remembers the metrics.
+    """Measures the best weights of a run; writes scores and metrics to the run directory.
 
     Args:
-        run_dir: Of `models.train`.
+        run_dir: Run directory of `models.train`.
         split: train, validation or test.
-        progress: Show a bar on standard error.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         Metrics by name, see `models.evaluation.metrics.ranking_metrics`.
 
     Raises:
-        UserError: Unknown split; no run, weights or requests there.
+        UserError: The split is unknown, or there is no run, no weights or no requests.
     """
     _check_split(split)
     run = run_directory.open_run(run_dir)
@@ -180,14 +180,14 @@ def record(
     """Writes scores and metrics of a split into a run directory.
 
     Args:
-        run_dir: Of the run.
+        run_dir: Run directory.
         split: train, validation or test.
-        scores: Of its candidates.
-        data: What the model was trained on, which tells known items.
-        origin: What they are of; without it, what the run directory holds.
+        scores: Scores of its candidates.
+        data: Data set that the model was trained on, which determines the known items.
+        origin: Origin of the scores; None for the current weights and data of the run directory.
 
     Returns:
-        The metrics.
+        Metrics by name.
     """
     dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
     metrics = ranking_metrics(scores, slices.known_items(scores, data))
@@ -196,10 +196,10 @@ def record(
 
 
 def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
-    """The dumped scores of a run, measured anew if there are none or the weights are others now.
+    """The dumped scores of a run; scores again if there are none or they are not current.
 
     Raises:
-        UserError: See `evaluate`.
+        UserError: The conditions of `evaluate`.
     """
     _check_split(split)
     path = pathlib.Path(run_dir)
@@ -209,11 +209,11 @@ def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
 
 
 class Analysis(NamedTuple):
-    """What `analyse` finds.
+    """Result of `analyse`.
 
     Attributes:
-        metrics: Metrics by name, each with its interval.
-        slices: See `slices.measure`.
+        metrics: Metrics by name, each with its confidence interval.
+        slices: Metrics of each slice, see `slices.measure`.
     """
 
     metrics: dict[str, Estimate]
@@ -221,35 +221,35 @@ class Analysis(NamedTuple):
 
 
 def analyse(run_dir: str | pathlib.Path, split: str, progress: bool = True) -> Analysis:
-    """Metrics of a measured split with their intervals, and those of its slices.
+    """Metrics of a split and of its slices, with confidence intervals.
 
     Raises:
-        UserError: See `evaluate`.
+        UserError: The conditions of `evaluate`.
     """
     run = run_directory.open_run(run_dir)
     scores = read_scores(run_dir, split)
-    found = slices.measure(scores, run.data, progress)
-    return Analysis(confidence_intervals.estimate(scores), found)
+    slice_metrics = slices.measure(scores, run.data, progress)
+    return Analysis(confidence_intervals.estimate(scores), slice_metrics)
 
 
 def compare(
     first: str | pathlib.Path, second: str | pathlib.Path, split: str
 ) -> dict[str, Difference]:
-    """Two models on the requests of a split, with paired tests.
+    """Compares two models on the requests of a split, with paired tests.
 
     Args:
-        first: A run.
-        second: Another run on the same data set.
+        first: Directory of a run.
+        second: Directory of another run on the same data set.
         split: train, validation or test.
 
     Raises:
         UserError: The runs have different data; see also `evaluate`.
     """
-    one, other = run_directory.open_run(first), run_directory.open_run(second)
-    if one.data.fingerprint != other.data.fingerprint:
+    first_run, second_run = run_directory.open_run(first), run_directory.open_run(second)
+    if first_run.data.fingerprint != second_run.data.fingerprint:
         raise UserError(
-            f"Expected two runs on the same data set, found one on {one.data.path} and one on "
-            f"{other.data.path}.",
+            f"Expected two runs on the same data set, found one on {first_run.data.path} and "
+            f"one on {second_run.data.path}.",
             "train both on one build.",
         )
     return confidence_intervals.compare(read_scores(first, split), read_scores(second, split))

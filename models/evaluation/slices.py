@@ -1,6 +1,6 @@
-"""Metrics by length of the history, popularity of the item, category, new users and new items.
+"""Metrics by history length, item popularity, item features, and known or new users and items.
 
-Shapes: C candidates, V words of a vocabulary.
+Shapes: C candidates, V values of a vocabulary.
 """
 
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ from preprocessing.known_items import are_unknown
 from preprocessing.schema import Feature, candidate_key
 
 USERS, ITEMS = "user, known or new", "item, known or new"
-"""Dimensions; no feature has such a name, as names of features are identifiers."""
+"""Dimensions of known and new users and items; they differ from feature names (identifiers)."""
 KNOWN, NEW = "known", "not in training"
-"""Their slices."""
+"""Slices of these dimensions."""
 _LENGTHS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 _COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _VALUES = 10
 _DRAWS = 300
-"""Fewer than for a whole split, because there are many slices."""
+"""Draws per slice; fewer than for a whole split, because there are many slices."""
 
 
 class Slice(NamedTuple):
-    """Some of the candidates of a split.
+    """A subset of the candidates of a split.
 
     Attributes:
-        dimension: What they are told apart by, such as "history length".
-        name: Of this part.
-        chosen_C: Which they are.
+        dimension: Property that defines the slices, such as "history length".
+        name: Name of the slice.
+        chosen_C: Mask of the candidates of the slice.
     """
 
     dimension: str
@@ -42,11 +42,11 @@ class Slice(NamedTuple):
 
 
 def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
-    """The parts of a split that hold any candidate; each dimension covers all of them.
+    """The slices of a split that hold candidates; each dimension covers all candidates.
 
     Args:
-        scores: Of the split.
-        data: What the model was trained on.
+        scores: Scores of the split.
+        data: Data set that the model was trained on.
     """
     yield from _bins("history length", scores.history_length, _LENGTHS)
     schema = data.schema
@@ -72,14 +72,13 @@ def known_items(scores: Scores, data: DataDir) -> np.ndarray:
 def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFrame:
     """Metrics of each slice.
 
-    AUC, log loss and calibration are those of the slice's candidates among themselves. Ranking
-    within requests (`mrr`, ...) is that of the requests with a positive in the slice, among all
-    their candidates.
+    AUC, log loss and calibration cover the slice's candidates only. Ranking metrics (`mrr`, ...)
+    cover the requests with a positive in the slice, with all their candidates.
 
     Args:
-        scores: Of a split.
-        data: What the model was trained on.
-        progress: Show a bar on standard error.
+        scores: Scores of a split.
+        data: Data set that the model was trained on.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         A row per slice: dimension, slice, candidates, positives, the metrics of
@@ -95,8 +94,9 @@ def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFra
             "candidates": len(label_C),
             "positives": int(label_C.sum()),
         }
-        for name, found in confidence_intervals.estimate(scores, part.chosen_C, _DRAWS).items():
-            for column, value in zip(("", "_low", "_high"), found, strict=True):
+        estimates = confidence_intervals.estimate(scores, part.chosen_C, _DRAWS)
+        for name, metric_estimate in estimates.items():
+            for column, value in zip(("", "_low", "_high"), metric_estimate, strict=True):
                 row[f"{name}{column}"] = np.nan if value is None else value
         row["calibration_error"] = calibration_error(
             label_C.astype(np.float64), sigmoid(logit_C.astype(np.float64))
@@ -106,7 +106,7 @@ def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFra
 
 
 def _bins(dimension: str, value_C: np.ndarray, lows: tuple[int, ...]) -> Iterator[Slice]:
-    """Slices by ranges of a whole number, the last one without an upper end."""
+    """Slices by ranges of an integer; the last range has no upper bound."""
     bin_C = np.searchsorted(lows, value_C, side="right") - 1
     for number, low in enumerate(lows):
         chosen_C = bin_C == number
@@ -117,24 +117,24 @@ def _bins(dimension: str, value_C: np.ndarray, lows: tuple[int, ...]) -> Iterato
 
 def _values(data: DataDir, feature: Feature, id_C: np.ndarray) -> Iterator[Slice]:
     """Slices by the most frequent values of a feature, and one of all others."""
-    found, counts = np.unique(id_C, return_counts=True)
-    frequent = found[np.argsort(-counts, kind="stable")][:_VALUES]
+    values, counts = np.unique(id_C, return_counts=True)
+    frequent = values[np.argsort(-counts, kind="stable")][:_VALUES]
     for value, name in zip(frequent, data.encoders[feature.name].decode(frequent), strict=True):
         yield Slice(feature.name, str(name), id_C == value)
-    if len(found) > _VALUES:
+    if len(values) > _VALUES:
         yield Slice(feature.name, "all others", ~np.isin(id_C, frequent))
 
 
 def _training_counts(data: DataDir, feature: Feature, id_C: np.ndarray) -> np.ndarray:
-    """How often training requests hold each value, each event counted once; 0 out of vocabulary.
+    """Number of training events with each value [C]; 0 for out-of-vocabulary ids.
 
-    A vocabulary stands in the order of its counts, and statistics tell how many words have each.
-    An encoder without a vocabulary knows every value: then the counts are 1.
+    A vocabulary is sorted by count, and the statistics hold the number of values per count. An
+    encoder without a vocabulary knows every value: then all counts are 1.
     """
     described = data.stats["vocabularies"].get(feature.name)
     if described is None:
         return np.ones(len(id_C), np.int64)
     pairs = sorted(((int(n), words) for n, words in described["words_by_count"].items()))[::-1]
     count_V = np.repeat([n for n, _ in pairs], [words for _, words in pairs])
-    unknown = 1 + data.encoders[feature.name].num_oov
-    return np.concatenate([np.zeros(unknown, np.int64), count_V])[id_C]
+    num_unknown = 1 + data.encoders[feature.name].num_oov
+    return np.concatenate([np.zeros(num_unknown, np.int64), count_V])[id_C]

@@ -1,12 +1,12 @@
-"""What counting reaches without a model: the yardsticks beside every AUC.
+"""Baselines without a trained model: the yardsticks reported beside every AUC.
 
-All of them know the clicks of the training split only (its histories and its positives), and rank
+All of them use the clicks of the training split only (its histories and its positives), and rank
 the candidates of another split:
 
-    popularity   how many users clicked the item
-    unknown      whether the item is out of the training vocabulary; no ranking at all, but what a
-                 model can gain from that bit alone (either way round)
-    item-kNN     mean cosine of the item with those of the history, from who clicked both
+    popularity   number of users who clicked the item
+    unknown      whether the item is out of the training vocabulary: the gain that a model can have
+                 from this bit alone (in either direction)
+    item-kNN     mean cosine between the users of the item and those of the history's items
     PPMI-SVD     cosine of the item with the history, in vectors that factorise the positive
                  pointwise mutual information of clicks by one user (Levy and Goldberg, 2014)
 
@@ -34,31 +34,31 @@ from preprocessing.storage import files
 
 FILE = "yardsticks.json"
 UNKNOWN_ITEM = "unknown item"
-"""Names of a run's file and of the yardstick that is one bit."""
+"""Names of the file in a run directory, and of the yardstick of unknown items."""
 
 
 WIDTH = 32
-"""D of PPMI-SVD, beside the width of a model: wide enough for logs of some ten thousand items."""
+"""Default width D of PPMI-SVD, wide enough for logs of some ten thousand items."""
 
 _BATCH_SIZE = 2048
 _MOST_TRAINING_REQUESTS = 1_000_000
 _MOST_RANKED_REQUESTS = 100_000
 _MOST_PAIRS = 50_000_000
-"""Bounds on what is read and on pairs of clicks by one user, so that all of it takes seconds."""
+"""Bounds on requests read and on pairs of clicks by one user, so that measuring takes seconds."""
 _CANDIDATES_AT_ONCE = 20_000
 _SVD_ITERATIONS = 4
 
 
 class Yardstick(NamedTuple):
-    """What a method without learning reaches on a split.
+    """Metrics of a baseline on a split.
 
     Attributes:
-        name: Of the method.
-        auc: Over all candidates.
-        gauc: Within users, weighted by their candidates.
-        auc_known: Over the candidates whose items are in the training vocabulary.
+        name: Name of the method.
+        auc: AUC over all candidates.
+        gauc: AUC within users, weighted by their number of candidates.
+        auc_known: AUC over the candidates whose items are in the training vocabulary.
 
-    What is undefined is None, see `models.evaluation.metrics`.
+    Undefined metrics are None, see `models.evaluation.metrics`.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Candidates(NamedTuple):
 
     Attributes:
         history_RV: 1 where the history of a request holds an item.
-        request_C: Row of each candidate's request.
-        user_C: Its user.
-        item_C: Its encoded item.
-        label_C: 0 or 1.
+        request_C: Row of each candidate's request in `history_RV`.
+        user_C: User of each candidate.
+        item_C: Encoded item of each candidate.
+        label_C: Label of each candidate, 0 or 1.
     """
 
     history_RV: sp.csr_matrix
@@ -86,10 +86,10 @@ class Candidates(NamedTuple):
 
 
 class ClickCounts:
-    """The clicks of a training split, and the rankings that follow from them.
+    """The clicks of a training split, and the scores of the baselines.
 
     Args:
-        clicks_UV: 1 where a user clicked an item; columns of ids that are no word are 0.
+        clicks_UV: 1 where a user clicked an item; columns of ids outside the vocabulary are 0.
     """
 
     def __init__(self, clicks_UV: sp.csr_matrix) -> None:
@@ -98,7 +98,7 @@ class ClickCounts:
 
     @functools.cached_property
     def _together_VV(self) -> sp.csr_matrix:
-        """How many users clicked both of two items; 0 on the diagonal."""
+        """Number of users who clicked both of two items; 0 on the diagonal."""
         clicks_UV = self._clicks_UV
         pairs_U = np.square(np.diff(clicks_UV.indptr).astype(np.float64))
         if pairs_U.sum() > _MOST_PAIRS:
@@ -110,11 +110,11 @@ class ClickCounts:
         return together_VV
 
     def popularity(self, candidates: Candidates) -> np.ndarray:
-        """Scores [C]: how many users clicked the item."""
+        """Scores [C]: number of users who clicked the item."""
         return self.users_V[candidates.item_C]
 
     def item_knn(self, candidates: Candidates) -> np.ndarray:
-        """Scores [C]: mean cosine between the users of the item and those of the history's."""
+        """Scores [C]: mean cosine between the users of the item and of the history's items."""
         scale_VV = sp.diags(1.0 / np.sqrt(np.maximum(self.users_V, 1.0)))
         cosine_VV = (scale_VV @ self._together_VV @ scale_VV).tocsr()
         length_R = np.maximum(np.diff(candidates.history_RV.indptr), 1)
@@ -130,15 +130,15 @@ class ClickCounts:
         """Scores [C]: cosine of the item's vector with the mean of the history's unit vectors.
 
         Args:
-            candidates: To be ranked.
-            width: D.
+            candidates: Candidates to rank.
+            width: Width D of the vectors.
         """
         vector_VD = _unit(self._vectors(width))
         history_RD = _unit(candidates.history_RV @ vector_VD)
         return np.einsum("cd,cd->c", history_RD[candidates.request_C], vector_VD[candidates.item_C])
 
     def _vectors(self, width: int) -> np.ndarray:
-        """Left singular vectors [V, D] of the PPMI matrix, scaled by the root of their values."""
+        """Left singular vectors [V, D] of the PPMI matrix, times the roots of the values."""
         pairs = self._together_VV.tocoo()
         margin_V = np.asarray(self._together_VV.sum(axis=1)).ravel()
         with np.errstate(divide="ignore"):
@@ -166,13 +166,13 @@ def measure(data: DataDir, split: str, widths: Iterable[int] = (WIDTH,)) -> list
     Args:
         data: The data set.
         split: validation or test.
-        widths: D of PPMI-SVD; one yardstick each.
+        widths: Widths D of PPMI-SVD; one yardstick each.
 
     Returns:
         One yardstick per method; none if the split has no positive or no negative.
 
     Raises:
-        UserError: A damaged shard.
+        UserError: A shard is damaged.
     """
     candidates = _read_candidates(data, split)
     label_C = candidates.label_C
@@ -201,7 +201,7 @@ def measure(data: DataDir, split: str, widths: Iterable[int] = (WIDTH,)) -> list
 
 
 def _either_way(is_unknown_C: np.ndarray, label_C: np.ndarray) -> np.ndarray:
-    """Scores [C] of the bit alone, turned so that its more clicked side is ranked higher."""
+    """Scores [C] of the bit alone, with the sign that gives an AUC of at least 0.5."""
     auc = known_items.UnknownItems.of(is_unknown_C, label_C).auc
     return is_unknown_C.astype(np.float64) * (-1.0 if auc is not None and auc < 0.5 else 1.0)
 
@@ -219,7 +219,7 @@ def _batches(data: DataDir, split: str, most_requests: int) -> Iterator[dict[str
 
 
 def _read_clicks(data: DataDir) -> sp.csr_matrix:
-    """Which users clicked which known items in the training split, [U, V] of 0 and 1."""
+    """The clicks of users on known items in the training split, [U, V] of 0 and 1."""
     item = data.schema.item_key.name
     users, items = [], []
     for batch in _batches(data, "train", _MOST_TRAINING_REQUESTS):
@@ -233,7 +233,7 @@ def _read_clicks(data: DataDir) -> sp.csr_matrix:
 
 
 def _read_candidates(data: DataDir, split: str) -> Candidates:
-    """The candidates of a split, of its first requests if it has very many."""
+    """The candidates of a split; of its first requests only, if there are very many."""
     item = data.schema.item_key.name
     requests, parts = 0, []
     for batch in _batches(data, split, _MOST_RANKED_REQUESTS):
@@ -263,14 +263,14 @@ def _num_ids(data: DataDir) -> int:
 
 
 def _binary(row_E: np.ndarray, column_E: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """A matrix that is 1 at each of these places, however often it is named."""
+    """A matrix that is 1 at each of the positions, even if one is repeated."""
     matrix = sp.csr_matrix((np.ones(len(row_E)), (row_E, column_E)), shape)
     matrix.data[:] = 1.0
     return matrix
 
 
 def of_run(run: run_directory.Run, split: str) -> list[Yardstick]:
-    """The yardsticks of a run's split, kept in its directory; PPMI-SVD in its own width, too.
+    """The yardsticks of a run's split, cached in its directory; PPMI-SVD also in its model's width.
 
     Args:
         run: The run.
@@ -282,20 +282,20 @@ def of_run(run: run_directory.Run, split: str) -> list[Yardstick]:
 def of_data(
     data: DataDir, split: str, widths: Iterable[int], directory: pathlib.Path
 ) -> list[Yardstick]:
-    """The yardsticks of a split, measured once and kept in a file.
+    """The yardsticks of a split, measured once and cached in a file.
 
     Args:
         data: The data set.
         split: validation or test.
-        widths: Further D of PPMI-SVD, beside `WIDTH`; 0 is none.
-        directory: Where yardsticks.json is, which is of this data set.
+        widths: Further widths D of PPMI-SVD, beside `WIDTH`; 0 is ignored.
+        directory: Directory of yardsticks.json, which must belong to this data set.
     """
     file = directory / FILE
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    wanted = sorted({WIDTH, *widths} - {0})
-    key = f"{split} {wanted}"
-    if key not in known:
-        known[key] = [each._asdict() for each in measure(data, split, wanted)]
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    all_widths = sorted({WIDTH, *widths} - {0})
+    key = f"{split} {all_widths}"
+    if key not in stored:
+        stored[key] = [yardstick._asdict() for yardstick in measure(data, split, all_widths)]
         directory.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(file, f"{json.dumps(known, indent=2)}\n".encode())
-    return [Yardstick(**each) for each in known[key]]
+        files.write_bytes(file, f"{json.dumps(stored, indent=2)}\n".encode())
+    return [Yardstick(**yardstick) for yardstick in stored[key]]

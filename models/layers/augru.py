@@ -1,4 +1,4 @@
-"""AUGRU: a recurrent unit whose update gate follows a candidate's attention.
+"""AUGRU: a recurrent unit whose update gate is scaled by a candidate's attention.
 
 Shapes: B requests, N candidates, L history length, D width of the input, U width of the state.
 """
@@ -12,26 +12,26 @@ def augru_step(
 ) -> tf.Tensor:
     """The new state (1 - a u) h + a u c (AUGRU of DIEN: Zhou et al., 2019).
 
-    Attention 0 keeps the state and attention 1 is a plain GRU. The authors' code has (1 - a) u as
-    the share of the *old* state instead, which overwrites the state where attention is 0.
+    Attention 0 keeps the state, and attention 1 gives a plain GRU. The authors' code uses (1 - a) u
+    as the share of the *old* state instead, which overwrites the state where attention is 0.
 
     Args:
-        state: h.
-        update: u in [0, 1].
-        proposal: c.
-        attention: a, broadcastable to the others.
+        state: Old state h.
+        update: Update gate u in [0, 1].
+        proposal: Proposed state c.
+        attention: Attention a, broadcastable to the other arguments.
     """
     share = attention * update
     return (1.0 - share) * state + share * proposal
 
 
 class AUGRU(keras.layers.Layer):
-    """Evolves a state over the history as far as a candidate attends to it (Zhou et al., 2019).
+    """Evolves a state over the history, weighted by a candidate's attention (Zhou et al., 2019).
 
     u = sigmoid(Wu x + Uu h + bu), r = sigmoid(Wr x + Ur h + br), c = tanh(Wc x + r (Uc h) + bc).
 
     Args:
-        units: U.
+        units: Width U of the state.
     """
 
     def __init__(self, units: int, name: str = "augru") -> None:
@@ -55,12 +55,12 @@ class AUGRU(keras.layers.Layer):
     def call(
         self, inputs_BLD: tf.Tensor, attention_BNL: tf.Tensor, mask_BL: tf.Tensor
     ) -> tf.Tensor:
-        """Runs over the history once, for all candidates at a time.
+        """Runs over the history once, for all candidates at the same time.
 
         Args:
             inputs_BLD: Candidate-independent inputs, finite at padding.
             attention_BNL: Weight of each step for each candidate.
-            mask_BL: Boolean; padding leaves the state as it is.
+            mask_BL: Mask of the events; padding does not change the state.
 
         Returns:
             State after the last valid step [B, N, U]; 0 for an empty history.

@@ -11,10 +11,10 @@ from models.ops import replicas
 
 
 class Dice(keras.layers.Layer):
-    """A PReLU whose rectified point moves with the data (Dice of DIN: Zhou et al., 2018).
+    """A PReLU whose rectification point adapts to the data (Dice of DIN: Zhou et al., 2018).
 
     f(x) = p x + (1 - p) alpha x with p = sigmoid((x - E[x]) / sqrt(Var[x] + eps)). The statistics
-    are those of the valid entries only, so padding shifts no rectified point.
+    cover the valid entries only, so padding has no effect.
     """
 
     def __init__(self, name: str = "dice") -> None:
@@ -22,7 +22,7 @@ class Dice(keras.layers.Layer):
         self.normalization = MaskedBatchNormalization()
 
     def build(self, shape: tf.TensorShape) -> None:
-        """Creates the slope of the suppressed side, [C], which starts at 0."""
+        """Creates the slope alpha of the suppressed side, [C], initially 0."""
         self.alpha = self.add_weight(name="alpha", shape=(shape[-1],), initializer="zeros")
         with tf.name_scope(self.normalization.name):
             self.normalization.build(shape)
@@ -31,12 +31,12 @@ class Dice(keras.layers.Layer):
         """Activates `values`.
 
         Args:
-            values: [..., C].
-            mask: Boolean [...]; only these entries count in the statistics.
-            training: Use and remember the statistics of this batch.
+            values: Values [..., C].
+            mask: Boolean mask [...] of the entries that count in the statistics.
+            training: Whether to use the statistics of this batch and update the moving averages.
 
         Returns:
-            Shape of `values`.
+            Activated values, of the shape of `values`.
         """
         if not training:
             gate = tf.cast(tf.sigmoid(self.normalization(values, mask)), values.dtype)
@@ -56,9 +56,9 @@ def _activate_batch(
 ) -> tf.Tensor:
     """Dice with the statistics of the global batch, their mean and their variance.
 
-    The attention of DIN spends more time on this than on its products of matrices, all of it on
-    passes over [M, C] in memory. So sums over entries are products with a vector, which need no
-    weighted copy, and the gradient is written out:
+    The attention of DIN spends more time on this than on its matrix products, all of it on passes
+    over [M, C] in memory. So sums over entries are products with a vector, which need no weighted
+    copy, and the gradient is explicit:
 
         df/dx_m = slope_m + h_m r - w_m r / W (sum_i h_i + z_m sum_i h_i z_i)
 
@@ -66,10 +66,10 @@ def _activate_batch(
     h = (1 - alpha) x p (1 - p) and the weights w, of sum W, for one unit of the gradient of f.
 
     Args:
-        values_MC: x.
-        weights_1M: w, 1 for valid entries and 0 for the others.
-        alpha_C: alpha.
-        epsilon: eps.
+        values_MC: Values x.
+        weights_1M: Weights w, 1 for valid entries and 0 for the others.
+        alpha_C: Slopes alpha.
+        epsilon: Constant eps added to the variance.
     """
     count = tf.maximum(replicas.all_sum(tf.reduce_sum(weights_1M)), 1.0)
 
@@ -104,5 +104,5 @@ def _activate_batch(
 
 
 def _sums(values_MC: tf.Tensor) -> tf.Tensor:
-    """[C]: the sum of each channel."""
+    """The sum of each channel, [C]."""
     return tf.matmul(tf.ones([1, tf.shape(values_MC)[0]]), values_MC)[0]

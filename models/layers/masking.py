@@ -1,4 +1,4 @@
-"""Reductions that never let padding through.
+"""Reductions that ignore padding.
 
 Shapes: B requests, L history length.
 """
@@ -9,14 +9,14 @@ _LOWEST = -1e9
 
 
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor, axis: int = -1) -> tf.Tensor:
-    """Softmax over the valid entries of an axis; a row without any is exactly zero.
+    """Softmax over the valid entries of an axis; a row without valid entries is exactly zero.
 
-    A bare additive -1e9 would spread an empty row evenly over its padding, and -inf would make it
-    NaN; here such a row is 0 with finite gradients.
+    Adding -1e9 alone would spread the weights of an empty row evenly over its padding, and -inf
+    would make it NaN; here such a row is 0 with finite gradients.
 
     Args:
-        scores: Any shape, computed in float32.
-        mask: Boolean, broadcastable to `scores`.
+        scores: Scores of any shape; the softmax is computed in float32.
+        mask: Boolean mask, broadcastable to `scores`.
         axis: Axis that sums to 1 (or 0).
 
     Returns:
@@ -34,11 +34,11 @@ def masked_mean(values: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
     """Mean over the valid steps of a sequence; zero for an empty one.
 
     Args:
-        values: [B, L, ...].
-        mask_BL: Boolean.
+        values: Sequences [B, L, ...].
+        mask_BL: Boolean mask of the valid steps.
 
     Returns:
-        [B, ...].
+        Means [B, ...].
     """
     weights = tf.cast(mask_BL, values.dtype)
     lengths = tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)

@@ -8,14 +8,15 @@ from models.ops.weight_layouts import Layout, Layouts, hidden, of_dense
 
 
 class MLP(keras.layers.Layer):
-    """Dense layers with an activation after each but, unless asked, the last.
+    """Dense layers with an activation after each hidden layer.
 
     Args:
-        units: Widths, e.g. (40, 40, 1).
-        activation: After every hidden layer.
-        last_activation: After the last layer; linear by default.
-        last_bias: False for scorers in front of a softmax, where a bias has no effect.
-        batch_norm: Standardise the input over its valid entries first.
+        units: Widths of the layers, e.g. (40, 40, 1).
+        activation: Activation after every hidden layer.
+        last_activation: Activation after the last layer; linear by default.
+        last_bias: Whether the last layer has a bias; False for scores in a softmax, where a bias
+            has no effect.
+        batch_norm: Whether to standardise the input over its valid entries first.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class MLP(keras.layers.Layer):
         batch_norm: bool = False,
         name: str = "mlp",
     ) -> None:
-        # Normalises before it loses precision.
+        # Normalises before the cast to lower precision.
         super().__init__(name=name, autocast=not batch_norm)
         self.normalize = MaskedBatchNormalization() if batch_norm else None
         hidden = [
@@ -41,8 +42,8 @@ class MLP(keras.layers.Layer):
         """Layouts of the weights.
 
         Args:
-            reads: Of the input.
-            writes: Of the output; None for hidden units.
+            reads: Layout of the input.
+            writes: Layout of the output; None for hidden units.
         """
         if self.normalize is not None:
             yield from self.normalize.layouts(reads)
@@ -58,10 +59,11 @@ class MLP(keras.layers.Layer):
         """Maps [..., width] to [..., units[-1]].
 
         Args:
-            values: What the first layer reads.
-            mask: Entries that count in the statistics of the normalisation, of the shape of
-                `values` without its last axis; only read by it.
-            training: Whether it uses (and remembers) the statistics of the batch.
+            values: Input of the first layer.
+            mask: Mask of the entries that count in the statistics of the normalisation, of the
+                shape of `values` without its last axis; used only if there is one.
+            training: Whether the normalisation uses the statistics of the batch and updates its
+                moving averages.
         """
         if self.normalize is not None:
             values = self.normalize(values, mask, training=training)

@@ -1,4 +1,4 @@
-"""Lets every state of a history predict the event that follows (auxiliary loss of DIEN and DMIN).
+"""Prediction of the next event from each state of a history (auxiliary loss of DIEN and DMIN).
 
 Shapes: B requests, L history length, D item width.
 """
@@ -12,12 +12,12 @@ from models.ops.weight_layouts import Layout, Layouts
 
 
 class NextEvent(keras.layers.Layer):
-    """A network tells the event that follows a state from one that does not (Zhou et al., 2019).
+    """A network that separates the next event of a state from another one (Zhou et al., 2019).
 
-    The papers take items that were displayed and not clicked for the latter. Logs of clicks have
-    none, so here they are events of another request of the batch: one shift for all requests, drawn
-    anew at each step, says which. Requests of the same user are no negatives of each other. With
-    several replicas, each draws from its own share of the batch.
+    The papers use items that were displayed and not clicked as negatives. Logs of clicks have none,
+    so here negatives are events of another request of the batch, at a distance in the batch that is
+    drawn at each step for all requests. Requests of the same user are not negatives of each other.
+    With several replicas, each draws from its own share of the batch.
 
     Args:
         units: Hidden widths of the network.
@@ -39,18 +39,18 @@ class NextEvent(keras.layers.Layer):
         key_B: tf.Tensor,
         seed: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Binary cross-entropy of both answers, summed.
+        """Sum of the binary cross-entropies of the next event and the negative.
 
         Args:
-            states_BLD: What is known after each event.
+            states_BLD: State after each event.
             events_BLD: The events.
             mask_BL: True for events, a prefix.
             key_B: Encoded user key.
-            seed: int32 [2].
+            seed: Seed of the draw, int32 [2].
 
         Returns:
-            Losses [B, L - 1] of the states that have a successor, and weights: 1 for those whose
-            request also got a negative, else 0.
+            Losses [B, L - 1] of the states that have a successor, and weights: 1 for states whose
+            request has a negative, else 0.
         """
         shift = 1 + randomness.integers(seed, tf.shape(key_B)[0] - 1)
         negatives_BLD, has_events_B = _borrow(events_BLD, mask_BL, shift)
@@ -61,14 +61,14 @@ class NextEvent(keras.layers.Layer):
         return loss, tf.cast(mask_BL[:, 1:] & is_negative_B[:, None], loss.dtype)
 
     def _logits(self, states: tf.Tensor, events: tf.Tensor) -> tf.Tensor:
-        """Whether the event follows the state; the last axis goes."""
+        """Logit that the event follows the state; without the last axis."""
         return self.network(tf.concat([states, events], -1))[..., 0]
 
 
 def _borrow(
     events_BLD: tf.Tensor, mask_BL: tf.Tensor, shift: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The events of the request `shift` rows further, repeated up to L, and whether it has any."""
+    """The events of the request `shift` rows later, repeated up to L, and whether it has any."""
     lengths_B = tf.roll(tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1), -shift, 0)
     steps_BL = tf.range(tf.shape(mask_BL)[1]) % tf.maximum(lengths_B, 1)[:, None]
     return tf.gather(tf.roll(events_BLD, -shift, 0), steps_BL, batch_dims=1), lengths_B > 0

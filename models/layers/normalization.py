@@ -1,4 +1,4 @@
-"""Batch normalisation that counts neither padding nor the number of replicas.
+"""Batch normalisation that ignores padding and does not depend on the number of replicas.
 
 Shapes: C channels.
 """
@@ -11,26 +11,26 @@ from models.ops.weight_layouts import Layout, Layouts
 class MaskedBatchNormalization(keras.layers.Layer):
     """Standardises channels over the valid entries of the global batch (Ioffe and Szegedy, 2015).
 
-    Stock batch normalisation would count padded steps and candidates, and each replica its own
-    share of the batch. Here the statistics are those of the valid entries on all replicas, so
-    padding changes nothing and one replica equals many. There is no scale and no offset: layers
-    that want them add their own (the experts of DemiNet add K of each to one normalisation).
+    Keras' batch normalisation would include padded steps and candidates, and only each replica's
+    share of the batch. Here the statistics cover the valid entries on all replicas, so neither
+    padding nor the number of replicas has an effect. There is no scale and no offset: layers that
+    need them add their own (the experts of DemiNet add K of each to one normalisation).
 
     Args:
-        momentum: Of the moving averages used at inference.
-        epsilon: Added to the variance.
+        momentum: Momentum of the moving averages used at inference.
+        epsilon: Constant added to the variance.
     """
 
     def __init__(
         self, momentum: float = 0.99, epsilon: float = 1e-3, name: str = "batch_normalization"
     ) -> None:
-        super().__init__(name=name, dtype="float32")  # Statistics, whatever the policy.
+        super().__init__(name=name, dtype="float32")  # Statistics need float32 under any policy.
         self.momentum = momentum
         self.epsilon = epsilon
 
     def build(self, shape: tf.TensorShape) -> None:
         """Creates the moving averages, [C] each."""
-        # Every replica computes the same global statistics, so any replica's copy will do.
+        # Every replica computes the same global statistics, so the copy of any replica is right.
         shared = {
             "shape": (shape[-1],),
             "trainable": False,
@@ -48,16 +48,17 @@ class MaskedBatchNormalization(keras.layers.Layer):
         """Layouts of the weights, for channels laid out as `reads`."""
         yield self.moving_mean, (reads,)
         yield self.moving_variance, (reads,)
-        # Counted anew where a channel is new: its initial statistics must not linger.
+        # Restarts for new channels, so that their initial statistics have no lasting effect.
         yield self.seen_batches, (reads,)
 
     def call(self, values: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Standardises `values`.
 
         Args:
-            values: [..., C].
-            mask: Boolean, shape of `values` without its last axis; only these entries count.
-            training: Use and remember the statistics of this batch.
+            values: Values [..., C].
+            mask: Boolean mask of the entries that count, of the shape of `values` without its last
+                axis.
+            training: Whether to use the statistics of this batch and update the moving averages.
 
         Returns:
             Standardised values, shape of `values`. Masked entries are standardised like the rest.
@@ -70,14 +71,14 @@ class MaskedBatchNormalization(keras.layers.Layer):
         return (values - mean_C) * tf.math.rsqrt(variance_C + self.epsilon)
 
     def remember(self, mean_C: tf.Tensor, variance_C: tf.Tensor) -> None:
-        """Takes the statistics of a training batch into the moving averages.
+        """Updates the moving averages with the statistics of a training batch.
 
         Args:
-            mean_C: Over the valid entries of all replicas.
-            variance_C: Likewise.
+            mean_C: Mean over the valid entries of all replicas.
+            variance_C: Variance over the valid entries of all replicas.
         """
-        # A plain mean of the first batches, then a moving one: the initial values, which are far
-        # from the variance of fresh embeddings, leave no trace.
+        # A plain mean over the first batches, then a moving average: the initial values, which are
+        # far from the variance of new embeddings, have no effect.
         momentum = tf.minimum(self.momentum, self.seen_batches / (self.seen_batches + 1.0))
         for average, value in ((self.moving_mean, mean_C), (self.moving_variance, variance_C)):
             average.assign(average * momentum + tf.stop_gradient(value) * (1.0 - momentum))

@@ -1,1 +1,1 @@
-"""What layers and training need beneath them: replicas, randomness, precision, optimisers."""
+"""Operations for layers and training: replicas, randomness, precision, optimisers."""

@@ -1,4 +1,4 @@
-"""Optimisers of embedding tables, most of whose rows a step does not touch."""
+"""Optimisers of embedding tables with sparse gradients."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def sum_duplicates(gradient: Any) -> Any:
     """A sparse gradient with distinct indices, whose norm is that of the dense gradient.
 
     Args:
-        gradient: IndexedSlices; anything else comes back as it is.
+        gradient: IndexedSlices; any other gradient is returned unchanged.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
@@ -23,20 +23,20 @@ class LazyAdam(keras.optimizers.Adam):
 
     Stock Adam decays the moments of every row and rewrites the whole table at each step; here rows
     that the batch does not touch keep their moments and values. That differs slightly from Adam
-    (the moments of a rare row decay by its own updates, not by steps) and is what makes a table of
+    (the moments of a rare row decay per update of this row, not per step) and makes tables of
     millions of rows affordable. Gradients of repeated ids are summed before they are squared.
     """
 
     def _deduplicate_sparse_grad(self, gradients: list[Any]) -> list[Any]:
-        """The base class calls this after aggregation over replicas, before `update_step`."""
+        """Sums repeated ids; called after aggregation over replicas, before `update_step`."""
         return [sum_duplicates(gradient) for gradient in gradients]
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
         """Applies one gradient, in place.
 
         Args:
-            gradient: Rows with distinct indices, or dense (then this is plain Adam).
-            variable: The table.
+            gradient: Sparse gradient with distinct indices, or a dense one (for plain Adam).
+            variable: Table to update.
         """
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
@@ -63,12 +63,12 @@ TABLE_OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adagrad": keras.optimizers.Adagrad,
     "adam": keras.optimizers.Adam,
 }
-"""`train.embedding_optimizer`. The cost of lazy Adam and of Adagrad follows the rows that a step
-touches; Adam decays the moments of every row at every step, as its paper says, and costs the whole
-table."""
+"""Optimisers by name in `train.embedding_optimizer`. The cost of lazy Adam and Adagrad is
+proportional to the rows that a step touches; Adam decays the moments of all rows at every step, as
+its paper says, at the cost of the whole table."""
 
 TABLE_SLOTS = {"lazy_adam": 2, "adagrad": 1, "adam": 2}
-"""How many numbers each of them remembers of a weight."""
+"""Number of slots of each optimiser per weight."""
 
 
 def table_optimizer(name: str, learning_rate: Any) -> keras.optimizers.Optimizer:
@@ -78,5 +78,5 @@ def table_optimizer(name: str, learning_rate: Any) -> keras.optimizers.Optimizer
         name: A key of `TABLE_OPTIMIZERS`.
         learning_rate: A number or a schedule.
     """
-    # Compiled, it would be compiled anew for every number of rows that a batch touches.
+    # XLA would recompile for every number of rows that a batch touches.
     return TABLE_OPTIMIZERS[name](learning_rate, jit_compile=False)

@@ -1,7 +1,7 @@
 """Mixed precision: policies for building a model, and loss scaling for float16.
 
-Under a mixed policy the layers of a model that are large compute in half precision, with float32
-weights; everything that they hand to each other, softmax, losses and statistics stay in float32.
+Under a mixed policy the large layers of a model compute in half precision, with float32 weights;
+their inputs and outputs, softmax, losses and statistics stay in float32.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ _STEPS_TO_DOUBLE = 2000
 
 @contextlib.contextmanager
 def policy(precision: str) -> Iterator[None]:
-    """Layers that are created within compute in this precision.
+    """Context manager that sets the precision of the layers created in it.
 
     Args:
         precision: One of `PRECISIONS`.
     """
-    before = keras.mixed_precision.global_policy()
+    previous_policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(precision)
     try:
         yield
     finally:
-        keras.mixed_precision.set_global_policy(before)
+        keras.mixed_precision.set_global_policy(previous_policy)
 
 
 class LossScale(tf.Module):
     """A factor that keeps gradients within the range of float16 (Micikevicius et al., 2018).
 
-    It halves when a gradient overflows, in which case the step is left out, and doubles after 2,000
-    steps without overflow.
+    The factor is halved when a gradient overflows, in which case the step is skipped, and doubled
+    after 2,000 steps without overflow.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class LossScale(tf.Module):
         self.steps = tf.Variable(0, trainable=False, name="steps")
 
     def update(self, finite: tf.Tensor) -> None:
-        """Adapts the factor to a step; in a cross-replica context.
+        """Adapts the factor after a step; called in a cross-replica context.
 
         Args:
-            finite: Whether all gradients of the step were.
+            finite: Whether all gradients of the step were finite.
         """
         steps = tf.where(finite, self.steps + 1, 0)
         doubles = steps >= _STEPS_TO_DOUBLE

@@ -1,7 +1,7 @@
 """Stateless random numbers: a function of the run's seed, the step and the place of use.
 
-Nothing here keeps a state, so a resumed run draws what an uninterrupted one would have drawn, and a
-model that draws nothing leaves the others' draws alone.
+The functions keep no state, so a resumed run has the same draws as an uninterrupted one, and draws
+in one place of the code do not affect those in others.
 """
 
 import zlib
@@ -11,21 +11,21 @@ from models.ops import replicas
 
 
 def for_place(seed: tf.Tensor, place: str) -> tf.Tensor:
-    """A seed of its own for one place in the code.
+    """A separate seed for one place in the code.
 
     Args:
-        seed: int32 [2].
-        place: Any name, e.g. "deminet/edge_dropout".
+        seed: Seed of the step, int32 [2].
+        place: Name of the place, e.g. "deminet/edge_dropout".
 
     Returns:
-        int32 [2].
+        Seed of the place, int32 [2].
     """
     salt = zlib.crc32(place.encode()) & 0x7FFFFFFF
     return tf.random.experimental.stateless_fold_in(seed, salt)
 
 
 def of_rows(seed: tf.Tensor) -> tf.Tensor:
-    """The seed of draws that each row of a batch has for itself (see `uniform_rows`)."""
+    """The seed of independent draws for each row of a batch (see `uniform_rows`)."""
     return tf.random.experimental.stateless_fold_in(seed, 0)
 
 
@@ -39,18 +39,18 @@ def uniform(
 def uniform_rows(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Uniform float32 numbers in [0, 1) for the rows of this replica.
 
-    Every replica draws for the rows of all of them and keeps its own, so that the numbers of a
-    request do not depend on how many replicas share the batch.
+    Every replica draws for the rows of all replicas and keeps those of its rows, so that the
+    numbers of a request do not depend on the number of replicas that share the batch.
 
     Args:
-        seed: int32 [2], the same on all replicas.
-        shape: int32 [k]; its first entry is the number of this replica's rows.
+        seed: Seed int32 [2], the same on all replicas.
+        shape: Shape int32 [k] of the result; its first entry is the number of this replica's rows.
     """
     if replicas.count() == 1:
         return uniform(seed, shape)
-    before, total = replicas.rows(shape[0])
+    rows_before, total = replicas.rows(shape[0])
     draws = uniform(seed, tf.concat([total[None], shape[1:]], 0))
-    return draws[before : before + shape[0]]
+    return draws[rows_before : rows_before + shape[0]]
 
 
 def integers(seed: tf.Tensor, below: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Sums and gathers over the replicas of a tf.distribute strategy.
 
-Every function is the identity (or a plain reduction) with one replica, so that layers read the same
-in both cases and one replica equals many.
+With one replica, every function is the identity (or a plain reduction), so that layers need no
+special case, and the results are the same for any number of replicas.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from models.keras import tf
 
 
 def _context() -> tf.distribute.ReplicaContext | None:
-    """The replica context if there is more than one replica to talk to, else None."""
+    """The replica context if there are several synchronous replicas, else None."""
     context = tf.distribute.get_replica_context()
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
 def count() -> int:
-    """Number of replicas that compute this in step; 1 outside of a step."""
+    """Number of synchronous replicas; 1 outside of a step."""
     context = _context()
     return 1 if context is None else context.num_replicas_in_sync
 
@@ -40,25 +40,25 @@ def all_sum(value: tf.Tensor) -> tf.Tensor:
 
 
 def all_gather(value: tf.Tensor, axis: int = 0) -> tf.Tensor:
-    """The values of all replicas side by side along `axis`, in replica order; differentiable."""
+    """The values of all replicas, concatenated along `axis` in replica order; differentiable."""
     context = _context()
     if context is None:
         return value
-    if value.dtype == tf.bool:  # Collectives between machines know numbers only.
+    if value.dtype == tf.bool:  # Collectives between machines support numbers only.
         return tf.cast(all_gather(tf.cast(value, tf.int32), axis), tf.bool)
     return context.all_gather(_of_replica(value), axis=axis)
 
 
 def _of_replica(value: tf.Tensor) -> tf.Tensor:
-    """The value, on the device of this replica: collectives are not for inputs, which have none."""
+    """The value on the device of this replica; inputs have no device, which collectives need."""
     return tf.identity(value)
 
 
 def rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the rows of this replica lie among those of all replicas.
+    """The position of the rows of this replica among those of all replicas.
 
     Args:
-        batch: Number of rows of this replica; replicas may hold unequal shares of the last batch.
+        batch: Number of rows of this replica; replicas may have unequal shares of the last batch.
 
     Returns:
         Number of rows of the replicas before this one, and of all replicas.
@@ -75,14 +75,14 @@ def apply_if(
 ) -> None:
     """Calls `apply` with the values of each replica if the condition holds, and `then` once.
 
-    Updates of variables that replicas share cannot stand in a branch of one replica; so the branch
-    is taken outside of all of them.
+    Updates of variables that replicas share are not possible in a branch of one replica; so the
+    branch is taken in the cross-replica context.
 
     Args:
-        condition: The same on all replicas.
-        apply: Called in replica context; it may update variables.
-        values: For `apply`.
-        then: Called with the condition in cross-replica context, whether it holds or not.
+        condition: Condition; it must be equal on all replicas.
+        apply: Function called in replica context; it may update variables.
+        values: Argument of `apply`.
+        then: Function called with the condition in cross-replica context, whether it holds or not.
     """
 
     def branch(strategy: tf.distribute.Strategy, condition: Any, values: Any) -> None:

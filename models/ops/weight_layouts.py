@@ -1,8 +1,8 @@
-"""Which entries of a weight belong to which feature.
+"""Layouts of weights: the mapping of their entries to features.
 
-An axis of a weight that faces features is made of blocks, one for each feature of a concatenation.
-A model says so for each such axis (`Backbone.layouts`), beside the code that concatenates. A warm
-start then finds every block in the weight of another run, wherever it stands there.
+An axis of a weight that corresponds to features consists of blocks, one for each feature of a
+concatenation. A model declares these axes in `Backbone.layouts`, beside the code that concatenates.
+A warm start then finds every block in the weight of another run, at any position.
 
 Shapes: B requests, d embedding width per field.
 """
@@ -27,8 +27,8 @@ class Field(NamedTuple):
 
     Attributes:
         side: "user", "history" or "candidate".
-        name: Of the feature.
-        kind: What else makes it the same feature in another run; see `kind`.
+        name: Name of the feature.
+        kind: Further properties that identify the feature in another run; see `kind`.
     """
 
     side: str
@@ -37,12 +37,12 @@ class Field(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Neighbouring entries of an axis that belong together.
+    """Adjacent entries of an axis that belong together.
 
     Attributes:
-        label: What they belong to. Of equal labels in an axis, the n-th one means the n-th one of
-            another run.
-        width: Their number.
+        label: Identity of the block, such as a field. If labels repeat in an axis, the n-th one
+            corresponds to the n-th one of another run.
+        width: Number of entries.
     """
 
     label: Hashable
@@ -51,7 +51,7 @@ class Block(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The blocks of an axis, in order. `a + b` and `a * n` are those of concatenations."""
+    """The blocks of an axis, in order; `a + b` and `a * n` are layouts of concatenations."""
 
     blocks: tuple[Block, ...] = ()
 
@@ -63,18 +63,18 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Entries of the axis."""
+        """Number of entries of the axis."""
         return sum(block.width for block in self.blocks)
 
     def each(self, width: int) -> "Layout":
-        """The same blocks in another width, such as 1 for a scalar per field."""
+        """The same blocks with another width, such as 1 for a scalar per field."""
         return Layout(tuple(block._replace(width=width) for block in self.blocks))
 
     def slices(self, count: int) -> "Layout":
-        """The axis of `count` equal slices of this one, each one entry.
+        """The layout of an axis whose entries are `count` equal slices of this axis.
 
-        A slice that holds parts of several blocks is the same in another run only if it holds the
-        same parts there.
+        A slice that holds parts of several blocks matches one of another run only if that holds the
+        same parts.
         """
         parts = [(block.label, i) for block in self.blocks for i in range(block.width)]
         width = len(parts) // count
@@ -82,7 +82,7 @@ class Layout:
         return Layout(tuple(Block(label, 1) for label in slices))
 
     def numbered(self) -> Iterator[tuple[tuple[Hashable, int], int, int]]:
-        """Label and its number among equal ones, first entry and width of each block."""
+        """Label and number among equal labels, first entry, and width of each block."""
         seen: Counter[Hashable] = Counter()
         start = 0
         for label, width in self.blocks:
@@ -92,31 +92,31 @@ class Layout:
 
 
 Axes = tuple[Layout | None, ...]
-"""Layouts of the axes of a weight; None for one that faces no feature and whose size is fixed.
+"""Layouts of the axes of a weight; None for an axis without features and of fixed size.
 
-A layout beyond the last axis: the weight belongs to all of its entries at once.
+A layout beyond the last axis means that the weight depends on all entries of the layout together.
 """
 
 Layouts = Iterator[tuple[tf.Variable, Axes]]
-"""Weights with their axes. A weight that is left out may face features nobody knows how."""
+"""Weights with their axes. For weights that are not yielded, the layout is unknown."""
 
 
 def hidden(width: int, groups: int = 1) -> Layout:
     """An axis of hidden units, or of several groups of them, such as gates or heads.
 
-    Units mean what the weights make of them, so that unit n of a group is unit n in another run,
-    also if there are more of them.
+    The n-th unit of a group corresponds to the n-th unit in another run, even if the numbers of
+    units differ.
     """
     return Layout((Block(_HIDDEN, width),)) * groups
 
 
 def products(first: Layout, second: Layout) -> Layout:
-    """The axis of all pairs of a block of each, row by row; a product is one entry."""
+    """The layout of all pairs of a block of each, in row-major order; a product is one entry."""
     return Layout(tuple(Block((a.label, b.label), 1) for a in first.blocks for b in second.blocks))
 
 
 def distinct_pairs(layout: Layout) -> Layout:
-    """The axis of the pairs i < j of blocks, row by row; (a, b) is the same as (b, a)."""
+    """The layout of the pairs i < j of blocks, in row-major order; (a, b) equals (b, a)."""
     return Layout(
         tuple(Block(frozenset((a.label, b.label)), 1) for a, b in combinations(layout.blocks, 2))
     )
@@ -126,9 +126,9 @@ def of_dense(layer: keras.layers.Dense, reads: Layout | None, writes: Layout | N
     """Layouts of a dense layer.
 
     Args:
-        layer: Built.
-        reads: Of its input.
-        writes: Of its output.
+        layer: Built layer.
+        reads: Layout of its input.
+        writes: Layout of its output.
     """
     yield layer.kernel, (reads, writes)
     if layer.use_bias:
@@ -136,29 +136,29 @@ def of_dense(layer: keras.layers.Dense, reads: Layout | None, writes: Layout | N
 
 
 def featureless(*layers: keras.layers.Layer) -> Layouts:
-    """Layouts of layers whose weights face no feature and have fixed sizes."""
+    """Layouts of layers whose weights do not depend on features and have fixed sizes."""
     for layer in layers:
         for weight in layer.weights:
             yield weight, ()
 
 
 def places(before: Layout, after: Layout) -> np.ndarray:
-    """For each entry of `after` its place in `before`; -1 if it is not there."""
+    """For each entry of `after` its position in `before`; -1 if it is missing there."""
     known = {key: (start, width) for key, start, width in before.numbered()}
-    found = np.full(after.size, -1, np.int64)
+    place_by_entry = np.full(after.size, -1, np.int64)
     for key, start, width in after.numbered():
         first, count = known.get(key, (0, 0))
         common = min(width, count)
-        found[start : start + common] = np.arange(first, first + common)
-    return found
+        place_by_entry[start : start + common] = np.arange(first, first + common)
+    return place_by_entry
 
 
 def kind(feature: Feature) -> str:
-    """What must be equal for features of one name to be the same: role, encoder and dtype."""
+    """Properties that features of the same name must share to match: role, encoder and dtype."""
     encoder = feature.encoder
     assert encoder is not None
-    of = encoder.normalisation if isinstance(encoder, Numeric) else feature.dtype.value
-    return f"{feature.role.value}, {encoder.kind} of {of}"
+    detail = encoder.normalisation if isinstance(encoder, Numeric) else feature.dtype.value
+    return f"{feature.role.value}, {encoder.kind} of {detail}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +167,8 @@ class Fields:
 
     Attributes:
         user: User and context features.
-        history: Item features of the events of a history, and of what is made of whole events.
-        target: The same features of a candidate.
+        history: Item features of the events of a history, and of vectors derived from whole events.
+        target: The features of `history` for a candidate.
         extra: Further item features of a candidate.
     """
 
@@ -179,7 +179,7 @@ class Fields:
 
     @classmethod
     def of(cls, schema: Schema, embedding_size: int) -> "Fields":
-        """The fields of a model of d = `embedding_size`."""
+        """The fields of a model with d = `embedding_size`."""
 
         def layout(side: str, features: tuple[Feature, ...]) -> Layout:
             fields = (Field(side, feature.name, kind(feature)) for feature in features)
@@ -194,5 +194,5 @@ class Fields:
 
     @property
     def pair(self) -> Layout:
-        """Of `models.backbone_api.pair_fields`."""
+        """Layout of `models.backbone_api.pair_fields`."""
         return self.user + self.target + self.extra

@@ -1,1 +1,1 @@
-"""The parts of a run report; `models.report` puts them together."""
+"""The parts of a run report; `models.report` assembles them."""

@@ -1,6 +1,6 @@
 """Figures of a run over its steps: losses, gradients, learning rates, diagnostics.
 
-Every value is that of the last batch before an evaluation, or of the evaluation itself.
+Every value comes from the last batch before an evaluation, or from the evaluation itself.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ _TRAIN, _DIAGNOSTICS = "train/", "diagnostics/"
 _RATE_POINTS = 200
 _LEGEND_COLUMNS = 3
 _LOG_SPREAD = 50.0
-"""Largest over smallest value from which an axis is logarithmic."""
+"""Ratio of largest to smallest value above which an axis is logarithmic."""
 
 _CAPTIONS = {
     "edge_density": (
@@ -54,13 +54,13 @@ def training(history: pd.DataFrame, kept: pd.Series, train: TrainConfig) -> list
     """Figures of metrics.csv.
 
     Args:
-        history: A row per evaluation.
-        kept: The row whose weights were kept.
+        history: Table with a row per evaluation.
+        kept: Row of the evaluation whose weights were kept.
         train: Settings of the training.
     """
-    drawn = [_loss(history, kept)]
+    figures = [_loss(history, kept)]
     if history["validation/auc"].notna().any():
-        drawn.append(_auc(history, kept))
+        figures.append(_auc(history, kept))
     terms = [
         column
         for column in history.columns
@@ -74,14 +74,14 @@ def training(history: pd.DataFrame, kept: pd.Series, train: TrainConfig) -> list
             "Every further term of the loss, before its weight, at the last batch before each "
             "evaluation."
         )
-        drawn.append(_panels(history, terms, "Further loss terms", caption))
+        figures.append(_panels(history, terms, "Further loss terms", caption))
     norms = [c for c in history.columns if c.startswith(f"{_TRAIN}gradient_norm")]
     if norms:
         caption = "Length of the gradient of the whole loss, before any clipping."
-        drawn.append(_lines(history, norms, "Gradient norm", caption))
+        figures.append(_lines(history, norms, "Gradient norm", caption))
     if train.schedule != "constant" or train.warmup_steps:
-        drawn.append(_learning_rate(history, train))
-    return drawn
+        figures.append(_learning_rate(history, train))
+    return figures
 
 
 def pretraining(table: pd.DataFrame) -> list[Figure]:
@@ -93,19 +93,19 @@ def pretraining(table: pd.DataFrame) -> list[Figure]:
             if column.startswith("validation/") and column != "validation/loss"
         }
     )
-    drawn = []
+    figures = []
     for term in ["loss", *terms]:
         columns = [c for c in (f"train/{term}", f"validation/{term}") if c in table]
         name = "Pre-training" if term == "loss" else f"Pre-training, {_words(term)}"
         caption = "Self-supervised loss by pass over the histories, before the main loss."
         if term != "loss":
             caption = f"The term {term} of it."
-        drawn.append(_lines(table, columns, name, caption, by="epoch"))
-    return drawn
+        figures.append(_lines(table, columns, name, caption, by="epoch"))
+    return figures
 
 
 def diagnostics(history: pd.DataFrame) -> list[Figure]:
-    """What the parts of the model and of self-supervision do, on one batch of validation."""
+    """Figures of the diagnostics of model and self-supervision on one batch of validation."""
     groups: dict[str, list[str]] = {}
     for column in history.columns:
         if column.startswith(_DIAGNOSTICS):
@@ -113,7 +113,7 @@ def diagnostics(history: pd.DataFrame) -> list[Figure]:
             group = name.partition("/")[0] if "/" in name else ""
             group = "edge_density" if name.startswith("edge_density_") else group
             groups.setdefault(group, []).append(column)
-    drawn = []
+    figures = []
     for group, columns in groups.items():
         names = [column.rpartition("/")[2] for column in columns]
         if group in _CAPTIONS:
@@ -125,8 +125,8 @@ def diagnostics(history: pd.DataFrame) -> list[Figure]:
             title, caption, columns = f"Views of {_words(group)}", _OF_VIEWS, shown
         else:
             title, caption = _words(group).capitalize(), f"{', '.join(map(_words, names))}."
-        drawn.append(_lines(history, columns, title, caption))
-    return drawn
+        figures.append(_lines(history, columns, title, caption))
+    return figures
 
 
 def _loss(history: pd.DataFrame, kept: pd.Series) -> Figure:
@@ -189,7 +189,7 @@ def _auc(history: pd.DataFrame, kept: pd.Series) -> Figure:
 
 
 def _panels(table: pd.DataFrame, columns: list[str], title: str, caption: str) -> Figure:
-    """A panel for each column, since their sizes have nothing to do with each other."""
+    """A panel for each column, since their scales are not comparable."""
     with plt.rc_context(html_report.STYLE):
         figure, panels = plt.subplots(
             len(columns),
@@ -225,13 +225,16 @@ def _lines(
 
 
 def _learning_rate(history: pd.DataFrame, train: TrainConfig) -> Figure:
-    """The rates follow from settings and evaluations, so nobody needs to have recorded them."""
+    """Learning rates by step, recomputed from the settings and the evaluations."""
     last = float(history["step"].iloc[-1])
     steps = np.unique(np.linspace(0, last, _RATE_POINTS).round())
-    done = history["step"].to_numpy()
+    evaluated_steps = history["step"].to_numpy()
     scores = selection.of_history(history)
     scales = np.array(
-        [schedules.plateau_scale(train, scores[: np.searchsorted(done, s, "right")]) for s in steps]
+        [
+            schedules.plateau_scale(train, scores[: np.searchsorted(evaluated_steps, s, "right")])
+            for s in steps
+        ]
     )
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
@@ -264,7 +267,7 @@ def _legend(figure: plt.Figure, axes: Axes) -> None:
 
 
 def _colours(columns: list[str]) -> list[str]:
-    """One for each; training and validation of one thing have theirs."""
+    """A colour for each column; a pair of training and validation has fixed colours."""
     heads = [column.rpartition("/")[0] for column in columns]
     if heads == list(_SPLIT_COLOURS):
         return list(_SPLIT_COLOURS.values())
@@ -272,7 +275,7 @@ def _colours(columns: list[str]) -> list[str]:
 
 
 def _label(column: str) -> str:
-    """The last part of a name; of training and validation, which of both."""
+    """Label of a column: the last part of its name, or the split for train and validation."""
     head, _, name = column.rpartition("/")
     if name.startswith("gradient_norm"):
         return name.removeprefix("gradient_norm").removeprefix("_") or "all weights"

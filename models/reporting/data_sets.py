@@ -1,4 +1,4 @@
-"""What a data set is: tables and figures of its statistics, for data cards and reports."""
+"""Tables and figures of the statistics of a data set, for data cards and reports."""
 
 import datetime
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds sinc
 
 
 def account(conservation: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """What became of the rows, by name."""
+    """Number of rows of the log by outcome: read, used, filtered or rejected by reason."""
     return [
         ("read", conservation["read"]),
         ("used", conservation["used"]),
@@ -57,7 +57,7 @@ def split_cells(schema: Schema, stats: Mapping[str, Any]) -> list[str]:
 
 
 def as_time(schema: Schema, time: int) -> str:
-    """A time in full if its unit is known, else as a date if it can be one in seconds."""
+    """A time in full if its unit is known, else as a date if it is plausible in seconds."""
     if time_units.is_datetime(schema) or not _EARLIEST <= time < _LATEST:
         return time_units.text(schema, time)
     return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
@@ -70,7 +70,10 @@ def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
         by_split: Statistics of the splits by name.
     """
     lengths = {name: by_split[name]["history_length"] for name in SPLITS}
-    longest = max((int(length) for some in lengths.values() for length in some), default=0)
+    longest = max(
+        (int(length) for counts_by_length in lengths.values() for length in counts_by_length),
+        default=0,
+    )
     parts = []
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots()
@@ -93,18 +96,20 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
     """Events over time; None if all of them fall into one period.
 
     Args:
-        schema: Says what the unit of times is.
+        schema: Schema with the unit of times.
         by_split: Statistics of the splits by name.
         period: Length of a period, in units of the log's time.
     """
     ticks = time_units.ticks_per_second(schema)
     day = DAY * ticks
     periods = {name: by_split[name]["events_by_period"] for name in SPLITS}
-    held = {int(start) for some in periods.values() for start in some}
-    if len(held) < 2:
+    period_starts = {
+        int(start) for counts_by_start in periods.values() for start in counts_by_start
+    }
+    if len(period_starts) < 2:
         return None
-    starts = np.arange(min(held), max(held) + 1, period)
-    are_dates = min(held) >= _EARLIEST * ticks and max(held) < _LATEST * ticks
+    starts = np.arange(min(period_starts), max(period_starts) + 1, period)
+    are_dates = min(period_starts) >= _EARLIEST * ticks and max(period_starts) < _LATEST * ticks
     edges = np.append(starts, starts[-1] + period) / (day if are_dates else 1)
     base = np.zeros(len(starts))
     parts = []
@@ -132,25 +137,25 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
 
 
 def described(data: DataDir) -> bool:
-    """Whether a data set has statistics of values; those of earlier versions have none."""
+    """Whether a data set has statistics of values; data sets of earlier versions have none."""
     return "vocabularies" in data.stats
 
 
 def grids(data: DataDir) -> list[Grid]:
-    """Splits, rows, features and unknown values of a data set."""
-    found = []
+    """Tables of the splits, features and rows of a data set."""
+    tables = []
     if described(data):
         rows = [[name, *split_cells(data.schema, data.stats["splits"][name])] for name in SPLITS]
-        found.append(Grid("Splits", 1, ("split", *SPLIT_COLUMNS), rows))
-        found.append(_values(data))
+        tables.append(Grid("Splits", 1, ("split", *SPLIT_COLUMNS), rows))
+        tables.append(_values(data))
     rows = [[name, f"{count:,}"] for name, count in account(data.manifest["conservation"])]
     note = "Every row of the log is used by a request, filtered by a rule, or rejected."
-    found.append(Grid("Rows of the log", 1, ("rows", "number"), rows, [note]))
-    return found
+    tables.append(Grid("Rows of the log", 1, ("rows", "number"), rows, [note]))
+    return tables
 
 
 def figures(data: DataDir) -> list[Figure]:
-    """Histories and time."""
+    """Figures of history lengths and of events over time."""
     if not described(data):
         return []
     by_split = data.stats["splits"]
@@ -159,7 +164,7 @@ def figures(data: DataDir) -> list[Figure]:
 
 
 def _values(data: DataDir) -> Grid:
-    """Each feature: what it is, and how much of it is new in the test split."""
+    """Table of the features: their encoders, missing and unknown values, and drift."""
     schema = data.schema
     by_split = data.stats["splits"]
     rows = []

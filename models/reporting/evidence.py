@@ -1,4 +1,4 @@
-"""What a run left behind, read once for all parts of its report."""
+"""The content of a run directory, read once for all parts of its report."""
 
 from typing import Any, NamedTuple
 
@@ -19,20 +19,20 @@ from preprocessing.splits import SPLITS
 
 
 class Evidence(NamedTuple):
-    """What a report is made of.
+    """The data of a report.
 
     Attributes:
         run: The run.
-        history: metrics.csv, a row per evaluation; empty if there is none.
-        kept: Its row whose weights were kept; None without one.
-        pretraining: pretraining.csv, likewise.
-        metrics: By split; None where undefined.
-        split: The one that figures and slices are about; "" if none was scored.
-        scores: Of its candidates.
-        analysis: Its metrics with intervals, and those of its slices.
-        yardsticks: What is reached on it without a model.
-        sessions: What each process did, see `training.sessions`.
-        origins: Where each value of the configuration comes from.
+        history: Table metrics.csv, a row per evaluation; empty if there is none.
+        kept: Row of `history` whose weights were kept; None if `history` is empty.
+        pretraining: Table pretraining.csv; empty if there is none.
+        metrics: Metrics by split; None where undefined.
+        split: Split of the figures and slices; "" if none was scored.
+        scores: Scores of the candidates of `split`.
+        analysis: Metrics of `split` and of its slices, with confidence intervals.
+        yardsticks: Metrics of baselines on `split`.
+        sessions: Entries of the processes of the run, see `training.sessions`.
+        origins: Origin of each value of the configuration.
         has_weights: Whether there are best weights.
     """
 
@@ -51,22 +51,22 @@ class Evidence(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Model and self-supervision."""
+        """Names of the model and of its self-supervision, if any."""
         config = self.run.config
         has_ssl = config.ssl_name != "none"
         return f"{config.model_name} + {config.ssl_name}" if has_ssl else config.model_name
 
 
 def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
-    """Reads a run; measures its splits anew if the weights have changed since, and slices.
+    """Reads a run; measures its splits again if the weights have changed, and its slices.
 
     Args:
-        run: Finished, or evaluated once at least.
-        with_intervals: Whether to draw users for intervals and measure slices, which takes longer
-            than all the rest.
+        run: A run that is finished or was evaluated at least once.
+        with_intervals: Whether to compute confidence intervals and slices, which takes most of the
+            time.
 
     Raises:
-        UserError: It has no metrics yet.
+        UserError: The run has no metrics yet.
     """
     history = _table(run, run_directory.HISTORY)
     kept = history.iloc[int(np.argmax(selection.of_history(history)))] if len(history) else None
@@ -75,7 +75,7 @@ def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
         if not dumped_scores.are_current(run.path, split):
             scoring.evaluate(run.path, split)
     metrics = run.metrics
-    if not metrics and kept is not None:  # It was stopped: what its last evaluations say.
+    if not metrics and kept is not None:  # The run was stopped: use its best evaluation.
         metrics = {
             "validation": {
                 str(name).removeprefix("validation/"): defined(float(value))
@@ -112,7 +112,7 @@ def _table(run: run_directory.Run, name: str) -> pd.DataFrame:
 
 
 def _origins(run: run_directory.Run) -> dict[str, str]:
-    """As recorded; of a run without a record, which values are not the defaults."""
+    """Recorded origins; for a run without a record, whether values differ from the defaults."""
     file = run.path / run_directory.ORIGINS
     if file.exists():
         return read_json(file, "the origins of a configuration", "remove it.")

@@ -1,7 +1,7 @@
-"""What the numbers of a run say about it, in words: alarms, and limits of the model.
+"""Conclusions from the numbers of a run, in words: alarms, and limits of the model.
 
-An alarm is about the training: something does not do its work. A limit holds of a good model too,
-and whoever uses it should know.
+An alarm reports a part of the training that does not work. A limit applies to good models too, and
+users of the model should know it.
 """
 
 import math
@@ -25,7 +25,7 @@ _RARE_EXPERT = 0.05
 _EQUAL_INTERESTS = 0.9
 _EQUAL_EVENTS = 0.9
 _UNDECIDED = 1.2
-"""Times 1 / K, the mean weight of the most trusted of K experts where none is chosen."""
+"""Mean weight of the most trusted of K experts, times K, below which none is chosen."""
 _EQUAL_VIEWS = 0.999
 _COLLAPSED_VIEWS = -0.05
 _FEW_PAIRS = 0.05
@@ -40,52 +40,52 @@ _SHOWN_SLICES = 5
 
 
 def alarms(evidence: Evidence) -> list[str]:
-    """What is wrong with the training, the worst first; [] if nothing is.
+    """Problems of the training, the worst first; [] if there are none.
 
     Args:
-        evidence: Of the run.
+        evidence: Evidence of the run.
     """
-    found = [*_of_metrics(evidence), *_of_yardsticks(evidence)]
+    lines = [*_of_metrics(evidence), *_of_yardsticks(evidence)]
     if evidence.kept is not None:
         interests = getattr(evidence.run.config.model, "interests", 1)
-        found += [*_of_interests(evidence.kept, interests), *_of_graph(evidence.kept)]
-        found += _of_views(evidence.kept)
-        found += _of_progress(evidence)
-    return found
+        lines += [*_of_interests(evidence.kept, interests), *_of_graph(evidence.kept)]
+        lines += _of_views(evidence.kept)
+        lines += _of_progress(evidence)
+    return lines
 
 
 def limits(evidence: Evidence) -> list[str]:
-    """What a user of the model should know, from its data and its numbers.
+    """Limits that users of the model should know, from its data and its numbers.
 
     Args:
-        evidence: Of the run.
+        evidence: Evidence of the run.
     """
-    found = [*_of_protocol(evidence.run.data)]
+    lines = [*_of_protocol(evidence.run.data)]
     if evidence.analysis is not None:
-        found += _of_labels(evidence)
-        found += _of_calibration(evidence)
-        found += _of_new_values(evidence.analysis.slices, evidence.split)
-        found += weak_slices(evidence.analysis.slices, evidence.analysis.metrics["auc"])
+        lines += _of_labels(evidence)
+        lines += _of_calibration(evidence)
+        lines += _of_new_values(evidence.analysis.slices, evidence.split)
+        lines += weak_slices(evidence.analysis.slices, evidence.analysis.metrics["auc"])
     if evidence.scores is not None:
         longest = evidence.run.data.schema.history.max_length
         at_bound = float((evidence.scores.history_length >= longest).mean())
         if at_bound > _MANY_NEW:
-            found.append(
+            lines.append(
                 f"{at_bound:.0%} of the candidates are judged on a history of the maximal length "
                 f"of {longest} events; what came before is not seen."
             )
     train = evidence.run.config.train
     if train.positive_weight != 1.0 or train.sample_weight:
-        found.append("Training weighs its samples, so scores are no click probabilities.")
-    found.append(
+        lines.append("Training weighs its samples, so scores are no click probabilities.")
+    lines.append(
         f"One run with seed {train.seed}. The intervals are about which users were drawn, not "
         "about how runs with other seeds would differ."
     )
-    return found
+    return lines
 
 
 def _of_metrics(evidence: Evidence) -> Iterator[str]:
-    """Whether it has learned anything."""
+    """Alarms if the model has learned nothing."""
     if evidence.analysis is not None:
         auc, low, high = evidence.analysis.metrics["auc"]
         if low is not None and low <= 0.5:
@@ -104,30 +104,34 @@ def _of_metrics(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_yardsticks(evidence: Evidence) -> Iterator[str]:
-    """Whether counting clicks, or a bit that is no taste, ranks as well."""
+    """Alarms if baselines, or unknown items alone, rank well."""
     auc = evidence.metrics.get(evidence.split, {}).get("auc")
-    ahead = [each for each in evidence.yardsticks if auc is not None and (each.auc or 0.0) > auc]
+    ahead = [
+        yardstick
+        for yardstick in evidence.yardsticks
+        if auc is not None and (yardstick.auc or 0.0) > auc
+    ]
     if ahead:
-        names = ", ".join(f"{each.name} ({each.auc:.3f})" for each in ahead)
+        names = ", ".join(f"{yardstick.name} ({yardstick.auc:.3f})" for yardstick in ahead)
         yield (
             f"The {evidence.split} AUC of {auc:.3f} is below what is reached without a model: "
             f"{names}."
         )
-    for each in evidence.yardsticks:
-        if each.name == UNKNOWN_ITEM and (each.auc or 0.0) > 0.5 + TELLING:
+    for yardstick in evidence.yardsticks:
+        if yardstick.name == UNKNOWN_ITEM and (yardstick.auc or 0.0) > 0.5 + TELLING:
             yield (
                 f"Whether an item is unknown to the training data separates the labels of "
-                f"{evidence.split} with an AUC of {each.auc:.3f}: a part of any AUC there is this "
-                "bit and no taste. Compare models on the slice of known items."
+                f"{evidence.split} with an AUC of {yardstick.auc:.3f}: a part of any AUC there is "
+                "this bit and no taste. Compare models on the slice of known items."
             )
 
 
 def _of_interests(kept: pd.Series, interests: int) -> Iterator[str]:
-    """Whether several interests and their experts take part.
+    """Alarms if interests or their experts have collapsed.
 
     Args:
-        kept: The evaluation whose weights were kept.
-        interests: K.
+        kept: Row of the evaluation whose weights were kept.
+        interests: Number of interests K.
     """
     usage = kept.get("diagnostics/expert_usage_entropy", 1.0)
     if usage < _COLLAPSED_EXPERTS:
@@ -159,7 +163,7 @@ def _of_interests(kept: pd.Series, interests: int) -> Iterator[str]:
 
 
 def _of_graph(kept: pd.Series) -> Iterator[str]:
-    """Whether the relations of a graph tell anything apart, and views leave anything to learn."""
+    """Alarms if relations of a graph carry no information, or views are identical."""
     for name, value in kept.items():
         relation = str(name).removeprefix("diagnostics/edge_density_")
         if relation == name or math.isnan(value):
@@ -182,7 +186,7 @@ def _of_graph(kept: pd.Series) -> Iterator[str]:
 
 
 def _of_views(kept: pd.Series) -> Iterator[str]:
-    """Whether contrastive self-supervision has not collapsed, and counts."""
+    """Alarms if contrastive self-supervision has collapsed, or is too weak or too strong."""
     for name, value in kept.items():
         group, _, metric = str(name).removeprefix("diagnostics/").rpartition("/")
         if metric == "uniformity" and value > _COLLAPSED_VIEWS:
@@ -208,7 +212,7 @@ def _of_views(kept: pd.Series) -> Iterator[str]:
 
 
 def _of_progress(evidence: Evidence) -> Iterator[str]:
-    """Whether training ended where it should, and was not held up."""
+    """Alarms if training ended too early, overfitted at once, or waited for input."""
     history, kept, train = evidence.history, evidence.kept, evidence.run.config.train
     assert kept is not None
     if len(history) > 1 and kept["step"] == history["step"].iloc[-1]:
@@ -236,7 +240,7 @@ def _of_progress(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_protocol(data: DataDir) -> Iterator[str]:
-    """How the data was made decides what the metrics mean."""
+    """Limits of the metrics that follow from how the data set was built."""
     arguments = data.manifest["arguments"]
     if not data.schema.is_impression_log:
         count = arguments.get("negatives", 1)
@@ -261,7 +265,7 @@ def _of_protocol(data: DataDir) -> Iterator[str]:
 
 
 def _of_labels(evidence: Evidence) -> Iterator[str]:
-    """Whether there is anything to rank."""
+    """A limit if all labels are equal, so that there is nothing to rank."""
     metrics = evidence.metrics[evidence.split]
     if metrics.get("auc", 0.0) is None:
         which = "none" if metrics.get("bias_ratio") is None else "each"
@@ -272,7 +276,7 @@ def _of_labels(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_calibration(evidence: Evidence) -> Iterator[str]:
-    """Whether scores can be used as probabilities."""
+    """Limits of the use of scores as probabilities."""
     metrics = evidence.metrics[evidence.split]
     error, bias = metrics.get("calibration_error"), metrics.get("bias_ratio")
     if error is not None and error > _BADLY_CALIBRATED:
@@ -285,7 +289,7 @@ def _of_calibration(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_new_values(slices: pd.DataFrame, split: str) -> Iterator[str]:
-    """How it does on users and items that training never saw."""
+    """Limits on users and items that training never saw."""
     for dimension in (USERS, ITEMS):
         part = slices[slices["dimension"] == dimension]
         by_name = {row["slice"]: row for _, row in part.iterrows()}
@@ -315,11 +319,11 @@ _A = {USERS: "a user", ITEMS: "an item"}
 
 
 def weak_slices(slices: pd.DataFrame, auc: Estimate) -> list[str]:
-    """The slices whose whole interval is below the AUC of the split, the worst first.
+    """The slices whose whole confidence interval is below the AUC of the split, the worst first.
 
     Args:
-        slices: Of `models.evaluation.slices.measure`.
-        auc: Of the split.
+        slices: Table of `models.evaluation.slices.measure`.
+        auc: AUC of the split.
     """
     if auc.value is None:
         return []

@@ -1,7 +1,7 @@
-"""What generated pages share: parts of a page, templates, the look of figures.
+"""Shared parts of generated pages: sections, templates, and the style of figures.
 
-A figure has one colour scheme for light and dark readers: its colours stand in the SVG as CSS
-variables, which the skeleton of the page sets for both.
+Figures support light and dark themes: their colours are CSS variables in the SVG, which the base
+template sets for both themes.
 """
 
 import io
@@ -35,10 +35,11 @@ _THEMES = {
     _LIME: ("--lime", "#4d7c0f", "#a3e635"),
     INK: ("--ink-of-figures", "#5d6675", "#9aa3b2"),
 }
-"""Each colour as a CSS variable, on white and on near-black; by itself it is legible on both."""
+"""CSS variable of each colour, with its values for the light and the dark theme; the colour itself
+is legible on both."""
 
 WIDTH = 4.4
-"""Of a figure, in inches: a point is about a pixel on a phone."""
+"""Width of a figure in inches: a point is about a pixel on a phone."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -65,10 +66,10 @@ class Figure(NamedTuple):
     """A figure of a page.
 
     Attributes:
-        title: Its name, short.
-        caption: What is drawn, for a reader who does not know the field.
-        svg: Of `svg`.
-        text: What it shows, in numbers: the text alternative, which Markdown prints.
+        title: Short name of the figure.
+        caption: Explanation of the figure for readers who do not know the field.
+        svg: SVG text, as `svg` returns it.
+        text: Text alternative with the main numbers, which Markdown prints.
     """
 
     title: str
@@ -81,12 +82,12 @@ class Grid(NamedTuple):
     """A table of text on a page; the first columns hold names, the others numbers.
 
     Attributes:
-        title: Above it; "" for none.
-        names: How many columns hold names.
-        columns: Their titles.
-        rows: Of cells.
-        notes: Below it.
-        folded: Whether a reader has to open it.
+        title: Title above the table; "" for none.
+        names: Number of columns that hold names.
+        columns: Titles of the columns.
+        rows: Rows of cells.
+        notes: Notes below the table.
+        folded: Whether the table is collapsed until a reader opens it.
     """
 
     title: str
@@ -98,15 +99,15 @@ class Grid(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of a page with a heading; what it lacks is left out.
+    """A part of a page with a heading; empty parts are left out.
 
     Attributes:
-        title: The heading.
+        title: Heading of the section.
         grids: Tables.
-        figures: Below the tables that are not folded.
-        paragraphs: Below the heading.
-        points: A list, below them.
-        commands: To copy, at the end.
+        figures: Figures, below the tables that are not folded.
+        paragraphs: Paragraphs below the heading.
+        points: Items of a list below the paragraphs.
+        commands: Commands to copy, at the end.
     """
 
     title: str
@@ -123,8 +124,9 @@ def write(
     """Writes a page as HTML and, beside it, as Markdown.
 
     Args:
-        package: The package whose `templates` directory holds the two templates.
-        template: Their name, without `.html.j2` and `.md.j2`; the former extends `page.html.j2`.
+        package: Package whose `templates` directory holds the two templates.
+        template: Name of the templates without `.html.j2` and `.md.j2`; the former extends
+            `page.html.j2`.
         content: Values of the variables of the templates.
         output: The HTML file; the Markdown file has the same name with the ending .md.
 
@@ -150,7 +152,7 @@ def write(
 
 
 class _PlainNumbers(ticker.LogFormatter):
-    """Writes 0.1 where others write a formula, which `STYLE` does not know."""
+    """Formats ticks as plain numbers; the default needs MathText, which `STYLE` disables."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -166,14 +168,14 @@ def log_scale(axes: Axes, *names: str) -> None:
 
 
 def svg(figure: plt.Figure) -> str:
-    """The figure without the XML header, fit to stand inside HTML; closes it."""
+    """The figure as SVG without the XML header, to embed in HTML; closes the figure."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Names such as "axes_1", which nothing refers to, would be there once for each figure.
+    # Ids such as "axes_1" are unused, and would repeat in every figure of a page.
     text = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", text)
     for colour, (variable, _, _) in _THEMES.items():
         text = text.replace(colour, f"var({variable}, {colour})")

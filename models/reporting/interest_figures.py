@@ -1,4 +1,4 @@
-"""Figures of what goes on inside a model of several interests (DemiNet, Figures 4 and 5).
+"""Figures of the inner values of a multi-interest model (DemiNet, Figures 4 and 5).
 
 Shapes: U users, one request of each, N candidates, K interests, L history length, D item width, R
 relations between different events, Q all relations.
@@ -32,33 +32,33 @@ _COLOURS = "viridis"
 
 
 def figures(run: run_directory.Run, split: str) -> list[Figure]:
-    """The figures of a run's best weights; none if its model has nothing to show.
+    """The figures of a run's best weights; none if its model does not implement `inspect`.
 
     Args:
         run: A finished run.
-        split: Whose requests to show: of the first ones, which stand in the order of a hash, those
-            with the longest histories. The candidates are items of these requests.
+        split: Split whose requests to show: among the first ones, which are in hash order, those
+            with the longest histories. The candidates are items of these first requests.
     """
     backbone, _ = load_model(run.config.model_name)
     if backbone.inspect is Backbone.inspect:
         return []
     features = _sample(run.data, split)
     model = run_directory.load_model(run.path)
-    found = model.inspect({name: tf.constant(value) for name, value in features.items()})
-    inside = {name: value.numpy() for name, value in found.items()}
+    tensors = model.inspect({name: tf.constant(value) for name, value in features.items()})
+    values = {name: value.numpy() for name, value in tensors.items()}
     drawn = []
-    if "interests_BNKD" in inside:
-        drawn.append(_interest_map(inside["interests_BNKD"]))
-    if "confidence_BNK" in inside:
+    if "interests_BNKD" in values:
+        drawn.append(_interest_map(values["interests_BNKD"]))
+    if "confidence_BNK" in values:
         labels = _labels(features, run.data)
-        drawn.append(_confidence(inside["confidence_BNK"][0], labels))
-    if "relation_attention_BRLL" in inside:
+        drawn.append(_confidence(values["confidence_BNK"][0], labels))
+    if "relation_attention_BRLL" in values:
         length = np.count_nonzero(features[history_key(run.data.schema.item_key.name)][0])
         shown = slice(length - min(_SHOWN_EVENTS, length), length)
         drawn.append(
             _relations(
-                inside["relation_attention_BRLL"][0][:, shown, shown],
-                inside["relation_weight_BQL"][0][:, shown],
+                values["relation_attention_BRLL"][0][:, shown, shown],
+                values["relation_weight_BQL"][0][:, shown],
             )
         )
     return drawn
@@ -84,7 +84,7 @@ def _sample(data: DataDir, split: str) -> dict[str, np.ndarray]:
 
 
 def _labels(features: Mapping[str, np.ndarray], data: DataDir) -> list[str]:
-    """A name for each candidate: its values of the history's features, the item's last."""
+    """A label for each candidate: its values of the history's features, the item key last."""
     names = [feature.name for feature in data.schema.history_features if feature.is_categorical]
     values = [
         data.encoders[name].decode(features[candidate_key(name)][:1])[0].astype(str)
@@ -98,7 +98,7 @@ def _interest_map(interests_UNKD: np.ndarray) -> Figure:
     users, items, interests, width = interests_UNKD.shape
     points = interests_UNKD.reshape(-1, width).astype(np.float64)
     perplexity = min(30.0, (len(points) - 1) / 3)
-    with threadpool_limits(1):  # Its threads are slower than one wherever a core is busy.
+    with threadpool_limits(1):  # With several threads it is slower if any core is busy.
         placed = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
     placed = placed.reshape(users, items, interests, 2)
     with plt.rc_context(html_report.STYLE):
@@ -123,11 +123,15 @@ def _interest_map(interests_UNKD: np.ndarray) -> Figure:
         "interests that differ."
     )
     units_KUND = np.moveaxis(_unit_vectors(interests_UNKD), 2, 0)
-    same = _mean_cosine(units_KUND.reshape(interests, -1, width))
-    other = _mean_cosine(units_KUND.reshape(interests, -1, width).swapaxes(0, 1))
+    same_cosine = _mean_cosine(units_KUND.reshape(interests, -1, width))
+    other_cosine = _mean_cosine(units_KUND.reshape(interests, -1, width).swapaxes(0, 1))
     text = (
-        f"Mean cosine of the same interest over users and candidates: {same:.2f}"
-        + (f"; of different interests for one candidate: {other:.2f}" if interests > 1 else "")
+        f"Mean cosine of the same interest over users and candidates: {same_cosine:.2f}"
+        + (
+            f"; of different interests for one candidate: {other_cosine:.2f}"
+            if interests > 1
+            else ""
+        )
         + "."
     )
     return Figure("Interests", caption, svg, text)
@@ -139,7 +143,7 @@ def _unit_vectors(x: np.ndarray) -> np.ndarray:
 
 
 def _mean_cosine(units_GMD: np.ndarray) -> float:
-    """Of the pairs of different unit vectors within each of G groups of M."""
+    """Mean cosine of the pairs of different unit vectors within each of G groups of M."""
     count = units_GMD.shape[1]
     if count < 2:
         return float("nan")
@@ -151,7 +155,7 @@ def _mean_cosine(units_GMD: np.ndarray) -> float:
 def _confidence(confidence_NK: np.ndarray, labels: list[str]) -> Figure:
     """A heat map of experts and candidates."""
     order = sorted(range(len(labels)), key=labels.__getitem__)
-    # Evenly over the sorted candidates, in pairs, so that categories have more than one.
+    # Pairs at even distances in the sorted candidates, so that a category has more than one.
     starts = np.linspace(0, max(len(order) - 2, 0), _SHOWN_ITEMS // 2).astype(int)
     shown = [
         order[place] for place in sorted({p for s in starts for p in (s, s + 1)} - {len(order)})

@@ -1,4 +1,4 @@
-"""What a model is, what it is for and what it needs, from its run; shared with its export."""
+"""Description of a model from its run: method, size, intended use, input; also for its export."""
 
 import inspect
 from typing import NamedTuple
@@ -12,7 +12,7 @@ _WEIGHT = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Weights(NamedTuple):
-    """Numbers of trained weights."""
+    """Numbers of trained weights: in embedding tables, and others."""
 
     tables: int
     others: int
@@ -33,23 +33,23 @@ def weights(run: run_directory.Run) -> Weights | None:
 
 
 def description(run: run_directory.Run) -> list[tuple[str, str]]:
-    """Name and text of what can be said of a model without measuring it."""
+    """Rows (name, text) of a model's description, without metrics."""
     config, schema = run.config, run.data.schema
     model_class = registry.load_model(config.model_name)[0]
-    found = [("Model", _about(model_class))]
+    rows = [("Model", _about(model_class))]
     if config.ssl_name != registry.NO_SSL:
-        found.append(("Self-supervision", _about(registry.load_ssl(config.ssl_name)[0])))
-    if (counted := weights(run)) is not None:
-        found.append(
+        rows.append(("Self-supervision", _about(registry.load_ssl(config.ssl_name)[0])))
+    if (counts := weights(run)) is not None:
+        rows.append(
             (
                 "Size",
-                f"{counted.tables + counted.others:,} weights, of which {counted.tables:,} in "
+                f"{counts.tables + counts.others:,} weights, of which {counts.tables:,} in "
                 f"embedding tables; embeddings of {config.model.embedding_size} numbers.",
             )
         )
     history = _names(schema.history_features)
     users = _names(schema.user_features) or "the user"
-    found += [
+    rows += [
         (
             "Intended use",
             "Ranks the candidates of a request by the probability of a click, given at most the "
@@ -63,14 +63,14 @@ def description(run: run_directory.Run) -> list[tuple[str, str]]:
         ),
         ("Output", "A probability for each candidate, in the order of the candidates."),
     ]
-    return found
+    return rows
 
 
-def _about(described: type) -> str:
-    """The title of its module, then the first sentence about the class."""
-    module = inspect.getmodule(described)
+def _about(described_class: type) -> str:
+    """The title of the class's module, then the summary line of the class."""
+    module = inspect.getmodule(described_class)
     title = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
-    summary = (inspect.getdoc(described) or "").partition("\n")[0]
+    summary = (inspect.getdoc(described_class) or "").partition("\n")[0]
     return f"{title} {summary}".strip()
 
 

@@ -1,4 +1,4 @@
-"""Figures of how good the scores of a split are, over all and slice by slice.
+"""Figures of the quality of the scores of a split, overall and by slice.
 
 Shapes: C candidates.
 """
@@ -16,7 +16,7 @@ from models.reporting.html_report import Figure
 
 _CURVE_POINTS = 200
 _FEW_POSITIVES = 0.2
-"""Share of positives below which precision says more than the ROC curve."""
+"""Share of positives below which precision is more informative than the ROC curve."""
 _BARS = 40
 _DIMENSIONS = {
     "history length": "Number of events in the history of the request.",
@@ -28,12 +28,12 @@ _Z = 1.96  # Normal quantile of a 95% interval.
 
 
 def of_split(scores: Scores, auc: Estimate, split: str) -> list[Figure]:
-    """Calibration; ROC, and precision if positives are rare, if there are both classes.
+    """Figures of calibration; with both labels also of ROC, and of precision if positives are rare.
 
     Args:
-        scores: Of the split.
-        auc: Its AUC.
-        split: Its name.
+        scores: Scores of the split.
+        auc: AUC of the split.
+        split: Name of the split.
     """
     label_C = scores.label.astype(np.float64)
     probability_C = sigmoid(scores.logit.astype(np.float64))
@@ -46,11 +46,11 @@ def of_split(scores: Scores, auc: Estimate, split: str) -> list[Figure]:
 
 
 def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
-    """AUC by slice, a figure for each dimension with more than one slice.
+    """Figures of AUC by slice, for each dimension with more than one slice.
 
     Args:
-        slices: Of `models.evaluation.slices.measure`.
-        auc: Of the whole split.
+        slices: Table of `models.evaluation.slices.measure`.
+        auc: AUC of the whole split.
     """
     drawn = []
     for dimension, part in slices.groupby("dimension", sort=False):
@@ -60,7 +60,7 @@ def of_slices(slices: pd.DataFrame, auc: Estimate) -> list[Figure]:
 
 
 def _calibration(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Figure:
-    """Observed against predicted rate in ten bins of equal counts, above the predictions."""
+    """Observed against predicted rate in ten bins of equal counts; a histogram of predictions."""
     predicted, observed, counts = reliability(label_C, probability_C)
     with plt.rc_context(html_report.STYLE):
         figure, (axes, below) = plt.subplots(
@@ -113,11 +113,11 @@ def _roc(label_C: np.ndarray, probability_C: np.ndarray, auc: Estimate, split: s
             ylim=(0, 1),
         )
         svg = html_report.svg(figure)
-    at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
+    true_rate_at = {share: float(np.interp(share, false, true)) for share in (0.1, 0.5)}
     text = (
         f"Area under the curve {shown(auc.value)} {shown_interval(auc.low, auc.high)}. A threshold "
-        f"that keeps 10% of the others keeps {at[0.1]:.0%} of the clicked; one that keeps 50% "
-        f"keeps {at[0.5]:.0%}."
+        f"that keeps 10% of the others keeps {true_rate_at[0.1]:.0%} of the clicked; one that "
+        f"keeps 50% keeps {true_rate_at[0.5]:.0%}."
     )
     caption = (
         f"For every threshold on the score: the share of clicked and of other candidates above it "
@@ -155,7 +155,7 @@ def _precision(label_C: np.ndarray, probability_C: np.ndarray, split: str) -> Fi
 
 
 def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
-    """AUC and interval of each slice of a dimension."""
+    """AUC and confidence interval of each slice of a dimension."""
     places = np.arange(len(part))[::-1]
     value, low, high = (part[name].to_numpy() for name in ("auc", "auc_low", "auc_high"))
     below, above = high < auc, low > auc
@@ -191,7 +191,7 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
 
 
 def how_to_read(auc: Estimate, split: str) -> str:
-    """A sentence for all figures of slices."""
+    """An explanation for all figures of slices."""
     return (
         "A figure by slice shows the AUC of the candidates of each slice among themselves, with "
         f"its 95% interval; the number of candidates is in brackets. The dotted line is the AUC "

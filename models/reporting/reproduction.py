@@ -1,4 +1,4 @@
-"""Sections on what it took to train a run, what it was told, and how to do it again."""
+"""Sections on the cost of a run, its configuration, and its reproduction."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ _PARTS = {
 
 
 def cost(evidence: Evidence) -> Section | None:
-    """Time and memory, as far as they were recorded."""
+    """Section of time and memory, as far as they were recorded; None if nothing was."""
     grids = [
         *_time(evidence.sessions),
         *_speed(evidence.history),
@@ -41,7 +41,7 @@ def cost(evidence: Evidence) -> Section | None:
 
 
 def configuration(evidence: Evidence) -> Section:
-    """Every value with its origin; those that someone chose come first."""
+    """Section of all settings with their origins; those that are not defaults come first."""
     values = config_module.flat(evidence.run.config.to_json())
     rows = [
         [key, json.dumps(value, ensure_ascii=False), evidence.origins.get(key, "")]
@@ -59,7 +59,7 @@ def configuration(evidence: Evidence) -> Section:
 
 
 def reproduction(evidence: Evidence) -> Section:
-    """Commands, code, packages and machine."""
+    """Section of commands, code, packages and machine."""
     run, sessions = evidence.run, evidence.sessions
     arguments = {
         name: value
@@ -101,7 +101,7 @@ def reproduction(evidence: Evidence) -> Section:
 
 
 def _time(sessions: Sequence[Mapping[str, Any]]) -> list[Grid]:
-    """Seconds of each phase, over all processes that worked on the run."""
+    """Table of the seconds of each phase, over all processes of the run."""
     seconds: dict[str, float] = {}
     for entry in sessions:
         for name, value in entry.get("seconds", {}).items():
@@ -118,7 +118,7 @@ def _time(sessions: Sequence[Mapping[str, Any]]) -> list[Grid]:
 
 
 def _speed(history: pd.DataFrame) -> list[Grid]:
-    """Samples per second and wait for input."""
+    """Table of samples per second and input wait."""
     rows = []
     for column, name, form in (
         ("speed/samples_per_second", "samples (candidates) per second", ",.0f"),
@@ -132,21 +132,23 @@ def _speed(history: pd.DataFrame) -> list[Grid]:
 
 
 def _memory(sessions: Sequence[Mapping[str, Any]]) -> list[Grid]:
-    """What was estimated before the first step against what was held at most."""
-    known = [entry for entry in sessions if "memory_peak" in entry and "memory_estimate" in entry]
-    if not known:
+    """Table of the memory estimated before the first step and the peak memory."""
+    measured = [
+        entry for entry in sessions if "memory_peak" in entry and "memory_estimate" in entry
+    ]
+    if not measured:
         return []
-    most = max(known, key=lambda entry: entry["memory_peak"])
-    needed = most["memory_estimate"]
+    largest = max(measured, key=lambda entry: entry["memory_peak"])
+    needed = largest["memory_estimate"]
     rows = [
         [f"estimate: {name}", _size(needed[part])] for part, name in _PARTS.items() if needed[part]
     ]
     bound = "" if needed["traced"] else " (upper bound)"
     rows += [
         [f"estimate: all{bound}", _size(needed["total"])],
-        ["held before by Python and TensorFlow", _size(most["memory_before"])],
-        ["most held at once", _size(most["memory_peak"])],
-        ["of that, by training", _size(most["memory_peak"] - most["memory_before"])],
+        ["held before by Python and TensorFlow", _size(largest["memory_before"])],
+        ["most held at once", _size(largest["memory_peak"])],
+        ["of that, by training", _size(largest["memory_peak"] - largest["memory_before"])],
     ]
     note = (
         "The estimate is made before the first step, of training alone: not of a split that is "
@@ -164,18 +166,18 @@ def _code(code: Mapping[str, Any]) -> str:
 
 
 def _machine(machine: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = [
+    rows = [
         ("system", machine["system"]),
         ("processor", f"{machine['processor']}, {machine['cores']} cores"),
         ("memory", _size(machine["memory"])),
     ]
     if machine["gpus"]:
-        found.append(("GPUs", ", ".join(machine["gpus"])))
-    return found + list(machine["environment"].items())
+        rows.append(("GPUs", ", ".join(machine["gpus"])))
+    return rows + list(machine["environment"].items())
 
 
 def _command(module: str, flags: Mapping[str, Any]) -> str:
-    """A command line, a flag on each line."""
+    """A command line with one flag per line."""
     parts = [f"python -m {module}"]
     for name, value in flags.items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

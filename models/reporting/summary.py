@@ -1,4 +1,4 @@
-"""The last lines of a training in the terminal: yardsticks and alarms of its report."""
+"""The final lines of training in the terminal: yardsticks and alarms of the report."""
 
 from models.core import run_directory
 from models.evaluation.metrics import shown
@@ -8,13 +8,13 @@ from models.reporting.evidence import gather
 
 
 def summary(run: run_directory.Run) -> str:
-    """What a run is to be measured by, and what is wrong with it; a line each.
+    """The yardsticks and the alarms of a run, one line each.
 
     Args:
-        run: Finished, or evaluated once at least.
+        run: A run that is finished or was evaluated at least once.
 
     Raises:
-        UserError: It has no metrics yet.
+        UserError: The run has no metrics yet.
     """
     evidence = gather(run, with_intervals=False)
     lines = [_line(evidence.yardsticks, evidence.split)] if evidence.yardsticks else []
@@ -23,5 +23,5 @@ def summary(run: run_directory.Run) -> str:
 
 
 def _line(yardsticks: list[Yardstick], split: str) -> str:
-    numbers = "  ".join(f"{each.name} {shown(each.auc)}" for each in yardsticks)
+    numbers = "  ".join(f"{yardstick.name} {shown(yardstick.auc)}" for yardstick in yardsticks)
     return f"{split} AUC without a model: {numbers}"

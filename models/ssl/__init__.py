@@ -1,1 +1,1 @@
-"""Self-supervised losses that plug into any model."""
+"""Self-supervised losses that can be combined with any model."""

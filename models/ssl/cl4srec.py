@@ -1,4 +1,4 @@
-"""CL4SRec: crop, mask and reorder (Xie et al., ICDE 2022), as a rival of MISS.
+"""CL4SRec: crop, mask and reorder (Xie et al., ICDE 2022), a method to compare with MISS.
 
 Shapes: B requests, V = 2 views, L history length, D item width, C = 2 B views of the batch.
 """
@@ -21,9 +21,9 @@ class CL4SRecConfig(ContrastiveConfig):
 
     Attributes:
         crop: Share of the history that cropping keeps.
-        mask: Share of the events that masking hides.
+        mask: Share of the events that masking replaces.
         reorder: Share of the history that reordering shuffles.
-        heads: Heads of the encoder's attention.
+        heads: Number of heads of the encoder's attention.
     """
 
     crop: float = 0.6
@@ -40,12 +40,12 @@ class CL4SRecConfig(ContrastiveConfig):
 
 
 class CL4SRec(Contrastive):
-    """Two altered copies of a history find each other among all copies of the batch.
+    """Contrasts two augmented copies of each history with all copies of the batch.
 
-    Each copy is altered by an operator of its own, drawn from crop (keep a contiguous part of
-    max(1, floor(crop len)) events), mask (put a learned vector in place of floor(mask len) events)
-    and reorder (shuffle a contiguous part of floor(reorder len) events). The loss is NT-Xent: every
-    copy searches among the 2 (B - 1) copies of other users' histories and its own twin.
+    Each copy has its own operator, drawn from crop (keep a contiguous part of max(1, floor(crop
+    len)) events), mask (replace floor(mask len) events by a learned vector) and reorder (shuffle a
+    contiguous part of floor(reorder len) events). The loss is NT-Xent: the positive of a copy is
+    the other copy, its negatives are the 2 (B - 1) copies of other users' histories.
 
     Args:
         config: Settings.
@@ -59,22 +59,22 @@ class CL4SRec(Contrastive):
         self.encoder = SequenceEncoder(dims, config.heads)
 
     def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
-        """Altered copies, drawn afresh. See the base class."""
+        """Views from newly drawn augmentations. See the base class."""
         del candidates
         return self.views_of(user, self.draw(user.mask_BL, seed))
 
     def draw(self, mask_BL: tf.Tensor, seed: tf.Tensor) -> SequenceViews:
-        """Draws an operator for each copy and what it does."""
+        """Draws an operator for each copy and its parameters."""
         batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
         lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
         operator_VB = draws.scale(
             draws.uniform(seed, "cl4srec/operator", [2], batch), tf.fill([2, batch], 3)
         )
-        # How many events the operator concerns: what is kept, hidden or shuffled.
+        # Number of events that the operator keeps, hides or shuffles.
         shares_VB = tf.gather(
             [self.config.crop, self.config.mask, self.config.reorder], operator_VB
         )
-        # A share such as 0.6 is a little less in binary, and 5 of them should be 3 events.
+        # 0.6 is slightly less in binary, but a share of 0.6 of 5 events should be 3 events.
         size_VB = tf.cast(shares_VB * tf.cast(lengths_B, tf.float32) + 1e-4, tf.int32)
         is_crop_VB = operator_VB == _CROP
         size_VB = tf.where(is_crop_VB, tf.maximum(size_VB, 1), size_VB)
@@ -86,7 +86,7 @@ class CL4SRec(Contrastive):
         place_L = tf.range(length)
         first_VB1, size_VB1 = starts_VB[..., None], size_VB[..., None]
         inside_VBL = (place_L >= first_VB1) & (place_L < first_VB1 + size_VB1)
-        # Events inside get random numbers between those of their neighbours outside.
+        # Events inside the part get random sort keys between those of the events around it.
         order_VBL = tf.where(
             inside_VBL,
             tf.cast(first_VB1, tf.float32) + noise_VBL * tf.cast(size_VB1, tf.float32) * 0.999,
@@ -105,7 +105,7 @@ class CL4SRec(Contrastive):
         )
 
     def views_of(self, user: UserSide, drawn: SequenceViews) -> dict[str, Views]:
-        """Encoded copies: first ones beside second ones, against second ones beside first ones."""
+        """Encoded copies: (first, second) contrasted with (second, first)."""
         first_BD, second_BD = tf.unstack(self.encoder.encode(user, drawn))
         valid_B = drawn.lengths_VB[0] > 0
         views = Views(

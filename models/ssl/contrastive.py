@@ -1,4 +1,4 @@
-"""What all contrastive plug-ins share: two views of something, InfoNCE, and how well it goes.
+"""The common part of contrastive losses: pairs of views, InfoNCE, and diagnostics.
 
 Shapes: P slots (view pairs of a request), B requests, w width of a view.
 """
@@ -18,8 +18,8 @@ class ContrastiveConfig:
 
     Attributes:
         alpha: Weight of the loss.
-        temperature: tau; scores are divided by it.
-        symmetric: Contrast in both directions; the equations of MISS contrast in one.
+        temperature: Temperature tau, by which scores are divided.
+        symmetric: Whether to contrast in both directions; the equations of MISS contrast in one.
     """
 
     alpha: float = 0.1
@@ -45,10 +45,10 @@ class Views(NamedTuple):
 
     Attributes:
         first_PBw: First view of each pair.
-        second_PBw: Second view.
-        valid_PB: Whether there is such a pair.
-        key_B: Views with the same key are no negatives of each other.
-        weight: Of the loss of these pairs.
+        second_PBw: Second view of each pair.
+        valid_PB: Whether the pair exists.
+        key_B: Key of each request; views with the same key are not negatives of each other.
+        weight: Weight of the loss of these pairs.
     """
 
     first_PBw: tf.Tensor
@@ -59,9 +59,9 @@ class Views(NamedTuple):
 
 
 class Contrastive(SelfSupervision):
-    """Draws two views of each request and lets them find each other among those of the batch.
+    """Contrasts two views of each request with the views of the batch.
 
-    A subclass implements `views`.
+    Subclasses implement `views`.
 
     Args:
         config: Settings.
@@ -76,13 +76,13 @@ class Contrastive(SelfSupervision):
 
         Args:
             user: The user side of the batch.
-            candidates: Its candidates.
-            seed: int32 [2] of the draws.
+            candidates: The candidates of the batch.
+            seed: Seed int32 [2] of the draws.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement views")
 
     def contrast(self, views: Views) -> tf.Tensor:
-        """The loss of each pair, [P, B]; 0 where there is none."""
+        """The loss of each pair, [P, B]; 0 where no pair exists."""
         return info_nce(
             views.first_PBw,
             views.second_PBw,
@@ -95,7 +95,7 @@ class Contrastive(SelfSupervision):
     def losses(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """The contrastive losses of views drawn afresh. See the base class."""
+        """The contrastive losses of newly drawn views. See the base class."""
         return {
             name: LossTerm(self.contrast(views), tf.cast(views.valid_PB, tf.float32), views.weight)
             for name, views in self.views(user, candidates, seed).items()
@@ -113,13 +113,13 @@ class Contrastive(SelfSupervision):
 
 
 def measure(views: Views) -> dict[str, tf.Tensor]:
-    """How close pairs lie and how far apart everything else does (Wang and Isola, 2020).
+    """Alignment and uniformity of views (Wang and Isola, 2020).
 
     Returns:
         Scalars: `similarity`, mean cosine of the pairs; `alignment`, mean squared distance of their
-        unit vectors, the smaller the better; `uniformity`, the logarithm of the mean of
-        exp(-2 |x - y|^2) over first views of different keys, the smaller the better (0 if all
-        coincide, or if there is one view only); `valid_share`, the share of slots with a pair.
+        unit vectors, smaller is better; `uniformity`, the logarithm of the mean of
+        exp(-2 |x - y|^2) over first views of different keys, smaller is better (0 if all coincide,
+        or if there is only one view); `valid_share`, share of slots with a pair.
     """
     first_PBw, second_PBw = unit_vectors(views.first_PBw), unit_vectors(views.second_PBw)
     valid_PB = tf.cast(views.valid_PB, tf.float32)
@@ -138,5 +138,5 @@ def measure(views: Views) -> dict[str, tf.Tensor]:
 
 
 def weighted_mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Mean of all `values` by weight; 0 if there is none."""
+    """Weighted mean of all `values`; 0 if the weights are 0."""
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))

@@ -1,8 +1,8 @@
-"""Random draws for the requests of a batch: each is the same for any number of replicas.
+"""Random draws for the requests of a batch that do not depend on the number of replicas.
 
-Every replica draws for the rows of all of them and keeps its own. Nor does padding matter: draws
-per event have the history as their first axis, where more steps add numbers without changing those
-of earlier steps.
+Every replica draws for the rows of all replicas and keeps those of its rows. Draws do not depend on
+padding either: the history is the first axis of draws per event, where further steps add numbers
+without changing those of earlier steps.
 
 Shapes: B requests of this replica, L history length; `...` is any number of further axes.
 """
@@ -19,14 +19,14 @@ def uniform(
     """Uniform float32 numbers in [0, 1), [*axes, B].
 
     Args:
-        seed: int32 [2].
+        seed: Seed of the step, int32 [2].
         place: Name of the place in the code (see `randomness.for_place`).
-        axes: Sizes of the leading axes; one that padding may lengthen comes first.
-        batch: B.
+        axes: Sizes of the leading axes; an axis that padding may lengthen must come first.
+        batch: Number B of requests of this replica.
     """
-    before, total = replicas.rows(batch)
+    rows_before, total = replicas.rows(batch)
     draws = randomness.uniform(randomness.for_place(seed, place), [*axes, total])
-    return draws[..., before : before + batch]
+    return draws[..., rows_before : rows_before + batch]
 
 
 def scale(draws: tf.Tensor, below: tf.Tensor) -> tf.Tensor:
@@ -40,10 +40,10 @@ def per_event(seed: tf.Tensor, place: str, axes: Sequence[int], mask_BL: tf.Tens
     """Uniform float32 numbers in [0, 1) for every event and each of `axes`, [*axes, B, L].
 
     Args:
-        seed: int32 [2].
+        seed: Seed of the step, int32 [2].
         place: Name of the place in the code.
         axes: Sizes of the leading axes.
-        mask_BL: Gives B and L.
+        mask_BL: Mask of the events, which determines B and L.
     """
     shape = tf.shape(mask_BL)
     draws = uniform(seed, place, [shape[1], *axes], shape[0])
@@ -51,15 +51,15 @@ def per_event(seed: tf.Tensor, place: str, axes: Sequence[int], mask_BL: tf.Tens
 
 
 def kept_events(draws: tf.Tensor, mask: tf.Tensor, rate: float) -> tf.Tensor:
-    """Which events stay when each is kept with probability `rate`: at least one of those there.
+    """Mask of the events to keep, each with probability `rate`, and at least one if there is any.
 
     Args:
-        draws: [..., L] uniform numbers of the events; that of the smallest always stays.
-        mask: Boolean, broadcastable to `draws`: the events to choose from.
-        rate: Probability.
+        draws: Uniform numbers [..., L] of the events; the event with the smallest is always kept.
+        mask: Boolean mask of the events to choose from, broadcastable to `draws`.
+        rate: Probability of keeping an event.
 
     Returns:
-        Boolean, shape of `draws`.
+        Boolean mask of the shape of `draws`.
     """
     draws = tf.where(mask, draws, 2.0)
     smallest = tf.reduce_min(draws, -1, keepdims=True)
@@ -67,5 +67,5 @@ def kept_events(draws: tf.Tensor, mask: tf.Tensor, rate: float) -> tf.Tensor:
 
 
 def ranks(draws: tf.Tensor) -> tf.Tensor:
-    """The place of each number of the last axis when they are sorted: a random permutation."""
+    """The rank of each number in the last axis: a random permutation."""
     return tf.argsort(tf.argsort(draws, axis=-1), axis=-1)

@@ -1,4 +1,4 @@
-"""Where the interests of MISS come from: convolution, or what the paper compares it with.
+"""Interest extractors of MISS: convolution, and the alternatives that the paper compares.
 
 Shapes: B requests, L history length, J item features of the history, d embedding width per field,
 D = J d, M horizontal filters, S slots of view pairs, V = 2 views of a slot.
@@ -14,11 +14,11 @@ from models.layers.masking import masked_softmax
 
 
 class Extractor(keras.layers.Layer):
-    """Turns drawn places of a history into interests.
+    """Computes interests at drawn positions of a history.
 
     Args:
         dims: Static sizes.
-        widths: M; filter m of 0..M-1 spans m + 1 events.
+        widths: Number M of filters; filter m of 0..M-1 spans m + 1 events.
     """
 
     def __init__(self, dims: Dims, widths: int, name: str) -> None:
@@ -28,16 +28,16 @@ class Extractor(keras.layers.Layer):
         self._width = dims.item_width
 
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
-        """The drawn interests.
+        """The interests at drawn positions.
 
         Args:
-            user: The user side; its history may hold anything at padding.
-            events: What was drawn: the first event of each interest, [S, V, B], or, for
-                `SampleViews`, whether an event takes part, boolean [S, V, B, L].
-            filters_S: Which of the M filters each slot uses.
+            user: The user side; its history may have any values at padding.
+            events: First event of each drawn interest, [S, V, B]; for `SampleViews`, mask of the
+                drawn events, boolean [S, V, B, L].
+            filters_S: Index of the filter of each slot, below M.
 
         Returns:
-            [S, V, B, J, d].
+            Interests [S, V, B, J, d].
         """
         raise NotImplementedError(f"{type(self).__name__} must implement interests")
 
@@ -49,17 +49,17 @@ class Extractor(keras.layers.Layer):
         """Entries of a map with one interest per event, [S, V, B, J, d]."""
         shape = tf.shape(map_BLD)
         places_SVB = tf.range(shape[0]) * shape[1] + tf.minimum(starts_SVB, shape[1] - 1)
-        found_SVBD = tf.gather(tf.reshape(map_BLD, [-1, self._width]), places_SVB)
+        gathered_SVBD = tf.gather(tf.reshape(map_BLD, [-1, self._width]), places_SVB)
         fields = [self._fields, self._width // self._fields]
-        return tf.reshape(found_SVBD, tf.concat([tf.shape(starts_SVB), fields], 0))
+        return tf.reshape(gathered_SVBD, tf.concat([tf.shape(starts_SVB), fields], 0))
 
 
 class Convolution(Extractor):
-    """Windows of neighbouring events, merged by a filter of few scalars (MISS, eqs. 19-20).
+    """Convolution of adjacent events with a filter of few scalars (MISS, eqs. 19-20).
 
     Filter m has m weights g, shared by all features and channels, and no bias; the interest at l is
-    relu(sum_{i < m} g[i] C[:, l + i, :]). Only the windows that were drawn are merged, so the cost
-    hardly depends on the length of the history.
+    relu(sum_{i < m} g[i] C[:, l + i, :]). Only the drawn windows are computed, so the cost hardly
+    depends on the length of the history.
     """
 
     def __init__(self, dims: Dims, widths: int, name: str = "convolution") -> None:
@@ -76,17 +76,22 @@ class Convolution(Extractor):
         batch, length = shape[0], shape[1]
         weights_MM = tf.tensordot(self.horizontal, self._of_horizontal, 1)
         weights_SM = tf.gather(tf.cast(weights_MM, history_BLJd.dtype), filters_S)
-        # Shorter filters weigh the events past their end with 0.
+        # Shorter filters have weight 0 for events past their end.
         events_SVBM = events[..., None] + tf.range(self.widths)
         places = tf.range(batch)[:, None] * length + tf.minimum(events_SVBM, length - 1)
-        found = tf.gather(tf.reshape(history_BLJd, tf.concat([[-1], shape[2:]], 0)), places)
-        return tf.nn.relu(tf.reduce_sum(found * weights_SM[:, None, None, :, None, None], 3))
+        windows_SVBMJd = tf.gather(
+            tf.reshape(history_BLJd, tf.concat([[-1], shape[2:]], 0)), places
+        )
+        return tf.nn.relu(
+            tf.reduce_sum(windows_SVBMJd * weights_SM[:, None, None, :, None, None], 3)
+        )
 
 
 class SelfAttention(Extractor):
     """One head of scaled dot-product attention over the history (MISS, table VII).
 
-    Queries, keys and values have the width of an item; there are no positions and no causal mask.
+    Queries, keys and values have the width of an item; there are no position embeddings and no
+    causal mask.
     """
 
     def __init__(self, dims: Dims, name: str = "self_attention") -> None:
@@ -96,7 +101,7 @@ class SelfAttention(Extractor):
         self.value = keras.layers.Dense(self._width, use_bias=False, name="value")
 
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
-        """What the given events attend to. See the base class."""
+        """Attention outputs at the given events. See the base class."""
         del filters_S
         shape = tf.shape(user.history_BLJd)
         history_BLD = tf.reshape(self._history(user), [shape[0], shape[1], self._width])
@@ -106,9 +111,9 @@ class SelfAttention(Extractor):
 
 
 class LongShortTermMemory(Extractor):
-    """Every hidden state of an LSTM as wide as an item (MISS, table VII).
+    """Hidden states of an LSTM of the width of an item (MISS, table VII).
 
-    Padding follows the events, so the states at events know nothing of it.
+    Padding follows the events, so it does not affect the states at events.
     """
 
     def __init__(self, dims: Dims, name: str = "lstm") -> None:
@@ -124,13 +129,13 @@ class LongShortTermMemory(Extractor):
 
 
 class SampleViews(Extractor):
-    """The mean of the events that were kept: the whole history instead of interests (MISS/M)."""
+    """The mean of the kept events: views of the whole history instead of interests (MISS/M)."""
 
     def __init__(self, dims: Dims, name: str = "sample_views") -> None:
         super().__init__(dims, 1, name)
 
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
-        """Means of kept events, 0 where there is none. See the base class."""
+        """Means of kept events, 0 if none is kept. See the base class."""
         del filters_S
         history_BLJd = self._history(user)
         kept_SVBL = tf.cast(events & user.mask_BL, history_BLJd.dtype)
@@ -140,21 +145,21 @@ class SampleViews(Extractor):
 
 
 EXTRACTORS = ("cnn", "sa", "lstm", "sample")
-"""Names on the command line, in the order of the classes above."""
+"""Names of the extractors on the command line, in the order of the classes above."""
 
 
 def build(name: str, dims: Dims, widths: int) -> Extractor:
-    """The extractor of one of the names `EXTRACTORS`; only the convolution has several filters."""
+    """Builds the extractor with a name of `EXTRACTORS`; only the convolution uses `widths`."""
     if name == "cnn":
         return Convolution(dims, widths)
     return {"sa": SelfAttention, "lstm": LongShortTermMemory, "sample": SampleViews}[name](dims)
 
 
 def triangle(size: int) -> np.ndarray:
-    """Places the weights of filters of 1..size scalars, end to end, into rows padded with zeros.
+    """Placement of the concatenated weights of filters of 1..size scalars into zero-padded rows.
 
     Returns:
-        float32 [size (size + 1) / 2, size, size]; a product with it sums over the first axis.
+        Array float32 [size (size + 1) / 2, size, size]; contract its first axis with the weights.
     """
     rows, columns = np.tril_indices(size)
     placement = np.zeros((len(rows), size, size), np.float32)
@@ -163,10 +168,10 @@ def triangle(size: int) -> np.ndarray:
 
 
 def averages(shape: tf.TensorShape, dtype: tf.DType | None = None) -> tf.Tensor:
-    """Initialises filters of 1, 2, ... scalars, end to end in the last axis, to averages.
+    """Initialises filters of 1, 2, ... scalars, concatenated in the last axis, to averages.
 
-    A filter of few scalars in front of a rectifier dies if they start out negative, so they do not
-    start at random.
+    A filter of few scalars before a ReLU gets no gradient if they are negative at the start, so the
+    initial values are not random.
     """
     size = int(np.sqrt(2 * shape[-1]))
     rows, _ = np.tril_indices(size)

@@ -21,23 +21,23 @@ def info_nce(
     symmetric: bool = False,
     cosine: bool = True,
 ) -> tf.Tensor:
-    """How badly each first view finds its second view among those of the batch (MISS, eqs. 15-16).
+    """InfoNCE loss of each first view against the second views of the batch (MISS, eqs. 15-16).
 
     With s the cosine and tau the temperature,
 
         loss[p, b] = log sum_c exp(s(z1[p, b], z2[p, c]) / tau) - s(z1[p, b], z2[p, b]) / tau,
 
-    where c runs over the valid requests of the global batch, b among them, but for other requests
-    with the same key: those of one user share the history, so they are no negatives.
+    where c runs over the valid requests of the global batch, b included, without other requests
+    with the same key: requests of one user share the history, so they are not negatives.
 
     Args:
-        first_PBw: Views that search.
-        second_PBw: Views that are searched, in the same order.
-        valid_PB: Boolean; an invalid request is neither searched for nor found in its slot.
-        key_B: Encoded user key, or whatever tells two views of the same thing.
-        temperature: tau, positive.
-        symmetric: Average with the loss of second views that search among the first ones.
-        cosine: False for s the inner product.
+        first_PBw: Anchor views.
+        second_PBw: Views that the anchors are compared with, in the same order.
+        valid_PB: Boolean mask; an invalid request is neither an anchor nor a negative in its slot.
+        key_B: Encoded user key, or another key that identifies views of the same object.
+        temperature: Temperature tau, positive.
+        symmetric: Whether to average with the loss of second views against first views.
+        cosine: Whether s is the cosine; if False, s is the inner product.
 
     Returns:
         Loss [P, B] in float32, 0 at invalid requests.
@@ -53,38 +53,38 @@ def info_nce(
 
 
 def unit_vectors(views: tf.Tensor) -> tf.Tensor:
-    """Scales each view to length 1; one of length 0 stays 0 and gets no gradient.
+    """Scales each view to length 1; a view of length 0 stays 0 and gets no gradient.
 
-    A cosine has no gradient at 0. `tf.math.l2_normalize` would return a million times the incoming
-    one there, and rectified views of untrained embeddings are exactly 0 now and then.
+    A cosine has no gradient at 0. There, `tf.math.l2_normalize` would multiply the incoming
+    gradient by a million, and views after a ReLU are sometimes exactly 0 before training.
 
     Args:
-        views: [..., w], any floating type.
+        views: Views [..., w] of any floating type.
 
     Returns:
-        Unit vectors in float32, shape of `views`.
+        Unit vectors in float32, of the shape of `views`.
     """
     views = tf.cast(views, tf.float32)
     square = tf.reduce_sum(tf.square(views), -1, keepdims=True)
-    some = square > _TINY
-    return views * tf.where(some, tf.math.rsqrt(tf.where(some, square, 1.0)), 0.0)
+    is_nonzero = square > _TINY
+    return views * tf.where(is_nonzero, tf.math.rsqrt(tf.where(is_nonzero, square, 1.0)), 0.0)
 
 
 def _allowed_columns(valid_PB: tf.Tensor, key_B: tf.Tensor) -> tf.Tensor:
-    """Which requests of the global batch each anchor is compared with, boolean [P, B, C]."""
+    """Mask of the requests of the global batch that each anchor is compared with, [P, B, C]."""
     batch = tf.shape(key_B)[0]
-    before, total = replicas.rows(batch)
-    own_BC = (before + tf.range(batch))[:, None] == tf.range(total)
+    rows_before, total = replicas.rows(batch)
+    own_BC = (rows_before + tf.range(batch))[:, None] == tf.range(total)
     same_key_BC = key_B[:, None] == replicas.all_gather(key_B)
     valid_PC = replicas.all_gather(valid_PB, axis=1)
     return own_BC | (valid_PC[:, None] & ~same_key_BC)
 
 
 def _one_sided(
-    anchors_PBw: tf.Tensor, others_PBw: tf.Tensor, allowed_PBC: tf.Tensor, temperature: float
+    anchors_PBw: tf.Tensor, positives_PBw: tf.Tensor, allowed_PBC: tf.Tensor, temperature: float
 ) -> tf.Tensor:
-    """Loss [P, B] of the views as they are."""
-    columns_PCw = replicas.all_gather(others_PBw, axis=1)
+    """Loss [P, B] of the anchors against the other views."""
+    columns_PCw = replicas.all_gather(positives_PBw, axis=1)
     scores_PBC = tf.matmul(anchors_PBw, columns_PCw, transpose_b=True) / temperature
-    positive_PB = tf.reduce_sum(anchors_PBw * others_PBw, -1) / temperature
+    positive_PB = tf.reduce_sum(anchors_PBw * positives_PBw, -1) / temperature
     return tf.reduce_logsumexp(tf.where(allowed_PBC, scores_PBC, _LOWEST), -1) - positive_PB

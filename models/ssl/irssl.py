@@ -1,4 +1,4 @@
-"""IRSSL: complementary feature masks of items (Yao et al., CIKM 2021), as a rival of MISS.
+"""IRSSL: complementary feature masks of items (Yao et al., CIKM 2021), to compare with MISS.
 
 Shapes: B requests, N candidates, J item features shared with the history, d embedding width per
 field, V = 2 views.
@@ -20,18 +20,18 @@ class IRSSLConfig(ContrastiveConfig):
     """Settings of IRSSL.
 
     Attributes:
-        encoder_units: Widths of the encoder.
+        encoder_units: Widths of the encoder's layers.
     """
 
     encoder_units: tuple[int, ...] = (20, 20)
 
 
 class ItemViews(NamedTuple):
-    """Which item and which of its features.
+    """The drawn item of each request and the features of its views.
 
     Attributes:
-        candidate_B: Index of the candidate of each request.
-        first_BJ: Boolean, the features in the first view; the second has the others.
+        candidate_B: Index of the drawn candidate of each request.
+        first_BJ: Boolean mask of the features in the first view; the second view has the others.
     """
 
     candidate_B: tf.Tensor
@@ -39,12 +39,12 @@ class ItemViews(NamedTuple):
 
 
 class IRSSL(Contrastive):
-    """Half the features of an item find the other half among the items of the batch.
+    """Contrasts one half of an item's features with the other half, among the items of the batch.
 
-    A step takes one candidate of each request, so that its cost does not grow with the square of
-    their number. Copies of an item are no negatives of each other. With two features the views are
-    the item's id and its category; masks by mutual information, as in the original, would need
-    more features than the paper's logs have.
+    A step uses one candidate of each request, so that the cost does not grow quadratically with the
+    number of candidates. Copies of an item are not negatives of each other. With two features the
+    views are the item's id and its category; masks by mutual information, as in the original,
+    would need more features than the paper's logs have.
 
     Args:
         config: Settings.
@@ -68,12 +68,12 @@ class IRSSL(Contrastive):
         self.encoder = MLP(config.encoder_units, name="encoder")
 
     def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
-        """Halves of items, drawn afresh. See the base class."""
+        """Views from newly drawn items and halves. See the base class."""
         del user
         return self.views_of(candidates, self.draw(candidates.mask_BN, seed))
 
     def draw(self, mask_BN: tf.Tensor, seed: tf.Tensor) -> ItemViews:
-        """Draws a candidate and half of its features, all alike."""
+        """Draws a candidate and half of its features, uniformly."""
         batch = tf.shape(mask_BN)[0]
         noise_BN = draws.per_event(seed, "irssl/candidate", [], mask_BN)
         noise_JB = draws.uniform(seed, "irssl/features", [self._fields], batch)
@@ -83,7 +83,7 @@ class IRSSL(Contrastive):
         )
 
     def views_of(self, candidates: Candidates, drawn: ItemViews) -> dict[str, Views]:
-        """Encoded halves; the other features are zero."""
+        """Encoded halves, with zeros in place of the other features."""
 
         def pick(values_BN: tf.Tensor) -> tf.Tensor:
             return tf.gather(values_BN, drawn.candidate_B, batch_dims=1)

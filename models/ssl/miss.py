@@ -20,7 +20,7 @@ from preprocessing.errors import UserError
 
 _DISTRIBUTIONS = ("uniform", "gaussian")
 _KEEP = 0.5
-"""Probability that a sample-level view keeps an event."""
+"""Probability with which a sample-level view keeps an event."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,21 +31,21 @@ class MISSConfig(ContrastiveConfig):
     1, without M `extractor` "sample".
 
     Attributes:
-        extractor: "cnn" of the paper; "sa" or "lstm", which have one filter (table VII); "sample"
-            for two sparser copies of the whole history instead of interests.
-        widths: M; horizontal filters span 1..M events.
-        heights: N; vertical filters span 1..N item features (at most as many as there are). 0 for
-            no loss on the level of features.
-        distances: H; the two interests of a pair start 1..H events apart.
-        distance_distribution: Of the distance: "uniform", or "gaussian" for exp(-h^2 / (2 s^2)) cut
-            off at H, which prefers near interests.
-        distance_scale: s of the latter.
-        pairs_per_filter: Interest pairs drawn from each horizontal filter.
-        feature_pairs_per_filter: Feature pairs drawn from each vertical filter.
-        alpha: alpha_1, weight of the interest-level loss.
-        alpha_feature: alpha_2, weight of the feature-level loss; None for alpha_1.
-        encoder_units: Widths of the encoder of interests.
-        feature_encoder_units: Widths of the encoder of features.
+        extractor: Interest extractor: "cnn" of the paper; "sa" or "lstm", which have one filter
+            (table VII); "sample" for two sparser copies of the whole history instead of interests.
+        widths: Number M of horizontal filters, which span 1..M events.
+        heights: Number N of vertical filters, which span 1..N item features (at most as many as
+            there are). 0 for no feature-level loss.
+        distances: Largest distance H; the two interests of a pair start 1..H events apart.
+        distance_distribution: Distribution of the distance: "uniform", or "gaussian" for
+            exp(-h^2 / (2 s^2)) cut off at H, which prefers near interests.
+        distance_scale: Scale s of the gaussian distribution.
+        pairs_per_filter: Number of interest pairs drawn from each horizontal filter.
+        feature_pairs_per_filter: Number of feature pairs drawn from each vertical filter.
+        alpha: Weight alpha_1 of the interest-level loss.
+        alpha_feature: Weight alpha_2 of the feature-level loss; None for alpha_1.
+        encoder_units: Widths of the layers of the encoder of interests.
+        feature_encoder_units: Widths of the layers of the encoder of features.
     """
 
     extractor: str = "cnn"
@@ -70,24 +70,24 @@ class MISSConfig(ContrastiveConfig):
             raise UserError(f"Expected ssl.heights >= 0, found {self.heights}.")
         if self.distance_scale <= 0:
             raise UserError(f"Expected ssl.distance_scale > 0, found {self.distance_scale}.")
-        for name, known in (
+        for name, options in (
             ("extractor", extractors.EXTRACTORS),
             ("distance_distribution", _DISTRIBUTIONS),
         ):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in options:
                 raise UserError(
-                    f"Expected ssl.{name} to be one of {', '.join(known)}, "
+                    f"Expected ssl.{name} to be one of {', '.join(options)}, "
                     f"found {getattr(self, name)!r}."
                 )
 
 
 class Pairs(NamedTuple):
-    """Where the two views of each slot and request lie.
+    """Positions of the two views of each slot and request.
 
     Attributes:
-        events: First event of each view, [S, V, B]; with sample-level views the events that it
-            keeps, boolean [S, V, B, L].
-        rows_QVB: First item feature, in the slots of features.
+        events: First event of each view, [S, V, B]; for sample-level views the mask of kept events,
+            boolean [S, V, B, L].
+        rows_QVB: First item feature of each view, in the slots of features.
         valid_SB: Whether the history is long enough for a pair.
     """
 
@@ -97,14 +97,14 @@ class Pairs(NamedTuple):
 
 
 class MISS(Contrastive):
-    """Contrasts interests found in a history, as a whole and feature by feature.
+    """Contrasts interests in a history, as a whole and by feature.
 
-    A window of m neighbouring events, merged by a filter of m scalars, is an interest; two windows
-    a few events apart show the same interest and attract each other, those of other users repel.
-    Likewise for features merged by a filter of n scalars within a window.
+    An interest is a window of m adjacent events, merged by a filter of m scalars. Two windows a few
+    events apart are a positive pair, windows of other users are negatives. The same holds for
+    features merged by a filter of n scalars within a window.
 
-    All slots go through one encoder call and one contrastive product per level. Windows never touch
-    padding: a history of `len` events has len - m + 1 of them for filter m.
+    All slots share one encoder call and one contrastive product per level. Windows never overlap
+    padding: a history of `len` events has len - m + 1 windows of filter m.
 
     Args:
         config: Settings.
@@ -130,8 +130,8 @@ class MISS(Contrastive):
         )
         self._vertical_Q = verticals
         self._rows_Q = self._fields - verticals % max(heights, 1)
-        # Interests pair up over time, and so do features where a filter yields a single one of
-        # them; else two features of the same window do.
+        # Pairs of interests are apart in time. So are pairs of features if a filter yields only one
+        # feature; otherwise a pair consists of two features of the same window.
         self._over_time_S = np.concatenate([np.ones(self._interest_slots, bool), self._rows_Q == 1])
         self._cumulative_H = _cumulative_weights(config)
         self.encoder = MLP(config.encoder_units, name="encoder")
@@ -145,15 +145,15 @@ class MISS(Contrastive):
             self.feature_encoder = MLP(config.feature_encoder_units, name="feature_encoder")
 
     def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
-        """Encoded pairs, drawn afresh (eqs. 13-14). See the base class."""
+        """Encoded views of newly drawn pairs (eqs. 13-14). See the base class."""
         del candidates
         return self.views_of(user, self.draw(user.mask_BL, seed))
 
     def draw(self, mask_BL: tf.Tensor, seed: tf.Tensor) -> Pairs:
         """Draws the pairs of each request (RS of eqs. 21 and 24).
 
-        The distance is one of 1..min(H, windows - 1), then the first start is uniform among those
-        that leave room for it; two features are distinct and uniform.
+        The distance is drawn from 1..min(H, windows - 1), then the first start uniformly among the
+        possible ones; two distinct features are drawn uniformly.
         """
         over_time_S1 = self._over_time_S[:, None]
         batch, slots = tf.shape(mask_BL)[0], len(self._over_time_S)
@@ -184,59 +184,67 @@ class MISS(Contrastive):
 
     def views_of(self, user: UserSide, pairs: Pairs) -> dict[str, Views]:
         """Encoded views of given pairs (eqs. 13-14)."""
-        config, cut = self.config, self._interest_slots
+        config, num_interest_slots = self.config, self._interest_slots
         interests_SVBJd = self.extractor.interests(user, pairs.events, self._horizontal_S)
         shape = tf.shape(interests_SVBJd)
         width = self._fields * user.history_BLJd.shape[3]
-        interests_PVBD = tf.reshape(interests_SVBJd[:cut], [cut, 2, shape[2], width])
+        interests_PVBD = tf.reshape(
+            interests_SVBJd[:num_interest_slots], [num_interest_slots, 2, shape[2], width]
+        )
         encoded_PVBw = self.encoder(interests_PVBD)
-        found = {
+        views = {
             "miss_interest": Views(
                 encoded_PVBw[:, 0],
                 encoded_PVBw[:, 1],
-                pairs.valid_SB[:cut],
+                pairs.valid_SB[:num_interest_slots],
                 user.key_B,
                 config.alpha,
             )
         }
         if len(self._vertical_Q):
-            features_QVBd = self._merge_features(interests_SVBJd[cut:], pairs.rows_QVB)
+            features_QVBd = self._merge_features(
+                interests_SVBJd[num_interest_slots:], pairs.rows_QVB
+            )
             encoded_QVBw = self.feature_encoder(features_QVBd)
-            found["miss_feature"] = Views(
+            views["miss_feature"] = Views(
                 encoded_QVBw[:, 0],
                 encoded_QVBw[:, 1],
-                pairs.valid_SB[cut:],
+                pairs.valid_SB[num_interest_slots:],
                 user.key_B,
                 config.alpha if config.alpha_feature is None else config.alpha_feature,
             )
-        return found
+        return views
 
     def diagnostics(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Beside those of the base class, how pairs lie and how similar interests are (figure 5).
+        """Diagnostics of the base class, distances of pairs and similarity of interests (figure 5).
 
         Returns:
-            `interest_similarity`, mean cosine of the interests of a pair before they are encoded;
-            with windows also `distance`, mean number of events between them, and
+            Scalars of the base class; `interest_similarity`, mean cosine of the interests of a pair
+            before encoding; with windows also `distance`, mean number of events between them, and
             `distance_1_share` to `distance_H_share`.
         """
-        found = super().diagnostics(user, candidates, seed=seed)
-        pairs, cut = self.draw(user.mask_BL, seed), self._interest_slots
-        interests = self.extractor.interests(user, pairs.events, self._horizontal_S)[:cut]
+        values = super().diagnostics(user, candidates, seed=seed)
+        pairs, num_interest_slots = self.draw(user.mask_BL, seed), self._interest_slots
+        interests = self.extractor.interests(user, pairs.events, self._horizontal_S)[
+            :num_interest_slots
+        ]
         width = self._fields * user.history_BLJd.shape[3]
-        interests = unit_vectors(tf.reshape(interests, [cut, 2, -1, width]))
+        interests = unit_vectors(tf.reshape(interests, [num_interest_slots, 2, -1, width]))
         cosine_PB = tf.reduce_sum(interests[:, 0] * interests[:, 1], -1)
-        valid_PB = tf.cast(pairs.valid_SB[:cut], tf.float32)
-        found["miss_interest/interest_similarity"] = weighted_mean(cosine_PB, valid_PB)
+        valid_PB = tf.cast(pairs.valid_SB[:num_interest_slots], tf.float32)
+        values["miss_interest/interest_similarity"] = weighted_mean(cosine_PB, valid_PB)
         if self.config.extractor != "sample":
-            distance_PB = pairs.events[:cut, 1] - pairs.events[:cut, 0]
+            distance_PB = (
+                pairs.events[:num_interest_slots, 1] - pairs.events[:num_interest_slots, 0]
+            )
             mean = weighted_mean(tf.cast(distance_PB, tf.float32), valid_PB)
-            found["miss_interest/distance"] = mean
+            values["miss_interest/distance"] = mean
             for h in range(1, self.config.distances + 1):
                 share = weighted_mean(tf.cast(distance_PB == h, tf.float32), valid_PB)
-                found[f"miss_interest/distance_{h}_share"] = share
-        return found
+                values[f"miss_interest/distance_{h}_share"] = share
+        return values
 
     def _distance(self, noise_SB: tf.Tensor, furthest_SB: tf.Tensor) -> tf.Tensor:
         """A distance from 1 to `furthest_SB` by inversion of its distribution."""

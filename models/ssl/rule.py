@@ -1,4 +1,4 @@
-"""Sub-sequences of one category (the rule-based rival in table V of MISS, Guo et al., 2022).
+"""Sub-sequences of one category (the rule-based method in table V of MISS, Guo et al., 2022).
 
 Shapes: B requests, S = 1 slot, V = 2 views, L history length, J item features of the history, d
 embedding width per field.
@@ -22,9 +22,9 @@ class RuleConfig(ContrastiveConfig):
     """Settings of the rule.
 
     Attributes:
-        feature: Which of the history's features is the category, counted from 0.
-        keep: Probability that a view keeps an event.
-        encoder_units: Widths of the encoder.
+        feature: Index of the category among the history's features, counted from 0.
+        keep: Probability with which a view keeps an event.
+        encoder_units: Widths of the encoder's layers.
     """
 
     feature: int = 1
@@ -39,11 +39,11 @@ class RuleConfig(ContrastiveConfig):
 
 
 class Rule(Contrastive):
-    """Two sparser copies of the events of one category find each other.
+    """Contrasts two sparser copies of the events of one category.
 
-    The category is drawn from those with at least two events; without such a category all events
-    are taken. Each copy keeps every event with probability `keep`, and at least one, and is the
-    mean of what it keeps.
+    The category is drawn from those with at least two events; if there is no such category, all
+    events are used. Each copy keeps every event with probability `keep`, at least one, and is the
+    mean of the kept events.
 
     Args:
         config: Settings.
@@ -68,7 +68,7 @@ class Rule(Contrastive):
         self.encoder = MLP(config.encoder_units, name="encoder")
 
     def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
-        """Sparser copies, drawn afresh. See the base class."""
+        """Views from newly drawn copies. See the base class."""
         del candidates
         return self.views_of(user, self.draw(user, seed))
 

@@ -1,4 +1,4 @@
-"""S3Rec's correlation of a sequence with its segments (Zhou et al., CIKM 2020), as a rival of MISS.
+"""S3Rec's sequence-segment correlation (Zhou et al., CIKM 2020), a method to compare with MISS.
 
 Shapes: B requests, V = 2 views, L history length, D item width.
 """
@@ -15,10 +15,10 @@ from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class S3RecConfig(ContrastiveConfig):
-    """Settings of S3Rec; the bilinear score makes `temperature` superfluous, hence 1.
+    """Settings of S3Rec; the bilinear score needs no temperature, so `temperature` is 1.
 
     Attributes:
-        heads: Heads of the encoder's attention.
+        heads: Number of heads of the encoder's attention.
     """
 
     temperature: float = 1.0
@@ -26,12 +26,12 @@ class S3RecConfig(ContrastiveConfig):
 
 
 class S3Rec(Contrastive):
-    """A history without a segment finds that segment among those of other users.
+    """Contrasts a history without a segment with that segment and the segments of other users.
 
-    The score of context c and segment s is c^T W s; both are encoded by the same transformer layer,
-    with the mask vector in place of the events that they lack. The authors compare with one segment
-    that is cut out of other users' events; here all other segments of the batch are negatives,
-    which is the mutual information bound of their paper.
+    The score of context c and segment s is c^T W s; the same transformer layer encodes both, with
+    the mask vector in place of the missing events. The authors compare with one segment of other
+    users' events; here all other segments of the batch are negatives, which is the mutual
+    information bound of their paper.
 
     Args:
         config: Settings.
@@ -50,12 +50,12 @@ class S3Rec(Contrastive):
         )
 
     def views(self, user: UserSide, candidates: Candidates, seed: tf.Tensor) -> dict[str, Views]:
-        """Contexts and segments, drawn afresh. See the base class."""
+        """Views from newly drawn segments. See the base class."""
         del candidates
         return self.views_of(user, self.draw(user.mask_BL, seed))
 
     def draw(self, mask_BL: tf.Tensor, seed: tf.Tensor) -> SequenceViews:
-        """Draws a segment: its length is uniform in 1..len / 2, then its start among all."""
+        """Draws a segment: a length uniform in 1..len / 2, then a uniform start."""
         batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
         lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
         size_B = 1 + draws.scale(draws.uniform(seed, "s3rec/size", [], batch), lengths_B // 2)
@@ -71,7 +71,7 @@ class S3Rec(Contrastive):
         )
 
     def views_of(self, user: UserSide, drawn: SequenceViews) -> dict[str, Views]:
-        """Encoded contexts, times W, and encoded segments; shorter histories than 2 have none."""
+        """Encoded contexts times W, and encoded segments; not valid for fewer than 2 events."""
         encoded_VBD = self.encoder.encode(user, drawn)
         context_BD = tf.matmul(encoded_VBD[0], tf.cast(self.bilinear, encoded_VBD.dtype))
         valid_B = drawn.lengths_VB[0] >= 2

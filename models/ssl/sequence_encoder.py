@@ -1,6 +1,6 @@
 """The sequence encoder of S3Rec and CL4SRec, and views of a history for it.
 
-Shapes: B requests, V views of each, L history length, D item width.
+Shapes: B requests, V views of each request, L history length, D item width.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from preprocessing.errors import UserError
 
 
 class SequenceViews(NamedTuple):
-    """Altered histories.
+    """Augmented histories.
 
     Attributes:
-        sources_VBL: Which event stands at each place.
-        lengths_VB: Events of each view.
-        hidden_VBL: Whether the event is replaced by the mask vector.
+        sources_VBL: Index of the source event at each position.
+        lengths_VB: Number of events of each view.
+        hidden_VBL: Whether the mask vector replaces the event.
     """
 
     sources_VBL: tf.Tensor
@@ -27,7 +27,7 @@ class SequenceViews(NamedTuple):
 
 
 class SequenceEncoder(keras.layers.Layer):
-    """A bidirectional transformer layer; the state of the last event stands for the sequence.
+    """A bidirectional transformer layer; the state of the last event represents the sequence.
 
     As in BERT: x = LayerNorm(events + positions); y = LayerNorm(x + Attention(x)); then
     LayerNorm(y + W2 gelu(W1 y + b1) + b2). Positions count from the most recent event. All views of
@@ -35,10 +35,10 @@ class SequenceEncoder(keras.layers.Layer):
 
     Args:
         dims: Static sizes.
-        heads: Heads of the attention, a divisor of D.
+        heads: Number of heads of the attention, a divisor of D.
 
     Raises:
-        UserError: It is no divisor.
+        UserError: `heads` does not divide D.
     """
 
     def __init__(self, dims: Dims, heads: int, name: str = "sequence_encoder") -> None:
@@ -65,7 +65,7 @@ class SequenceEncoder(keras.layers.Layer):
         ]
 
     def encode(self, user: UserSide, views: SequenceViews) -> tf.Tensor:
-        """The representation of each view, [V, B, D]; without meaning for an empty one."""
+        """The representation of each view, [V, B, D]; meaningless for an empty view."""
         shape = tf.shape(views.sources_VBL)
         count, length = shape[0] * shape[1], shape[2]
         mask_VBL = tf.sequence_mask(views.lengths_VB, length)

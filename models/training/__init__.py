@@ -1,1 +1,1 @@
-"""The life of a training run, part by part."""
+"""The parts of a training run."""

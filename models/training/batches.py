@@ -1,4 +1,4 @@
-"""Batches of the training split, from any step on."""
+"""Batches of the training split, starting at any step."""
 
 from models.config.training import TrainConfig
 from models.keras import tf
@@ -8,21 +8,21 @@ from preprocessing.data_dir import DataDir
 
 
 def steps_per_epoch(data: DataDir, train: TrainConfig) -> int:
-    """Number of batches of a pass over the training split."""
+    """Number of batches in one pass over the training split."""
     return -(-data.num_requests("train") // train.batch_size)
 
 
 def training_batches(
     data: DataDir, train: TrainConfig, done: int, epochs: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
-    """The batches that are to be trained on after so many steps, to the end of the last pass.
+    """The batches that remain after `done` steps, to the end of the last pass.
 
     Args:
         data: The data set.
         train: Settings of the training.
-        done: Steps done, each of which was a batch.
-        epochs: Passes in all.
-        first_epoch: Number of the first pass; the order of a pass follows from seed and number.
+        done: Number of steps done, of one batch each.
+        epochs: Total number of passes.
+        first_epoch: Number of the first pass; seed and number determine the order of a pass.
     """
     epoch, skipped = divmod(done, steps_per_epoch(data, train))
     batches = dataset.read(

@@ -1,4 +1,4 @@
-"""What a data set must have to be trained on, and what it lacks to be judged."""
+"""Checks of a data set before training, and remarks on what cannot be measured on it."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema
 
 _MANY_LABELS = 2.0
-"""Training requests per user from which the schedule of self-supervision no longer fits."""
+"""Training requests per user above which the schedule of self-supervision does not fit."""
 
 
 def check_splits(data: DataDir) -> None:
-    """Refuses a data set that cannot be trained on or not be judged."""
+    """Raises `UserError` for a data set without usable training or validation requests."""
     if not data.num_requests("train"):
         raise UserError(
             f"Expected training requests in {data.path}, found none.",
@@ -39,7 +39,7 @@ def check_splits(data: DataDir) -> None:
 
 
 def remarks(data: DataDir) -> Iterator[str]:
-    """What cannot be measured on a data set, and what follows from it, a line each."""
+    """Lines on what cannot be measured on a data set, and what follows from it."""
     for split in ("validation", "test"):
         if not data.num_requests(split):
             yield f"{split}: no requests, so nothing is measured there."
@@ -54,15 +54,15 @@ def remarks(data: DataDir) -> Iterator[str]:
 
 
 def schedule_remark(config: RunConfig, data: DataDir) -> str:
-    """What to know of the schedule that self-supervision brought, "" if there is nothing.
+    """A warning about the default training schedule of the self-supervision; "" if it fits.
 
-    It was chosen on logs with one training request per user. With many, the main loss learns the
-    tables from labels, and the schedule holds it back.
+    The schedule was tuned on logs with one training request per user. With many requests per user,
+    the main loss learns the tables from labels, and the schedule slows it down.
     """
-    brought = schedule(config.ssl_name)
+    defaults = schedule(config.ssl_name)
     requests = data.num_requests("train") / max(1, data.stats["splits"]["train"]["users"])
-    is_changed = any(getattr(config.train, key) != value for key, value in brought.items())
-    if not brought or is_changed or requests < _MANY_LABELS:
+    is_changed = any(getattr(config.train, key) != value for key, value in defaults.items())
+    if not defaults or is_changed or requests < _MANY_LABELS:
         return ""
     return (
         f"train: {requests:.1f} requests per user. The schedule of --ssl={config.ssl_name} was "
@@ -73,7 +73,7 @@ def schedule_remark(config: RunConfig, data: DataDir) -> str:
 
 
 def check_sample_weight(schema: Schema, name: str) -> None:
-    """Refuses weights that are not numbers as they stand in the log."""
+    """Raises `UserError` unless sample weights are a numeric feature without normalisation."""
     numeric = [
         feature.name
         for feature in schema.encoded_features
@@ -92,6 +92,6 @@ def _candidates(data: DataDir, split: str) -> int:
 
 
 def _only_label(data: DataDir, split: str) -> int | None:
-    """The label that all candidates of a split have, None if there are both."""
+    """The label that all candidates of a split have; None if there are both labels."""
     positives, candidates = data.stats["splits"][split]["positives"], _candidates(data, split)
     return None if 0 < positives < candidates else int(positives > 0)

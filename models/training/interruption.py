@@ -1,4 +1,4 @@
-"""SIGTERM, which clusters send before they take a machine away, ends a run in good order."""
+"""Orderly end of a run on SIGTERM, which clusters send before they reclaim a machine."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ class Interrupted(SystemExit):
     """The run was asked to stop and can be resumed; the process ends with status 0.
 
     Args:
-        message: Where it stopped and how to resume it.
+        message: Message on where the run stopped and how to resume it.
     """
 
     def __init__(self, message: str) -> None:
@@ -34,16 +34,16 @@ class StopRequest:
 
 @contextlib.contextmanager
 def on_sigterm() -> Iterator[StopRequest]:
-    """Turns SIGTERM into a request that the run looks at between steps.
+    """Turns SIGTERM into a request that the run checks between steps.
 
-    Python handles signals in the main thread only; elsewhere they stay as they are.
+    Python handles signals in the main thread only; in other threads nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: request.ask())
+    previous_handler = signal.signal(signal.SIGTERM, lambda *_: request.ask())
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)

@@ -12,20 +12,20 @@ _BUCKETS = 1 << 30
 
 
 def stressed(batches: tf.data.Dataset, schema: Schema, train: TrainConfig) -> tf.data.Dataset:
-    """Training batches with the share of samples kept and of labels flipped that `train` asks for.
+    """Training batches with a share of samples dropped and of labels flipped, as `train` sets.
 
-    A sample is a candidate with its label. What happens to it is a function of the seed, its
-    request and its place there, so it is the same in every epoch, for every order and size of the
-    batches, and for every model.
+    A sample is a candidate with its label. Whether it is kept or flipped depends on the seed, its
+    request and its position there alone, so it is the same in every epoch, for every order and size
+    of the batches, and for every model.
 
     Args:
-        batches: As `preprocessing.dataset.read` gives them.
-        schema: Of the data.
-        train: Rates and seed.
+        batches: Batches of `preprocessing.dataset.read`.
+        schema: Schema of the data.
+        train: Settings of the training, with the rates and the seed.
 
     Returns:
-        Batches of the same shapes. A sample that is not kept becomes padding, and so does the
-        history of a request without any, unless `train.unlabelled_histories`.
+        Batches of the same shapes. A dropped sample becomes padding, and so does the history of a
+        request without samples, unless `train.unlabelled_histories`.
     """
     if train.sampling_rate == 1.0 and train.label_noise == 0.0:
         return batches
@@ -51,7 +51,7 @@ def stressed(batches: tf.data.Dataset, schema: Schema, train: TrainConfig) -> tf
 
 
 def _uniform(features: Features, purpose: str, seed: int) -> tf.Tensor:
-    """A number in [0, 1) for every place of a candidate, [B, N] float64; SipHash spreads them."""
+    """Pseudo-random numbers in [0, 1) for every candidate, [B, N] float64, from SipHash."""
     shape = tf.shape(features[LABEL])
     requests_BN = tf.repeat(features[REQUEST_ID][:, None], shape[1], axis=1)
     places_BN = tf.repeat(tf.as_string(tf.range(shape[1]))[None], shape[0], axis=0)

@@ -1,8 +1,9 @@
-"""How much memory a training needs, before any of it is taken.
+"""Estimate of the memory that training needs, made before it is allocated.
 
-Tables and what their optimiser remembers follow from the configuration. What a batch takes is
-bounded from its size; only if that might matter, a model with tables of a few rows is built and its
-step is traced, which takes a few seconds and gives the numbers of any model, of one's own too.
+The sizes of tables and their optimiser slots follow from the configuration. The memory of a batch
+is bounded from its size. Only if the bound is close to the free memory, a model with tables of a
+few rows is built and its step traced: this takes a few seconds and is exact for user-defined models
+too.
 """
 
 import pathlib
@@ -25,31 +26,31 @@ _VIEWS = (
     *("Identity", "IdentityN", "StopGradient", "Reshape", "ExpandDims", "Squeeze"),
     *("ReadVariableOp", "VarHandleOp", "Const", "Placeholder"),
 )
-"""Operations whose result shares the memory of what they read."""
+"""Operations whose result shares the memory of their input, or takes none."""
 
 _FLOAT = 4
 _FEW_ROWS = 64
 _WORTH_TRACING = 4
-"""A bound below one in so many parts of the free memory needs no closer look."""
+"""Tracing is skipped if the upper bound is below 1 / _WORTH_TRACING of the free memory."""
 
 _ITEM_VECTORS, _EVENT_PAIRS = 200, 400
-"""For each event of a history, no model here computes more vectors of an item's width, times two
-and the number of candidates, and more numbers for each other event."""
+"""Upper bounds of the activations of built-in models, per event of a history: vectors of an item's
+width, times (candidates + 2), and numbers per other event of the history."""
 
 _GIB = 1 << 30
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 class Estimate(NamedTuple):
-    """Bytes that a training needs beside Python and TensorFlow themselves.
+    """Bytes that training needs beside Python and TensorFlow themselves.
 
     Attributes:
-        tables: Embedding tables; those of backbones only if `traced`.
-        slots: What optimisers remember of them.
-        dense: Other weights with all that belongs to them; 0 unless `traced`.
-        activations: What the forward pass over the batch of a replica computes, with histories of
-            full length; the backward pass needs most of it. An upper bound unless `traced`.
-        copies: Replicas on this machine, each of which has all that for itself.
+        tables: Embedding tables; those of backbones are included only if `traced`.
+        slots: Optimiser slots of the tables.
+        dense: Other weights and their optimiser slots; 0 unless `traced`.
+        activations: Results of the forward pass over the batch of a replica, with histories of
+            full length; the backward pass needs most of them. An upper bound unless `traced`.
+        copies: Number of replicas on this machine, each of which needs all of the above.
         traced: Whether a step was traced.
     """
 
@@ -62,7 +63,7 @@ class Estimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of all copies."""
+        """Bytes of all copies."""
         return self.copies * (self.tables + self.slots + self.dense + self.activations)
 
     def __str__(self) -> str:
@@ -78,12 +79,12 @@ class Estimate(NamedTuple):
 
 
 def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Estimate:
-    """The memory of a training.
+    """Estimates the memory of a training run.
 
     Args:
-        config: Of the run.
-        data: Gives the sizes of tables and of requests.
-        distribution: Gives the number of replicas.
+        config: Configuration of the run.
+        data: Data set, which determines the sizes of tables and requests.
+        distribution: Distribution, which determines the number of replicas.
     """
     sizes = _table_sizes(config, data)
     rows, candidates = _batch(config, data, distribution)
@@ -104,7 +105,7 @@ def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Es
 
 
 def _batch(config: RunConfig, data: DataDir, distribution: Distribution) -> tuple[int, int]:
-    """Requests of a replica, and candidates of each."""
+    """Number of requests in the batch of a replica, and of candidates of each request."""
     split = data.manifest["splits"]["train"]
     candidates = -(-split["candidates"] // max(split["requests"], 1))
     return -(-config.train.batch_size // distribution.replicas), candidates
@@ -125,10 +126,10 @@ def _table_sizes(config: RunConfig, data: DataDir) -> dict[str, int]:
 def _traced(
     config: RunConfig, data: DataDir, rows: int, candidates: int, sizes: Mapping[str, int]
 ) -> Estimate:
-    """The memory of a training from its step."""
+    """Estimates the memory of a training run by tracing a step."""
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
-    few = {name: min(_FEW_ROWS, count) for name, count in cardinalities.items()}
-    model = build_sized(config, data.schema, few, config.train.precision)
+    small_cardinalities = {name: min(_FEW_ROWS, count) for name, count in cardinalities.items()}
+    model = build_sized(config, data.schema, small_cardinalities, config.train.precision)
     compile_model(model, config)
     model.build_optimizers()
     requests = _requests(data.schema, rows, candidates)
@@ -138,10 +139,10 @@ def _traced(
 
     key = data.schema.item_key.name
     # Tables of backbones have a row per item.
-    of_backbone = _bytes(model.backbone.tables) * cardinalities[key] // few[key]
-    tables = sum(sizes.values()) + of_backbone
-    small = [*model.embedder.table_weights(), *model.backbone.tables]
-    dense = {weight.ref() for weight in model.weights} - {table.ref() for table in small}
+    backbone_tables = _bytes(model.backbone.tables) * cardinalities[key] // small_cardinalities[key]
+    tables = sum(sizes.values()) + backbone_tables
+    table_weights = [*model.embedder.table_weights(), *model.backbone.tables]
+    dense = {weight.ref() for weight in model.weights} - {table.ref() for table in table_weights}
     dense_bytes = _bytes([ref.deref() for ref in dense]) + _bytes(model.optimizer.variables)
     if model.ssl_optimizer is not None:
         dense_bytes += _bytes(model.ssl_optimizer.variables)
@@ -153,9 +154,9 @@ def _activations(model: CTRModel, requests: Features, ssl: bool) -> int:
     """Bytes that the forward pass of a step computes.
 
     Args:
-        model: Compiled.
-        requests: Specifications of a batch.
-        ssl: Whether it is a step of the self-supervised loss alone.
+        model: Compiled model.
+        requests: Tensor specifications of a batch.
+        ssl: Whether the step is one of the self-supervised loss alone.
     """
     step = tf.function(lambda features: model.next_terms(features, ssl), autograph=False)
     graph = step.get_concrete_function(requests).graph
@@ -163,41 +164,41 @@ def _activations(model: CTRModel, requests: Features, ssl: bool) -> int:
 
 
 def _slots(config: RunConfig, data: DataDir, sizes: Mapping[str, int], tables: int) -> int:
-    """Bytes that optimisers remember of the tables.
+    """Bytes of the optimiser slots of the tables.
 
     Args:
-        config: Of the run.
-        data: Its data set.
+        config: Configuration of the run.
+        data: Data set of the run.
         sizes: Bytes of the tables of each categorical feature.
         tables: Bytes of all tables that the main loss trains.
     """
     history = [f.name for f in data.schema.history_features if f.is_categorical]
-    of_ssl = sum(sizes[name] for name in history) if config.train.has_ssl_steps else 0
-    return TABLE_SLOTS[config.train.embedding_optimizer] * (tables + of_ssl)
+    ssl_tables = sum(sizes[name] for name in history) if config.train.has_ssl_steps else 0
+    return TABLE_SLOTS[config.train.embedding_optimizer] * (tables + ssl_tables)
 
 
 def require_room(needed: Estimate, distribution: Distribution, tables_on_cpu: bool) -> None:
-    """Refuses a training that main memory cannot hold.
+    """Raises `UserError` if training does not fit into main memory.
 
-    What GPUs and parameter servers hold is theirs, and they say when it is too much.
+    The memory of GPUs and parameter servers is not checked; they report an error themselves.
 
     Args:
-        needed: By the training.
-        distribution: Says where its parts go.
+        needed: Estimated memory of the training.
+        distribution: Distribution, which determines where tensors are placed.
         tables_on_cpu: Whether the tables are in main memory beside a GPU.
 
     Raises:
-        UserError: More is needed here than there is.
+        UserError: Training needs more memory on this machine than is free.
     """
     if distribution.asynchronous:
         return
-    here = needed.total
+    required = needed.total
     if tf.config.list_logical_devices("GPU"):
-        here = needed.tables + needed.slots if tables_on_cpu else 0
-    found = available()
-    if here > found:
+        required = needed.tables + needed.slots if tables_on_cpu else 0
+    free = available()
+    if required > free:
         raise UserError(
-            f"Expected a training that needs no more than the {_size(found)} of free memory, found "
+            f"Expected a training that needs no more than the {_size(free)} of free memory, found "
             f"{needed}.",
             "set model.compressed_features, train.embedding_optimizer=adagrad, a smaller "
             "model.embedding_size or train.batch_size, or --distribute=parameter_server.",
@@ -205,7 +206,7 @@ def require_room(needed: Estimate, distribution: Distribution, tables_on_cpu: bo
 
 
 def available() -> int:
-    """Bytes that this process may still take: of the machine, or of its container if less."""
+    """Bytes that this process may still allocate, on the machine or in its container if less."""
     meminfo = dict(
         line.split(":", 1) for line in pathlib.Path("/proc/meminfo").read_text().splitlines()
     )
@@ -214,8 +215,8 @@ def available() -> int:
 
 
 def _free_in_containers() -> list[int]:
-    """What the limits of control groups leave; files that can be dropped do not count."""
-    found = []
+    """Free bytes under the limits of control groups; cached files count as free."""
+    free_bytes = []
     for directory, limit, used, cached in (
         (_CGROUP, "memory.max", "memory.current", "inactive_file"),
         (
@@ -232,25 +233,25 @@ def _free_in_containers() -> list[int]:
             )
             if bound != "max":
                 in_use = int((directory / used).read_text()) - int(stat[cached])
-                found.append(int(bound) - in_use)
+                free_bytes.append(int(bound) - in_use)
         except (OSError, KeyError, ValueError):
             continue  # No such limit here.
-    return found
+    return free_bytes
 
 
 def _requests(schema: Schema, rows: int, candidates: int) -> Features:
-    """Specifications of the batch of a replica, histories of full length."""
+    """Tensor specifications of the batch of a replica, with histories of full length."""
 
-    def of(categorical: bool, *shape: int) -> tf.TensorSpec:
+    def spec(categorical: bool, *shape: int) -> tf.TensorSpec:
         return tf.TensorSpec(shape, tf.int64 if categorical else tf.float32)
 
     length = schema.history.max_length
-    features = {f.name: of(f.is_categorical, rows) for f in schema.user_features}
+    features = {f.name: spec(f.is_categorical, rows) for f in schema.user_features}
     for feature in schema.item_features:
-        features[candidate_key(feature.name)] = of(feature.is_categorical, rows, candidates)
+        features[candidate_key(feature.name)] = spec(feature.is_categorical, rows, candidates)
     for feature in schema.history_features:
-        features[history_key(feature.name)] = of(feature.is_categorical, rows, length)
-    return features | {LABEL: of(False, rows, candidates)}
+        features[history_key(feature.name)] = spec(feature.is_categorical, rows, length)
+    return features | {LABEL: spec(False, rows, candidates)}
 
 
 def _bytes(variables: Iterable[tf.Variable]) -> int:
@@ -258,7 +259,7 @@ def _bytes(variables: Iterable[tf.Variable]) -> int:
 
 
 def _result_bytes(operation: tf.Operation) -> int:
-    """Memory of what an operation computes, as far as its shape is known."""
+    """Bytes of the outputs of an operation, as far as their shapes are known."""
     if operation.type in _VIEWS:
         return 0
     return sum(
@@ -269,5 +270,5 @@ def _result_bytes(operation: tf.Operation) -> int:
 
 
 def _size(count: int) -> str:
-    """Bytes in words."""
+    """A number of bytes as text."""
     return f"{count / _GIB:.2f} GiB" if count >= _GIB // 10 else f"{count / (1 << 20):.1f} MiB"

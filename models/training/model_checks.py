@@ -1,4 +1,4 @@
-"""What a user's own model must be to be trained, seen on a small copy of it before training.
+"""Checks of a user-defined model on a small copy of it, before training.
 
 Shapes: B requests, N candidates, L history length.
 """
@@ -21,24 +21,24 @@ from preprocessing.schema import LABEL, Schema, candidate_key, history_key
 _ROWS = 16
 _REQUESTS, _CANDIDATES, _MAX_LENGTH = 5, 3, 12
 _SCALES = (0.3, 3.0, 100.0)
-"""Of the random weights under which logits are looked at."""
+"""Scales of the random weights under which logits are checked."""
 _SHOWN = 5
 
 
 def check_user_parts(config: RunConfig, schema: Schema) -> None:
-    """Refuses a model or self-supervision of a user's own that could not be trained as it is meant.
+    """Raises `UserError` for a user-defined model or self-supervision that cannot be trained.
 
-    A copy with tables of a few rows takes a step on random requests, as a graph. What this
-    repository has is tested, and not looked at here.
+    A copy with tables of a few rows performs a step on random requests, as a graph. Built-in models
+    are covered by tests and not checked here.
 
     Args:
-        config: Of the run.
-        schema: Of its data.
+        config: Configuration of the run.
+        schema: Schema of its data.
 
     Raises:
-        UserError: It raises an error; layers of Keras 3; weights that are created in a call, or
-            out of sight, or never get a gradient; logits of another shape or kind, that are not
-            finite, or that are probabilities.
+        UserError: The code raises an error; it has layers of Keras 3; weights are created in a
+            call, are not tracked, or never get a gradient; logits have another shape or type, are
+            not finite, or are probabilities.
     """
     parts = registry.user_parts(config.model_name, config.ssl_name)
     if parts:
@@ -46,7 +46,7 @@ def check_user_parts(config: RunConfig, schema: Schema) -> None:
 
 
 def check_parts(config: RunConfig, schema: Schema, parts: Sequence[Part]) -> None:
-    """The same for given parts of a configuration."""
+    """Checks given user-defined parts of a configuration; see `check_user_parts`."""
     rows = {f.name: _ROWS if f.is_categorical else 0 for f in schema.encoded_features}
     features = _requests(schema)
     with user_code.explained(parts):
@@ -64,7 +64,7 @@ def check_parts(config: RunConfig, schema: Schema, parts: Sequence[Part]) -> Non
 
 
 def _requests(schema: Schema) -> Features:
-    """Random requests with labels; the first has no history, the last the longest one."""
+    """Random requests with labels; the first has no history, the last has the longest one."""
     rng = np.random.default_rng(0)
     length = min(schema.history.max_length, _MAX_LENGTH)
     lengths_B = np.linspace(0, length, _REQUESTS).round().astype(int)
@@ -86,7 +86,7 @@ def _requests(schema: Schema) -> Features:
 
 
 def _losses(model: CTRModel, features: Features) -> tf.Tensor:
-    """The sum of the losses of all kinds of steps."""
+    """The sum of the losses of `train_step` and, if it is used, `ssl_step`."""
     seed = tf.zeros([2], tf.int32)
     terms = list(model.loss_terms(features, seed).values())
     if model.ssl_optimizer is not None:
@@ -95,15 +95,15 @@ def _losses(model: CTRModel, features: Features) -> tf.Tensor:
 
 
 def _check_weights(model: CTRModel, features: Features, parts: Sequence[Part]) -> None:
-    """Refuses weights that a step uses and the model does not have."""
+    """Raises `UserError` if a step creates weights or uses weights the model does not track."""
     built = {weight.ref() for weight in model.variables}
-    touched = []
+    unknown = []
     for _ in range(2):
         with tf.GradientTape() as tape:
             _losses(model, features)
-        known = {weight.ref() for weight in model.variables}
-        touched.append({w.ref(): w for w in tape.watched_variables() if w.ref() not in known})
-    first, second = touched
+        tracked = {weight.ref() for weight in model.variables}
+        unknown.append({w.ref(): w for w in tape.watched_variables() if w.ref() not in tracked})
+    first, second = unknown
     added = [weight for weight in model.variables if weight.ref() not in built]
     described = f"{parts[0]} ({parts[0].where()})"
     fix = (
@@ -144,7 +144,7 @@ def _without_gradient(model: CTRModel, features: Features) -> dict[Any, tf.Varia
 
 
 def _check_gradients(part: Part, layer: Any, missing: Mapping[Any, tf.Variable]) -> None:
-    """Refuses weights that no step would change."""
+    """Raises `UserError` for trainable weights that get no gradient from any step."""
     idle = [weight for weight in layer.trainable_variables if weight.ref() in missing]
     if idle:
         raise UserError(
@@ -156,7 +156,7 @@ def _check_gradients(part: Part, layer: Any, missing: Mapping[Any, tf.Variable])
 
 
 def _check_logits(part: Part, model: CTRModel, features: Features) -> None:
-    """Refuses scores that are no logits."""
+    """Raises `UserError` for scores that are no valid logits."""
     described = f"{part} ({part.where('score')})"
     with tf.GradientTape() as tape:
         first_BN = model(features)
@@ -180,7 +180,7 @@ def _check_logits(part: Part, model: CTRModel, features: Features) -> None:
             "see whether a mean, a norm or a logarithm is of nothing.",
         )
     draws = [_redrawn(model, features, scale) for scale in _SCALES]
-    # What overflows to NaN says nothing.
+    # NaN from overflow compares as false, so it does not count.
     if not any(((logits_BN < 0) | (logits_BN > 1)).any() for logits_BN in draws):
         raise UserError(
             f"Expected logits from {described}, which may be any numbers, found numbers from 0 to "

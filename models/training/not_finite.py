@@ -1,4 +1,4 @@
-"""Finds out which loss term and which tensor of a failed step are not finite."""
+"""Finds the loss terms and tensors of a failed step that are not finite."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ _SHOWN = 5
 
 
 def culprits(model: CTRModel, features: Features, ssl: bool) -> str:
-    """Repeats the forward and backward pass of a step and names what is not finite.
+    """Repeats the forward and backward pass of a step and names the tensors that are not finite.
 
     Args:
-        model: With the weights that the step began with.
-        features: Its batch, of all replicas.
-        ssl: Whether it is a step of the self-supervised loss alone.
+        model: Model with the weights from before the step.
+        features: Batch of the step, over all replicas.
+        ssl: Whether the step is one of the self-supervised loss alone.
 
     Returns:
         Loss terms, weights and gradients that are not finite; "" if all are.
@@ -26,7 +26,7 @@ def culprits(model: CTRModel, features: Features, ssl: bool) -> str:
         total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
     weights = model.trainable_variables
     gradients = tape.gradient(total, weights)
-    found = [
+    descriptions = [
         *_named("loss term", shares),
         *_named("weight", {weight.name: weight for weight in weights}),
         *_named(
@@ -40,8 +40,8 @@ def culprits(model: CTRModel, features: Features, ssl: bool) -> str:
             },
         ),
     ]
-    return ", ".join(found[:_SHOWN]) + (
-        f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(descriptions[:_SHOWN]) + (
+        f" and {len(descriptions) - _SHOWN} more" if len(descriptions) > _SHOWN else ""
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps of the self-supervised loss alone, ahead of the main loss and beside it."""
+"""Steps of the self-supervised loss alone, for pre-training and alternating training."""
 
 from models.config.run_config import RunConfig
 from models.core.base import CTRModel
@@ -8,21 +8,21 @@ from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 
 _FIRST_EPOCH = 1 << 20
-"""Numbers the epochs of this stream, so that their orders are not those of the main loss."""
+"""Number of the first epoch of this stream, so that its orders differ from the main loss's."""
 
 
 class SelfSupervisedSteps:
     """Updates of the model from an endless stream of the training split's histories.
 
-    Self-supervision wants many more passes over the histories than the main loss can take before
-    it overfits. The batches follow from the seed and the number of steps done, so the stream can
-    start anywhere. It holds training requests only: what validation and test ask for lies after
-    every history of them.
+    Self-supervision needs many more passes over the histories than the main loss can take before
+    it overfits. The batches depend on the seed and the number of steps done alone, so the stream
+    can start anywhere. It holds training requests only: the events that validation and test predict
+    come after all histories of these requests.
 
     Args:
-        config: Of the run.
-        data: The data set.
-        model: Compiled with optimisers for these steps.
+        config: Configuration of the run.
+        data: Data set of the run.
+        model: Model compiled with optimisers for these steps.
     """
 
     def __init__(self, config: RunConfig, data: DataDir, model: CTRModel) -> None:
@@ -44,7 +44,7 @@ class SelfSupervisedSteps:
         """The stream of batches.
 
         Args:
-            done: Steps done, after which to start.
+            done: Number of steps done, after which the stream starts.
         """
         train = self._config.train
         return training_batches(self._data, train, done, _FIRST_EPOCH, first_epoch=_FIRST_EPOCH)
@@ -52,8 +52,8 @@ class SelfSupervisedSteps:
     def validation_loss(self) -> dict[str, float]:
         """The self-supervised loss, and its terms, on the histories of the validation split.
 
-        The pairs that are drawn are the same at every call, so that values can be compared. These
-        histories end before the events that validation and test ask for.
+        The random pairs are the same at every call, so that values can be compared. These histories
+        end before the events that validation and test predict.
         """
         totals: dict[str, float] = {}
         requests = 0

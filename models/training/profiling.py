@@ -8,12 +8,12 @@ from preprocessing.errors import UserError
 
 
 class Profile:
-    """Writes a TensorBoard profile of the steps `first` to `last`; of none by default.
+    """Writes a TensorBoard profile of the steps `first` to `last`; by default, of no steps.
 
     Args:
         first: Number of the first step, counted from 1; 0 for no profile.
         last: Number of the last step.
-        workdir: Run directory, which gets `plugins/profile/`.
+        workdir: Run directory; the profile is written to its `plugins/profile/`.
     """
 
     def __init__(self, first: int = 0, last: int = 0, workdir: pathlib.Path | None = None) -> None:
@@ -25,7 +25,7 @@ class Profile:
         """Reads the value of --profile.
 
         Raises:
-            UserError: Not of the form FIRST:LAST with 1 <= FIRST <= LAST.
+            UserError: The value is not of the form FIRST:LAST with 1 <= FIRST <= LAST.
         """
         if text is None:
             return cls()
@@ -38,7 +38,7 @@ class Profile:
         return cls(int(first), int(last), workdir)
 
     def at(self, step: int) -> None:
-        """Starts or ends the profile; called before the step after this number of them."""
+        """Starts or ends the profile; called after `step` steps, before the next one."""
         if self._running and step >= self._last:
             self.close()
         elif not self._running and self._first <= step + 1 <= self._last:
@@ -46,7 +46,7 @@ class Profile:
             self._running = True
 
     def steps_ahead(self, step: int) -> int:
-        """How many steps may run until `at` has to be called again."""
+        """Number of steps that may run until `at` has to be called again."""
         ahead = [bound - step for bound in (self._first - 1, self._last) if bound > step]
         return min(ahead, default=1 << 30)
 

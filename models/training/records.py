@@ -1,4 +1,4 @@
-"""What a run tells while it trains: tables, TensorBoard events, progress bars."""
+"""Output of a run while it trains: tables, TensorBoard events, progress bars."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Records:
 
     Args:
         workdir: Run directory.
-        writes: Whether anything is written; of several processes, one does.
+        writes: Whether this process writes files; exactly one of several processes does.
     """
 
     def __init__(self, workdir: pathlib.Path, writes: bool = True) -> None:
@@ -29,7 +29,7 @@ class Records:
         )
 
     def table(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes a table anew, so that a resumed run leaves the rows of an uninterrupted one.
+        """Rewrites a table, so that a resumed run has the same rows as an uninterrupted one.
 
         Raises:
             UserError: The disk is full or write-protected.
@@ -44,8 +44,8 @@ class Records:
         """Writes numbers to TensorBoard.
 
         Args:
-            step: Of the run.
-            values: By name; None is left out.
+            step: Step of the run.
+            values: Values by name; None is left out.
             group: Prefix of the names.
         """
         with self._events.as_default(step=step):
@@ -58,18 +58,18 @@ class Records:
         self._events.flush()
 
     def close(self) -> None:
-        """Ends the file of events."""
+        """Closes the file of events."""
         self._events.close()
 
 
 def bar(title: str, requests: int, done: int, shown: bool) -> tqdm:
-    """The bar of an epoch: requests done, requests per second, time to go.
+    """The progress bar of an epoch: requests done, requests per second, remaining time.
 
     Args:
         title: Name of the epoch.
-        requests: Of the epoch.
-        done: Of them, before the bar begins.
-        shown: On standard error, or not at all.
+        requests: Number of requests of the epoch.
+        done: Number of requests done before the bar begins.
+        shown: Whether to show the bar on standard error.
     """
     return tqdm(
         total=requests, initial=done, desc=title, unit="request", unit_scale=True, disable=not shown

@@ -20,21 +20,23 @@ from preprocessing.storage import files
 
 
 class Resolved(NamedTuple):
-    """A configuration and where each of its values comes from."""
+    """A configuration and the origin of each of its values."""
 
     config: RunConfig
     origins: dict[str, str]
 
 
 def define_config_flags() -> None:
-    """Flags that make up a configuration; those left out keep the configuration's value."""
+    """Defines the flags that set a configuration; a flag left out keeps the current value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
-    brought = (f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items())
+    schedule_settings = (
+        f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items()
+    )
     flags.DEFINE_string(
         "ssl",
         None,
         f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
-        f"training has other defaults: {', '.join(brought)}.",
+        f"training has other defaults: {', '.join(schedule_settings)}.",
     )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
@@ -49,42 +51,45 @@ def define_config_flags() -> None:
 
 
 def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:
-    """The configuration: run or file, then flags, then --set.
+    """Resolves the configuration: the run or file, overridden by flags, then by --set.
 
     Args:
-        data: Data set directory; None for that of the file.
-        seed: Of the training; None for that of the file.
-        run: Run directory whose configuration to start from where --config names none.
+        data: Data set directory; None for that of the configuration.
+        seed: Seed of the training; None for that of the configuration.
+        run: Run directory whose configuration is the start if --config names none.
 
     Raises:
-        UserError: No data set named, or anything that `config.resolve` refuses.
+        UserError: No data set is named, or `run_config.resolve` rejects the configuration.
     """
-    given = flags.FLAGS
+    flag_values = flags.FLAGS
     content: dict[str, Any] = {}
     layers, stored = [], {}
-    if given.config:
-        content = config_module.load(given.config)
+    if flag_values.config:
+        content = config_module.load(flag_values.config)
     elif run is not None:
         content = config_module.load(run / run_directory.CONFIG)
         if (run / run_directory.ORIGINS).exists():
-            what = "the origins of a configuration"
-            stored = read_json(run / run_directory.ORIGINS, what, "remove it.")
-    names = {"model": given.model, "ssl": registry.ALIASES.get(given.model, ("", given.ssl))[1]}
-    # Settings of another model or self-supervision mean nothing here.
+            description = "the origins of a configuration"
+            stored = read_json(run / run_directory.ORIGINS, description, "remove it.")
+    names = {
+        "model": flag_values.model,
+        "ssl": registry.ALIASES.get(flag_values.model, ("", flag_values.ssl))[1],
+    }
+    # Settings of another model or self-supervision do not apply.
     for section, name in names.items():
         if name not in (None, content.get(section, {}).get("name")):
             if section == "ssl":
                 content["train"] = config_module.without_schedule(content)
             content.pop(section, None)
-    if given.config:
-        layers.append((given.config, dict(content)))
+    if flag_values.config:
+        layers.append((flag_values.config, dict(content)))
     settings = {
         "seed": seed,
-        "distribute": given.distribute,
-        "pretrain_epochs": given.pretrain_epochs,
-        "max_steps": given.max_steps,
-        "deterministic": given.deterministic,
-        "precision": given.precision,
+        "distribute": flag_values.distribute,
+        "pretrain_epochs": flag_values.pretrain_epochs,
+        "max_steps": flag_values.max_steps,
+        "deterministic": flag_values.deterministic,
+        "precision": flag_values.precision,
     }
     from_flags: dict[str, Any] = {
         "train": {name: value for name, value in settings.items() if value is not None}
@@ -93,36 +98,36 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
         if name is not None:
             from_flags[section] = {"name": name}
             content[section] = content.get(section, {}) | {"name": name}
-    for key, path in (("data", data), ("warm_start", given.warm_start)):
+    for key, path in (("data", data), ("warm_start", flag_values.warm_start)):
         if path is not None:
             content[key] = from_flags[key] = files.absolute(path, pathlib.Path())
     content["train"] = content.get("train", {}) | from_flags["train"]
     if not content.get("data"):
         raise UserError("Expected --data, found neither the flag nor a configuration with it.")
     overrides: dict[str, dict[str, Any]] = {}
-    for override in given.set:
+    for override in flag_values.set:
         section, name, value = config_module.parse_override(override)
         overrides.setdefault(section, {})[name] = value
-    config = config_module.resolve(content, given.set)
+    config = config_module.resolve(content, flag_values.set)
     layers += [("flag", from_flags), ("--set", overrides)]
     return Resolved(config, config_module.origins(config, layers, stored))
 
 
 def setting_hint(flag: str, arguments: Sequence[str]) -> str:
-    """How to give a setting that was written as a flag of its own.
+    """A hint on how to write a setting that was mistaken for a flag.
 
     Args:
-        flag: A flag that there is not, without dashes.
-        arguments: The command line, which names model and self-supervision and has the value.
+        flag: Name of the unknown flag, without dashes.
+        arguments: Command line, with the model, the self-supervision and the flag's value.
 
     Returns:
         The right spelling, for example `write --set=train.epochs=5.`; "" if no setting of the model
-        has a name like that.
+        has a similar name.
     """
     name = flag.replace("-", "_").rpartition(".")[2]
-    known = _known_settings(arguments)
+    settings = _known_settings(arguments)
     by_name: dict[str, list[str]] = {}
-    for setting in known:
+    for setting in settings:
         by_name.setdefault(setting.partition(".")[2], []).append(setting)
     name = name if name in by_name else config_module.ALIASES.get(name, name)
     close = [name] if name in by_name else difflib.get_close_matches(name, by_name, 1, 0.75)
@@ -136,7 +141,7 @@ def setting_hint(flag: str, arguments: Sequence[str]) -> str:
 
 
 def _known_settings(arguments: Sequence[str]) -> list[str]:
-    """The settings of the model that a command line names, or without one of the default."""
+    """The settings of the model that a command line names, or of the default model."""
     model, ssl = (_value(flag, arguments) for flag in ("model", "ssl"))
     model, implied = registry.ALIASES.get(model, (model or "din", registry.NO_SSL))
     try:

@@ -1,6 +1,6 @@
-"""What the weights of a run are chosen by: the validation AUC.
+"""The metric that selects the best weights of a run: the validation AUC.
 
-Where validation has candidates of one class only, and so no AUC, it is the log loss.
+If all validation candidates have the same label, AUC is undefined, and the log loss is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,37 +9,37 @@ from typing import Any
 import pandas as pd
 
 TITLES = {"auc": "AUC", "log_loss": "log loss"}
-"""Metrics that weights are chosen by, with their names for people."""
+"""Metrics that select weights, with their names in messages."""
 
 
 def metric(evaluation: Mapping[Any, Any], prefix: str = "") -> str:
-    """Name of the metric that an evaluation is judged by; the same for all of a run.
+    """Name of the metric of an evaluation that selects weights; it is the same for a whole run.
 
     Args:
         evaluation: Metrics of the validation split by name; undefined ones are None or NaN.
-        prefix: Of the names, as in metrics.csv.
+        prefix: Prefix of the names, as in metrics.csv.
     """
     return "log_loss" if pd.isna(evaluation[f"{prefix}auc"]) else "auc"
 
 
 def score(evaluation: Mapping[Any, Any], prefix: str = "") -> float:
-    """How good an evaluation is: the higher, the better.
+    """Score of an evaluation; higher is better.
 
     Args:
-        evaluation: As of `metric`.
-        prefix: As of `metric`.
+        evaluation: Metrics of the validation split, see `metric`.
+        prefix: Prefix of the names, see `metric`.
     """
     name = metric(evaluation, prefix)
     return float(evaluation[f"{prefix}{name}"]) * sign(name)
 
 
 def sign(name: str) -> int:
-    """1 if a metric is better where it is higher, -1 if it is better where it is lower."""
+    """1 if higher values of a metric are better, -1 if lower ones are."""
     return -1 if name == "log_loss" else 1
 
 
 def best(history: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
-    """The best of the evaluations so far by its name, for a progress bar.
+    """The best value of the selecting metric so far, by name, for a progress bar.
 
     Args:
         history: Rows of metrics.csv.

@@ -1,4 +1,4 @@
-"""What each process that worked on a run did: RUN/sessions.json, an entry for every one of them."""
+"""Log of the processes that worked on a run: RUN/sessions.json, with an entry for each."""
 
 import contextlib
 import datetime
@@ -19,11 +19,11 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Session:
-    """The time that this process spends on a run by phase, its memory, and where it runs.
+    """Records the time of this process by phase, its memory, and its environment.
 
     Args:
         workdir: Run directory.
-        writes: Whether anything is written; of several processes, one does.
+        writes: Whether this process writes files; exactly one of several processes does.
     """
 
     def __init__(self, workdir: pathlib.Path, writes: bool = True) -> None:
@@ -45,16 +45,16 @@ class Session:
             }
 
     def expect(self, needed: Estimate) -> None:
-        """Remembers the memory that training was said to need beside `memory_before`."""
+        """Records the estimate of the memory that training needs beside `memory_before`."""
         self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
 
     def began_with(self, lines: Sequence[str]) -> None:
-        """Remembers what a warm start took over."""
+        """Records the lines on what a warm start took over."""
         self._entry["warm_start"] = list(lines)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charges the time inside to a phase, and not to the one around it."""
+        """Counts the time inside the context towards a phase, and not towards the outer one."""
         outer = self._enter(name)
         try:
             yield
@@ -62,14 +62,14 @@ class Session:
             self._enter(outer)
 
     def _enter(self, phase: str) -> str:
-        """Changes the phase; returns the one so far."""
+        """Changes the phase; returns the previous one."""
         now = time.monotonic()
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         outer, self._phase, self._since = self._phase, phase, now
         return outer
 
     def save(self, step: int) -> None:
-        """Writes the entry anew.
+        """Rewrites the entry of this process.
 
         Args:
             step: Number of steps done.
@@ -88,7 +88,7 @@ class Session:
 
 
 def phase(name: str) -> Callable[[_Method], _Method]:
-    """Charges the time of a method to a phase of the `session` of its object."""
+    """Decorator that counts the time of a method towards a phase of `self.session`."""
 
     def decorate(method: _Method) -> _Method:
         @functools.wraps(method)
@@ -102,5 +102,5 @@ def phase(name: str) -> Callable[[_Method], _Method]:
 
 
 def _peak_memory() -> int:
-    """Most bytes of memory that this process has held at once."""
+    """Peak resident memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

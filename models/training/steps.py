@@ -1,4 +1,4 @@
-"""Compiled steps: the next batches of a stream, trained on without a return to Python."""
+"""Compiled steps that train on several batches without returning to Python."""
 
 import math
 import time
@@ -8,31 +8,32 @@ from typing import Any, Protocol
 from models.keras import tf
 
 Logs = Mapping[str, Any]
-"""Losses by name: scalar tensors, or floats once they were read."""
+"""Losses by name: scalar tensors, or floats once they have been read."""
 
 
 class StepRunner(Protocol):
-    """What `Steps` can do, for steps that are done elsewhere."""
+    """Interface of `Steps`, also for steps that run on workers."""
 
     def __call__(self, batches: Iterator[Any], count: int) -> Logs:
         """Trains on the next `count` batches; returns the losses of the last one."""
 
     def waited(self) -> float:
-        """Seconds of waiting for batches since this was last asked; NaN if nobody measured."""
+        """Seconds of waiting for batches since the last call; NaN if not measured."""
 
 
 class Steps:
     """Runs a step of the model on the next batches of a stream.
 
-    The time that steps wait for their batch is added up on the device side, so that nothing of it
-    is read, and nothing waits, until somebody asks. TensorFlow has no clock in deterministic mode.
+    The time that steps wait for their batch is summed up in a variable, so that steps need not
+    synchronise until it is read. TensorFlow has no clock in deterministic mode.
 
-    AutoGraph translates the loop over batches and nothing else: rewriting the sources of a model
-    takes seconds at every start, and our layers are written in operations.
+    AutoGraph translates only the loop over batches: translating the sources of a model takes
+    seconds at every start, and the layers use TensorFlow operations throughout.
 
     Args:
-        step: Trains on a batch of one replica and returns the losses of the global batch.
-        strategy: Under which the model was built.
+        step: Function that trains on a batch of one replica and returns the losses of the global
+            batch.
+        strategy: Strategy under which the model was built.
     """
 
     def __init__(
@@ -67,23 +68,23 @@ class Steps:
         return self._several(batches, tf.constant(count))
 
     def _next_timed(self, batches: Iterator[Any]) -> Any:
-        """The next batch; adds up how long it took to come."""
-        asked = tf.timestamp()
-        with tf.control_dependencies([asked]):
+        """The next batch; adds the time it took to `_waited`."""
+        requested = tf.timestamp()
+        with tf.control_dependencies([requested]):
             batch = next(batches)
         with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            came = tf.timestamp()
-        self._waited.assign_add(came - asked)
+            arrived = tf.timestamp()
+        self._waited.assign_add(arrived - requested)
 
         def once_timed(tensor: tf.Tensor) -> tf.Tensor:
-            with tf.device(tensor.device), tf.control_dependencies([came]):
+            with tf.device(tensor.device), tf.control_dependencies([arrived]):
                 return tf.identity(tensor)
 
-        # Of few threads one may do the step first, whose time would then count as a wait.
+        # With few threads, the step might run before the clock is read and so count as a wait.
         return tf.nest.map_structure(once_timed, batch, expand_composites=True)
 
     def waited(self) -> float:
-        """Seconds that steps have waited for their batches since this was last asked, or NaN."""
+        """Seconds that steps have waited for batches since the last call; NaN if not measured."""
         if not self._timed:
             return math.nan
         seconds = float(self._waited.numpy())
@@ -92,10 +93,10 @@ class Steps:
 
 
 class Speed:
-    """Samples per second and the share of the time that steps wait for input.
+    """Measures samples per second and the share of the time that steps wait for input.
 
     Args:
-        samples_per_step: Candidates of a batch, on average.
+        samples_per_step: Average number of candidates of a batch.
     """
 
     def __init__(self, samples_per_step: float) -> None:
@@ -103,17 +104,17 @@ class Speed:
         self._step, self._since = 0, time.monotonic()
 
     def restart(self, steps: StepRunner, step: int) -> None:
-        """Measures from here on, as after an evaluation.
+        """Restarts the measurement, for example after an evaluation.
 
         Args:
-            steps: Whose wait to measure.
+            steps: Steps whose waiting time to measure.
             step: Number of steps done.
         """
         steps.waited()
         self._step, self._since = step, time.monotonic()
 
     def measure(self, steps: StepRunner, step: int) -> dict[str, float]:
-        """What was measured since the last call; takes the arguments of `restart`."""
+        """Speed and input wait since the last call; takes the arguments of `restart`."""
         seconds = max(time.monotonic() - self._since, 1e-9)
         measured = {"samples_per_second": (step - self._step) * self._samples_per_step / seconds}
         share = steps.waited() / seconds
@@ -124,7 +125,7 @@ class Speed:
 
 
 def _has_clock() -> bool:
-    """Whether TensorFlow tells the time."""
+    """Whether TensorFlow can read the clock."""
     try:
         tf.timestamp()
     except tf.errors.FailedPreconditionError:

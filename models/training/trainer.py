@@ -1,4 +1,4 @@
-"""The life of one run: restore, pre-train, train, evaluate, checkpoint, stop early, measure."""
+"""The training loop: restore, pre-train, train, evaluate, checkpoint, stop early, measure."""
 
 import pathlib
 import sys
@@ -33,23 +33,23 @@ from preprocessing.storage import files
 
 LOG_EVERY = 20
 EVALUATION_INTERVAL = 40
-"""Steps between evaluations at least, so that a small data set trains before it is judged."""
+"""Minimum number of steps between evaluations, so that small data sets train in between."""
 
 
 class Trainer:
     """Trains the model of a configuration in a run directory.
 
-    Order on resume: weights, optimisers and state from the last checkpoint, then the data of its
-    epoch (whose order is a function of seed and epoch) from the batch after the checkpoint.
+    On resume, weights, optimisers and state are restored from the last checkpoint; the data then
+    continues at the batch after the checkpoint (the order of an epoch depends on seed and epoch).
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         workdir: Run directory; exists and holds config.json.
-        progress: Show bars on standard error.
-        stop: Looked at between steps and between batches of an evaluation.
+        progress: Whether to show progress bars on standard error.
+        stop: Stop request, checked between steps and between batches of an evaluation.
         profile: Steps to profile.
-        on_evaluation: Called with the validation metrics of each evaluation; what it raises ends
-            the run.
+        on_evaluation: Callback for the validation metrics of each evaluation; an exception in it
+            ends the run.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Trainer:
             self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model)
         self._sample: dict[str, tf.Tensor] | None = None
 
-        # State: all that a resumed run must know, stored as JSON in the checkpoint.
+        # State that a resumed run needs, stored as JSON in the checkpoint.
         self.state: dict[str, Any] = {
             "step": 0,
             "ssl_step": 0,
@@ -127,7 +127,7 @@ class Trainer:
         self.started = self._saved = time.monotonic()
 
     def _check_workers(self) -> None:
-        """Refuses workers with another configuration or another data set."""
+        """Raises `UserError` if workers differ in configuration or data set."""
         content = self.config.to_json()
         settings = {
             f"{section}.{name}": value
@@ -137,10 +137,10 @@ class Trainer:
         self.distribution.require_equal(settings | {"data set": self.data.fingerprint})
 
     def restore(self) -> bool:
-        """Continues from the last checkpoint, or from the start if there is none.
+        """Restores the last checkpoint, if there is one.
 
         Returns:
-            Whether there is one.
+            Whether there was a checkpoint.
         """
         state = self.checkpoints.restore()
         if state is None:
@@ -185,7 +185,7 @@ class Trainer:
 
     @phase("checkpoints")
     def save(self) -> None:
-        """Writes a checkpoint, once all steps are done."""
+        """Writes a checkpoint after all scheduled steps are done."""
         self.distribution.join()
         self._saved = time.monotonic()
         if not self.distribution.is_chief:
@@ -204,7 +204,7 @@ class Trainer:
         steps = steps_of(self.model.train_step, self.distribution)
         batches = self.distribution.batches(self._dataset(self.state["step"]))
         if self.state["step"] % self.evaluate_every == 0:
-            self._evaluate_once()  # The run was stopped in an evaluation.
+            self._evaluate_once()  # The run may have been stopped during an evaluation.
         self._speed.restart(steps, self.state["step"])
         while not self._finished():
             epoch, done = divmod(self.state["step"], self.steps_per_epoch)
@@ -228,7 +228,7 @@ class Trainer:
             self._evaluate_once()
 
     def _ssl_steps(self) -> Callable[[int], None]:
-        """A function that does so many steps of the self-supervised loss."""
+        """A function that performs a given number of steps of the self-supervised loss."""
         if not self.config.train.has_ssl_steps:
             return lambda _: None
         steps = steps_of(self.model.ssl_step, self.distribution)
@@ -237,18 +237,18 @@ class Trainer:
 
         def train(count: int) -> None:
             for done in range(0, count, at_once):
-                some = min(at_once, count - done)
-                self._ssl_logs = self._step(steps, batches, some, ssl=True)
-                self.state["ssl_step"] += some
+                chunk = min(at_once, count - done)
+                self._ssl_logs = self._step(steps, batches, chunk, ssl=True)
+                self.state["ssl_step"] += chunk
 
         return train
 
     @phase("pre-training")
     def _pretrain(self, train_ssl: Callable[[int], None]) -> None:
-        """Trains with the self-supervised loss alone; a checkpoint follows every pass."""
+        """Trains with the self-supervised loss alone, with a checkpoint after every pass."""
         while not self.state["pretrained"]:
             epoch, done = divmod(self.state["ssl_step"], self.steps_per_epoch)
-            if epoch > len(self.state["pretraining"]):  # The run was stopped in an evaluation.
+            if epoch > len(self.state["pretraining"]):  # The run was stopped during evaluation.
                 self._evaluate_pretraining()
                 continue
             with self._bar(f"pretraining {epoch + 1}", done) as bar:
@@ -264,17 +264,17 @@ class Trainer:
             self._evaluate_pretraining()
 
     def _after_steps(self, bar: tqdm, before: int, count: int) -> None:
-        """Moves the clock and the bar on; stops, or writes a checkpoint, if it is time for it.
+        """Updates time and progress bar; stops, or writes a checkpoint, if it is due.
 
         Args:
-            bar: Of the pass.
-            before: Steps of this kind that were done before.
-            count: Steps just done.
+            bar: Progress bar of the pass.
+            before: Number of steps of this kind done before.
+            count: Number of steps just done.
         """
         self.state["seconds"] = time.monotonic() - self.started
         bar.update(min(count * self.config.train.batch_size, self.requests - bar.n))
         if self.distribution.has_peers:
-            # All stop after the same step, so they ask each other now and then.
+            # All processes must stop after the same step, so they exchange requests regularly.
             due = (before + count) // LOG_EVERY > before // LOG_EVERY
             if due and any(self.distribution.exchange(bool(self._stop))):
                 raise self._interrupted()
@@ -307,7 +307,7 @@ class Trainer:
         )
 
     def _steps_ahead(self) -> int:
-        """How many steps to do before Python has something to do in between."""
+        """Number of steps to run until Python has to act between steps."""
         train, step = self.config.train, self.state["step"]
         count = 1
         while count < train.steps_per_execution and not train.ssl_steps_ahead(step + count):
@@ -321,7 +321,7 @@ class Trainer:
         )
 
     def _dataset(self, step: int) -> tf.data.Dataset:
-        """The batches of the main loss after so many steps, to the last epoch."""
+        """The batches of the main loss after `step` steps, to the end of the last epoch."""
         train = self.config.train
         return training_batches(self.data, train, step, train.epochs)
 
@@ -338,11 +338,11 @@ class Trainer:
             raise self._not_finite(ssl) from None
 
     def _not_finite(self, ssl: bool) -> UserError:
-        """Repeats the step that failed, to say where numbers stopped being finite."""
+        """Repeats the failed step; returns an error that names the first tensors not finite."""
         optimizer = self.model.ssl_optimizer if ssl else self.model.optimizer
         failed = self.state["ssl_step" if ssl else "step"]
         if self.config.train.steps_per_execution > 1:
-            # Those of the failed execution that went well are counted by the optimiser.
+            # Only the optimiser counts the steps of a failed execution that succeeded.
             failed = int(optimizer.iterations.numpy())  # type: ignore[union-attr]
         batches = self.ssl_steps.dataset(failed) if ssl else self._dataset(failed)
         where = culprits(self.model, next(iter(batches)), ssl)
@@ -356,7 +356,7 @@ class Trainer:
         return error
 
     def _set_learning_rate(self) -> None:
-        """Applies what the schedule makes of the evaluations so far."""
+        """Updates the factor of the learning-rate schedules from the evaluations so far."""
         scale = schedules.plateau_scale(
             self.config.train,
             [selection.score(row, "validation/") for row in self.state["history"]],
@@ -365,7 +365,7 @@ class Trainer:
 
     @phase("evaluation")
     def _evaluate_once(self) -> None:
-        """Measures validation, keeps the weights if they are the best, writes a checkpoint."""
+        """Evaluates on validation, saves the weights if they are the best, writes a checkpoint."""
         if self.state["step"] == self.state["evaluated_step"]:
             return
         self.distribution.join()
@@ -388,7 +388,7 @@ class Trainer:
 
     @phase("evaluation")
     def _evaluate_pretraining(self) -> None:
-        """Measures the self-supervised loss of validation histories, writes a checkpoint."""
+        """Evaluates the self-supervised loss on validation histories, writes a checkpoint."""
         self.distribution.join()
         measured = self.distribution.of_chief(self.ssl_steps.validation_loss)
         losses = [row["validation/loss"] for row in self.state["pretraining"]] + [measured["loss"]]
@@ -401,51 +401,52 @@ class Trainer:
         self._record("pretraining", run_directory.PRETRAINING, step, self._ssl_logs, measured)
 
     def _losses(self) -> Logs:
-        """Losses and norms of the last steps, those of self-supervision alone under its name.
+        """Losses and norms of the last steps.
 
-        Its terms keep theirs: where steps of the main loss have them too, they are the same loss.
+        Values of `ssl_step` get the prefix `ssl_` if `train_step` has values of the same names; the
+        other terms of self-supervision keep their names.
         """
-        of_ssl = {
+        ssl_losses = {
             f"ssl_{name}" if name in self._logs else name: value
             for name, value in self._ssl_logs.items()
         }
-        return of_ssl | dict(self._logs)
+        return ssl_losses | dict(self._logs)
 
     def _record(
         self, table: str, file: str, step: int, logs: Logs, measured: Mapping[str, float | None]
     ) -> None:
-        """Adds a row to a table of the run, its numbers to TensorBoard; writes a checkpoint."""
-        found = {f"validation/{name}": value for name, value in measured.items()}
-        found |= self._diagnose()
+        """Adds a row to a table of the run and to TensorBoard; writes a checkpoint."""
+        values = {f"validation/{name}": value for name, value in measured.items()}
+        values |= self._diagnose()
         row = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
             "seconds": self.state["seconds"],
             **{f"train/{name}": float(value) for name, value in logs.items()},
-            **found,
+            **values,
             **{f"speed/{name}": value for name, value in self._measured.items()},
         }
         self.state[table].append(row)
         self.records.table(file, self.state[table])
-        self.records.scalars(step, found, "" if table == "history" else table)
+        self.records.scalars(step, values, "" if table == "history" else table)
         self.records.flush()
         self.save()
 
     def _diagnose(self) -> dict[str, float]:
-        """What the parts of the model do, on a batch of validation requests."""
+        """Diagnostics of the model on a batch of validation requests."""
         if self._sample is None:
             batches = dataset.read(
                 self.data,
                 "validation",
                 batch_size=self.config.train.batch_size,
-                shuffle_seed=0,  # In order, the shortest histories come first.
+                shuffle_seed=0,  # Without shuffling, the shortest histories come first.
             )
             self._sample = next(iter(batches))
-        found = self.model.diagnostics(self._sample)
-        return {f"diagnostics/{name}": float(value) for name, value in found.items()}
+        values = self.model.diagnostics(self._sample)
+        return {f"diagnostics/{name}": float(value) for name, value in values.items()}
 
     def _log(self, steps: StepRunner, bar: tqdm) -> None:
-        """Shows losses, speed and the wait for input in the bar and in TensorBoard."""
+        """Shows losses, speed and input wait in the progress bar and in TensorBoard."""
         speed = self._measured = self._speed.measure(steps, self.state["step"])
         rate = self.model.optimizer.learning_rate
         values = {**self._losses(), **speed, "learning_rate": rate}
@@ -460,7 +461,7 @@ class Trainer:
         bar.set_postfix(shown)
 
     def _bar(self, title: str, done: int) -> tqdm:
-        """The bar of an epoch that begins after so many steps."""
+        """The progress bar of an epoch, of which `done` steps are done."""
         requests = done * self.config.train.batch_size
         return records.bar(title, self.requests, requests, self.progress)
 
@@ -470,7 +471,7 @@ class Trainer:
         if self.config.train.precision == "float32":
             run_directory.restore_best(self.model, self.workdir)
             scorer = self.scorer
-        else:  # As the model will be evaluated and served.
+        else:  # Measured in float32, in which the model is evaluated and served.
             scorer = Scorer(run_directory.load_model(self.workdir), self.data, self._stop_if_asked)
         return {
             split: record(

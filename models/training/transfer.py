@@ -1,7 +1,7 @@
 """Copies weights between models of the same settings whose features may differ.
 
-Weights are matched by their path in the model, and their entries by the feature that they belong to
-(see `models.ops.weight_layouts`), so that neither the order of features nor their number matters.
+Weights are matched by their path in the model, and their entries by the feature they belong to (see
+`models.ops.weight_layouts`), so that neither the order of features nor their number matters.
 """
 
 import itertools
@@ -23,14 +23,14 @@ _SHOWN = 5
 
 
 class Transfer(NamedTuple):
-    """What became of the weights that are no embedding tables.
+    """Result of the transfer of the weights other than embedding tables.
 
     Attributes:
-        whole: Weights that were taken over.
-        partial: Weights of which some entries were taken over and the others stay initial.
-        new: Names of the weights of which no entry was taken over.
-        shrunk: Weights taken over that lost entries: those of features that are gone.
-        difference: Of the features.
+        whole: Number of weights copied in full.
+        partial: Number of weights of which some entries were copied; the others stay initial.
+        new: Names of the weights of which no entry was copied.
+        shrunk: Number of copied weights that lost the entries of removed features.
+        difference: Difference of the features of both models.
     """
 
     whole: int
@@ -54,12 +54,12 @@ class Transfer(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How the features of two models differ.
+    """The difference of the features of two models.
 
     Attributes:
-        new: Names of features that are not there before, or something else, or elsewhere.
-        gone: Names of features of which the same holds afterwards.
-        is_reordered: Whether features that both have stand in another order.
+        new: Names of features that the first model lacks, or has with another kind or place.
+        gone: Names of features that the second model lacks, or has with another kind or place.
+        is_reordered: Whether common features are in another order.
     """
 
     new: list[str]
@@ -68,7 +68,7 @@ class Difference(NamedTuple):
 
     @classmethod
     def between(cls, before: Fields, after: Fields) -> "Difference":
-        """That of the fields of two models."""
+        """The difference of the fields of two models."""
         old, new = _fields(before), _fields(after)
         common = [field for field in old if field in new]
         return cls(
@@ -87,7 +87,7 @@ class Difference(NamedTuple):
 
 
 def why_new(name: str, before: Schema, after: Schema) -> str | None:
-    """Why a feature of `after` is not one of `before`; None if it is."""
+    """The reason why a feature of `after` is not one of `before`; None if it is."""
     theirs = {feature.name: kind(feature) for feature in before.encoded_features}
     ours = kind(after[name])
     if name not in theirs:
@@ -96,18 +96,18 @@ def why_new(name: str, before: Schema, after: Schema) -> str | None:
 
 
 def copy_dense(source: CTRModel, model: CTRModel) -> tuple[Transfer, list[str]]:
-    """Copies the weights of embedder and backbone that are no tables.
+    """Copies the weights of embedder and backbone other than tables.
 
     Returns:
-        What became of them, and warnings.
+        The result of the transfer, and warnings.
 
     Raises:
         UserError: The layouts of the model do not fit its weights.
     """
     before, after = _fields_of(source), _fields_of(model)
     difference = Difference.between(before, after)
-    found = [*_copy_vectors(source, model), *_copy_backbone(source, model, before, after)]
-    undeclared = [copy.name for copy in found if not copy.is_declared]
+    copies = [*_copy_vectors(source, model), *_copy_backbone(source, model, before, after)]
+    undeclared = [copy.name for copy in copies if not copy.is_declared]
     warnings = []
     if undeclared:
         warnings.append(
@@ -116,24 +116,24 @@ def copy_dense(source: CTRModel, model: CTRModel) -> tuple[Transfer, list[str]]:
             "anew. Fix: its method layouts should yield them, see docs/extending.md."
         )
     transfer = Transfer(
-        whole=sum(copy.taken == copy.size for copy in found),
-        partial=sum(0 < copy.taken < copy.size for copy in found),
-        new=[copy.name for copy in found if copy.taken == 0 < copy.size],
-        shrunk=sum(0 < copy.taken < copy.there for copy in found),
+        whole=sum(copy.taken == copy.size for copy in copies),
+        partial=sum(0 < copy.taken < copy.size for copy in copies),
+        new=[copy.name for copy in copies if copy.taken == 0 < copy.size],
+        shrunk=sum(0 < copy.taken < copy.there for copy in copies),
         difference=difference,
     )
     return transfer, warnings
 
 
 class _Copy(NamedTuple):
-    """What became of a weight.
+    """Result of the transfer of a weight.
 
     Attributes:
-        name: Of the weight.
-        taken: Entries that were taken over.
-        size: All of its entries.
-        there: Entries of the weight of the source.
-        is_declared: Whether it is known which features they belong to, if that matters.
+        name: Name of the weight.
+        taken: Number of entries copied.
+        size: Number of entries of the weight.
+        there: Number of entries of the weight in the source.
+        is_declared: Whether the features of the entries are known, if that matters.
     """
 
     name: str
@@ -161,7 +161,7 @@ def _copy_backbone(
     old, new = _axes(source.backbone, before), _axes(model.backbone, after)
     for name, ours in _dense(model).items():
         theirs, size = weights.get(name), int(np.prod(ours.shape))
-        # Where nothing differs, every entry is in its place.
+        # If the fields are equal, all entries are in the same place.
         is_declared = before == after or id(ours) in new
         if theirs is None or not is_declared:
             yield _Copy(name, 0, size, 0, is_declared)
@@ -172,34 +172,36 @@ def _copy_backbone(
 
 
 def _copy_entries(theirs: tf.Variable, old: Axes, ours: tf.Variable, new: Axes, name: str) -> int:
-    """Copies the entries that both weights have; returns how many these are."""
+    """Copies the entries that both weights have; returns their number."""
     matches = []
-    for there, here, before, after in itertools.zip_longest(theirs.shape, ours.shape, old, new):
-        match = np.arange(here or 0)
+    for their_size, our_size, before, after in itertools.zip_longest(
+        theirs.shape, ours.shape, old, new
+    ):
+        match = np.arange(our_size or 0)
         if before is not None and after is not None:
             match = places(before, after)
-            if here is not None and (before.size, after.size) != (there, here):
+            if our_size is not None and (before.size, after.size) != (their_size, our_size):
                 raise UserError(
-                    f"Expected layouts of {name} that fit its {here} entries ({there} in the run), "
-                    f"found {after.size} ({before.size}).",
+                    f"Expected layouts of {name} that fit its {our_size} entries ({their_size} in "
+                    f"the run), found {after.size} ({before.size}).",
                     "mend the method layouts of the model.",
                 )
-        elif there != here:
+        elif their_size != our_size:
             return 0
-        if here is not None:
+        if our_size is not None:
             matches.append(match)
         elif (match < 0).any():  # The weight belongs to entries that are not all there.
             return 0
-    known = [np.flatnonzero(match >= 0) for match in matches]
+    targets = [np.flatnonzero(match >= 0) for match in matches]
     values = np.array(tf.convert_to_tensor(ours))
     sources = [match[match >= 0] for match in matches]
-    values[np.ix_(*known)] = np.array(tf.convert_to_tensor(theirs))[np.ix_(*sources)]
+    values[np.ix_(*targets)] = np.array(tf.convert_to_tensor(theirs))[np.ix_(*sources)]
     ours.assign(values)
-    return int(np.prod([len(places) for places in known]))
+    return int(np.prod([len(places) for places in targets]))
 
 
 def _dense(model: CTRModel) -> dict[str, tf.Variable]:
-    """The weights of the backbone that are no tables, by their path in it."""
+    """The weights of the backbone other than tables, by their path in it."""
     tables = {id(table) for table in single_variables(model.backbone.tables)}
     return {
         path.removeprefix(_BACKBONE): weight
@@ -209,7 +211,7 @@ def _dense(model: CTRModel) -> dict[str, tf.Variable]:
 
 
 def _axes(backbone: Backbone, fields: Fields) -> dict[int, Axes]:
-    """What a model says of its weights; nothing if it lacks the method."""
+    """Axes of the weights by id, as `layouts` declares them; {} if the model lacks the method."""
     if type(backbone).layouts is Backbone.layouts:
         return {}
     return {id(weight): axes for weight, axes in backbone.layouts(fields)}
@@ -220,7 +222,7 @@ def _fields_of(model: CTRModel) -> Fields:
 
 
 def _fields(fields: Fields) -> list[Any]:
-    """All fields, those of a history as well as those of a candidate."""
+    """Labels of all fields: of the user, the history and the pair."""
     return [block.label for block in (fields.user + fields.history + fields.pair).blocks]
 
 

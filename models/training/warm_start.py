@@ -1,9 +1,8 @@
-"""Begins a run with the weights of another one, whose vocabularies and features may differ.
+"""Starts a run with the weights of another one, whose vocabularies and features may differ.
 
-A row of an embedding table belongs to a value, and values change their ids from one data set to the
-next; so rows are matched by value. Values that the other run did not know keep the initial row of a
-new run. An entry of any other weight belongs to a feature, or to none: see
-`models.training.transfer`.
+A row of an embedding table belongs to a value, and the id of a value differs between data sets; so
+rows are matched by value. Values that the other run did not know keep their initial row. Entries of
+other weights are matched by feature: see `models.training.transfer`.
 """
 
 from collections.abc import Mapping
@@ -25,18 +24,18 @@ from preprocessing.schema import PAD_ID
 def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
     """Copies the best weights of the run `config.warm_start` into a new model.
 
-    Optimisers and self-supervised parts, which the best weights do not hold, begin anew.
+    Optimisers and self-supervised parts are not among the best weights, so they start afresh.
 
     Args:
-        model: New; of the same model settings as the run.
-        data: Of the new run.
-        config: Of the new run.
+        model: New model, with the same model settings as the run.
+        data: Data set of the new run.
+        config: Configuration of the new run.
 
     Returns:
-        Lines that say what was taken over, see `take_over`.
+        Lines on what was copied, see `take_over`.
 
     Raises:
-        UserError: No finished run there, or one of another model.
+        UserError: There is no finished run, or it has another model.
     """
     run = run_directory.open_run(config.warm_start)
     _check_same_model(run, config)
@@ -50,17 +49,17 @@ def take_over(
     model: CTRModel,
     after: Mapping[str, FittedEncoder],
 ) -> list[str]:
-    """Copies what two models have in common.
+    """Copies the weights that two models have in common.
 
     Args:
-        source: Trained.
-        before: Encoders of its features.
-        model: New; of the same settings.
-        after: Encoders of its features.
+        source: Trained model.
+        before: Encoders of the features of `source`.
+        model: New model, with the same settings.
+        after: Encoders of the features of `model`.
 
     Returns:
-        Lines that say what was taken over: one per embedding table, one per feature that is new,
-        gone or something else, and one for the other weights.
+        Lines on what was copied: one per embedding table, one per feature that is new, gone or of
+        another kind, and one for the other weights.
 
     Raises:
         UserError: The layouts of the model do not fit its weights.
@@ -69,10 +68,10 @@ def take_over(
     for feature in source.schema.encoded_features:
         if feature.name not in after:
             lines.append(f"{feature.name}: left behind, the new data set does not have it")
-    here, there = (each.schema.history.features for each in (model, source))
-    if [name for name in here if name in there] != [name for name in there if name in here]:
+    ours, theirs = (each.schema.history.features for each in (model, source))
+    if [name for name in ours if name in theirs] != [name for name in theirs if name in ours]:
         lines.append(
-            f"history.features is {', '.join(here)} here, {', '.join(there)} there: weights go "
+            f"history.features is {', '.join(ours)} here, {', '.join(theirs)} there: weights go "
             "with their features"
         )
     transfer, warnings = copy_dense(source, model)
@@ -88,7 +87,7 @@ def _copy_tables(
     model: CTRModel,
     after: Mapping[str, FittedEncoder],
 ) -> list[str]:
-    """Copies the rows of embedding tables; says how many, and which features are new."""
+    """Copies the rows of embedding tables; returns lines on their numbers and new features."""
     compressed = {*source.embedder.quotients, *model.embedder.quotients}
     key = model.schema.item_key.name
     reasons = {name: why_new(name, source.schema, model.schema) for name in after}
@@ -120,7 +119,7 @@ def _copy_tables(
 
 
 def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
-    """Raises `UserError` unless the run has the model, and its settings, of the new run."""
+    """Raises `UserError` unless the run has the same model and settings as the new run."""
     before, after = run.config.to_json()["model"], config.to_json()["model"]
     changed = [
         f"model.{key} is {before.get(key)!r} there, {value!r} here"
@@ -137,21 +136,21 @@ def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
 def _copy_rows(
     theirs: tf.Variable, before: FittedEncoder, ours: tf.Variable, after: FittedEncoder
 ) -> str:
-    """Copies the rows of values that both encoders know; says how many."""
+    """Copies the rows of values that both encoders know; returns text on their numbers."""
     sources = matching_ids(before, after)
-    known = sources >= 0
+    is_known = sources >= 0
     rows = tf.convert_to_tensor(ours).numpy()
-    rows[known] = theirs.numpy()[sources[known]]
+    rows[is_known] = theirs.numpy()[sources[is_known]]
     ours.assign(rows)
-    unused = before.cardinality - len(np.unique(sources[known]))
+    unused = before.cardinality - len(np.unique(sources[is_known]))
     return (
-        f"{known.sum():,} rows taken over, {(~known).sum():,} new, "
+        f"{is_known.sum():,} rows taken over, {(~is_known).sum():,} new, "
         f"{unused:,} of the run left behind"
     )
 
 
 def matching_ids(before: FittedEncoder, after: FittedEncoder) -> np.ndarray:
-    """For every id of `after` the id that `before` gives to the same value; -1 if there is none."""
+    """For each id of `after`, the id of the same value in `before`; -1 if there is none."""
     ids = np.full(after.cardinality, -1, np.int64)
     if isinstance(before, VocabularyEncoder) and isinstance(after, VocabularyEncoder):
         ids[PAD_ID] = PAD_ID

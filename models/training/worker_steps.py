@@ -1,4 +1,4 @@
-"""Steps that the workers of parameter servers do when they get to them."""
+"""Asynchronous steps on the workers of a parameter-server cluster."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +10,14 @@ from models.training.steps import Logs, StepRunner, Steps
 
 
 class RemoteSteps:
-    """Hands the batches of a stream out to workers; called as `Steps`.
+    """Distributes the batches of a stream to workers; has the interface of `Steps`.
 
-    The coordinator reads, so that each batch is trained on once, by whichever worker is free, and
-    again by another one if a worker dies before it is done.
+    The coordinator reads the data, so that each batch is trained on once, by any free worker. If a
+    worker dies before it is done, another one repeats its batch.
 
     Args:
-        step: Trains on a batch and returns its losses.
-        distribution: With parameter servers.
+        step: Function that trains on a batch and returns its losses.
+        distribution: Distribution with parameter servers.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class RemoteSteps:
         self._waited = 0.0
 
     def __call__(self, batches: Iterator[Any], count: int) -> Logs:
-        """Asks for steps on the next `count` batches; returns the losses of the last one."""
+        """Schedules steps on the next `count` batches; returns the losses of the last one."""
         for _ in range(count):
-            asked = time.monotonic()
+            started = time.monotonic()
             batch = next(batches)
-            self._waited += time.monotonic() - asked
+            self._waited += time.monotonic() - started
             if self._function is None:
                 self._function = self._compiled(batch)
             with self._distribution.explained_losses():
@@ -41,7 +41,7 @@ class RemoteSteps:
         return RemoteLogs(logs, self._distribution)
 
     def waited(self) -> float:
-        """Seconds that the coordinator waited for batches since this was last asked."""
+        """Seconds that the coordinator waited for batches since the last call."""
         seconds, self._waited = self._waited, 0.0
         return seconds
 
@@ -63,7 +63,7 @@ class RemoteSteps:
 
 
 class RemoteLogs(Mapping[str, Any]):
-    """Losses of a step that may not be done yet; reading one waits for it."""
+    """Losses of a step that may still be running; reading one waits for the step."""
 
     def __init__(self, value: Any, distribution: Distribution) -> None:
         self._value, self._distribution = value, distribution
@@ -88,11 +88,12 @@ class RemoteLogs(Mapping[str, Any]):
 def steps_of(
     step: Callable[[Mapping[str, tf.Tensor]], Logs], distribution: Distribution
 ) -> StepRunner:
-    """Steps as the distribution does them.
+    """The step runner for a distribution.
 
     Args:
-        step: Trains on a batch of one replica and returns the losses of the global batch.
-        distribution: Under which the model was built.
+        step: Function that trains on a batch of one replica and returns the losses of the global
+            batch.
+        distribution: Distribution under which the model was built.
     """
     if distribution.asynchronous:
         return RemoteSteps(step, distribution)

@@ -1,1 +1,1 @@
-"""How much an event matters to a candidate, and positions from the recent end."""
+"""Attention of candidates to events and interests, and positions from the most recent event."""

@@ -1,4 +1,4 @@
-"""Label-aware attention: which of a user's interests a candidate reads (MIND: Li et al., 2019).
+"""Label-aware attention of candidates to a user's interests (MIND: Li et al., 2019).
 
 Shapes: B requests, N candidates, K interests, D item width.
 """
@@ -15,20 +15,20 @@ def label_aware_weights(
     power: float = 1.0,
     hard: bool = False,
 ) -> tf.Tensor:
-    """softmax_k of (v_k e)^p, or all weight on the interest with the highest v_k e.
+    """The weights softmax_k (v_k e)^p, or all weight on the interest with the highest v_k e.
 
-    The sign survives the power, so that an interest which points away from the candidate never
-    gains by it; at p = 1 and other odd p this is the equation as it stands.
+    The power keeps the sign of v_k e, so that interests that point away from the candidate do not
+    gain weight; for odd p this is the equation of the paper.
 
     Args:
-        interests_BKD: v_k.
-        targets_BND: e.
-        mask_BK: Boolean, true for interests that exist; at least one of each request.
-        power: p; the larger, the closer to `hard`.
-        hard: The limit of a large p; ties go to the first interest.
+        interests_BKD: Interests v_k.
+        targets_BND: Candidates e.
+        mask_BK: Boolean mask of the interests that exist; at least one of each request.
+        power: Power p; larger values are closer to `hard`.
+        hard: Whether to use the limit of large p; ties go to the first interest.
 
     Returns:
-        [B, N, K], summing to 1 over K.
+        Weights [B, N, K], summing to 1 over K.
     """
     scores_BNK = tf.matmul(targets_BND, interests_BKD, transpose_b=True)
     mask_B1K = mask_BK[:, None]

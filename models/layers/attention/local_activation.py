@@ -1,4 +1,4 @@
-"""The local activation unit of DIN (Zhou et al., 2018): how much an event matters to a candidate.
+"""The local activation unit of DIN (Zhou et al., 2018): weights of events for a candidate.
 
 Shapes: B requests, N candidates, L history length, D width of an item, A width of a layer.
 """
@@ -18,16 +18,16 @@ class LocalActivation(keras.layers.Layer):
 
         W [q, k, q - k, q * k] = (W1 + W3) q + (W2 - W3) k + W4 (q * k),
 
-    where W1..W4 are the quarters of W: the term in k is computed once per request whatever the
-    number of candidates, and the work per pair halves. The parameters stay those of the unfolded
-    layer, so that initialisation and training are unchanged.
+    where W1..W4 are the quarters of W: the term in k is computed once per request for any number of
+    candidates, which halves the work per pair. The parameters are those of the unfolded layer, so
+    initialisation and training are unchanged.
 
     Args:
-        width: D.
+        width: Item width D.
         units: Widths of the hidden layers.
-        activation: "dice" or "sigmoid", after each hidden layer.
-        normalize: Softmax over the valid events; otherwise the raw scores are the weights, which
-            keeps the intensity of an interest, as in the paper.
+        activation: Activation after each hidden layer, "dice" or "sigmoid".
+        normalize: Whether to apply a softmax over the valid events; otherwise the raw scores are
+            the weights, which keeps the intensity of an interest, as in the paper.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class LocalActivation(keras.layers.Layer):
 
         Args:
             events_BLD: History, finite at padding.
-            query_BLD: What every candidate's query has added to it at each event, such as a
-                position; None for nothing.
+            query_BLD: Term added to every candidate's query at each event, such as a position;
+                None for no term.
         """
         of_query, of_event, of_difference, of_product = self._quarters(events_BLD.dtype)
         encoded_BLA = tf.tensordot(events_BLD, of_event - of_difference, 1)
@@ -85,12 +85,11 @@ class LocalActivation(keras.layers.Layer):
         """Weighs every event for every candidate.
 
         Args:
-            queries: Candidates, [B, N, D], or what asks in their stead of each event,
-                [B, N, L, D].
+            queries: Candidates, [B, N, D], or separate queries for each event, [B, N, L, D].
             events_BLD: History, finite at padding.
-            encoded_BLA: `encode_events(events_BLD)`.
-            mask_BNL: Boolean, true where both the candidate and the event exist.
-            training: Use and remember the statistics of this batch (Dice).
+            encoded_BLA: Result of `encode_events(events_BLD)`.
+            mask_BNL: Boolean mask, true where both the candidate and the event exist.
+            training: Whether Dice uses the statistics of this batch and updates its averages.
 
         Returns:
             Weights [B, N, L], 0 at padding.
@@ -108,7 +107,7 @@ class LocalActivation(keras.layers.Layer):
         mask_BNL: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """The scores behind the weights, [B, N, L], without meaning at padding; see `call`."""
+        """The scores of the weights, [B, N, L], meaningless at padding; see `call`."""
         queries, events_BLD, encoded_BLA = (
             tf.cast(values, self.compute_dtype) for values in (queries, events_BLD, encoded_BLA)
         )
@@ -123,7 +122,7 @@ class LocalActivation(keras.layers.Layer):
         return tf.cast(self.scorer(values)[..., 0], tf.float32)
 
     def _quarters(self, dtype: tf.DType) -> list[tf.Tensor]:
-        """W1..W4, [D, A] each."""
+        """The quarters W1..W4 of the kernel, [D, A] each."""
         return tf.split(tf.cast(self.kernel, dtype), 4)
 
     def _activate(self, i: int, values: tf.Tensor, mask: tf.Tensor, training: bool) -> tf.Tensor:

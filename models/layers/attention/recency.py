@@ -1,4 +1,4 @@
-"""The history seen from its recent end.
+"""The history in reverse order, most recent event first.
 
 Shapes: B requests, L history length.
 """
@@ -9,17 +9,17 @@ from models.keras import tf
 def reverse_history(values: tf.Tensor, mask_BL: tf.Tensor, axis: int = 1) -> tf.Tensor:
     """Puts the most recent event of every history first; padding stays behind the events.
 
-    Index 0 is then the last *valid* step whatever the length, and an index means the same however
-    long the history was before truncation. Doing it twice gives back the input, and the mask is the
+    Index 0 is then the last *valid* step for any length, and an index has the same meaning however
+    long the history was before truncation. The function is its own inverse, and the mask is the
     same in both orders.
 
     Args:
-        values: [B, ..., L, ...], oldest event first.
+        values: Values [B, ..., L, ...], oldest event first.
         mask_BL: True for events, a prefix.
         axis: Axis L of `values`.
 
     Returns:
-        Shape of `values`.
+        Reversed values, of the shape of `values`.
     """
     lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), axis=1)
     return tf.reverse_sequence(values, lengths_B, seq_axis=axis)

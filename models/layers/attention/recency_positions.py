@@ -10,12 +10,12 @@ from models.ops.weight_layouts import Layout, Layouts
 class RecencyPositions(keras.layers.Layer):
     """A trainable vector per rank, where rank 0 is the most recent event.
 
-    Counting from the recent end keeps the meaning of a rank when a long history is truncated, and
-    when histories of different lengths share a batch.
+    Counting from the most recent event keeps the meaning of a rank when a long history is
+    truncated, and when histories of different lengths share a batch.
 
     Args:
         max_length: Number of ranks.
-        width: D.
+        width: Item width D.
     """
 
     def __init__(self, max_length: int, width: int, name: str = "positions") -> None:
@@ -34,7 +34,7 @@ class RecencyPositions(keras.layers.Layer):
         yield self.table, (None, writes)
 
     def call(self, mask_BL: tf.Tensor) -> tf.Tensor:
-        """The vector of every step, [B, L, D]; padded steps hold vectors without meaning.
+        """The vector of every step, [B, L, D]; those of padded steps are meaningless.
 
         Args:
             mask_BL: True for events, a prefix; L is at most `max_length`.
@@ -42,5 +42,5 @@ class RecencyPositions(keras.layers.Layer):
         batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
         lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), axis=1)
         ranks = tf.broadcast_to(self.table[:length], [batch, length, self.table.shape[1]])
-        # Unlike a gather, this has a dense gradient, which costs less than its sparse form here.
+        # Unlike a gather, this has a dense gradient, which is cheaper here than a sparse one.
         return tf.reverse_sequence(ranks, lengths_B, seq_axis=1)

@@ -1,1 +1,1 @@
-"""Fields of one request: products, attention and graphs among them."""
+"""Interactions of the fields of a request: products, attention and graphs."""

@@ -14,9 +14,9 @@ class FieldAttention(keras.layers.Layer):
     the square root of the head width, and normalises each field of the output.
 
     Args:
-        width: d.
-        heads: H.
-        head_width: C.
+        width: Width d of a field.
+        heads: Number H of heads.
+        head_width: Width C of a head.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class FieldAttention(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.heads, self.head_width = heads, head_width
-        # Queries, keys, values and residuals side by side, from one matrix product.
+        # Queries, keys, values and residuals, concatenated, from one matrix product.
         self.projection = keras.layers.Dense(
             4 * heads * head_width,
             "relu",

@@ -16,17 +16,17 @@ class FieldGraph(keras.layers.Layer):
 
     The weight A_ij of the edge from field j to field i is a softmax over j != i of LeakyReLU(w .
     [e_i || e_j]) (edge-wise attention of the paper); the halves of w are applied to all fields
-    first, so that no tensor of pairs of vectors arises. From h = e on, each step computes
+    first, so that no tensor of pairs of vectors is needed. Starting from h = e, each step computes
 
         a_i = W_in^i sum_j A_ij W_out^j h_j + b,    h_i' = GRU(a_i, h_i) + e_i,
 
-    with matrices of each field's own (node-wise transformation) and one GRU for all fields, the
-    same at each step. The paper's self-attention in front of the graph is left out.
+    with separate matrices for each field (node-wise transformation) and one GRU for all fields and
+    steps. The paper's self-attention before the graph is left out.
 
     Args:
-        num_fields: M.
-        width: d.
-        steps: Rounds of messages.
+        num_fields: Number M of fields.
+        width: Embedding width d.
+        steps: Number of rounds of messages.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FieldGraph(keras.layers.Layer):
         return states_BNMd
 
     def edges(self, fields_BNMd: tf.Tensor) -> tf.Tensor:
-        """A: how much each field (third axis) hears of each other (last axis), [B, N, M, M]."""
+        """Edge weights A from each field (last axis) to each other (third axis), [B, N, M, M]."""
         halves = tf.tensordot(fields_BNMd, tf.cast(self.edge_kernel, fields_BNMd.dtype), 1)
         receiver_BNM1, sender_BNM1 = tf.split(halves, 2, -1)
         scores_BNMM = receiver_BNM1 + tf.linalg.matrix_transpose(sender_BNM1)

@@ -20,10 +20,10 @@ def fm_second_order(fields_Fd: tf.Tensor) -> tf.Tensor:
     sum_{i<j} <e_i, e_j> = 1/2 sum_k ((sum_i e_ik)^2 - sum_i e_ik^2), in O(F d).
 
     Args:
-        fields_Fd: [..., F, d].
+        fields_Fd: Fields [..., F, d].
 
     Returns:
-        [...].
+        Sums [...].
     """
     square_of_sum = tf.square(tf.reduce_sum(fields_Fd, -2))
     sum_of_squares = tf.reduce_sum(tf.square(fields_Fd), -2)
@@ -31,13 +31,13 @@ def fm_second_order(fields_Fd: tf.Tensor) -> tf.Tensor:
 
 
 def pairwise_inner_products(fields_Fd: tf.Tensor) -> tf.Tensor:
-    """<e_i, e_j> of all pairs i < j in row-major order (IPNN: Qu et al., 2016).
+    """Inner products <e_i, e_j> of all pairs i < j in row-major order (IPNN: Qu et al., 2016).
 
     Args:
-        fields_Fd: [..., F, d].
+        fields_Fd: Fields [..., F, d].
 
     Returns:
-        [..., F (F - 1) / 2].
+        Products [..., F (F - 1) / 2].
     """
     count = fields_Fd.shape[-2]
     first, second = np.triu_indices(count, 1)
@@ -50,7 +50,7 @@ class VectorCross(keras.layers.Layer):
     """A cross layer of DCN (Wang et al., 2017, eq. 3): x' = x0 (w . x) + b + x."""
 
     def build(self, shape: tf.TensorShape) -> None:
-        """Creates w and b, [C] each."""
+        """Creates the weights w [C, 1] and b [C]."""
         width = shape[-1]
         self.kernel = self.add_weight(name="kernel", shape=(width, 1))
         self.bias = self.add_weight(name="bias", shape=(width,), initializer="zeros")
@@ -68,7 +68,7 @@ class CompressedInteraction(keras.layers.Layer):
     last go to the output and half to the next map, as in the authors' code.
 
     Args:
-        units: Rows of each map; even but for the last.
+        units: Number of rows of each map; even for all maps but the last.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class CompressedInteraction(keras.layers.Layer):
         rows = fields
         for layer in self.maps:
             yield layer.kernel, (products(rows, fields), None)
-            rows = hidden(1, groups=layer.units // 2)  # the half that goes on
+            rows = hidden(1, groups=layer.units // 2)  # The half that is passed to the next map.
 
     def call(self, fields_Fd: tf.Tensor) -> tf.Tensor:
-        """Returns [..., units[0] / 2 + ... + units[-1]] of fields [..., F, d]."""
+        """Maps fields [..., F, d] to [..., units[0] / 2 + ... + units[-1]]."""
         fields_dF = tf.linalg.matrix_transpose(fields_Fd)
         map_dH = fields_dF
         outputs = []

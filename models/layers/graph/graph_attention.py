@@ -2,8 +2,8 @@
 
 Shapes: B requests, V views of the same history, L history length, D item width, H heads, C = D / H
 head width, R relations with a learned attention: earlier, later, similar; Q = R + 1 relations
-including the self-connection. L comes last, so that what belongs to a node and not to its
-components spreads over whole rows.
+including the self-connection. L is the last axis, so that values per node are broadcast over whole
+rows.
 """
 
 from models.keras import keras, tf
@@ -16,27 +16,27 @@ from models.ops.weight_layouts import Layout, Layouts, hidden
 _RELATIONS = 3
 
 Side = dict[int, tf.Tensor]
-"""A tensor [B, V, H, L] for each distance of a contextual neighbour, negative for earlier ones."""
+"""A tensor [B, V, H, L] for each offset of a contextual neighbour, negative for earlier ones."""
 
 
 class DependencyAttention(keras.layers.Layer):
     """One layer of message passing on an item graph.
 
     Nodes attend to their neighbours within each relation (eqs 6-8), then to the relations (eqs
-    9-11), both per head. The weight vector of eq. 6 on [h_i || h_j] is kept as its two halves, so
-    that a score is u_i + v_j and no pair is ever concatenated. A relation in which a node has no
-    neighbour takes no part in eq. 10; the self-connection needs no weights in eq. 6 because a
-    softmax over one element is 1. Heads stay apart until eq. 11 concatenates them.
+    9-11), both per head. The weight vector of eq. 6 on [h_i || h_j] is stored as its two halves, so
+    that a score is u_i + v_j and no pairs are concatenated. A relation in which a node has no
+    neighbour is left out of eq. 10; the self-connection needs no weights in eq. 6 because a softmax
+    over one element is 1. Heads are separate until eq. 11 concatenates them.
 
-    Computes in float32 whatever the policy: its cost is elementwise, and softmax numerators span
-    more than half precision can tell from 0.
+    The layer computes in float32 under any policy: its cost is elementwise, and softmax numerators
+    have a larger range than half precision.
 
     Args:
-        width: D.
-        heads: H, a divisor of D.
+        width: Item width D.
+        heads: Number H of heads, a divisor of D.
         project: Whether heads are slices of a learned projection of the nodes, shared by the
             relations, or of the nodes themselves.
-        slope: Of LeakyReLU on its negative side.
+        slope: Slope of LeakyReLU for negative inputs.
     """
 
     merges_relations = False
@@ -63,7 +63,7 @@ class DependencyAttention(keras.layers.Layer):
             if self._has_projection
             else None
         )
-        # W_n of eq. 6: the half for the receiving node, then the half for the sending one.
+        # W_n of eq. 6: the half for the receiving node, then the half for the sending node.
         shape_RHC = [_RELATIONS, self.heads, self.head_width]
         fans = 2 * self.head_width, 1
         self.receiver_RHC = self.add_weight(
@@ -96,18 +96,18 @@ class DependencyAttention(keras.layers.Layer):
         """Passes messages once.
 
         Args:
-            nodes_BVLD: Nodes; V may be 1 while the graph has more views, which then share all work
-                on nodes alone.
-            graph: From which nodes each node receives.
+            nodes_BVLD: Nodes; V may be 1 if the graph has more views, which then share the work on
+                single nodes.
+            graph: Graph that connects the nodes.
 
         Returns:
-            h' of eq. 11, [B, V, L, D] with the V of the graph; 0 at padding.
+            Nodes h' of eq. 11, [B, V, L, D] with the V of the graph; 0 at padding.
         """
         nodes_BVHCL, own_BVHL, scores = self._prepare(nodes_BVLD, graph.mask_BL)
         context = _context_numerators(scores[:-1], graph.context_BVRWL)
 
-        # W_d . h of eq. 9 is linear, so its value for a message is the message of its values; and
-        # the message of ones is the denominator of eq. 7.
+        # W_d . h of eq. 9 is linear, so its value for a message is the message of node values.
+        # The message of ones is the denominator of eq. 7.
         ones_BVHL = tf.ones_like(own_BVHL)
         sent = tf.concat([nodes_BVHCL, tf.stack([own_BVHL, ones_BVHL], axis=3)], axis=3)
         received = scores[-1].messages(sent, graph.similar_BVLL)
@@ -123,8 +123,8 @@ class DependencyAttention(keras.layers.Layer):
         totals += [tf.squeeze(similar_total, 3), ones_BVHL]
         *sides, similar_share, self_share = self._shares(own, totals, _reached(graph))
 
-        # Eqs 8 and 11 in one sum: the share of a relation scales its weights, before they meet the
-        # nodes wherever there are few of them.
+        # Eqs 8 and 11 in one sum: where a relation has few weights, its share scales these instead
+        # of the messages.
         messages = [
             tf.expand_dims(similar_share, 3) * similar_BVHCL,
             tf.expand_dims(self_share, 3) * nodes_BVHCL,
@@ -139,15 +139,16 @@ class DependencyAttention(keras.layers.Layer):
         return tf.transpose(fused_BVDL, [0, 1, 3, 2])
 
     def attention(self, nodes_BVLD: tf.Tensor, graph: ItemGraph) -> tuple[tf.Tensor, tf.Tensor]:
-        """The weights by which `call` sums, for people to look at: it holds all pairs of nodes.
+        """The attention weights of `call` for all pairs of nodes, for figures.
 
         Args:
-            nodes_BVLD: As of `call`, with the V of the graph.
-            graph: As of `call`.
+            nodes_BVLD: Nodes, with the V of the graph.
+            graph: Graph that connects the nodes.
 
         Returns:
-            alpha of eq. 7, [B, V, R, H, L, L]: the last axis is that of the sending node, its sum 1
-            or, where a node has no neighbour in a relation, 0; and beta of eq. 10, [B, V, Q, H, L].
+            Weights alpha of eq. 7, [B, V, R, H, L, L], which sum to 1 over the sending nodes (last
+            axis), or to 0 where a node has no neighbour in a relation; and weights beta of eq. 10,
+            [B, V, Q, H, L].
         """
         _, own_BVHL, scores = self._prepare(nodes_BVLD, graph.mask_BL)
         length = tf.shape(own_BVHL)[3]
@@ -160,7 +161,7 @@ class DependencyAttention(keras.layers.Layer):
             )
             for side in _context_numerators(scores[:-1], graph.context_BVRWL)
         ]
-        # What a node receives if every node sends its place: the numerators of its neighbours.
+        # If every node sends its one-hot position, a node receives its neighbours' numerators.
         sent = tf.broadcast_to(tf.eye(length), tf.concat([tf.shape(own_BVHL), [length]], 0))
         similar = tf.linalg.matrix_transpose(scores[-1].messages(sent, graph.similar_BVLL))
         numerators_BVRHLL = tf.stack([*context, similar], axis=2)
@@ -176,14 +177,14 @@ class DependencyAttention(keras.layers.Layer):
     def _prepare(
         self, nodes_BVLD: tf.Tensor, mask_BL: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[PairScores]]:
-        """What depends on single nodes only.
+        """Computes all values that depend on single nodes only.
 
         Returns:
             The heads of the nodes [B, V, H, C, L], W_d . h of eq. 9 for each [B, V, H, L], and the
             scores of eq. 6 for each of the three relations.
         """
         weights = [self.receiver_RHC, self.sender_RHC, tf.expand_dims(self.relation_HC, 0)]
-        # Block diagonal: the scores of a head read the slice of that head only.
+        # Block diagonal: the scores of a head depend on the slice of that head only.
         kernel_HCSH = tf.einsum("shc,hg->hcsg", tf.concat(weights, axis=0), tf.eye(self.heads))
         kernel = tf.reshape(kernel_HCSH, [self.width, -1])
         # One product gives the heads of the nodes and their scores.
@@ -207,20 +208,20 @@ class DependencyAttention(keras.layers.Layer):
     def _shares(
         self, own: list[tf.Tensor], totals: list[tf.Tensor], reached_BVQL: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Eqs 9-10: weight of each relation, divided by the denominator of eq. 7.
+        """Weight of each relation (eqs 9-10), divided by the denominator of eq. 7.
 
         Args:
-            own: For each relation the sum of W_d . h over what a node receives, [B, V, H, L].
-            totals: For each relation the sum of the weights, likewise.
-            reached_BVQL: Whether a node has neighbours.
+            own: For each relation, the sum of W_d . h over what a node receives, [B, V, H, L].
+            totals: For each relation, the sum of the numerators, [B, V, H, L].
+            reached_BVQL: Whether a node has neighbours in each relation.
 
         Returns:
-            [B, V, H, L] for each relation.
+            Divided weights [B, V, H, L] for each relation.
         """
         shape = tf.shape(own[_RELATIONS - 1])
 
         def stack(values: list[tf.Tensor]) -> tf.Tensor:
-            # What a node sends to itself may be the same for all views.
+            # Values of the self-connection may have V = 1 for all views.
             return tf.stack([tf.broadcast_to(value, shape) for value in values], axis=2)
 
         totals_BVQHL = stack(totals)
@@ -233,7 +234,7 @@ class DependencyAttention(keras.layers.Layer):
 
 
 def _context_numerators(scores: list[PairScores], context_BVRWL: tf.Tensor) -> list[Side]:
-    """Numerators of eq. 7 on either side of each node."""
+    """Numerators of eq. 7 for the earlier and for the later neighbours of each node."""
     return [
         {
             offset: pairs.with_neighbour(offset, edges_BVL)

@@ -1,7 +1,7 @@
-"""The graph operators of DemiNet (arXiv 2109.12512, Figure 3): where one is chosen by name.
+"""The graph operators of DemiNet by name (arXiv 2109.12512, Figure 3).
 
-Every operator is a stack of layers `(nodes_BVLD, graph) -> nodes_BVLD`. A layer's class attribute
-`merges_relations` says which graph it reads: an `ItemGraph`, or the `MergedGraph` of all relations.
+Every operator is a stack of layers `(nodes_BVLD, graph) -> nodes_BVLD`. The class attribute
+`merges_relations` tells whether a layer needs an `ItemGraph` or the `MergedGraph` of all relations.
 """
 
 from models.keras import keras
@@ -16,15 +16,15 @@ OPERATORS = ("dha", "gat", "lgc", "gcmc", "none")
 def graph_layers(
     operator: str, width: int, *, depth: int, heads: int, project: bool, slope: float
 ) -> list[keras.layers.Layer]:
-    """The layers of an operator, in the order in which nodes go through them.
+    """The layers of an operator, in the order of their application.
 
     Args:
         operator: One of `OPERATORS`; "none" has no layers.
-        width: D.
-        depth: How often messages are passed.
-        heads: Of attention, a divisor of D.
+        width: Item width D.
+        depth: Number of rounds of message passing.
+        heads: Number of attention heads, a divisor of D.
         project: Whether heads are slices of a learned projection, or of the nodes.
-        slope: Of LeakyReLU on its negative side.
+        slope: Slope of LeakyReLU for negative inputs.
     """
     if operator == "none":
         return []

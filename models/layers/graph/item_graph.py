@@ -1,11 +1,11 @@
-"""The heterogeneous graph between the items of a history (DemiNet, arXiv 2109.12512, eqs 1-5).
+"""The heterogeneous graph on the items of a history (DemiNet, arXiv 2109.12512, eqs 1-5).
 
-Shapes: B requests, V views of the same history (1, or 3 while edges are dropped), L history length,
+Shapes: B requests, V views of the same history (1, or 3 if edges are dropped), L history length,
 D item width, W window: the largest distance of contextual neighbours, R = 2 directions of the
 window: earlier and later.
 
-No tensor here or in the layers that read the graph holds a pair of windows per pair of items:
-contextual edges are kept per distance, and only similarity is dense in L x L.
+Contextual edges are stored per distance, and only similarity is dense in L x L, here and in the
+layers that use the graph.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from models.ops import randomness
 
 
 class ItemGraph(NamedTuple):
-    """From which nodes each node receives messages, relation by relation.
+    """The edges by which each node receives messages, by relation.
 
     Attributes:
         context_BVRWL: Whether node i receives from the node w + 1 steps before it (R = 0, eq. 1) or
             after it (R = 1, eq. 2).
         similar_BVLL: Whether node i (third axis) receives from node j (last axis), eq. 4.
         self_BVL: Whether node i receives from itself, eq. 5; V may be 1 for all views.
-        mask_BL: Which nodes exist.
+        mask_BL: Whether each node exists.
     """
 
     context_BVRWL: tf.Tensor
@@ -32,12 +32,12 @@ class ItemGraph(NamedTuple):
 
 
 class MergedGraph(NamedTuple):
-    """The same graph without its relations: who receives from whom, for whatever reason.
+    """A graph with the union of the edges of all relations.
 
     Attributes:
         edges_BVLL: Whether node i (third axis) receives from another node j (last axis).
-        self_BVL: As in `ItemGraph`.
-        mask_BL: Which nodes exist.
+        self_BVL: Whether node i receives from itself; V may be 1 for all views.
+        mask_BL: Whether each node exists.
     """
 
     edges_BVLL: tf.Tensor
@@ -49,15 +49,15 @@ Graph = ItemGraph | MergedGraph
 
 
 def window_offsets(window: int) -> list[list[int]]:
-    """Distance from a node to its contextual neighbours: [earlier, later], nearest first."""
+    """Offsets from a node to its contextual neighbours: [earlier, later], nearest first."""
     steps = range(1, window + 1)
     return [[-step for step in steps], [+step for step in steps]]
 
 
 def shifted(values: tf.Tensor, offset: int, axis: int) -> tf.Tensor:
-    """At place i the value of place i + offset; beyond either end it wraps around.
+    """Values whose entry i is the entry i + offset of `values`, wrapping around at the ends.
 
-    What wraps is meaningless, and excluded by `ItemGraph.context_BVRWL`.
+    Wrapped values are meaningless; `ItemGraph.context_BVRWL` excludes them.
     """
     return tf.roll(values, -offset, axis)
 
@@ -65,17 +65,17 @@ def shifted(values: tf.Tensor, offset: int, axis: int) -> tf.Tensor:
 def build_graph(
     history_BLD: tf.Tensor, mask_BL: tf.Tensor, *, window: int, threshold: float
 ) -> ItemGraph:
-    """Connects the items of each history: contextually before and after, and by similarity.
+    """Builds the graph of each history: contextual edges in both directions, and similarity.
 
-    Similarity is the cosine of the embeddings (eq. 3) and a pair is connected in both directions if
-    it reaches the threshold (eq. 4). The comparison has no gradient. A node is not similar to
-    itself: that is the self-connection of eq. 5.
+    Similarity is the cosine of the embeddings (eq. 3); a pair is connected in both directions if it
+    reaches the threshold (eq. 4). The comparison has no gradient. Similarity excludes the pair of a
+    node with itself, which is the self-connection of eq. 5.
 
     Args:
         history_BLD: Embedded history.
         mask_BL: True for events.
-        window: epsilon, how many neighbours on either side are contextual; 0 for none.
-        threshold: t in [-1, 1]; above 1 nothing is similar.
+        window: Number epsilon of contextual neighbours on either side; 0 for none.
+        threshold: Threshold t in [-1, 1]; above 1 no pair is similar.
 
     Returns:
         The graph, with V = 1.
@@ -84,12 +84,12 @@ def build_graph(
     place_L = tf.range(length)
     offsets_RW = tf.reshape(tf.constant(window_offsets(window), tf.int32), [2, window])
     neighbour_RWL = place_L + offsets_RW[:, :, None]
-    # The mask is a prefix, so a neighbour exists if its place is below the length of the history.
+    # The mask is a prefix, so a neighbour exists if its index is below the length of the history.
     lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), axis=1)
     context_BRWL = (neighbour_RWL >= 0) & (neighbour_RWL < lengths_B[:, None, None, None])
     context_BRWL &= mask_BL[:, None, None, :]
 
-    # Cosines in float32 whatever the policy: in half precision they would flip at the threshold.
+    # Cosines need float32 under any policy: rounding could move them across the threshold.
     unit_BLD = tf.math.l2_normalize(tf.cast(tf.stop_gradient(history_BLD), tf.float32), -1)
     similar_BLL = tf.matmul(unit_BLD, unit_BLD, transpose_b=True) >= threshold
     similar_BLL &= mask_BL[:, :, None] & mask_BL[:, None, :] & (place_L[:, None] != place_L)
@@ -97,7 +97,7 @@ def build_graph(
 
 
 def merge_relations(graph: ItemGraph) -> MergedGraph:
-    """One homogeneous graph: the union of the contextual and the similar edges."""
+    """The homogeneous graph with the union of the contextual and the similar edges."""
     length = tf.shape(graph.mask_BL)[1]
     distance_LL = tf.range(length) - tf.range(length)[:, None]
     edges_BVLL = graph.similar_BVLL
@@ -111,15 +111,15 @@ def merge_relations(graph: ItemGraph) -> MergedGraph:
 def add_dropped_views(
     graph: Graph, *, rate: float, seed: tf.Tensor, drop_self: bool = False
 ) -> Graph:
-    """The graph beside two views of it with edges dropped at random (eqs 16-17).
+    """The graph and two views of it with edges dropped at random (eqs 16-17).
 
-    Every directed edge of every relation is dropped by itself with probability `rate`, in each view
-    anew. Heads and layers share the views.
+    Every directed edge of every relation is dropped independently with probability `rate` in each
+    view. Heads and layers share the views.
 
     Args:
         graph: A graph with V = 1.
-        rate: rho, probability of dropping an edge.
-        seed: int32 [2].
+        rate: Probability rho of dropping an edge.
+        seed: Seed of the draws, int32 [2].
         drop_self: Whether self-connections are dropped too; a node may then receive nothing.
 
     Returns:

@@ -1,6 +1,6 @@
 """Graph convolution without weights (LightGCN, He et al., 2020: "LGC").
 
-A rival of DemiNet's dependency-aware attention in Figure 3 of its paper (arXiv 2109.12512).
+The paper of DemiNet (arXiv 2109.12512) compares it with dependency-aware attention in Figure 3.
 
 Shapes: B requests, V views of the same history, L history length, D item width.
 """
@@ -14,12 +14,12 @@ class LightConvolution(keras.layers.Layer):
     """All layers of LightGCN: the mean of H, A H, A A H and so on.
 
     A = D^-1/2 E D^-1/2 with the edges E of the union of the contextual and similar relations,
-    without self-connections, which the mean over the layers replaces. Where edges were dropped and
-    E is no longer symmetric, a message is divided by the square roots of the number of messages
-    that its receiver gets and of those that its sender sends.
+    without self-connections, which the mean over the layers replaces. If edges are dropped and E is
+    not symmetric, a message is divided by the square roots of the number of messages that its
+    receiver gets and of the number that its sender sends.
 
     Args:
-        depth: How often messages are passed.
+        depth: Number of rounds of message passing.
     """
 
     merges_relations = True
@@ -29,11 +29,11 @@ class LightConvolution(keras.layers.Layer):
         self.depth = depth
 
     def writes(self, reads: Layout) -> Layout:
-        """Layout of the output for nodes laid out as `reads`: the same."""
+        """Layout of the output for nodes laid out as `reads`: the same layout."""
         return reads
 
     def layouts(self, reads: Layout) -> Layouts:
-        """There are no weights."""
+        """Layouts of the weights: there are none."""
         del reads
         yield from ()
 
@@ -41,11 +41,11 @@ class LightConvolution(keras.layers.Layer):
         """Passes messages `depth` times.
 
         Args:
-            nodes_BVLD: Nodes, 0 at padding; V may be 1 while the graph has more views.
-            graph: From which nodes each node receives.
+            nodes_BVLD: Nodes, 0 at padding; V may be 1 if the graph has more views.
+            graph: Graph that connects the nodes.
 
         Returns:
-            [B, V, L, D] with the V of the graph; 0 at padding.
+            Nodes [B, V, L, D] with the V of the graph; 0 at padding.
         """
         edges_BVLL = tf.cast(graph.edges_BVLL, nodes_BVLD.dtype)
         received_BVL1 = tf.reduce_sum(edges_BVLL, axis=3, keepdims=True)

@@ -1,6 +1,6 @@
 """Graph attention on a graph without relations (GAT, Velickovic et al., 2018).
 
-The rival of DemiNet's dependency-aware attention in Figure 3 of its paper (arXiv 2109.12512), whose
+The paper of DemiNet (arXiv 2109.12512) compares it with dependency-aware attention in Figure 3; its
 equation numbers are used here.
 
 Shapes: B requests, V views of the same history, L history length, D item width, H heads, C = D / H
@@ -15,16 +15,16 @@ from models.ops.weight_layouts import Layout, Layouts, hidden
 
 
 class MergedAttention(keras.layers.Layer):
-    """Eqs 6-8 with one relation: the union of all four.
+    """Graph attention (eqs 6-8) with one relation: the union of all four.
 
-    A node attends to its neighbours and itself; heads are concatenated. Computes in float32, as
-    `DependencyAttention` does.
+    A node attends to its neighbours and itself; heads are concatenated. The layer computes in
+    float32, as `DependencyAttention` does.
 
     Args:
-        width: D.
-        heads: H, a divisor of D.
+        width: Item width D.
+        heads: Number H of heads, a divisor of D.
         project: Whether heads are slices of a learned projection of the nodes, or of the nodes.
-        slope: Of LeakyReLU on its negative side.
+        slope: Slope of LeakyReLU for negative inputs.
     """
 
     merges_relations = True
@@ -73,11 +73,11 @@ class MergedAttention(keras.layers.Layer):
         """Passes messages once.
 
         Args:
-            nodes_BVLD: Nodes; V may be 1 while the graph has more views.
-            graph: From which nodes each node receives.
+            nodes_BVLD: Nodes; V may be 1 if the graph has more views.
+            graph: Graph that connects the nodes.
 
         Returns:
-            [B, V, L, D] with the V of the graph; 0 at padding and where a node receives nothing.
+            Nodes [B, V, L, D] with the V of the graph; 0 at padding and for nodes without messages.
         """
         if self.projection_DD is not None:
             nodes_BVLD = tf.tensordot(nodes_BVLD, self.projection_DD, axes=1)

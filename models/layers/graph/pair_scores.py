@@ -1,7 +1,7 @@
 """Attention scores of pairs of nodes, without a tensor of pairs of vectors.
 
 The attention weight vector on [h_i || h_j] (DemiNet, arXiv 2109.12512, eq. 6; graph attention
-networks, Velickovic et al., 2018) falls into a half for the receiving node i and one for the
+networks, Velickovic et al., 2018) consists of a half for the receiving node i and one for the
 sending node j, so that a score is LeakyReLU(u_i + v_j).
 
 Shapes: B requests, V views of the same history, H heads, L history length.
@@ -18,17 +18,16 @@ _SPREAD = 40.0
 
 
 class PairScores(NamedTuple):
-    """The numerators exp(LeakyReLU(u_i + v_j)) of a softmax over j, where there are edges.
+    """The numerators exp(LeakyReLU(u_i + v_j)) of a softmax over the neighbours j.
 
     Each row i is scaled by a factor that cancels in the softmax and keeps every numerator in
-    [0, 1]. Senders that score more than 40 below the highest of their history count as 40 below, so
-    that the sum over any neighbourhood, and its square in the gradient, stay normal float32
-    numbers.
+    [0, 1]. Sender scores are clipped to 40 below the highest of their history, so that the sum over
+    any neighbourhood, and its square in the gradient, are normal float32 numbers.
 
     Attributes:
-        receiver_BVHL: u, plus the highest v of the history; float32.
-        sender_BVHL: v less its highest.
-        slope: Of LeakyReLU on its negative side.
+        receiver_BVHL: Receiver scores u plus the highest v of the history; float32.
+        sender_BVHL: Sender scores v minus the highest v of the history.
+        slope: Slope of LeakyReLU for negative inputs.
     """
 
     receiver_BVHL: tf.Tensor
@@ -39,31 +38,32 @@ class PairScores(NamedTuple):
     def of(
         cls, receiver_BVHL: tf.Tensor, sender_BVHL: tf.Tensor, mask_BL: tf.Tensor, slope: float
     ) -> "PairScores":
-        """Of scores u and v in float32; only events count for the highest."""
+        """Creates it from scores u and v in float32; the highest v is that of valid events."""
         masked_BVHL = tf.where(mask_BL[:, None, None], sender_BVHL, _LOWEST)
         highest = tf.stop_gradient(tf.reduce_max(masked_BVHL, axis=-1, keepdims=True))
         sender_BVHL = tf.clip_by_value(sender_BVHL - highest, -_SPREAD, 0.0)
         return cls(receiver_BVHL + highest, sender_BVHL, slope)
 
     def with_neighbour(self, offset: int, edges_BVL: tf.Tensor) -> tf.Tensor:
-        """Numerators for the neighbour at one distance from each node, [B, V, H, L].
+        """Numerators for the neighbour at one offset from each node, [B, V, H, L].
 
         Args:
-            offset: Of the neighbour; negative for earlier ones.
-            edges_BVL: Whether a node receives from it.
+            offset: Offset of the neighbour; negative for earlier ones.
+            edges_BVL: Whether a node receives from this neighbour.
         """
         scores_BVHL = self.receiver_BVHL + shifted(self.sender_BVHL, offset, 3)
         exponents_BVHL = tf.nn.leaky_relu(scores_BVHL, self.slope) - self._scale()
         return tf.exp(exponents_BVHL) * tf.cast(edges_BVL, tf.float32)[:, :, None]
 
     def messages(self, sent_BVHCL: tf.Tensor, edges_BVLL: tf.Tensor) -> tf.Tensor:
-        """Sums what nodes send by numerator, [B, V, H, C, L] with the V of the edges.
+        """Sums the sent values weighted by numerators, [B, V, H, C, L] with the V of the edges.
 
-        Goes view by view: tensors over all pairs are the largest of a model, and one view of them
-        is more likely to stay in the processor's cache.
+        The views are computed one by one: tensors over all pairs are the largest of a model, and
+        those of one view are more likely to stay in the processor's cache.
 
         Args:
-            sent_BVHCL: What each node sends; V is that of the scores: 1, or that of the edges.
+            sent_BVHCL: Values that each node sends; V is that of the scores: 1, or that of the
+                edges.
             edges_BVLL: Whether node i (third axis) receives from node j (last axis).
         """
         edges = tf.unstack(tf.cast(edges_BVLL, tf.float32)[:, :, None], axis=1)
@@ -77,7 +77,7 @@ class PairScores(NamedTuple):
                 strict=True,
             )
         ]
-        if len(numerators) == 1:  # Views of the same nodes.
+        if len(numerators) == 1:  # All views have the same nodes.
             sent, numerators = sent * len(edges), numerators * len(edges)
         received = [
             tf.matmul(sent_BHCL, all_BHLL * edges_B1LL, transpose_b=True)
@@ -97,8 +97,8 @@ def _numerators(
 
     LeakyReLU(x) = max(x, slope x), so the exponential is max(e^u_i e^v_j, e^(slope u_i) e^(slope
     v_j)): two products of vectors and a maximum in place of L x L exponentials. The gradient is
-    written by hand: with respect to the score it is the numerator itself, which the caller keeps
-    anyway, times 1 or the slope, so that no pass in between is kept or differentiated.
+    explicit: with respect to the score it is the numerator itself, which the caller keeps anyway,
+    times 1 or the slope, so that no intermediate tensor is stored or differentiated.
     """
 
     @tf.custom_gradient
@@ -123,11 +123,11 @@ def _numerators(
 
 
 def _products(receiver_BHL: tf.Tensor, sender_BHL: tf.Tensor) -> tf.Tensor:
-    """r_i s_j for all pairs; as a matrix product, which is faster than broadcasting."""
+    """Products r_i s_j of all pairs, as a matrix product, which is faster than broadcasting."""
     return tf.matmul(tf.expand_dims(receiver_BHL, -1), tf.expand_dims(sender_BHL, -2))
 
 
 def _sums(receiver_BHL: tf.Tensor, sender_BHL: tf.Tensor) -> tf.Tensor:
-    """r_i + s_j for all pairs, likewise."""
+    """Sums r_i + s_j of all pairs, as a matrix product, which is faster than broadcasting."""
     ones_BHL = tf.ones_like(receiver_BHL)
     return tf.matmul(tf.stack([receiver_BHL, ones_BHL], -1), tf.stack([ones_BHL, sender_BHL], -2))

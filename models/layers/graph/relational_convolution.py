@@ -1,6 +1,6 @@
 """Graph convolution with a matrix per relation (GC-MC, van den Berg et al., 2017: "GCMC").
 
-A rival of DemiNet's dependency-aware attention in Figure 3 of its paper (arXiv 2109.12512).
+The paper of DemiNet (arXiv 2109.12512) compares it with dependency-aware attention in Figure 3.
 
 Shapes: B requests, V views of the same history, L history length, D item width.
 """
@@ -18,7 +18,7 @@ class RelationalConvolution(keras.layers.Layer):
     the product with W_r, so that all relations are one product.
 
     Args:
-        width: D.
+        width: Item width D.
     """
 
     merges_relations = False
@@ -50,11 +50,11 @@ class RelationalConvolution(keras.layers.Layer):
         """Passes messages once.
 
         Args:
-            nodes_BVLD: Nodes, 0 at padding; V may be 1 while the graph has more views.
-            graph: From which nodes each node receives.
+            nodes_BVLD: Nodes, 0 at padding; V may be 1 if the graph has more views.
+            graph: Graph that connects the nodes.
 
         Returns:
-            [B, V, L, D] with the V of the graph; 0 at padding and where a node receives nothing.
+            Nodes [B, V, L, D] with the V of the graph; 0 at padding and for nodes without messages.
         """
 
         def flags(edges: tf.Tensor) -> tf.Tensor:

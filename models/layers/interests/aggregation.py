@@ -1,8 +1,8 @@
-"""How far to trust each interest expert (DemiNet, arXiv 2109.12512, eq. 14 and its Table 2).
+"""Weights of the interest experts (DemiNet, arXiv 2109.12512, eq. 14 and Table 2).
 
-Every aggregation is a layer `(interests_BNKD, context_BNC, training) -> weights` with weights of
-the experts, [B, N, K] and summing to 1, by which their scores are averaged (eq. 15). Its method
-`layouts` is that of its weights, for interests and features of a pair laid out so.
+Every aggregation is a layer `(interests_BNKD, context_BNC, training) -> weights`. The weights of
+the experts, [B, N, K], sum to 1 and average their scores (eq. 15). The method `layouts` yields the
+layouts of the layer's weights, given the layouts of an interest and of the features of a pair.
 
 Shapes: B requests, N candidates, K interests and experts, D item width, C width of the features of
 a pair of user and candidate.
@@ -23,13 +23,13 @@ AGGREGATIONS = ("confidence", "average", "hard_routing", "moe", "single")
 def aggregation_layer(
     aggregation: str, *, width: int, context_width: int, interests: int, units: Sequence[int]
 ) -> keras.layers.Layer:
-    """The aggregation of a name.
+    """Builds the aggregation with the given name.
 
     Args:
         aggregation: One of `AGGREGATIONS`; "single" is for one expert only.
-        width: D.
-        context_width: C.
-        interests: K.
+        width: Item width D.
+        context_width: Width C of the features of a pair.
+        interests: Number K of interests.
         units: Hidden widths of Confi-Net.
     """
     if aggregation == "single":
@@ -43,15 +43,15 @@ def aggregation_layer(
 
 
 class ConfidenceNetwork(keras.layers.Layer):
-    """Confi-Net: how well each interest fits the expert that speaks for it (eq. 14).
+    """Confi-Net: weights experts by how well their interests fit their prototypes (eq. 14).
 
     One three-layer network, shared by the interests, maps [v_k || c] to c_k; the confidence of
     expert k is the softmax over k of c_k . p_k / sqrt(D) with its trainable prototype p_k.
 
     Args:
-        width: D.
-        context_width: Width of c.
-        experts: K.
+        width: Item width D.
+        context_width: Width C of the context c.
+        experts: Number K of experts.
         units: Widths of the hidden layers.
     """
 
@@ -64,7 +64,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         name: str = "confidence",
     ) -> None:
         super().__init__(name=name)
-        # The first layer in two parts: c is the same for all K interests.
+        # The first layer has two parts, because c is the same for all K interests.
         fan_in = width + context_width
         self.interest_half = keras.layers.Dense(
             units[0],
@@ -89,7 +89,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         )
 
     def layouts(self, interest: Layout, context: Layout) -> Layouts:
-        """See above."""
+        """Layouts of the weights. See the module docstring."""
         combined = hidden(self._shape[1])
         yield from of_dense(self.interest_half, interest, None)
         yield from of_dense(self.context_half, context, None)
@@ -102,8 +102,8 @@ class ConfidenceNetwork(keras.layers.Layer):
         """Confidences omega, [B, N, K], summing to 1.
 
         Args:
-            interests_BNKD: v_k.
-            context_BNC: c, the features of the pair.
+            interests_BNKD: Interests v_k.
+            context_BNC: Context c, the features of the pair.
             training: Whether this is a training step.
         """
         del training
@@ -114,15 +114,15 @@ class ConfidenceNetwork(keras.layers.Layer):
 
 
 class HardRouting(ConfidenceNetwork):
-    """Hard-Routing of Table 2: trained as Confi-Net; at inference the most trusted expert decides.
+    """Hard-Routing of Table 2: Confi-Net in training; only the most trusted expert at inference.
 
-    Of equally trusted experts the first decides.
+    Of equally trusted experts, the first one is used.
     """
 
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """As the base class; one-hot at inference."""
+        """Weights of the base class in training; one-hot weights at inference."""
         weights_BNK = super().call(interests_BNKD, context_BNC)
         if training:
             return weights_BNK
@@ -132,10 +132,10 @@ class HardRouting(ConfidenceNetwork):
 
 
 class EqualWeights(keras.layers.Layer):
-    """Multi-Avg of Table 2: every expert counts alike; the mean of logits, not of probabilities.
+    """Multi-Avg of Table 2: equal weights, so that logits, not probabilities, are averaged.
 
     Args:
-        experts: Their number.
+        experts: Number K of experts.
     """
 
     def __init__(self, experts: int, name: str = "equal_weights") -> None:
@@ -143,24 +143,24 @@ class EqualWeights(keras.layers.Layer):
         self.experts = experts
 
     def layouts(self, interest: Layout, context: Layout) -> Layouts:
-        """There are no weights."""
+        """Layouts of the weights: there are none."""
         del interest, context
         yield from ()
 
     def call(
         self, interests_BNKD: tf.Tensor, context_BNC: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """The same weight for all."""
+        """Equal weights [B, N, K]."""
         del interests_BNKD, training
         shape = tf.shape(context_BNC)
         return tf.fill([shape[0], shape[1], self.experts], 1.0 / self.experts)
 
 
 class ExpertGate(keras.layers.Layer):
-    """MoE of Table 2 (Ma et al., 2018): a softmax over a linear gate on the experts' own input.
+    """MoE of Table 2 (Ma et al., 2018): a softmax over a linear gate on the experts' input.
 
     Args:
-        experts: K.
+        experts: Number K of experts.
     """
 
     def __init__(self, experts: int, name: str = "expert_gate") -> None:
@@ -168,7 +168,7 @@ class ExpertGate(keras.layers.Layer):
         self.gate = keras.layers.Dense(experts, use_bias=False, dtype="float32", name="gate")
 
     def layouts(self, interest: Layout, context: Layout) -> Layouts:
-        """See above."""
+        """Layouts of the weights. See the module docstring."""
         yield from of_dense(self.gate, interest * self.gate.units + context, None)
 
     def call(

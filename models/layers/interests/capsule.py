@@ -1,4 +1,4 @@
-"""Capsules: vectors whose length stands for the presence of something.
+"""Capsules: vectors whose length represents the presence of a feature.
 
 Shapes: B requests, K capsules, L history length, D width of a capsule.
 """
@@ -10,13 +10,13 @@ from models.layers.masking import masked_softmax
 def squash(values: tf.Tensor) -> tf.Tensor:
     """Shrinks vectors to a length below 1, keeping their direction (Sabour et al., 2017, eq. 1).
 
-    x n / (1 + n) / sqrt(n) with n = |x|^2.
+    The result is x n / (1 + n) / sqrt(n) with n = |x|^2.
 
     Args:
-        values: [..., width]; a vector of zeros stays 0.
+        values: Vectors [..., width]; a vector of zeros stays 0.
 
     Returns:
-        Shape of `values`.
+        Squashed vectors, of the shape of `values`.
     """
     square = tf.reduce_sum(tf.square(values), -1, keepdims=True)
     return values * (square / (1.0 + square)) * tf.math.rsqrt(square + 1e-9)
@@ -25,20 +25,21 @@ def squash(values: tf.Tensor) -> tf.Tensor:
 def dynamic_routing(
     votes_BKLD: tf.Tensor, logits_BKL: tf.Tensor, mask_BKL: tf.Tensor, iterations: int
 ) -> tf.Tensor:
-    """How much of each event belongs to each capsule (Sabour et al., 2017, procedure 1).
+    """Shares of each event in the capsules by dynamic routing (Sabour et al., 2017, procedure 1).
 
-    An event shares itself out among the capsules, c = softmax over *capsules* of b, and each
-    capsule, v_k = squash(sum_l c_kl u_kl), attracts the events that agree with it, b += u v. No
-    gradient flows through the shares: only the last sum, which the caller makes, learns.
+    An event is distributed over the capsules, c = softmax over *capsules* of b, and each capsule,
+    v_k = squash(sum_l c_kl u_kl), attracts the events that agree with it, b += u v. No gradient
+    flows through the shares: only the final sum, which the caller computes, is trained.
 
     Args:
-        votes_BKLD: u, what each event says of each capsule; K may be 1 if it says the same of all.
-        logits_BKL: b before the first iteration; B may be 1.
-        mask_BKL: Boolean, true where the event and the capsule exist.
-        iterations: How often shares are computed, at least 1.
+        votes_BKLD: Votes u of each event for each capsule; K may be 1 if all capsules have the same
+            votes.
+        logits_BKL: Logits b before the first iteration; B may be 1.
+        mask_BKL: Boolean mask, true where the event and the capsule exist.
+        iterations: Number of times that shares are computed, at least 1.
 
     Returns:
-        The shares c of the last iteration, [B, K, L]: they sum to 1 over K, and are 0 at padding.
+        Shares c of the last iteration, [B, K, L]; they sum to 1 over K and are 0 at padding.
     """
     votes_BKLD = tf.stop_gradient(votes_BKLD)
     shares_BKL = masked_softmax(logits_BKL, mask_BKL, axis=1)
@@ -50,5 +51,5 @@ def dynamic_routing(
 
 
 def capsules(shares_BKL: tf.Tensor, votes_BKLD: tf.Tensor) -> tf.Tensor:
-    """v_k = squash(sum_l c_kl u_kl), [B, K, D]; K of the votes may be 1."""
+    """Capsules v_k = squash(sum_l c_kl u_kl), [B, K, D]; K of the votes may be 1."""
     return squash(tf.squeeze(tf.matmul(shares_BKL[:, :, None], votes_BKLD), 2))

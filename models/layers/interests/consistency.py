@@ -1,7 +1,7 @@
-"""How far two views of a user disagree about the interests (DemiNet, arXiv 2109.12512, eq. 18).
+"""Divergence between the interests of two views of a user (DemiNet, arXiv 2109.12512, eq. 18).
 
-An interest counts as the distribution softmax(v) over its D components. Every divergence is
-symmetric, at least 0, and blind to a constant added to all components.
+An interest v is treated as the distribution softmax(v) over its D components. Every divergence is
+symmetric, at least 0, and invariant to a constant added to all components.
 
 Shapes: D item width.
 """
@@ -19,15 +19,15 @@ def interest_divergence(
     """The divergence of two interests.
 
     Args:
-        first: [..., D].
-        second: Like `first`.
+        first: Interests [..., D] of the first view.
+        second: Interests [..., D] of the second view.
         divergence: "symmetric_kl": half the sum of the Kullback-Leibler divergences in both
-            directions, 1/2 sum (p - q)(log p - log q), as eq. 18 reads. "js": the Jensen-Shannon
-            divergence, as the text of the paper calls it: the mean of the divergences of both from
-            their mean.
+            directions, 1/2 sum (p - q)(log p - log q), as eq. 18 is printed. "js": the
+            Jensen-Shannon divergence, as the text of the paper calls it: the mean of the
+            divergences of both from their mean.
 
     Returns:
-        J, [...] in float32.
+        Divergences J, [...] in float32.
     """
     log_first = tf.nn.log_softmax(tf.cast(first, tf.float32))
     log_second = tf.nn.log_softmax(tf.cast(second, tf.float32))

@@ -1,7 +1,7 @@
-"""Whether the interests of a model differ, and whether anything chooses among its experts.
+"""Diagnostics of the interests of a model and of the weights of its experts.
 
-Shapes: B requests, N candidates, K interests or experts, L history length, D item width, X those
-candidates that count.
+Shapes: B requests, N candidates, K interests or experts, L history length, D item width, X
+candidates that are measured.
 """
 
 import math
@@ -10,29 +10,29 @@ from models.backbone_api import Candidates
 from models.keras import tf
 
 _FEWEST_EVENTS = 2.0
-"""All interests in a single event are the same."""
+"""Minimum length of a history to measure: all interests in a single event are equal."""
 
 
 def interest_diagnostics(
     interests_BNKD: tf.Tensor, attention_BNKL: tf.Tensor, candidates: Candidates, mask_BL: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Whether interests differ, over the candidates whose history has at least two events.
+    """Measures how interests differ, over the candidates whose history has at least two events.
 
     Args:
-        interests_BNKD: v_k.
+        interests_BNKD: Interests v_k.
         attention_BNKL: Weight of each event in each interest, 0 at padding.
         candidates: Candidates of the batch.
         mask_BL: True for events.
 
     Returns:
-        `interest_cosine`: mean over pairs of interests (of more than one), without its sign: two
-        that point opposite ways hold the same, and what reads them can turn either. 1 means that
-        they are one and the same.
-        `interest_cosine_candidates`: of one interest in view of two neighbouring candidates,
-        without its sign; 1 means that the candidate plays no role.
-        `attention_entropy`: of the attention's absolute values, as a share of that of equal
-        weights; 1 means that every event counts alike.
-        All are NaN where no history is long enough.
+        `interest_cosine`: mean absolute cosine of pairs of interests, if there are several.
+        Opposite interests carry the same information, as later layers can change the sign. 1 means
+        that all interests are the same.
+        `interest_cosine_candidates`: mean absolute cosine of an interest for two adjacent
+        candidates; 1 means that the candidate has no effect.
+        `attention_entropy`: entropy of the attention's absolute values, as a share of the entropy
+        of equal weights; 1 means that all events have equal weight.
+        All are NaN if no history is long enough.
     """
     figures = {}
     chosen_BN = _chosen(candidates, mask_BL)
@@ -57,9 +57,9 @@ def interest_diagnostics(
 
 
 def event_cosine(nodes_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
-    """Mean cosine of two events of a history; NaN where none has two.
+    """Mean cosine of two events of a history; NaN if no history has two events.
 
-    Near 1, a history is one vector, and so is every interest in it, whatever its attention.
+    Near 1, all events are the same vector, and so are all interests, for any attention.
 
     Args:
         nodes_BLD: Events.
@@ -67,7 +67,7 @@ def event_cosine(nodes_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
     """
     valid_BL = tf.cast(mask_BL, tf.float32)
     unit_BLD = tf.math.l2_normalize(tf.cast(nodes_BLD, tf.float32), axis=-1) * valid_BL[..., None]
-    # The sum over pairs is the square of the sum, without what each event adds by itself.
+    # The sum over pairs is the square of the sum, minus the term of each event with itself.
     own_B = tf.reduce_sum(tf.square(unit_BLD), [1, 2])
     pairs_B = tf.reduce_sum(tf.square(tf.reduce_sum(unit_BLD, axis=1)), -1) - own_B
     events_B = tf.reduce_sum(valid_BL, axis=1)
@@ -79,21 +79,21 @@ def event_cosine(nodes_BLD: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
 def confidence_diagnostics(
     confidence_BNK: tf.Tensor, candidates: Candidates, mask_BL: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Whether anything chooses among experts, over the same candidates as `interest_diagnostics`.
+    """Measures the weights of experts, over the same candidates as `interest_diagnostics`.
 
     Args:
-        confidence_BNK: omega, summing to 1 over K > 1 experts.
+        confidence_BNK: Confidences omega, summing to 1 over K > 1 experts.
         candidates: Candidates of the batch.
         mask_BL: True for events.
 
     Returns:
         `confidence_max`: mean weight of the most trusted expert; 1 / K means that none is chosen.
-        `expert_usage_min`: mean weight of the expert that is trusted least.
-        `expert_usage_entropy`: of the mean weights, between 0 (all but one are never listened to:
-        they have collapsed) and 1 (all equally often).
+        `expert_usage_min`: mean weight of the least trusted expert.
+        `expert_usage_entropy`: entropy of the mean weights as a share of ln K, between 0 (a single
+        expert is used: the others have collapsed) and 1 (all are used equally).
         `expert_information`: mutual information of candidate and expert, as a share of ln K: the
-        entropy of the mean weights less the mean entropy of the weights. 0 means that who is
-        trusted does not depend on the candidate.
+        entropy of the mean weights minus the mean entropy of the weights. 0 means that the weights
+        do not depend on the candidate.
     """
     weights_XK = tf.boolean_mask(confidence_BNK, _chosen(candidates, mask_BL))
     usage_K = tf.reduce_mean(weights_XK, axis=0)
@@ -107,7 +107,7 @@ def confidence_diagnostics(
 
 
 def _chosen(candidates: Candidates, mask_BL: tf.Tensor) -> tf.Tensor:
-    """Valid candidates whose history is long enough, bool [B, N]."""
+    """Mask of the valid candidates whose history is long enough, [B, N]."""
     events_B = tf.reduce_sum(tf.cast(mask_BL, tf.float32), axis=1)
     return candidates.mask_BN & (events_B >= _FEWEST_EVENTS)[:, None]
 

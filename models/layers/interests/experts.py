@@ -13,17 +13,17 @@ from models.ops.weight_layouts import Layout, Layouts
 
 
 class InterestExperts(keras.layers.Layer):
-    """K scorers of the same input: batch normalisation, then a ReLU network, each with own weights.
+    """K scorers of the same input: batch normalisation, then a ReLU network, with separate weights.
 
-    The statistics of the K batch normalisations are the same, since their input is; only their
-    scales and offsets differ. So the input is standardised once, and scale and offset are folded
-    into the first kernel of each expert, which makes the first layers of all experts one product.
+    The K batch normalisations have the same input, so the same statistics; only their scales and
+    offsets differ. So the input is standardised once, and scale and offset are folded into the
+    first kernel of each expert, which makes the first layers of all experts one product.
 
     Args:
-        width: I.
-        experts: K.
+        width: Width I of the input.
+        experts: Number K of experts.
         units: Widths of the hidden layers.
-        batch_norm: False for the networks alone, without scales and offsets.
+        batch_norm: Whether to standardise the input and apply scales and offsets.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class InterestExperts(keras.layers.Layer):
         batch_norm: bool = True,
         name: str = "interest_experts",
     ) -> None:
-        super().__init__(name=name, autocast=False)  # Normalises before it loses precision.
+        super().__init__(name=name, autocast=False)  # Normalises before the cast.
         self.experts = experts
         self._widths = [width, *units, 1]
         self.normalize = MaskedBatchNormalization() if batch_norm else None
@@ -49,7 +49,7 @@ class InterestExperts(keras.layers.Layer):
             self.offset_IK = self.add_weight("offset", [width, experts], initializer="zeros")
         self.kernels, self.biases = [], []
         for i, (fan_in, fan_out) in enumerate(pairwise(self._widths)):
-            # The first kernel keeps I first, so that it is a plain [I, K O] matrix.
+            # I is the first axis of the first kernel, so that it reshapes to a matrix [I, K O].
             own = [fan_in, experts, fan_out] if i == 0 else [experts, fan_in, fan_out]
             initial = glorot_uniform(fan_in, fan_out)
             self.kernels.append(self.add_weight(f"kernel_{i}", own, initializer=initial))
@@ -71,12 +71,12 @@ class InterestExperts(keras.layers.Layer):
         """Scores every candidate with every expert.
 
         Args:
-            values_BNI: E', see `expert_input`.
-            mask_BN: Candidates that count in the statistics of the normalisation.
-            training: Whether to use (and remember) the statistics of the batch.
+            values_BNI: Input E', see `expert_input`.
+            mask_BN: Mask of the candidates that count in the statistics of the normalisation.
+            training: Whether to use the statistics of the batch and update the moving averages.
 
         Returns:
-            o, [B, N, K].
+            Scores o, [B, N, K].
         """
         batch, count = tf.shape(values_BNI)[0], tf.shape(values_BNI)[1]
         first_IKO, bias_KO = self.kernels[0], self.biases[0]
@@ -95,7 +95,7 @@ class InterestExperts(keras.layers.Layer):
 
 
 def expert_input(interests_BNKD: tf.Tensor, context_BNC: tf.Tensor) -> tf.Tensor:
-    """E': all interests of a pair side by side, then the features of the pair, [B, N, K D + C]."""
+    """Input E' of experts: all interests and the features of a pair, [B, N, K D + C]."""
     shape = tf.shape(interests_BNKD)
     width = interests_BNKD.shape[2] * interests_BNKD.shape[3]
     return tf.concat([tf.reshape(interests_BNKD, [shape[0], shape[1], width]), context_BNC], -1)

@@ -1,4 +1,4 @@
-"""Several interests of a user in view of a candidate (DemiNet, arXiv 2109.12512, eq. 13).
+"""Several interests of a user with respect to a candidate (DemiNet, arXiv 2109.12512, eq. 13).
 
 Shapes: B requests, N candidates, L history length, D item width, K interests, A hidden units of the
 attention of one interest.
@@ -13,17 +13,17 @@ from models.ops.weight_layouts import Layout, Layouts, hidden, of_dense
 class InterestExtractor(keras.layers.Layer):
     """K attentions over the history, each a two-layer network on [h*_i || e_t].
 
-    The first layers of the K networks are one matrix, split into the half that reads the history
-    and the half that reads the candidate: `project` applies the former once per request, whatever
-    the number of candidates. An empty history has no interests and gives zeros.
+    The first layers of the K networks are one matrix, split into a half for the history and a half
+    for the candidate: `project` applies the former once per request, for any number of candidates.
+    The interests of an empty history are zeros.
 
     Args:
-        width: D.
-        interests: K.
-        units: A.
-        slope: Of LeakyReLU on its negative side.
+        width: Item width D.
+        interests: Number K of interests.
+        units: Number A of hidden units of each attention.
+        slope: Slope of LeakyReLU for negative inputs.
         normalise: Whether the weights of the events in an interest sum to 1 (masked softmax) or are
-            the bare scores.
+            the raw scores.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class InterestExtractor(keras.layers.Layer):
         normalise: bool = True,
         name: str = "interest_extractor",
     ) -> None:
-        super().__init__(name=name, autocast=False)  # Only the hidden layer may be less precise.
+        super().__init__(name=name, autocast=False)  # Only the hidden layer is cast.
         self.interests, self.slope, self.normalise = interests, slope, normalise
         self.history_half = keras.layers.Dense(
             interests * units,
@@ -61,7 +61,7 @@ class InterestExtractor(keras.layers.Layer):
         )
 
     def layouts(self, nodes: Layout, target: Layout) -> Layouts:
-        """Layouts of the weights, for nodes and candidates laid out so."""
+        """Layouts of the weights, for nodes and candidates with the given layouts."""
         units = hidden(self._units, self.interests)
         yield from of_dense(self.history_half, nodes, units)
         yield from of_dense(self.target_half, target, units)
@@ -71,10 +71,10 @@ class InterestExtractor(keras.layers.Layer):
         """The part of the first layer that does not depend on the candidate.
 
         Args:
-            nodes: h*, [..., L, D].
+            nodes: Nodes h*, [..., L, D].
 
         Returns:
-            [..., L, K A].
+            Projected nodes [..., L, K A].
         """
         return self.history_half(nodes)
 
@@ -88,8 +88,8 @@ class InterestExtractor(keras.layers.Layer):
         """Extracts the interests of each request for each candidate.
 
         Args:
-            nodes_BLD: h*, what the interests are made of.
-            projected_BLT: Its `project`ion, T = K A.
+            nodes_BLD: Nodes h*, which the interests are weighted sums of.
+            projected_BLT: Result of `project(nodes_BLD)`, T = K A.
             mask_BL: True for events.
             target_BND: Candidates.
 
@@ -102,7 +102,7 @@ class InterestExtractor(keras.layers.Layer):
             tf.expand_dims(projected_BLT, 1) + tf.expand_dims(self.target_half(target_BND), 2),
             self.slope,
         )
-        # Block diagonal, so that the K last layers are one product without transposing the above.
+        # Block diagonal, so that the K last layers are one product without a transposition.
         own_KK = tf.eye(self.interests, dtype=self.compute_dtype)
         last_TK = tf.reshape(self.last_KA[:, :, None] * own_KK[:, None], [-1, self.interests])
         scores_BNLK = tf.cast(tf.tensordot(hidden_BNLT, last_TK, axes=1), tf.float32)
