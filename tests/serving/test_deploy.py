@@ -94,7 +94,8 @@ def test_both_ways_run_the_same_server():
 @pytest.mark.parametrize("way", WAYS)
 def test_our_server_takes_the_same_flags(way):
     code = (
-        "import sys; from absl import flags; from serving.tfserving import server_options as options;"
+        "import sys; from absl import flags;"
+        "from serving.tfserving import server_options as options;"
         "options.define_flags(); assert len(flags.FLAGS(sys.argv)) == 1;"
         "options.from_flags().check()"
     )

@@ -30,7 +30,7 @@ def write(version: pathlib.Path) -> None:
         path
         for folder in ("assets", "variables")
         for path in sorted((version / folder).rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != version / DIGESTS
     ]
     write_json(
         version / DIGESTS,

@@ -159,7 +159,7 @@ def test_views_of_length_zero_and_invalid_garbage_get_no_gradient():
 _TWO_REPLICAS = """
 import json, os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-from models import replicas
+from models.ops import replicas
 from models.keras import tf
 from models.ssl.info_nce import info_nce
 import numpy as np
