@@ -240,7 +240,8 @@ def test_checkpoints_between_evaluations(data, tmp_path, monkeypatch):
 _SERVER = """
 import os, signal, sys, threading, time
 sys.path[:0] = {path!r}
-from models import config, train
+from models import train
+from models.config import run_config
 from models.keras import tf
 from models.training import trainer
 
@@ -273,7 +274,7 @@ def run(file, workdir, place, seconds):
         trainer.Trainer._step = first
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    train.train(config.resolve(config.load(file)), workdir, resume=True, progress=False)
+    train.train(run_config.resolve(run_config.load(file)), workdir, resume=True, progress=False)
 
 
 for line in sys.stdin:
