@@ -2,14 +2,25 @@
 
 import os
 import pathlib
+import random
 import sys
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 _TESTS = pathlib.Path(__file__).parent
 sys.path[:0] = [str(_TESTS), str(_TESTS / "serving")]  # the latter for toy_runs
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seeds what is random before each test and its fixtures: a result never depends on order."""
+    random.seed(0)
+    np.random.seed(0)
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="module")

@@ -80,4 +80,4 @@ def test_compressed_interaction_equals_the_twin(leading):
     ]
     for place in np.ndindex(*leading):
         expected = reference.compressed_interaction(values[place], kernels)
-        np.testing.assert_allclose(outputs[place], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outputs[place], expected, rtol=1e-5, atol=1e-5)
