@@ -41,13 +41,11 @@ from serving.tfserving.models import model_config
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.models.store import ModelStore
 from serving.tfserving.rest.app import RestApi
-from serving.tfserving.rest.http_protocol import Protocol
 from serving.tfserving.server_options import ServerOptions
 from serving.tfserving.status import Code, ServingError
 
 _KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 30
-_MAX_HEADER_BYTES = 2**20
 
 _Opener = Callable[[pathlib.Path], Servable]
 
@@ -131,11 +129,7 @@ def serve(
         server = _Server(
             uvicorn.Config(
                 app,
-                http=functools.partial(  # type: ignore[arg-type]
-                    Protocol,
-                    arrival_seconds=options.rest_api_timeout_in_ms / 1000,
-                    max_header_bytes=_MAX_HEADER_BYTES,
-                ),
+                http="httptools",
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

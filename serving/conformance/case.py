@@ -47,7 +47,6 @@ class Expected:
         whole_error: Whether `error` must be the whole error message.
         contains: Texts that the body must contain.
         headers: Required headers by lower-case name; the value None forbids a header.
-        reason: Phrase after the status; None allows every phrase.
     """
 
     status: int
@@ -56,7 +55,6 @@ class Expected:
     whole_error: bool = False
     contains: tuple[str, ...] = ()
     headers: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-    reason: str | None = None
 
     def problems(self, answer: Answer) -> list[str]:
         """Differences between an answer and the expected one, a line each."""
@@ -65,8 +63,6 @@ class Expected:
             problems.append(
                 f"status: expected {self.status}, found {answer.status} {answer.body!r}"
             )
-        if self.reason is not None and answer.reason != self.reason:
-            problems.append(f"reason: expected {self.reason!r}, found {answer.reason!r}")
         for name, value in self.headers.items():
             if answer.headers.get(name) != value:
                 problems.append(f"header {name}: {value!r} expected, {answer.headers.get(name)!r}")
@@ -102,7 +98,6 @@ class Case:
         replies: Expected replies.
         methods: Method of each request, because a reply to HEAD has no body.
         closes: Whether the server must close the connection after the last reply.
-        half_closes: Whether the client closes its sending side after the requests.
         with_flags: Whether the server runs with CORS support, a Prometheus page and batching.
     """
 
@@ -111,7 +106,6 @@ class Case:
     replies: tuple[Expected, ...]
     methods: tuple[str, ...] = ("POST",)
     closes: bool = False
-    half_closes: bool = False
     with_flags: bool = False
 
     def run(self, host: str, port: int, timeout_seconds: float = 120.0) -> list[Answer]:
@@ -122,8 +116,6 @@ class Case:
         """
         with socket.create_connection((host, port), timeout=timeout_seconds) as connection:
             connection.sendall(self.sent)
-            if self.half_closes:
-                connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as stream:
                 answers = [_read(stream, method) for method in self.methods]
                 # Read only if the server must close: a read from an open connection would time out.
@@ -138,16 +130,12 @@ class Case:
 
 
 def request(
-    verb: str,
-    path: str,
-    body: bytes | str = b"",
-    headers: Mapping[str, str] | None = None,
-    version: str = "1.1",
+    verb: str, path: str, body: bytes | str = b"", headers: Mapping[str, str] | None = None
 ) -> bytes:
     """The bytes of a request; its length and host are added unless `headers` names them."""
     data = body.encode() if isinstance(body, str) else body
     fields = {"Host": "test", "Content-Length": str(len(data)), **(headers or {})}
-    lines = [f"{verb} {path} HTTP/{version}", *(f"{k}: {v}" for k, v in fields.items() if v)]
+    lines = [f"{verb} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items() if v)]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + data
 
 

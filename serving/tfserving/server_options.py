@@ -57,7 +57,7 @@ class ServerOptions:
     host: str = _flag("127.0.0.1", "Interface to bind (tensorflow_model_server binds all).")
     rest_api_port: int = _flag(8501, "Port of the REST interface; 0 picks a free one.")
     rest_api_timeout_in_ms: int = _flag(
-        30_000, "Deadline of a request: for its arrival, then for its answer."
+        30_000, "Deadline of a request: for the arrival of its body, then for its answer."
     )
     rest_api_num_threads: int = _flag(4 * _CPUS, "Requests that are computed at once over REST.")
     rest_api_enable_cors_support: bool = _flag(False, "Send the headers that let browsers ask.")

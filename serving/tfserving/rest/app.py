@@ -20,7 +20,6 @@ from serving.tfserving.rest import (
     json_replies,
     json_tensors,
 )
-from serving.tfserving.rest.http_protocol import METHODS
 from serving.tfserving.rest.http_replies import Reply, html_page, json_error, json_reply
 from serving.tfserving.rest.routes import Route, in_api, route
 from serving.tfserving.server_options import ServerOptions
@@ -32,6 +31,7 @@ _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
+_METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
@@ -75,9 +75,6 @@ class RestApi:
         reply_headers = reply.headers()
         if self._options.rest_api_enable_cors_support and in_api(target):
             reply_headers += _CORS
-        connection = headers.get(b"connection", b"").lower()
-        if scope["http_version"] == "1.0" and connection == b"keep-alive" and not reply.close:
-            reply_headers.append((b"connection", b"keep-alive"))
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply_headers}
         )
@@ -86,12 +83,17 @@ class RestApi:
     async def _reply(
         self, verb: str, target: str, headers: Mapping[bytes, bytes], receive: _Receive
     ) -> Reply:
-        if verb not in METHODS:
+        if verb not in _METHODS:
             return html_page(501)
         if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
             return html_page(417)
         try:
-            body = await http_bodies.read(headers, receive, self._options.max_request_bytes)
+            body = await http_bodies.read(
+                headers,
+                receive,
+                self._options.max_request_bytes,
+                self._options.rest_api_timeout_in_ms / 1000,
+            )
         except http_bodies.BodyTooLargeError as error:
             # A client that waits for status 100 will not send the body now, so its next request
             # would be read as the body.

@@ -1,10 +1,13 @@
 """Request bodies: reading and decompression, each with a limit of the size."""
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from serving.tfserving.status import Code, ServingError
+
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 MAX_INFLATED_BYTES = 100 * 2**20
 
@@ -19,9 +22,7 @@ class BodyTooLargeError(ServingError):
 
 
 async def read(
-    headers: Mapping[bytes, bytes],
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    limit: int,
+    headers: Mapping[bytes, bytes], receive: _Receive, limit: int, seconds: float
 ) -> bytes:
     """Reads the body of a request without decompressing it.
 
@@ -29,14 +30,25 @@ async def read(
         headers: Headers of the request.
         receive: ASGI function that returns the next message.
         limit: Largest number of bytes in a body.
+        seconds: Longest time for the body to arrive.
 
     Raises:
         BodyTooLargeError: The announced or received size of the body exceeds the limit.
-        ServingError: CANCELLED if the client closed the connection.
+        ServingError: CANCELLED if the client closed the connection, DEADLINE_EXCEEDED if the body
+            does not arrive in time.
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise BodyTooLargeError(limit)
+    try:
+        return await asyncio.wait_for(_receive_all(receive, limit), seconds)
+    except asyncio.TimeoutError:
+        raise ServingError(
+            Code.DEADLINE_EXCEEDED, f"The request did not arrive within {seconds:g} s"
+        ) from None
+
+
+async def _receive_all(receive: _Receive, limit: int) -> bytes:
     chunks = []
     size = 0
     more = True

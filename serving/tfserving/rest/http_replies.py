@@ -44,14 +44,8 @@ def json_error(status: int, message: str, close: bool = False) -> Reply:
     return json_reply(status, json_replies.error(message), close)
 
 
-def html_page(status: int, reason: str = "") -> Reply:
-    """A refusal by the HTTP layer, which never reaches the API and ends the connection.
-
-    Args:
-        status: HTTP status.
-        reason: Plain text that explains the refusal.
-    """
+def html_page(status: int) -> Reply:
+    """A refusal by the HTTP layer, which never reaches the API and ends the connection."""
     title = f"{status} {http.HTTPStatus(status).phrase}"
-    body = f"<h1>{title}</h1>" + (f"<p>{reason}</p>" if reason else "")
-    page = f"<html><head><title>{title}</title></head><body>{body}</body></html>\n"
+    page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"
     return Reply(status, _HTML, page.encode("ascii"), close=True)
