@@ -84,7 +84,7 @@ def train(
         trainer = begin(
             config, workdir, resume, origins, progress=progress, stop=stop, profile=profile
         )
-        if trainer.progress:
+        if trainer.shows_progress:
             sys.stdout.write("".join(f"finding: {line}\n" for line in trainer.data.findings))
         return trainer.run()
 
@@ -125,7 +125,7 @@ def begin(
         tf.config.experimental.enable_op_determinism()
     with _directory(workdir):
         trainer = Trainer(config, workdir, **options)
-    if trainer.progress:
+    if trainer.shows_progress:
         lines = [*checks.remarks(trainer.data), checks.schedule_remark(config, trainer.data)]
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()

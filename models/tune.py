@@ -172,7 +172,7 @@ def _run_trial(
         if not math.isfinite(score):
             raise UserError(f"Expected a validation metric that is finite, found {score}.")
         # Steps are not comparable between batch sizes, so trials are compared by evaluation.
-        trial.report(score, len(trainer.state["history"]))
+        trial.report(score, len(trainer.progress.history))
         if trial.should_prune():
             raise optuna.TrialPruned
 
@@ -199,7 +199,7 @@ def _run_trial(
         trial.set_user_attr(_STARTS, trial.user_attrs[_STARTS][:-1])
         raise
     else:
-        study.tell(trial, trainer.state["best_score"])
+        study.tell(trial, trainer.progress.best_score)
     keras.backend.clear_session()
     shutil.rmtree(path / run_directory.CHECKPOINTS, ignore_errors=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.backbone_api import Backbone, LossTerm, SelfSupervision, require_logits
+from models.core import update_step
 from models.core.embeddings import FeatureEmbedder, Features, single_variables
 from models.keras import keras, tf, tfrs
 from models.ops import randomness, replicas
@@ -225,7 +226,7 @@ class CTRModel(tfrs.Model):
             terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
             total, logs = self._total(terms, dense)
         optimizers = self.embedding_optimizer, self.optimizer
-        norms = self._descend(total, tape, tables, dense, optimizers)
+        norms = self._update(total, tape, (tables, dense), optimizers)
         # Ratio of each other weighted term to the main loss.
         ratios = {
             f"{name}_ratio": tf.math.divide_no_nan(term.weight * logs[name], logs[MAIN_LOSS])
@@ -248,7 +249,7 @@ class CTRModel(tfrs.Model):
         with tf.GradientTape() as tape:
             total, logs = self.ssl_loss(inputs, self._step_seed(self.ssl_optimizer))
         optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
-        return logs | self._descend(total, tape, *self._ssl_weights(), optimizers)
+        return logs | self._update(total, tape, self._ssl_weights(), optimizers)
 
     def test_step(self, inputs: Features) -> dict[str, tf.Tensor]:
         """The main loss of a batch. Rankings are measured on dumped scores (models.evaluate)."""
@@ -288,61 +289,23 @@ class CTRModel(tfrs.Model):
         """Seed of this step's draws: a function of the run's seed and the step number."""
         return tf.stack([self._seed, tf.cast(optimizer.iterations, tf.int32)])
 
-    def _descend(
+    def _update(
         self,
         total: tf.Tensor,
         tape: tf.GradientTape,
-        tables: list[tf.Variable],
-        dense: list[tf.Variable],
+        weights: tuple[list[tf.Variable], list[tf.Variable]],
         optimizers: tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer],
     ) -> dict[str, tf.Tensor]:
-        """Updates tables and dense weights, each with its own optimiser.
-
-        Returns:
-            The gradient norms of the global batch before clipping: over all weights, over the
-            tables and over the dense weights.
-        """
-        tf.debugging.assert_all_finite(total, "The loss is not finite.")
-        scale = None if self.loss_scale is None else self.loss_scale.value.read_value()
-        gradients = tape.gradient(total, tables + dense, output_gradients=scale)
-        # Summed over replicas before clipping, so that the norm is that of the global batch.
-        pairs = optimizers[1].aggregate_gradients(list(zip(gradients, tables + dense, strict=True)))
-        gradients = [sum_duplicates(gradient) for gradient, _ in pairs]
-        if scale is not None:
-            gradients = [g if g is None else _divided(g, scale) for g in gradients]
-        num_tables = len(tables)
-        table_norm, dense_norm = _norm(gradients[:num_tables]), _norm(gradients[num_tables:])
-        norm = tf.sqrt(tf.square(table_norm) + tf.square(dense_norm))
-        if self._embedding_clip_norm:
-            gradients = [
-                *_clipped(gradients[:num_tables], self._embedding_clip_norm, table_norm),
-                *_clipped(gradients[num_tables:], self._clip_norm, dense_norm),
-            ]
-        else:
-            gradients = _clipped(gradients, self._clip_norm, norm)
-
-        def apply(gradients: list[Any]) -> None:
-            for optimizer, part, weights in zip(
-                optimizers,
-                (gradients[:num_tables], gradients[num_tables:]),
-                (tables, dense),
-                strict=True,
-            ):
-                optimizer.apply_gradients(
-                    zip(part, weights, strict=True), skip_gradients_aggregation=True
-                )
-
-        if self.loss_scale is None:
-            finite = tf.debugging.assert_all_finite(norm, "The gradient is not finite.")
-            with tf.control_dependencies([finite]):  # Weights stay those of the last good step.
-                apply(gradients)
-        else:
-            replicas.apply_if(tf.math.is_finite(norm), apply, gradients, self.loss_scale.update)
-        return {
-            "gradient_norm": norm,
-            "gradient_norm_tables": table_norm,
-            "gradient_norm_dense": dense_norm,
-        }
+        """Updates tables and dense weights, see `update_step.update`."""
+        return update_step.update(
+            total,
+            tape,
+            weights,
+            optimizers,
+            clip_norm=self._clip_norm,
+            table_clip_norm=self._embedding_clip_norm,
+            loss_scale=self.loss_scale,
+        )
 
     def _weights(self, features: Features, mask_BN: tf.Tensor) -> tf.Tensor:
         """Weight of each sample in the log loss [B, N]; 0 for padding and for a negative weight."""
@@ -393,22 +356,3 @@ def share(term: LossTerm) -> tf.Tensor:
     weighted_P = tf.reduce_sum(tf.where(weights_Pn > 0, term.values_Pn, 0.0) * weights_Pn, -1)
     counts_P = replicas.all_sum(tf.reduce_sum(weights_Pn, -1))
     return tf.reduce_mean(tf.math.divide_no_nan(weighted_P, counts_P))
-
-
-def _norm(gradients: list[Any]) -> tf.Tensor:
-    """The global norm of gradients; 0 if there are none."""
-    present = [gradient for gradient in gradients if gradient is not None]
-    return tf.linalg.global_norm(present) if present else tf.zeros([])
-
-
-def _clipped(gradients: list[Any], bound: float, norm: tf.Tensor) -> list[Any]:
-    """Gradients clipped to a global norm of at most `bound`; 0 for no bound."""
-    if not bound or all(gradient is None for gradient in gradients):
-        return gradients
-    return tf.clip_by_global_norm(gradients, bound, norm)[0]
-
-
-def _divided(gradient: tf.Tensor | tf.IndexedSlices, divisor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values / divisor, gradient.indices, gradient.dense_shape)
-    return gradient / divisor

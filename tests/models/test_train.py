@@ -18,6 +18,7 @@ from models.core import run_directory
 from models.evaluation import scoring
 from models.keras import tf
 from models.training import checks, trainer
+from models.training.updates import Updates
 from preprocessing.errors import UserError
 
 
@@ -92,14 +93,14 @@ def _weights(path):
 
 def _die_at(monkeypatch, step):
     """The process dies when it has done so many steps."""
-    train_step = train.Trainer._step
+    update = Updates.__call__
 
-    def fatal(trainer, *args, **kwargs):
-        if trainer.state["step"] == step:
+    def fatal(updates, done, count):
+        if done == step:
             raise KeyboardInterrupt
-        return train_step(trainer, *args, **kwargs)
+        return update(updates, done, count)
 
-    monkeypatch.setattr(train.Trainer, "_step", fatal)
+    monkeypatch.setattr(Updates, "__call__", fatal)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from models.config import run_config as config
 from models.core import run_directory
 from models.training import trainer
 from models.training.interruption import Interrupted
+from models.training.progress import Progress
+from models.training.updates import Updates
 from preprocessing.errors import UserError
 
 SPACE = {
@@ -68,13 +70,13 @@ class _Told:
     """In place of a trainer: evaluates three times, to a given AUC (NaN: of no use at all)."""
 
     def __init__(self, auc, on_evaluation):
-        self.state = {"history": [], "best_score": auc}
+        self.progress = Progress(best_score=auc)
         self._on_evaluation = on_evaluation
 
     def fit(self):
         for _ in range(3):
-            self.state["history"].append({})
-            auc = self.state["best_score"]
+            self.progress.history.append({})
+            auc = self.progress.best_score
             self._on_evaluation({"auc": auc, "log_loss": auc if math.isnan(auc) else 0.7})
 
 
@@ -97,15 +99,15 @@ def test_a_trial_below_the_median_ends_early(base, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_stopped_trial_is_resumed(base, tmp_path, monkeypatch):
     """SIGTERM in the second trial: it keeps its settings and goes on from its third step."""
-    step, steps = trainer.Trainer._step, []
+    update, steps = Updates.__call__, []
 
-    def signalled(it, *args, **kwargs):
-        steps.append(it.state["step"])
+    def signalled(it, done, count):
+        steps.append(done)
         if len(steps) == 4 + 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(it, *args, **kwargs)
+        return update(it, done, count)
 
-    monkeypatch.setattr(trainer.Trainer, "_step", signalled)
+    monkeypatch.setattr(Updates, "__call__", signalled)
     path = tmp_path / "search"
     with pytest.raises(Interrupted):
         tune.search(base, SPACE, 2, path, progress=False)

@@ -141,15 +141,14 @@ def test_both_losses_train_in_joint_steps():
 def test_a_run_resumes_in_every_phase(data, tmp_path, monkeypatch):
     """From the checkpoint of a pass, and from one between extra steps of the main loss."""
     whole = tmp_path / "whole"
-    record = train.Trainer._record
+    save = train.Trainer.save
 
-    def record_and_copy(trainer, *args):
-        record(trainer, *args)
-        done = trainer.state["step"] + trainer.state["ssl_step"]
+    def save_and_copy(trainer):
+        save(trainer)
         if trainer.workdir == whole:
-            shutil.copytree(whole, tmp_path / f"copy-{done}")
+            shutil.copytree(whole, tmp_path / f"copy-{trainer.progress.updates}")
 
-    monkeypatch.setattr(train.Trainer, "_record", record_and_copy)
+    monkeypatch.setattr(train.Trainer, "save", save_and_copy)
     # Small graphs: the schedule is what counts.
     run = _config(data, model="lr", ssl="rule", pretrain_epochs=2, ssl_steps=1)
     train.train(run, whole, progress=False)
@@ -187,7 +186,8 @@ def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
     monkeypatch.setattr(SelfSupervisedSteps, "validation_loss", lambda _: {"loss": next(losses)})
     run = _config(data, pretrain_epochs=9, patience=3, batch_size=300, max_steps=1)
     it = train.Trainer(run, tmp_path, progress=False)
-    it._pretrain(lambda count: it.state.update(ssl_step=it.state["ssl_step"] + count) or {})
+    monkeypatch.setattr(it, "_ssl_updates", lambda done, count: {}, raising=False)
+    it._pretrain()
     # The best is that of the second pass; equal is no gain.
     table = pd.read_csv(tmp_path / "pretraining.csv")
     assert table["validation/loss"].tolist() == [3.0, 2.0, 2.5, 2.0, 2.1]

@@ -21,6 +21,7 @@ from models.core.factory import build_model, compile_model
 from models.keras import tf
 from models.training import trainer
 from models.training.interruption import Interrupted, on_sigterm
+from models.training.updates import Updates
 from preprocessing.errors import UserError
 
 
@@ -97,7 +98,7 @@ def test_sigterm_writes_a_checkpoint_and_ends_well(data, whole, tmp_path, monkey
     """In the seventh step, and in the evaluation that follows the eighth."""
     path = tmp_path / "run"
     owner, method = {
-        "step": (trainer.Trainer, "_step"),
+        "step": (Updates, "__call__"),
         "evaluation": (trainer.Scorer, "_collect"),
     }[place]
     original = getattr(owner, method)
@@ -231,7 +232,7 @@ def test_checkpoints_between_evaluations(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Checkpoints, "save", lambda it, step, state: saved.append(step) or save(it, step, state)
     )
-    monkeypatch.setattr(trainer.Trainer, "_step", lambda *args, **kwargs: {"loss": 0.5})
+    monkeypatch.setattr(Updates, "__call__", lambda *args: {"loss": 0.5})
     run = _config(data, max_steps=4, checkpoint_minutes=1e-9)
     trainer.Trainer(run, tmp_path, progress=False).fit()
     assert saved == [1, 2, 3, 4, 4]
@@ -244,6 +245,7 @@ from models import train
 from models.config import run_config
 from models.keras import tf
 from models.training import trainer
+from models.training.updates import Updates
 
 trainer.EVALUATION_INTERVAL = 2
 trainer.LOG_EVERY = 3
@@ -264,14 +266,14 @@ def run(file, workdir, place, seconds):
     if place == "start":
         die_after(float(seconds))
     elif place == "step":
-        step = trainer.Trainer._step
+        update = Updates.__call__
 
-        def first(*args, **kwargs):
-            trainer.Trainer._step = step
+        def first(*args):
+            Updates.__call__ = update
             die_after(float(seconds))
-            return step(*args, **kwargs)
+            return update(*args)
 
-        trainer.Trainer._step = first
+        Updates.__call__ = first
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     train.train(run_config.resolve(run_config.load(file)), workdir, resume=True, progress=False)

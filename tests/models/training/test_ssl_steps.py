@@ -10,6 +10,8 @@ from models.config import run_config
 from models.config.training import TrainConfig
 from models.keras import tf
 from models.training import trainer
+from models.training.journal import Journal
+from models.training.updates import Updates
 
 SEED = tf.constant([3, 5])
 
@@ -88,12 +90,12 @@ def steps_only(monkeypatch):
     """Steps that do nothing but tell their kind, and evaluations whose AUC falls."""
     kinds, aucs = [], iter(np.linspace(0.9, 0.1, 1000))
 
-    def step(self, steps, batches, count, ssl=False):
-        kinds.append(("ssl" if ssl else "main", count))
+    def update(self, done, count):
+        kinds.append(("ssl" if self.ssl else "main", count))
         return {"loss": 1.0}
 
-    monkeypatch.setattr(trainer.Trainer, "_step", step)
-    monkeypatch.setattr(trainer.Trainer, "_diagnose", lambda self: {})
+    monkeypatch.setattr(Updates, "__call__", update)
+    monkeypatch.setattr(Journal, "_diagnose", lambda self: {})
     monkeypatch.setattr(trainer.Scorer, "score", lambda self, split: None)
     monkeypatch.setattr(trainer, "ranking_metrics", lambda scores: {"auc": float(next(aucs))})
     return kinds
@@ -113,7 +115,7 @@ def test_both_kinds_of_steps_take_turns(data, tmp_path, steps_only, ssl_steps, a
     it = trainer.Trainer(run, tmp_path, progress=False)
     it.fit()
     assert steps_only == expected
-    assert (it.state["step"], it.state["ssl_step"]) == (4, 4 * ssl_steps)
+    assert (it.progress.step, it.progress.ssl_step) == (4, 4 * ssl_steps)
 
 
 @pytest.mark.parametrize("evaluations", [1, 3])

@@ -105,7 +105,7 @@ def test_a_slow_reader_shows_as_waiting(data, tmp_path, monkeypatch):
     batches = it._dataset(0).map(slow)
     monkeypatch.setattr(it, "_dataset", lambda step: batches)
     it.fit()
-    assert it.state["history"][-1]["speed/input_wait"] > 0.7
+    assert it.progress.history[-1]["speed/input_wait"] > 0.7
 
 
 @pytest.mark.slow

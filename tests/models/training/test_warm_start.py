@@ -155,7 +155,7 @@ def test_incremental_training_goes_on_from_what_was_learnt(days, tmp_path, capsy
     again = train.begin(warm, tmp_path / "warm", resume=True, progress=False)
     for name, table in again.model.embedder.tables.items():
         np.testing.assert_array_equal(table, it.model.embedder.tables[name])
-    assert again.state["step"] == 0
+    assert again.progress.step == 0
     again.run()
     assert run_directory.open_run(tmp_path / "warm").config == warm
 
