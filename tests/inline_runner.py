@@ -50,6 +50,8 @@ class _Pipeline(beam.pvalue.PValue):
                 else:
                     tagged[transform._main_tag].append(out)
             return _Outputs({tag: self._collection(some) for tag, some in tagged.items()})
+        if type(transform).__module__.startswith("pipeline."):
+            return transform.expand(source)
         return self._collection(self._elements(transform, source))
 
     def _elements(self, transform, source):

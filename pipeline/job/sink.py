@@ -67,6 +67,27 @@ def _sorted(keys: np.ndarray, records: pa.LargeBinaryArray) -> pa.LargeBinaryArr
     return records.take(pa.array(order, pa.int64()))
 
 
+class WriteShards(beam.PTransform):
+    """References to records by (split, shard), or None, to the files of all shards.
+
+    Args:
+        output: The data directory.
+        reports: Directory of the JSON files that say what was written.
+        num_shards: Number of files of each split.
+    """
+
+    def __init__(self, output: AnyPath, reports: AnyPath, num_shards: tuple[int, ...]) -> None:
+        super().__init__()
+        self._write = WriteShard(output, reports, num_shards)
+
+    def expand(
+        self, records: beam.PCollection[tuple[tuple[int, int], tables.Reference | None]]
+    ) -> beam.PCollection[None]:
+        """Groups the references by shard and writes a file for each group."""
+        return records | "Group" >> beam.GroupByKey() | "Write" >> beam.ParDo(self._write)
+
+
+@beam.typehints.with_output_types(None)
 class WriteShard(beam.DoFn):
     """Writes ((split, shard), references to the records of all partitions) as one file.
 
