@@ -1,7 +1,6 @@
 """The deterministic sink: group by shard, sort by key, write."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +86,6 @@ class WriteShards(beam.PTransform):
         return records | "Group" >> beam.GroupByKey() | "Write" >> beam.ParDo(self._write)
 
 
-@beam.typehints.with_output_types(None)
 class WriteShard(beam.DoFn):
     """Writes ((split, shard), references to the records of all partitions) as one file.
 
@@ -107,7 +105,7 @@ class WriteShard(beam.DoFn):
 
     def process(
         self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
-    ) -> Iterable[Any]:
+    ) -> Iterable[None]:
         """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
         (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])
