@@ -110,12 +110,12 @@ def _add(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def _span(ranges: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
     """For each name the smallest range that holds all ranges of that name."""
-    hull: dict[str, list[int]] = {}
+    spans: dict[str, list[int]] = {}
     for part_ranges in ranges:
         for name, (low, high) in part_ranges.items():
-            lowest, highest = hull.get(name, (low, high))
-            hull[name] = [min(low, lowest), max(high, highest)]
-    return hull
+            lowest, highest = spans.get(name, (low, high))
+            spans[name] = [min(low, lowest), max(high, highest)]
+    return spans
 
 
 def _write_table(data: bytes, path: AnyPath) -> None:

@@ -93,8 +93,8 @@ class LogKind(abc.ABC, Generic[RowsT]):
     def deal_key(self) -> str:
         """Column by which rows are dealt out as they are read.
 
-        Is it another than the user key, then the rows that share a value are checked together, and
-        dealt out by user after that.
+        If it is not the user key, rows that share a value are checked together, and then dealt out
+        by user.
         """
 
     @abc.abstractmethod
@@ -161,3 +161,4 @@ class LogKind(abc.ABC, Generic[RowsT]):
 
 
 AnyLog = LogKind[Any]
+"""A kind of log to code that only hands its rows on."""

@@ -20,7 +20,7 @@ from pipeline.job.sink import WriteShards
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import REQUEST, validate
-from pipeline.requests import counting
+from pipeline.requests import counting, impressions
 from pipeline.requests.click_log import ClickLog
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.encoding import KEY, RECORD
@@ -57,6 +57,11 @@ IMPRESSION_SCHEMA = Schema.from_json({"features": _FEATURES})
 LABELLED_ROWS_SCHEMA = Schema.from_json(
     {"features": [feature for feature in _FEATURES if feature["role"] != "request"]}
 )
+
+
+CLICK_LOG = ClickLog(CLICK_SCHEMA)
+IMPRESSION_LOG = ImpressionLog(IMPRESSION_SCHEMA)
+LABELLED_ROWS = ImpressionLog(LABELLED_ROWS_SCHEMA)
 
 
 def _pipeline():
@@ -109,7 +114,7 @@ def test_rows_are_read_checked_and_dealt_out_by_user(tmp_path):
         read = (
             pipeline
             | beam.Create([part])
-            | beam.ParDo(reading.ReadEvents(plan, ClickLog(CLICK_SCHEMA))).with_outputs(
+            | beam.ParDo(reading.ReadEvents(plan, CLICK_LOG)).with_outputs(
                 COUNTERS, ITEMS, main=ROWS
             )
         )
@@ -127,8 +132,7 @@ def test_rows_are_read_checked_and_dealt_out_by_user(tmp_path):
 
 def test_rows_of_a_request_meet_in_one_partition_and_agree(tmp_path):
     plan = _plan(tmp_path / "data", IMPRESSION_SCHEMA)
-    kind = ImpressionLog(IMPRESSION_SCHEMA)
-    assert kind.deal_key == REQUEST
+    assert IMPRESSION_LOG.deal_key == REQUEST
     rows = IMPRESSIONS | {
         "user_id": ["u1", "u2", "u1", "u1", "u1", "u1"],
         "time": [5, 1, 3, 2, 3, 4],
@@ -150,19 +154,19 @@ def test_rows_of_a_request_meet_in_one_partition_and_agree(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "log", "items"),
+    ("kind", "schema", "log", "items"),
     [
-        (ClickLog(CLICK_SCHEMA), CLICKS, ["b", "d", "c", "a", "a"]),
-        (ImpressionLog(IMPRESSION_SCHEMA), IMPRESSIONS, ["a", "b", "a", "c", "b", "c"]),
-        (ImpressionLog(LABELLED_ROWS_SCHEMA), IMPRESSIONS, ["a", "b", "a", "c", "b", "c"]),
+        (CLICK_LOG, CLICK_SCHEMA, CLICKS, ["b", "d", "c", "a", "a"]),
+        (IMPRESSION_LOG, IMPRESSION_SCHEMA, IMPRESSIONS, ["a", "b", "a", "c", "b", "c"]),
+        (LABELLED_ROWS, LABELLED_ROWS_SCHEMA, IMPRESSIONS, ["a", "b", "a", "c", "b", "c"]),
     ],
     ids=["clicks", "impressions", "labelled rows"],
 )
-def test_partitions_are_sorted_as_their_kind_of_log_says(tmp_path, kind, log, items):
-    plan = _plan(tmp_path / "data", kind._schema)
+def test_partitions_are_sorted_as_their_kind_of_log_says(tmp_path, kind, schema, log, items):
+    plan = _plan(tmp_path / "data", schema)
     dealt = (2, _dealt(tmp_path, plan, log))
     if kind.deal_key == REQUEST:
-        with_times = reading.impressions.with_request_times(tables.read_part(dealt[1]))
+        with_times = impressions.with_request_times(tables.read_part(dealt[1]))
         (reference,) = tables.write_parts(tmp_path / "checked.arrow", [with_times])
         dealt = (2, reference)
     with _pipeline() as pipeline:
@@ -171,15 +175,14 @@ def test_partitions_are_sorted_as_their_kind_of_log_says(tmp_path, kind, log, it
 
 
 def test_times_are_those_of_rows_or_of_their_requests(tmp_path):
-    clicks, rows = ClickLog(CLICK_SCHEMA), ImpressionLog(LABELLED_ROWS_SCHEMA)
     with _pipeline() as pipeline:
-        for name, kind, log, expected in (
-            ("clicks", clicks, CLICKS, {10: 1, 15: 1, 20: 1, 30: 1, 40: 1}),
-            ("rows", rows, IMPRESSIONS, {1: 2, 2: 2, 3: 1, 4: 1}),
+        for name, kind, schema, log, expected in (
+            ("clicks", CLICK_LOG, CLICK_SCHEMA, CLICKS, {10: 1, 15: 1, 20: 1, 30: 1, 40: 1}),
+            ("rows", LABELLED_ROWS, LABELLED_ROWS_SCHEMA, IMPRESSIONS, {1: 2, 2: 2, 3: 1, 4: 1}),
         ):
             directory = tmp_path / name
             directory.mkdir()
-            plan = _plan(directory / "data", kind._schema)
+            plan = _plan(directory / "data", schema)
             _write_sorted(directory, plan, kind, log)
             counted = (
                 pipeline
@@ -191,8 +194,7 @@ def test_times_are_those_of_rows_or_of_their_requests(tmp_path):
 
 
 def test_training_data_of_clicks_are_histories_and_what_they_lead_to(tmp_path):
-    kind = ClickLog(CLICK_SCHEMA)
-    plan = _plan(tmp_path / "data")
+    kind, plan = CLICK_LOG, _plan(tmp_path / "data")
     _write_sorted(tmp_path, plan, kind, CLICKS)
     with _pipeline() as pipeline:
         values, items, counters = _counted_training(pipeline, plan, kind)
@@ -204,7 +206,7 @@ def test_training_data_of_clicks_are_histories_and_what_they_lead_to(tmp_path):
 
 
 def test_training_data_of_impressions_are_rows_shown(tmp_path):
-    kind = ImpressionLog(LABELLED_ROWS_SCHEMA)
+    kind = LABELLED_ROWS
     plan = _plan(tmp_path / "data", LABELLED_ROWS_SCHEMA)
     _write_sorted(tmp_path, plan, kind, IMPRESSIONS)
     with _pipeline() as pipeline:
@@ -219,9 +221,8 @@ def test_training_data_of_impressions_are_rows_shown(tmp_path):
 
 
 def _counted_training(pipeline, plan, kind):
-    counted = (pipeline | beam.Create([0])) | beam.ParDo(
-        pipelines.CountTraining(plan, kind)
-    ).with_outputs(COUNTERS, ITEMS, main=VALUES)
+    count = beam.ParDo(pipelines.CountTraining(plan, kind))
+    counted = pipeline | beam.Create([0]) | count.with_outputs(COUNTERS, ITEMS, main=VALUES)
     names = ("train/requests", "used", "users")
 
     def shown(counters):
@@ -240,12 +241,15 @@ def _counted_training(pipeline, plan, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "log"),
-    [(ClickLog(CLICK_SCHEMA), CLICKS), (ImpressionLog(LABELLED_ROWS_SCHEMA), IMPRESSIONS)],
+    ("kind", "schema", "log"),
+    [
+        (CLICK_LOG, CLICK_SCHEMA, CLICKS),
+        (LABELLED_ROWS, LABELLED_ROWS_SCHEMA, IMPRESSIONS),
+    ],
     ids=["clicks", "labelled rows"],
 )
-def test_requests_are_encoded_counted_and_described(tmp_path, kind, log):
-    plan = _plan(tmp_path / "data", kind._schema, negatives=0)
+def test_requests_are_encoded_counted_and_described(tmp_path, kind, schema, log):
+    plan = _plan(tmp_path / "data", schema, negatives=0)
     _write_sorted(tmp_path, plan, kind, log)
     items = kind.count_training(plan, 0).items
     for split, name in enumerate(splits.SPLITS):
@@ -259,9 +263,12 @@ def test_requests_are_encoded_counted_and_described(tmp_path, kind, log):
         numbers[feature.name] = fitted.numbers()
 
     with _pipeline() as pipeline:
-        encoded = (pipeline | beam.Create([0])) | beam.ParDo(
-            pipelines.EncodeRequests(plan, kind, vocab_dir, numbers)
-        ).with_outputs(COUNTERS, TIMES, VALUES, PERIODS, main=RECORDS)
+        encode = beam.ParDo(pipelines.EncodeRequests(plan, kind, vocab_dir, numbers))
+        encoded = (
+            pipeline
+            | beam.Create([0])
+            | encode.with_outputs(COUNTERS, TIMES, VALUES, PERIODS, main=RECORDS)
+        )
         splits_found = encoded[RECORDS] | beam.MapTuple(lambda key, _: key[0])
         assert_that(
             splits_found, equal_to([splits.TRAIN, splits.VALIDATION, splits.TEST]), "records"
@@ -287,10 +294,10 @@ def test_requests_are_encoded_counted_and_described(tmp_path, kind, log):
 def test_every_shard_is_written_even_if_nothing_is_in_it(tmp_path):
     table = pa.table({KEY: pa.array([2], pa.uint64()), RECORD: pa.array([b"r"], pa.large_binary())})
     (reference,) = tables.write_parts(tmp_path / "records.arrow", [table])
+    (tmp_path / "reports").mkdir()
     records = [((0, 1), None), ((0, 1), reference), ((1, 0), None)]
     with _pipeline() as pipeline:
         _ = pipeline | beam.Create(records) | WriteShards(tmp_path, tmp_path / "reports", (2, 1, 1))
-        (tmp_path / "reports").mkdir()
     found = {path.name: list(read_records(path)) for path in tmp_path.glob("*.gz")}
     assert found == {
         "train-00001-of-00002.tfrecord.gz": [b"r"],
@@ -331,22 +338,19 @@ def test_counters_are_added_up_and_ranges_spanned(tmp_path):
 
 
 def test_a_round_of_the_filter_counts_items_of_users_with_enough_kept_events(tmp_path):
-    kind = ClickLog(CLICK_SCHEMA)
     plan = _plan(tmp_path / "data", min_user_events=2, min_item_events=2)
-    _write_sorted(tmp_path, plan, kind, CLICKS)
+    _write_sorted(tmp_path, plan, CLICK_LOG, CLICKS)
     tables.write(plan.kept_items, pa.table({VALUE: ["a", "c"], COUNT: [2, 1]}))
     with _pipeline() as pipeline:
-        counted = (pipeline | beam.Create([0])) | core_filter.CountKeptItems(plan, 1)
+        counted = pipeline | beam.Create([0]) | core_filter.CountKeptItems(plan, 1)
         assert_that(counted | beam.Map(_counts), equal_to([{"a": 1, "c": 1}]))
 
 
 def test_transforms_say_what_they_take_and_give(tmp_path):
-    plan, kind = _plan(tmp_path / "data"), ClickLog(CLICK_SCHEMA)
+    plan, kind = _plan(tmp_path / "data"), CLICK_LOG
     pipeline = _pipeline()
-    partitions = pipeline | beam.Create([0])
-    counted = partitions | beam.ParDo(pipelines.CountTraining(plan, kind)).with_outputs(
-        COUNTERS, ITEMS, main=VALUES
-    )
+    count = beam.ParDo(pipelines.CountTraining(plan, kind))
+    counted = pipeline | beam.Create([0]) | count.with_outputs(COUNTERS, ITEMS, main=VALUES)
     assert [counted[tag].element_type for tag in (VALUES, ITEMS, COUNTERS)] == [
         beam.typehints.Tuple[str, bytes],
         bytes,
