@@ -22,7 +22,6 @@ Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 
 import dataclasses
 import functools
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +42,7 @@ from pipeline.arguments import (
 from pipeline.datasets import ADAPTERS, item_history
 from pipeline.job import core_filter, manifest, pipelines
 from pipeline.job.log_schema import check_columns, load_schema
+from pipeline.job.output import prepare_output
 from pipeline.job.reading import RejectedFile
 from pipeline.job.runner import check_options, require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
@@ -64,10 +64,6 @@ _PARTITION_BYTES = 32 << 20  # of raw log; a worker needs several times as much 
 _SMALL_PARTITION_BYTES = 4 << 20
 _FEW_PARTITIONS = 8
 _COMPRESSION = 4
-_FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
-_OURS = re.compile(
-    rf"_work(-\w+)?|rejected|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
-)
 
 
 def build_examples(arguments: BuildArguments) -> DataDir:
@@ -93,7 +89,7 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     require_reachable(arguments.beam_options)
     output = arguments.output_path
     with explained_write_errors("--output", output):
-        _prepare_output(arguments)
+        prepare_output(arguments)
     with (
         explained_stage_errors(output),
         explained_write_errors("--output", output, left(output)),
@@ -205,34 +201,6 @@ def _read_items(plan: Plan) -> dict[str, int]:
         raise UserError(f"--metadata: expected items in {arguments.metadata}, found none.")
     tables.write(plan.item_history, snapshots)
     return {f"metadata/{name}": count for name, count in counters.items()}
-
-
-def _prepare_output(arguments: BuildArguments) -> None:
-    """Makes an empty output directory; removes the files of an earlier build, but no others."""
-    output = arguments.output_path
-    if output.is_file():
-        raise UserError(f"--output: expected a directory, found a file at {output}.")
-    output.mkdir(parents=True, exist_ok=True)
-    completed = output / data_dir.COMPLETED
-    if completed.exists() and not arguments.overwrite:
-        raise UserError(
-            f"--output: expected no data set in {output}, found a complete one.",
-            "choose another directory, or replace it with --overwrite.",
-        )
-    entries = [path for path in output.iterdir() if path != completed]
-    for path in entries:
-        if not _OURS.fullmatch(path.name):
-            raise UserError(
-                f"--output: expected an empty directory or a data set, found {path}.",
-                "choose another directory.",
-            )
-    completed.unlink(missing_ok=True)
-    for path in entries:
-        if path.is_dir():
-            remove_tree(path)
-        else:
-            path.unlink()
-    remove_tree(arguments.work_path)
 
 
 def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
