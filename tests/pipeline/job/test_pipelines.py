@@ -127,7 +127,7 @@ def test_rows_are_read_checked_and_dealt_out_by_user(tmp_path):
         assert_that(numbers, equal_to([[5, 5, 1]]), "counters")
     (rejected,) = (tmp_path / "data" / "rejected").iterdir()
     assert [json.loads(line)["line"] for line in rejected.read_text().splitlines()] == [6]
-    assert [path.name for path in (plan.work / "read").iterdir()] == ["00000.0"]
+    assert len(list((plan.work / "read").iterdir())) == 1  # the progress that the driver shows
 
 
 def test_rows_of_a_request_meet_in_one_partition_and_agree(tmp_path):
