@@ -12,26 +12,24 @@ without times does not show in the requests when an item appeared; that is said,
 import collections
 import dataclasses
 import sys
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from absl import flags
 from tqdm import tqdm
 
-from pipeline.arguments import AVAILABLE
 from pipeline.auditing import log
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
+from pipeline.auditing.log_checks import LogChecks, argument
 from pipeline.auditing.requests import Requests, Verdict, read_requests
 from pipeline.auditing.statistics import StatisticsChecks
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
 from preprocessing import cli, splits, time_units
 from preprocessing.data_dir import MANIFEST, DataDir
-from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, shown
-from preprocessing.schema import candidate_key, encoded_keys
+from preprocessing.schema import encoded_keys
 from preprocessing.storage.files import AnyPath
 from preprocessing.values.farmhash import fingerprint64
 
@@ -108,8 +106,9 @@ class Audit:
         }
         self._num_requests = 0
         self._remarks: list[str] = []
-        self._checks = self._checks_of_log()
-        self._statistics = StatisticsChecks(data)
+        kind = ImpressionChecks if data.schema.is_impression_log else ClickChecks
+        self._checks: LogChecks = kind.of(data)
+        self._statistics = StatisticsChecks(data, self._checks)
 
     def run(self) -> dict[str, Finding]:
         """Broken promises by name, see `audit`."""
@@ -181,8 +180,7 @@ class Audit:
     def _keep_trained(self, batch: Requests) -> None:
         """Marks the values of vocabularies that training requests hold, negatives aside."""
         for key, feature in encoded_keys(self._schema):
-            is_sampled = key.startswith(candidate_key("")) and not self._schema.is_impression_log
-            if feature.name in self._trained and not is_sampled:
+            if feature.name in self._trained and not self._checks.is_sampled(key):
                 self._trained[feature.name][batch.values[key][batch.mask(key)]] = True
         for feature in self._schema.history_features:
             if feature.name in self._trained:
@@ -197,7 +195,7 @@ class Audit:
         again_R = np.zeros(len(ids), bool)
         again_R[order[1:]] = keys_R[order[1:]] == keys_R[order[:-1]]
         self._fail_where(ids, Verdict("unique", again_R, "occurs more than once"))
-        if self._argument("protocol") == "time_split":
+        if argument(self._data, "protocol") == "time_split":
             cutoffs = self._data.manifest["cutoffs"]
             ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
             bad_R = np.searchsorted(ends, np.concatenate(self._times)) != split_R
@@ -259,6 +257,7 @@ class Audit:
             if unknown.auc is not None
         ]
         return [
+            *self._checks.remarks(),
             *self._remarks,
             *known_lines,
             *(
@@ -270,41 +269,6 @@ class Audit:
 
     def _time(self, time: np.integer) -> str:
         return time_units.text(self._data.schema, int(time))
-
-    def _checks_of_log(self) -> ClickChecks | ImpressionChecks:
-        """The checks for logs of this kind."""
-        schema, encoders = self._schema, self._data.encoders
-        is_last_out = self._argument("protocol") == "leave_last_out"
-        train_prefixes = self._argument("train_prefixes") if is_last_out else None
-        if schema.is_impression_log:
-            first_user = _first_known(encoders[schema.user_key.name])
-            return ImpressionChecks(schema, first_user, train_prefixes)
-        items = encoders[schema.item_key.name]
-        return ClickChecks(
-            schema,
-            num_items=items.cardinality,
-            first_item=_first_known(items),
-            num_negatives=self._argument("negatives"),
-            train_prefixes=train_prefixes,
-            draws_available=self._draws_available(),
-        )
-
-    def _draws_available(self) -> bool:
-        """Whether negatives must have appeared, and the log has times that say when."""
-        if self._argument("negative_sampling") not in AVAILABLE:
-            return False
-        if self._schema.timestamp is None:
-            self._remarks.append("available    not proved: the log has no times")
-            return False
-        return True
-
-    def _argument(self, name: str) -> Any:
-        return self._data.manifest["arguments"][name]
-
-
-def _first_known(encoder: FittedEncoder) -> int:
-    """The lowest id that stands for a single value; lower ids may be shared by values."""
-    return encoder.num_oov + 1 if encoder.num_oov else encoder.cardinality
 
 
 def define_flags() -> None:

@@ -22,10 +22,9 @@ Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 
 import dataclasses
 import functools
-import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -43,17 +42,21 @@ from pipeline.arguments import (
 from pipeline.datasets import ADAPTERS, item_history
 from pipeline.job import core_filter, manifest, pipelines
 from pipeline.job.log_schema import check_columns, load_schema
+from pipeline.job.output import prepare_output
+from pipeline.job.reading import RejectedFile
 from pipeline.job.runner import check_options, require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
 from pipeline.log import file_accounts, readers, tables
 from pipeline.log.input_files import list_inputs
 from pipeline.requests import appearances, counting
+from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
+from pipeline.requests.impression_log import ImpressionLog
+from pipeline.requests.log_kind import AnyLog
 from preprocessing import cli, data_dir, encoders, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
-from preprocessing.schema import Role
 from preprocessing.storage.files import remove_tree
 
 _SHOWN_REASONS = 5
@@ -61,10 +64,6 @@ _PARTITION_BYTES = 32 << 20  # of raw log; a worker needs several times as much 
 _SMALL_PARTITION_BYTES = 4 << 20
 _FEW_PARTITIONS = 8
 _COMPRESSION = 4
-_FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
-_OURS = re.compile(
-    rf"_work(-\w+)?|rejected|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
-)
 
 
 def build_examples(arguments: BuildArguments) -> DataDir:
@@ -85,19 +84,19 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     log = list_inputs(arguments.input, dialect=arguments.dialect)
     columns = readers.columns_of_files(log)
     schema = load_schema(arguments, columns)
-    if schema.is_impression_log:
-        arguments = dataclasses.replace(arguments, negatives=0)
+    kind: AnyLog = (ImpressionLog if schema.is_impression_log else ClickLog)(schema)
+    arguments = kind.settled(arguments)
     require_reachable(arguments.beam_options)
     output = arguments.output_path
     with explained_write_errors("--output", output):
-        _prepare_output(arguments)
+        prepare_output(arguments)
     with (
         explained_stage_errors(output),
         explained_write_errors("--output", output, left(output)),
     ):
         plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(log))
         try:
-            _build(plan, log, [part for file in columns for part in readers.ranges(file)])
+            _build(plan, kind, log, [part for file in columns for part in readers.ranges(file)])
         finally:
             remove_tree(plan.work)
     data = DataDir.open(arguments.output_path, verify=False)
@@ -117,7 +116,9 @@ def _num_partitions(files: list[readers.InputFile]) -> int:
     return max(small_log_partitions, 1 + size // _PARTITION_BYTES)
 
 
-def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRange]) -> None:
+def _build(
+    plan: Plan, kind: AnyLog, log: list[readers.InputFile], parts: list[readers.InputRange]
+) -> None:
     """Runs the stages in order; between them the driver decides how to go on."""
     arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
     stage = functools.partial(
@@ -125,7 +126,7 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
     )
     item_counters = _read_items(plan)
     num_blocks = sum(readers.num_blocks(part) for part in parts)
-    ingest = functools.partial(pipelines.ingest, plan, parts)
+    ingest = functools.partial(pipelines.ingest, plan, kind, parts)
     stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
     counters = manifest.counters(plan, "ingest")
     _check_rejected(plan, counters)
@@ -144,11 +145,11 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         tables.write(plan.kept_items, items.filter(is_frequent))
 
     if arguments.protocol == "time_split":
-        count = functools.partial(pipelines.count_times, plan, partitions)
+        count = functools.partial(pipelines.count_times, plan, kind, partitions)
         stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
 
-    plan = _count(plan, stage, partitions)
+    plan = _count(plan, kind, stage, partitions)
     if arguments.negative_sampling == AVAILABLE_POPULARITY:
         appearances.merge_runs(plan, partitions)
     counters |= manifest.counters(plan, "fit") | item_counters
@@ -156,20 +157,20 @@ def _build(plan: Plan, log: list[readers.InputFile], parts: list[readers.InputRa
         for rule in ("min_item_events", "min_user_events"):
             counters.pop(f"filtered/{rule}", None)
         counters |= rounds
-    fitted = _fit_encoders(plan)
+    fitted = _fit_encoders(plan, kind)
     vocab_dir = output / data_dir.VOCABULARIES
     vocab_dir.mkdir(exist_ok=True)
     for encoder in fitted.values():
         encoders.save_vocabulary(encoder, vocab_dir)
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
 
-    write = functools.partial(pipelines.write, plan, vocab_dir, numbers, partitions)
+    write = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
     num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
     stage("Writing", write, watch=plan.work / "shards", total=num_shards)
     counters |= manifest.counters(plan, "write")
 
     schema.save(output / data_dir.SCHEMA)
-    data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, counters, fitted))
+    data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, kind, counters, fitted))
     data_dir.write_json(output / data_dir.MANIFEST, manifest.manifest(plan, log, counters))
     data_dir.finish(output)
 
@@ -193,41 +194,13 @@ def _read_items(plan: Plan) -> dict[str, int]:
         leave=False,
         disable=None,
     )
-    with pipelines.RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
+    with RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
         snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
     _check_rejected(plan, counters)
     if not counters.get("read"):
         raise UserError(f"--metadata: expected items in {arguments.metadata}, found none.")
     tables.write(plan.item_history, snapshots)
     return {f"metadata/{name}": count for name, count in counters.items()}
-
-
-def _prepare_output(arguments: BuildArguments) -> None:
-    """Makes an empty output directory; removes the files of an earlier build, but no others."""
-    output = arguments.output_path
-    if output.is_file():
-        raise UserError(f"--output: expected a directory, found a file at {output}.")
-    output.mkdir(parents=True, exist_ok=True)
-    completed = output / data_dir.COMPLETED
-    if completed.exists() and not arguments.overwrite:
-        raise UserError(
-            f"--output: expected no data set in {output}, found a complete one.",
-            "choose another directory, or replace it with --overwrite.",
-        )
-    entries = [path for path in output.iterdir() if path != completed]
-    for path in entries:
-        if not _OURS.fullmatch(path.name):
-            raise UserError(
-                f"--output: expected an empty directory or a data set, found {path}.",
-                "choose another directory.",
-            )
-    completed.unlink(missing_ok=True)
-    for path in entries:
-        if path.is_dir():
-            remove_tree(path)
-        else:
-            path.unlink()
-    remove_tree(arguments.work_path)
 
 
 def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
@@ -259,7 +232,7 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
     )
 
 
-def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> Plan:
+def _count(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]) -> Plan:
     """Counts values and items over the training data; returns the plan of the requests to write.
 
     Requests that cannot get their negatives are left out. Other requests then cannot draw items
@@ -274,11 +247,12 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
     arguments = plan.arguments
     catalogues: list[pa.Table] = []
     while True:
-        fit = functools.partial(pipelines.fit, plan, partitions)
+        fit = functools.partial(pipelines.fit, plan, kind, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = manifest.counters(plan, "fit")
         if not counters["train/requests"]:
-            raise _nothing_to_train_on(plan, counters)
+            filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
+            raise kind.nothing_to_train_on(arguments, counters, filtered)
         previous_catalogues, catalogues = catalogues, _write_catalogues(plan)
         longest = max(map(int, manifest.by_prefix(counters, "longest/")))
         fewest = 0 if arguments.draws_available else min(items.num_rows for items in catalogues)
@@ -289,32 +263,10 @@ def _count(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> P
         plan = dataclasses.replace(plan, is_scarce=True)
 
 
-def _nothing_to_train_on(plan: Plan, counters: Mapping[str, int]) -> UserError:
-    arguments = plan.arguments
-    filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
-    if plan.schema.is_impression_log:
-        (label,) = plan.schema.with_role(Role.LABEL)
-        return UserError(
-            f"Expected users with enough requests for --protocol={arguments.protocol} and at least "
-            f"--min_history={arguments.min_history} positives before them, found none in a log "
-            f"with {counters['clicks']} positives ({filtered}).",
-            f"lower --min_user_events or --min_history, check the label {label.name!r} (its "
-            '"positive" in the schema), or give a longer log.',
-        )
-    return UserError(
-        f"Expected users with enough events for --protocol={arguments.protocol} who leave "
-        f"--negatives={arguments.negatives} items of the training data "
-        f"{'that had appeared by then ' if arguments.draws_available else ''}untouched, found "
-        f"none ({filtered}).",
-        "lower --min_user_events, --min_item_events, --min_history or --negatives, or give a "
-        "longer log.",
-    )
-
-
-def _fit_encoders(plan: Plan) -> dict[str, FittedEncoder]:
+def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
     fitted = {}
     for feature in plan.schema.encoded_features:
-        value_counts = manifest.training_counts(plan, feature)
+        value_counts = kind.training_values(plan, feature)
         values = tables.one_array(value_counts[counting.VALUE])
         fitted[feature.name] = encoders.fit(
             feature, values, value_counts[counting.COUNT].to_numpy()

@@ -15,6 +15,16 @@ from apache_beam.transforms.core import _MultiParDo
 
 from pipeline import build_examples
 
+_PRIMITIVES = (
+    beam.Create,
+    beam.Flatten,
+    beam.ParDo,
+    beam.GroupByKey,
+    beam.CombineGlobally,
+    beam.CombinePerKey,
+)
+"""What is run here; transforms of ours consist of these."""
+
 
 class _Collection(beam.pvalue.PValue):
     def __init__(self, pipeline, elements):
@@ -50,6 +60,8 @@ class _Pipeline(beam.pvalue.PValue):
                 else:
                     tagged[transform._main_tag].append(out)
             return _Outputs({tag: self._collection(some) for tag, some in tagged.items()})
+        if not isinstance(transform, _PRIMITIVES):
+            return transform.expand(source)
         return self._collection(self._elements(transform, source))
 
     def _elements(self, transform, source):
@@ -64,10 +76,8 @@ class _Pipeline(beam.pvalue.PValue):
         if isinstance(transform, beam.CombineGlobally):
             combined = self._combined(transform.fn, source.elements)
             return [combined] if source.elements else []
-        if isinstance(transform, beam.CombinePerKey):
-            groups = self._grouped(source.elements)
-            return [(key, self._combined(transform.fn, values)) for key, values in groups]
-        raise TypeError(f"not run here: {transform!r}")
+        groups = self._grouped(source.elements)
+        return [(key, self._combined(transform.fn, values)) for key, values in groups]
 
     def _collection(self, elements):
         self._random.shuffle(elements)

@@ -11,15 +11,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.arguments import AVAILABLE
+from pipeline.auditing.log_checks import LogChecks, argument, first_known, train_prefixes
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
+from preprocessing.data_dir import DataDir
 from preprocessing.schema import Schema, candidate_key, history_key
 
 _COMPACT_EVERY = 64
 
 
-class ClickChecks:
-    """Checks one batch after the other, then all requests together.
+class ClickChecks(LogChecks):
+    """Checks of requests that are events of their user, beside negatives.
 
     Args:
         schema: Schema of the data set.
@@ -27,8 +30,11 @@ class ClickChecks:
         first_item: The lowest item id that stands for one item.
         num_negatives: Number of negatives of each request.
         train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
-        draws_available: Whether every negative must have appeared by the time of its request.
+        draws_available: Whether every negative must have appeared by the time of its request. A
+            log without times does not say when that was.
     """
+
+    identifies_events = True
 
     def __init__(
         self,
@@ -46,12 +52,30 @@ class ClickChecks:
         self._num_negatives = num_negatives
         self._train_prefixes = train_prefixes
         self._draws_available = draws_available
+        self._has_times = schema.timestamp is not None
         self._num_requests = 0
         self._positives: list[np.ndarray] = []  # rows: user, index, split, time
         self._events: list[np.ndarray] = []  # rows: user, index, item, time, request
         self._negatives: list[np.ndarray] = []  # rows: user, item, request
         # Time of the earliest event of each id that requests of each split hold.
         self._first_time = np.full([len(splits.SPLITS), num_items], np.iinfo(np.int64).max)
+
+    @classmethod
+    def of(cls, data: DataDir) -> "ClickChecks":
+        """The checks of a data set of clicks."""
+        items = data.encoders[data.schema.item_key.name]
+        return cls(
+            data.schema,
+            num_items=items.cardinality,
+            first_item=first_known(items),
+            num_negatives=argument(data, "negatives"),
+            train_prefixes=train_prefixes(data),
+            draws_available=argument(data, "negative_sampling") in AVAILABLE,
+        )
+
+    def is_sampled(self, key: str) -> bool:
+        """Whether the key is one of candidates."""
+        return key.startswith(candidate_key(""))
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
         """Yields the verdicts that need one request only."""
@@ -118,7 +142,7 @@ class ClickChecks:
         yield Verdict("negatives", bad_R, "a negative is an item of its user")
 
         user_R, index_R, split_R, time_R = np.hstack(self._positives)
-        if self._draws_available:
+        if self._draws_available and self._has_times:
             # A shared id, such as one out of vocabulary, appears with the first of its items.
             first_time = np.minimum.accumulate(self._first_time)
             item = np.clip(drawn_item, 0, self._num_items - 1)
@@ -128,6 +152,12 @@ class ClickChecks:
         if self._train_prefixes is not None:
             bad_R = self._not_leave_last_out(np.searchsorted(users, user_R), index_R, split_R)
             yield Verdict("protocol", bad_R, "is in the wrong split")
+
+    def remarks(self) -> list[str]:
+        """Says so if it cannot be proved that negatives had appeared."""
+        if self._draws_available and not self._has_times:
+            return ["available    not proved: the log has no times"]
+        return []
 
     def _not_leave_last_out(
         self, user_R: np.ndarray, index_R: np.ndarray, split_R: np.ndarray

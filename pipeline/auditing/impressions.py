@@ -11,21 +11,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.auditing.log_checks import LogChecks, first_known, train_prefixes
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
+from preprocessing.data_dir import DataDir
 from preprocessing.schema import Schema, history_key
 
 _COMPACT_EVERY = 64
 
 
-class ImpressionChecks:
-    """Checks one batch after the other, then all requests together.
+class ImpressionChecks(LogChecks):
+    """Checks of requests whose candidates were shown.
 
     Args:
         schema: Schema of the data set.
         first_user: The lowest user id that stands for one user.
         train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
     """
+
+    identifies_events = False
 
     def __init__(self, schema: Schema, first_user: int, train_prefixes: str | None) -> None:
         self._schema = schema
@@ -34,6 +38,16 @@ class ImpressionChecks:
         # rows: user, time, time of the first step, steps, steps later than that, split, has a click
         self._requests: list[np.ndarray] = []
         self._clicks: list[np.ndarray] = []  # rows: user, time, item, number among equal clicks
+
+    @classmethod
+    def of(cls, data: DataDir) -> "ImpressionChecks":
+        """The checks of a data set of impressions."""
+        first_user = first_known(data.encoders[data.schema.user_key.name])
+        return cls(data.schema, first_user, train_prefixes(data))
+
+    def is_sampled(self, key: str) -> bool:
+        """False: all candidates were shown."""
+        return False
 
     def alone(self, batch: Requests) -> Iterator[Verdict]:
         """Yields the verdicts that need one request only."""
@@ -92,6 +106,10 @@ class ImpressionChecks:
         if self._train_prefixes is not None:
             bad_R = self._not_leave_last_out(user_R, time_R, split_R, click_R > 0)
             yield Verdict("protocol", bad_R & is_known_R, "is in the wrong split")
+
+    def remarks(self) -> list[str]:
+        """Nothing: all that holds for these logs is proved."""
+        return []
 
     def _not_leave_last_out(
         self, user_R: np.ndarray, time_R: np.ndarray, split_R: np.ndarray, click_R: np.ndarray

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.auditing.log_checks import LogChecks
 from pipeline.auditing.requests import Requests
 from pipeline.stats import statistics
 from preprocessing import known_items, splits
@@ -41,18 +42,18 @@ class StatisticsChecks:
 
     Args:
         data: The data set; `statistics.require` has accepted it.
+        checks: Checks of its kind of log.
     """
 
-    def __init__(self, data: DataDir) -> None:
+    def __init__(self, data: DataDir, checks: LogChecks) -> None:
         self._data = data
-        self._counted = [_SplitCounts(data) for _ in splits.SPLITS]
+        self._counted = [_SplitCounts(data, checks) for _ in splits.SPLITS]
         self._learnt = [
             _Learnt(data, feature)
             for feature in data.schema.encoded_features
             if isinstance(feature.encoder, (Vocabulary, Numeric))
             and feature in (*data.schema.user_features, *data.schema.history_features)
-            # Rows of an impression log are not events that an index identifies.
-            and not data.schema.is_impression_log
+            and checks.identifies_events
         ]
 
     def add(self, batch: Requests, split: int) -> None:
@@ -87,8 +88,9 @@ class StatisticsChecks:
 class _SplitCounts:
     """Counts over the requests of one split."""
 
-    def __init__(self, data: DataDir) -> None:
+    def __init__(self, data: DataDir, checks: LogChecks) -> None:
         self._data = data
+        self._checks = checks
         self._requests = self._candidates = self._positives = 0
         self.unknown_items = UnknownItems(0, 0, 0, 0)
         self._lengths = np.zeros(data.schema.history.max_length + 1, np.int64)
@@ -122,7 +124,7 @@ class _SplitCounts:
         self._time_range = [min(times), max(times)]
         for key, feature in encoded_keys(self._data.schema):
             mask = batch.mask(key)
-            if key.startswith(candidate_key("")) and not self._data.schema.is_impression_log:
+            if self._checks.is_sampled(key):
                 mask = is_positive_BN  # negatives are not counted
             values = (
                 batch.values[key][mask] if feature.is_categorical else np.zeros(mask.sum(), int)

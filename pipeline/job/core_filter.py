@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.beam import beam
+from pipeline.job.merging import WriteMerged
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import counting
@@ -61,29 +62,42 @@ def _count_items(
     plan: Plan, partitions: list[int], round_number: int, pipeline: beam.Pipeline
 ) -> None:
     """Counts the items of the users who have enough events of kept items: `core.arrow`."""
-    user_key, item_key = plan.schema.user_key.name, plan.schema.item_key.name
-
-    def count(partition: int) -> bytes:
-        events = tables.read(plan.partition(partition)).select([user_key, item_key])
-        kept_items = tables.read(plan.kept_items)[VALUE]
-        events = events.filter(pc.is_in(events[item_key], value_set=kept_items))
-        lengths = np.diff(tables.group_starts(tables.one_array(events[user_key])))
-        has_enough_E = np.repeat(lengths >= plan.arguments.min_user_events, lengths)
-        item_counts = counting.count_values(
-            tables.one_array(events[item_key]).filter(pa.array(has_enough_E))
-        )
-        mark_done(plan.work / f"core_{round_number:02d}", str(partition))
-        return tables.to_bytes(item_counts)
-
-    (
+    _ = (
         pipeline
         | "Partitions" >> beam.Create(partitions, reshuffle=True)
-        | "Count" >> beam.Map(count).with_output_types(bytes)
-        | "Merge"
-        >> beam.CombineGlobally(counting.MergeTables(counting.merge_counts)).without_defaults()
-        | "Write" >> beam.Map(_write, plan)
+        | "CountKeptItems" >> CountKeptItems(plan, round_number)
+        | "WriteItems" >> WriteMerged(plan.work / "core.arrow", counting.merge_counts)
     )
 
 
-def _write(data: bytes, plan: Plan) -> None:
-    tables.write(plan.work / "core.arrow", tables.from_bytes(data))
+class CountKeptItems(beam.PTransform):
+    """Partitions to counts of the items of their users who have enough events of kept items.
+
+    Args:
+        plan: Plan of the build, which has the table of kept items.
+        round_number: Number of the round.
+    """
+
+    def __init__(self, plan: Plan, round_number: int) -> None:
+        super().__init__()
+        self._plan = plan
+        self._round_number = round_number
+
+    def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
+        """Counts the items of each partition, in a table (as bytes)."""
+        count = functools.partial(_count_kept, self._plan, self._round_number)
+        return partitions | "Count" >> beam.Map(count)
+
+
+def _count_kept(plan: Plan, round_number: int, partition: int) -> bytes:
+    user_key, item_key = plan.schema.user_key.name, plan.schema.item_key.name
+    events = tables.read(plan.partition(partition)).select([user_key, item_key])
+    kept_items = tables.read(plan.kept_items)[VALUE]
+    events = events.filter(pc.is_in(events[item_key], value_set=kept_items))
+    lengths = np.diff(tables.group_starts(tables.one_array(events[user_key])))
+    has_enough_E = np.repeat(lengths >= plan.arguments.min_user_events, lengths)
+    item_counts = counting.count_values(
+        tables.one_array(events[item_key]).filter(pa.array(has_enough_E))
+    )
+    mark_done(plan.work / f"core_{round_number:02d}", str(partition))
+    return tables.to_bytes(item_counts)

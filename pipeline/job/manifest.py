@@ -5,22 +5,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
-from pipeline.log.row_checks import defaulted_column
-from pipeline.requests import counting
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
-from pipeline.requests.partition_counts import SCALE, defaulted_key, merge_values
+from pipeline.requests.log_kind import AnyLog
+from pipeline.requests.partition_counts import SCALE, defaulted_key
 from pipeline.stats import findings, statistics
 from preprocessing import data_dir, known_items, splits, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import Feature, Hash, Vocabulary, candidate_key, encoded_keys
+from preprocessing.schema import Vocabulary, candidate_key, encoded_keys
 from preprocessing.storage import files
 
 
@@ -96,10 +94,13 @@ def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) 
 
 
 def stats(
-    plan: Plan, counters: Mapping[str, int], encoders: Mapping[str, FittedEncoder]
+    plan: Plan,
+    kind: AnyLog,
+    counters: Mapping[str, int],
+    encoders: Mapping[str, FittedEncoder],
 ) -> dict[str, Any]:
     """The content of stats.json; docs/data_directory.md explains it."""
-    value_statistics = _describe_values(plan, encoders)
+    value_statistics = _describe_values(plan, kind, encoders)
     by_split = value_statistics.pop("splits")
     content = {
         "users": counters["users"],
@@ -114,7 +115,9 @@ def stats(
     return content | {"findings": findings.of_data(plan.schema, content)}
 
 
-def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[str, Any]:
+def _describe_values(
+    plan: Plan, kind: AnyLog, encoders: Mapping[str, FittedEncoder]
+) -> dict[str, Any]:
     """Statistics of values and times for stats.json.
 
     Returns:
@@ -122,7 +125,7 @@ def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[
         `features` by key of an example and `events_by_period` by start of the period.
     """
     train = splits.SPLITS[splits.TRAIN]
-    counts = _key_counts(plan)
+    counts = kind.key_counts(plan)
     times = tables.read(plan.work / "periods.arrow")
     period = statistics.shortest_period(plan.schema) << (
         int(times[SCALE][0].as_py()) if times.num_rows else 0
@@ -149,7 +152,7 @@ def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[
         "period": period,
         "vocabularies": {
             feature.name: statistics.describe_vocabulary(
-                feature.encoder, training_counts(plan, feature)[COUNT].to_numpy()
+                feature.encoder, kind.training_values(plan, feature)[COUNT].to_numpy()
             )
             for feature in plan.schema.encoded_features
             if isinstance(feature.encoder, Vocabulary)
@@ -158,65 +161,9 @@ def _describe_values(plan: Plan, encoders: Mapping[str, FittedEncoder]) -> dict[
     }
 
 
-def training_counts(plan: Plan, feature: Feature) -> pa.Table:
-    """Values that training requests hold and how often, counting each event once.
-
-    Args:
-        plan: Plan of a build whose stage `pipelines.fit` has run.
-        feature: A feature with an encoder. The values of a hash encoder are not counted.
-    """
-    value_counts = tables.read(plan.work / "values" / f"{feature.name}.arrow")
-    is_complete = feature not in plan.schema.item_features or plan.schema.is_impression_log
-    if is_complete or isinstance(feature.encoder, Hash):
-        return value_counts
-    training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
-    candidates = counting.candidate_values(training_items, feature.name)
-    return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
-
-
-def _key_counts(plan: Plan) -> dict[str, pa.Table]:
-    """The merged counts of every key of an example and, by `defaulted_key`, of its defaults."""
-    schema = plan.schema
-    item_key, statistics_directory = candidate_key(schema.item_key.name), plan.work / "statistics"
-    items = tables.read(statistics_directory / f"{item_key}.arrow")
-    catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
-    counts = {}
-    for key, feature in encoded_keys(schema):
-        columns = {key: feature.name}
-        if feature.default is not None:
-            columns[defaulted_key(key)] = defaulted_column(feature.name)
-        is_of_candidates = key != item_key and key == candidate_key(feature.name)
-        for name, column in columns.items():
-            if is_of_candidates and not schema.is_impression_log:
-                counts[name] = candidate_counts(items, catalogues, schema.item_key.name, column)
-            else:
-                counts[name] = tables.read(statistics_directory / f"{name}.arrow")
-    return counts
-
-
 def _num_defaulted(counts: pa.Table | None, split: str) -> int:
     """Number of values of a split that are defaults: 0 without counts of a `defaulted_key`."""
     return 0 if counts is None else pc.sum(counts[split].filter(counts[VALUE])).as_py() or 0
-
-
-def candidate_counts(
-    items: pa.Table, catalogues: list[pa.Table], item_key: str, name: str
-) -> pa.Table:
-    """Counts of a column of positives, which the split's catalogue gives each item.
-
-    Args:
-        items: Counts of the item key.
-        catalogues: Items of each split with their features.
-        item_key: Name of the item key.
-        name: Column of the catalogues: an item feature, or whether it is a default.
-    """
-    zeros = pa.array(np.zeros(items.num_rows, np.int64))
-    parts = []
-    for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
-        rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
-        counts = {column: items[split] if column == split else zeros for column in splits.SPLITS}
-        parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
-    return merge_values(pa.concat_tables(parts))
 
 
 def _split_stats(

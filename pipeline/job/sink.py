@@ -1,7 +1,6 @@
 """The deterministic sink: group by shard, sort by key, write."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +66,26 @@ def _sorted(keys: np.ndarray, records: pa.LargeBinaryArray) -> pa.LargeBinaryArr
     return records.take(pa.array(order, pa.int64()))
 
 
+class WriteShards(beam.PTransform):
+    """References to records by (split, shard), or None, to the files of all shards.
+
+    Args:
+        output: The data directory.
+        reports: Directory of the JSON files that say what was written.
+        num_shards: Number of files of each split.
+    """
+
+    def __init__(self, output: AnyPath, reports: AnyPath, num_shards: tuple[int, ...]) -> None:
+        super().__init__()
+        self._write = WriteShard(output, reports, num_shards)
+
+    def expand(
+        self, records: beam.PCollection[tuple[tuple[int, int], tables.Reference | None]]
+    ) -> beam.PCollection[None]:
+        """Groups the references by shard and writes a file for each group."""
+        return records | "Group" >> beam.GroupByKey() | "Write" >> beam.ParDo(self._write)
+
+
 class WriteShard(beam.DoFn):
     """Writes ((split, shard), references to the records of all partitions) as one file.
 
@@ -86,7 +105,7 @@ class WriteShard(beam.DoFn):
 
     def process(
         self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
-    ) -> Iterable[Any]:
+    ) -> Iterable[None]:
         """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
         (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])

@@ -150,6 +150,8 @@ def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
     return merged.sort_by(key)
 
 
+@beam.typehints.with_input_types(bytes)
+@beam.typehints.with_output_types(bytes)
 class MergeTables(beam.CombineFn):
     """Combines tables (as bytes) by concatenation and a merge function that shrinks the result.
 

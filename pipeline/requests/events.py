@@ -67,6 +67,18 @@ class Plan:
         """File with the sorted events of a partition."""
         return self.work / "events" / f"{index:05d}.arrow"
 
+    def values(self, feature: str) -> AnyPath:
+        """Table of the values of a feature in the training data, and how often each occurs."""
+        return self.work / "values" / f"{feature}.arrow"
+
+    def key_counts(self, name: str) -> AnyPath:
+        """Table of the values in the requests, and how often each split holds each.
+
+        Args:
+            name: Key of an example, or `partition_counts.defaulted_key` of it.
+        """
+        return self.work / "statistics" / f"{name}.arrow"
+
     def run(self, index: int) -> AnyPath:
         """File with the events of a partition in the order of the log."""
         return self.work / "runs" / f"{index:05d}.arrow"

@@ -15,17 +15,15 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.log import file_accounts, tables
+from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME
-from pipeline.requests import counting
 from pipeline.requests.events import Plan, event_ids, sort_events
 from preprocessing import splits
-from preprocessing.schema import Hash, Schema
+from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, history_windows, positions, window_counts
 
 REQUEST_TIME = "#request_time"
@@ -281,39 +279,3 @@ class Impressions:
             too_few_events=int((unused_E & short_E).sum()),
             protocol=int((unused_E & ~short_E).sum()),
         )
-
-
-def count_training(
-    plan: Plan, partition: int
-) -> tuple[dict[str, pa.Table], pa.Table, dict[str, Any]]:
-    """Counts values and items of the training data of a partition; see `pipelines.CountTraining`.
-
-    Returns:
-        Counts of values by feature, each row of the log once; items; counters.
-    """
-    rows = Impressions.load(plan, partition)
-    schema = plan.schema
-    is_train_R = rows.split == splits.TRAIN
-    is_train_E = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
-    values = {}
-    for feature in schema.encoded_features:
-        held_rows = (
-            np.flatnonzero(is_train_E) if feature in schema.item_features else rows.starts[:-1]
-        )
-        if feature in schema.user_features:
-            held_rows = held_rows[is_train_R]
-        if isinstance(feature.encoder, Hash):
-            held_rows = held_rows[:0]  # nothing to learn
-        column = rows.column(feature.name).take(pa.array(held_rows))
-        values[feature.name] = counting.count_values(column)
-    no_candidates = np.zeros(len(is_train_E), bool)
-    items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
-    used_E = rows.first_use != splits.NONE
-    counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
-    counters["train/requests"] = int(is_train_R.sum())
-    counters["clicks"] = int(rows.is_click.sum())
-    counters["used"] = int(used_E.sum())
-    counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
-    counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
-    counters["longest/0"] = 1  # no request needs negatives
-    return values, items, counters

@@ -21,7 +21,7 @@ from pipeline.requests.counting import VALUE
 from pipeline.requests.events import Events
 from pipeline.stats.statistics import shortest_period
 from preprocessing import splits
-from preprocessing.schema import Feature, candidate_key, history_key
+from preprocessing.schema import Feature, Schema, candidate_key, encoded_keys, history_key
 from preprocessing.sequences import window_counts
 
 SCALE = "#scale"
@@ -53,7 +53,7 @@ class PartitionCounts:
         """Yields what `count_keys` does.
 
         Features of candidates other than the item key are left out: these follow from the
-        catalogues, see `pipeline.job.manifest.candidate_counts`.
+        catalogues, see `ClickLog.key_counts`.
         """
         return count_keys(self._events.column, self._held())
 
@@ -105,6 +105,18 @@ Held = tuple[str, Feature, Sequence[np.ndarray]]
 def defaulted_key(key: str) -> str:
     """Name of the counts of values of a key that are a default in place of a missing value."""
     return f"{key}.defaulted"
+
+
+def counted_columns(schema: Schema) -> Iterator[tuple[str, str, str]]:
+    """Yields each key of an example with the names of its counts and of the column counted.
+
+    A key whose feature has a default comes twice: the counts of `defaulted_key` are of its
+    `defaulted_column`.
+    """
+    for key, feature in encoded_keys(schema):
+        yield key, key, feature.name
+        if feature.default is not None:
+            yield key, defaulted_key(key), defaulted_column(feature.name)
 
 
 def count_keys(

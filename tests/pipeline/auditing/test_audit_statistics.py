@@ -11,8 +11,8 @@ from log_builders import columns, random_events, rewrite_split, write_log
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
-from pipeline.job import manifest
 from pipeline.requests import counting
+from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Events
 from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
@@ -132,14 +132,14 @@ def test_numbers_that_were_scaled_by_other_data_are_found(data):
 
 
 def test_encoders_that_have_seen_the_future_are_found(tmp_path, monkeypatch):
-    def leaking_counts(plan, feature):
+    def leaking_counts(_, plan, feature):
         columns = [
             Events.load(plan, partition).column(feature.name)
             for partition in range(plan.num_partitions)
         ]
         return counting.merge_counts(pa.concat_tables(map(counting.count_values, columns)))
 
-    monkeypatch.setattr(manifest, "training_counts", leaking_counts)
+    monkeypatch.setattr(ClickLog, "training_values", leaking_counts)
     findings = audit(_build(tmp_path).path)
     assert set(findings) == {"vocabulary", "statistics"}
     found = "\n".join(findings["statistics"].examples)

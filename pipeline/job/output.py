@@ -1,0 +1,41 @@
+"""The output directory of a build before anything is in it."""
+
+import re
+
+from pipeline.arguments import BuildArguments
+from preprocessing import data_dir
+from preprocessing.errors import UserError
+from preprocessing.storage.files import remove_tree
+
+_FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
+_OURS = re.compile(
+    rf"_work(-\w+)?|rejected|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
+)
+
+
+def prepare_output(arguments: BuildArguments) -> None:
+    """Makes an empty output directory; removes the files of an earlier build, but no others."""
+    output = arguments.output_path
+    if output.is_file():
+        raise UserError(f"--output: expected a directory, found a file at {output}.")
+    output.mkdir(parents=True, exist_ok=True)
+    completed = output / data_dir.COMPLETED
+    if completed.exists() and not arguments.overwrite:
+        raise UserError(
+            f"--output: expected no data set in {output}, found a complete one.",
+            "choose another directory, or replace it with --overwrite.",
+        )
+    entries = [path for path in output.iterdir() if path != completed]
+    for path in entries:
+        if not _OURS.fullmatch(path.name):
+            raise UserError(
+                f"--output: expected an empty directory or a data set, found {path}.",
+                "choose another directory.",
+            )
+    completed.unlink(missing_ok=True)
+    for path in entries:
+        if path.is_dir():
+            remove_tree(path)
+        else:
+            path.unlink()
+    remove_tree(arguments.work_path)

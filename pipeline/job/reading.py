@@ -1,0 +1,200 @@
+"""The log, read and dealt out to partitions: validated rows, checked requests, sorted files."""
+
+import collections
+import contextlib
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.beam import beam
+from pipeline.datasets import open_adapter, read_canonical
+from pipeline.job.runner import mark_done
+from pipeline.log import file_accounts, tables
+from pipeline.log.raw_batch import Rejection
+from pipeline.log.readers import InputRange
+from pipeline.log.row_checks import FILE, LINE, validate
+from pipeline.requests import counting, impressions
+from pipeline.requests.events import Plan
+from pipeline.requests.log_kind import AnyLog
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
+from preprocessing.values.farmhash import fingerprint64
+
+COUNTERS, ITEMS = "counters", "items"
+"""Tags of further outputs."""
+
+
+@beam.typehints.with_output_types(
+    tuple[int, tables.Reference], **{COUNTERS: dict[str, int], ITEMS: bytes}
+)
+class ReadEvents(beam.DoFn):
+    """Reads a range, validates it and deals its events out to the partitions.
+
+    Emits (partition, reference to events); tagged COUNTERS: counters; tagged ITEMS:
+    table of counts.
+
+    Args:
+        plan: Arguments and schema.
+        kind: Kind of the log, which says by what key to deal.
+    """
+
+    def __init__(self, plan: Plan, kind: AnyLog) -> None:
+        self._plan = plan
+        self._kind = kind
+
+    def setup(self) -> None:
+        """Loads the table with which items of a published log are joined, once per worker."""
+        self._adapter = open_adapter(self._plan.arguments.dataset, self._plan.item_history)
+
+    def process(self, part: InputRange) -> Iterator[Any]:
+        """Reads one range."""
+        schema = self._plan.schema
+        counters: collections.Counter[str] = collections.Counter()
+        output = self._plan.arguments.output_path
+        rejected = output / "rejected" / f"part-{part_name(part)}.jsonl"
+        with RejectedFile(rejected) as file:
+            for number, batch in enumerate(read_canonical(part, schema, self._adapter)):
+                result = validate(batch, schema)
+                counters["read"] += result.read
+                counters.update(file_accounts.of_batch(batch, result))
+                counters.update({f"filtered/{rule}": n for rule, n in result.filtered.items()})
+                counters.update({f"defaulted/{name}": n for name, n in result.defaulted.items()})
+                for rejection in result.rejections:
+                    counters[f"rejected/{rejection.reason}"] += 1
+                    file.write(rejection._asdict())
+                path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
+                yield from _deal(self._plan, result.events, self._kind.deal_key, path)
+                if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
+                    items = result.events[schema.item_key.name].combine_chunks()
+                    item_counts = counting.count_values(items)
+                    yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(item_counts))
+                mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
+
+
+@beam.typehints.with_output_types(tuple[int, tables.Reference], **{COUNTERS: dict[str, int]})
+class CheckRequests(beam.DoFn):
+    """Rejects rows of impression logs that contradict their request; deals the others out by user.
+
+    Takes (partition by request, references to rows); emits what `ReadEvents` does, by user.
+
+    Args:
+        plan: Arguments and schema.
+        files: Paths of the log's files by their index.
+    """
+
+    def __init__(self, plan: Plan, files: Mapping[int, str]) -> None:
+        self._plan = plan
+        self._files = files
+
+    def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
+        """Checks the requests of one partition."""
+        partition, parts = element
+        schema, work = self._plan.schema, self._plan.work
+        rows = impressions.requests_sorted(parts)
+        good = np.ones(rows.num_rows, bool)
+        counters: collections.Counter[str] = collections.Counter()
+        output = self._plan.arguments.output_path
+        rejected = output / "rejected" / f"part-requests-{partition:05d}.jsonl"
+        with RejectedFile(rejected) as file:
+            for reason, bad in impressions.disagreements(rows, schema):
+                good &= ~bad
+                for row in rows.filter(pa.array(bad)).to_pylist():
+                    counters[f"rejected/{reason}"] += 1
+                    counters[file_accounts.counter(row[FILE], "rejected")] += 1
+                    rejection = Rejection.of(self._files[row[FILE]], row[LINE], reason, row)
+                    file.write(rejection._asdict())
+        rows = impressions.with_request_times(rows.filter(pa.array(good)).combine_chunks())
+        path = work / "dealt" / f"requests-{partition:05d}.arrow"
+        yield from _deal(self._plan, rows, schema.user_key.name, path)
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
+
+
+class SortPartitions(beam.PTransform):
+    """Rows by partition of users to one sorted file per partition.
+
+    Args:
+        plan: Arguments, schema and paths.
+        kind: Kind of the log, which has the order.
+    """
+
+    def __init__(self, plan: Plan, kind: AnyLog) -> None:
+        super().__init__()
+        self._plan = plan
+        self._kind = kind
+
+    def expand(
+        self, rows: beam.PCollection[tuple[int, tables.Reference]]
+    ) -> beam.PCollection[None]:
+        """Groups references to rows and writes a file for each group."""
+        write = functools.partial(_write_partition, self._plan, self._kind)
+        return rows | "Group" >> beam.GroupByKey() | "Write" >> beam.MapTuple(write)
+
+
+def _write_partition(
+    plan: Plan, kind: AnyLog, partition: int, parts: Iterable[tables.Reference]
+) -> None:
+    tables.write(plan.partition(partition), kind.sort(parts))
+
+
+def _deal(
+    plan: Plan, events: pa.Table, key: str, path: AnyPath
+) -> Iterable[tuple[int, tables.Reference]]:
+    """Writes events to a file with one part for each partition that has any, by a hash of `key`."""
+    if not events.num_rows:
+        return ()
+    keys = events[key].combine_chunks().dictionary_encode()
+    key_hashes = fingerprint64(keys.dictionary.cast(pa.large_string()))
+    # Small integers are sorted by digits, which takes a fraction of the time.
+    partition_of_key = (key_hashes % np.uint64(plan.num_partitions)).astype(
+        np.min_scalar_type(plan.num_partitions)
+    )
+    partition_of_event = partition_of_key[keys.indices.to_numpy()]
+    order = np.argsort(partition_of_event, kind="stable")
+    events = events.take(pa.array(order))
+    partitions, starts = np.unique(partition_of_event[order], return_index=True)
+    counts = np.diff(starts, append=len(order)).tolist()
+    parts = [events.slice(*bounds) for bounds in zip(starts.tolist(), counts, strict=True)]
+    return zip(partitions.tolist(), tables.write_parts(path, parts), strict=True)
+
+
+def part_name(part: InputRange) -> str:
+    """Name of the files of a range: `00002` or, for a part of a file, `00002-00007`."""
+    name = f"{part.file.index:05d}"
+    return name if part.number is None else f"{name}-{part.number:05d}"
+
+
+class RejectedFile:
+    """JSON lines of rejected rows; the file exists only if there are any."""
+
+    def __init__(self, path: AnyPath) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._file: pa.NativeFile | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "RejectedFile":
+        self._path.unlink(missing_ok=True)
+        return self
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Adds one rejected row."""
+        self._lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        if len(self._lines) >= 10_000:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._lines:
+            if self._file is None:
+                self._file = self._stack.enter_context(files.create(self._path))
+            self._file.write("".join(self._lines).encode())
+        self._lines = []
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self._flush()
+        self._stack.__exit__(kind, error, trace)

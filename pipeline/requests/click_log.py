@@ -1,0 +1,149 @@
+"""Click logs: every row is a positive event, and its negatives are sampled.
+
+A request is an event with the events of its user before it. Item features of candidates come from
+catalogues, so the counts of these are derived from the counts of items.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
+from pipeline.log import file_accounts, tables
+from pipeline.log.row_checks import FILE, TIME
+from pipeline.requests import appearances, counting
+from pipeline.requests.counting import VALUE
+from pipeline.requests.encoding import RequestEncoder
+from pipeline.requests.events import Events, Plan, sort_events
+from pipeline.requests.log_kind import LogKind, TrainingCounts
+from pipeline.requests.partition_counts import PartitionCounts, counted_columns, merge_values
+from preprocessing import splits
+from preprocessing.encoders import FittedEncoder
+from preprocessing.errors import UserError
+from preprocessing.schema import Feature, Hash, candidate_key
+
+
+class ClickLog(LogKind[Events]):
+    """A log of positive events."""
+
+    time_column = TIME
+
+    @property
+    def deal_key(self) -> str:
+        """The user key: events belong to no request before they have a history."""
+        return self._schema.user_key.name
+
+    def settled(self, arguments: BuildArguments) -> BuildArguments:
+        """The arguments as they are."""
+        return arguments
+
+    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
+        """The events by user, time and row."""
+        return sort_events(parts, self._schema.user_key.name)
+
+    def load(self, plan: Plan, partition: int) -> Events:
+        """The events of a partition."""
+        return Events.load(plan, partition)
+
+    def count_training(self, plan: Plan, partition: int) -> TrainingCounts:
+        """Counts; draws of `available_popularity` also need the events, which it writes."""
+        schema = plan.schema
+        events = Events.load(plan, partition)
+        is_positive = events.split == splits.TRAIN
+        in_history = events.in_training_history
+        histories = pa.array(np.flatnonzero(in_history))
+        positives = pa.array(np.flatnonzero(is_positive))
+        value_counts = {}
+        for feature in schema.encoded_features:
+            # Requests carry the user's side once, as it was at the positive. Item features of the
+            # positive are those of the catalogue: `counting.candidate_values` adds them.
+            rows = histories if feature in schema.item_features else positives
+            if isinstance(feature.encoder, Hash):
+                rows = rows[:0]  # nothing to learn
+            value_counts[feature.name] = counting.count_values(
+                events.column(feature.name).take(rows)
+            )
+        places = events.places if plan.arguments.draws_available else None
+        only_candidates = is_positive & ~in_history
+        items = counting.count_items(
+            events.table, events.first_use, only_candidates, schema, places
+        )
+        if plan.arguments.negative_sampling == AVAILABLE_POPULARITY:
+            appearances.write_run(plan, partition, events)
+        counters = {f"filtered/{rule}": n for rule, n in events.filtered.items()}
+        counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
+        counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
+        counters["train/requests"] = len(positives)
+        counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
+        is_used = events.first_use != splits.NONE
+        counters["used"] = int(is_used.sum())
+        counters |= file_accounts.by_file("used", events.table[FILE].to_numpy()[is_used])
+        counters["users"] = len(np.unique(events.users[is_used]))
+        return TrainingCounts(value_counts, items, counters)
+
+    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """The values counted, and those that the training catalogue gives to positives."""
+        value_counts = tables.read(plan.values(feature.name))
+        if feature not in plan.schema.item_features or isinstance(feature.encoder, Hash):
+            return value_counts
+        training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
+        candidates = counting.candidate_values(training_items, feature.name)
+        return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
+
+    def nothing_to_train_on(
+        self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str
+    ) -> UserError:
+        """The error of a log whose users have too few events, or too many of all items."""
+        return UserError(
+            f"Expected users with enough events for --protocol={arguments.protocol} who leave "
+            f"--negatives={arguments.negatives} items of the training data "
+            f"{'that had appeared by then ' if arguments.draws_available else ''}untouched, found "
+            f"none ({filtered}).",
+            "lower --min_user_events, --min_item_events, --min_history or --negatives, or give a "
+            "longer log.",
+        )
+
+    def encoder(self, plan: Plan, encoders: Mapping[str, FittedEncoder]) -> RequestEncoder:
+        """The encoder that draws negatives from the catalogues."""
+        catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
+        return RequestEncoder(plan, encoders, catalogues)
+
+    def counts(self, rows: Events) -> PartitionCounts:
+        """Counts of histories, of the user's side and of the items of positives."""
+        return PartitionCounts(rows)
+
+    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
+        """The merged counts; those of candidates follow from their items and the catalogues."""
+        schema = plan.schema
+        item_key = candidate_key(schema.item_key.name)
+        items = tables.read(plan.key_counts(item_key))
+        catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
+        counts = {}
+        for key, name, column in counted_columns(schema):
+            if key.startswith(candidate_key("")) and key != item_key:
+                counts[name] = _candidate_counts(items, catalogues, schema.item_key.name, column)
+            else:
+                counts[name] = tables.read(plan.key_counts(name))
+        return counts
+
+
+def _candidate_counts(
+    items: pa.Table, catalogues: Sequence[pa.Table], item_key: str, name: str
+) -> pa.Table:
+    """Counts of a column of positives, which the split's catalogue gives each item.
+
+    Args:
+        items: Counts of the item key.
+        catalogues: Items of each split with their features.
+        item_key: Name of the item key.
+        name: Column of the catalogues: an item feature, or whether it is a default.
+    """
+    zeros = pa.array(np.zeros(items.num_rows, np.int64))
+    parts = []
+    for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
+        rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
+        counts = {column: items[split] if column == split else zeros for column in splits.SPLITS}
+        parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
+    return merge_values(pa.concat_tables(parts))

@@ -1,0 +1,107 @@
+"""Impression logs as one kind of log: every row is a labelled candidate, see `impressions`."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.arguments import BuildArguments
+from pipeline.log import file_accounts, tables
+from pipeline.log.row_checks import FILE, REQUEST
+from pipeline.requests import counting, impressions
+from pipeline.requests.events import Plan
+from pipeline.requests.impression_encoding import ImpressionCounts, ImpressionEncoder
+from pipeline.requests.impressions import REQUEST_TIME, Impressions
+from pipeline.requests.log_kind import LogKind, TrainingCounts
+from pipeline.requests.partition_counts import counted_columns
+from preprocessing import splits
+from preprocessing.encoders import FittedEncoder
+from preprocessing.errors import UserError
+from preprocessing.schema import Feature, Hash, Role
+
+
+class ImpressionLog(LogKind[Impressions]):
+    """A log of labelled candidates, in requests or each a request of its own."""
+
+    time_column = REQUEST_TIME
+
+    @property
+    def deal_key(self) -> str:
+        """The request that rows name, which may lie in several files; else the user key."""
+        return self._schema.user_key.name if self._schema.request is None else REQUEST
+
+    def settled(self, arguments: BuildArguments) -> BuildArguments:
+        """The arguments without negatives: the candidates are those that were shown."""
+        return dataclasses.replace(arguments, negatives=0)
+
+    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
+        """The rows by user and request."""
+        user_key = self._schema.user_key.name
+        if self._schema.request is None:
+            return impressions.sort_labelled_rows(parts, user_key)
+        return impressions.sort_impressions(parts, user_key)
+
+    def load(self, plan: Plan, partition: int) -> Impressions:
+        """The requests of a partition."""
+        return Impressions.load(plan, partition)
+
+    def count_training(self, plan: Plan, partition: int) -> TrainingCounts:
+        """Counts; there is no item that candidates alone would add."""
+        rows = Impressions.load(plan, partition)
+        schema = plan.schema
+        is_train_R = rows.split == splits.TRAIN
+        is_train_E = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
+        values = {}
+        for feature in schema.encoded_features:
+            held_rows = (
+                np.flatnonzero(is_train_E) if feature in schema.item_features else rows.starts[:-1]
+            )
+            if feature in schema.user_features:
+                held_rows = held_rows[is_train_R]
+            if isinstance(feature.encoder, Hash):
+                held_rows = held_rows[:0]  # nothing to learn
+            column = rows.column(feature.name).take(pa.array(held_rows))
+            values[feature.name] = counting.count_values(column)
+        no_candidates = np.zeros(len(is_train_E), bool)
+        items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
+        used_E = rows.first_use != splits.NONE
+        counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
+        counters["train/requests"] = int(is_train_R.sum())
+        counters["clicks"] = int(rows.is_click.sum())
+        counters["used"] = int(used_E.sum())
+        counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
+        counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
+        counters["longest/0"] = 1  # no request needs negatives
+        return TrainingCounts(values, items, counters)
+
+    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """The values counted: candidates are rows too."""
+        return tables.read(plan.values(feature.name))
+
+    def nothing_to_train_on(
+        self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str
+    ) -> UserError:
+        """The error of a log whose users have too few requests, or of a label that never holds."""
+        (label,) = self._schema.with_role(Role.LABEL)
+        return UserError(
+            f"Expected users with enough requests for --protocol={arguments.protocol} and at least "
+            f"--min_history={arguments.min_history} positives before them, found none in a log "
+            f"with {counters['clicks']} positives ({filtered}).",
+            f"lower --min_user_events or --min_history, check the label {label.name!r} (its "
+            '"positive" in the schema), or give a longer log.',
+        )
+
+    def encoder(self, plan: Plan, encoders: Mapping[str, FittedEncoder]) -> ImpressionEncoder:
+        """The encoder of requests as they were shown."""
+        return ImpressionEncoder(plan, encoders)
+
+    def counts(self, rows: Impressions) -> ImpressionCounts:
+        """Counts of histories, of the user's side and of all candidates."""
+        return ImpressionCounts(rows)
+
+    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
+        """The merged counts."""
+        return {
+            name: tables.read(plan.key_counts(name)) for _, name, _ in counted_columns(plan.schema)
+        }

@@ -1,0 +1,164 @@
+"""What the rows of a log are, and all that the stages of a build ask of that.
+
+There are two kinds: rows that are positive events (`click_log`), and rows that are labelled
+candidates (`impression_log`). A build chooses its kind once, from the schema.
+"""
+
+import abc
+import collections
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.arguments import BuildArguments
+from pipeline.log import tables
+from pipeline.requests.encoding import ShardPiece
+from pipeline.requests.events import Plan
+from preprocessing.encoders import FittedEncoder
+from preprocessing.errors import UserError
+from preprocessing.schema import Feature, Schema
+
+RowsT = TypeVar("RowsT", bound="Rows")
+_RowsT_contra = TypeVar("_RowsT_contra", contravariant=True)
+
+
+class Rows(Protocol):
+    """The rows of one partition of users, filtered, with the splits of the requests among them."""
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """Time of everything that can be a request, int64."""
+
+    @property
+    def split(self) -> np.ndarray:
+        """Split of everything that can be a request, int8, or NONE."""
+
+    def column(self, name: str) -> pa.Array:
+        """One column of the rows as one array."""
+
+
+class Encoder(Protocol[_RowsT_contra]):
+    """Encoder of requests with what all partitions share: vocabularies, perhaps catalogues."""
+
+    def encode(
+        self, rows: _RowsT_contra, counters: collections.Counter[str], /
+    ) -> Iterator[list[ShardPiece]]:
+        """Yields the requests of a partition in blocks, and counts them."""
+
+
+class Counts(Protocol):
+    """Counts of what the requests of one partition hold."""
+
+    def values(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yields what `partition_counts.count_keys` does."""
+
+    def periods(self) -> pa.Table:
+        """Rows by period and first use; see `partition_counts.merge_periods`."""
+
+
+class TrainingCounts(NamedTuple):
+    """Counts over the training data of a partition.
+
+    Attributes:
+        values: Counts of values by feature, each row of the log once.
+        items: Rows of `counting.count_items`.
+        counters: Rows used and filtered, users, requests, and the most events of a user who needs
+            negatives (`longest/<events>`).
+    """
+
+    values: dict[str, pa.Table]
+    items: pa.Table
+    counters: dict[str, int]
+
+
+class LogKind(abc.ABC, Generic[RowsT]):
+    """One kind of log: its order, its rows, and what becomes of them.
+
+    Attributes:
+        time_column: Column of the rows with the times at which `time_split` cuts.
+
+    Args:
+        schema: Schema of the log.
+    """
+
+    time_column: str
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    @property
+    @abc.abstractmethod
+    def deal_key(self) -> str:
+        """Column by which rows are dealt out as they are read.
+
+        If it is not the user key, rows that share a value are checked together, and then dealt out
+        by user.
+        """
+
+    @abc.abstractmethod
+    def settled(self, arguments: BuildArguments) -> BuildArguments:
+        """The arguments as they hold for such a log."""
+
+    @abc.abstractmethod
+    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
+        """The rows of one partition of users in order.
+
+        Args:
+            parts: References to the rows, in any order.
+        """
+
+    @abc.abstractmethod
+    def load(self, plan: Plan, partition: int) -> RowsT:
+        """Reads a partition, filters it and assigns it to splits."""
+
+    @abc.abstractmethod
+    def count_training(self, plan: Plan, partition: int) -> TrainingCounts:
+        """Counts values and items of the training data of a partition."""
+
+    @abc.abstractmethod
+    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """Values that training requests hold and how often, counting each row of the log once.
+
+        Args:
+            plan: Plan of a build that has merged what `count_training` counts.
+            feature: A feature with an encoder. The values of a hash encoder are not counted.
+        """
+
+    @abc.abstractmethod
+    def nothing_to_train_on(
+        self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str
+    ) -> UserError:
+        """The error of a build without any training request.
+
+        Args:
+            arguments: Arguments of the build.
+            counters: Merged counters of `count_training`.
+            filtered: The rows filtered, for people.
+        """
+
+    @abc.abstractmethod
+    def encoder(self, plan: Plan, encoders: Mapping[str, FittedEncoder]) -> Encoder[RowsT]:
+        """The encoder of requests.
+
+        Args:
+            plan: Plan of a build that has written its catalogues.
+            encoders: Encoder of each feature.
+        """
+
+    @abc.abstractmethod
+    def counts(self, rows: RowsT) -> Counts:
+        """The counts for statistics of the requests among some rows."""
+
+    @abc.abstractmethod
+    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
+        """The counts of every key of an example and, by `defaulted_key`, of its defaults.
+
+        Args:
+            plan: Plan of a build that has merged the values of `counts`.
+        """
+
+
+AnyLog = LogKind[Any]
+"""A kind of log to code that only hands its rows on."""
