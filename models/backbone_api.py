@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from models.keras import keras, tf
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 State = dict[str, Any]
 
@@ -137,7 +138,7 @@ class ModelConfig:
 
     embedding_size: int = 10
     compressed_features: tuple[str, ...] = ()
-    compression: int = 8
+    compression: int = limited(8, at_least=2)
 
 
 class Backbone(keras.layers.Layer):

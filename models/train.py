@@ -28,10 +28,9 @@ from models.core import run_directory
 from models.distributed.distribution import serve_if_asked
 from models.evaluation.metrics import shown
 from models.keras import tf
-from models.training import checks
+from models.training import checks, run_flags
 from models.training.interruption import Interrupted, on_sigterm
 from models.training.profiling import Profile
-from models.training.run_flags import define_config_flags, resolve_flags, setting_hint
 from models.training.trainer import Trainer
 from models.training.warm_start import warm_start
 from preprocessing import cli
@@ -177,10 +176,10 @@ def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    define_config_flags()
+    run_flags.define_config_flags()
     flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
     flags.DEFINE_string("workdir", None, "Run directory.", required=True)
-    flags.DEFINE_integer("seed", None, "Seed of weights, data order and draws (default 1).")
+    run_flags.define_integer("seed", "Seed of weights, data order and draws (default 1).")
     flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
     flags.DEFINE_string("profile", None, "Profile these steps, FIRST:LAST, for TensorBoard.")
 
@@ -197,7 +196,7 @@ def main() -> None:
             f"Expected a run to continue in --workdir, found none in {workdir}.",
             "check the path, or give --data to begin a run there.",
         )
-    config, origins = resolve_flags(flag_values.data, flag_values.seed, existing_run)
+    config, origins = run_flags.resolve_flags(flag_values.data, flag_values.seed, existing_run)
     profile = Profile.parse(flag_values.profile, workdir)
     if serve_if_asked(config.train):
         return
@@ -227,7 +226,7 @@ def _summary(workdir: pathlib.Path) -> str:
 def console_main() -> None:
     """Entry point."""
     define_flags()
-    cli.run(main, __doc__, hint=setting_hint)
+    cli.run(main, __doc__, hint=run_flags.setting_hint)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,8 @@ from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.checkpoints import last_update
 from models.keras import keras
-from models.training import checks, selection
+from models.training import checks, run_flags, selection
 from models.training.interruption import Interrupted, on_sigterm
-from models.training.run_flags import define_config_flags, resolve_flags, setting_hint
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, explained_write_errors, one_line
@@ -340,18 +339,18 @@ def _overrides(space: Space, values: Mapping[str, Any]) -> list[str]:
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    define_config_flags()
+    run_flags.define_config_flags()
     flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
     flags.DEFINE_string("space", None, "JSON file of the settings to search.", required=True)
     flags.DEFINE_integer("trials", 30, "Trials in all.", lower_bound=1)
-    flags.DEFINE_integer("seed", None, "Seed of the trainings and of the search (default 1).")
+    run_flags.define_integer("seed", "Seed of the trainings and of the search (default 1).")
     flags.DEFINE_string("workdir", None, "Directory of the search.", required=True)
 
 
 def main() -> None:
     """Searches and prints the best settings."""
     flag_values = flags.FLAGS
-    base = resolve_flags(flag_values.data, flag_values.seed).config.to_json()
+    base = run_flags.resolve_flags(flag_values.data, flag_values.seed).config.to_json()
     space = load_space(flag_values.space)
     try:
         best = search(base, space, flag_values.trials, flag_values.workdir)
@@ -370,7 +369,7 @@ def main() -> None:
 def console_main() -> None:
     """Entry point."""
     define_flags()
-    cli.run(main, __doc__, hint=setting_hint)
+    cli.run(main, __doc__, hint=run_flags.setting_hint)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import PROTOCOLS
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
+from preprocessing.values import limits
+from preprocessing.values.limits import limited
 
 TRAIN_PREFIXES = ("last", "all")
 AVAILABLE_POPULARITY = "available_popularity"
@@ -69,19 +71,19 @@ class BuildArguments:
     behaviours: tuple[str, ...] = ()
     schema: str | None = None
     protocol: str = "leave_last_out"
-    split_fraction: float = 0.8
-    validation_fraction: float = 0.1
+    split_fraction: float = limited(0.8, above=0, below=1)
+    validation_fraction: float = limited(0.1, above=0, below=1)
     train_prefixes: str = "last"
-    min_history: int = 1
-    min_user_events: int = 1
-    min_item_events: int = 1
+    min_history: int = limited(1, at_least=0)
+    min_user_events: int = limited(1, at_least=1)
+    min_item_events: int = limited(1, at_least=1)
     core_filter: str = "once"
-    negatives: int = 1
+    negatives: int = limited(1, at_least=0)
     negative_sampling: str = "uniform"
     seed: int = 1
-    num_shards: int = 16
-    max_user_events: int = 10_000
-    max_bad_fraction: float = 0.01
+    num_shards: int = limited(16, at_least=1)
+    max_user_events: int = limited(10_000, at_least=1)
+    max_bad_fraction: float = limited(0.01, at_least=0, at_most=1)
     overwrite: bool = False
     num_partitions: int | None = None
     beam_options: tuple[str, ...] = ()
@@ -142,27 +144,7 @@ class BuildArguments:
                 )
         self._check_dataset()
         Dialect.from_flags(self.csv_delimiter, self.csv_escape)
-        for name, lowest in (
-            ("min_history", 0),
-            ("min_user_events", 1),
-            ("min_item_events", 1),
-            ("negatives", 0),
-            ("num_shards", 1),
-            ("max_user_events", 1),
-        ):
-            if getattr(self, name) < lowest:
-                raise UserError(
-                    f"--{name}: expected at least {lowest}, found {getattr(self, name)}."
-                )
-        for name in ("split_fraction", "validation_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name}: expected a number between 0 and 1, found {getattr(self, name)}."
-                )
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise UserError(
-                f"--max_bad_fraction: expected a number from 0 to 1, found {self.max_bad_fraction}."
-            )
+        limits.check(self, "--")
         if self.num_partitions is not None and self.num_partitions < 1:
             raise ValueError(f"expected at least one partition, found {self.num_partitions}")
 

@@ -58,6 +58,7 @@ from preprocessing.data_dir import DataDir
 from preprocessing.encoders import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage.files import remove_tree
+from preprocessing.values.limits import with_limit
 
 _SHOWN_REASONS = 5
 _PARTITION_BYTES = 32 << 20  # of raw log; a worker needs several times as much memory
@@ -296,10 +297,10 @@ def define_log_flags() -> None:
         flags.DEFINE_string(name, None, meaning)
 
     def integer(name: str, meaning: str) -> None:
-        flags.DEFINE_integer(name, default[name], meaning)
+        flags.DEFINE_integer(name, default[name], with_limit(meaning, BuildArguments, name))
 
     def number(name: str, meaning: str) -> None:
-        flags.DEFINE_float(name, default[name], meaning)
+        flags.DEFINE_float(name, default[name], with_limit(meaning, BuildArguments, name))
 
     def choice(name: str, choices: tuple[str, ...], meaning: str) -> None:
         flags.DEFINE_enum(name, default[name], choices, meaning)

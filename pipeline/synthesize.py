@@ -52,6 +52,7 @@ from pipeline.synthetic.truth import (
 from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.storage.files import require_local
+from preprocessing.values.limits import with_limit
 
 # Shapes: U users, E events, M items, G interests, C categories per interest,
 #         B requests, N candidates per request, H history events of all requests.
@@ -282,27 +283,28 @@ _WRITERS: dict[str, Callable[[pa.Table, IO[bytes]], None]] = {
 }
 
 
+_MEANINGS = {
+    "users": "Number of users.",
+    "items": "Number of items.",
+    "interests": "Number of interests.",
+    "events_per_user": "Mean events per user.",
+    "seed": "Seed of everything random.",
+}
+"""Arguments that are flags, with their help texts."""
+
+
 def define_flags() -> None:
     """Defines the flags of this command."""
-    default = SynthesizeArguments()
     flags.DEFINE_string("output", None, "Log to write: .csv, .parquet or .jsonl.", required=True)
-    flags.DEFINE_integer("users", default.users, "Number of users.")
-    flags.DEFINE_integer("items", default.items, "Number of items.")
-    flags.DEFINE_integer("interests", default.interests, "Number of interests.")
-    flags.DEFINE_integer("events_per_user", default.events_per_user, "Mean events per user.")
-    flags.DEFINE_integer("seed", default.seed, "Seed of everything random.")
+    for name, meaning in _MEANINGS.items():
+        default = getattr(SynthesizeArguments, name)
+        flags.DEFINE_integer(name, default, with_limit(meaning, SynthesizeArguments, name))
 
 
 def main() -> None:
     """Draws and writes a log and prints its size and its best reachable AUC."""
     values = flags.FLAGS
-    args = SynthesizeArguments(
-        users=values.users,
-        items=values.items,
-        interests=values.interests,
-        events_per_user=values.events_per_user,
-        seed=values.seed,
-    )
+    args = SynthesizeArguments(**{name: values[name].value for name in _MEANINGS})
     log = synthesize(args)
     truth_path = write(log, values.output)
     auc, error = best_auc(log)

@@ -13,6 +13,7 @@ from typing import Any
 
 from models import registry
 from models.backbone_api import SelfSupervision
+from preprocessing.values import limits
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
@@ -82,11 +83,14 @@ def _settings(entries: Mapping[str, registry.Entry], load: Any) -> list[str]:
         users.setdefault(load(name)[0].Config, []).append(name)
     tables = []
     for config, names in users.items():
-        meanings = _meanings(config)
-        rows = [f"### {', '.join(names)}\n", "| key | default | meaning |", "| --- | --- | --- |"]
+        meanings, limit_by_key = _meanings(config), limits.of(config)
+        rows = [f"### {', '.join(names)}\n", "| key | default | limit | meaning |"]
+        rows.append("| --- | --- | --- | --- |")
         for field in dataclasses.fields(config):
-            default = f"`{_literal(field.default)}`"
-            rows.append(f"| `{field.name}` | {default} | {_cell(meanings[field.name])} |")
+            limit = limit_by_key.get(field.name)
+            condition = limit.condition(field.default) if limit else ""
+            cells = f"`{field.name}`", f"`{_literal(field.default)}`", condition
+            rows.append(f"| {' | '.join(cells)} | {_cell(meanings[field.name])} |")
         tables.append("\n".join(rows) + "\n")
     return tables
 

@@ -11,7 +11,7 @@ from models.keras import keras, tf
 from models.layers.fields.field_attention import FieldAttention
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, featureless, of_dense
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,18 +25,10 @@ class AutoIntConfig(ModelConfig):
         units: Hidden widths of the network.
     """
 
-    attention_layers: int = 3
-    heads: int = 2
-    head_width: int = 16
-    units: tuple[int, ...] = (40, 40, 40)
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in ("attention_layers", "heads", "head_width"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
-                )
+    attention_layers: int = limited(3, at_least=1)
+    heads: int = limited(2, at_least=1)
+    head_width: int = limited(16, at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class AutoInt(FieldwiseModel):

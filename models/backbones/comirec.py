@@ -21,7 +21,7 @@ from models.layers.attention.recency_positions import RecencyPositions
 from models.layers.interests.capsule import capsules, dynamic_routing
 from models.layers.masking import masked_softmax
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 class ComiRecSA(MultiInterestBackbone):
@@ -68,16 +68,7 @@ class ComiRecDRConfig(MultiInterestConfig):
         routing_iterations: Number of iterations of dynamic routing.
     """
 
-    routing_iterations: int = 3
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        super().__post_init__()
-        if self.routing_iterations < 1:
-            raise UserError(
-                "Expected model.routing_iterations to be at least 1, found "
-                f"{self.routing_iterations}."
-            )
+    routing_iterations: int = limited(3, at_least=1)
 
 
 class ComiRecDR(MultiInterestBackbone):

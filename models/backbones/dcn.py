@@ -13,6 +13,7 @@ from models.layers.fields.interactions import VectorCross
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _CROSSES = {"vector": VectorCross, "matrix": tfrs.layers.dcn.Cross}
 _STRUCTURES = ("parallel", "stacked")
@@ -33,21 +34,20 @@ class DCNConfig(ModelConfig):
     """
 
     cross: str = "vector"
-    cross_layers: int = 3
+    cross_layers: int = limited(3, at_least=1)
     structure: str = "parallel"
-    units: tuple[int, ...] = (40, 40, 40)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
     def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
+        """Raises `UserError` on an unknown cross or structure, and without a deep network."""
         for key, options in (("cross", tuple(_CROSSES)), ("structure", _STRUCTURES)):
             if getattr(self, key) not in options:
                 raise UserError(
                     f"Expected model.{key} to be one of {', '.join(options)}, "
                     f"found {getattr(self, key)!r}."
                 )
-        for key, value in (("cross_layers", self.cross_layers), ("units", len(self.units))):
-            if value < 1:
-                raise UserError(f"Expected at least one layer in model.{key}, found none.")
+        if not self.units:
+            raise UserError("Expected at least one layer in model.units, found none.")
 
 
 class DCN(FieldwiseModel):

@@ -11,6 +11,7 @@ from models.keras import tf
 from models.layers.fields.interactions import fm_second_order
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class DeepFMConfig(ModelConfig):
         units: Hidden widths of the network.
     """
 
-    units: tuple[int, ...] = (40, 40, 40)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class DeepFM(FieldwiseModel):

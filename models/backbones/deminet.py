@@ -44,6 +44,7 @@ from models.layers.masking import masked_mean
 from models.ops import randomness
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _HEAD_MODES = ("project", "slice")
 
@@ -79,34 +80,26 @@ class DemiNetConfig(HeadConfig):
 
     embedding_size: int = 16
     batch_norm: bool = True
-    interests: int = 4
+    interests: int = limited(4, at_least=1)
     operator: str = "dha"
     threshold: float = 0.7
-    window: int = 3
-    depth: int = 2
-    heads: int = 4
+    window: int = limited(3, at_least=1)
+    depth: int = limited(2, at_least=1)
+    heads: int = limited(4, at_least=1)
     head_mode: str = "project"
-    edge_dropout: float = 0.6
+    edge_dropout: float = limited(0.6, at_least=0, at_most=1)
     drop_self: bool = False
     divergence: str = "symmetric_kl"
-    ssl_weight: float = 0.1
-    attention_units: int = 0
+    ssl_weight: float = limited(0.1, at_least=0)
+    attention_units: int = limited(0, at_least=0)
     attention_normalise: bool = True
     aggregation: str = "confidence"
-    expert_units: tuple[int, ...] = (200, 80)
-    confidence_units: tuple[int, ...] = (80, 40)
-    slope: float = 0.2
+    expert_units: tuple[int, ...] = limited((200, 80), at_least=1)
+    confidence_units: tuple[int, ...] = limited((80, 40), at_least=1)
+    slope: float = limited(0.2, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         checks = {
-            "interests": ("at least 1", self.interests >= 1),
-            "window": ("at least 1", self.window >= 1),
-            "depth": ("at least 1", self.depth >= 1),
-            "heads": ("at least 1", self.heads >= 1),
-            "edge_dropout": ("in [0, 1]", 0.0 <= self.edge_dropout <= 1.0),
-            "ssl_weight": ("at least 0", self.ssl_weight >= 0.0),
-            "attention_units": ("at least 0", self.attention_units >= 0),
-            "slope": ("in [0, 1]", 0.0 <= self.slope <= 1.0),
             "expert_units": ("at least one width", len(self.expert_units) >= 1),
             "confidence_units": ("at least one width", len(self.confidence_units) >= 1),
         }

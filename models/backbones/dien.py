@@ -16,6 +16,7 @@ from models.layers.augru import AUGRU
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class DIENConfig(HeadConfig):
         units: Hidden widths of the scoring network.
     """
 
-    units: tuple[int, ...] = (40, 40, 40)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class DIEN(Backbone):

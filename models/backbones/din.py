@@ -13,6 +13,7 @@ from models.layers.attention.local_activation import LocalActivation
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _ACTIVATIONS = ("dice", "sigmoid")
 
@@ -28,10 +29,10 @@ class DINConfig(HeadConfig):
         units: Hidden widths of the scoring network.
     """
 
-    attention_units: tuple[int, ...] = (80, 40)
+    attention_units: tuple[int, ...] = limited((80, 40), at_least=1)
     attention_activation: str = "dice"
     normalize: bool = False
-    units: tuple[int, ...] = (40, 40, 40)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
     def __post_init__(self) -> None:
         """Raises `UserError` on an unknown activation."""

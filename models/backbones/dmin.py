@@ -25,6 +25,7 @@ from models.layers.next_event import NextEvent
 from models.ops import randomness
 from models.ops.weight_layouts import Fields, Layout, Layouts, featureless, hidden, of_dense
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,22 +44,12 @@ class DMINConfig(HeadConfig):
     """
 
     history_sum: bool = True
-    interests: int = 4
-    position_size: int = 2
-    auxiliary_weight: float = 0.0
-    auxiliary_units: tuple[int, ...] = (100, 50)
-    attention_units: tuple[int, ...] = (80, 40)
-    units: tuple[int, ...] = (40, 40, 40)
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in ("interests", "position_size"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
-                )
-        if self.auxiliary_weight < 0:
-            raise UserError(f"Expected model.auxiliary_weight >= 0, found {self.auxiliary_weight}.")
+    interests: int = limited(4, at_least=1)
+    position_size: int = limited(2, at_least=1)
+    auxiliary_weight: float = limited(0.0, at_least=0)
+    auxiliary_units: tuple[int, ...] = limited((100, 50), at_least=1)
+    attention_units: tuple[int, ...] = limited((80, 40), at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class DMIN(Backbone):

@@ -24,7 +24,7 @@ from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.ops import randomness, replicas
 from models.ops.weight_layouts import Fields, Layouts, featureless, hidden, of_dense
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _LOWEST = -1e9
 _PRELU_SLOPE = 0.1
@@ -42,22 +42,12 @@ class DMRConfig(HeadConfig):
         units: Hidden widths of the scoring network.
     """
 
-    position_size: int = 8
+    position_size: int = limited(8, at_least=1)
     history_sum: bool = True
-    attention_units: tuple[int, ...] = (80, 40)
-    auxiliary_weight: float = 0.1
-    sampled_negatives: int = 100
-    units: tuple[int, ...] = (40, 40, 40)
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in ("position_size", "sampled_negatives"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
-                )
-        if self.auxiliary_weight <= 0:
-            raise UserError(f"Expected model.auxiliary_weight > 0, found {self.auxiliary_weight}.")
+    attention_units: tuple[int, ...] = limited((80, 40), at_least=1)
+    auxiliary_weight: float = limited(0.1, above=0)
+    sampled_negatives: int = limited(100, at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class DMR(Backbone):

@@ -10,7 +10,7 @@ from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fie
 from models.keras import keras, tf
 from models.layers.fields.field_graph import FieldGraph
 from models.ops.weight_layouts import Fields, Layouts, featureless, of_dense
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,7 @@ class FiGNNConfig(ModelConfig):
         steps: Number of rounds of messages between the fields.
     """
 
-    steps: int = 3
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` without any step."""
-        if self.steps < 1:
-            raise UserError(f"Expected model.steps of at least 1, found {self.steps}.")
+    steps: int = limited(3, at_least=1)
 
 
 class FiGNN(FieldwiseModel):

@@ -12,6 +12,7 @@ from models.keras import tf
 from models.layers.fields.interactions import pairwise_inner_products
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, distinct_pairs
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class IPNNConfig(ModelConfig):
         units: Hidden widths of the network.
     """
 
-    units: tuple[int, ...] = (40, 40, 40)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class IPNN(FieldwiseModel):

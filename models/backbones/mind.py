@@ -17,7 +17,7 @@ from models.keras import keras, tf
 from models.layers.attention.recency import reverse_history
 from models.layers.interests.capsule import capsules, dynamic_routing
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,17 +30,8 @@ class MINDConfig(MultiInterestConfig):
             paper; otherwise K, as in public code.
     """
 
-    routing_iterations: int = 3
+    routing_iterations: int = limited(3, at_least=1)
     adaptive: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        super().__post_init__()
-        if self.routing_iterations < 1:
-            raise UserError(
-                "Expected model.routing_iterations to be at least 1, found "
-                f"{self.routing_iterations}."
-            )
 
 
 class MIND(MultiInterestBackbone):

@@ -18,6 +18,7 @@ from models.layers.masking import masked_mean
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _READOUTS = ("soft", "hard")
 
@@ -30,26 +31,22 @@ class MultiInterestConfig(HeadConfig):
         interests: Number K of interests.
         readout: "soft": a candidate pools all interests by weight; "hard": it uses only the
             interest of highest weight, as in the authors' code.
-        power: Power p of the soft readout, at least 1; larger values are closer to the hard one.
+        power: Power p of the soft readout; larger values are closer to the hard one.
         units: Hidden widths of the scoring network.
     """
 
-    interests: int = 4
+    interests: int = limited(4, at_least=1)
     readout: str = "soft"
-    power: float = 1.0
-    units: tuple[int, ...] = (40, 40, 40)
+    power: float = limited(1.0, at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
     def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name, expected, holds in (
-            ("interests", "at least 1", self.interests >= 1),
-            ("readout", f"one of {', '.join(_READOUTS)}", self.readout in _READOUTS),
-            ("power", "at least 1", self.power >= 1.0),
-        ):
-            if not holds:
-                raise UserError(
-                    f"Expected model.{name} to be {expected}, found {getattr(self, name)!r}."
-                )
+        """Raises `UserError` on an unknown readout."""
+        if self.readout not in _READOUTS:
+            raise UserError(
+                f"Expected model.readout to be one of {', '.join(_READOUTS)}, "
+                f"found {self.readout!r}."
+            )
 
 
 class Interests(NamedTuple):

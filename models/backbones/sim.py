@@ -26,6 +26,7 @@ from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,28 +37,18 @@ class SIMConfig(ModelConfig):
         retrieved_events: Number K of events of the whole history that a candidate retrieves.
         recent_events: Number S of most recent events for the short-term interest.
         heads: Number of heads of the attention to retrieved events; must divide the item width D.
-        auxiliary_weight: Weight of the search's separate click loss, positive: without this loss
-            the search would not be trained.
+        auxiliary_weight: Weight of the search's separate click loss; without this loss the search
+            would not be trained.
         attention_units: Hidden widths of the short-term attention.
         units: Hidden widths of the scoring network, and of the network that trains the search.
     """
 
-    retrieved_events: int = 10
-    recent_events: int = 10
-    heads: int = 1
-    auxiliary_weight: float = 1.0
-    attention_units: tuple[int, ...] = (80, 40)
-    units: tuple[int, ...] = (40, 40, 40)
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in ("retrieved_events", "recent_events", "heads"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
-                )
-        if self.auxiliary_weight <= 0:
-            raise UserError(f"Expected model.auxiliary_weight > 0, found {self.auxiliary_weight}.")
+    retrieved_events: int = limited(10, at_least=1)
+    recent_events: int = limited(10, at_least=1)
+    heads: int = limited(1, at_least=1)
+    auxiliary_weight: float = limited(1.0, above=0)
+    attention_units: tuple[int, ...] = limited((80, 40), at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
 class _Retrieved(NamedTuple):

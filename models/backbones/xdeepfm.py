@@ -12,6 +12,7 @@ from models.layers.fields.interactions import CompressedInteraction
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, featureless
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,16 +25,16 @@ class XDeepFMConfig(ModelConfig):
         units: Hidden widths of the network.
     """
 
-    interaction_units: tuple[int, ...] = (40, 40)
-    units: tuple[int, ...] = (40, 40, 40)
+    interaction_units: tuple[int, ...] = limited((40, 40), at_least=1)
+    units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
     def __post_init__(self) -> None:
         """Raises `UserError` on feature maps that cannot be halved."""
         maps = self.interaction_units
-        if not maps or min(maps) < 1 or any(rows % 2 for rows in maps[:-1]):
+        if not maps or any(rows % 2 for rows in maps[:-1]):
             raise UserError(
-                "Expected model.interaction_units to hold positive numbers, all but the last "
-                f"even, found {list(maps)}."
+                "Expected model.interaction_units to hold numbers, all but the last even, "
+                f"found {list(maps)}."
             )
 
 

@@ -20,6 +20,7 @@ from models.config.training import TrainConfig
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean, read_json
 from preprocessing.storage import files
+from preprocessing.values import limits
 
 SECTIONS = ("model", "ssl", "train")
 _PATHS = ("data", "warm_start")
@@ -72,7 +73,9 @@ class RunConfig:
     warm_start: str = ""
 
     def __post_init__(self) -> None:
-        """Raises `UserError` if model, schedule and self-supervised loss are incompatible."""
+        """Raises `UserError` on values beyond limits and on parts that are incompatible."""
+        for section in SECTIONS:
+            limits.check(getattr(self, section), f"{section}.")
         if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
             raise UserError(
                 "Expected no train.pretrain_epochs and no train.ssl_steps without "
@@ -312,13 +315,9 @@ def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
     types = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind) if field.init}
     _check_known(values, sorted(fields), f"section {section!r}")
-    filled = {key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
-    for key, value in filled.items():
-        if key.endswith("units") and isinstance(value, tuple) and min(value, default=1) < 1:
-            raise UserError(
-                f"Expected {section}.{key} to be widths of at least 1, found {list(value)}."
-            )
-    return kind(**filled)
+    return kind(
+        **{key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
+    )
 
 
 def _cast(value: Any, expected: Any, where: str) -> Any:

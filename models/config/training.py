@@ -7,6 +7,7 @@ from models.ops.optimizers import TABLE_OPTIMIZERS
 from models.ops.precision import PRECISIONS
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
+from preprocessing.values.limits import limited
 
 SCHEDULES = ("constant", "cosine", "plateau")
 
@@ -80,82 +81,45 @@ class TrainConfig:
             best weights and exported models use float32.
     """
 
-    batch_size: int = 128
-    epochs: int = 20
-    max_steps: int = 0
-    learning_rate: float = 1e-3
-    embedding_learning_rate: float = 0.0
+    batch_size: int = limited(128, at_least=1)
+    epochs: int = limited(20, at_least=1)
+    max_steps: int = limited(0, at_least=0)
+    learning_rate: float = limited(1e-3, above=0)
+    embedding_learning_rate: float = limited(0.0, at_least=0)
     schedule: str = "constant"
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    plateau_factor: float = 0.5
-    plateau_patience: int = 2
-    positive_weight: float = 1.0
+    warmup_steps: int = limited(0, at_least=0)
+    decay_steps: int = limited(0, at_least=0)
+    plateau_factor: float = limited(0.5, above=0, below=1)
+    plateau_patience: int = limited(2, at_least=1)
+    positive_weight: float = limited(1.0, above=0)
     sample_weight: str = ""
-    l2: float = 0.0
-    clip_norm: float = 0.0
-    oov_rate: float = 0.05
-    evaluations_per_epoch: int = 4
-    patience: float = 1.25
-    pretrain_epochs: int = 0
-    ssl_steps: float = 0.0
-    ssl_learning_rate: float = 0.0
-    ssl_embedding_learning_rate: float = 0.0
+    l2: float = limited(0.0, at_least=0)
+    clip_norm: float = limited(0.0, at_least=0)
+    oov_rate: float = limited(0.05, at_least=0, below=1)
+    evaluations_per_epoch: int = limited(4, at_least=1)
+    patience: float = limited(1.25, above=0)
+    pretrain_epochs: int = limited(0, at_least=0)
+    ssl_steps: float = limited(0.0, at_least=0)
+    ssl_learning_rate: float = limited(0.0, at_least=0)
+    ssl_embedding_learning_rate: float = limited(0.0, at_least=0)
     joint: bool = False
-    sampling_rate: float = 1.0
-    label_noise: float = 0.0
+    sampling_rate: float = limited(1.0, above=0, at_most=1)
+    label_noise: float = limited(0.0, at_least=0, at_most=1)
     unlabelled_histories: bool = False
-    data_memory: int = 512
-    steps_per_execution: int = 1
-    checkpoint_minutes: float = 10.0
-    seed: int = 1
+    data_memory: int = limited(512, at_least=0)
+    steps_per_execution: int = limited(1, at_least=1)
+    checkpoint_minutes: float = limited(10.0, above=0)
+    seed: int = limited(1, at_least=0)
     deterministic: bool = False
     distribute: str = "auto"
-    peer_timeout: float = 300.0
+    peer_timeout: float = limited(300.0, above=0)
     embedding_optimizer: str = "lazy_adam"
-    embedding_clip_norm: float = 0.0
+    embedding_clip_norm: float = limited(0.0, at_least=0)
     tables_on_cpu: bool = False
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        for name in (
-            "batch_size",
-            "epochs",
-            "evaluations_per_epoch",
-            "plateau_patience",
-            "steps_per_execution",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected train.{name} of at least 1, found {getattr(self, name)}."
-                )
-        for name in (
-            "max_steps",
-            "data_memory",
-            "embedding_learning_rate",
-            "warmup_steps",
-            "decay_steps",
-            "l2",
-            "clip_norm",
-            "embedding_clip_norm",
-            "pretrain_epochs",
-            "ssl_steps",
-            "ssl_learning_rate",
-            "ssl_embedding_learning_rate",
-            "seed",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(f"Expected train.{name} >= 0, found {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise UserError(f"Expected train.learning_rate > 0, found {self.learning_rate}.")
-        for name in ("patience", "positive_weight", "checkpoint_minutes", "peer_timeout"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"Expected train.{name} > 0, found {getattr(self, name)}.")
-        if not 0 < self.plateau_factor < 1:
-            raise UserError(
-                f"Expected train.plateau_factor in (0, 1), found {self.plateau_factor}."
-            )
+        """Raises `UserError` on unknown names and on a schedule that makes no sense."""
         self._check_schedule()
         if self.embedding_optimizer not in TABLE_OPTIMIZERS:
             raise UserError(
@@ -169,12 +133,6 @@ class TrainConfig:
                 f"found {self.precision!r}.",
                 did_you_mean(self.precision, PRECISIONS),
             )
-        if not 0 < self.sampling_rate <= 1:
-            raise UserError(f"Expected train.sampling_rate in (0, 1], found {self.sampling_rate}.")
-        if not 0 <= self.oov_rate < 1:
-            raise UserError(f"Expected train.oov_rate in [0, 1), found {self.oov_rate}.")
-        if not 0 <= self.label_noise <= 1:
-            raise UserError(f"Expected train.label_noise in [0, 1], found {self.label_noise}.")
 
     def _check_schedule(self) -> None:
         """Raises `UserError` for unknown schedules and for inconsistent numbers of steps."""

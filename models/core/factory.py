@@ -100,8 +100,6 @@ def compressed_features(model: ModelConfig, schema: Schema) -> dict[str, int]:
                 f"found {name!r}.",
                 did_you_mean(name, categorical),
             )
-    if model.compressed_features and model.compression < 2:
-        raise UserError(f"Expected model.compression of at least 2, found {model.compression}.")
     return dict.fromkeys(model.compressed_features, model.compression)
 
 

@@ -10,7 +10,7 @@ from models.keras import tf
 from models.ssl import draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
-from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _CROP, _MASK, _REORDER = range(3)
 
@@ -26,17 +26,10 @@ class CL4SRecConfig(ContrastiveConfig):
         heads: Number of heads of the encoder's attention.
     """
 
-    crop: float = 0.6
-    mask: float = 0.5
-    reorder: float = 0.2
-    heads: int = 2
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        super().__post_init__()
-        for name in ("crop", "mask", "reorder"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"Expected ssl.{name} in [0, 1], found {getattr(self, name)}.")
+    crop: float = limited(0.6, at_least=0, at_most=1)
+    mask: float = limited(0.5, at_least=0, at_most=1)
+    reorder: float = limited(0.2, at_least=0, at_most=1)
+    heads: int = limited(2, at_least=1)
 
 
 class CL4SRec(Contrastive):

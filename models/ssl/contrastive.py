@@ -10,6 +10,7 @@ from models.backbone_api import Candidates, LossTerm, SelfSupervision, UserSide
 from models.keras import tf
 from models.ssl.info_nce import info_nce, unit_vectors
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,20 +23,16 @@ class ContrastiveConfig:
         symmetric: Whether to contrast in both directions; the equations of MISS contrast in one.
     """
 
-    alpha: float = 0.1
-    temperature: float = 0.1
+    alpha: float = limited(0.1, at_least=0)
+    temperature: float = limited(0.1, above=0)
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        if self.temperature <= 0:
-            raise UserError(f"Expected ssl.temperature > 0, found {self.temperature}.")
+        """Raises `UserError` on an encoder without layers."""
         for name, value in dataclasses.asdict(self).items():
-            if name.startswith("alpha") and value is not None and value < 0:
-                raise UserError(f"Expected ssl.{name} >= 0, found {value}.")
-            if name.endswith("encoder_units") and (not value or min(value) < 1):
+            if name.endswith("encoder_units") and not value:
                 raise UserError(
-                    f"Expected ssl.{name} to be one width or more, each at least 1, found {value}.",
+                    f"Expected ssl.{name} to be one width or more, found none.",
                     f"leave it out, or write for example --set=ssl.{name}=[20,20].",
                 )
 

@@ -13,6 +13,7 @@ from models.layers.mlp import MLP
 from models.ssl import draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class IRSSLConfig(ContrastiveConfig):
         encoder_units: Widths of the encoder's layers.
     """
 
-    encoder_units: tuple[int, ...] = (20, 20)
+    encoder_units: tuple[int, ...] = limited((20, 20), at_least=1)
 
 
 class ItemViews(NamedTuple):

@@ -17,6 +17,7 @@ from models.ssl import draws, extractors
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views, weighted_mean
 from models.ssl.info_nce import unit_vectors
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 _DISTRIBUTIONS = ("uniform", "gaussian")
 _KEEP = 0.5
@@ -49,27 +50,20 @@ class MISSConfig(ContrastiveConfig):
     """
 
     extractor: str = "cnn"
-    widths: int = 3
-    heights: int = 2
-    distances: int = 3
+    widths: int = limited(3, at_least=1)
+    heights: int = limited(2, at_least=0)
+    distances: int = limited(3, at_least=1)
     distance_distribution: str = "uniform"
-    distance_scale: float = 1.5
-    pairs_per_filter: int = 1
-    feature_pairs_per_filter: int = 1
-    alpha_feature: float | None = None
-    encoder_units: tuple[int, ...] = (20, 20)
-    feature_encoder_units: tuple[int, ...] = (10, 10)
+    distance_scale: float = limited(1.5, above=0)
+    pairs_per_filter: int = limited(1, at_least=1)
+    feature_pairs_per_filter: int = limited(1, at_least=1)
+    alpha_feature: float | None = limited(None, at_least=0)
+    encoder_units: tuple[int, ...] = limited((20, 20), at_least=1)
+    feature_encoder_units: tuple[int, ...] = limited((10, 10), at_least=1)
 
     def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
+        """Raises `UserError` on an unknown extractor or distribution. See the base class."""
         super().__post_init__()
-        for name in ("widths", "distances", "pairs_per_filter", "feature_pairs_per_filter"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Expected ssl.{name} of at least 1, found {getattr(self, name)}.")
-        if self.heights < 0:
-            raise UserError(f"Expected ssl.heights >= 0, found {self.heights}.")
-        if self.distance_scale <= 0:
-            raise UserError(f"Expected ssl.distance_scale > 0, found {self.distance_scale}.")
         for name, options in (
             ("extractor", extractors.EXTRACTORS),
             ("distance_distribution", _DISTRIBUTIONS),

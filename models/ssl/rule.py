@@ -15,6 +15,7 @@ from models.ssl import draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.extractors import SampleViews
 from preprocessing.errors import UserError
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +29,8 @@ class RuleConfig(ContrastiveConfig):
     """
 
     feature: int = 1
-    keep: float = 0.5
-    encoder_units: tuple[int, ...] = (20, 20)
-
-    def __post_init__(self) -> None:
-        """Raises `UserError` on values out of range."""
-        super().__post_init__()
-        if not 0 <= self.keep <= 1:
-            raise UserError(f"Expected ssl.keep in [0, 1], found {self.keep}.")
+    keep: float = limited(0.5, at_least=0, at_most=1)
+    encoder_units: tuple[int, ...] = limited((20, 20), at_least=1)
 
 
 class Rule(Contrastive):

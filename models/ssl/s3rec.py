@@ -11,6 +11,7 @@ from models.ssl import draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.info_nce import info_nce
 from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
+from preprocessing.values.limits import limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class S3RecConfig(ContrastiveConfig):
     """
 
     temperature: float = 1.0
-    heads: int = 2
+    heads: int = limited(2, at_least=1)
 
 
 class S3Rec(Contrastive):

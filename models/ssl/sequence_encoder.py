@@ -44,7 +44,7 @@ class SequenceEncoder(keras.layers.Layer):
     def __init__(self, dims: Dims, heads: int, name: str = "sequence_encoder") -> None:
         super().__init__(name=name)
         self._width = dims.item_width
-        if heads < 1 or self._width % heads:
+        if self._width % heads:
             raise UserError(
                 f"Expected ssl.heads to divide {self._width}, the width of an item, found {heads}.",
                 "choose another, or another model.embedding_size.",

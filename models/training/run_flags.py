@@ -11,12 +11,14 @@ from models import registry
 from models.backbone_api import SelfSupervision
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
+from models.config.training import TrainConfig
 from models.core import run_directory
 from models.distributed.distribution import STRATEGIES
 from models.ops.precision import PRECISIONS
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
+from preprocessing.values.limits import with_limit
 
 
 class Resolved(NamedTuple):
@@ -42,12 +44,17 @@ def define_config_flags() -> None:
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
     flags.DEFINE_string("warm_start", None, "Run whose weights to begin with.")
     flags.DEFINE_string("distribute", None, f"{', '.join(STRATEGIES)} (default auto).")
-    flags.DEFINE_integer(
-        "pretrain_epochs", None, "Passes with the self-supervised loss alone, first (default 0)."
+    define_integer(
+        "pretrain_epochs", "Passes with the self-supervised loss alone, first (default 0)."
     )
-    flags.DEFINE_integer("max_steps", None, "Steps at most (default: no bound).")
+    define_integer("max_steps", "Steps at most (default: no bound).")
     flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
     flags.DEFINE_string("precision", None, f"{', '.join(PRECISIONS)} (default float32).")
+
+
+def define_integer(name: str, meaning: str) -> None:
+    """Defines the flag of an integer of `TrainConfig`."""
+    flags.DEFINE_integer(name, None, with_limit(meaning, TrainConfig, name))
 
 
 def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
+from preprocessing.values import limits
+from preprocessing.values.limits import limited
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -39,14 +41,14 @@ class SynthesizeArguments:
         seed: Seed of the only random generator.
     """
 
-    users: int = 2000
+    users: int = limited(2000, at_least=2)
     items: int = 500
-    interests: int = 10
+    interests: int = limited(10, at_least=2)
     categories_per_interest: int = 4
-    events_per_user: int = 18
+    events_per_user: int = limited(18, at_least=7)
     concentration: float = 0.1
     popularity_exponent: float = 0.5
-    seed: int = 1
+    seed: int = limited(1, at_least=0)
 
     @property
     def longest(self) -> int:
@@ -63,14 +65,7 @@ class SynthesizeArguments:
 
         A user must never run out of items of an interest, and leave_last_out needs four events.
         """
-        for flag, value, lowest in (
-            ("--users", self.users, 2),
-            ("--interests", self.interests, 2),
-            ("--events_per_user", self.events_per_user, 7),
-            ("--seed", self.seed, 0),
-        ):
-            if value < lowest:
-                raise UserError(f"{flag}: expected at least {lowest}, found {value}.")
+        limits.check(self, "--")
         needed = self.interests * max(self.longest, self.categories_per_interest)
         if self.items < needed:
             raise UserError(

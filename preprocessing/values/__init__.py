@@ -1,1 +1,1 @@
-"""One spelling and one fingerprint for each value."""
+"""Values of logs and settings: one spelling and one fingerprint for each, and limits."""

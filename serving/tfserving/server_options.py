@@ -8,10 +8,12 @@ from absl import flags
 
 from preprocessing.errors import UserError
 from preprocessing.storage import files
+from preprocessing.values import limits
 
 
-def _flag(default: Any, help_text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def _flag(default: Any, help_text: str, **bounds: float) -> Any:
+    limit = {limits.KEY: limits.Limit(**bounds)} if bounds else {}
+    return dataclasses.field(default=default, metadata={"help": help_text, **limit})
 
 
 _CPUS = os.cpu_count() or 1
@@ -57,15 +59,19 @@ class ServerOptions:
     host: str = _flag("127.0.0.1", "Interface to bind (tensorflow_model_server binds all).")
     rest_api_port: int = _flag(8501, "Port of the REST interface; 0 picks a free one.")
     rest_api_timeout_in_ms: int = _flag(
-        30_000, "Deadline of a request: for the arrival of its body, then for its answer."
+        30_000,
+        "Deadline of a request: for the arrival of its body, then for its answer.",
+        at_least=1,
     )
-    rest_api_num_threads: int = _flag(4 * _CPUS, "Requests that are computed at once over REST.")
+    rest_api_num_threads: int = _flag(
+        4 * _CPUS, "Requests that are computed at once over REST.", at_least=1
+    )
     rest_api_enable_cors_support: bool = _flag(False, "Send the headers that let browsers ask.")
     max_request_bytes: int = _flag(
-        32 * 2**20, "Requests with longer bodies are refused with 413 (ours)."
+        32 * 2**20, "Requests with longer bodies are refused with 413 (ours).", at_least=1
     )
     max_concurrent_requests: int = _flag(
-        256, "Requests in progress beyond which REST answers 503 (ours)."
+        256, "Requests in progress beyond which REST answers 503 (ours).", at_least=1
     )
     monitoring_config_file: str = _flag(
         "", "Text-format MonitoringConfig that turns the Prometheus page on."
@@ -75,7 +81,9 @@ class ServerOptions:
     )
 
     port: int = _flag(0, "Port of the gRPC interface; 0 leaves it off.")
-    grpc_max_threads: int = _flag(4 * _CPUS, "Requests that are computed at once over gRPC.")
+    grpc_max_threads: int = _flag(
+        4 * _CPUS, "Requests that are computed at once over gRPC.", at_least=1
+    )
     grpc_channel_arguments: str = _flag("", "key=value pairs for gRPC, separated by commas.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Serve grpc.health.v1.Health as well.")
 
@@ -115,10 +123,7 @@ class ServerOptions:
                 f"--explore: expected a loopback --host, found {self.host!r}.",
                 "leave out --host: the page shows users' histories to whoever asks.",
             )
-        positive = ("rest_api_timeout_in_ms", "rest_api_num_threads", "grpc_max_threads")
-        for name in (*positive, "max_request_bytes", "max_concurrent_requests"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: expected at least 1, found {getattr(self, name)}.")
+        limits.check(self, "--")
 
 
 def define_flags() -> None:
@@ -130,7 +135,8 @@ def define_flags() -> None:
         str: flags.DEFINE_string,
     }
     for field in dataclasses.fields(ServerOptions):
-        define[type(field.default)](field.name, field.default, field.metadata["help"])  # type: ignore[operator]
+        meaning = limits.with_limit(field.metadata["help"], ServerOptions, field.name)
+        define[type(field.default)](field.name, field.default, meaning)  # type: ignore[operator]
 
 
 def from_flags() -> ServerOptions:
