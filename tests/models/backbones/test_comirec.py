@@ -5,9 +5,7 @@ import pytest
 
 from models.backbone_api import Dims
 from models.backbones.comirec import ComiRecDR, ComiRecDRConfig, ComiRecSA
-from models.backbones.multi_interest import MultiInterestConfig
 from models.keras import tf
-from preprocessing.errors import UserError
 from reference import embedded, loops
 from reference import multi_interest as reference
 
@@ -122,10 +120,3 @@ def test_maps_start_at_a_scale_that_keeps_lengths():
     kernel = ComiRecDR(ComiRecDRConfig(), Dims(1, 2, 0, 10, 50)).kernel_LDKD.numpy()
     assert kernel.shape == (50, 20, 4, 20)
     assert kernel.std() == pytest.approx(1 / np.sqrt(20), rel=0.02)
-
-
-def test_settings_out_of_range_are_named():
-    with pytest.raises(UserError, match="model.interests to be at least 1, found 0"):
-        MultiInterestConfig(interests=0)
-    with pytest.raises(UserError, match="model.routing_iterations to be at least 1, found 0"):
-        ComiRecDRConfig(routing_iterations=0)

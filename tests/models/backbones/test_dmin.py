@@ -192,20 +192,6 @@ def test_next_event_trains_every_weight_of_the_refiner(predictive):
         assert np.any(gradient), weight.name
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"interests": 0}, "model.interests of at least 1, found 0"),
-        ({"position_size": 0}, "model.position_size of at least 1, found 0"),
-        ({"auxiliary_weight": -1.0}, "model.auxiliary_weight >= 0, found -1.0"),
-    ],
-    ids=["interests", "positions", "weight"],
-)
-def test_settings_out_of_range_are_named(settings, expected):
-    with pytest.raises(UserError, match=expected):
-        DMINConfig(**settings)
-
-
 def test_interests_must_divide_the_item_width():
     with pytest.raises(UserError, match="found 3 interests for 2 item features of 4 = 8"):
         DMIN(DMINConfig(interests=3), SHAPES[0])

@@ -1,7 +1,5 @@
 """DMR: the twin of its score and of its auxiliary loss, and where each may look."""
 
-import re
-
 import builders
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from models.backbone_api import Dims
 from models.backbones.dmr import DMR, DMRConfig
 from models.keras import tf
 from models.ops import randomness
-from preprocessing.errors import UserError
 from reference import dmr as reference
 from reference import embedded
 
@@ -197,16 +194,3 @@ def test_the_table_of_item_vectors_trains_by_rows_touched():
     assert changed[features["candidate/item_id"][1, 0]]
     assert not changed[0]
     assert changed.sum() <= len(np.unique(items[items > 0])) + 3 < len(before)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"position_size": 0}, "model.position_size of at least 1, found 0"),
-        ({"sampled_negatives": 0}, "model.sampled_negatives of at least 1, found 0"),
-        ({"auxiliary_weight": 0.0}, "model.auxiliary_weight > 0, found 0.0"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(settings, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        DMRConfig(**settings)

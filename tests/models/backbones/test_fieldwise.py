@@ -198,12 +198,9 @@ def test_defaults_are_those_of_the_paper():
     [
         ("dcn", {"cross": "tensor"}, "model.cross to be one of vector, matrix, found 'tensor'"),
         ("dcn", {"structure": "deep"}, "one of parallel, stacked, found 'deep'"),
-        ("dcn", {"cross_layers": 0}, "at least one layer in model.cross_layers"),
         ("dcn", {"units": ()}, "at least one layer in model.units"),
         ("xdeepfm", {"interaction_units": (5, 4)}, "all but the last even, found [5, 4]"),
         ("xdeepfm", {"interaction_units": ()}, "found []"),
-        ("autoint", {"heads": 0}, "model.heads of at least 1, found 0"),
-        ("fignn", {"steps": 0}, "model.steps of at least 1, found 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, settings, message):

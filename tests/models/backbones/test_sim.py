@@ -151,21 +151,6 @@ def test_explains_by_what_was_retrieved_and_what_is_recent(heads):
     assert not attention[2].any()
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"retrieved_events": 0}, "model.retrieved_events of at least 1, found 0"),
-        ({"recent_events": 0}, "model.recent_events of at least 1, found 0"),
-        ({"heads": 0}, "model.heads of at least 1, found 0"),
-        ({"auxiliary_weight": 0.0}, "model.auxiliary_weight > 0, found 0.0"),
-    ],
-    ids=["retrieved", "recent", "heads", "weight"],
-)
-def test_settings_out_of_range_are_named(settings, expected):
-    with pytest.raises(UserError, match=expected):
-        SIMConfig(**settings)
-
-
 def test_heads_must_divide_the_item_width():
     with pytest.raises(UserError, match="found 3 heads for 2 item features of 4 = 8"):
         SIM(SIMConfig(heads=3), SHAPES[0])

@@ -210,9 +210,3 @@ def test_compressed_tables_start_like_plain_ones_and_train_sparsely():
 def test_only_categorical_features_are_compressed(setting, message):
     with pytest.raises(UserError, match=message):
         builders.model(builders.config("din", "none", setting))
-
-
-def test_a_compression_of_one_is_refused():
-    settings = 'model.compressed_features=["brand"]', "model.compression=1"
-    with pytest.raises(UserError, match="compression of at least 2, found 1"):
-        builders.model(builders.config("din", "none", *settings))

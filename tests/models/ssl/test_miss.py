@@ -439,19 +439,13 @@ def test_fewer_features_than_heights():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"widths": 0},
-        {"heights": -1},
-        {"distances": 0},
-        {"pairs_per_filter": 0},
         {"encoder_units": ()},
-        {"feature_encoder_units": (10, 0)},
-        {"temperature": 0.0},
-        {"distance_scale": 0.0},
+        {"feature_encoder_units": ()},
         {"distance_distribution": "cauchy"},
         {"extractor": "rnn"},
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_settings_out_of_range_are_named(settings):
+def test_settings_that_cannot_work_are_named(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
         MISSConfig(**settings)

@@ -199,7 +199,6 @@ def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
         ("none", {"pretrain_epochs": 1}, "without self-supervision"),
         ("none", {"ssl_steps": 1}, "without self-supervision"),
         ("miss", {}, "found train.joint=false"),
-        ("miss", {"ssl_steps": -1}, "train.ssl_steps >= 0"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(data, ssl, settings, message):

@@ -168,20 +168,6 @@ def test_profiles_of_no_steps_are_refused(text, tmp_path):
         Profile.parse(text, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps_per_execution": 0}, "steps_per_execution of at least 1"),
-        ({"patience": 0}, "patience > 0"),
-        ({"checkpoint_minutes": 0}, "checkpoint_minutes > 0"),
-        ({"positive_weight": 0}, "positive_weight > 0"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(data, settings, message):
-    with pytest.raises(UserError, match=message):
-        _config(data, ssl="miss", **settings)
-
-
 def _loss(*settings, features=None):
     """The log loss of a first step, and what it is made of."""
     model = builders.model(builders.config("lr", "none", *settings))

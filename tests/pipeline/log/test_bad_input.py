@@ -198,10 +198,6 @@ def test_foreign_files_are_never_removed(tmp_path):
         ({"protocol": "random"}, "--protocol: expected one of leave_last_out, time_split"),
         ({"train_prefixes": "first"}, "--train_prefixes: expected one of last, all"),
         ({"negative_sampling": "hard"}, "--negative_sampling: expected one of"),
-        ({"negatives": -1}, "--negatives: expected at least 0, found -1"),
-        ({"num_shards": 0}, "--num_shards: expected at least 1, found 0"),
-        ({"split_fraction": 1.0}, "--split_fraction: expected a number between 0 and 1, found 1.0"),
-        ({"max_bad_fraction": 2.0}, "--max_bad_fraction: expected a number from 0 to 1, found 2.0"),
     ],
 )
 def test_arguments_out_of_range(tmp_path, arguments, message):
