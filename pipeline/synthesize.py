@@ -30,7 +30,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -303,16 +303,16 @@ def define_flags() -> None:
 
 def main() -> None:
     """Draws and writes a log and prints its size and its best reachable AUC."""
-    values = flags.FLAGS
-    args = SynthesizeArguments(**{name: values[name].value for name in _MEANINGS})
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in _MEANINGS}
+    args = SynthesizeArguments(**values)
     log = synthesize(args)
-    truth_path = write(log, values.output)
+    truth_path = write(log, flags.FLAGS.output)
     auc, error = best_auc(log)
     lines = (
         f"{args.users:,} users, {len(log.item_E):,} events, "
         f"{len(np.unique(log.item_E)):,} of {args.items:,} items",
         f"best reachable AUC (leave-last-out, 1 uniform negative): {auc:.3f} ± {error:.3f}",
-        f"wrote {values.output} and {truth_path}",
+        f"wrote {flags.FLAGS.output} and {truth_path}",
     )
     sys.stdout.write("\n".join(lines) + "\n")
 
