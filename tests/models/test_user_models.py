@@ -96,9 +96,9 @@ def test_self_supervision_of_a_user_is_checked_likewise():
         _check("din", "user_models:NoTerms")
 
 
-def test_settings_of_self_supervision_out_of_range_are_one_line():
-    with pytest.raises(UserError, match="Expected ssl.heads to divide 16, .* found 0"):
-        builders.model(builders.config("din", "cl4srec", "ssl.heads=0"))
+def test_settings_of_self_supervision_that_do_not_fit_are_one_line():
+    with pytest.raises(UserError, match="Expected ssl.heads to divide 16, .* found 3"):
+        builders.model(builders.config("din", "cl4srec", "ssl.heads=3"))
 
 
 def test_models_of_this_repository_are_not_looked_at(monkeypatch):
