@@ -13,8 +13,9 @@ from models.ops.optimizers import table_optimizer
 from models.ops.precision import LossScale, policy
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.json_checks import did_you_mean
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.schema import Schema
 
 
 def build_model(config: RunConfig, data: DataDir, precision: str = "float32") -> CTRModel:

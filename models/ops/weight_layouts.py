@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.keras import keras, tf
-from preprocessing.encoder_specs import Numeric
-from preprocessing.schema import Feature, Schema
+from preprocessing.features.encoder_specs import Numeric
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 
 _HIDDEN = "hidden"
 

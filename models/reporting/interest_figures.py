@@ -20,7 +20,8 @@ from models.reporting import html_report
 from models.reporting.html_report import Figure
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import LABEL, PAD_ID, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
 from preprocessing.storage.tfrecord import read_records
 
 _REQUESTS = 2000  # among which users and items are chosen

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from models import registry
 from models.core import run_directory
 from models.keras import tf
-from preprocessing.schema import Feature
+from preprocessing.features.feature import Feature
 
 _WEIGHT = "/.ATTRIBUTES/VARIABLE_VALUE"
 

@@ -20,7 +20,8 @@ from models.keras import tf
 from models.ops.optimizers import TABLE_SLOTS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import LABEL, Schema, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.schema import Schema
 
 _VIEWS = (
     *("Identity", "IdentityN", "StopGradient", "Reshape", "ExpandDims", "Squeeze"),

@@ -13,18 +13,17 @@ import pyarrow as pa
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import (
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
     TIMESTAMP,
-    Feature,
-    Schema,
     candidate_key,
-    encoded_keys,
     history_key,
 )
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema, encoded_keys
 from preprocessing.storage.tfrecord import read_records
 from preprocessing.values.farmhash import fingerprint64
 

@@ -20,19 +20,20 @@ from pipeline.log import tables
 from pipeline.requests import appearances
 from pipeline.requests.counting import COUNT
 from pipeline.requests.events import Events, Plan, appeared, event_ids
-from preprocessing import encoders, known_items, negatives, splits
+from preprocessing import known_items, negatives, splits
 from preprocessing.codec import Ragged, Steps, encode_examples
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import (
+from preprocessing.encoders import encoder_files
+from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
     TIMESTAMP,
-    Schema,
     candidate_key,
     history_key,
 )
+from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from preprocessing.values.farmhash import fingerprint64
 
@@ -106,7 +107,7 @@ def load_encoders(
 ) -> dict[str, FittedEncoder]:
     """The encoder of each feature from what `build_examples` saved."""
     return {
-        feature.name: encoders.load(feature, vocab_dir, numbers[feature.name])
+        feature.name: encoder_files.load(feature, vocab_dir, numbers[feature.name])
         for feature in schema.encoded_features
     }
 

@@ -14,7 +14,8 @@ from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model, compile_model
 from models.keras import tf
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Role, candidate_key, history_key
+from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID, Role
 from serving.exporting import raw_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT, ServingModule
 

@@ -15,9 +15,11 @@ from models.keras import tf
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Block, Layout, distinct_pairs, hidden, places, products
 from models.training.warm_start import take_over
-from preprocessing import encoders
+from preprocessing.encoders import fitting
 from preprocessing.errors import UserError
-from preprocessing.schema import Role, Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import Role
+from preprocessing.schema import Schema
 
 D = 4
 LENGTH, REQUESTS, CANDIDATES = 5, 6, 3
@@ -52,7 +54,7 @@ def _schema(names, history=ITEMS, **kinds):
 def _fitted(schema):
     values = {"string": pa.array([f"v{i}" for i in range(6)]), "float32": pa.array([0.5, 1.5, 4.0])}
     return {
-        feature.name: encoders.fit(
+        feature.name: fitting.fit(
             feature, values[feature.dtype.value], np.ones(len(values[feature.dtype.value]), int)
         )
         for feature in schema.encoded_features

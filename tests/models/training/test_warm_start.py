@@ -16,16 +16,16 @@ from models.training import trainer
 from models.training.warm_start import matching_ids, warm_start
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from preprocessing import encoders
-from preprocessing.encoder_specs import Bucketised, Hash, Vocabulary
+from preprocessing.encoders import fitting
 from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Bucketised, Hash, Vocabulary
 
 
 def _fit(name, values, encoder=None):
     feature = toy_runs.SCHEMA[name]
     if encoder is not None:
         feature = dataclasses.replace(feature, encoder=encoder)
-    return encoders.fit(feature, pa.array(values), np.ones(len(values), np.int64))
+    return fitting.fit(feature, pa.array(values), np.ones(len(values), np.int64))
 
 
 def test_values_keep_their_rows():

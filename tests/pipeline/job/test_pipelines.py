@@ -27,7 +27,8 @@ from pipeline.requests.encoding import KEY, RECORD
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.impressions import REQUEST_TIME
-from preprocessing import encoders, splits
+from preprocessing import splits
+from preprocessing.encoders import encoder_files, fitting
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 from preprocessing.storage.tfrecord import read_records
@@ -258,8 +259,8 @@ def test_requests_are_encoded_counted_and_described(tmp_path, kind, schema, log)
     vocab_dir.mkdir()
     numbers = {}
     for feature in plan.schema.encoded_features:
-        fitted = encoders.fit(feature, pa.array(["u1", "a", "b"]), np.ones(3, np.int64))
-        encoders.save_vocabulary(fitted, vocab_dir)
+        fitted = fitting.fit(feature, pa.array(["u1", "a", "b"]), np.ones(3, np.int64))
+        encoder_files.save_vocabulary(fitted, vocab_dir)
         numbers[feature.name] = fitted.numbers()
 
     with _pipeline() as pipeline:

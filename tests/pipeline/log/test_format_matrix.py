@@ -18,7 +18,8 @@ from pipeline.log import readers
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, defaulted_column, validate
 from pipeline.log.values import NOT_A_TIME, TOO_FINE
-from preprocessing.schema import DType, Schema
+from preprocessing.features.feature import DType
+from preprocessing.schema import Schema
 from preprocessing.values.spelling import INEXACT
 
 MATRIX = [

@@ -6,7 +6,8 @@ from models.backbone_api import Backbone
 from models.core import run_directory
 from models.keras import tf
 from preprocessing.errors import UserError
-from preprocessing.schema import Schema, history_key
+from preprocessing.example_keys import history_key
+from preprocessing.schema import Schema
 from serving.exporting import raw_requests, signatures
 from serving.exporting.signatures import ServingModule
 
