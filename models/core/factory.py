@@ -49,7 +49,7 @@ def build_sized(
     """
     _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)
-    backbone_class, _ = registry.load_model(config.model_name)
+    backbone_class, _ = registry.load_model_class(config.model_name)
     # Layers pass float32 tensors to each other, starting with the embeddings.
     embedder = FeatureEmbedder(
         schema,
@@ -65,7 +65,7 @@ def build_sized(
         backbone = backbone_class(config.model, embedder.dims)
         ssl = None
         if config.ssl_name != registry.NO_SSL:
-            ssl_class, _ = registry.load_ssl(config.ssl_name)
+            ssl_class, _ = registry.load_ssl_class(config.ssl_name)
             ssl = ssl_class(config.ssl, embedder.dims)
         for part in parts:
             user_code.require_keras_2(part, backbone if part.flag == "model" else ssl)
@@ -79,10 +79,10 @@ def build_sized(
 def _check_precision(config: RunConfig, precision: str) -> None:
     """Raises `UserError` for mixed precision with parts that do not support it."""
     parts: list[tuple[str, type[Backbone] | type[SelfSupervision]]] = [
-        (config.model_name, registry.load_model(config.model_name)[0])
+        (config.model_name, registry.load_model_class(config.model_name)[0])
     ]
     if config.ssl_name != registry.NO_SSL:
-        parts.append((config.ssl_name, registry.load_ssl(config.ssl_name)[0]))
+        parts.append((config.ssl_name, registry.load_ssl_class(config.ssl_name)[0]))
     for name, part in parts:
         if precision != "float32" and not part.mixed_precision:
             raise UserError(

@@ -71,7 +71,7 @@ class Layout:
         """The same blocks with another width, such as 1 for a scalar per field."""
         return Layout(tuple(block._replace(width=width) for block in self.blocks))
 
-    def slices(self, count: int) -> "Layout":
+    def equal_slices(self, count: int) -> "Layout":
         """The layout of an axis whose entries are `count` equal slices of this axis.
 
         A slice that holds parts of several blocks matches one of another run only if that holds the

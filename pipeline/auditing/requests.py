@@ -96,7 +96,7 @@ class Verdict(NamedTuple):
     why: str
 
 
-def read_requests(data: DataDir, split: str) -> Iterator[Requests]:
+def request_batches(data: DataDir, split: str) -> Iterator[Requests]:
     """Yields the requests of a split in the order of the shards; checksums are checked."""
     records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
     while serialized := list(itertools.islice(records, _BATCH)):

@@ -21,7 +21,7 @@ from pipeline.requests import appearances
 from pipeline.requests.counting import COUNT
 from pipeline.requests.events import Events, Plan, appeared, event_ids
 from preprocessing import known_items, negatives, splits
-from preprocessing.codec import Ragged, Steps, encode_examples
+from preprocessing.codec import Ragged, SerializedSteps, encode_examples
 from preprocessing.encoders import encoder_files
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.example_keys import (
@@ -232,10 +232,10 @@ class _Partition:
             for feature in plan.schema.encoded_features
         }
         self._steps = {
-            history_key(feature.name): Steps(self._encoded[feature.name])
+            history_key(feature.name): SerializedSteps(self._encoded[feature.name])
             for feature in plan.schema.history_features
         }
-        self._steps[history_key(TIMESTAMP)] = Steps(events.timestamps)
+        self._steps[history_key(TIMESTAMP)] = SerializedSteps(events.timestamps)
         self._items = events.items(universe)
         self._own = negatives.OwnItems(events.users, self._items, len(universe))
 

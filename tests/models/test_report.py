@@ -51,7 +51,7 @@ def run(data, tmp_path_factory):
         f"{split}/{name}": values for split in SPLITS[:2] for name, values in losses.items()
     }
     pd.DataFrame(pretraining).to_csv(path / "pretraining.csv", index=False)
-    session.expect(memory.Estimate(5 << 20, 10 << 20, 0, 3 << 20))
+    session.expect(memory.MemoryEstimate(5 << 20, 10 << 20, 0, 3 << 20))
     session.began_with(["22 other weights taken over, 0 new"])
     with session.phase("training"), session.phase("evaluation"):
         pass

@@ -49,14 +49,14 @@ def _names():
     """Every name; those of classes that have come before are left to `make test-slow`."""
     seen = set()
     for name in registry.MODELS:
-        model_class, _ = registry.load_model(name)
+        model_class, _ = registry.load_model_class(name)
         yield pytest.param(name, marks=[pytest.mark.slow] if model_class in seen else [])
         seen.add(model_class)
 
 
 @pytest.fixture(scope="module", params=_names())
 def config(request, data):
-    model_class, settings = registry.load_model(request.param)
+    model_class, settings = registry.load_model_class(request.param)
     embeds = model_class.Config(**settings).embedding_size > 0
     content = {
         "data": str(data.path),

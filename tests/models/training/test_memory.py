@@ -150,4 +150,4 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(monkeypatch, tmp
     ("count", "text"), [(3 << 20, "3.0 MiB"), (1 << 29, "0.50 GiB"), (5 << 30, "5.00 GiB")]
 )
 def test_sizes_in_words(count, text):
-    assert text in str(memory.Estimate(count, 0, 0, 0))
+    assert text in str(memory.MemoryEstimate(count, 0, 0, 0))

@@ -88,7 +88,7 @@ def _settings(name):
     settings = {"name": name}
     if name != "lr":
         settings["embedding_size"] = D
-    if hasattr(registry.load_model(name)[0].Config, "interests"):
+    if hasattr(registry.load_model_class(name)[0].Config, "interests"):
         settings["interests"] = 2
     return settings | {"sim": {"heads": 2}, "dmin": {"auxiliary_weight": 0.1}}.get(name, {})
 
@@ -127,7 +127,7 @@ def _names():
     """Every name; those of classes that have come before are left to `make test-slow`."""
     seen = set()
     for name in registry.MODELS:
-        model_class, _ = registry.load_model(name)
+        model_class, _ = registry.load_model_class(name)
         yield pytest.param(name, marks=[pytest.mark.slow] if model_class in seen else [])
         seen.add(model_class)
 
@@ -455,6 +455,6 @@ def test_pairs_of_fields_follow_both_fields():
 
 def test_slices_are_the_same_if_they_hold_the_same():
     old, new = _layout(("x", 4), ("y", 4)), _layout(("y", 4), ("x", 4))
-    assert places(old.slices(4), new.slices(4)).tolist() == [2, 3, 0, 1]
+    assert places(old.equal_slices(4), new.equal_slices(4)).tolist() == [2, 3, 0, 1]
     three = _layout(("x", 4), ("y", 4), ("z", 4)), _layout(("x", 4), ("z", 4), ("y", 4))
-    assert places(three[0].slices(4), three[1].slices(4)).tolist() == [0, -1, -1, -1]
+    assert places(three[0].equal_slices(4), three[1].equal_slices(4)).tolist() == [0, -1, -1, -1]

@@ -17,7 +17,7 @@ from scipy.stats import chisquare
 from pipeline.arguments import BuildArguments
 from pipeline.audit import Audit
 from pipeline.build_examples import build_examples
-from pipeline.experiments import TABLES, plan
+from pipeline.experiments import TABLES, planned_runs
 from pipeline.requests import appearances
 from pipeline.requests.places import Places
 from preprocessing.data_dir import DataDir
@@ -226,5 +226,5 @@ def test_places_of_a_user_alone_are_refused(tmp_path):
 
 
 def test_experiments_take_such_data(crowded):
-    (named,) = plan.open_data([str(crowded["available"].path)], TABLES["deminet/2"])
+    (named,) = planned_runs.open_data([str(crowded["available"].path)], TABLES["deminet/2"])
     assert named.data.manifest["arguments"]["negative_sampling"] == "available"
