@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import model_page
-
 from models import registry
+from tests import model_page
 
 
 def test_the_page_is_up_to_date():

@@ -2,7 +2,6 @@
 
 import re
 
-import builders
 import pytest
 
 from models import registry
@@ -11,11 +10,12 @@ from models.config import run_config
 from models.training import model_checks
 from models.user_code import Part, load_class
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 
 def _check(model, ssl="none", *overrides):
-    run = builders.config(model, ssl, *overrides)
-    model_checks.check_user_parts(run, builders.schema())
+    run = small_models.config(model, ssl, *overrides)
+    model_checks.check_user_parts(run, small_models.schema())
 
 
 def _line_of(text):
@@ -98,7 +98,7 @@ def test_self_supervision_of_a_user_is_checked_likewise():
 
 def test_settings_of_self_supervision_out_of_range_are_one_line():
     with pytest.raises(UserError, match="Expected ssl.heads to divide 16, .* found 0"):
-        builders.model(builders.config("din", "cl4srec", "ssl.heads=0"))
+        small_models.model(small_models.config("din", "cl4srec", "ssl.heads=0"))
 
 
 def test_models_of_this_repository_are_not_looked_at(monkeypatch):
@@ -114,14 +114,14 @@ _MODELS = [
 @pytest.mark.parametrize("name", _MODELS)
 def test_no_model_of_this_repository_is_taken_for_a_mistake(name):
     parts = [Part("model", name, registry.load_model_class(name)[0])]
-    model_checks.check_parts(builders.config(name), builders.schema(), parts)
+    model_checks.check_parts(small_models.config(name), small_models.schema(), parts)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.SSL)
 def test_no_self_supervision_of_this_repository_is_taken_for_a_mistake(name):
     parts = [Part("ssl", name, registry.load_ssl_class(name)[0])]
-    model_checks.check_parts(builders.config("din", name), builders.schema(), parts)
+    model_checks.check_parts(small_models.config("din", name), small_models.schema(), parts)
 
 
 @pytest.fixture

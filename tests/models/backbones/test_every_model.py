@@ -3,10 +3,8 @@
 A model is built once, with self-supervision, which its scores do not depend on.
 """
 
-import builders
 import numpy as np
 import pytest
-import toy_runs
 
 from models import registry
 from models.backbone_api import Backbone
@@ -18,6 +16,7 @@ from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history
 from preprocessing.features.feature import PAD_ID, Role
 from serving.exporting import raw_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT, ServingModule
+from tests.helpers import small_models, toy_runs
 
 SEED = tf.constant([3, 5])
 ITEM = "item_id"
@@ -78,7 +77,7 @@ def model(config, data):
     """Weights away from where they start, but no score near 0 or 1. Tests may train it further."""
     built = build_model(config, data)
     compile_model(built, config)
-    builders.randomise(built, scale=0.05)
+    small_models.randomise(built, scale=0.05)
     return built
 
 

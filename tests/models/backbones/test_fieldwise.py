@@ -9,8 +9,8 @@ import pytest
 from models import registry
 from models.backbone_api import Dims
 from preprocessing.errors import UserError
-from reference import embedded
-from reference import fieldwise as reference
+from tests.reference import embedded
+from tests.reference import fieldwise as reference
 
 DIMS = Dims(user_fields=2, history_features=2, extra_fields=1, embedding_size=4, max_length=6)
 # No context, no further item features, a history of one feature.

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import toy_runs
 
 from models.config import run_config
 from models.core.factory import build_model
@@ -13,6 +12,7 @@ from models.ops.weight_layouts import Fields
 from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history_key
 from preprocessing.features.feature import PAD_ID
 from serving.exporting import raw_requests
+from tests.helpers import toy_runs
 
 NAMES = ("din", "dien", "mind", "comirec_sa", "comirec_dr", "dmin", "dmr", "deminet")
 ITEM = "item_id"

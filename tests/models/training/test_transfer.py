@@ -1,6 +1,5 @@
 """Warm starts between other features: every entry of a weight goes with its feature."""
 
-import builders
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,6 +19,7 @@ from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import Role
 from preprocessing.schema import Schema
+from tests.helpers import small_models
 
 D = 4
 LENGTH, REQUESTS, CANDIDATES = 5, 6, 3
@@ -106,7 +106,7 @@ def _build(name, schema, precision="float32", ssl="none", **settings):
 
 def _trained(model, seed=1):
     """The model with other weights, all of them random, statistics of normalisations included."""
-    builders.randomise(model, seed)
+    small_models.randomise(model, seed)
     rng = np.random.default_rng(seed)
     for weight in model.backbone.non_trainable_weights:
         weight.assign(rng.uniform(0.5, 1.5, weight.shape))
@@ -355,7 +355,7 @@ def _build_other(backbone_class, schema, seed):
     embedder = FeatureEmbedder(schema, sizes, D)
     model = CTRModel(schema, embedder, backbone_class(ModelConfig(), embedder.dims))
     model(_batch(schema))
-    builders.randomise(model, seed)
+    small_models.randomise(model, seed)
     return model
 
 

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import builders
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import toy_runs
 
 from models import train
 from models.config import run_config
@@ -19,6 +17,7 @@ from pipeline.build_examples import build_examples
 from preprocessing.encoders import fitting
 from preprocessing.errors import UserError
 from preprocessing.features.encoder_specs import Bucketised, Hash, Vocabulary
+from tests.helpers import small_models, toy_runs
 
 
 def _fit(name, values, encoder=None):
@@ -88,7 +87,7 @@ def _config(data, model="dmr", **rest):
 def _untrained(path, run, data):
     """A run whose best weights are random."""
     model = trainer.build_model(run, data)
-    builders.randomise(model)
+    small_models.randomise(model)
     run_directory.begin(path, run, data)
     run_directory.best_checkpoint(model, path).save()
     return path

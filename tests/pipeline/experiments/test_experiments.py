@@ -8,7 +8,6 @@ import pathlib
 import re
 import shutil
 
-import inline_runner
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +19,7 @@ from models.evaluation.metrics import Scores
 from pipeline.experiments import TABLES, comparisons, planned_runs, quick, rendering
 from pipeline.experiments.recipe import TITLES, Row, Table
 from preprocessing.errors import UserError
+from tests.helpers import inline_runner
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_pipeline
 from apache_beam.testing.util import assert_that, equal_to
-from impression_logs import VOCABULARY
-from log_builders import write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.datasets import read_canonical
@@ -32,6 +30,8 @@ from preprocessing.encoders import encoder_files, fitting
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 from preprocessing.storage.tfrecord import read_records
+from tests.helpers.impression_logs import VOCABULARY
+from tests.helpers.small_logs import write_log
 
 CLICKS = {
     "user_id": ["u1", "u1", "u1", "u1", "u2"],

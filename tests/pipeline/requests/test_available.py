@@ -10,8 +10,6 @@ import shutil
 
 import numpy as np
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, read_examples, rewrite_split, write_log
 from scipy.stats import chisquare
 
 from pipeline.arguments import BuildArguments
@@ -22,7 +20,10 @@ from pipeline.requests import appearances
 from pipeline.requests.places import Places
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from reference.job import Job
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import read_examples, rewrite_split
+from tests.helpers.small_logs import columns, random_events, write_log
+from tests.reference.job import Job
 
 MODES = ("available", "available_popularity")
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy_runs
 
 from models.core import run_directory
 from models.keras import tf
@@ -15,6 +14,7 @@ from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from serving.exporting import signatures
 from serving.exporting.signatures import ServingModule
+from tests.helpers import toy_runs
 
 DEFAULTS = {"hour": 12, "category_id": 3}
 EVENTS, CANDIDATES = 3, 2

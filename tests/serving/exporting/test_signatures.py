@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import toy_runs
 
 from models.backbone_api import Backbone
 from models.core import run_directory
@@ -10,6 +9,7 @@ from preprocessing.example_keys import history_key
 from preprocessing.schema import Schema
 from serving.exporting import raw_requests, signatures
 from serving.exporting.signatures import ServingModule
+from tests.helpers import toy_runs
 
 TOLERANCE = 1e-6
 
