@@ -73,7 +73,7 @@ ALIASES = {"miss": ("din", "miss")}
 """Names that stand for a model together with a self-supervision."""
 
 
-def load_model(name: str) -> tuple[type[Backbone], dict[str, Any]]:
+def load_model_class(name: str) -> tuple[type[Backbone], dict[str, Any]]:
     """The class of a model and the settings of the named variant.
 
     Args:
@@ -85,7 +85,7 @@ def load_model(name: str) -> tuple[type[Backbone], dict[str, Any]]:
     return _load(name, MODELS, Backbone, "model")
 
 
-def load_ssl(name: str) -> tuple[type[SelfSupervision], dict[str, Any]]:
+def load_ssl_class(name: str) -> tuple[type[SelfSupervision], dict[str, Any]]:
     """The class of a self-supervised loss and the settings of the named variant.
 
     Raises:
@@ -98,9 +98,9 @@ def user_parts(model_name: str, ssl_name: str) -> list[Part]:
     """The user-defined parts among a model and its self-supervision."""
     parts = []
     if model_name not in MODELS:
-        parts.append(Part("model", model_name, load_model(model_name)[0]))
+        parts.append(Part("model", model_name, load_model_class(model_name)[0]))
     if ssl_name not in SSL and ssl_name != NO_SSL:
-        parts.append(Part("ssl", ssl_name, load_ssl(ssl_name)[0]))
+        parts.append(Part("ssl", ssl_name, load_ssl_class(ssl_name)[0]))
     return parts
 
 

@@ -22,7 +22,7 @@ from pipeline.auditing import log
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
 from pipeline.auditing.log_checks import LogChecks, argument
-from pipeline.auditing.requests import Requests, Verdict, read_requests
+from pipeline.auditing.requests import Requests, Verdict, request_batches
 from pipeline.auditing.statistics import StatisticsChecks
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
@@ -116,7 +116,7 @@ class Audit:
         with tqdm(total=total, desc="Auditing", unit=" requests", leave=False, disable=None) as bar:
             for split, name in enumerate(splits.SPLITS):
                 first = self._num_requests
-                for batch in read_requests(self._data, name):
+                for batch in request_batches(self._data, name):
                     self._check_alone(batch)
                     self._keep(batch, split)
                     self._statistics.add(batch, split)

@@ -53,9 +53,10 @@ from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.log_kind import AnyLog
-from preprocessing import cli, data_dir, encoders, splits, time_units
+from preprocessing import cli, data_dir, splits, time_units
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders import encoder_files, fitting
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage.files import remove_tree
 from preprocessing.values.limits import with_limit
@@ -162,7 +163,7 @@ def _build(
     vocab_dir = output / data_dir.VOCABULARIES
     vocab_dir.mkdir(exist_ok=True)
     for encoder in fitted.values():
-        encoders.save_vocabulary(encoder, vocab_dir)
+        encoder_files.save_vocabulary(encoder, vocab_dir)
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
 
     write = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
@@ -269,9 +270,7 @@ def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
     for feature in plan.schema.encoded_features:
         value_counts = kind.training_values(plan, feature)
         values = tables.one_array(value_counts[counting.VALUE])
-        fitted[feature.name] = encoders.fit(
-            feature, values, value_counts[counting.COUNT].to_numpy()
-        )
+        fitted[feature.name] = fitting.fit(feature, values, value_counts[counting.COUNT].to_numpy())
     return fitted
 
 

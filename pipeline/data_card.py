@@ -22,8 +22,9 @@ from pipeline.stats import statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.errors import UserError, explained_write_errors, shown
+from preprocessing.features.feature import Feature
 from preprocessing.known_items import UnknownItems
-from preprocessing.schema import Feature, encoded_keys
+from preprocessing.schema import encoded_keys
 from preprocessing.splits import SPLITS
 from preprocessing.storage.files import AnyPath
 

@@ -27,8 +27,8 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from pipeline.experiments import TABLES, plan, quick, rendering, scheduler
-from pipeline.experiments.plan import Planned
+from pipeline.experiments import TABLES, planned_runs, quick, rendering, scheduler
+from pipeline.experiments.planned_runs import PlannedRun
 from pipeline.experiments.recipe import Table
 from pipeline.experiments.scheduler import Failure
 from preprocessing import cli
@@ -68,9 +68,9 @@ def experiment(
     """
     table = _table(table_id, learning_rates)
     workdir = _local(workdir)
-    named = plan.open_data(data, table)
+    named = planned_runs.open_data(data, table)
     planned, failures = _train(
-        functools.partial(plan.plan, table, named, _seeds(table, seeds), workdir),
+        functools.partial(planned_runs.plan_runs, table, named, _seeds(table, seeds), workdir),
         functools.partial(scheduler.run_all, jobs=jobs or len(os.sched_getaffinity(0))),
     )
     page = rendering.write(table, named, planned, workdir, command)
@@ -109,19 +109,19 @@ def quick_experiment(
     """
     table = quick.shortened(_table(table_id), learning_rates)
     workdir = _local(workdir)
-    named = plan.open_data(data or [str(quick.build_data(table.protocol, workdir))], table)
+    named = planned_runs.open_data(data or [str(quick.build_data(table.protocol, workdir))], table)
     with quick.uncompiled():
         planned, _ = _train(
-            functools.partial(plan.plan, table, named, _seeds(table, seeds), workdir),
+            functools.partial(planned_runs.plan_runs, table, named, _seeds(table, seeds), workdir),
             scheduler.run_here,
         )
         return rendering.write(table, named, planned, workdir, command)
 
 
 def _train(
-    make_plan: Callable[[], list[Planned]],
-    run: Callable[[Sequence[Planned]], list[Failure]],
-) -> tuple[list[Planned], list[Failure]]:
+    make_plan: Callable[[], list[PlannedRun]],
+    run: Callable[[Sequence[PlannedRun]], list[Failure]],
+) -> tuple[list[PlannedRun], list[Failure]]:
     """Runs the trainings of a table: trials of learning rates first, then the others."""
     failures = run(make_plan())
     failed = {failure.name for failure in failures}

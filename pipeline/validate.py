@@ -30,10 +30,10 @@ from absl import flags
 from pipeline.stats import drift, statistics
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, missing_share
-from preprocessing.encoders import VocabularyEncoder
+from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Hash, Vocabulary
 from preprocessing.json_checks import did_you_mean
-from preprocessing.schema import Hash, Vocabulary
 from preprocessing.storage.files import AnyPath
 
 HISTORY_LENGTH = "history_length"

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from preprocessing.storage.arrow_buffers import (
     as_large_binary,
     binary_buffers,
+    copied_slices,
     from_buffers,
-    slices,
 )
 
 # Field numbers 1..3 with wire type 2 (length and content), in which all of the above are written.
@@ -62,7 +62,7 @@ class Ragged:
         return cls(values, np.arange(len(values) + 1, dtype=np.int64))
 
 
-class Steps:
+class SerializedSteps:
     """Values as steps of a feature list, serialised once for all rows that repeat some of them.
 
     Args:
@@ -88,7 +88,7 @@ class Steps:
             lengths_R: Number of steps of each row, which lie one after another.
         """
         starts, ends = self._offsets[starts_R], self._offsets[starts_R + lengths_R]
-        return slices(self._data, starts, ends - starts)
+        return copied_slices(self._data, starts, ends - starts)
 
 
 def encode_examples(
@@ -100,7 +100,8 @@ def encode_examples(
         context: Values of each feature in each row, by name. A row without values becomes an empty
             list of the feature's type.
         feature_lists: Values of the steps of each row, one value per step, or feature lists as
-            `Steps.rows` returns them, by name. A row without values becomes an empty feature list.
+            `SerializedSteps.rows` returns them, by name. A row without values becomes an empty
+            feature list.
 
     Returns:
         buffer: uint8, all examples one after another.

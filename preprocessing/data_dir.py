@@ -13,8 +13,8 @@ from typing import Any
 
 import tqdm
 
-from preprocessing import encoders
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders import encoder_files
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
@@ -95,7 +95,7 @@ class DataDir:
         stats = read_json(path / STATS, "the statistics of a data set", _REBUILD)
         _require_keys(stats, ("encoders",), path / STATS)
         fitted = {
-            feature.name: encoders.load(
+            feature.name: encoder_files.load(
                 feature, path / VOCABULARIES, stats["encoders"].get(feature.name, {})
             )
             for feature in schema.encoded_features

@@ -22,16 +22,16 @@ import tensorflow as tf
 from preprocessing.data_dir import DataDir
 from preprocessing.decoded import DecodedSplit, bytes_needed
 from preprocessing.errors import UserError
-from preprocessing.schema import (
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_USER,
     TIMESTAMP,
-    Feature,
-    Schema,
     candidate_key,
     history_key,
 )
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 from preprocessing.storage import tensorflow_files
 
 SHUFFLE_BUFFER = 1 << 17

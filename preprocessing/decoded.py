@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import LABEL, Schema, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.schema import Schema
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
 _LENGTHS = 3  # of the history and of the candidates, and the start of the latter

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder
 
 TELLING = 0.05
 """Distance from 0.5 beyond which the AUC of the bit is reported: the score of all unknown items

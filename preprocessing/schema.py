@@ -5,154 +5,21 @@ it, so that no feature name is typed twice. See docs/schema.md for the file form
 """
 
 import dataclasses
-import enum
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from preprocessing import encoder_specs, labels
-from preprocessing.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.errors import UserError
-from preprocessing.json_checks import (
-    array,
-    check_keys,
-    did_you_mean,
-    integer,
-    member,
-    read_json,
-    string,
-)
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import ENCODED_ROLES, Feature, Role
+from preprocessing.features.history import History
+from preprocessing.features.parsing import parse_feature, parse_history
+from preprocessing.json_checks import array, check_keys, read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
-from preprocessing.values.spelling import InexactError, spell
 
-PAD_ID = 0
-"""Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""
-
-TIMESTAMP = "timestamp"
-REQUEST_ID = "request_id"
-REQUEST_USER = "request/user"
-"""Key of the raw user of a request. No feature can have it: their names are identifiers."""
-REQUEST_INDEX = "request/index"
-"""Key of the index of the positive among the events of its user; impression logs have none."""
-LABEL = "label"
-
-POSITION = "position"
-"""Column of a canonical log without times: the place of an event among those of its user."""
-
-
-class Role(str, enum.Enum):
-    """The kind of thing that a feature describes."""
-
-    USER = "user"
-    ITEM = "item"
-    CONTEXT = "context"
-    LABEL = "label"
-    TIMESTAMP = "timestamp"
-    REQUEST = "request"
-
-
-class DType(str, enum.Enum):
-    """Type of a raw value; DATETIME, for times only, becomes microseconds since 1970 in UTC."""
-
-    STRING = "string"
-    INT64 = "int64"
-    FLOAT32 = "float32"
-    DATETIME = "datetime"
-
-
-_FEATURE_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
 _ROLE_ORDER = (Role.USER, Role.CONTEXT, Role.ITEM, Role.REQUEST, Role.TIMESTAMP, Role.LABEL)
-_PAD_VALUES: dict[DType, str | int | float] = {
-    DType.STRING: "",
-    DType.INT64: -1,
-    DType.FLOAT32: 0.0,
-}
-_DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
-    DType.STRING: (str,),
-    DType.INT64: (int,),
-    DType.FLOAT32: (int, float),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One column of the log.
-
-    Attributes:
-        name: Name of the feature in examples, tensors and requests; an identifier.
-        column: Name of its column in the raw log.
-        role: Kind of thing that the feature describes. The first feature of role `user` is the key
-            by which events are grouped; the first of role `item` identifies the item.
-        dtype: Type of a raw value, in the log and in serving requests.
-        encoder: Specification of how raw values become ids or floats; None for label, timestamp and
-            request.
-        default: Value in place of a missing one; None rejects rows with a missing value.
-        positive: Rule by which values of a label are positive; None if the values are 0 and 1.
-        description: Text for readers of the schema; not part of the hash.
-    """
-
-    name: str
-    column: str
-    role: Role
-    dtype: DType
-    encoder: Encoder | None = None
-    default: str | int | float | None = None
-    positive: labels.Positive | None = None
-    description: str = ""
-
-    @property
-    def is_categorical(self) -> bool:
-        """True if encoded values are ids of an embedding table (False: one float)."""
-        return self.encoder is not None and not isinstance(self.encoder, Numeric)
-
-    @property
-    def pad_value(self) -> str | int | float:
-        """Raw value that stands for "no event here" in serving requests."""
-        return _PAD_VALUES[self.dtype]
-
-    def to_json(self) -> dict[str, Any]:
-        """The record of this feature in schema.json."""
-        record: dict[str, Any] = {
-            "name": self.name,
-            "column": self.column,
-            "role": self.role.value,
-            "dtype": self.dtype.value,
-        }
-        if self.encoder is not None:
-            record["encoder"] = encoder_specs.to_json(self.encoder)
-        if self.default is not None:
-            record["default"] = self.default
-        if self.positive is not None:
-            record["positive"] = str(self.positive)
-        if self.description:
-            record["description"] = self.description
-        return record
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Behaviours:
-    """Filter on the events that count as behaviour: their `column` holds one of `values`."""
-
-    column: str
-    values: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class History:
-    """The behaviour sequence of a request: the most recent `max_length` events before it.
-
-    Attributes:
-        max_length: Largest length L, in events. Longer histories keep their most recent events.
-        features: Names of the item features that each event carries, in the order in which the
-            vertical convolutions of MISS see them. The item key comes first.
-        behaviours: Filter on events, or None if every event counts.
-    """
-
-    max_length: int = 50
-    features: tuple[str, ...]
-    behaviours: Behaviours | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +65,7 @@ class Schema:
     @property
     def encoded_features(self) -> tuple[Feature, ...]:
         """Every feature that has an encoder, in the order of `features`."""
-        return self.with_role(*_FEATURE_ROLES)
+        return self.with_role(*ENCODED_ROLES)
 
     @property
     def user_key(self) -> Feature:
@@ -298,7 +165,7 @@ class Schema:
         """
         check_keys(content, {"features", "history"}, {"features"}, where)
         features = tuple(
-            _feature(record, f"{where}: features[{i}]")
+            parse_feature(record, f"{where}: features[{i}]")
             for i, record in enumerate(array(content["features"], f"{where}: features"))
         )
         names = [feature.name for feature in features]
@@ -318,7 +185,7 @@ class Schema:
                     f"{where}: expected {'at least' if count < lowest else 'at most'} one feature "
                     f"of role {role.value!r}, found {count}."
                 )
-        history = _history(content.get("history", {}), features, f"{where}: history")
+        history = parse_history(content.get("history", {}), features, f"{where}: history")
         schema = cls(features, history)
         for key in (schema.user_key, schema.item_key):
             if not key.is_categorical:
@@ -327,16 +194,6 @@ class Schema:
                     "found numeric."
                 )
         return schema
-
-
-def candidate_key(name: str) -> str:
-    """Name of an item feature of the candidates in an example."""
-    return f"candidate/{name}"
-
-
-def history_key(name: str) -> str:
-    """Name of an item feature (or the timestamp) of the history in an example."""
-    return f"history/{name}"
 
 
 def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
@@ -360,125 +217,6 @@ def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature,
         return _ROLE_ORDER.index(feature.role), rank, name
 
     return tuple(sorted(features, key=place))
-
-
-def default_history(items: Sequence[str]) -> tuple[str, ...]:
-    """Default order of item features in a history: the key, category_id, then by name."""
-    key, *other_names = items
-    return (key, *sorted(other_names, key=lambda name: (name != "category_id", name)))
-
-
-def _feature(record: Any, where: str) -> Feature:
-    check_keys(
-        record,
-        {"name", "column", "role", "dtype", "encoder", "default", "positive", "description"},
-        {"name", "role", "dtype"},
-        where,
-    )
-    name = record["name"]
-    if not isinstance(name, str) or not name.isidentifier():
-        raise UserError(f"{where}: expected an identifier as 'name', found {name!r}.")
-    where = f"{where} ({name})"
-    role = member(Role, record["role"], f"{where}: role")
-    dtype = member(DType, record["dtype"], f"{where}: dtype")
-    encoder = None
-    if role in _FEATURE_ROLES:
-        if name in (TIMESTAMP, REQUEST_ID, LABEL):
-            raise UserError(
-                f"{where}: expected a name other than {TIMESTAMP}, {REQUEST_ID} and {LABEL} for "
-                f"role {role.value!r}: examples use these for themselves.",
-                "choose another 'name' and keep the column's with \"column\".",
-            )
-        if "encoder" not in record:
-            raise UserError(
-                f"{where}: expected an 'encoder' for role {role.value!r}, found none.",
-                'for example "encoder": {"kind": "vocabulary"}.',
-            )
-        encoder = encoder_specs.parse(record["encoder"], f"{where}: encoder")
-        if isinstance(encoder, (Numeric, Bucketised)) and dtype is DType.STRING:
-            raise UserError(f"{where}: expected a numeric dtype for {encoder.kind}, found string.")
-        if isinstance(encoder, (Vocabulary, Hash)) and dtype is DType.FLOAT32:
-            raise UserError(
-                f"{where}: expected dtype string or int64 for {encoder.kind}, found float32."
-            )
-    for key in ("encoder", "default") if role not in _FEATURE_ROLES else ():
-        if key in record:
-            raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
-    if dtype is DType.DATETIME and role is not Role.TIMESTAMP:
-        raise UserError(
-            f"{where}: expected dtype string, int64 or float32 for role {role.value!r}, found "
-            f"{dtype.value}."
-        )
-    return Feature(
-        name=name,
-        column=string(record.get("column", name), f"{where}: column"),
-        role=role,
-        dtype=dtype,
-        encoder=encoder,
-        default=_default(record.get("default"), dtype, f"{where}: default"),
-        positive=_positive(record, role, dtype, where),
-        description=record.get("description", ""),
-    )
-
-
-def _default(value: Any, dtype: DType, where: str) -> Any:
-    """The default of a feature if it is of the feature's type and not its pad value."""
-    if value is None:
-        return None
-    if not isinstance(value, _DEFAULT_TYPES[dtype]) or isinstance(value, bool):
-        raise UserError(f"{where}: expected a value of dtype {dtype.value}, found {value!r}.")
-    if dtype is not DType.FLOAT32 and value == _PAD_VALUES[dtype]:
-        raise UserError(f"{where}: expected another value than {value!r}, which means padding.")
-    return _spelled(value, where) if dtype is DType.STRING else value
-
-
-def _spelled(value: Any, where: str) -> str:
-    """A text value as the data pipeline spells it; words for a missing value stay as they are."""
-    try:
-        return spell(value) or str(value)
-    except (InexactError, TypeError):
-        raise UserError(f"{where}: expected a text or an exact number, found {value!r}.") from None
-
-
-def _positive(
-    record: Mapping[str, Any], role: Role, dtype: DType, where: str
-) -> labels.Positive | None:
-    """The rule "positive" of a record, if any; only a numeric label may have it."""
-    if "positive" not in record:
-        return None
-    if role is not Role.LABEL or dtype is DType.STRING:
-        raise UserError(
-            f"{where}: expected 'positive' for the role 'label' and dtype int64 or float32 only, "
-            f"found it for the role {role.value!r} and dtype {dtype.value}."
-        )
-    return labels.parse(record["positive"], dtype is DType.INT64, f"{where}: positive")
-
-
-def _history(record: Any, features: tuple[Feature, ...], where: str) -> History:
-    check_keys(record, {"max_length", "features", "behaviours"}, (), where)
-    items = [feature.name for feature in features if feature.role is Role.ITEM]
-    names = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
-    for name in names:
-        if name not in items:
-            raise UserError(
-                f"{where}: expected names of item features ({', '.join(items)}), found {name!r}.",
-                did_you_mean(name, items),
-            )
-        if names.count(name) > 1:
-            raise UserError(f"{where}: expected each feature once, found {name!r} twice.")
-    if not names or names[0] != items[0]:
-        raise UserError(f"{where}: expected the item key {items[0]!r} first, found {list(names)}.")
-    behaviours = None
-    if "behaviours" in record:
-        rule = record["behaviours"]
-        check_keys(rule, {"column", "values"}, {"column", "values"}, f"{where}: behaviours")
-        values = array(rule["values"], f"{where}: behaviours: values")
-        behaviours = Behaviours(
-            column=string(rule["column"], f"{where}: behaviours: column"),
-            values=tuple(_spelled(value, f"{where}: behaviours: values") for value in values),
-        )
-    max_length = integer(record.get("max_length", 50), f"{where}: max_length", 1)
-    return History(max_length=max_length, features=names, behaviours=behaviours)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,20 +2,15 @@
 
 from collections.abc import Iterable
 
-from preprocessing.encoder_specs import Vocabulary
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    LABEL,
-    POSITION,
-    REQUEST_ID,
-    TIMESTAMP,
-    DType,
-    Feature,
-    History,
-    Role,
-    Schema,
-    default_history,
-)
+from preprocessing.example_keys import LABEL, REQUEST_ID, TIMESTAMP
+from preprocessing.features.encoder_specs import Vocabulary
+from preprocessing.features.feature import DType, Feature, Role
+from preprocessing.features.history import History, default_history
+from preprocessing.schema import Schema
+
+POSITION = "position"
+"""Column of a canonical log without times: the place of an event among those of its user."""
 
 
 def infer_schema(

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from preprocessing.schema import DType, Schema
+from preprocessing.features.feature import DType
+from preprocessing.schema import Schema
 
 UNIT = "microseconds since 1970-01-01T00:00:00Z"
 """Unit of times of dtype datetime."""

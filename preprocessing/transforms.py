@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from preprocessing import encoders
 from preprocessing.data_dir import sha256_file
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import PAD_ID, DType
+from preprocessing.encoders import encoder_files
+from preprocessing.encoders.fitted import (
+    MISSING_ID,
+    BucketisedEncoder,
+    FittedEncoder,
+    HashEncoder,
+    NumericEncoder,
+    VocabularyEncoder,
+)
+from preprocessing.features.feature import PAD_ID, DType
 from preprocessing.storage import files, tensorflow_files
 from preprocessing.storage.files import AnyPath
 
@@ -31,9 +38,9 @@ class RawEncoder(tf.Module):
         super().__init__(name="raw_encoder")
         self._fitted = dict(fitted)
         self._tables = {
-            name: _table(encoders.vocabulary_path(name, vocab_dir), len(encoder.vocabulary))
+            name: _table(encoder_files.vocabulary_path(name, vocab_dir), len(encoder.vocabulary))
             for name, encoder in fitted.items()
-            if isinstance(encoder, encoders.VocabularyEncoder) and len(encoder.vocabulary)
+            if isinstance(encoder, VocabularyEncoder) and len(encoder.vocabulary)
         }
 
     def encode(self, name: str, raw: tf.Tensor, is_real: tf.Tensor | bool = False) -> tf.Tensor:
@@ -60,23 +67,23 @@ class RawEncoder(tf.Module):
         default = encoder.feature.default
         if encoder.feature.dtype is DType.FLOAT32 and default is not None:
             raw = tf.where(tf.math.is_nan(raw), tf.constant(default, tf.float32), raw)
-        if isinstance(encoder, encoders.NumericEncoder):
+        if isinstance(encoder, NumericEncoder):
             return _scale(encoder, raw)
         ids = self._ids(name, encoder, raw)
         if encoder.feature.dtype is DType.FLOAT32:
             return ids
         missing = ids
-        if default is not None or isinstance(encoder, encoders.BucketisedEncoder):
+        if default is not None or isinstance(encoder, BucketisedEncoder):
             missing = tf.constant(encoder.encode([None])[0], tf.int64)
         pads = tf.where(is_real, missing, tf.constant(PAD_ID, tf.int64))
         return tf.where(raw == encoder.feature.pad_value, pads, ids)
 
     def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
         """Ids of values, with the pad value treated like any other."""
-        if isinstance(encoder, encoders.BucketisedEncoder):
+        if isinstance(encoder, BucketisedEncoder):
             return _bucketise(encoder, raw)
         text = tf.strings.as_string(raw) if raw.dtype == tf.int64 else raw
-        if isinstance(encoder, encoders.HashEncoder):
+        if isinstance(encoder, HashEncoder):
             return 1 + tf.strings.to_hash_bucket_fast(text, encoder.cardinality - 1)
         oov = 1 + tf.strings.to_hash_bucket_fast(text, encoder.num_oov)
         if name not in self._tables:
@@ -117,7 +124,7 @@ def _table(path: AnyPath, size: int) -> Any:
     return tf.lookup.StaticHashTable(lines, default_value=-1)
 
 
-def _scale(encoder: encoders.NumericEncoder, raw: tf.Tensor) -> tf.Tensor:
+def _scale(encoder: NumericEncoder, raw: tf.Tensor) -> tf.Tensor:
     """Normalises to float32, 0 where missing; in double precision, like `NumericEncoder`."""
     numbers = tf.cast(raw, tf.float64)
     if encoder.log:
@@ -126,10 +133,10 @@ def _scale(encoder: encoders.NumericEncoder, raw: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), scaled)
 
 
-def _bucketise(encoder: encoders.BucketisedEncoder, raw: tf.Tensor) -> tf.Tensor:
+def _bucketise(encoder: BucketisedEncoder, raw: tf.Tensor) -> tf.Tensor:
     """Ids of intervals; `MISSING_ID` for NaN."""
     numbers = tf.cast(raw, tf.float64)
     boundaries = tf.constant(encoder.boundaries, tf.float64)
     flat = tf.searchsorted(boundaries, tf.reshape(numbers, [-1]), side="right", out_type=tf.int64)
-    ids = tf.reshape(flat, tf.shape(raw)) + np.int64(encoders.MISSING_ID + 1)
-    return tf.where(tf.math.is_nan(numbers), np.int64(encoders.MISSING_ID), ids)
+    ids = tf.reshape(flat, tf.shape(raw)) + np.int64(MISSING_ID + 1)
+    return tf.where(tf.math.is_nan(numbers), np.int64(MISSING_ID), ids)

@@ -26,17 +26,16 @@ from models.keras import tf
 from preprocessing import dataset, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import (
+from preprocessing.example_keys import (
     LABEL,
-    PAD_ID,
     REQUEST_ID,
     REQUEST_USER,
     TIMESTAMP,
-    Feature,
-    Schema,
     candidate_key,
     history_key,
 )
+from preprocessing.features.feature import PAD_ID, Feature
+from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import read_records
 from serving.client.core import Explanation
 from serving.client.request_format import CANDIDATES, HISTORY

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from models.reporting import html_report
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 from serving.client import Client
 from serving.client.core import predict_body
 from serving.client.request_format import CANDIDATES, HISTORY, Field, RequestFormat

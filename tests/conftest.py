@@ -1,7 +1,6 @@
-"""What every test shares: builders and reference implementations on the path, quiet TensorFlow."""
+"""What every test shares: seeds, a browser, quiet TensorFlow."""
 
 import os
-import pathlib
 import random
 import sys
 
@@ -10,8 +9,6 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-_TESTS = pathlib.Path(__file__).parent
-sys.path[:0] = [str(_TESTS), str(_TESTS / "serving")]  # the latter for toy_runs
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -26,8 +23,9 @@ def pytest_runtest_setup():
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium; tests that ask for it carry `browsers.NEEDS_CHROMIUM`."""
-    import browsers
     from playwright.sync_api import sync_playwright
+
+    from tests.helpers import browsers
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(

@@ -39,15 +39,15 @@ def page() -> str:
     parts = [
         _INTRODUCTION,
         "## Names\n",
-        _names(registry.MODELS, registry.load_model, "--model"),
+        _names(registry.MODELS, registry.load_model_class, "--model"),
         "## Settings\n",
-        *_settings(registry.MODELS, registry.load_model),
+        *_settings(registry.MODELS, registry.load_model_class),
         "## Self-supervision\n",
         "Any model with embeddings trains with any of these; the exported model holds nothing of\n"
         "it. Settings are given as `--set ssl.key=value`. With any of them the\n"
         f"[training](training.md#self-supervision) has other defaults: {_schedule()}.\n",
-        _names(registry.SSL, registry.load_ssl, "--ssl"),
-        *_settings(registry.SSL, registry.load_ssl),
+        _names(registry.SSL, registry.load_ssl_class, "--ssl"),
+        *_settings(registry.SSL, registry.load_ssl_class),
     ]
     return "\n".join(parts).rstrip("\n") + "\n"
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import room_page
-from room_page import FLOORS, ROOMS, ROOT
+
+from tests import room_page
+from tests.room_page import FLOORS, ROOMS, ROOT
 
 KERAS_MODULE = "models/keras.py"
 MAX_BOXES = 20

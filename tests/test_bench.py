@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from bench import figures, flops, processes, runner, training_data, training_peers
 
 from models.backbone_api import Dims
 from models.backbones.deminet import DemiNetConfig
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from tests.bench import figures, flops, processes, runner, training_data, training_peers
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import command_page
 import pytest
 
 from models import registry
@@ -18,6 +17,7 @@ from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.errors import UserError
 from preprocessing.values import limits
 from serving.tfserving.server_options import ServerOptions
+from tests import command_page
 
 ARGUMENTS = (
     BuildArguments(input="log.csv", output="data"),

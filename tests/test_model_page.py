@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import model_page
-
 from models import registry
+from tests import model_page
 
 
 def test_the_page_is_up_to_date():
@@ -15,8 +14,8 @@ def test_the_page_is_up_to_date():
 def test_every_name_and_setting_is_on_the_page():
     text = model_page.PAGE.read_text(encoding="utf-8")
     for entries, load in (
-        (registry.MODELS, registry.load_model),
-        (registry.SSL, registry.load_ssl),
+        (registry.MODELS, registry.load_model_class),
+        (registry.SSL, registry.load_ssl_class),
     ):
         for name in entries:
             assert f"| `{name}` |" in text

@@ -141,10 +141,10 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
     if model_name in registry.ALIASES:
         model_name, ssl_name = registry.ALIASES[model_name]
-    model_class, model_settings = registry.load_model(model_name)
+    model_class, model_settings = registry.load_model_class(model_name)
     ssl = None
     if ssl_name != registry.NO_SSL:
-        ssl_class, ssl_settings = registry.load_ssl(ssl_name)
+        ssl_class, ssl_settings = registry.load_ssl_class(ssl_name)
         ssl = _fill(ssl_class.Config, ssl_settings | sections["ssl"], "ssl")
     elif sections["ssl"]:
         raise UserError(
@@ -164,7 +164,9 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
 
 def schedule(ssl_name: str) -> dict[str, Any]:
     """The defaults of the section "train" that a self-supervised loss sets."""
-    return {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl(ssl_name)[0].schedule)
+    return (
+        {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl_class(ssl_name)[0].schedule)
+    )
 
 
 def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,8 +203,8 @@ def origins(
     """
     origin_by_key: dict[str, str] = {}
     for section, name, load in (
-        ("model", config.model_name, registry.load_model),
-        ("ssl", config.ssl_name, registry.load_ssl),
+        ("model", config.model_name, registry.load_model_class),
+        ("ssl", config.ssl_name, registry.load_ssl_class),
     ):
         settings = {} if name == registry.NO_SSL else load(name)[1]
         origin_by_key |= {f"{section}.{key}": f"{section} {name}" for key in settings}
@@ -250,9 +252,9 @@ def settings(model_name: str, ssl_name: str) -> list[str]:
         UserError: There is no such model or ssl.
     """
     kinds: dict[str, Any] = {"train": TrainConfig}
-    kinds["model"] = registry.load_model(model_name)[0].Config
+    kinds["model"] = registry.load_model_class(model_name)[0].Config
     if ssl_name != registry.NO_SSL:
-        kinds["ssl"] = registry.load_ssl(ssl_name)[0].Config
+        kinds["ssl"] = registry.load_ssl_class(ssl_name)[0].Config
     return [
         f"{section}.{field.name}"
         for section, kind in kinds.items()

@@ -13,7 +13,8 @@ from models.keras import keras, tf, tfrs
 from models.ops import randomness, replicas
 from models.ops.optimizers import sum_duplicates
 from models.ops.precision import LossScale
-from preprocessing.schema import LABEL, Schema, candidate_key
+from preprocessing.example_keys import LABEL, candidate_key
+from preprocessing.schema import Schema
 
 MAIN_LOSS = "log_loss"
 

@@ -13,8 +13,10 @@ from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import keras, tf
 from models.layers.masking import masked_mean
 from models.ops import randomness
-from preprocessing.encoder_specs import Vocabulary
-from preprocessing.schema import PAD_ID, Feature, Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.encoder_specs import Vocabulary
+from preprocessing.features.feature import PAD_ID, Feature
+from preprocessing.schema import Schema
 
 Features = Mapping[str, tf.Tensor]
 

@@ -13,8 +13,9 @@ from models.ops.optimizers import table_optimizer
 from models.ops.precision import LossScale, policy
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.json_checks import did_you_mean
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.schema import Schema
 
 
 def build_model(config: RunConfig, data: DataDir, precision: str = "float32") -> CTRModel:
@@ -48,7 +49,7 @@ def build_sized(
     """
     _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)
-    backbone_class, _ = registry.load_model(config.model_name)
+    backbone_class, _ = registry.load_model_class(config.model_name)
     # Layers pass float32 tensors to each other, starting with the embeddings.
     embedder = FeatureEmbedder(
         schema,
@@ -64,7 +65,7 @@ def build_sized(
         backbone = backbone_class(config.model, embedder.dims)
         ssl = None
         if config.ssl_name != registry.NO_SSL:
-            ssl_class, _ = registry.load_ssl(config.ssl_name)
+            ssl_class, _ = registry.load_ssl_class(config.ssl_name)
             ssl = ssl_class(config.ssl, embedder.dims)
         for part in parts:
             user_code.require_keras_2(part, backbone if part.flag == "model" else ssl)
@@ -78,10 +79,10 @@ def build_sized(
 def _check_precision(config: RunConfig, precision: str) -> None:
     """Raises `UserError` for mixed precision with parts that do not support it."""
     parts: list[tuple[str, type[Backbone] | type[SelfSupervision]]] = [
-        (config.model_name, registry.load_model(config.model_name)[0])
+        (config.model_name, registry.load_model_class(config.model_name)[0])
     ]
     if config.ssl_name != registry.NO_SSL:
-        parts.append((config.ssl_name, registry.load_ssl(config.ssl_name)[0]))
+        parts.append((config.ssl_name, registry.load_ssl_class(config.ssl_name)[0]))
     for name, part in parts:
         if precision != "float32" and not part.mixed_precision:
             raise UserError(

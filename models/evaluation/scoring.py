@@ -20,14 +20,8 @@ from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    LABEL,
-    PAD_ID,
-    REQUEST_ID,
-    REQUEST_USER,
-    candidate_key,
-    history_key,
-)
+from preprocessing.example_keys import LABEL, REQUEST_ID, REQUEST_USER, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
 
 SPLITS = ("train", "validation", "test")
 _BATCH_SIZE = 512

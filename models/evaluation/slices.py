@@ -13,8 +13,9 @@ from tqdm import tqdm
 from models.evaluation import confidence_intervals
 from models.evaluation.metrics import Scores, calibration_error, sigmoid
 from preprocessing.data_dir import DataDir
+from preprocessing.example_keys import candidate_key
+from preprocessing.features.feature import Feature
 from preprocessing.known_items import are_unknown
-from preprocessing.schema import Feature, candidate_key
 
 USERS, ITEMS = "user, known or new", "item, known or new"
 """Dimensions of known and new users and items; they differ from feature names (identifiers)."""

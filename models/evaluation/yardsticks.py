@@ -28,8 +28,9 @@ from models.core import run_directory
 from models.evaluation.metrics import defined, grouped_auc, overall_auc
 from preprocessing import dataset, known_items
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_USER, candidate_key, history_key
+from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.example_keys import LABEL, REQUEST_USER, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
 from preprocessing.storage import files
 
 FILE = "yardsticks.json"

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.keras import keras, tf
-from preprocessing.encoder_specs import Numeric
-from preprocessing.schema import Feature, Schema
+from preprocessing.features.encoder_specs import Numeric
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 
 _HIDDEN = "hidden"
 
@@ -70,7 +71,7 @@ class Layout:
         """The same blocks with another width, such as 1 for a scalar per field."""
         return Layout(tuple(block._replace(width=width) for block in self.blocks))
 
-    def slices(self, count: int) -> "Layout":
+    def equal_slices(self, count: int) -> "Layout":
         """The layout of an axis whose entries are `count` equal slices of this axis.
 
         A slice that holds parts of several blocks matches one of another run only if that holds the

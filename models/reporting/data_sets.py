@@ -12,7 +12,8 @@ from models.reporting import html_report
 from models.reporting.html_report import Figure, Grid
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
-from preprocessing.schema import Schema, candidate_key
+from preprocessing.example_keys import candidate_key
+from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
 
 COLOURS = dict(zip(SPLITS, (html_report.BLUE, html_report.ORANGE, html_report.GREEN), strict=True))

@@ -15,12 +15,13 @@ from threadpoolctl import threadpool_limits
 from models.backbone_api import Backbone
 from models.core import run_directory
 from models.keras import tf
-from models.registry import load_model
+from models.registry import load_model_class
 from models.reporting import html_report
 from models.reporting.html_report import Figure
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import LABEL, PAD_ID, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
 from preprocessing.storage.tfrecord import read_records
 
 _REQUESTS = 2000  # among which users and items are chosen
@@ -39,7 +40,7 @@ def figures(run: run_directory.Run, split: str) -> list[Figure]:
         split: Split whose requests to show: among the first ones, which are in hash order, those
             with the longest histories. The candidates are items of these first requests.
     """
-    backbone, _ = load_model(run.config.model_name)
+    backbone, _ = load_model_class(run.config.model_name)
     if backbone.inspect is Backbone.inspect:
         return []
     features = _sample(run.data, split)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from models import registry
 from models.core import run_directory
 from models.keras import tf
-from preprocessing.schema import Feature
+from preprocessing.features.feature import Feature
 
 _WEIGHT = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -35,10 +35,10 @@ def weights(run: run_directory.Run) -> Weights | None:
 def description(run: run_directory.Run) -> list[tuple[str, str]]:
     """Rows (name, text) of a model's description, without metrics."""
     config, schema = run.config, run.data.schema
-    model_class = registry.load_model(config.model_name)[0]
+    model_class = registry.load_model_class(config.model_name)[0]
     rows = [("Model", _about(model_class))]
     if config.ssl_name != registry.NO_SSL:
-        rows.append(("Self-supervision", _about(registry.load_ssl(config.ssl_name)[0])))
+        rows.append(("Self-supervision", _about(registry.load_ssl_class(config.ssl_name)[0])))
     if (counts := weights(run)) is not None:
         rows.append(
             (

@@ -6,8 +6,8 @@ from models.config.run_config import RunConfig, schedule
 from models.evaluation.metrics import UNDEFINED
 from models.training import selection
 from preprocessing.data_dir import DataDir
-from preprocessing.encoder_specs import Numeric
 from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Numeric
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema
 

@@ -6,7 +6,9 @@ Shapes: B requests, N candidates, L history length.
 from models.config.training import TrainConfig
 from models.core.embeddings import Features
 from models.keras import tf
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Schema, candidate_key, history_key
+from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
+from preprocessing.schema import Schema
 
 _BUCKETS = 1 << 30
 

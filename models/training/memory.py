@@ -20,7 +20,8 @@ from models.keras import tf
 from models.ops.optimizers import TABLE_SLOTS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import LABEL, Schema, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.schema import Schema
 
 _VIEWS = (
     *("Identity", "IdentityN", "StopGradient", "Reshape", "ExpandDims", "Squeeze"),
@@ -41,7 +42,7 @@ _GIB = 1 << 30
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
-class Estimate(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes that training needs beside Python and TensorFlow themselves.
 
     Attributes:
@@ -78,7 +79,7 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Estimate:
+def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> MemoryEstimate:
     """Estimates the memory of a training run.
 
     Args:
@@ -92,7 +93,7 @@ def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Es
     width = len(data.schema.history_features) * max(config.model.embedding_size, 1)
     numbers = _ITEM_VECTORS * (candidates + 2) * width + _EVENT_PAIRS * length
     processes = len(distribution.cluster.peers) + 1 if distribution.cluster else 1
-    bound = Estimate(
+    bound = MemoryEstimate(
         sum(sizes.values()),
         _slots(config, data, sizes, sum(sizes.values())),
         0,
@@ -113,7 +114,9 @@ def _batch(config: RunConfig, data: DataDir, distribution: Distribution) -> tupl
 
 def _table_sizes(config: RunConfig, data: DataDir) -> dict[str, int]:
     """Bytes of the tables of each categorical feature."""
-    width = config.model.embedding_size + registry.load_model(config.model_name)[0].linear_weights
+    width = (
+        config.model.embedding_size + registry.load_model_class(config.model_name)[0].linear_weights
+    )
     features = [feature for feature in data.schema.encoded_features if feature.is_categorical]
     shapes = table_shapes(
         {feature.name: data.encoders[feature.name].cardinality for feature in features},
@@ -125,7 +128,7 @@ def _table_sizes(config: RunConfig, data: DataDir) -> dict[str, int]:
 
 def _traced(
     config: RunConfig, data: DataDir, rows: int, candidates: int, sizes: Mapping[str, int]
-) -> Estimate:
+) -> MemoryEstimate:
     """Estimates the memory of a training run by tracing a step."""
     cardinalities = {name: encoder.cardinality for name, encoder in data.encoders.items()}
     small_cardinalities = {name: min(_FEW_ROWS, count) for name, count in cardinalities.items()}
@@ -147,7 +150,7 @@ def _traced(
     if model.ssl_optimizer is not None:
         dense_bytes += _bytes(model.ssl_optimizer.variables)
     slots = _slots(config, data, sizes, tables)
-    return Estimate(tables, slots, dense_bytes, activations, traced=True)
+    return MemoryEstimate(tables, slots, dense_bytes, activations, traced=True)
 
 
 def _activations(model: CTRModel, requests: Features, ssl: bool) -> int:
@@ -177,7 +180,7 @@ def _slots(config: RunConfig, data: DataDir, sizes: Mapping[str, int], tables: i
     return TABLE_SLOTS[config.train.embedding_optimizer] * (tables + ssl_tables)
 
 
-def require_room(needed: Estimate, distribution: Distribution, tables_on_cpu: bool) -> None:
+def require_room(needed: MemoryEstimate, distribution: Distribution, tables_on_cpu: bool) -> None:
     """Raises `UserError` if training does not fit into main memory.
 
     The memory of GPUs and parameter servers is not checked; they report an error themselves.

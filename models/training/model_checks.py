@@ -16,7 +16,8 @@ from models.core.factory import build_sized, compile_model
 from models.keras import tf
 from models.user_code import Part
 from preprocessing.errors import UserError
-from preprocessing.schema import LABEL, Schema, candidate_key, history_key
+from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.schema import Schema
 
 _ROWS = 16
 _REQUESTS, _CANDIDATES, _MAX_LENGTH = 5, 3, 12

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from models.core import provenance, run_directory
-from models.training.memory import Estimate
+from models.training.memory import MemoryEstimate
 from preprocessing.errors import explained_write_errors
 from preprocessing.storage import files
 
@@ -44,7 +44,7 @@ class Session:
                 "memory_before": _peak_memory(),
             }
 
-    def expect(self, needed: Estimate) -> None:
+    def expect(self, needed: MemoryEstimate) -> None:
         """Records the estimate of the memory that training needs beside `memory_before`."""
         self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
 

@@ -16,9 +16,9 @@ from models.core.base import CTRModel
 from models.keras import tf
 from models.training.transfer import copy_dense, why_new
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import BucketisedEncoder, FittedEncoder, VocabularyEncoder
+from preprocessing.encoders.fitted import BucketisedEncoder, FittedEncoder, VocabularyEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import PAD_ID
+from preprocessing.features.feature import PAD_ID
 
 
 def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:

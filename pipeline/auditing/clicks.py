@@ -16,7 +16,8 @@ from pipeline.auditing.log_checks import LogChecks, argument, first_known, train
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.schema import Schema
 
 _COMPACT_EVERY = 64
 

@@ -15,7 +15,8 @@ from pipeline.auditing.log_checks import LogChecks, first_known, train_prefixes
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import Schema, history_key
+from preprocessing.example_keys import history_key
+from preprocessing.schema import Schema
 
 _COMPACT_EVERY = 64
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder
 
 
 class LogChecks(abc.ABC):

@@ -13,18 +13,17 @@ import pyarrow as pa
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import (
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
     TIMESTAMP,
-    Feature,
-    Schema,
     candidate_key,
-    encoded_keys,
     history_key,
 )
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema, encoded_keys
 from preprocessing.storage.tfrecord import read_records
 from preprocessing.values.farmhash import fingerprint64
 
@@ -97,7 +96,7 @@ class Verdict(NamedTuple):
     why: str
 
 
-def read_requests(data: DataDir, split: str) -> Iterator[Requests]:
+def request_batches(data: DataDir, split: str) -> Iterator[Requests]:
     """Yields the requests of a split in the order of the shards; checksums are checked."""
     records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
     while serialized := list(itertools.islice(records, _BATCH)):

@@ -19,18 +19,13 @@ from pipeline.auditing.requests import Requests
 from pipeline.stats import statistics
 from preprocessing import known_items, splits
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import MISSING_ID, VocabularyEncoder
+from preprocessing.encoders.fitted import MISSING_ID, VocabularyEncoder
 from preprocessing.errors import shown
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.encoder_specs import Bucketised, Numeric, Vocabulary
+from preprocessing.features.feature import Feature
 from preprocessing.known_items import UnknownItems
-from preprocessing.schema import (
-    Bucketised,
-    Feature,
-    Numeric,
-    Vocabulary,
-    candidate_key,
-    encoded_keys,
-    history_key,
-)
+from preprocessing.schema import encoded_keys
 
 _COMPACT_EVERY = 64
 _TOLERANCE = 1e-4  # of means of float32 numbers whose deviation is 1

@@ -11,7 +11,9 @@ import pyarrow as pa
 from pipeline.datasets.item_history import ItemHistory
 from pipeline.log.raw_batch import InputFile, RawBatch
 from pipeline.log.values import as_number
-from preprocessing.schema import Behaviours, DType, Schema
+from preprocessing.features.feature import DType
+from preprocessing.features.history import Behaviours
+from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 
 UNKNOWN = "unknown"

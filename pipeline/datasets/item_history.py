@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.log import tables
 from pipeline.log.raw_batch import RawBatch, Rejection
 from pipeline.log.values import as_number
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 from preprocessing.values.farmhash import fingerprint64
 from preprocessing.values.spelling import spelled
 

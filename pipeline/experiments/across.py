@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from models.evaluation.metrics import shown
 from models.reporting import html_report
 from pipeline.experiments import comparisons
-from pipeline.experiments.plan import NamedData, Planned
+from pipeline.experiments.planned_runs import NamedData, PlannedRun
 from pipeline.experiments.recipe import Table
 from pipeline.synthesize import best_auc, synthesize
 from pipeline.synthetic.truth import Truth
@@ -72,7 +72,7 @@ ALONG = {
 
 
 def section(
-    table: Table, data: Sequence[NamedData], planned: Sequence[Planned]
+    table: Table, data: Sequence[NamedData], planned: Sequence[PlannedRun]
 ) -> html_report.Section:
     """The part of the page about all data sets together.
 

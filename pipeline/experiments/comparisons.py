@@ -19,7 +19,7 @@ from scipy import stats
 from models.core import run_directory
 from models.evaluation import confidence_intervals, scoring, slices
 from models.evaluation.metrics import UNDEFINED, Scores, relative_improvement
-from pipeline.experiments.plan import Planned
+from pipeline.experiments.planned_runs import PlannedRun
 from pipeline.experiments.recipe import METRICS, TITLES, Row, Table
 from pipeline.experiments.scheduler import seconds_of
 from preprocessing.data_dir import DataDir
@@ -125,7 +125,7 @@ def spread(mean: float, std: float) -> str:
     return f"{mean:.4f}" + ("" if math.isnan(std) else f" ± {std:.4f}")
 
 
-def collect(planned: Sequence[Planned], published_on: str) -> list[Measured]:
+def collect(planned: Sequence[PlannedRun], published_on: str) -> list[Measured]:
     """The finished runs of one data set, row by row.
 
     Args:

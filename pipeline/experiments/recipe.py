@@ -18,6 +18,9 @@ TITLES = {
 }
 """Titles of the metrics of our tables, in their order."""
 
+YARDSTICK_METRICS = ("auc", "auc_known", "gauc")
+"""Metrics of a yardstick."""
+
 LEARNING_RATES = (1e-3, 1e-2, 1e-1, 1e-4)
 """Learning rates from which each model chooses; the first one wins a tie."""
 

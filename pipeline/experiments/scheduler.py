@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from models import train
 from models.core import run_directory
-from pipeline.experiments.plan import Planned
+from pipeline.experiments.planned_runs import PlannedRun
 
 _POLL_SECONDS = 0.5
 _SHOW_SECONDS = 2.0
@@ -38,7 +38,7 @@ class Failure(NamedTuple):
     last_line: str
 
 
-def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> list[Failure]:
+def run_all(planned: Sequence[PlannedRun], jobs: int, progress: bool = True) -> list[Failure]:
     """Runs the trainings that are not settled, each in a process of its own.
 
     Args:
@@ -54,7 +54,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
     """
     todo = list({run.path: run for run in planned}.values())
     waiting = deque(run for run in todo if not run.is_settled)
-    running: dict[subprocess.Popen[bytes], tuple[Planned, float]] = {}
+    running: dict[subprocess.Popen[bytes], tuple[PlannedRun, float]] = {}
     failures: list[Failure] = []
     bar = _Bar(todo, jobs, progress)
     with bar.shown, _noted_interrupts() as interrupts:
@@ -85,7 +85,7 @@ def run_all(planned: Sequence[Planned], jobs: int, progress: bool = True) -> lis
     return failures
 
 
-def run_here(planned: Sequence[Planned]) -> list[Failure]:
+def run_here(planned: Sequence[PlannedRun]) -> list[Failure]:
     """Runs the trainings that are not settled, one after the other in this process."""
     for run in planned:
         if not run.is_settled:
@@ -93,7 +93,7 @@ def run_here(planned: Sequence[Planned]) -> list[Failure]:
     return []
 
 
-def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
+def _start(run: PlannedRun) -> "subprocess.Popen[bytes] | None":
     """Starts or continues a run; returns None if another process runs it."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     config = run.path.with_name(f"{run.name}.json")
@@ -120,11 +120,11 @@ def _start(run: Planned) -> "subprocess.Popen[bytes] | None":
         )
 
 
-def _log(run: Planned) -> pathlib.Path:
+def _log(run: PlannedRun) -> pathlib.Path:
     return run.path.with_name(f"{run.name}.log")
 
 
-def _failure(run: Planned) -> Failure:
+def _failure(run: PlannedRun) -> Failure:
     log = _log(run)
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     return Failure(run.name, log, next((line for line in lines[::-1] if line.strip()), "nothing"))
@@ -142,7 +142,7 @@ class _Bar:
     A run is expected to take as long as the finished runs of its model, else as all finished runs.
     """
 
-    def __init__(self, todo: Sequence[Planned], jobs: int, progress: bool) -> None:
+    def __init__(self, todo: Sequence[PlannedRun], jobs: int, progress: bool) -> None:
         finished = [run for run in todo if run.is_settled]
         self._jobs = jobs
         self._took: dict[str, list[float]] = {}
@@ -160,8 +160,8 @@ class _Bar:
 
     def update(
         self,
-        waiting: Sequence[Planned],
-        running: "dict[subprocess.Popen[bytes], tuple[Planned, float]]",
+        waiting: Sequence[PlannedRun],
+        running: "dict[subprocess.Popen[bytes], tuple[PlannedRun, float]]",
     ) -> None:
         """Shows the current runs and the time to go."""
         now = time.monotonic()
@@ -179,22 +179,22 @@ class _Bar:
         self.shown.set_postfix_str(togo + activity, refresh=False)
         self.shown.update(0)
 
-    def done(self, run: Planned, seconds: float) -> None:
+    def done(self, run: PlannedRun, seconds: float) -> None:
         """Counts a run that has ended after so many seconds."""
         self._remember(run, seconds)
         self.shown.update()
 
-    def _remember(self, run: Planned, seconds: float) -> None:
+    def _remember(self, run: PlannedRun, seconds: float) -> None:
         self._took.setdefault(_kind(run), []).append(seconds)
 
-    def _expected(self, run: Planned) -> float:
+    def _expected(self, run: PlannedRun) -> float:
         durations = self._took.get(_kind(run)) or [
             seconds for model_durations in self._took.values() for seconds in model_durations
         ]
         return statistics.mean(durations) if durations else 0.0
 
 
-def _kind(run: Planned) -> str:
+def _kind(run: PlannedRun) -> str:
     return f"{run.config.model_name} {run.config.ssl_name} {run.data.name}"
 
 

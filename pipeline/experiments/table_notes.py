@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from models.training.selection import TITLES as SELECTED_BY
-from pipeline.experiments.plan import Planned
+from pipeline.experiments.planned_runs import PlannedRun
 from pipeline.experiments.recipe import Table
 
 _HEAD = {
@@ -13,7 +13,7 @@ _HEAD = {
 """Settings that may favour the rows that have them."""
 
 
-def notes(table: Table, planned: Sequence[Planned]) -> list[str]:
+def notes(table: Table, planned: Sequence[PlannedRun]) -> list[str]:
     """Sentences under a table.
 
     Args:
@@ -32,7 +32,7 @@ def notes(table: Table, planned: Sequence[Planned]) -> list[str]:
     ]
 
 
-def _learning_rates(table: Table, planned: Sequence[Planned]) -> str:
+def _learning_rates(table: Table, planned: Sequence[PlannedRun]) -> str:
     if len(table.learning_rates) < 2:
         return "Learning rate: the same for all rows."
     rates = ", ".join(f"{rate:g}" for rate in sorted(table.learning_rates, reverse=True))
@@ -44,7 +44,7 @@ def _learning_rates(table: Table, planned: Sequence[Planned]) -> str:
     )
 
 
-def _batches(planned: Sequence[Planned]) -> str:
+def _batches(planned: Sequence[PlannedRun]) -> str:
     """The size of a batch in requests and in samples."""
     train = planned[0].data.data.manifest["splits"]["train"]
     requests = sorted({run.config.train.batch_size for run in planned})
@@ -53,7 +53,7 @@ def _batches(planned: Sequence[Planned]) -> str:
     return f"Batches: {batch_sizes[0]} samples ({batch_sizes[1]} requests)."
 
 
-def _rows_with(setting: str, planned: Sequence[Planned]) -> str:
+def _rows_with(setting: str, planned: Sequence[PlannedRun]) -> str:
     """Labels of the rows whose model has a setting switched on, as text."""
     labels = dict.fromkeys(run.row.label for run in planned)
     having = [

@@ -13,8 +13,10 @@ from pipeline.log import column_types, readers
 from pipeline.log.row_checks import columns_of
 from pipeline.log.values import as_time
 from preprocessing.errors import UserError, shown
-from preprocessing.schema import POSITION, TIMESTAMP, DType, Role, Schema
-from preprocessing.schema_inference import infer_schema
+from preprocessing.example_keys import TIMESTAMP
+from preprocessing.features.feature import DType, Role
+from preprocessing.schema import Schema
+from preprocessing.schema_inference import POSITION, infer_schema
 from preprocessing.values.spelling import cast, without_missing
 
 _ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")

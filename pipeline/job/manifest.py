@@ -17,8 +17,10 @@ from pipeline.requests.partition_counts import SCALE, defaulted_key
 from pipeline.stats import findings, statistics
 from preprocessing import data_dir, known_items, splits, time_units
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import Vocabulary, candidate_key, encoded_keys
+from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.example_keys import candidate_key
+from preprocessing.features.encoder_specs import Vocabulary
+from preprocessing.schema import encoded_keys
 from preprocessing.storage import files
 
 

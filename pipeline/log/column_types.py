@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from preprocessing.errors import UserError
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 
 _Test = Callable[[pa.DataType], bool]
 

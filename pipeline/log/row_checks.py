@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.log.raw_batch import RawBatch, Rejection
 from pipeline.log.values import as_number, as_time, with_reasons_of_times
-from preprocessing.schema import DType, Feature, Role, Schema
+from preprocessing.features.feature import DType, Feature, Role
+from preprocessing.schema import Schema
 from preprocessing.values.spelling import as_mask, spelled
 
 TIME, FILE, LINE = "#time", "#file", "#line"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 from preprocessing.values.spelling import INEXACT, as_mask, cast, exact_below, without_missing
 
 NOT_AN_INTEGER = "not an integer"

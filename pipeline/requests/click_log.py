@@ -20,9 +20,11 @@ from pipeline.requests.events import Events, Plan, sort_events
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import PartitionCounts, counted_columns, merge_values
 from preprocessing import splits
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import Feature, Hash, candidate_key
+from preprocessing.example_keys import candidate_key
+from preprocessing.features.encoder_specs import Hash
+from preprocessing.features.feature import Feature
 
 
 class ClickLog(LogKind[Events]):

@@ -20,19 +20,20 @@ from pipeline.log import tables
 from pipeline.requests import appearances
 from pipeline.requests.counting import COUNT
 from pipeline.requests.events import Events, Plan, appeared, event_ids
-from preprocessing import encoders, known_items, negatives, splits
-from preprocessing.codec import Ragged, Steps, encode_examples
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import (
+from preprocessing import known_items, negatives, splits
+from preprocessing.codec import Ragged, SerializedSteps, encode_examples
+from preprocessing.encoders import encoder_files
+from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
     TIMESTAMP,
-    Schema,
     candidate_key,
     history_key,
 )
+from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from preprocessing.values.farmhash import fingerprint64
 
@@ -106,7 +107,7 @@ def load_encoders(
 ) -> dict[str, FittedEncoder]:
     """The encoder of each feature from what `build_examples` saved."""
     return {
-        feature.name: encoders.load(feature, vocab_dir, numbers[feature.name])
+        feature.name: encoder_files.load(feature, vocab_dir, numbers[feature.name])
         for feature in schema.encoded_features
     }
 
@@ -231,10 +232,10 @@ class _Partition:
             for feature in plan.schema.encoded_features
         }
         self._steps = {
-            history_key(feature.name): Steps(self._encoded[feature.name])
+            history_key(feature.name): SerializedSteps(self._encoded[feature.name])
             for feature in plan.schema.history_features
         }
-        self._steps[history_key(TIMESTAMP)] = Steps(events.timestamps)
+        self._steps[history_key(TIMESTAMP)] = SerializedSteps(events.timestamps)
         self._items = events.items(universe)
         self._own = negatives.OwnItems(events.users, self._items, len(universe))
 

@@ -15,8 +15,8 @@ from pipeline.requests.partition_counts import Held, count_keys, count_periods
 from pipeline.stats.statistics import shortest_period
 from preprocessing import negatives, splits
 from preprocessing.codec import Ragged, encode_examples
-from preprocessing.encoders import FittedEncoder
-from preprocessing.schema import (
+from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_USER,

@@ -16,9 +16,10 @@ from pipeline.requests.impressions import REQUEST_TIME, Impressions
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import counted_columns
 from preprocessing import splits
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import Feature, Hash, Role
+from preprocessing.features.encoder_specs import Hash
+from preprocessing.features.feature import Feature, Role
 
 
 class ImpressionLog(LogKind[Impressions]):

@@ -16,9 +16,10 @@ from pipeline.arguments import BuildArguments
 from pipeline.log import tables
 from pipeline.requests.encoding import ShardPiece
 from pipeline.requests.events import Plan
-from preprocessing.encoders import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import Feature, Schema
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 
 RowsT = TypeVar("RowsT", bound="Rows")
 _RowsT_contra = TypeVar("_RowsT_contra", contravariant=True)

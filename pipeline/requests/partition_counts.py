@@ -21,7 +21,9 @@ from pipeline.requests.counting import VALUE
 from pipeline.requests.events import Events
 from pipeline.stats.statistics import shortest_period
 from preprocessing import splits
-from preprocessing.schema import Feature, Schema, candidate_key, encoded_keys, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema, encoded_keys
 from preprocessing.sequences import window_counts
 
 SCALE = "#scale"

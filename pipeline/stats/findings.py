@@ -12,16 +12,10 @@ import numpy as np
 
 from pipeline.stats.statistics import is_number
 from preprocessing.data_dir import missing_share
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric
+from preprocessing.features.feature import DType, Feature
 from preprocessing.known_items import TELLING, UnknownItems
-from preprocessing.schema import (
-    Bucketised,
-    DType,
-    Feature,
-    Hash,
-    Numeric,
-    Schema,
-    encoded_keys,
-)
+from preprocessing.schema import Schema, encoded_keys
 from preprocessing.splits import SPLITS
 
 Stats = Mapping[str, Any]

@@ -15,16 +15,13 @@ import pyarrow.compute as pc
 from pipeline.stats import drift
 from preprocessing import time_units
 from preprocessing.data_dir import STATS, DataDir
-from preprocessing.encoders import FittedEncoder, texts
+from preprocessing.encoders.columns import texts
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    Feature,
-    Hash,
-    Schema,
-    Vocabulary,
-    candidate_key,
-    history_key,
-)
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.encoder_specs import Hash, Vocabulary
+from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 
 BUCKETS = 64
 """Classes into which the ids of a hash encoder are folded, for drift between data sets."""

@@ -24,7 +24,7 @@ def from_buffers(data: np.ndarray, offsets: np.ndarray) -> pa.LargeBinaryArray:
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
 
 
-def slices(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> pa.LargeBinaryArray:
+def copied_slices(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> pa.LargeBinaryArray:
     """The large_binary array [n] of copied slices of uint8 data, which may overlap.
 
     Arrow copies them when it casts an array of views, which is the fastest way by far. A view is

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from preprocessing.errors import UserError
+from preprocessing.features.feature import DType, Feature
 from preprocessing.json_checks import did_you_mean
-from preprocessing.schema import DType, Feature, Schema
+from preprocessing.schema import Schema
 from preprocessing.values.spelling import EXACT_BELOW, InexactError, spell
 
 HISTORY, CANDIDATES = "history", "candidates"

@@ -15,7 +15,9 @@ from models.core.run_directory import Run
 from models.keras import tf
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import LABEL, PAD_ID, Schema, candidate_key
+from preprocessing.example_keys import LABEL, candidate_key
+from preprocessing.features.feature import PAD_ID
+from preprocessing.schema import Schema
 from serving.exporting import raw_requests
 from serving.exporting.offline_scores import TOLERANCE, OfflineScorer, difference
 from serving.exporting.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT

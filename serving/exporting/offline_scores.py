@@ -4,7 +4,9 @@ import numpy as np
 
 from models.core.base import CTRModel
 from models.keras import tf
-from preprocessing.schema import PAD_ID, Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
+from preprocessing.schema import Schema
 
 TOLERANCE = 1e-6
 """Largest difference between two probabilities that count as equal."""

@@ -16,7 +16,7 @@ import numpy as np
 from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 from preprocessing.storage.tfrecord import read_records
 from serving.exporting.signatures import raw_inputs
 

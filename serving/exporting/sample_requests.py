@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import Feature, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import Feature
 from serving.client.request_format import CANDIDATES, HISTORY
 from serving.exporting.raw_requests import RawBatch, batches
 from serving.exporting.signatures import raw_inputs

@@ -27,14 +27,9 @@ from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    PAD_ID,
-    DType,
-    Feature,
-    Schema,
-    candidate_key,
-    history_key,
-)
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import PAD_ID, DType, Feature
+from preprocessing.schema import Schema
 from preprocessing.transforms import RawEncoder
 from serving.exporting.input_forms import require_forms
 

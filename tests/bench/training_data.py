@@ -10,15 +10,15 @@ import numpy as np
 
 from preprocessing import data_dir
 from preprocessing.codec import Ragged, encode_examples
-from preprocessing.schema import (
+from preprocessing.example_keys import (
     LABEL,
     REQUEST_ID,
     REQUEST_USER,
     TIMESTAMP,
-    Schema,
     candidate_key,
     history_key,
 )
+from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import write_shard
 
 LENGTH = 50

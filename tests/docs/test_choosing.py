@@ -2,10 +2,10 @@
 
 import re
 
-from bench import model_costs
 from markdown_blocks import ROOT
 
 from models import registry
+from tests.bench import model_costs
 
 TEXT = (ROOT / "docs" / "choosing_a_model.md").read_text(encoding="utf-8")
 ROWS = {

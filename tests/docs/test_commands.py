@@ -5,7 +5,6 @@ import json
 import pathlib
 import re
 
-import command_page
 import markdown_blocks
 import pytest
 from markdown_blocks import PAGES, ROOT
@@ -14,6 +13,7 @@ from models import registry
 from models.config import run_config
 from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
+from tests import command_page
 
 SCRIPTS = command_page.scripts()
 BEAM_TOO = ("pipeline.build_examples", "pipeline.run")

@@ -7,7 +7,6 @@ import markdown_blocks
 import numpy as np
 import pandas as pd
 import pytest
-from inline_runner import inline
 
 from models import train
 from models.config import run_config
@@ -16,6 +15,7 @@ from pipeline import datasets
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
+from tests.helpers.inline_runner import inline
 
 PAGE = markdown_blocks.ROOT / "docs" / "extending.md"
 

@@ -1,11 +1,11 @@
 """A model with compressed tables is exported and scores as it does offline."""
 
 import pytest
-import toy_runs
 
 from models.core import run_directory
 from serving import export as exporting
 from serving.parity import parity
+from tests.helpers import toy_runs
 
 
 @pytest.mark.slow

@@ -7,12 +7,13 @@ import dataclasses
 
 import flink_cluster
 import pytest
-from log_builders import columns, random_events, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
+from tests.helpers.small_data_sets import shard_bytes
+from tests.helpers.small_logs import columns, random_events, write_log
 
 pytestmark = [
     pytest.mark.flink,

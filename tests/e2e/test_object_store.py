@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import pyarrow.fs
 import pytest
 import tensorflow as tf
-from log_builders import columns, random_events, write_log
 from moto.server import ThreadedMotoServer
 
 from models.config.run_config import resolve
@@ -20,6 +19,7 @@ from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.storage import files, tensorflow_files
+from tests.helpers.small_logs import columns, random_events, write_log
 
 _IS_DEFAULT_LANE = tf.__version__.startswith("2.17.")
 

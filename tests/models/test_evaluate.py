@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from models.evaluation import scoring, slices
 from models.evaluation.metrics import Scores, ranking_metrics
 from models.keras import tf
-from preprocessing import encoders
+from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 
@@ -129,7 +129,7 @@ def test_hashed_ids_are_all_known(scores):
 
 def test_training_counts_are_those_of_the_log(data):
     """Of a data set on disk: popular items first, and none of the vocabulary without a count."""
-    assert isinstance(data.encoders["item_id"], encoders.VocabularyEncoder)
+    assert isinstance(data.encoders["item_id"], VocabularyEncoder)
     ids = np.arange(data.encoders["item_id"].cardinality)
     counts = slices._training_counts(data, data.schema.item_key, ids)
     assert counts[:2].tolist() == [0, 0]  # Padding, out of vocabulary.

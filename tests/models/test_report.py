@@ -5,8 +5,6 @@ import re
 import shutil
 import xml.etree.ElementTree as ET
 
-import browsers
-import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +17,7 @@ from models.evaluation import confidence_intervals, scoring
 from models.training import memory, sessions
 from preprocessing.data_dir import DataDir
 from preprocessing.splits import SPLITS
+from tests.helpers import browsers, small_models
 
 LARGEST_PAGE = 3 << 20
 
@@ -38,7 +37,7 @@ def run(data, tmp_path_factory):
     session = sessions.Session(path)
     model = build_model(resolved, data)
     compile_model(model, resolved)
-    builders.randomise(model, scale=0.3)
+    small_models.randomise(model, scale=0.3)
     run_directory.begin(path, resolved, data, run_config.origins(resolved, layers))
     run_directory.best_checkpoint(model, path).save()
     scorer = scoring.Scorer(model, data)
@@ -51,7 +50,7 @@ def run(data, tmp_path_factory):
         f"{split}/{name}": values for split in SPLITS[:2] for name, values in losses.items()
     }
     pd.DataFrame(pretraining).to_csv(path / "pretraining.csv", index=False)
-    session.expect(memory.Estimate(5 << 20, 10 << 20, 0, 3 << 20))
+    session.expect(memory.MemoryEstimate(5 << 20, 10 << 20, 0, 3 << 20))
     session.began_with(["22 other weights taken over, 0 new"])
     with session.phase("training"), session.phase("evaluation"):
         pass

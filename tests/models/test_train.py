@@ -7,7 +7,6 @@ import pathlib
 import re
 import shutil
 
-import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +19,7 @@ from models.keras import tf
 from models.training import checks, trainer
 from models.training.updates import Updates
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 
 def _config(data, *overrides, model="din", ssl="none"):
@@ -259,10 +259,10 @@ def test_mistakes_are_one_line(tmp_path, call, message):
     ],
 )
 def test_damaged_weights_are_one_line(tmp_path, damage, message):
-    model = builders.model(builders.config("lr"))
+    model = small_models.model(small_models.config("lr"))
     run_directory.save_best(run_directory.best_checkpoint(model, tmp_path))
     run_directory.restore_best(model, tmp_path)
-    other = builders.model(builders.config("dcn"))
+    other = small_models.model(small_models.config("dcn"))
     with pytest.raises(UserError, match="damaged or of another model: .*incompatible tensor"):
         run_directory.restore_best(other, tmp_path)
     damage(tmp_path / "best")

@@ -2,7 +2,6 @@
 
 import re
 
-import builders
 import pytest
 
 from models import registry
@@ -11,11 +10,12 @@ from models.config import run_config
 from models.training import model_checks
 from models.user_code import Part, load_class
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 
 def _check(model, ssl="none", *overrides):
-    run = builders.config(model, ssl, *overrides)
-    model_checks.check_user_parts(run, builders.schema())
+    run = small_models.config(model, ssl, *overrides)
+    model_checks.check_user_parts(run, small_models.schema())
 
 
 def _line_of(text):
@@ -98,7 +98,7 @@ def test_self_supervision_of_a_user_is_checked_likewise():
 
 def test_settings_of_self_supervision_that_do_not_fit_are_one_line():
     with pytest.raises(UserError, match="Expected ssl.heads to divide 16, .* found 3"):
-        builders.model(builders.config("din", "cl4srec", "ssl.heads=3"))
+        small_models.model(small_models.config("din", "cl4srec", "ssl.heads=3"))
 
 
 def test_models_of_this_repository_are_not_looked_at(monkeypatch):
@@ -113,15 +113,15 @@ _MODELS = [
 
 @pytest.mark.parametrize("name", _MODELS)
 def test_no_model_of_this_repository_is_taken_for_a_mistake(name):
-    parts = [Part("model", name, registry.load_model(name)[0])]
-    model_checks.check_parts(builders.config(name), builders.schema(), parts)
+    parts = [Part("model", name, registry.load_model_class(name)[0])]
+    model_checks.check_parts(small_models.config(name), small_models.schema(), parts)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.SSL)
 def test_no_self_supervision_of_this_repository_is_taken_for_a_mistake(name):
-    parts = [Part("ssl", name, registry.load_ssl(name)[0])]
-    model_checks.check_parts(builders.config("din", name), builders.schema(), parts)
+    parts = [Part("ssl", name, registry.load_ssl_class(name)[0])]
+    model_checks.check_parts(small_models.config("din", name), small_models.schema(), parts)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_module_that_cannot_be_used_is_one_line(write, tmp_path, text, message
     name = write(text)
     path = re.escape(str(tmp_path / f"{name}.py"))
     with pytest.raises(UserError, match=message.replace("{path}", path)):
-        registry.load_model(f"{name}")
+        registry.load_model_class(f"{name}")
 
 
 def test_a_class_is_named_as_the_user_knows_it(write):
@@ -178,16 +178,16 @@ def test_a_class_is_named_as_the_user_knows_it(write):
         _IMPORTS + "from user_models import Good as Elsewhere\n"
         "class Mine(Backbone):\n    pass\nclass Plain:\n    pass\n"
     )
-    assert registry.load_model(name)[0].__name__ == "Mine"  # A module without a package, too.
-    assert registry.load_model(f"{name}:Elsewhere")[0].__name__ == "Good"
+    assert registry.load_model_class(name)[0].__name__ == "Mine"  # A module without a package, too.
+    assert registry.load_model_class(f"{name}:Elsewhere")[0].__name__ == "Good"
     with pytest.raises(
         UserError, match=rf"a class Mime in {name} .* found Mine. Fix: did you mean"
     ):
-        registry.load_model(f"{name}:Mime")
+        registry.load_model_class(f"{name}:Mime")
     with pytest.raises(
         UserError, match=r"Plain to derive from models.backbone_api.Backbone, found "
     ):
-        registry.load_model(f"{name}:Plain")
+        registry.load_model_class(f"{name}:Plain")
 
 
 def test_a_file_in_place_of_a_module_is_answered_with_the_dotted_form(tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_a_file_in_place_of_a_module_is_answered_with_the_dotted_form(tmp_path, 
         ("mine/average", "mine.average"),
     ):
         with pytest.raises(UserError, match=rf"found the file .* Fix: write --model={dotted}\.$"):
-            registry.load_model(name)
+            registry.load_model_class(name)
     monkeypatch.chdir(tmp_path)
     (package / "__init__.py").touch()
     monkeypatch.setattr("sys.path", [])

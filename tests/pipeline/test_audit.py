@@ -4,8 +4,6 @@ import json
 import shutil
 
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, rewrite_split, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import CHECKS, audit
@@ -13,6 +11,9 @@ from pipeline.build_examples import build_examples
 from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import rewrite_split
+from tests.helpers.small_logs import columns, random_events, write_log
 
 
 def _build(directory, **arguments):

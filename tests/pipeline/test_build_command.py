@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from log_builders import columns, random_events, write_log
 
 from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
+from tests.helpers.small_logs import columns, random_events, write_log
 
 ROOT = pathlib.Path(__file__).parents[2]
 

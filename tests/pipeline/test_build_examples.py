@@ -5,21 +5,15 @@ import dataclasses
 import json
 
 import pytest
-from log_builders import (
-    category,
-    columns,
-    random_events,
-    read_examples,
-    shard_bytes,
-    write_log,
-)
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from reference import windows
+from tests.helpers.small_data_sets import read_examples, shard_bytes
+from tests.helpers.small_logs import category, columns, random_events, write_log
+from tests.reference import windows
 
 MAX_LENGTH = 50  # of an inferred schema
 

@@ -7,13 +7,13 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, write_log
 
 from pipeline import data_card
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_logs import columns, random_events, write_log
 
 DAY = 86_400
 

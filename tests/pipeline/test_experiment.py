@@ -2,7 +2,6 @@
 
 import re
 
-import inline_runner
 import pandas as pd
 import pytest
 
@@ -10,6 +9,7 @@ from models.core import run_directory
 from pipeline import experiment
 from pipeline.experiments import TABLES, quick
 from preprocessing.errors import UserError
+from tests.helpers import inline_runner
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from inline_runner import inline
-from log_builders import write_log
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
@@ -17,6 +15,8 @@ from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.stats import drift, statistics
 from preprocessing.errors import UserError
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_logs import write_log
 
 VOCABULARY = {"kind": "vocabulary"}
 FEATURES = [

@@ -4,10 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from preprocessing import data_dir, encoders
+from preprocessing import data_dir
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.encoders import encoder_files, fitting
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import write_shard
 
 MAX_LENGTH = 20
@@ -102,8 +104,8 @@ def data_path(tmp_path):
     numbers = {}
     for feature in schema.encoded_features:
         values = columns[feature.name]
-        encoder = encoders.fit(feature, values, np.ones(len(values), np.int64))
-        encoders.save_vocabulary(encoder, vocab_dir)
+        encoder = fitting.fit(feature, values, np.ones(len(values), np.int64))
+        encoder_files.save_vocabulary(encoder, vocab_dir)
         numbers[feature.name] = encoder.numbers()
     bounds = np.linspace(0, REQUESTS, SHARDS + 1).astype(int)
     shards = []

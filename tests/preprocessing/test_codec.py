@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from preprocessing import codec
-from preprocessing.codec import Ragged, Steps, encode_examples
+from preprocessing.codec import Ragged, SerializedSteps, encode_examples
 
 _INT64 = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
@@ -181,7 +181,7 @@ def test_rows_cut_out_of_steps_are_those_of_their_values(kind, data):
     ]
     starts, ends = np.array(spans).T
     column = pa.array(values, pa.large_binary()) if kind == "bytes" else np.array(values, kind)
-    steps = Steps(column)
+    steps = SerializedSteps(column)
     assert len(steps) == len(values)
     rows = _ragged(kind, [values[start:end] for start, end in spans])
     cut = encode_examples({}, {"x": steps.rows(starts, ends - starts)})
@@ -194,4 +194,4 @@ def test_steps_of_two_gibibytes_are_refused(monkeypatch):
     data = np.broadcast_to(np.uint8(0), 2**31)  # takes one byte
     monkeypatch.setattr(codec, "_steps", lambda values: (data, np.zeros(1, np.int64)))
     with pytest.raises(ValueError, match="less than 2 GiB"):
-        Steps(np.zeros(1, np.int64))
+        SerializedSteps(np.zeros(1, np.int64))

@@ -8,17 +8,11 @@ import re
 import pytest
 
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    Behaviours,
-    Bucketised,
-    Hash,
-    Numeric,
-    Role,
-    Schema,
-    Vocabulary,
-    candidate_key,
-    history_key,
-)
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.features.feature import Role
+from preprocessing.features.history import Behaviours
+from preprocessing.schema import Schema
 
 CONTENT = {
     "features": [

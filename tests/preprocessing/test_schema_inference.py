@@ -5,7 +5,9 @@ import random
 import pytest
 
 from preprocessing.errors import UserError
-from preprocessing.schema import DType, Role, Schema, Vocabulary
+from preprocessing.features.encoder_specs import Vocabulary
+from preprocessing.features.feature import DType, Role
+from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 
 

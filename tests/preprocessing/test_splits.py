@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from preprocessing import splits
 from preprocessing.errors import UserError
-from reference import windows
+from tests.reference import windows
 
 LOGS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9), min_size=1, max_size=6)
 

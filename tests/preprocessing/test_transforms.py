@@ -7,16 +7,9 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from preprocessing import encoders
-from preprocessing.schema import (
-    Bucketised,
-    DType,
-    Feature,
-    Hash,
-    Numeric,
-    Role,
-    Vocabulary,
-)
+from preprocessing.encoders import encoder_files, fitting
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.transforms import RawEncoder
 
 _WORDS = ["a", "ü", "two words", " lead", "tab\tbed", "\u2028", "\x85", '"quoted"', "nul\0", "10"]
@@ -55,8 +48,8 @@ def _fit(case, vocab_dir):
     encoder, dtype, default, training, raw = _CASES[case]
     kinds = {DType.STRING: None, DType.INT64: np.int64, DType.FLOAT32: np.float32}
     feature = _feature(encoder, dtype, default)
-    fitted = encoders.fit(feature, pa.array(training), np.ones(len(training), np.int64))
-    encoders.save_vocabulary(fitted, vocab_dir)
+    fitted = fitting.fit(feature, pa.array(training), np.ones(len(training), np.int64))
+    encoder_files.save_vocabulary(fitted, vocab_dir)
     return fitted, raw if dtype is DType.STRING else np.array(raw, kinds[dtype])
 
 
@@ -85,8 +78,8 @@ def test_graph_encodes_as_numpy(tmp_path, case):
 def test_missing_values_are_encoded_as_the_pipeline_does(tmp_path, encoder, dtype, default):
     values = pa.array([7, 10, -2]) if dtype is DType.INT64 else pa.array(_WORDS)
     feature = _feature(encoder, dtype, default)
-    fitted = encoders.fit(feature, values, np.ones(len(values), np.int64))
-    encoders.save_vocabulary(fitted, tmp_path)
+    fitted = fitting.fit(feature, values, np.ones(len(values), np.int64))
+    encoder_files.save_vocabulary(fitted, tmp_path)
     graph = RawEncoder({"f": fitted}, tmp_path)
     pad, present = feature.pad_value, values[0].as_py()
     # Pad values of an integer that is a plain number are numbers: there it has no missing ones.
@@ -105,10 +98,10 @@ def test_missing_values_are_encoded_as_the_pipeline_does(tmp_path, encoder, dtyp
     ("encoder", "words"), [(Vocabulary(oov_buckets=3), ["a", "ü"]), (Hash(buckets=101), ["a"])]
 )
 def test_missing_value_without_a_default_is_an_unknown_one(tmp_path, encoder, words):
-    fitted = encoders.fit(
+    fitted = fitting.fit(
         _feature(encoder, DType.STRING), pa.array(words), np.ones(len(words), np.int64)
     )
-    encoders.save_vocabulary(fitted, tmp_path)
+    encoder_files.save_vocabulary(fitted, tmp_path)
     graph = RawEncoder({"f": fitted}, tmp_path)
     found = graph.encode("f", tf.constant(["", ""]), tf.constant([True, False])).numpy()
     buckets = fitted.num_oov or encoder.buckets
@@ -119,7 +112,7 @@ def test_log_standard_agrees_to_the_last_bit_but_one(tmp_path):
     feature = _feature(Numeric(normalisation="log_standard"), DType.FLOAT32)
     raw = np.concatenate([np.random.default_rng(0).normal(size=500) * 1e4, _FLOATS])
     raw = raw.astype(np.float32)
-    fitted = encoders.fit(feature, pa.array(raw[:500]), np.ones(500, np.int64))
+    fitted = fitting.fit(feature, pa.array(raw[:500]), np.ones(500, np.int64))
     graph = RawEncoder({"f": fitted}, tmp_path).encode("f", tf.constant(raw)).numpy()
     np.testing.assert_allclose(graph, fitted.encode(raw), rtol=2e-7, atol=1e-9)
 
@@ -144,8 +137,8 @@ def test_vocabulary_rebuilt_in_the_same_place(tmp_path):
     feature = _feature(Vocabulary(), DType.STRING)
     kept = []
     for words in (["a", "b"], ["b", "c", "a"]):
-        fitted = encoders.fit(feature, pa.array(words), np.arange(len(words), 0, -1))
-        encoders.save_vocabulary(fitted, tmp_path)
+        fitted = fitting.fit(feature, pa.array(words), np.arange(len(words), 0, -1))
+        encoder_files.save_vocabulary(fitted, tmp_path)
         kept.append(RawEncoder({"f": fitted}, tmp_path))
         found = kept[-1].encode("f", tf.constant(words)).numpy()
         np.testing.assert_array_equal(found, fitted.encode(words))

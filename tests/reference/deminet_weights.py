@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from reference import deminet
+from tests.reference import deminet
 
 
 def refine(

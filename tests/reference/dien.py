@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reference.deminet import mlp, softmax
-from reference.interactions import augru
+from tests.reference.deminet import mlp, softmax
+from tests.reference.interactions import augru
 
 
 def sigmoid(x):

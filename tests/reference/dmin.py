@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reference.deminet import mlp, softmax
-from reference.din import attention_rows
+from tests.reference.deminet import mlp, softmax
+from tests.reference.din import attention_rows
 
 
 def self_attention(history, heads):

@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from reference import interactions
+from tests.reference import interactions
 
 
 def fields(user_Fd, history_LJd, mask_L, target_Jd, extra_Ed):

@@ -5,7 +5,7 @@ An event is (user, item, time, category, row): rows make equal events distinct.
 
 import collections
 
-from reference import windows
+from tests.reference import windows
 
 SPLITS = ("train", "validation", "test")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reference.deminet import mlp, softmax
-from reference.interactions import squash
+from tests.reference.deminet import mlp, softmax
+from tests.reference.interactions import squash
 
 
 def route(votes, logits, iterations):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from reference.miss import cosine, encode
+from tests.reference.miss import cosine, encode
 
 
 def log_share(scores, positive):

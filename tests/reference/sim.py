@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reference import din
-from reference.deminet import mlp, softmax
+from tests.reference import din
+from tests.reference.deminet import mlp, softmax
 
 
 def relevance(history, target, event_kernel, target_kernel):

@@ -4,13 +4,13 @@ import pathlib
 
 import httpx
 import pytest
-import toy_runs
-from toy_models import export
 
 from preprocessing.data_dir import DataDir
 from serving import export as exporting
 from serving import server
+from serving.conformance.models import export
 from serving.tfserving.models.servable import Servable
+from tests.helpers import toy_runs
 
 
 @pytest.fixture(scope="session")

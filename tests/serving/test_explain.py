@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-import toy_runs
 
 from preprocessing.errors import UserError
 from serving.client import Explanation
 from serving.explain import describe, explain
 from serving.exporting.sample_requests import sample_requests
+from tests.helpers import toy_runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 REQUEST = {

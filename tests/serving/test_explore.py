@@ -5,7 +5,6 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-import toy_runs
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
@@ -13,6 +12,7 @@ from serving import explore, server
 from serving.client import Client
 from serving.explore import Explorer
 from serving.exporting.sample_requests import sample_requests
+from tests.helpers import toy_runs
 
 REQUESTS = toy_runs.REQUESTS["test"]
 

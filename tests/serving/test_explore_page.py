@@ -2,11 +2,11 @@
 
 import json
 
-import browsers
 import pytest
 from playwright.sync_api import expect
 
 from serving import server
+from tests.helpers import browsers
 
 pytestmark = browsers.NEEDS_CHROMIUM
 

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import toy_runs
 
 from models.config import run_config
 from models.core import run_directory
@@ -20,6 +19,7 @@ from serving.exporting.signatures import ServingModule
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.protos import saved_model_pb2
 from serving.tfserving.status import ServingError, invalid
+from tests.helpers import toy_runs
 
 
 def test_version_is_complete_and_nothing_else_is_left(toy_version, toy_data):

@@ -7,14 +7,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import toy_runs
-from scripted_server import Scripted
 
 from preprocessing.errors import UserError
 from serving import loadtest as command
 from serving.exporting.sample_requests import sample_requests
 from serving.load.generator import Bounds, Level, Samples, measure
 from serving.loadtest import is_loopback, loadtest, plot, table
+from tests.helpers import toy_runs
+from tests.helpers.scripted_server import Scripted
 
 ROOT = pathlib.Path(__file__).parents[2]
 ONE_CALLER = Level("closed", 1)

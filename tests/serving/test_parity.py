@@ -2,7 +2,6 @@ import shutil
 
 import numpy as np
 import pytest
-import toy_runs
 
 from models.core import run_directory
 from models.evaluation.scoring import Scorer
@@ -10,6 +9,7 @@ from preprocessing.errors import UserError
 from serving import parity as checking
 from serving.exporting import raw_requests
 from serving.parity import parity
+from tests.helpers import toy_runs
 
 
 def test_every_way_into_the_model_agrees(toy_run, toy_version):

@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-import toy_runs
 
 from preprocessing.errors import UserError
 from serving.exporting.sample_requests import sample_requests
 from serving.score import score
+from tests.helpers import toy_runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ import time
 import httpx
 import numpy as np
 import pytest
-from toy_models import export
 
 from preprocessing.errors import UserError
 from serving import server
+from serving.conformance.models import export
 from serving.exporting import warmup
 
 ROOT = pathlib.Path(__file__).parents[2]

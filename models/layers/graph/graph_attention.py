@@ -86,7 +86,7 @@ class DependencyAttention(keras.layers.Layer):
             heads, unit = None, hidden(self.head_width)
             yield self.projection_DD, (reads, self.writes(reads))
         else:
-            heads, unit = reads.slices(self.heads), None
+            heads, unit = reads.equal_slices(self.heads), None
         yield self.receiver_RHC, (None, heads, unit)
         yield self.sender_RHC, (None, heads, unit)
         yield self.relation_HC, (heads, unit)

@@ -65,7 +65,7 @@ class MergedAttention(keras.layers.Layer):
             heads, unit = None, hidden(self.head_width)
             yield self.projection_DD, (reads, self.writes(reads))
         else:
-            heads, unit = reads.slices(self.heads), None
+            heads, unit = reads.equal_slices(self.heads), None
         yield self.receiver_HC, (heads, unit)
         yield self.sender_HC, (heads, unit)
 

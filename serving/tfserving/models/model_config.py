@@ -52,7 +52,7 @@ class VersionPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ServedModelConfig:
     """Configuration of one model.
 
     Attributes:
@@ -108,7 +108,7 @@ def single(name: str, base_path: str | pathlib.Path) -> Any:
     return config
 
 
-def models(config: Any) -> dict[str, ModelConfig] | None:
+def models(config: Any) -> dict[str, ServedModelConfig] | None:
     """The models of a `ModelServerConfig` message by name; None if it is empty.
 
     Raises:
@@ -121,7 +121,7 @@ def models(config: Any) -> dict[str, ModelConfig] | None:
         raise ServingError(
             Code.UNIMPLEMENTED, f"This server takes a model_config_list, found {kind}."
         )
-    configs: dict[str, ModelConfig] = {}
+    configs: dict[str, ServedModelConfig] = {}
     for entry in config.model_config_list.config:
         if entry.name in configs:
             raise invalid(f"Illegal to list model {entry.name} multiple times in config list")
@@ -129,7 +129,7 @@ def models(config: Any) -> dict[str, ModelConfig] | None:
     return configs
 
 
-def _model(entry: Any) -> ModelConfig:
+def _model(entry: Any) -> ServedModelConfig:
     if not entry.model_platform:
         raise invalid(
             f"Illegal setting of model {entry.name}: neither "
@@ -151,7 +151,7 @@ def _model(entry: Any) -> ModelConfig:
             f"Expected model {entry.name} to have an absolute path or URI; got "
             f"base_path()={entry.base_path}"
         )
-    return ModelConfig(
+    return ServedModelConfig(
         name=entry.name,
         base_path=pathlib.Path(entry.base_path),
         policy=_policy(entry.model_version_policy),

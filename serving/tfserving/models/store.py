@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from preprocessing.errors import UserError
 from serving.tfserving.models import model_config
-from serving.tfserving.models.model_config import ModelConfig
+from serving.tfserving.models.model_config import ServedModelConfig
 from serving.tfserving.models.versions import ModelVersions
 from serving.tfserving.status import Code, ServingError, invalid
 
@@ -56,7 +56,7 @@ class ModelStore(Generic[T]):
         self._changing = threading.Lock()  # held while versions are loaded and dropped
         self._reloading = threading.Lock()  # held from a new config until its labels are assigned
         # Replaced, never changed in place: readers take no lock.
-        self._configs: dict[str, ModelConfig] = {}
+        self._configs: dict[str, ServedModelConfig] = {}
         self._models: dict[str, ModelVersions[T]] = {}  # including models that a config left out
         self._labels: dict[str, dict[str, int]] | None = None
         self._complaints: dict[object, str] = {}
@@ -219,7 +219,7 @@ class ModelStore(Generic[T]):
                 self._wait_for(new.keys() - old.keys(), poll_wait_seconds, deadline)
             self._assign_labels(new)
 
-    def _apply(self, config: Any) -> dict[str, ModelConfig] | None:
+    def _apply(self, config: Any) -> dict[str, ServedModelConfig] | None:
         configs = model_config.models(config)
         if configs is not None:
             new = {name: self._new_versions(name) for name in configs.keys() - self._models.keys()}
@@ -255,7 +255,7 @@ class ModelStore(Generic[T]):
             if waiting and self._stopped.wait(poll_wait_seconds):
                 raise ServingError(Code.CANCELLED, "The server is being stopped")
 
-    def _assign_labels(self, configs: dict[str, ModelConfig] | None) -> None:
+    def _assign_labels(self, configs: dict[str, ServedModelConfig] | None) -> None:
         if configs is None:
             return
         old = self._labels or {}
@@ -271,7 +271,7 @@ class ModelStore(Generic[T]):
                     )
         self._labels = {name: dict(config.labels) for name, config in configs.items()}
 
-    def _versions_on_disk(self, config: ModelConfig) -> dict[int, pathlib.Path]:
+    def _versions_on_disk(self, config: ServedModelConfig) -> dict[int, pathlib.Path]:
         directories: dict[int, pathlib.Path] = {}
         complaint = ""
         for child in sorted(config.base_path.iterdir()):

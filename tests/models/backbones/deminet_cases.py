@@ -8,7 +8,7 @@ from models import registry
 from models.backbone_api import Candidates, Dims, UserSide
 from models.backbones.deminet import DemiNet, DemiNetConfig
 from models.keras import keras, tf
-from reference import embedded
+from tests.reference import embedded
 
 DIMS = Dims(user_fields=1, history_features=2, extra_fields=1, embedding_size=4, max_length=9)
 SMALL: dict[str, Any] = {

@@ -6,8 +6,8 @@ import pytest
 from models.backbone_api import Dims
 from models.backbones.comirec import ComiRecDR, ComiRecDRConfig, ComiRecSA
 from models.keras import tf
-from reference import embedded, loops
-from reference import multi_interest as reference
+from tests.reference import embedded, loops
+from tests.reference import multi_interest as reference
 
 SHAPES = [Dims(2, 2, 1, 4, 9), Dims(1, 1, 0, 6, 9)]
 LENGTHS = (9, 3, 0, 1, 4, 8)

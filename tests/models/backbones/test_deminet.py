@@ -19,8 +19,8 @@ from models.backbones import deminet as module
 from models.backbones.deminet import DemiNet
 from models.keras import tf
 from models.layers.graph.item_graph import MergedGraph
-from reference import deminet as reference
-from reference import deminet_weights, embedded
+from tests.reference import deminet as reference
+from tests.reference import deminet_weights, embedded
 
 
 class _Reference:

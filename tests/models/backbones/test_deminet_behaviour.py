@@ -23,7 +23,7 @@ from models.backbone_api import Candidates, UserSide
 from models.backbones.deminet import DemiNet, DemiNetConfig
 from models.keras import tf
 from preprocessing.errors import UserError
-from reference import embedded
+from tests.reference import embedded
 
 
 def test_padding_changes_nothing() -> None:

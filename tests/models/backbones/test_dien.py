@@ -6,8 +6,8 @@ import pytest
 from models.backbone_api import Dims
 from models.backbones.dien import DIEN, DIENConfig
 from models.keras import tf
-from reference import dien as reference
-from reference import embedded, loops
+from tests.reference import dien as reference
+from tests.reference import embedded, loops
 
 SHAPES = [Dims(2, 2, 1, 4, 7), Dims(1, 1, 0, 6, 9), Dims(3, 3, 2, 2, 8)]
 LENGTHS = (7, 3, 0, 1, 5)

@@ -7,8 +7,8 @@ from models.backbone_api import Dims
 from models.backbones.din import DIN, DINConfig
 from models.keras import tf
 from preprocessing.errors import UserError
-from reference import din as reference
-from reference import embedded
+from tests.reference import din as reference
+from tests.reference import embedded
 
 DIMS = Dims(user_fields=2, history_features=2, extra_fields=1, embedding_size=4, max_length=7)
 LENGTHS = (7, 3, 0, 1, 5)

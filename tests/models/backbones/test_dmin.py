@@ -9,8 +9,8 @@ from models.keras import tf
 from models.layers.next_event import NextEvent
 from models.ops import randomness
 from preprocessing.errors import UserError
-from reference import dmin as reference
-from reference import embedded, loops
+from tests.reference import dmin as reference
+from tests.reference import embedded, loops
 
 SHAPES = [Dims(2, 2, 1, 4, 7), Dims(1, 1, 0, 8, 9), Dims(3, 3, 2, 4, 8)]
 LENGTHS = (7, 3, 0, 1, 5)

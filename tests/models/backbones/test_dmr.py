@@ -1,6 +1,5 @@
 """DMR: the twin of its score and of its auxiliary loss, and where each may look."""
 
-import builders
 import numpy as np
 import pytest
 
@@ -8,8 +7,9 @@ from models.backbone_api import Dims
 from models.backbones.dmr import DMR, DMRConfig
 from models.keras import tf
 from models.ops import randomness
-from reference import dmr as reference
-from reference import embedded
+from tests.helpers import small_models
+from tests.reference import dmr as reference
+from tests.reference import embedded
 
 DIMS = Dims(
     user_fields=2, history_features=2, extra_fields=1, embedding_size=4, max_length=6, num_items=9
@@ -184,9 +184,9 @@ def test_explains_by_the_attention_of_the_candidate(model):
 
 
 def test_the_table_of_item_vectors_trains_by_rows_touched():
-    built = builders.model(builders.config("dmr", "none", "model.sampled_negatives=3"))
+    built = small_models.model(small_models.config("dmr", "none", "model.sampled_negatives=3"))
     table = built.backbone.item_vectors
-    before, features = table.numpy(), builders.batch(requests=2, candidates=1)
+    before, features = table.numpy(), small_models.batch(requests=2, candidates=1)
     built.train_step(features)
     changed = (table.numpy() != before).any(1)
     items = np.concatenate([np.ravel(features[f"{k}/item_id"]) for k in ("history", "candidate")])

@@ -3,10 +3,8 @@
 A model is built once, with self-supervision, which its scores do not depend on.
 """
 
-import builders
 import numpy as np
 import pytest
-import toy_runs
 
 from models import registry
 from models.backbone_api import Backbone
@@ -14,9 +12,11 @@ from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model, compile_model
 from models.keras import tf
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, Role, candidate_key, history_key
+from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID, Role
 from serving.exporting import raw_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT, ServingModule
+from tests.helpers import small_models, toy_runs
 
 SEED = tf.constant([3, 5])
 ITEM = "item_id"
@@ -48,14 +48,14 @@ def _names():
     """Every name; those of classes that have come before are left to `make test-slow`."""
     seen = set()
     for name in registry.MODELS:
-        model_class, _ = registry.load_model(name)
+        model_class, _ = registry.load_model_class(name)
         yield pytest.param(name, marks=[pytest.mark.slow] if model_class in seen else [])
         seen.add(model_class)
 
 
 @pytest.fixture(scope="module", params=_names())
 def config(request, data):
-    model_class, settings = registry.load_model(request.param)
+    model_class, settings = registry.load_model_class(request.param)
     embeds = model_class.Config(**settings).embedding_size > 0
     content = {
         "data": str(data.path),
@@ -77,7 +77,7 @@ def model(config, data):
     """Weights away from where they start, but no score near 0 or 1. Tests may train it further."""
     built = build_model(config, data)
     compile_model(built, config)
-    builders.randomise(built, scale=0.05)
+    small_models.randomise(built, scale=0.05)
     return built
 
 

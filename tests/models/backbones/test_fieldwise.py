@@ -9,8 +9,8 @@ import pytest
 from models import registry
 from models.backbone_api import Dims
 from preprocessing.errors import UserError
-from reference import embedded
-from reference import fieldwise as reference
+from tests.reference import embedded
+from tests.reference import fieldwise as reference
 
 DIMS = Dims(user_fields=2, history_features=2, extra_fields=1, embedding_size=4, max_length=6)
 # No context, no further item features, a history of one feature.
@@ -31,7 +31,7 @@ LINEAR = {"lr", "fm", "deepfm", "xdeepfm"}
 
 
 def build(name, dims=DIMS, **settings):
-    backbone, fixed = registry.load_model(name)
+    backbone, fixed = registry.load_model_class(name)
     model = backbone(backbone.Config(**(fixed | SETTINGS[name] | settings)), dims)
     score(model, *embedded.batch(dims, [2]))
     embedded.randomize(model, seed=3, scale=0.3)
@@ -180,14 +180,14 @@ def test_history_and_candidate_interact(name, models):
 
 
 def test_only_some_models_have_linear_weights():
-    names = {name for name in SETTINGS if registry.load_model(name)[0].linear_weights}
+    names = {name for name in SETTINGS if registry.load_model_class(name)[0].linear_weights}
     assert names == LINEAR
 
 
 def test_defaults_are_those_of_the_paper():
     """Embeddings of 10 but for LR, which has none, and layers 40-40-40-1 (MISS, section V)."""
     for name in SETTINGS:
-        config = registry.load_model(name)[0].Config()
+        config = registry.load_model_class(name)[0].Config()
         assert config.embedding_size == (0 if name == "lr" else 10)
         if name not in {"lr", "fm", "fignn"}:
             assert config.units == (40, 40, 40)
@@ -205,4 +205,4 @@ def test_defaults_are_those_of_the_paper():
 )
 def test_settings_that_cannot_work_are_refused(name, settings, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        registry.load_model(name)[0].Config(**settings)
+        registry.load_model_class(name)[0].Config(**settings)

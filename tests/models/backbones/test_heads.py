@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import toy_runs
 
 from models.config import run_config
 from models.core.factory import build_model
@@ -10,8 +9,10 @@ from models.keras import tf
 from models.layers.interests.experts import InterestExperts
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields
-from preprocessing.schema import LABEL, PAD_ID, REQUEST_ID, candidate_key, history_key
+from preprocessing.example_keys import LABEL, REQUEST_ID, candidate_key, history_key
+from preprocessing.features.feature import PAD_ID
 from serving.exporting import raw_requests
+from tests.helpers import toy_runs
 
 NAMES = ("din", "dien", "mind", "comirec_sa", "comirec_dr", "dmin", "dmr", "deminet")
 ITEM = "item_id"

@@ -7,8 +7,8 @@ from models.backbone_api import Dims
 from models.backbones.mind import MIND, MINDConfig
 from models.keras import tf
 from preprocessing.errors import UserError
-from reference import embedded, loops
-from reference import multi_interest as reference
+from tests.reference import embedded, loops
+from tests.reference import multi_interest as reference
 
 SHAPES = [Dims(2, 2, 1, 4, 9), Dims(1, 1, 0, 6, 9)]
 LENGTHS = (9, 3, 0, 1, 4, 8)

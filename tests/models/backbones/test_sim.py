@@ -7,8 +7,8 @@ from models.backbone_api import Dims
 from models.backbones.sim import SIM, SIMConfig
 from models.keras import tf
 from preprocessing.errors import UserError
-from reference import embedded, loops
-from reference import sim as reference
+from tests.reference import embedded, loops
+from tests.reference import sim as reference
 
 SHAPES = [Dims(2, 2, 1, 4, 7), Dims(1, 1, 0, 6, 9)]
 LENGTHS = (7, 3, 0, 1, 5)

@@ -103,9 +103,9 @@ def test_mistakes_are_explained(content, overrides, message):
 
 def test_every_registered_name_loads():
     for name in registry.MODELS:
-        registry.load_model(name)
+        registry.load_model_class(name)
     for name in registry.SSL:
-        registry.load_ssl(name)
+        registry.load_ssl_class(name)
 
 
 def test_dotted_path_outside_the_repository(tmp_path, monkeypatch):
@@ -117,10 +117,10 @@ def test_dotted_path_outside_the_repository(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     (tmp_path / "their_model.py").rename(package / "model.py")
     monkeypatch.syspath_prepend(tmp_path)
-    found, settings = registry.load_model("their_pkg.model")
+    found, settings = registry.load_model_class("their_pkg.model")
     assert found.__name__ == "Theirs"
     assert settings == {}
-    assert registry.load_model("their_pkg.model:Theirs")[0] is found
+    assert registry.load_model_class("their_pkg.model:Theirs")[0] is found
 
 
 def test_missing_and_broken_files(tmp_path):

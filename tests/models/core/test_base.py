@@ -1,10 +1,10 @@
 """The training step and the properties that every model must have, in and out of training."""
 
-import builders
 import numpy as np
 import pytest
 
 from models.keras import tf
+from tests.helpers import small_models
 
 SUM = ("train.joint=true", "train.ssl_steps=0", "train.embedding_learning_rate=0")
 """One loss and one rate, as eq. 17 of MISS says."""
@@ -21,8 +21,8 @@ SEED = tf.constant([3, 5])
 def trained(request):
     """A model whose weights are of a trained model's size."""
     settings = SUM if request.param[1] != "none" else ()
-    model = builders.model(builders.config(*request.param, *settings))
-    builders.randomise(model)
+    model = small_models.model(small_models.config(*request.param, *settings))
+    small_models.randomise(model)
     return model
 
 
@@ -46,7 +46,7 @@ def _mean(term):
 
 
 def test_padding_changes_no_logit(trained):
-    features = builders.batch()
+    features = small_models.batch()
     mask = features["candidate/item_id"].numpy() != 0
     plain = trained(features).numpy()[mask]
     padded = trained(_pad(features, steps=3, candidates=2)).numpy()[:, : mask.shape[1]][mask]
@@ -54,7 +54,7 @@ def test_padding_changes_no_logit(trained):
 
 
 def test_candidate_padding_changes_no_loss(trained):
-    features = builders.batch()
+    features = small_models.batch()
     plain = trained.loss_terms(features, SEED)
     padded = trained.loss_terms(_pad(features, candidates=2), SEED)
     assert plain.keys() == padded.keys()
@@ -64,14 +64,14 @@ def test_candidate_padding_changes_no_loss(trained):
 
 def test_history_padding_changes_no_main_loss(trained):
     """Self-supervised draws depend on shapes; their invariance is tested beside each loss."""
-    features = builders.batch()
+    features = small_models.batch()
     plain = trained.loss_terms(features, SEED)["log_loss"]
     padded = trained.loss_terms(_pad(features, steps=3), SEED)["log_loss"]
     assert _mean(padded) == pytest.approx(_mean(plain), abs=1e-5)
 
 
 def test_many_candidates_score_as_single_ones(trained):
-    features = builders.batch(candidates=5)
+    features = small_models.batch(candidates=5)
     together = trained(features).numpy()
     for i in range(5):
         single = {
@@ -87,12 +87,12 @@ def test_user_side_is_encoded_once_for_all_candidates(trained, monkeypatch):
     monkeypatch.setattr(
         trained.backbone, "encode_user", lambda *a, **k: calls.append(1) or encode(*a, **k)
     )
-    assert trained(builders.batch(candidates=7)).shape == (6, 7)
+    assert trained(small_models.batch(candidates=7)).shape == (6, 7)
     assert len(calls) == 1
 
 
 def test_order_and_split_of_the_batch_change_nothing_at_inference(trained):
-    features = builders.batch()
+    features = small_models.batch()
     together = trained(features).numpy()
     backwards = {name: value[::-1] for name, value in features.items()}
     np.testing.assert_allclose(trained(backwards).numpy()[::-1], together, atol=2e-6)
@@ -101,7 +101,7 @@ def test_order_and_split_of_the_batch_change_nothing_at_inference(trained):
 
 
 def test_empty_histories_have_finite_scores_and_gradients(trained):
-    features = builders.batch(requests=1)
+    features = small_models.batch(requests=1)
     assert not features["history/item_id"].numpy().any()
     with tf.GradientTape() as tape:
         terms = trained.loss_terms(features, SEED)
@@ -113,7 +113,7 @@ def test_empty_histories_have_finite_scores_and_gradients(trained):
 
 
 def test_every_weight_gets_a_gradient(trained):
-    features = builders.batch(requests=32, seed=1)
+    features = small_models.batch(requests=32, seed=1)
     # ReLU units of random weights may be dead for one draw; a weight is alive if any moves it.
     weights = trained.trainable_variables
     alive = [False] * len(weights)
@@ -127,7 +127,7 @@ def test_every_weight_gets_a_gradient(trained):
 
 
 def test_train_step_lowers_the_loss_and_reports_every_term(trained):
-    features = builders.batch(requests=32)
+    features = small_models.batch(requests=32)
     step = tf.function(trained.train_step)
     logs = [{name: float(v) for name, v in step(features).items()} for _ in range(60)]
     assert logs[-1]["log_loss"] < logs[0]["log_loss"]
@@ -142,7 +142,7 @@ def test_train_step_lowers_the_loss_and_reports_every_term(trained):
 
 
 def test_log_loss_is_the_mean_over_valid_candidates(trained):
-    features = builders.batch()
+    features = small_models.batch()
     logits = trained(features).numpy().astype(np.float64)
     mask = features["candidate/item_id"].numpy() != 0
     label = features["label"].numpy()
@@ -152,52 +152,54 @@ def test_log_loss_is_the_mean_over_valid_candidates(trained):
 
 def _weights_after_steps(run, steps=3):
     """Weights by place and name: the layers of a stack share names."""
-    model = builders.model(run)
+    model = small_models.model(run)
     for i in range(steps):
-        model.train_step(builders.batch(seed=i))
+        model.train_step(small_models.batch(seed=i))
     weights = [*model.embedder.trainable_variables, *model.backbone.trainable_variables]
     return {(i, weight.name): weight.numpy() for i, weight in enumerate(weights)}
 
 
 def test_miss_changes_neither_initial_weights_nor_forward_pass():
-    plain = builders.model(builders.config("din"))
-    with_ssl = builders.model(builders.config("din", "miss"))
-    features = builders.batch()
+    plain = small_models.model(small_models.config("din"))
+    with_ssl = small_models.model(small_models.config("din", "miss"))
+    features = small_models.batch()
     np.testing.assert_array_equal(plain(features).numpy(), with_ssl(features).numpy())
     names = {weight.name for weight in plain.trainable_variables}
     assert names < {weight.name for weight in with_ssl.trainable_variables}
 
 
 def test_miss_of_weight_zero_trains_the_plain_backbone():
-    plain = _weights_after_steps(builders.config("din"))
+    plain = _weights_after_steps(small_models.config("din"))
     weightless = _weights_after_steps(
-        builders.config("din", "miss", "ssl.alpha=0.0", "train.clip_norm=0.0", *SUM)
+        small_models.config("din", "miss", "ssl.alpha=0.0", "train.clip_norm=0.0", *SUM)
     )
     for name, value in plain.items():
         np.testing.assert_array_equal(weightless[name], value, err_msg=str(name))
 
 
 def test_deminet_views_draw_nothing_from_the_main_path():
-    without = _weights_after_steps(builders.config("deminet_wo_ssl"))
-    vanishing = _weights_after_steps(builders.config("deminet", "none", "model.ssl_weight=1e-30"))
+    without = _weights_after_steps(small_models.config("deminet_wo_ssl"))
+    vanishing = _weights_after_steps(
+        small_models.config("deminet", "none", "model.ssl_weight=1e-30")
+    )
     for name, value in without.items():
         np.testing.assert_allclose(vanishing[name], value, atol=1e-6, err_msg=str(name))
 
 
 def test_same_seed_same_weights_other_seed_other_weights():
-    run = builders.config("deminet", "none")
+    run = small_models.config("deminet", "none")
     first, second = _weights_after_steps(run), _weights_after_steps(run)
-    other = _weights_after_steps(builders.config("deminet", "none", "train.seed=2"))
+    other = _weights_after_steps(small_models.config("deminet", "none", "train.seed=2"))
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value)
     assert any((other[name] != value).any() for name, value in first.items())
 
 
 def test_gradient_is_clipped_to_its_global_norm():
-    features = builders.batch()
+    features = small_models.batch()
     norms = {}
     for bound in (0.0, 1e-3):
-        model = builders.model(builders.config("din", "none", f"train.clip_norm={bound}"))
+        model = small_models.model(small_models.config("din", "none", f"train.clip_norm={bound}"))
         model.optimizer.learning_rate = 0.0
         norms[bound] = float(model.train_step(features)["gradient_norm"])
         moments = model.optimizer.variables[2]
@@ -207,9 +209,9 @@ def test_gradient_is_clipped_to_its_global_norm():
 
 
 def test_l2_is_the_squared_norm_of_the_kernels():
-    features = builders.batch()
-    plain = builders.model(builders.config("din"))
-    decayed = builders.model(builders.config("din", "none", "train.l2=0.5"))
+    features = small_models.batch()
+    plain = small_models.model(small_models.config("din"))
+    decayed = small_models.model(small_models.config("din", "none", "train.l2=0.5"))
     kernels = [w for w in plain.trainable_variables if "kernel" in w.name]
     expected = 0.5 * sum(float(tf.reduce_sum(kernel**2)) for kernel in kernels)
     difference = decayed.compute_loss(features) - plain.compute_loss(features)
@@ -217,7 +219,7 @@ def test_l2_is_the_squared_norm_of_the_kernels():
 
 
 def test_a_loss_that_is_not_finite_stops_the_step():
-    model = builders.model(builders.config("din"))
+    model = small_models.model(small_models.config("din"))
     model.embedder.tables["item_id"].assign(tf.fill([30, 8], np.nan))
     with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
-        model.train_step(builders.batch())
+        model.train_step(small_models.batch())

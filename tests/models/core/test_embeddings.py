@@ -1,12 +1,12 @@
 """The embedder: what it looks up, linear weights among it, and which rows a step changes."""
 
-import builders
 import numpy as np
 import pytest
 
 from models.core.embeddings import FeatureEmbedder
 from models.keras import keras, tf
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 HISTORY = ("item_id", "category_id")
 ITEM = (*HISTORY, "brand")
@@ -15,7 +15,7 @@ SIZE = 5
 
 def embedder(linear_weights):
     keras.utils.set_random_seed(1)
-    return FeatureEmbedder(builders.schema(), builders.CARDINALITIES, SIZE, linear_weights)
+    return FeatureEmbedder(small_models.schema(), small_models.CARDINALITIES, SIZE, linear_weights)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def linear():
 
 @pytest.fixture(scope="module")
 def features():
-    return builders.batch()
+    return small_models.batch()
 
 
 def test_vectors_are_rows_of_the_tables(linear, features):
@@ -54,7 +54,7 @@ def test_items_and_masks_are_those_of_the_item_key(linear, features):
     np.testing.assert_array_equal(candidates.key_BN, features["candidate/item_id"])
     np.testing.assert_array_equal(user.mask_BL, features["history/item_id"].numpy() != 0)
     np.testing.assert_array_equal(candidates.mask_BN, features["candidate/item_id"].numpy() != 0)
-    assert linear.dims.num_items == builders.CARDINALITIES["item_id"]
+    assert linear.dims.num_items == small_models.CARDINALITIES["item_id"]
 
 
 def test_linear_weights_add_up_to_a_regression(linear, features):
@@ -78,8 +78,8 @@ def test_linear_weights_add_up_to_a_regression(linear, features):
 def test_only_models_that_ask_have_linear_weights(features):
     plain, linear = embedder(linear_weights=False), embedder(linear_weights=True)
     for name, table in plain.tables.items():
-        assert table.shape == (builders.CARDINALITIES[name], SIZE)
-        assert linear.tables[name].shape == (builders.CARDINALITIES[name], SIZE + 1)
+        assert table.shape == (small_models.CARDINALITIES[name], SIZE)
+        assert linear.tables[name].shape == (small_models.CARDINALITIES[name], SIZE + 1)
     assert not plain.user_side(features).linear_B.numpy().any()
     assert not plain.candidates(features).linear_BN.numpy().any()
 
@@ -93,9 +93,9 @@ def test_linear_weights_start_at_zero_beside_vectors_that_do_not():
 
 def test_a_step_changes_only_the_rows_of_its_batch():
     """Linear weights and vectors share one sparse update."""
-    model = builders.model(builders.config("fm"))
+    model = small_models.model(small_models.config("fm"))
     table = model.embedder.tables["item_id"]
-    before, features = table.numpy(), builders.batch()
+    before, features = table.numpy(), small_models.batch()
     model.train_step(features)
     changed = (table.numpy() != before).any(1)
     items = np.concatenate([np.ravel(features[f"{k}/item_id"]) for k in ("history", "candidate")])
@@ -106,10 +106,10 @@ def test_a_step_changes_only_the_rows_of_its_batch():
 
 
 def test_a_schema_without_further_item_features(features):
-    schema = builders.schema()
+    schema = small_models.schema()
     content = schema.to_json()
     content["features"] = [f for f in content["features"] if f["name"] != "brand"]
-    built = FeatureEmbedder(type(schema).from_json(content), builders.CARDINALITIES, SIZE, True)
+    built = FeatureEmbedder(type(schema).from_json(content), small_models.CARDINALITIES, SIZE, True)
     candidates = built.candidates(features)
     assert candidates.extra_BNEd.shape == (*candidates.mask_BN.shape, 0, SIZE)
     assert built.dims.extra_fields == 0
@@ -123,9 +123,9 @@ def rows_of(vectors, table):
 
 def test_training_hides_a_share_of_the_known_values():
     """Ids are 0 for padding, 1 for an unknown value and 2.. for known ones."""
-    cardinalities = builders.CARDINALITIES | {"user_id": 300}
-    built = FeatureEmbedder(builders.schema(), cardinalities, SIZE, oov_rate=0.3)
-    features = builders.batch(requests=200, candidates=5)
+    cardinalities = small_models.CARDINALITIES | {"user_id": 300}
+    built = FeatureEmbedder(small_models.schema(), cardinalities, SIZE, oov_rate=0.3)
+    features = small_models.batch(requests=200, candidates=5)
     seed = tf.constant([1, 7])
     user, candidates = built.user_side(features, seed=seed), built.candidates(features, seed=seed)
     for name, vectors, ids in (
@@ -155,9 +155,9 @@ def test_training_hides_a_share_of_the_known_values():
 
 
 def test_only_training_hides_values_and_so_trains_the_row_of_unknown_ones():
-    run = builders.config("din", "none", "train.oov_rate=0.5")
-    built = builders.model(run)
-    features = builders.batch()
+    run = small_models.config("din", "none", "train.oov_rate=0.5")
+    built = small_models.model(run)
+    features = small_models.batch()
     before = {name: table.numpy()[1] for name, table in built.embedder.tables.items()}
     scores = built(features).numpy()
     np.testing.assert_array_equal(built(features), scores)
@@ -167,14 +167,14 @@ def test_only_training_hides_values_and_so_trains_the_row_of_unknown_ones():
 
 
 def test_compressed_tables_tell_all_ids_apart_with_fewer_rows():
-    run = builders.config("din", "none", 'model.compressed_features=["item_id"]')
-    built = builders.model(run).embedder
-    rows, width = builders.CARDINALITIES["item_id"], 8
+    run = small_models.config("din", "none", 'model.compressed_features=["item_id"]')
+    built = small_models.model(run).embedder
+    rows, width = small_models.CARDINALITIES["item_id"], 8
     assert built.tables["item_id"].shape == (4, width)  # 30 ids, eight of which share a row
     assert built.quotients["item_id"].shape == (8, width)
     assert list(built.quotients) == ["item_id"]
     ids = np.arange(rows)
-    features = builders.batch(requests=1, candidates=rows) | {"candidate/item_id": ids[None]}
+    features = small_models.batch(requests=1, candidates=rows) | {"candidate/item_id": ids[None]}
     features = {name: tf.constant(value) for name, value in features.items()}
     found = built.candidates(features).target_BNJd[0, :, 0].numpy()
     table, quotients = built.tables["item_id"].numpy(), built.quotients["item_id"].numpy()
@@ -185,13 +185,13 @@ def test_compressed_tables_tell_all_ids_apart_with_fewer_rows():
 
 def test_compressed_tables_start_like_plain_ones_and_train_sparsely():
     settings = 'model.compressed_features=["item_id"]', "model.compression=3"
-    model = builders.model(builders.config("fm", "none", *settings))
+    model = small_models.model(small_models.config("fm", "none", *settings))
     table, quotients = model.embedder.tables["item_id"], model.embedder.quotients["item_id"]
     assert (table.shape, quotients.shape) == ((10, 9), (3, 9))
     assert not table.numpy()[:, -1].any()  # no linear weights yet
     assert (quotients.numpy()[:, -1] == 1.0).all()
     before = table.numpy(), quotients.numpy()
-    features = builders.batch(requests=1, candidates=1, length=1)
+    features = small_models.batch(requests=1, candidates=1, length=1)
     model.train_step(features)
     # The only request has an empty history, so its candidate is the only item.
     item = int(features["candidate/item_id"][0, 0])
@@ -209,4 +209,4 @@ def test_compressed_tables_start_like_plain_ones_and_train_sparsely():
 )
 def test_only_categorical_features_are_compressed(setting, message):
     with pytest.raises(UserError, match=message):
-        builders.model(builders.config("din", "none", setting))
+        small_models.model(small_models.config("din", "none", setting))

@@ -1,8 +1,9 @@
 """The first twenty losses of every model are those of tests/golden, on both version lanes."""
 
-import golden_runs
 import numpy as np
 import pytest
+
+from tests.helpers import golden_runs
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,11 @@ from preprocessing.errors import UserError
 STEPS = 20
 _START = """
 import json, sys
-sys.path.insert(0, "tests")
 import numpy as np
 from models.keras import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import builders
+from tests.helpers import small_models
 from models.distributed.distribution import Distribution
 from models.training.steps import Steps
 """
@@ -37,9 +36,9 @@ for name in ("one_device", "mirrored"):
     settings = ["train.l2=0.01", "train.clip_norm=0.5", "train.oov_rate=0.05"]
     settings += ["train.joint=true"] * (ssl != "none")  # Beside steps of its own.
     with distribution.strategy.scope():
-        model = builders.model(builders.config(model_name, ssl, *settings))
+        model = small_models.model(small_models.config(model_name, ssl, *settings))
         model.build_optimizers()
-    features = builders.batch(requests=int(requests))
+    features = small_models.batch(requests=int(requests))
     dataset = tf.data.Dataset.from_tensor_slices(features).batch(8).repeat()
     batches = distribution.batches(dataset)
     kinds = [model.ssl_step] * (ssl != "none") + [model.train_step]
@@ -62,11 +61,11 @@ losses = []
 for on_cpu in (False, True):
     distribution = Distribution("one_device", tables_on_cpu=on_cpu)
     with tf.device("CPU:1" if on_cpu else "CPU:0"), distribution.strategy.scope():
-        run = builders.config("din", "none", f"train.tables_on_cpu={str(on_cpu).lower()}")
-        model = builders.model(run)
+        run = small_models.config("din", "none", f"train.tables_on_cpu={str(on_cpu).lower()}")
+        model = small_models.model(run)
         model.build_optimizers()
         train = Steps(model.train_step, distribution.strategy)
-        batches = distribution.batches(tf.data.Dataset.from_tensors(builders.batch()).repeat())
+        batches = distribution.batches(tf.data.Dataset.from_tensors(small_models.batch()).repeat())
         losses.append([float(train(batches, 1)["loss"]) for _ in range(3)])
 ends = lambda values: sorted({v.device[-5:] for v in values if v.shape.rank})
 print(json.dumps({

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from log_builders import read_examples
 from sklearn.metrics import roc_auc_score
 
 from models.evaluation import yardsticks
 from models.evaluation.yardsticks import Candidates, ClickCounts
+from tests.helpers.small_data_sets import read_examples
 
 CLICKS = np.array(
     [

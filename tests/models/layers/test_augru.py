@@ -4,7 +4,7 @@ import numpy as np
 
 from models.keras import keras, tf
 from models.layers.augru import AUGRU, augru_step
-from reference import interactions as reference
+from tests.reference import interactions as reference
 
 B, N, L, D, U = 3, 2, 5, 4, 3
 LENGTHS = np.array([5, 2, 0])

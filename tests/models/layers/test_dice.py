@@ -4,7 +4,7 @@ import numpy as np
 
 from models.keras import tf
 from models.layers.dice import Dice
-from reference import din as reference
+from tests.reference import din as reference
 
 
 def test_equals_the_twin():

@@ -2,14 +2,14 @@
 
 import time
 
-import builders
 import numpy as np
 import pytest
 
 from models.keras import keras, tf
 from models.ops.optimizers import TABLE_OPTIMIZERS, LazyAdam, sum_duplicates, table_optimizer
 from preprocessing.errors import UserError
-from reference import optimizers as twins
+from tests.helpers import small_models
+from tests.reference import optimizers as twins
 
 
 def _sparse(ids, values, rows):
@@ -78,14 +78,14 @@ def test_unknown_optimizer_is_refused():
     with pytest.raises(
         UserError, match="one of lazy_adam, adagrad, adam, found 'adagard'"
     ) as error:
-        builders.config("din", "none", "train.embedding_optimizer=adagard")
+        small_models.config("din", "none", "train.embedding_optimizer=adagard")
     assert "adagrad" in str(error.value)
 
 
 def _gradients(monkeypatch, *settings):
     """Norms of the gradients that reach the optimisers of tables and of dense weights."""
-    model = builders.model(builders.config("din", "none", *settings))
-    builders.randomise(model)
+    model = small_models.model(small_models.config("din", "none", *settings))
+    small_models.randomise(model)
     norms = []
     for optimizer in (model.embedding_optimizer, model.optimizer):
 
@@ -94,7 +94,7 @@ def _gradients(monkeypatch, *settings):
             norms.append(float(tf.linalg.global_norm(gradients)))
 
         monkeypatch.setattr(optimizer, "apply_gradients", remember)
-    reported = float(model.train_step(builders.batch())["gradient_norm"])
+    reported = float(model.train_step(small_models.batch())["gradient_norm"])
     return norms, reported
 
 

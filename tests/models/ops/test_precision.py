@@ -2,7 +2,6 @@
 
 import types
 
-import builders
 import numpy as np
 import pytest
 
@@ -10,6 +9,7 @@ from models.core.factory import build_model, compile_model
 from models.keras import keras, tf
 from models.ops.precision import LossScale, policy
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 MODELS = [("din", "none"), ("din", "miss"), ("deminet", "none"), ("deminet_moe", "none")]
 TOLERANCES = {"mixed_bfloat16": 0.03, "mixed_float16": 0.004}
@@ -17,12 +17,12 @@ SEED = tf.constant([3, 5])
 
 
 def _model(name, ssl, precision):
-    run = builders.config(name, ssl)
+    run = small_models.config(name, ssl)
     data = types.SimpleNamespace(
-        schema=builders.schema(),
+        schema=small_models.schema(),
         encoders={
             feature: types.SimpleNamespace(cardinality=rows)
-            for feature, rows in builders.CARDINALITIES.items()
+            for feature, rows in small_models.CARDINALITIES.items()
         },
     )
     model = build_model(run, data, precision)
@@ -40,7 +40,7 @@ def _weights(model):
 def exact(request):
     """A float32 model with weights of a trained model's size, and its name."""
     model = _model(*request.param, "float32")
-    builders.randomise(model)
+    small_models.randomise(model)
     return request.param, model
 
 
@@ -52,7 +52,7 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
     for weight, value in zip(_weights(mixed), _weights(model), strict=True):
         assert (weight.name, weight.dtype) == (value.name, tf.float32)
         weight.assign(value)
-    features = builders.batch(requests=16)
+    features = small_models.batch(requests=16)
     mask = features["candidate/item_id"].numpy() != 0
     expected, found = model(features).numpy()[mask], mixed(features).numpy()[mask]
     assert found.dtype == np.float32
@@ -73,7 +73,7 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
 def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
     model = _model(name, ssl, precision)
     steps = [model.train_step] + [model.ssl_step] * (ssl != "none")
-    features = builders.batch(requests=32)
+    features = small_models.batch(requests=32)
     for step in map(tf.function, steps):
         losses = [float(step(features)["loss"]) for _ in range(20)]
         assert np.isfinite(losses).all()
@@ -82,7 +82,7 @@ def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
 
 def test_an_overflow_leaves_the_step_out_and_halves_the_scale():
     model = _model("din", "none", "mixed_float16")
-    features = builders.batch()
+    features = small_models.batch()
     model.train_step(features)
     scale, before = float(model.loss_scale.value), [w.numpy() for w in model.trainable_variables]
     assert scale == 2.0**15
@@ -102,7 +102,7 @@ def test_an_overflow_leaves_the_step_out_and_halves_the_scale():
 
 
 def test_the_scale_cancels():
-    features = builders.batch()
+    features = small_models.batch()
     norms = []
     for scale in (1.0, 1024.0):
         model = _model("din", "none", "mixed_float16")
@@ -137,4 +137,4 @@ def test_refused_for_models_that_are_not_made_for_it():
     with pytest.raises(UserError, match="train.precision=float32 with lr, found mixed_bfloat16"):
         _model("lr", "none", "mixed_bfloat16")
     with pytest.raises(UserError, match="found 'bfloat16'.*mixed_bfloat16"):
-        builders.config("din", "none", "train.precision=bfloat16")
+        small_models.config("din", "none", "train.precision=bfloat16")

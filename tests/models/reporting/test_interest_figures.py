@@ -2,13 +2,13 @@
 
 import re
 
-import builders
 import pytest
 
 from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model, compile_model
 from models.reporting import interest_figures
+from tests.helpers import small_models
 
 
 def _run(data, path, model):
@@ -16,7 +16,7 @@ def _run(data, path, model):
     config = run_config.resolve({"data": str(data.path), "model": {"name": model}})
     built = build_model(config, data)
     compile_model(built, config)
-    builders.randomise(built, scale=0.3)
+    small_models.randomise(built, scale=0.3)
     run_directory.begin(path, config, data)
     run_directory.best_checkpoint(built, path).save()
     return run_directory.open_run(path)

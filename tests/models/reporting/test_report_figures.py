@@ -13,7 +13,7 @@ from models.evaluation import slices
 from models.evaluation.confidence_intervals import Estimate
 from models.evaluation.metrics import Scores, reliability, sigmoid
 from models.reporting import curves, data_sets, html_report, interest_figures, quality
-from preprocessing.schema import DType
+from preprocessing.features.feature import DType
 from preprocessing.schema_inference import infer_schema
 
 AUC = Estimate(0.7, 0.68, 0.72)

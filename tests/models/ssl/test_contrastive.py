@@ -1,6 +1,5 @@
 """What every self-supervised loss of the registry must do, and how it is measured."""
 
-import builders
 import numpy as np
 import pytest
 
@@ -9,17 +8,18 @@ from models.config.run_config import resolve
 from models.keras import tf
 from models.ssl.contrastive import Views, measure
 from models.ssl.miss import MISSConfig
+from tests.helpers import small_models
 
 SEED = tf.constant([3, 5])
 
 
 @pytest.fixture(scope="module", params=list(registry.SSL))
 def model(request):
-    return builders.model(builders.config("din", request.param, "train.joint=true"))
+    return small_models.model(small_models.config("din", request.param, "train.joint=true"))
 
 
 def test_every_name_trains_and_is_measured(model):
-    features = builders.batch(requests=16)
+    features = small_models.batch(requests=16)
     backbone = [weight.numpy() for weight in model.backbone.trainable_variables]
     with tf.GradientTape() as tape:
         total, logs = model.ssl_loss(features, SEED)
@@ -65,10 +65,10 @@ def test_variants_are_settings_of_miss(name, config):
 
 
 def test_without_features_is_a_feature_weight_of_zero():
-    features = builders.batch(requests=16)
+    features = small_models.batch(requests=16)
 
     def loss_and_gradient(*settings):
-        model = builders.model(builders.config("din", *settings))
+        model = small_models.model(small_models.config("din", *settings))
         with tf.GradientTape() as tape:
             total, logs = model.ssl_loss(features, SEED)
         gradient = tape.gradient(total, model.embedder.tables["item_id"])

@@ -10,7 +10,7 @@ import pytest
 
 from models.keras import tf
 from models.ssl.info_nce import info_nce
-from reference import miss as reference
+from tests.reference import miss as reference
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 EYE = np.eye(4)

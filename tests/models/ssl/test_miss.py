@@ -11,8 +11,8 @@ from models.keras import keras, tf
 from models.ops import replicas
 from models.ssl.miss import MISS, MISSConfig, Pairs
 from preprocessing.errors import UserError
-from reference import embedded
-from reference import miss as reference
+from tests.reference import embedded
+from tests.reference import miss as reference
 
 DIMS = Dims(user_fields=1, history_features=2, extra_fields=0, embedding_size=4, max_length=9)
 LENGTHS = (9, 4, 0, 1, 2, 3, 7, 5)

@@ -10,8 +10,8 @@ from models.ssl.irssl import IRSSL, IRSSLConfig
 from models.ssl.rule import Rule, RuleConfig
 from models.ssl.s3rec import S3Rec, S3RecConfig
 from preprocessing.errors import UserError
-from reference import embedded
-from reference import rivals as reference
+from tests.reference import embedded
+from tests.reference import rivals as reference
 
 DIMS = Dims(user_fields=1, history_features=2, extra_fields=0, embedding_size=4, max_length=12)
 LENGTHS = (9, 4, 0, 1, 2, 3, 7, 5)

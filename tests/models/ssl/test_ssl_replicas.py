@@ -17,14 +17,13 @@ NAMES = ("miss", "rule", "irssl", "s3rec", "cl4srec")
 
 _PROGRAM = """
 import json, sys
-sys.path.insert(0, "tests")
 from models.keras import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import builders
+from tests.helpers import small_models
 from models.distributed.distribution import Distribution
 
-features = builders.batch(requests=11)
+features = small_models.batch(requests=11)
 features["user_id"] = tf.constant([2, 3, 4, 5, 6, 7, 8, 3, 9, 4, 10])  # two users twice
 
 def step(model, batch):
@@ -38,8 +37,8 @@ for name in sys.argv[1:]:
     for kind in ("one_device", "mirrored"):
         strategy = Distribution(kind).strategy
         with strategy.scope():
-            model = builders.model(builders.config("din", name, "ssl.alpha=1.0"))
-            builders.randomise(model)
+            model = small_models.model(small_models.config("din", name, "ssl.alpha=1.0"))
+            small_models.randomise(model)
         # Eleven requests on two replicas: unequal shares.
         dataset = tf.data.Dataset.from_tensor_slices(features).batch(11)
         batch = next(iter(strategy.experimental_distribute_dataset(dataset)))

@@ -1,12 +1,12 @@
 """Sparser and noisier labels: exact rates, no dependence on the order of the data."""
 
-import builders
 import numpy as np
 import pytest
 
 from models.config.training import TrainConfig
 from models.keras import tf
 from models.training.label_noise import stressed
+from tests.helpers import small_models
 
 REQUESTS, CANDIDATES = 4000, 3
 
@@ -29,14 +29,14 @@ def requests():
 def _stress(requests, batch_size=500, **settings):
     """The requests after the stress, side by side again."""
     batches = tf.data.Dataset.from_tensor_slices(requests).batch(batch_size)
-    batches = stressed(batches, builders.schema(), TrainConfig(**settings))
+    batches = stressed(batches, small_models.schema(), TrainConfig(**settings))
     parts = list(batches.as_numpy_iterator())
     return {name: np.concatenate([part[name] for part in parts]) for name in requests}
 
 
 def test_without_stress_batches_are_left_as_they_are(requests):
     batches = tf.data.Dataset.from_tensor_slices(requests).batch(10)
-    assert stressed(batches, builders.schema(), TrainConfig()) is batches
+    assert stressed(batches, small_models.schema(), TrainConfig()) is batches
 
 
 @pytest.mark.parametrize("rate", [0.8, 0.9])

@@ -2,12 +2,12 @@
 
 import types
 
-import builders
 import pytest
 
 from models.distributed.distribution import Distribution
 from models.training import memory
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 FLOAT = 4
 
@@ -15,17 +15,17 @@ FLOAT = 4
 def _data(requests=100, candidates=300):
     splits = {"train": {"requests": requests, "candidates": candidates}}
     return types.SimpleNamespace(
-        schema=builders.schema(),
+        schema=small_models.schema(),
         encoders={
             name: types.SimpleNamespace(cardinality=rows)
-            for name, rows in builders.CARDINALITIES.items()
+            for name, rows in small_models.CARDINALITIES.items()
         },
         manifest={"splits": splits},
     )
 
 
 def _estimate(model="din", ssl="none", *settings):
-    run = builders.config(model, ssl, *settings)
+    run = small_models.config(model, ssl, *settings)
     return memory.estimate(run, _data(), Distribution("one_device"))
 
 
@@ -45,7 +45,7 @@ def tracing(monkeypatch):
 )
 def test_weights_and_slots_are_counted_exactly(monkeypatch, tracing, model, ssl, settings):
     monkeypatch.setattr(memory, "_FEW_ROWS", 10)
-    built = builders.model(builders.config(model, ssl, *settings))
+    built = small_models.model(small_models.config(model, ssl, *settings))
     built.build_optimizers()
     found = _estimate(model, ssl, *settings)
     assert found.traced
@@ -71,13 +71,15 @@ def test_optimisers_and_compression_shrink_it():
     compressed = _estimate(
         "din", "none", 'model.compressed_features=["item_id"]', "model.compression=10"
     )
-    saved = builders.CARDINALITIES["item_id"] - 3 - 10
+    saved = small_models.CARDINALITIES["item_id"] - 3 - 10
     assert plain.tables - compressed.tables == saved * 8 * FLOAT
 
 
 def test_steps_of_self_supervision_have_slots_of_their_own():
     """Of the tables of the history's features; whether the estimate is traced or a bound."""
-    shared = sum(builders.CARDINALITIES[name] for name in ("item_id", "category_id")) * 8 * FLOAT
+    shared = (
+        sum(small_models.CARDINALITIES[name] for name in ("item_id", "category_id")) * 8 * FLOAT
+    )
     plain = _estimate("din", "miss", "train.joint=true", "train.ssl_steps=0")
     assert plain.slots == _estimate().slots
     assert _estimate("din", "miss").slots == plain.slots + 2 * shared
@@ -150,4 +152,4 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(monkeypatch, tmp
     ("count", "text"), [(3 << 20, "3.0 MiB"), (1 << 29, "0.50 GiB"), (5 << 30, "5.00 GiB")]
 )
 def test_sizes_in_words(count, text):
-    assert text in str(memory.Estimate(count, 0, 0, 0))
+    assert text in str(memory.MemoryEstimate(count, 0, 0, 0))

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +14,7 @@ from models.keras import tf
 from models.training import trainer
 from models.training.pretraining import SelfSupervisedSteps
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 PLAIN = {"batch_size": 50, "max_steps": 6, "learning_rate": 0.01, "ssl_steps": 0}
 PASS = 6
@@ -99,8 +99,8 @@ def test_stages_train_what_they_should():
     """Stage 1 leaves the backbone alone, stage 2 self-supervision; both train the embeddings."""
     settings = [f"train.{name}" for name in ("pretrain_epochs=1", "ssl_steps=0")]
     settings.append("train.ssl_learning_rate=0.05")
-    model = builders.model(builders.config("din", "miss", *settings))
-    features = builders.batch()
+    model = small_models.model(small_models.config("din", "miss", *settings))
+    features = small_models.batch()
     initial = _parts(model)
     logs = model.ssl_step(features)
     norms = {"gradient_norm", "gradient_norm_tables", "gradient_norm_dense"}
@@ -127,9 +127,11 @@ def test_stages_train_what_they_should():
 
 
 def test_both_losses_train_in_joint_steps():
-    model = builders.model(builders.config("din", "miss", "train.joint=true", "train.ssl_steps=0"))
+    model = small_models.model(
+        small_models.config("din", "miss", "train.joint=true", "train.ssl_steps=0")
+    )
     before = _parts(model)
-    logs = model.train_step(builders.batch())
+    logs = model.train_step(small_models.batch())
     expected = logs[MAIN_LOSS] + 0.1 * (logs["miss_interest"] + logs["miss_feature"])
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
     after = _parts(model)

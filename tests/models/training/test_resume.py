@@ -31,7 +31,7 @@ def _config(data, **settings):
     return run_config.resolve(
         {
             "data": str(data.path),
-            "model": {"name": "reference.counting_model:CountingLR", "embedding_size": 4},
+            "model": {"name": "tests.reference.counting_model:CountingLR", "embedding_size": 4},
             "train": plain | settings,
         }
     )
@@ -292,7 +292,7 @@ class _Children:
     """Runs in processes that are forked after all imports; time is that of their processor."""
 
     def __init__(self):
-        code = _SERVER.format(path=[str(pathlib.Path(__file__).parents[2])])
+        code = _SERVER.format(path=[str(pathlib.Path(__file__).parents[3])])
         self._server = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

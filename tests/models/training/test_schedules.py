@@ -2,7 +2,6 @@
 
 import math
 
-import builders
 import numpy as np
 import pytest
 
@@ -10,10 +9,11 @@ from models.core import schedules
 from models.core.schedules import learning_rate, plateau_scale, set_scale
 from models.keras import keras, tf
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 
 def _train(**settings):
-    return builders.config("lr", "none", *(f"train.{k}={v}" for k, v in settings.items())).train
+    return small_models.config("lr", "none", *(f"train.{k}={v}" for k, v in settings.items())).train
 
 
 def _rates(train, steps, base=0.1):
@@ -59,12 +59,12 @@ def test_plateau_lowers_the_rate_after_evaluations_without_gain(aucs, scale):
 
 
 def test_the_scale_reaches_both_optimisers():
-    run = builders.config("lr", "none", "train.schedule=plateau", "train.learning_rate=0.5")
-    model = builders.model(run)
+    run = small_models.config("lr", "none", "train.schedule=plateau", "train.learning_rate=0.5")
+    model = small_models.model(run)
     model.build_optimizers()
     optimizers = [model.optimizer, model.embedding_optimizer]
     set_scale(optimizers, 0.25)
-    model.train_step(builders.batch())
+    model.train_step(small_models.batch())
     for optimizer in optimizers:
         assert float(optimizer.learning_rate) == 0.125
     set_scale([keras.optimizers.Adam(0.1)], 0.5)  # a constant rate stays
@@ -74,9 +74,11 @@ def test_the_first_step_of_a_warm_up_is_small():
     """Adam's first step has the size of its rate, in tables and dense weights alike."""
     moved = []
     for settings in ([], ["train.warmup_steps=10"]):
-        model = builders.model(builders.config("lr", "none", "train.learning_rate=0.1", *settings))
+        model = small_models.model(
+            small_models.config("lr", "none", "train.learning_rate=0.1", *settings)
+        )
         before = [weight.numpy() for weight in model.trainable_variables]
-        model.train_step(builders.batch())
+        model.train_step(small_models.batch())
         after = [weight.numpy() for weight in model.trainable_variables]
         moved.append([np.abs(a - b).max() for a, b in zip(after, before, strict=True)])
     assert len(moved[0]) > 3

@@ -8,7 +8,7 @@ import pytest
 from models.core import provenance, run_directory
 from models.keras import tf
 from models.training import sessions
-from models.training.memory import Estimate
+from models.training.memory import MemoryEstimate
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_every_second_belongs_to_one_phase(tmp_path, clock):
 def test_a_process_that_resumes_adds_its_entry(tmp_path):
     for step in (3, 8):
         session = sessions.Session(tmp_path)
-        session.expect(Estimate(1, 2, 3, 4, copies=2))
+        session.expect(MemoryEstimate(1, 2, 3, 4, copies=2))
         session.save(step - 1)
         session.save(step)
     entries = run_directory.read_sessions(tmp_path)
@@ -70,7 +70,7 @@ def test_what_a_warm_start_took_over_is_remembered(tmp_path):
 
 def test_of_several_processes_one_writes(tmp_path):
     session = sessions.Session(tmp_path, writes=False)
-    session.expect(Estimate(1, 2, 3, 4))
+    session.expect(MemoryEstimate(1, 2, 3, 4))
     session.save(3)
     assert run_directory.read_sessions(tmp_path) == []
 

@@ -1,6 +1,5 @@
 """Steps of self-supervision beside the main loss: how many, with which optimisers, on which ids."""
 
-import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ from models.keras import tf
 from models.training import trainer
 from models.training.journal import Journal
 from models.training.updates import Updates
+from tests.helpers import small_models
 
 SEED = tf.constant([3, 5])
 
@@ -25,7 +25,7 @@ def test_steps_come_in_the_asked_proportion_and_ahead(rate):
 
 
 def _model(*settings):
-    return builders.model(builders.config("din", "miss", *settings))
+    return small_models.model(small_models.config("din", "miss", *settings))
 
 
 def test_each_loss_moves_what_it_trains_at_a_rate_of_its_own():
@@ -44,7 +44,7 @@ def test_each_loss_moves_what_it_trains_at_a_rate_of_its_own():
 
     def moved(step):
         before = weights()
-        step(builders.batch())
+        step(small_models.batch())
         return [
             max(np.abs(new - old).max() for old, new in zip(*pair, strict=True))
             for pair in zip(before, weights(), strict=True)
@@ -56,7 +56,7 @@ def test_each_loss_moves_what_it_trains_at_a_rate_of_its_own():
 
 def test_the_gradient_of_self_supervision_is_clipped_by_its_own_norm():
     model = _model("train.clip_norm=0.001", "ssl.alpha=1.0")
-    logs = model.ssl_step(builders.batch())
+    logs = model.ssl_step(small_models.batch())
     assert float(logs["gradient_norm"]) > 0.01
     moments = [*model.ssl_optimizer._momentums, *model.ssl_embedding_optimizer._momentums]
     # After one step they are a tenth of the gradient.
@@ -65,7 +65,7 @@ def test_the_gradient_of_self_supervision_is_clipped_by_its_own_norm():
 
 def test_hidden_ids_never_enter_self_supervision():
     """Neither in steps of its own nor in the sum of both losses."""
-    features = builders.batch()
+    features = small_models.batch()
     found = []
     for rate in (0.0, 0.9):
         model = _model("train.joint=true", f"train.oov_rate={rate}")

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 
-import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +24,7 @@ from models.training.profiling import Profile
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from tests.helpers import small_models
 
 
 def _config(data, model="lr", ssl="none", **settings):
@@ -170,9 +170,9 @@ def test_profiles_of_no_steps_are_refused(text, tmp_path):
 
 def _loss(*settings, features=None):
     """The log loss of a first step, and what it is made of."""
-    model = builders.model(builders.config("lr", "none", *settings))
-    builders.randomise(model)
-    features = features or builders.batch()
+    model = small_models.model(small_models.config("lr", "none", *settings))
+    small_models.randomise(model)
+    features = features or small_models.batch()
     logits_BN = model(features).numpy().astype(np.float64)
     logs = model.train_step(features)
     label_BN = features["label"].numpy()
@@ -191,7 +191,7 @@ def test_positives_weigh_what_they_are_given():
 def test_a_numeric_feature_weighs_requests():
     """Negative weights count as 0."""
     found, losses_BN, _, mask_BN = _loss("train.sample_weight=age")
-    age_B = np.maximum(builders.batch()["age"].numpy(), 0.0)
+    age_B = np.maximum(small_models.batch()["age"].numpy(), 0.0)
     weights_BN = age_B[:, None] * mask_BN
     assert 0 < (age_B == 0).sum() < len(age_B)
     assert found == pytest.approx((weights_BN * losses_BN).sum() / weights_BN.sum(), rel=1e-5)
@@ -229,8 +229,8 @@ def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, at_once):
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight():
-    model = builders.model(builders.config("lr", "none"))
-    builders.randomise(model)
+    model = small_models.model(small_models.config("lr", "none"))
+    small_models.randomise(model)
     before = [weight.numpy() for weight in model.trainable_variables]
 
     @tf.custom_gradient
@@ -240,7 +240,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight():
     call = model.backbone.interact
     model.backbone.interact = lambda fields: broken(call(fields))
     with pytest.raises(tf.errors.InvalidArgumentError, match="gradient is not finite"):
-        tf.function(model.train_step)(builders.batch())
+        tf.function(model.train_step)(small_models.batch())
     for weight, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
 

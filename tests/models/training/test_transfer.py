@@ -1,6 +1,5 @@
 """Warm starts between other features: every entry of a weight goes with its feature."""
 
-import builders
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,9 +14,12 @@ from models.keras import tf
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Block, Layout, distinct_pairs, hidden, places, products
 from models.training.warm_start import take_over
-from preprocessing import encoders
+from preprocessing.encoders import fitting
 from preprocessing.errors import UserError
-from preprocessing.schema import Role, Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.features.feature import Role
+from preprocessing.schema import Schema
+from tests.helpers import small_models
 
 D = 4
 LENGTH, REQUESTS, CANDIDATES = 5, 6, 3
@@ -52,7 +54,7 @@ def _schema(names, history=ITEMS, **kinds):
 def _fitted(schema):
     values = {"string": pa.array([f"v{i}" for i in range(6)]), "float32": pa.array([0.5, 1.5, 4.0])}
     return {
-        feature.name: encoders.fit(
+        feature.name: fitting.fit(
             feature, values[feature.dtype.value], np.ones(len(values[feature.dtype.value]), int)
         )
         for feature in schema.encoded_features
@@ -86,7 +88,7 @@ def _settings(name):
     settings = {"name": name}
     if name != "lr":
         settings["embedding_size"] = D
-    if hasattr(registry.load_model(name)[0].Config, "interests"):
+    if hasattr(registry.load_model_class(name)[0].Config, "interests"):
         settings["interests"] = 2
     return settings | {"sim": {"heads": 2}, "dmin": {"auxiliary_weight": 0.1}}.get(name, {})
 
@@ -104,7 +106,7 @@ def _build(name, schema, precision="float32", ssl="none", **settings):
 
 def _trained(model, seed=1):
     """The model with other weights, all of them random, statistics of normalisations included."""
-    builders.randomise(model, seed)
+    small_models.randomise(model, seed)
     rng = np.random.default_rng(seed)
     for weight in model.backbone.non_trainable_weights:
         weight.assign(rng.uniform(0.5, 1.5, weight.shape))
@@ -125,7 +127,7 @@ def _names():
     """Every name; those of classes that have come before are left to `make test-slow`."""
     seen = set()
     for name in registry.MODELS:
-        model_class, _ = registry.load_model(name)
+        model_class, _ = registry.load_model_class(name)
         yield pytest.param(name, marks=[pytest.mark.slow] if model_class in seen else [])
         seen.add(model_class)
 
@@ -353,7 +355,7 @@ def _build_other(backbone_class, schema, seed):
     embedder = FeatureEmbedder(schema, sizes, D)
     model = CTRModel(schema, embedder, backbone_class(ModelConfig(), embedder.dims))
     model(_batch(schema))
-    builders.randomise(model, seed)
+    small_models.randomise(model, seed)
     return model
 
 
@@ -453,6 +455,6 @@ def test_pairs_of_fields_follow_both_fields():
 
 def test_slices_are_the_same_if_they_hold_the_same():
     old, new = _layout(("x", 4), ("y", 4)), _layout(("y", 4), ("x", 4))
-    assert places(old.slices(4), new.slices(4)).tolist() == [2, 3, 0, 1]
+    assert places(old.equal_slices(4), new.equal_slices(4)).tolist() == [2, 3, 0, 1]
     three = _layout(("x", 4), ("y", 4), ("z", 4)), _layout(("x", 4), ("z", 4), ("y", 4))
-    assert places(three[0].slices(4), three[1].slices(4)).tolist() == [0, -1, -1, -1]
+    assert places(three[0].equal_slices(4), three[1].equal_slices(4)).tolist() == [0, -1, -1, -1]

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import builders
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import toy_runs
 
 from models import train
 from models.config import run_config
@@ -16,16 +14,17 @@ from models.training import trainer
 from models.training.warm_start import matching_ids, warm_start
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from preprocessing import encoders
-from preprocessing.encoder_specs import Bucketised, Hash, Vocabulary
+from preprocessing.encoders import fitting
 from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Bucketised, Hash, Vocabulary
+from tests.helpers import small_models, toy_runs
 
 
 def _fit(name, values, encoder=None):
     feature = toy_runs.SCHEMA[name]
     if encoder is not None:
         feature = dataclasses.replace(feature, encoder=encoder)
-    return encoders.fit(feature, pa.array(values), np.ones(len(values), np.int64))
+    return fitting.fit(feature, pa.array(values), np.ones(len(values), np.int64))
 
 
 def test_values_keep_their_rows():
@@ -88,7 +87,7 @@ def _config(data, model="dmr", **rest):
 def _untrained(path, run, data):
     """A run whose best weights are random."""
     model = trainer.build_model(run, data)
-    builders.randomise(model)
+    small_models.randomise(model)
     run_directory.begin(path, run, data)
     run_directory.best_checkpoint(model, path).save()
     return path

@@ -4,14 +4,14 @@ import gzip
 import json
 
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import Audit
 from pipeline.auditing.log import count_files
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import DataDir
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_logs import columns, random_events, write_log
 
 HEADER = b"user_id,item_id,timestamp,text\n"
 

@@ -5,8 +5,6 @@ import shutil
 
 import pyarrow as pa
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, rewrite_split, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
@@ -16,6 +14,9 @@ from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Events
 from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import rewrite_split
+from tests.helpers.small_logs import columns, random_events, write_log
 
 VOCABULARY = {"kind": "vocabulary"}
 FEATURES = [

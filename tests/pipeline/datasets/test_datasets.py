@@ -9,8 +9,6 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-import raw_samples
-from log_builders import read_examples, shard_bytes
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -22,9 +20,11 @@ from pipeline.log.csv_dialect import Dialect
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import LINE, TIME, validate
 from preprocessing.errors import UserError
+from tests.helpers import published_logs
+from tests.helpers.small_data_sets import read_examples, shard_bytes
 
 DAY = 86_400
-FIRST = int(datetime.datetime(2017, 11, 25, tzinfo=raw_samples.CHINA).timestamp())
+FIRST = int(datetime.datetime(2017, 11, 25, tzinfo=published_logs.CHINA).timestamp())
 
 
 def _events(first=FIRST, users=25, items=30, steps=36, step=DAY // 4, seed=0):
@@ -92,7 +92,7 @@ class TestTaobao:
         events = _events()
         behaviours = [("pv", "pv", "pv", "buy", "cart")[n % 5] for n in range(len(events))]
         outside = [(1, 100, FIRST - 1), (1, 100, FIRST + 9 * DAY), (1, 100, -5)]
-        log, _ = raw_samples.taobao(
+        log, _ = published_logs.taobao(
             directory, events + outside, _category, behaviours + ["pv"] * len(outside)
         )
         return events, behaviours, log
@@ -122,7 +122,7 @@ class TestTaobao:
         assert len(frame) == sum(behaviour != "pv" for behaviour in behaviours)
 
     def test_the_last_second_counts(self, tmp_path):
-        log, _ = raw_samples.taobao(tmp_path, [(1, 2, FIRST + 9 * DAY - 1)], _category, ["pv"])
+        log, _ = published_logs.taobao(tmp_path, [(1, 2, FIRST + 9 * DAY - 1)], _category, ["pv"])
         assert len(_canonical("taobao", log)[0]) == 1
 
     def test_bad_rows_keep_file_line_and_reason(self, tmp_path):
@@ -179,7 +179,7 @@ class TestAmazonReviews:
     def _raw(self, directory):
         events = [(u, f"B{i}", t) for u, i, t in _events(first=DAY * 9000, step=DAY, items=4)]
         categories = {f"B{item}": paths for item, paths in self.CATEGORIES.items()}
-        return events, *raw_samples.amazon_reviews(directory, events, categories)
+        return events, *published_logs.amazon_reviews(directory, events, categories)
 
     def test_rows(self, tmp_path):
         events, log, metadata = self._raw(tmp_path)
@@ -276,7 +276,7 @@ class TestRetailRocket:
     def _raw(self, directory):
         events = _events(first=self.START, items=5, steps=160)
         behaviours = [("view", "addtocart", "transaction")[n % 3] for n in range(len(events))]
-        paths = raw_samples.retailrocket(directory, events, behaviours, self.SNAPSHOTS)
+        paths = published_logs.retailrocket(directory, events, behaviours, self.SNAPSHOTS)
         return events, behaviours, *paths
 
     def test_rows(self, tmp_path):
@@ -324,12 +324,12 @@ class TestRetailRocket:
 
 
 class TestAlipay:
-    START = int(datetime.datetime(2015, 7, 1, tzinfo=raw_samples.CHINA).timestamp())
+    START = int(datetime.datetime(2015, 7, 1, tzinfo=published_logs.CHINA).timestamp())
 
     def test_rows(self, tmp_path):
         events = _events(first=self.START, step=DAY, steps=150)
         actions = [int(n % 4 == 3) for n in range(len(events))]
-        log, _ = raw_samples.alipay(
+        log, _ = published_logs.alipay(
             tmp_path, events, _category, lambda item: item % 3 + 50, actions
         )
         with open(log, "a") as file:
@@ -373,7 +373,7 @@ def _core(frame, users, items):
 @pytest.mark.slow
 def test_the_core_is_that_of_pandas_for_any_number_of_partitions(tmp_path):
     events = _events(users=60, items=40, seed=1)
-    log, _ = raw_samples.taobao(tmp_path, events, _category, ["pv"] * len(events))
+    log, _ = published_logs.taobao(tmp_path, events, _category, ["pv"] * len(events))
     limits = {"min_user_events": 4, "min_item_events": 5, "core_filter": "fixed_point"}
     data = _build(tmp_path, "taobao", log, train_prefixes="all", num_partitions=1, **limits)
     core, rounds = _core(pd.DataFrame(events, columns=["user", "item", "time"]), 4, 5)
@@ -400,7 +400,7 @@ def test_the_core_is_that_of_pandas_for_any_number_of_partitions(tmp_path):
 
 def test_the_filters_once_are_those_of_one_round(tmp_path):
     events = _events(users=60, items=40)
-    log, _ = raw_samples.taobao(tmp_path, events, _category, ["pv"] * len(events))
+    log, _ = published_logs.taobao(tmp_path, events, _category, ["pv"] * len(events))
     data = _build(tmp_path, "taobao", log, min_user_events=4, min_item_events=5)
     _, rounds = _core(pd.DataFrame(events, columns=["user", "item", "time"]), 4, 5)
     filtered = data.manifest["conservation"]["filtered"]
@@ -425,7 +425,7 @@ def test_arguments_that_do_not_fit_together(tmp_path, arguments, message):
 
 
 def test_a_schema_of_ones_own_describes_the_canonical_columns(tmp_path):
-    log, _ = raw_samples.taobao(tmp_path, _events(), _category, ["pv"] * len(_events()))
+    log, _ = published_logs.taobao(tmp_path, _events(), _category, ["pv"] * len(_events()))
     content = ADAPTERS["taobao"].schema().to_json()
     content["history"]["max_length"] = 2
     (tmp_path / "schema.json").write_text(json.dumps(content))

@@ -15,7 +15,7 @@ import pytest
 
 from models.core import run_directory
 from pipeline.experiments import scheduler
-from pipeline.experiments.plan import Planned
+from pipeline.experiments.planned_runs import PlannedRun
 from pipeline.experiments.recipe import TITLES, Row
 
 # Called as `python -m models.train --config=... --workdir=DIR --resume`. Runs named "slow" never
@@ -51,7 +51,7 @@ def queue(tmp_path, monkeypatch):
     def plan(*names):
         config = types.SimpleNamespace(save=save, model_name="din", ssl_name="none")
         row = Row(label="DIN", settings={})
-        return [Planned(row, data, 1, config, tmp_path / "runs" / name) for name in names]
+        return [PlannedRun(row, data, 1, config, tmp_path / "runs" / name) for name in names]
 
     return plan
 

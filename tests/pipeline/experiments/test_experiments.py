@@ -8,7 +8,6 @@ import pathlib
 import re
 import shutil
 
-import inline_runner
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +16,10 @@ from scipy import stats
 from models.core import run_directory
 from models.evaluation import scoring, yardsticks
 from models.evaluation.metrics import Scores
-from pipeline.experiments import TABLES, comparisons, plan, quick, rendering
+from pipeline.experiments import TABLES, comparisons, planned_runs, quick, rendering
 from pipeline.experiments.recipe import TITLES, Row, Table
 from preprocessing.errors import UserError
+from tests.helpers import inline_runner
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ TABLE = Table(
 
 
 def _plan(path, workdir, table=TABLE, seeds=(1, 2, 3)):
-    named = plan.open_data([str(path)], table)
-    return named, plan.plan(table, named, seeds, workdir)
+    named = planned_runs.open_data([str(path)], table)
+    return named, planned_runs.plan_runs(table, named, seeds, workdir)
 
 
 def test_plans_a_run_per_row_and_seed(data_path, tmp_path):
@@ -70,12 +70,12 @@ def test_a_batch_holds_so_many_samples_whatever_the_negatives(
     data_path, tmp_path, negatives, samples, requests
 ):
     table = dataclasses.replace(TABLE, batch_samples=samples)
-    (named,) = plan.open_data([str(data_path)], table)
+    (named,) = planned_runs.open_data([str(data_path)], table)
     manifest = copy.deepcopy(named.data.manifest)
     train = manifest["splits"]["train"]
     train["candidates"] = train["requests"] * (1 + negatives)
     data = dataclasses.replace(named.data, manifest=manifest)
-    planned = plan.plan(table, [named._replace(data=data)], [1], tmp_path)
+    planned = planned_runs.plan_runs(table, [named._replace(data=data)], [1], tmp_path)
     assert {run.config.train.batch_size for run in planned} == {requests}
 
 
@@ -172,12 +172,12 @@ def test_data_may_move(data_path, tmp_path):
 
 def test_refuses_data_of_another_protocol(data_path, tmp_path):
     with pytest.raises(UserError, match="--protocol=leave_last_out for --table=miss/3, found time"):
-        plan.open_data([str(data_path)], TABLES["miss/3"])
+        planned_runs.open_data([str(data_path)], TABLES["miss/3"])
 
 
 def test_refuses_two_data_sets_of_one_name(data_path):
     with pytest.raises(UserError, match="different names, found time_split, time_split"):
-        plan.open_data([str(data_path), str(data_path)], TABLE)
+        planned_runs.open_data([str(data_path), str(data_path)], TABLE)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_refuses_two_data_sets_of_one_name(data_path):
 )
 def test_knows_the_logs_of_the_papers_by_name(data_path, tmp_path, name, table_id, published):
     shutil.copytree(data_path, tmp_path / name)
-    (found,) = plan.open_data([str(tmp_path / name)], TABLES[table_id])
+    (found,) = planned_runs.open_data([str(tmp_path / name)], TABLES[table_id])
     assert (found.name, found.published) == (name, published)
 
 
@@ -428,7 +428,7 @@ def test_figures_over_settings_and_steps(made, tmp_path, kind):
 
 
 def test_counts_of_data_sets(data_path, tmp_path):
-    named = plan.open_data([str(data_path)], TABLES["deminet/1"])
+    named = planned_runs.open_data([str(data_path)], TABLES["deminet/1"])
     rendering.write(TABLES["deminet/1"], named, [], tmp_path, "")
     table = pd.read_csv(tmp_path / "deminet-1.csv").set_index("data")
     log = pd.read_csv(pathlib.Path(data_path).parent / "log.csv")

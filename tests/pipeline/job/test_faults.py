@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from log_builders import columns, random_events, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.errors import UserError, explained_write_errors
+from tests.helpers.small_logs import columns, random_events, write_log
 
-TESTS = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def directory(tmp_path):
 
 
 def _scenario(name, directory):
-    """What `fork_builds.py` reports, and its standard error."""
+    """What `dying_builds.py` reports, and its standard error."""
     done = subprocess.run(
-        [sys.executable, TESTS / "fork_builds.py", name, str(directory)],
-        cwd=TESTS.parent,
-        env={"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "PATH": "/usr/bin:/bin"},
+        [sys.executable, "-m", "tests.helpers.dying_builds", name, str(directory)],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +72,7 @@ def test_the_command_says_so_in_one_line(directory):
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.build_examples", f"--input={directory / 'log.csv'}",
          f"--output={directory / 'data'}", "--num_shards=1"],
-        cwd=TESTS.parent, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
         # Python would leave bytecode cut at the limit in the environment, for every later process.
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),

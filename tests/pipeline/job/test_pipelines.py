@@ -9,8 +9,6 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_pipeline
 from apache_beam.testing.util import assert_that, equal_to
-from impression_logs import VOCABULARY
-from log_builders import write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.datasets import read_canonical
@@ -27,10 +25,13 @@ from pipeline.requests.encoding import KEY, RECORD
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.impressions import REQUEST_TIME
-from preprocessing import encoders, splits
+from preprocessing import splits
+from preprocessing.encoders import encoder_files, fitting
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 from preprocessing.storage.tfrecord import read_records
+from tests.helpers.impression_logs import VOCABULARY
+from tests.helpers.small_logs import write_log
 
 CLICKS = {
     "user_id": ["u1", "u1", "u1", "u1", "u2"],
@@ -258,8 +259,8 @@ def test_requests_are_encoded_counted_and_described(tmp_path, kind, schema, log)
     vocab_dir.mkdir()
     numbers = {}
     for feature in plan.schema.encoded_features:
-        fitted = encoders.fit(feature, pa.array(["u1", "a", "b"]), np.ones(3, np.int64))
-        encoders.save_vocabulary(fitted, vocab_dir)
+        fitted = fitting.fit(feature, pa.array(["u1", "a", "b"]), np.ones(3, np.int64))
+        encoder_files.save_vocabulary(fitted, vocab_dir)
         numbers[feature.name] = fitted.numbers()
 
     with _pipeline() as pipeline:

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from inline_runner import inline
-from log_builders import read_examples, shard_bytes, write_log
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
@@ -24,7 +22,10 @@ from pipeline.audit import audit
 from pipeline.build_examples import build_examples
 from pipeline.stats import statistics
 from preprocessing.errors import UserError
-from reference.job import SPLITS, Job, NothingLeftError
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import read_examples, shard_bytes
+from tests.helpers.small_logs import write_log
+from tests.reference.job import SPLITS, Job, NothingLeftError
 
 # Without shrinking: a failure is shown as it is found, within seconds.
 SETTINGS = settings(

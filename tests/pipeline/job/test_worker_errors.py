@@ -9,7 +9,6 @@ import sys
 
 import apache_beam as beam
 import pytest
-from log_builders import columns, random_events, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -17,6 +16,7 @@ from pipeline.job import pipelines, worker_errors
 from pipeline.job.runner import check_options, require_reachable, run_stage
 from pipeline.job.worker_errors import StageError
 from preprocessing.errors import UserError
+from tests.helpers.small_logs import columns, random_events, write_log
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -102,7 +102,7 @@ except Exception as error:
 def test_a_killed_worker_process_ends_the_job(tmp_path):
     """Beam itself would wait for it for ever."""
     program = _KILLED.format(scratch=str(tmp_path))
-    path = f"{ROOT}:{ROOT / 'tests'}:{pathlib.Path(__file__).parent}"
+    path = f"{ROOT}:{pathlib.Path(__file__).parent}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False,
         timeout=300, env=os.environ | {"PYTHONPATH": path},

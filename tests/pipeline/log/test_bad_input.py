@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from log_builders import columns, random_events, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.errors import UserError
 from preprocessing.schema_inference import infer_schema
+from tests.helpers.small_logs import columns, random_events, write_log
 
 
 def _rows(num_users=30):

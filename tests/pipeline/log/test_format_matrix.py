@@ -7,9 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from format_habits import CSV, JSON, PARQUET, SCHEMA, frame, write
-from inline_runner import inline
-from log_builders import shard_bytes
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -18,8 +15,12 @@ from pipeline.log import readers
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, defaulted_column, validate
 from pipeline.log.values import NOT_A_TIME, TOO_FINE
-from preprocessing.schema import DType, Schema
+from preprocessing.features.feature import DType
+from preprocessing.schema import Schema
 from preprocessing.values.spelling import INEXACT
+from tests.helpers.format_habits import CSV, JSON, PARQUET, SCHEMA, frame, write
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import shard_bytes
 
 MATRIX = [
     (kind, habit)

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from log_builders import read_examples, shard_bytes
 
 from pipeline import build_examples as build
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.log import csv_ranges
+from tests.helpers.small_data_sets import read_examples, shard_bytes
 
 EVENTS = 1_000_000
 

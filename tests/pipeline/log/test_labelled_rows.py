@@ -4,15 +4,22 @@ import json
 
 import numpy as np
 import pytest
-from impression_logs import MAX_LENGTH, assert_built, columns, rows_of_impressions, schema_file
-from inline_runner import inline
-from log_builders import read_examples, rewrite_split, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
 from preprocessing.errors import UserError
-from reference import impressions
+from tests.helpers.impression_logs import (
+    MAX_LENGTH,
+    assert_built,
+    columns,
+    rows_of_impressions,
+    schema_file,
+)
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import read_examples, rewrite_split, shard_bytes
+from tests.helpers.small_logs import write_log
+from tests.reference import impressions
 
 STEPS = "history/timestamp"
 

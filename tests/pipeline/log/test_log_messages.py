@@ -7,13 +7,13 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from inline_runner import inline
 
 from pipeline import data_card
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.log.raw_batch import Rejection
 from preprocessing.errors import UserError, shown
+from tests.helpers.inline_runner import inline
 
 CONTROL = "\x1b[31m\x07\x9b2J\u202e\udcff\n\t"
 

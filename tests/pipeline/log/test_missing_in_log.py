@@ -5,14 +5,15 @@ import re
 
 import numpy as np
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, read_examples, write_log
 
 from models.reporting import data_sets
 from pipeline import data_card, validate
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.data_dir import missing_share
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import read_examples
+from tests.helpers.small_logs import columns, random_events, write_log
 
 VOCABULARY = {"kind": "vocabulary"}
 KEYS = ("device", "candidate/brand", "history/brand")

@@ -4,12 +4,12 @@ import json
 
 import pyarrow as pa
 import pytest
-from log_builders import columns, random_events, write_log
 
 from pipeline.log import readers, text_files
 from pipeline.log.csv_dialect import Dialect
 from pipeline.log.input_files import list_inputs
 from preprocessing.errors import UserError
+from tests.helpers.small_logs import columns, random_events, write_log
 
 NAMES = ["user_id", "item_id"]
 

@@ -10,19 +10,20 @@ import shutil
 
 import numpy as np
 import pytest
-from inline_runner import inline
-from log_builders import columns, random_events, read_examples, rewrite_split, write_log
 from scipy.stats import chisquare
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import Audit
 from pipeline.build_examples import build_examples
-from pipeline.experiments import TABLES, plan
+from pipeline.experiments import TABLES, planned_runs
 from pipeline.requests import appearances
 from pipeline.requests.places import Places
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from reference.job import Job
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_data_sets import read_examples, rewrite_split
+from tests.helpers.small_logs import columns, random_events, write_log
+from tests.reference.job import Job
 
 MODES = ("available", "available_popularity")
 
@@ -226,5 +227,5 @@ def test_places_of_a_user_alone_are_refused(tmp_path):
 
 
 def test_experiments_take_such_data(crowded):
-    (named,) = plan.open_data([str(crowded["available"].path)], TABLES["deminet/2"])
+    (named,) = planned_runs.open_data([str(crowded["available"].path)], TABLES["deminet/2"])
     assert named.data.manifest["arguments"]["negative_sampling"] == "available"

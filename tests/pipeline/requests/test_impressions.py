@@ -9,8 +9,6 @@ import shutil
 
 import numpy as np
 import pytest
-from impression_logs import MAX_LENGTH, assert_built, columns, rows_of_impressions, schema_file
-from log_builders import read_examples, rewrite_split, shard_bytes, write_log
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
@@ -18,7 +16,16 @@ from pipeline.build_examples import build_examples
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from reference import impressions
+from tests.helpers.impression_logs import (
+    MAX_LENGTH,
+    assert_built,
+    columns,
+    rows_of_impressions,
+    schema_file,
+)
+from tests.helpers.small_data_sets import read_examples, rewrite_split, shard_bytes
+from tests.helpers.small_logs import write_log
+from tests.reference import impressions
 
 
 def _build(tmp_path, rows, output="data", schema=None, name="log.csv", **arguments):

@@ -5,8 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from inline_runner import inline
-from log_builders import write_log
 
 from pipeline import data_card
 from pipeline.arguments import BuildArguments
@@ -14,6 +12,8 @@ from pipeline.build_examples import build_examples
 from pipeline.stats import findings
 from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
+from tests.helpers.inline_runner import inline
+from tests.helpers.small_logs import write_log
 
 VOCABULARY = {"kind": "vocabulary"}
 NUMERIC = {"kind": "numeric", "normalisation": "none"}

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given
 
-from preprocessing.storage.arrow_buffers import binary_buffers, from_buffers, slices
+from preprocessing.storage.arrow_buffers import binary_buffers, copied_slices, from_buffers
 
 
 @given(st.binary(max_size=60), st.data())
@@ -13,7 +13,7 @@ def test_slices_may_overlap_and_come_in_any_order(data, draw):
     place = st.integers(0, len(data))
     spans = [sorted(pair) for pair in draw.draw(st.lists(st.tuples(place, place), max_size=8))]
     starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
-    column = slices(np.frombuffer(data, np.uint8), starts, ends - starts)
+    column = copied_slices(np.frombuffer(data, np.uint8), starts, ends - starts)
     column.validate(full=True)
     assert column.type == pa.large_binary()
     assert column.to_pylist() == [data[start:end] for start, end in spans]

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import toy_runs
-from scripted_server import Scripted
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving.client import AsyncClient, Client, RefusedError, clients, core
+from tests.helpers import toy_runs
+from tests.helpers.scripted_server import Scripted
 
 ROOT = pathlib.Path(__file__).parents[3]
 

@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-import toy_runs
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
 from serving.client import Client
 from serving.client.request_format import RequestFormat
+from tests.helpers import toy_runs
 
 FORMAT = RequestFormat.from_schema(toy_runs.SCHEMA)
 EVENT = {"item_id": "a", "category_id": 1}

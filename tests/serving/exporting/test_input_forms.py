@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import toy_runs
 
 from models.keras import tf
 from serving.exporting.input_forms import require_forms
 from serving.tfserving.status import Code, ServingError
+from tests.helpers import toy_runs
 
 FORMS = {"user": "B", "item": "BL", "time": "BL", "candidate": "BN"}
 GOOD = {"user": [2], "item": [2, 3], "time": [2, 3], "candidate": [2, 5]}

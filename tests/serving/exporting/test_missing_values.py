@@ -3,17 +3,18 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy_runs
 
 from models.core import run_directory
 from models.keras import tf
 from pipeline.log.raw_batch import InputFile, RawBatch
 from pipeline.log.row_checks import validate
 from preprocessing.codec import Ragged, encode_examples
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from serving.exporting import signatures
 from serving.exporting.signatures import ServingModule
+from tests.helpers import toy_runs
 
 DEFAULTS = {"hour": 12, "category_id": 3}
 EVENTS, CANDIDATES = 3, 2

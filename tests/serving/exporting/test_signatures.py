@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
-import toy_runs
 
 from models.backbone_api import Backbone
 from models.core import run_directory
 from models.keras import tf
 from preprocessing.errors import UserError
-from preprocessing.schema import Schema, history_key
+from preprocessing.example_keys import history_key
+from preprocessing.schema import Schema
 from serving.exporting import raw_requests, signatures
 from serving.exporting.signatures import ServingModule
+from tests.helpers import toy_runs
 
 TOLERANCE = 1e-6
 

@@ -3,9 +3,9 @@ import contextlib
 import socket
 
 import pytest
-from scripted_server import Scripted
 
 from serving.load.http_client import LoadClient
+from tests.helpers.scripted_server import Scripted
 
 
 @pytest.fixture

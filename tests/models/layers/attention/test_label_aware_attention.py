@@ -5,7 +5,7 @@ import pytest
 
 from models.keras import tf
 from models.layers.attention.label_aware_attention import label_aware_weights
-from reference import multi_interest as reference
+from tests.reference import multi_interest as reference
 
 RNG = np.random.default_rng(0)
 INTERESTS = RNG.normal(size=[2, 3, 4]).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 
 from models.keras import tf
 from models.layers.attention.local_activation import LocalActivation
-from reference import embedded
+from tests.reference import embedded
 
 B, N, L, D = 3, 2, 5, 4
 

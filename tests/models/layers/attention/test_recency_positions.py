@@ -2,7 +2,7 @@ import numpy as np
 
 from models.keras import tf
 from models.layers.attention.recency_positions import RecencyPositions
-from reference import deminet as reference
+from tests.reference import deminet as reference
 
 
 def test_equals_equation_12_whatever_the_length() -> None:

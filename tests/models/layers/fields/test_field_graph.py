@@ -5,8 +5,8 @@ import pytest
 
 from models.keras import tf
 from models.layers.fields.field_graph import FieldGraph
-from reference import embedded
-from reference import fieldwise as reference
+from tests.reference import embedded
+from tests.reference import fieldwise as reference
 
 SHAPE = (2, 3, 5, 4)
 

@@ -10,7 +10,7 @@ from models.layers.fields.interactions import (
     fm_second_order,
     pairwise_inner_products,
 )
-from reference import interactions as reference
+from tests.reference import interactions as reference
 
 FIELDS = tf.constant([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])
 

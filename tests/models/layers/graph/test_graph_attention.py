@@ -4,8 +4,8 @@ import pytest
 from models.keras import tf
 from models.layers.graph.graph_attention import DependencyAttention
 from models.layers.graph.item_graph import ItemGraph, add_dropped_views, build_graph
-from reference import deminet as reference
-from reference import deminet_weights
+from tests.reference import deminet as reference
+from tests.reference import deminet_weights
 
 LENGTHS = [6, 4, 1, 0]
 MASK = np.arange(6) < np.array(LENGTHS)[:, None]

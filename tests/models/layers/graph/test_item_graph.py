@@ -10,7 +10,7 @@ from models.layers.graph.item_graph import (
     merge_relations,
     shifted,
 )
-from reference import deminet as reference
+from tests.reference import deminet as reference
 
 LENGTHS = [7, 5, 1, 0]
 MASK = np.arange(7) < np.array(LENGTHS)[:, None]

@@ -5,8 +5,8 @@ import pytest
 
 from models.keras import tf
 from models.layers.interests.capsule import capsules, dynamic_routing, squash
-from reference import interactions as reference
-from reference import multi_interest
+from tests.reference import interactions as reference
+from tests.reference import multi_interest
 
 
 def test_golden_length():

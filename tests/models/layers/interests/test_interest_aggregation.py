@@ -3,8 +3,8 @@ import pytest
 
 from models.keras import tf
 from models.layers.interests.aggregation import AGGREGATIONS, aggregation_layer
-from reference import deminet as reference
-from reference import deminet_weights
+from tests.reference import deminet as reference
+from tests.reference import deminet_weights
 
 RANDOM = np.random.default_rng(0)
 INTERESTS = RANDOM.normal(size=(4, 3, 5, 6)).astype(np.float32)

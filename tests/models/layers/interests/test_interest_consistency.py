@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.layers.interests.consistency import interest_divergence
-from reference import deminet as reference
+from tests.reference import deminet as reference
 
 RANDOM = np.random.default_rng(0)
 FIRST = RANDOM.normal(size=(2, 3, 4, 8)).astype(np.float32)

@@ -10,7 +10,7 @@ from models.layers.interests.diagnostics import (
     event_cosine,
     interest_diagnostics,
 )
-from reference import embedded
+from tests.reference import embedded
 
 DIMS = Dims(user_fields=1, history_features=1, extra_fields=0, embedding_size=5, max_length=6)
 LENGTHS = [6, 3, 2, 1, 0]

@@ -3,7 +3,7 @@ import pytest
 
 from models.keras import tf
 from models.layers.interests.experts import InterestExperts, expert_input
-from reference import deminet_weights
+from tests.reference import deminet_weights
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(loc=2.0, size=(4, 3, 10)).astype(np.float32)

@@ -3,7 +3,7 @@ import pytest
 
 from models.keras import tf
 from models.layers.interests.extractor import InterestExtractor
-from reference import deminet_weights
+from tests.reference import deminet_weights
 
 LENGTHS = [5, 2, 0]
 MASK = np.arange(5) < np.array(LENGTHS)[:, None]

@@ -13,7 +13,6 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import toy_runs
 
 from models.keras import tf
 from preprocessing.errors import UserError
@@ -32,6 +31,7 @@ from serving.tfserving.models import model_config
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.models.store import ModelStore
 from serving.tfserving.protos import predict_pb2, prediction_service_pb2_grpc
+from tests.helpers import toy_runs
 
 TOLERANCE = 1e-6
 PAIRS = "max_batch_size { value: 2 } batch_timeout_micros { value: 60000000 }"

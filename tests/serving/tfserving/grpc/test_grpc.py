@@ -5,9 +5,7 @@ import pathlib
 import grpc
 import numpy as np
 import pytest
-import toy_runs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_requests import X, ask, example, fill_spec, multi_inference, write_model
 
 from models.keras import tf
 from serving.tfserving.grpc import tensors
@@ -28,6 +26,8 @@ from serving.tfserving.protos import (
     types_pb2,
 )
 from serving.tfserving.status import ServingError
+from tests.helpers import toy_runs
+from tests.helpers.grpc_requests import X, ask, example, fill_spec, multi_inference, write_model
 
 CONFIG = """model_config_list {{ config {{ name: "toy" base_path: "{base}"
   model_platform: "tensorflow" version_labels {{ key: "stable" value: 123 }} }} }}"""

@@ -5,7 +5,6 @@ import socket
 import grpc
 import httpx
 import pytest
-from grpc_requests import X, ask, example, multi_inference, write_model
 
 from models.keras import tf
 from preprocessing.errors import UserError
@@ -16,6 +15,7 @@ from serving.tfserving.models.servable import Servable
 from serving.tfserving.protos import prediction_log_pb2, prediction_service_pb2_grpc
 from serving.tfserving.server_options import ServerOptions
 from serving.tfserving.status import ServingError
+from tests.helpers.grpc_requests import X, ask, example, multi_inference, write_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import time
 import httpx
 import numpy as np
 import pytest
-import toy_runs
 
 from models.keras import tf
 from preprocessing.errors import UserError
@@ -16,6 +15,7 @@ from serving.parity import parity
 from serving.tfserving.models import digests
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.status import Code, ServingError
+from tests.helpers import toy_runs
 
 VOCABULARY = "assets/item_id.txt"
 

@@ -1,7 +1,7 @@
 """Twenty steps of every model, and of DIN with MISS, to compare versions of anything.
 
-python -m tests.golden_runs          # writes tests/golden/NAME.json anew, for all names
-python -m tests.golden_runs din      # for some
+python -m tests.helpers.golden_runs      # writes tests/golden/NAME.json anew, for all names
+python -m tests.helpers.golden_runs din  # for some
 
 Values are equal within `TOLERANCES` on both version lanes. A change of an equation, an initial
 value or the order of random draws shows here; write the files anew if it is meant.
@@ -13,14 +13,10 @@ import sys
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-import builders
-
 from models import registry
+from tests.helpers import small_models
 
-FILES = pathlib.Path(__file__).parent / "golden"
+FILES = pathlib.Path(__file__).parents[1] / "golden"
 STEPS = 20
 TOLERANCES = {"loss": 1e-4, "gradient_norm": 1e-3}
 """Relative. Sums in another order, as on another processor, differ by about 1e-7 in the first step.
@@ -41,11 +37,11 @@ def losses(name: str) -> dict[str, list[float]]:
         name: One of `NAMES`.
     """
     model, ssl = (name, "none") if name in registry.MODELS else ("din", name[len("din_") :])
-    run = builders.config(model, ssl, "train.learning_rate=0.003", "train.l2=0.0001")
-    built = builders.model(run)
+    run = small_models.config(model, ssl, "train.learning_rate=0.003", "train.l2=0.0001")
+    built = small_models.model(run)
     logs = []
     for step in range(STEPS):
-        batch = builders.batch(seed=step)
+        batch = small_models.batch(seed=step)
         of_ssl = built.ssl_step(batch) if run.train.has_ssl_steps else {}
         logs.append({**{f"ssl_{key}": of_ssl[key] for key in of_ssl}, **built.train_step(batch)})
     keys = [key for key in logs[0] if key.removeprefix("ssl_") in ("loss", "gradient_norm")]

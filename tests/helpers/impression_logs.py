@@ -3,7 +3,8 @@
 import json
 
 import numpy as np
-from log_builders import read_examples
+
+from tests.helpers.small_data_sets import read_examples
 
 MAX_LENGTH = 4
 VOCABULARY = {"kind": "vocabulary"}

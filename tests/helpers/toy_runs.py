@@ -7,10 +7,12 @@ from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model
 from models.keras import tf
-from preprocessing import data_dir, encoders
+from preprocessing import data_dir
 from preprocessing.codec import Ragged, encode_examples
 from preprocessing.data_dir import DataDir
-from preprocessing.schema import Schema, candidate_key, history_key
+from preprocessing.encoders import encoder_files, fitting
+from preprocessing.example_keys import candidate_key, history_key
+from preprocessing.schema import Schema
 from preprocessing.storage import tfrecord
 
 MAX_LENGTH = 6
@@ -76,13 +78,13 @@ def write_data(path, schema: Schema = SCHEMA) -> DataDir:
         "hour": pa.array([0]),
     }
     fitted = {
-        feature.name: encoders.fit(
+        feature.name: fitting.fit(
             feature, values[feature.name], np.ones(len(values[feature.name]), np.int64)
         )
         for feature in schema.encoded_features
     }
     for encoder in fitted.values():
-        encoders.save_vocabulary(encoder, path / "vocab")
+        encoder_files.save_vocabulary(encoder, path / "vocab")
     schema.save(path / "schema.json")
     rng = np.random.default_rng(1)
     splits = {split: _write_split(path, split, n, fitted, rng) for split, n in REQUESTS.items()}

@@ -15,11 +15,10 @@ import signal
 import sys
 import time
 
-from inline_runner import inline
-
 from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
 from preprocessing.errors import UserError
+from tests.helpers.inline_runner import inline
 
 OUTPUT = "data"
 KILLS = 20

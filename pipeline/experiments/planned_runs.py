@@ -51,7 +51,7 @@ class NamedData(NamedTuple):
     published: str | None
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run that a table needs.
 
     Attributes:
@@ -127,12 +127,12 @@ def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
     return named_data
 
 
-def plan(
+def plan_runs(
     table: Table,
     data: Sequence[NamedData],
     seeds: Sequence[int],
     workdir: pathlib.Path,
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """The runs of a table as far as they are known now, those of a row next to each other.
 
     Runs that rows share occur once per row, with the same directory.
@@ -178,12 +178,12 @@ def _run(
     workdir: pathlib.Path,
     seed: int,
     rate: Content,
-) -> Planned:
+) -> PlannedRun:
     """The run of a row with a seed and a learning rate."""
     config = config_module.resolve(merged(content, {"train": {"seed": seed, **rate}}))
     key = identity(config, data.data.fingerprint)
     path = path_by_identity.get(key) or workdir / RUNS / _name(config, key)
-    return Planned(row, data, seed, config, path)
+    return PlannedRun(row, data, seed, config, path)
 
 
 def _batch(table: Table, data: NamedData) -> dict[str, int]:
@@ -195,7 +195,7 @@ def _batch(table: Table, data: NamedData) -> dict[str, int]:
     return {"batch_size": max(1, round(table.batch_samples / max(1.0, per_request)))}
 
 
-def _chosen(trials: Sequence[Planned]) -> int | None:
+def _chosen(trials: Sequence[PlannedRun]) -> int | None:
     """Index of the trial that is best on the validation split; None until all have ended.
 
     If none has finished it is the first one, which then fails as a run of the row.
@@ -207,7 +207,7 @@ def _chosen(trials: Sequence[Planned]) -> int | None:
     return max(range(len(trials)), key=lambda i: _score(trials[i]))
 
 
-def _score(trial: Planned) -> float:
+def _score(trial: PlannedRun) -> float:
     """Score of a trial on the validation split; minus infinity without metrics."""
     metrics = (
         run_directory.read_metrics(trial.path).get("validation") if trial.is_finished else None

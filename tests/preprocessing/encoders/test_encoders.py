@@ -6,17 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from preprocessing import encoders
+from preprocessing.encoders import encoder_files, fitting
+from preprocessing.encoders.fitted import NumericEncoder
 from preprocessing.errors import UserError
-from preprocessing.schema import (
-    Bucketised,
-    DType,
-    Feature,
-    Hash,
-    Numeric,
-    Role,
-    Vocabulary,
-)
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.values.farmhash import fingerprint64
 
 
@@ -28,7 +22,7 @@ def _feature(encoder, dtype=DType.STRING, default=None):
 
 def _fit(feature, counts):
     values = pa.array(list(counts))
-    return encoders.fit(feature, values, np.array(list(counts.values()), np.int64))
+    return fitting.fit(feature, values, np.array(list(counts.values()), np.int64))
 
 
 def _bucket(text, buckets):
@@ -157,7 +151,7 @@ def test_vocabulary_depends_on_counts_not_on_order(counts, random):
     )
     for order in (counts, dict(shuffled)):
         values = pa.array(list(order), pa.string())
-        fitted = encoders.fit(feature, values, np.array(list(order.values()), np.int64))
+        fitted = fitting.fit(feature, values, np.array(list(order.values()), np.int64))
         assert fitted.vocabulary.to_pylist() == expected
 
 
@@ -202,7 +196,7 @@ def test_numeric_round_trip(normalisation):
     rng = np.random.default_rng(0)
     raw = (rng.normal(size=200) * 1000).astype(np.float32)
     feature = _feature(Numeric(normalisation=normalisation), DType.FLOAT32)
-    fitted = encoders.fit(feature, pa.array(raw), np.ones(200, np.int64))
+    fitted = fitting.fit(feature, pa.array(raw), np.ones(200, np.int64))
     encoded = fitted.encode(raw).reshape(10, 20)
     decoded = fitted.decode(encoded)
     np.testing.assert_allclose(decoded, raw.reshape(10, 20), rtol=1e-4)
@@ -210,14 +204,14 @@ def test_numeric_round_trip(normalisation):
 
 
 def test_numeric_zero_of_a_missing_value_survives_the_round_trip():
-    fitted = encoders.NumericEncoder(_feature(Numeric(), DType.FLOAT32), 1 / 3, 1e-3)
+    fitted = NumericEncoder(_feature(Numeric(), DType.FLOAT32), 1 / 3, 1e-3)
     encoded = fitted.encode(pa.array([None, 0.25], pa.float32()))
     np.testing.assert_array_equal(fitted.encode(fitted.decode(encoded)), encoded)
 
 
 def test_numeric_integers_round_trip():
     raw = np.array([-5, 0, 3, 10**6])
-    fitted = encoders.fit(
+    fitted = fitting.fit(
         _feature(Numeric(normalisation="log_standard"), DType.INT64),
         pa.array(raw),
         np.ones(4, np.int64),
@@ -228,8 +222,8 @@ def test_numeric_integers_round_trip():
 @pytest.mark.parametrize(("encoder", "dtype", "counts"), _EVERY_KIND)
 def test_saved_and_loaded_encoders_agree(tmp_path, encoder, dtype, counts):
     fitted = _fit(_feature(encoder, dtype), counts)
-    encoders.save_vocabulary(fitted, tmp_path)
-    loaded = encoders.load(fitted.feature, tmp_path, fitted.numbers())
+    encoder_files.save_vocabulary(fitted, tmp_path)
+    loaded = encoder_files.load(fitted.feature, tmp_path, fitted.numbers())
     assert (loaded.cardinality, loaded.num_oov) == (fitted.cardinality, fitted.num_oov)
     raw = fitted.decode(np.arange(fitted.cardinality))
     np.testing.assert_array_equal(loaded.encode(raw), fitted.encode(raw))
@@ -239,16 +233,16 @@ def test_saved_and_loaded_encoders_agree(tmp_path, encoder, dtype, counts):
 def test_vocabulary_file_is_one_value_per_line_whatever_the_value(tmp_path):
     words = ["two words", " lead", "tab\tbed", "\u2028", "\x0b", "\x85", '"quoted"', "ü,", "\x1c"]
     fitted = _fit(_feature(Vocabulary()), {word: 20 - i for i, word in enumerate(words)})
-    encoders.save_vocabulary(fitted, tmp_path)
+    encoder_files.save_vocabulary(fitted, tmp_path)
     assert (tmp_path / "f.txt").read_bytes() == "".join(f"{w}\n" for w in words).encode()
-    assert encoders.load(fitted.feature, tmp_path, {}).vocabulary.to_pylist() == words
+    assert encoder_files.load(fitted.feature, tmp_path, {}).vocabulary.to_pylist() == words
 
 
 @pytest.mark.parametrize("word", ["two\nlines", "carriage\rreturn"])
 def test_line_breaks_are_refused(tmp_path, word):
     fitted = _fit(_feature(Vocabulary()), {word: 1})
     with pytest.raises(UserError, match="values of 'f' without line breaks, found"):
-        encoders.save_vocabulary(fitted, tmp_path)
+        encoder_files.save_vocabulary(fitted, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +257,7 @@ def test_damaged_vocabulary_file(tmp_path, content, dtype, message):
     if content is not None:
         (tmp_path / "f.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        encoders.load(_feature(Vocabulary(), dtype), tmp_path, {})
+        encoder_files.load(_feature(Vocabulary(), dtype), tmp_path, {})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""preprocessing.labels: which values of a label are positive."""
+"""preprocessing.features.labels: which values of a label are positive."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from preprocessing import labels
 from preprocessing.errors import UserError
+from preprocessing.features import labels
 
 VALUES = [-1, 0, 1, 3, 4, 5]
 

@@ -1,0 +1,83 @@
+"""Encoders on disk: vocabularies as text files, numbers in stats.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.encoders.columns import ARROW_TYPES, texts
+from preprocessing.encoders.fitted import (
+    BucketisedEncoder,
+    FittedEncoder,
+    HashEncoder,
+    NumericEncoder,
+    VocabularyEncoder,
+)
+from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric
+from preprocessing.features.feature import Feature
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
+
+
+def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | AnyPath) -> None:
+    """Writes `<feature>.txt`, one value per line in the order of ids, if there is a vocabulary.
+
+    Raises:
+        UserError: A value holds a line break.
+    """
+    if not isinstance(encoder, VocabularyEncoder):
+        return
+    words = texts(encoder.vocabulary)
+    broken = words.filter(pc.match_substring_regex(words, r"[\n\r]"))
+    if len(broken):
+        raise UserError(
+            f"Expected values of {encoder.feature.name!r} without line breaks, found "
+            f"{broken[0].as_py()!r}.",
+            "replace the line breaks in the log, or give the feature a hash encoder.",
+        )
+    lines = "".join(f"{word}\n" for word in words.to_pylist())
+    path = vocabulary_path(encoder.feature.name, vocab_dir)
+    path.write_bytes(lines.encode())
+
+
+def vocabulary_path(name: str, vocab_dir: str | AnyPath) -> AnyPath:
+    """The vocabulary file of a feature."""
+    return files.path(vocab_dir) / f"{name}.txt"
+
+
+def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any]) -> FittedEncoder:
+    """The encoder that was saved with `save_vocabulary` and `FittedEncoder.numbers`.
+
+    Args:
+        feature: The feature to encode.
+        vocab_dir: Directory of the vocabulary files.
+        numbers: Numbers as returned by `FittedEncoder.numbers`.
+
+    Raises:
+        UserError: The vocabulary file is missing or not of the feature's dtype.
+    """
+    if isinstance(feature.encoder, Hash):
+        return HashEncoder(feature)
+    if isinstance(feature.encoder, Numeric):
+        return NumericEncoder(feature, numbers["mean"], numbers["std"])
+    if isinstance(feature.encoder, Bucketised):
+        return BucketisedEncoder(feature, np.array(numbers["boundaries"], np.float64))
+    path = vocabulary_path(feature.name, vocab_dir)
+    try:
+        # `splitlines` would also split at other characters, which values may hold.
+        words = path.read_bytes().decode().split("\n")[:-1]
+        column = pa.array(words, pa.large_string()).cast(ARROW_TYPES[feature.dtype])
+    except FileNotFoundError:
+        raise UserError(
+            f"Expected the vocabulary of {feature.name!r}, found no file {path}.",
+            "build the data anew.",
+        ) from None
+    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"Expected {feature.dtype.value} values in {path}, found: {error}.",
+            "build the data anew.",
+        ) from None
+    return VocabularyEncoder(feature, column)

@@ -1,0 +1,1 @@
+"""What describes a feature and the histories: types, and their records in schema.json."""

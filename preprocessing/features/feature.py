@@ -1,0 +1,95 @@
+"""One feature of a log: what it describes, the type of its values, how they are encoded."""
+
+import dataclasses
+import enum
+from typing import Any
+
+from preprocessing.features import encoder_specs, labels
+from preprocessing.features.encoder_specs import Encoder, Numeric
+
+PAD_ID = 0
+"""Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""
+
+
+class Role(str, enum.Enum):
+    """The kind of thing that a feature describes."""
+
+    USER = "user"
+    ITEM = "item"
+    CONTEXT = "context"
+    LABEL = "label"
+    TIMESTAMP = "timestamp"
+    REQUEST = "request"
+
+
+class DType(str, enum.Enum):
+    """Type of a raw value; DATETIME, for times only, becomes microseconds since 1970 in UTC."""
+
+    STRING = "string"
+    INT64 = "int64"
+    FLOAT32 = "float32"
+    DATETIME = "datetime"
+
+
+ENCODED_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
+"""Roles of features that have an encoder."""
+PAD_VALUES: dict[DType, str | int | float] = {
+    DType.STRING: "",
+    DType.INT64: -1,
+    DType.FLOAT32: 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One column of the log.
+
+    Attributes:
+        name: Name of the feature in examples, tensors and requests; an identifier.
+        column: Name of its column in the raw log.
+        role: Kind of thing that the feature describes. The first feature of role `user` is the key
+            by which events are grouped; the first of role `item` identifies the item.
+        dtype: Type of a raw value, in the log and in serving requests.
+        encoder: Specification of how raw values become ids or floats; None for label, timestamp and
+            request.
+        default: Value in place of a missing one; None rejects rows with a missing value.
+        positive: Rule by which values of a label are positive; None if the values are 0 and 1.
+        description: Text for readers of the schema; not part of the hash.
+    """
+
+    name: str
+    column: str
+    role: Role
+    dtype: DType
+    encoder: Encoder | None = None
+    default: str | int | float | None = None
+    positive: labels.Positive | None = None
+    description: str = ""
+
+    @property
+    def is_categorical(self) -> bool:
+        """True if encoded values are ids of an embedding table (False: one float)."""
+        return self.encoder is not None and not isinstance(self.encoder, Numeric)
+
+    @property
+    def pad_value(self) -> str | int | float:
+        """Raw value that stands for "no event here" in serving requests."""
+        return PAD_VALUES[self.dtype]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of this feature in schema.json."""
+        record: dict[str, Any] = {
+            "name": self.name,
+            "column": self.column,
+            "role": self.role.value,
+            "dtype": self.dtype.value,
+        }
+        if self.encoder is not None:
+            record["encoder"] = encoder_specs.to_json(self.encoder)
+        if self.default is not None:
+            record["default"] = self.default
+        if self.positive is not None:
+            record["positive"] = str(self.positive)
+        if self.description:
+            record["description"] = self.description
+        return record

@@ -1,0 +1,142 @@
+"""Features and histories from their records in schema.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from preprocessing.errors import UserError
+from preprocessing.example_keys import LABEL, REQUEST_ID, TIMESTAMP
+from preprocessing.features import encoder_specs, labels
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.features.feature import ENCODED_ROLES, PAD_VALUES, DType, Feature, Role
+from preprocessing.features.history import Behaviours, History, default_history
+from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
+from preprocessing.values.spelling import InexactError, spell
+
+_DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
+    DType.STRING: (str,),
+    DType.INT64: (int,),
+    DType.FLOAT32: (int, float),
+}
+
+
+def parse_feature(record: Any, where: str) -> Feature:
+    """The feature that a record of schema.json describes.
+
+    Raises:
+        UserError: Unknown keys, a missing key, or a value that the role or the type excludes.
+    """
+    check_keys(
+        record,
+        {"name", "column", "role", "dtype", "encoder", "default", "positive", "description"},
+        {"name", "role", "dtype"},
+        where,
+    )
+    name = record["name"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise UserError(f"{where}: expected an identifier as 'name', found {name!r}.")
+    where = f"{where} ({name})"
+    role = member(Role, record["role"], f"{where}: role")
+    dtype = member(DType, record["dtype"], f"{where}: dtype")
+    encoder = None
+    if role in ENCODED_ROLES:
+        if name in (TIMESTAMP, REQUEST_ID, LABEL):
+            raise UserError(
+                f"{where}: expected a name other than {TIMESTAMP}, {REQUEST_ID} and {LABEL} for "
+                f"role {role.value!r}: examples use these for themselves.",
+                "choose another 'name' and keep the column's with \"column\".",
+            )
+        if "encoder" not in record:
+            raise UserError(
+                f"{where}: expected an 'encoder' for role {role.value!r}, found none.",
+                'for example "encoder": {"kind": "vocabulary"}.',
+            )
+        encoder = encoder_specs.parse(record["encoder"], f"{where}: encoder")
+        if isinstance(encoder, (Numeric, Bucketised)) and dtype is DType.STRING:
+            raise UserError(f"{where}: expected a numeric dtype for {encoder.kind}, found string.")
+        if isinstance(encoder, (Vocabulary, Hash)) and dtype is DType.FLOAT32:
+            raise UserError(
+                f"{where}: expected dtype string or int64 for {encoder.kind}, found float32."
+            )
+    for key in ("encoder", "default") if role not in ENCODED_ROLES else ():
+        if key in record:
+            raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
+    if dtype is DType.DATETIME and role is not Role.TIMESTAMP:
+        raise UserError(
+            f"{where}: expected dtype string, int64 or float32 for role {role.value!r}, found "
+            f"{dtype.value}."
+        )
+    return Feature(
+        name=name,
+        column=string(record.get("column", name), f"{where}: column"),
+        role=role,
+        dtype=dtype,
+        encoder=encoder,
+        default=_default(record.get("default"), dtype, f"{where}: default"),
+        positive=_positive(record, role, dtype, where),
+        description=record.get("description", ""),
+    )
+
+
+def parse_history(record: Any, features: tuple[Feature, ...], where: str) -> History:
+    """The histories that schema.json describes, of a log of these features.
+
+    Raises:
+        UserError: Unknown keys, or features that are no item features or not led by the key.
+    """
+    check_keys(record, {"max_length", "features", "behaviours"}, (), where)
+    items = [feature.name for feature in features if feature.role is Role.ITEM]
+    names = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
+    for name in names:
+        if name not in items:
+            raise UserError(
+                f"{where}: expected names of item features ({', '.join(items)}), found {name!r}.",
+                did_you_mean(name, items),
+            )
+        if names.count(name) > 1:
+            raise UserError(f"{where}: expected each feature once, found {name!r} twice.")
+    if not names or names[0] != items[0]:
+        raise UserError(f"{where}: expected the item key {items[0]!r} first, found {list(names)}.")
+    behaviours = None
+    if "behaviours" in record:
+        rule = record["behaviours"]
+        check_keys(rule, {"column", "values"}, {"column", "values"}, f"{where}: behaviours")
+        values = array(rule["values"], f"{where}: behaviours: values")
+        behaviours = Behaviours(
+            column=string(rule["column"], f"{where}: behaviours: column"),
+            values=tuple(_spelled(value, f"{where}: behaviours: values") for value in values),
+        )
+    max_length = integer(record.get("max_length", 50), f"{where}: max_length", 1)
+    return History(max_length=max_length, features=names, behaviours=behaviours)
+
+
+def _default(value: Any, dtype: DType, where: str) -> Any:
+    """The default of a feature if it is of the feature's type and not its pad value."""
+    if value is None:
+        return None
+    if not isinstance(value, _DEFAULT_TYPES[dtype]) or isinstance(value, bool):
+        raise UserError(f"{where}: expected a value of dtype {dtype.value}, found {value!r}.")
+    if dtype is not DType.FLOAT32 and value == PAD_VALUES[dtype]:
+        raise UserError(f"{where}: expected another value than {value!r}, which means padding.")
+    return _spelled(value, where) if dtype is DType.STRING else value
+
+
+def _spelled(value: Any, where: str) -> str:
+    """A text value as the data pipeline spells it; words for a missing value stay as they are."""
+    try:
+        return spell(value) or str(value)
+    except (InexactError, TypeError):
+        raise UserError(f"{where}: expected a text or an exact number, found {value!r}.") from None
+
+
+def _positive(
+    record: Mapping[str, Any], role: Role, dtype: DType, where: str
+) -> labels.Positive | None:
+    """The rule "positive" of a record, if any; only a numeric label may have it."""
+    if "positive" not in record:
+        return None
+    if role is not Role.LABEL or dtype is DType.STRING:
+        raise UserError(
+            f"{where}: expected 'positive' for the role 'label' and dtype int64 or float32 only, "
+            f"found it for the role {role.value!r} and dtype {dtype.value}."
+        )
+    return labels.parse(record["positive"], dtype is DType.INT64, f"{where}: positive")

@@ -1,0 +1,1 @@
+"""Tests of all rooms: the tree mirrors theirs."""
