@@ -14,7 +14,8 @@ from models.keras import keras, tf
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 
-State = dict[str, Any]
+State = Any
+"""What `encode_user` of a model returns, of any type: only the model's other methods read it."""
 
 
 class Dims(NamedTuple):
@@ -40,6 +41,16 @@ class Dims(NamedTuple):
     def item_width(self) -> int:
         """Width D of an item: its history features, concatenated."""
         return self.history_features * self.embedding_size
+
+    def require_divisor(self, setting: str, count: int) -> None:
+        """Raises `UserError` unless the value `count` of a setting divides the item width."""
+        if self.item_width % count:
+            raise UserError(
+                f"Expected {setting} to divide the item width, found {count} {setting} for "
+                f"{self.history_features} item features of {self.embedding_size} = "
+                f"{self.item_width}.",
+                f"change model.{setting} or model.embedding_size.",
+            )
 
 
 class UserSide(NamedTuple):
@@ -139,6 +150,12 @@ class ModelConfig:
     compressed_features: tuple[str, ...] = ()
     compression: int = 8
 
+    def require_positive(self, *settings: str) -> None:
+        """Raises `UserError` for one of these settings that is below 1."""
+        for name in settings:
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"Expected model.{name} of at least 1, found {value}.")
+
 
 class Backbone(keras.layers.Layer):
     """A model without its embeddings and its losses.
@@ -180,15 +197,12 @@ class Backbone(keras.layers.Layer):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Computes the part of the model that does not depend on the candidates.
+        """Computes the part of the model that does not depend on the candidates: the state.
 
         Args:
             user: The user side of the batch.
             training: Whether this is a training step.
             seed: Seed int32 [2] of stateless random draws; None outside of training.
-
-        Returns:
-            Tensors by name, each with the batch as its first axis.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement encode_user")
 
@@ -323,6 +337,12 @@ def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
             "cannot be trained.",
             "return what layers compute, neither classes nor ranks.",
         )
+
+
+def equal_interests(attention_BNKL: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What `Backbone.explain` returns for a network that treats its K interests equally."""
+    confidence_BNK = tf.ones_like(attention_BNKL[..., 0]) / attention_BNKL.shape[2]
+    return {"confidence_BNK": confidence_BNK, "attention_BNKL": attention_BNKL}
 
 
 def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:

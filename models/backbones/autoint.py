@@ -11,7 +11,6 @@ from models.keras import keras, tf
 from models.layers.fields.field_attention import FieldAttention
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, featureless, of_dense
-from preprocessing.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,11 +31,7 @@ class AutoIntConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values out of range."""
-        for name in ("attention_layers", "heads", "head_width"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected model.{name} of at least 1, found {getattr(self, name)}."
-                )
+        self.require_positive("attention_layers", "heads", "head_width")
 
 
 class AutoInt(FieldwiseModel):

@@ -10,7 +10,6 @@ from models.backbones.fieldwise import FieldwiseModel, field_layout, flatten_fie
 from models.keras import keras, tf
 from models.layers.fields.field_graph import FieldGraph
 from models.ops.weight_layouts import Fields, Layouts, featureless, of_dense
-from preprocessing.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,7 @@ class FiGNNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Raises `UserError` without any step."""
-        if self.steps < 1:
-            raise UserError(f"Expected model.steps of at least 1, found {self.steps}.")
+        self.require_positive("steps")
 
 
 class FiGNN(FieldwiseModel):
