@@ -15,7 +15,8 @@ from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
 
-State = dict[str, Any]
+State = Any
+"""What `encode_user` of a model returns, of any type: only the model's other methods read it."""
 
 
 class Dims(NamedTuple):
@@ -41,6 +42,16 @@ class Dims(NamedTuple):
     def item_width(self) -> int:
         """Width D of an item: its history features, concatenated."""
         return self.history_features * self.embedding_size
+
+    def require_divisor(self, setting: str, count: int) -> None:
+        """Raises `UserError` unless the value `count` of a setting divides the item width."""
+        if self.item_width % count:
+            raise UserError(
+                f"Expected {setting} to divide the item width, found {count} {setting} for "
+                f"{self.history_features} item features of {self.embedding_size} = "
+                f"{self.item_width}.",
+                f"change model.{setting} or model.embedding_size.",
+            )
 
 
 class UserSide(NamedTuple):
@@ -181,15 +192,12 @@ class Backbone(keras.layers.Layer):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Computes the part of the model that does not depend on the candidates.
+        """Computes the part of the model that does not depend on the candidates: the state.
 
         Args:
             user: The user side of the batch.
             training: Whether this is a training step.
             seed: Seed int32 [2] of stateless random draws; None outside of training.
-
-        Returns:
-            Tensors by name, each with the batch as its first axis.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement encode_user")
 
@@ -324,6 +332,12 @@ def require_logits(logits_BN: Any, backbone: type[Backbone]) -> None:
             "cannot be trained.",
             "return what layers compute, neither classes nor ranks.",
         )
+
+
+def equal_interests(attention_BNKL: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What `Backbone.explain` returns for a network that treats its K interests equally."""
+    confidence_BNK = tf.ones_like(attention_BNKL[..., 0]) / attention_BNKL.shape[2]
+    return {"confidence_BNK": confidence_BNK, "attention_BNKL": attention_BNKL}
 
 
 def pair_fields(user_fields_BFd: tf.Tensor, candidates: Candidates) -> tf.Tensor:

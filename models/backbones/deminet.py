@@ -5,21 +5,14 @@ silent or contradicts itself, BUILD_NOTES.md states the interpretation used here
 
 Shapes: B requests, V views of the same history, N candidates, L history length, F user and context
 fields, E further item features, d embedding width per field, D item width, K interests, A hidden
-units of an interest's attention, T = K A, U width of the pooled user side, C width of the experts'
-input besides the interests.
+units of an interest's attention, T = K A, C width of the experts' input besides the interests.
 """
 
 import dataclasses
+from typing import NamedTuple
 
-from models.backbone_api import (
-    Backbone,
-    Candidates,
-    Dims,
-    LossTerm,
-    State,
-    UserSide,
-)
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbone_api import Backbone, Candidates, Dims, LossTerm, UserSide, pair_fields
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import keras, tf
 from models.layers.attention.recency_positions import RecencyPositions
 from models.layers.graph.graph_operators import OPERATORS, graph_layers
@@ -121,6 +114,26 @@ class DemiNetConfig(HeadConfig):
                 )
 
 
+class State(NamedTuple):
+    """The user side, and what is computed of its history for all candidates.
+
+    Attributes:
+        user: The user side.
+        nodes_BLD: Nodes H* on the complete graph.
+        projected_BLT: The nodes' half of the interest attention.
+        mean_BD: Mean of the history.
+        sum_BD: Result of `history_sum`.
+        views: Nodes H* on each graph with dropped edges; none without self-supervision.
+    """
+
+    user: UserSide
+    nodes_BLD: tf.Tensor
+    projected_BLT: tf.Tensor
+    mean_BD: tf.Tensor
+    sum_BD: tf.Tensor | None
+    views: list[tf.Tensor]
+
+
 class DemiNet(Backbone):
     """Refines a history on a graph of its items, extracts K interests, and weighs K experts.
 
@@ -146,12 +159,8 @@ class DemiNet(Backbone):
     def __init__(self, config: DemiNetConfig, dims: Dims, name: str = "deminet") -> None:
         super().__init__(name=name)
         width = dims.item_width
-        if config.operator in ("dha", "gat") and width % config.heads:
-            raise UserError(
-                f"Expected heads to divide the item width, found {config.heads} heads for "
-                f"{dims.history_features} item features of {dims.embedding_size} = {width}.",
-                "change model.heads or model.embedding_size.",
-            )
+        if config.operator in ("dha", "gat"):
+            dims.require_divisor("heads", config.heads)
         self.config = config
         self.graph_layers = graph_layers(
             config.operator,
@@ -203,15 +212,8 @@ class DemiNet(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Eqs 1-12; in self-supervised training also the views of eqs 16-17. See the base class.
-
-        Returns:
-            `nodes_BLD` (H*), `projected_BLT` (the nodes' half of the interest attention),
-            `mask_BL`, `user_BU` (pooled history and user fields), and in self-supervised training
-            the nodes of both views, `view_0_BLD` and `view_1_BLD`.
-        """
-        mask_BL = user.mask_BL
-        history_BLD = tf.where(mask_BL[:, :, None], user.history_BLD, 0.0)
+        """Eqs 1-12; in self-supervised training also the views of eqs 16-17. See the base class."""
+        history_BLD, mask_BL = user.history_BLD, user.mask_BL
         nodes_BVLD = tf.expand_dims(history_BLD, 1)
         has_views = training and seed is not None and self.config.ssl_weight > 0
         if self.graph_layers:
@@ -231,24 +233,21 @@ class DemiNet(Backbone):
         positioned_BVLD = nodes_BVLD + self.positions(mask_BL)[:, None]
         nodes_BVLD = tf.where(mask_BL[:, None, :, None], positioned_BVLD, 0.0)
 
-        fields_BFd = user.fields_BFd
-        width = fields_BFd.shape[1] * fields_BFd.shape[2]
-        fields = tf.reshape(fields_BFd, [tf.shape(fields_BFd)[0], width])
         nodes_BLD, *views = tf.unstack(nodes_BVLD, 3 if has_views else 1, axis=1)
-        state = {
-            "nodes_BLD": nodes_BLD,
-            "projected_BLT": self.extractor.project(nodes_BLD),
-            "mask_BL": mask_BL,
-            "user_BU": tf.concat([masked_mean(history_BLD, mask_BL), fields], -1),
-            **sum_state(self.config, history_BLD),
-        }
-        return state | {f"view_{v}_BLD": view_BLD for v, view_BLD in enumerate(views)}
+        return State(
+            user,
+            nodes_BLD,
+            projected_BLT=self.extractor.project(nodes_BLD),
+            mean_BD=masked_mean(history_BLD, mask_BL),
+            sum_BD=history_sum(self.config, history_BLD),
+            views=views,
+        )
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Eqs 13-15 on the complete graph. See the base class."""
         interests_BNKD, _ = self._interests(state, candidates)
         context_BNC = _context(state, candidates)
-        read_BNC = tf.concat([context_BNC, *read_sum(state, candidates)], -1)
+        read_BNC = tf.concat([context_BNC, *read_sum(state.sum_BD, candidates)], -1)
         scores_BNE = self.experts(
             expert_input(interests_BNKD, read_BNC), candidates.mask_BN, training=training
         )
@@ -260,7 +259,7 @@ class DemiNet(Backbone):
     ) -> dict[str, LossTerm]:
         """Consistency of the interests of both views (eq. 18). See the base class."""
         del seed
-        if "view_0_BLD" not in state:
+        if not state.views:
             return {}
         first_BNKD, second_BNKD = self._view_interests(state, candidates)
         divergence_BNK = interest_divergence(first_BNKD, second_BNKD, self.config.divergence)
@@ -313,8 +312,8 @@ class DemiNet(Backbone):
             graph = self._graph(user.history_BLD, user.mask_BL)
             values = {f"edge_density_{name}": x for name, x in edge_densities(graph).items()}
         state = self.encode_user(user, training=True, seed=seed)
-        values["event_cosine"] = event_cosine(state["nodes_BLD"], user.mask_BL)
-        if "view_0_BLD" in state:
+        values["event_cosine"] = event_cosine(state.nodes_BLD, user.mask_BL)
+        if state.views:
             first_BNKD, second_BNKD = self._view_interests(state, candidates)
             cosine_BNK = -keras.losses.cosine_similarity(first_BNKD, second_BNKD)
             has_history_B = tf.reduce_any(user.mask_BL, axis=1)
@@ -336,7 +335,7 @@ class DemiNet(Backbone):
     def _interests(self, state: State, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """Interests [B, N, K, D] on the complete graph, and the weights of the events in them."""
         return self.extractor(
-            state["nodes_BLD"], state["projected_BLT"], state["mask_BL"], candidates.target_BND
+            state.nodes_BLD, state.projected_BLT, state.user.mask_BL, candidates.target_BND
         )
 
     def _view_interests(self, state: State, candidates: Candidates) -> list[tf.Tensor]:
@@ -345,21 +344,14 @@ class DemiNet(Backbone):
         The views are computed one after the other: the intermediate tensors are large, and those of
         one view are more likely to fit into a cache.
         """
-        views = [state["view_0_BLD"], state["view_1_BLD"]]
-        mask_BL, target_BND = state["mask_BL"], candidates.target_BND
+        mask_BL, target_BND = state.user.mask_BL, candidates.target_BND
         return [
             self.extractor(view_BLD, self.extractor.project(view_BLD), mask_BL, target_BND)[0]
-            for view_BLD in views
+            for view_BLD in state.views
         ]
 
 
 def _context(state: State, candidates: Candidates) -> tf.Tensor:
-    """Context c of experts and Confi-Net: features of user and candidate, [B, N, C]."""
-    target_BND = candidates.target_BND
-    batch, count = tf.shape(target_BND)[0], tf.shape(target_BND)[1]
-    user_BU = state["user_BU"]
-    user = tf.broadcast_to(user_BU[:, None], [batch, count, user_BU.shape[1]])
-    extra_BNEd = candidates.extra_BNEd
-    width = extra_BNEd.shape[2] * extra_BNEd.shape[3]
-    extra = tf.reshape(extra_BNEd, [batch, count, width])
-    return tf.concat([user, target_BND, extra], -1)
+    """Context c of experts and Confi-Net: mean of the history, features of the pair, [B, N, C]."""
+    mean_BND = tf.broadcast_to(state.mean_BD[:, None], tf.shape(candidates.target_BND))
+    return tf.concat([mean_BND, pair_fields(state.user.fields_BFd, candidates)], -1)

@@ -8,9 +8,10 @@ field, D item width, K = 1.
 """
 
 import dataclasses
+from typing import NamedTuple
 
-from models.backbone_api import Backbone, Candidates, Dims, State, UserSide, pair_fields
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbone_api import Backbone, Candidates, Dims, UserSide, equal_interests, pair_fields
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import keras, tf
 from models.layers.augru import AUGRU
 from models.layers.masking import masked_softmax
@@ -28,6 +29,15 @@ class DIENConfig(HeadConfig):
     """
 
     units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
+
+
+class State(NamedTuple):
+    """The user side, the interests, their half of the attention, and the sum of the history."""
+
+    user: UserSide
+    interests_BLD: tf.Tensor
+    keys_BLD: tf.Tensor
+    sum_BD: tf.Tensor | None
 
 
 class DIEN(Backbone):
@@ -75,37 +85,28 @@ class DIEN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Interests, and their half of the attention. See the base class."""
+        """See the base class."""
         del training, seed
-        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
+        history_BLD = user.history_BLD
         # At padding the RNN repeats the state of the last event.
         interests_BLD = self.extractor(history_BLD, mask=user.mask_BL)
-        return {
-            "fields_BFd": user.fields_BFd,
-            "interests_BLD": interests_BLD,
-            "keys_BLD": self.attention(interests_BLD),
-            "mask_BL": user.mask_BL,
-            **sum_state(self.config, history_BLD),
-        }
+        keys_BLD = self.attention(interests_BLD)
+        return State(user, interests_BLD, keys_BLD, history_sum(self.config, history_BLD))
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         evolved_BND = self.evolution(
-            state["interests_BLD"], self._attend(state, candidates), state["mask_BL"]
+            state.interests_BLD, self._attend(state, candidates), state.user.mask_BL
         )
-        pairs = pair_fields(state["fields_BFd"], candidates)
-        inputs = tf.concat([pairs, evolved_BND, *read_sum(state, candidates)], -1)
+        pairs = pair_fields(state.user.fields_BFd, candidates)
+        inputs = tf.concat([pairs, evolved_BND, *read_sum(state.sum_BD, candidates)], -1)
         return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """The attention weights, as one interest. See the base class."""
-        attention_BNL = self._attend(state, candidates)
-        return {
-            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
-            "attention_BNKL": attention_BNL[:, :, None],
-        }
+        return equal_interests(self._attend(state, candidates)[:, :, None])
 
     def _attend(self, state: State, candidates: Candidates) -> tf.Tensor:
         """Weight of each event for each candidate, [B, N, L]."""
-        scores_BNL = tf.matmul(candidates.target_BND, state["keys_BLD"], transpose_b=True)
-        return masked_softmax(scores_BNL, state["mask_BL"][:, None])
+        scores_BNL = tf.matmul(candidates.target_BND, state.keys_BLD, transpose_b=True)
+        return masked_softmax(scores_BNL, state.user.mask_BL[:, None])

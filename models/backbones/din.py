@@ -5,9 +5,10 @@ the history, d embedding width per field, D = J d, A width of the first attentio
 """
 
 import dataclasses
+from typing import NamedTuple
 
-from models.backbone_api import Backbone, Candidates, Dims, State, UserSide, pair_fields
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbone_api import Backbone, Candidates, Dims, UserSide, equal_interests, pair_fields
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import tf
 from models.layers.attention.local_activation import LocalActivation
 from models.layers.mlp import MLP
@@ -41,6 +42,15 @@ class DINConfig(HeadConfig):
                 f"Expected model.attention_activation to be one of {', '.join(_ACTIVATIONS)}, "
                 f"found {self.attention_activation!r}."
             )
+
+
+class State(NamedTuple):
+    """The user side, its history, the history's part of the attention's first layer, its sum."""
+
+    user: UserSide
+    history_BLD: tf.Tensor
+    encoded_BLA: tf.Tensor
+    sum_BD: tf.Tensor | None
 
 
 class DIN(Backbone):
@@ -77,23 +87,18 @@ class DIN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The history, and its part of the attention's first layer. See the base class."""
+        """See the base class."""
         del training, seed
-        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
-        return {
-            "fields_BFd": user.fields_BFd,
-            "history_BLD": history_BLD,
-            "encoded_BLA": self.attention.encode_events(history_BLD),
-            "mask_BL": user.mask_BL,
-            **sum_state(self.config, history_BLD),
-        }
+        history_BLD = user.history_BLD
+        encoded_BLA = self.attention.encode_events(history_BLD)
+        return State(user, history_BLD, encoded_BLA, history_sum(self.config, history_BLD))
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         weights_BNL = self._attend(state, candidates, training)
-        pooled_BND = tf.matmul(weights_BNL, state["history_BLD"])
-        pairs = pair_fields(state["fields_BFd"], candidates)
-        inputs = tf.concat([pairs, pooled_BND, *read_sum(state, candidates)], -1)
+        pooled_BND = tf.matmul(weights_BNL, state.history_BLD)
+        pairs = pair_fields(state.user.fields_BFd, candidates)
+        inputs = tf.concat([pairs, pooled_BND, *read_sum(state.sum_BD, candidates)], -1)
         return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
@@ -101,19 +106,12 @@ class DIN(Backbone):
 
         Without `normalize` the weights are scores of either sign that do not sum to 1.
         """
-        attention_BNL = self._attend(state, candidates, training=False)
-        return {
-            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
-            "attention_BNKL": attention_BNL[:, :, None],
-        }
+        return equal_interests(self._attend(state, candidates, training=False)[:, :, None])
 
     def _attend(self, state: State, candidates: Candidates, training: bool) -> tf.Tensor:
         """Weight of each event for each candidate, [B, N, L]."""
-        mask_BNL = candidates.mask_BN[:, :, None] & state["mask_BL"][:, None]
+        mask_BNL = candidates.mask_BN[:, :, None] & state.user.mask_BL[:, None]
+        target_BND, history_BLD = candidates.target_BND, state.history_BLD
         return self.attention(
-            candidates.target_BND,
-            state["history_BLD"],
-            state["encoded_BLA"],
-            mask_BNL,
-            training=training,
+            target_BND, history_BLD, state.encoded_BLA, mask_BNL, training=training
         )

@@ -6,17 +6,18 @@ position.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 from models.backbone_api import (
     Backbone,
     Candidates,
     Dims,
     LossTerm,
-    State,
     UserSide,
+    equal_interests,
     pair_fields,
 )
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import keras, tf
 from models.layers.attention.local_activation import LocalActivation
 from models.layers.attention.recency_positions import RecencyPositions
@@ -24,7 +25,6 @@ from models.layers.mlp import MLP
 from models.layers.next_event import NextEvent
 from models.ops import randomness
 from models.ops.weight_layouts import Fields, Layout, Layouts, featureless, hidden, of_dense
-from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
 
 
@@ -52,6 +52,21 @@ class DMINConfig(HeadConfig):
     units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
 
 
+class State(NamedTuple):
+    """The user side, its history and the sum of it, and what is computed of it for all candidates.
+
+    The refined events, the K histories extracted from them, and the part of these in the first
+    layer of the candidate's attention.
+    """
+
+    user: UserSide
+    history_BLD: tf.Tensor
+    refined_BLD: tf.Tensor
+    interests_BKLD: tf.Tensor
+    encoded_BKLA: tf.Tensor
+    sum_BD: tf.Tensor | None
+
+
 class DMIN(Backbone):
     """Refines events by self-attention, splits them into K interests, and attends to each.
 
@@ -74,12 +89,7 @@ class DMIN(Backbone):
     def __init__(self, config: DMINConfig, dims: Dims, name: str = "dmin") -> None:
         super().__init__(name=name)
         width = dims.item_width
-        if width % config.interests:
-            raise UserError(
-                f"Expected interests to divide the item width, found {config.interests} interests "
-                f"for {dims.history_features} item features of {dims.embedding_size} = {width}.",
-                "change model.interests or model.embedding_size.",
-            )
+        dims.require_divisor("interests", config.interests)
         self.config = config
         head_width = width // config.interests
         self.refiner = CausalBlock(config.interests, head_width, width, name="refiner")
@@ -110,10 +120,9 @@ class DMIN(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The K refined histories, and their part of the attention. See the base class."""
+        """See the base class."""
         del training, seed
-        mask_BL = user.mask_BL
-        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        history_BLD, mask_BL = user.history_BLD, user.mask_BL
         refined_BLD = self.refiner(history_BLD, mask_BL)
         positions_BLP = self.positions(mask_BL)
         interests = [extract(refined_BLD, mask_BL) for extract in self.extractors]
@@ -121,24 +130,22 @@ class DMIN(Backbone):
             reader.encode_events(events_BLD, positions_BLP)
             for reader, events_BLD in zip(self.readers, interests, strict=True)
         ]
-        return {
-            "fields_BFd": user.fields_BFd,
-            "history_BLD": history_BLD,
-            "refined_BLD": refined_BLD,
-            "interests_BKLD": tf.stack(interests, 1),
-            "encoded_BKLA": tf.stack(encoded, 1),
-            "mask_BL": mask_BL,
-            "key_B": user.key_B,
-            **sum_state(self.config, history_BLD),
-        }
+        return State(
+            user,
+            history_BLD,
+            refined_BLD,
+            interests_BKLD=tf.stack(interests, 1),
+            encoded_BKLA=tf.stack(encoded, 1),
+            sum_BD=history_sum(self.config, history_BLD),
+        )
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         weights_BNKL = self._attend(state, candidates)
-        pools_BKND = tf.matmul(tf.transpose(weights_BNKL, [0, 2, 1, 3]), state["interests_BKLD"])
+        pools_BKND = tf.matmul(tf.transpose(weights_BNKL, [0, 2, 1, 3]), state.interests_BKLD)
         inputs = [
-            pair_fields(state["fields_BFd"], candidates),
-            *read_sum(state, candidates),
+            pair_fields(state.user.fields_BFd, candidates),
+            *read_sum(state.sum_BD, candidates),
             *tf.unstack(pools_BKND, axis=1),
         ]
         inputs_BNX = tf.concat(inputs, -1)
@@ -152,10 +159,10 @@ class DMIN(Backbone):
         if self.next_event is None:
             return {}
         values, weights = self.next_event(
-            state["refined_BLD"],
-            state["history_BLD"],
-            state["mask_BL"],
-            state["key_B"],
+            state.refined_BLD,
+            state.history_BLD,
+            state.user.mask_BL,
+            state.user.key_B,
             randomness.for_place(seed, "dmin/next_event"),
         )
         term = LossTerm(
@@ -168,17 +175,13 @@ class DMIN(Backbone):
 
         The network treats all interests equally, so their confidences are equal.
         """
-        attention_BNKL = self._attend(state, candidates)
-        return {
-            "confidence_BNK": tf.ones_like(attention_BNKL[..., 0]) / self.config.interests,
-            "attention_BNKL": attention_BNKL,
-        }
+        return equal_interests(self._attend(state, candidates))
 
     def _attend(self, state: State, candidates: Candidates) -> tf.Tensor:
         """Weight of each event in each interest for each candidate, [B, N, K, L]."""
-        mask_BNL = candidates.mask_BN[:, :, None] & state["mask_BL"][:, None]
-        interests = tf.unstack(state["interests_BKLD"], axis=1)
-        encoded = tf.unstack(state["encoded_BKLA"], axis=1)
+        mask_BNL = candidates.mask_BN[:, :, None] & state.user.mask_BL[:, None]
+        interests = tf.unstack(state.interests_BKLD, axis=1)
+        encoded = tf.unstack(state.encoded_BKLA, axis=1)
         weights = [
             reader(candidates.target_BND, events_BLD, encoded_BLA, mask_BNL)
             for reader, events_BLD, encoded_BLA in zip(

@@ -6,17 +6,18 @@ replicas, S sampled items.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 from models.backbone_api import (
     Backbone,
     Candidates,
     Dims,
     LossTerm,
-    State,
     UserSide,
+    equal_interests,
     pair_fields,
 )
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import keras, tf
 from models.layers.attention.local_activation import LocalActivation
 from models.layers.attention.recency_positions import RecencyPositions
@@ -48,6 +49,22 @@ class DMRConfig(HeadConfig):
     auxiliary_weight: float = limited(0.1, above=0)
     sampled_negatives: int = limited(100, at_least=1)
     units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
+
+
+class State(NamedTuple):
+    """The user side, its history and the sum of it, and what is computed of it for all candidates.
+
+    The events' part of the item-to-item network, the user vector, and in training, else None, the
+    user vector before the last event.
+    """
+
+    user: UserSide
+    history_BLD: tf.Tensor
+    encoded_BLA: tf.Tensor
+    positions_BLD: tf.Tensor
+    user_Bd: tf.Tensor
+    sum_BD: tf.Tensor | None
+    previous_Bd: tf.Tensor | None
 
 
 class DMR(Backbone):
@@ -118,14 +135,9 @@ class DMR(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The user vector, and the events' part of the item-to-item network.
-
-        See the base class. In training, `previous_Bd` is the user vector before the last event,
-        `last_item_B` the item of the last event, and `has_previous_B` whether both exist.
-        """
+        """See the base class."""
         del seed
-        mask_BL = user.mask_BL
-        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        history_BLD, mask_BL = user.history_BLD, user.mask_BL
         positions_BLP = self.positions(mask_BL)
         queries_BLD = self.user_prelu(self.user_query(positions_BLP))
         scores_BL = self.user_attention.scores(
@@ -134,38 +146,29 @@ class DMR(Backbone):
             self.user_attention.encode_events(history_BLD),
             mask_BL[:, None],
         )[:, 0]
-        state = {
-            "fields_BFd": user.fields_BFd,
-            "history_BLD": history_BLD,
-            "encoded_BLA": self.target_attention.encode_events(history_BLD),
-            "positions_BLD": self.position_query(positions_BLP),
-            "mask_BL": mask_BL,
-            "user_Bd": self._user_vector(scores_BL, history_BLD, mask_BL),
-            **sum_state(self.config, history_BLD),
-        }
-        if training:
-            lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), 1)
-            before_BL = tf.sequence_mask(lengths_B - 1, tf.shape(mask_BL)[1])
-            last_B = tf.maximum(lengths_B - 1, 0)
-            state |= {
-                "previous_Bd": self._user_vector(scores_BL, history_BLD, before_BL),
-                "last_item_B": tf.gather(user.items_BL, last_B, batch_dims=1),
-                "has_previous_B": lengths_B > 1,
-            }
-        return state
+        before_BL = tf.pad(mask_BL[:, 1:], [[0, 0], [0, 1]])  # Events that another one follows.
+        return State(
+            user,
+            history_BLD,
+            encoded_BLA=self.target_attention.encode_events(history_BLD),
+            positions_BLD=self.position_query(positions_BLP),
+            user_Bd=self._user_vector(scores_BL, history_BLD, mask_BL),
+            sum_BD=history_sum(self.config, history_BLD),
+            previous_Bd=self._user_vector(scores_BL, history_BLD, before_BL) if training else None,
+        )
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         scores_BNL = self._item_scores(state, candidates)
-        mask_BNL = tf.broadcast_to(state["mask_BL"][:, None], tf.shape(scores_BNL))
-        pooled_BND = tf.matmul(masked_softmax(scores_BNL, mask_BNL), state["history_BLD"])
+        mask_BNL = tf.broadcast_to(state.user.mask_BL[:, None], tf.shape(scores_BNL))
+        pooled_BND = tf.matmul(masked_softmax(scores_BNL, mask_BNL), state.history_BLD)
         to_items_BN = tf.reduce_sum(tf.where(mask_BNL, scores_BNL, 0.0), -1)
         vectors_BNd = tf.nn.embedding_lookup(self.item_vectors, candidates.key_BN)
         vectors_BNd = tf.cast(vectors_BNd, self.compute_dtype)
-        to_user_BN = tf.linalg.matvec(vectors_BNd, state["user_Bd"])
+        to_user_BN = tf.linalg.matvec(vectors_BNd, state.user_Bd)
         relevances_BN2 = tf.stack([to_user_BN, to_items_BN], -1)
-        pairs = pair_fields(state["fields_BFd"], candidates)
-        inputs = [pairs, pooled_BND, relevances_BN2, *read_sum(state, candidates)]
+        pairs = pair_fields(state.user.fields_BFd, candidates)
+        inputs = [pairs, pooled_BND, relevances_BN2, *read_sum(state.sum_BD, candidates)]
         inputs_BNX = tf.concat(inputs, -1)
         return self.dnn(inputs_BNX, candidates.mask_BN, training=training)[..., 0]
 
@@ -178,9 +181,11 @@ class DMR(Backbone):
         items drawn uniformly. Copies of the positive item are not negatives.
         """
         del candidates
-        if "previous_Bd" not in state:
+        if state.previous_Bd is None:
             return {}
-        items_B, valid_B = state["last_item_B"], state["has_previous_B"]
+        lengths_B = tf.reduce_sum(tf.cast(state.user.mask_BL, tf.int32), 1)
+        items_B = tf.gather(state.user.items_BL, tf.maximum(lengths_B - 1, 0), batch_dims=1)
+        valid_B = lengths_B > 1
         # All replicas draw the same items, so that the loss does not depend on their number.
         below = tf.fill([self.config.sampled_negatives], self.item_vectors.shape[0] - 1)
         place = randomness.for_place(seed, "dmr/sampled_negatives")
@@ -189,7 +194,7 @@ class DMR(Backbone):
         is_valid = tf.concat([replicas.all_gather(valid_B), tf.ones_like(drawn_S, tf.bool)], 0)
         is_negative = is_valid[None] & (compared_items[None] != items_B[:, None])
 
-        previous_Bd = tf.cast(state["previous_Bd"], tf.float32)
+        previous_Bd = tf.cast(state.previous_Bd, tf.float32)
         sought_Bd = tf.nn.embedding_lookup(self.item_vectors, items_B)
         positive_B = tf.reduce_sum(previous_Bd * sought_Bd, -1)
         logits = tf.matmul(
@@ -206,11 +211,8 @@ class DMR(Backbone):
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Attention of the item-to-item network, as one interest. See the base class."""
         scores_BNL = self._item_scores(state, candidates)
-        attention_BNL = masked_softmax(scores_BNL, state["mask_BL"][:, None])
-        return {
-            "confidence_BNK": tf.ones_like(attention_BNL[:, :, :1]),
-            "attention_BNKL": attention_BNL[:, :, None],
-        }
+        attention_BNL = masked_softmax(scores_BNL, state.user.mask_BL[:, None])
+        return equal_interests(attention_BNL[:, :, None])
 
     def _user_vector(
         self, scores_BL: tf.Tensor, history_BLD: tf.Tensor, mask_BL: tf.Tensor
@@ -223,9 +225,9 @@ class DMR(Backbone):
     def _item_scores(self, state: State, candidates: Candidates) -> tf.Tensor:
         """Attention scores of the item-to-item network, [B, N, L]; meaningless at padding."""
         target_BND = self.target_query(candidates.target_BND)
-        queries_BNLD = self.target_prelu(target_BND[:, :, None] + state["positions_BLD"][:, None])
+        queries_BNLD = self.target_prelu(target_BND[:, :, None] + state.positions_BLD[:, None])
         return self.target_attention.scores(
-            queries_BNLD, state["history_BLD"], state["encoded_BLA"], state["mask_BL"][:, None]
+            queries_BNLD, state.history_BLD, state.encoded_BLA, state.user.mask_BL[:, None]
         )
 
 

@@ -6,8 +6,9 @@ side, M = F + 2 J + E fields of a candidate's request.
 """
 
 import abc
+from typing import NamedTuple
 
-from models.backbone_api import Backbone, Candidates, Dims, State, UserSide
+from models.backbone_api import Backbone, Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.masking import masked_mean
 from models.ops.weight_layouts import Fields, Layout
@@ -30,6 +31,13 @@ def field_layout(fields: Fields) -> Layout:
     return fields.user + fields.history + fields.target + fields.extra
 
 
+class State(NamedTuple):
+    """The fields of the user side, and the sum of their linear weights."""
+
+    fields_BSd: tf.Tensor
+    linear_B: tf.Tensor
+
+
 class FieldwiseModel(Backbone, abc.ABC):
     """A model of the fields of a request, where a history feature is one field: its mean.
 
@@ -50,22 +58,18 @@ class FieldwiseModel(Backbone, abc.ABC):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The fields of the user side, `fields_BSd`, and its `linear_B`. See the base class."""
+        """Averages the history. See the base class."""
         del training, seed
-        history_BLJd = tf.where(user.mask_BL[:, :, None, None], user.history_BLJd, 0.0)
-        mean_BJd = masked_mean(history_BLJd, user.mask_BL)
-        return {
-            "fields_BSd": tf.concat([user.fields_BFd, mean_BJd], 1),
-            "linear_B": user.linear_B,
-        }
+        mean_BJd = masked_mean(user.history_BLJd, user.mask_BL)
+        return State(tf.concat([user.fields_BFd, mean_BJd], 1), user.linear_B)
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
         del training
-        fields_BNMd = _candidate_fields(state["fields_BSd"], candidates)
+        fields_BNMd = _candidate_fields(state.fields_BSd, candidates)
         logits_BN = tf.cast(self.interact(fields_BNMd), tf.float32)
         if self.linear_weights:
-            logits_BN += state["linear_B"][:, None] + candidates.linear_BN
+            logits_BN += state.linear_B[:, None] + candidates.linear_BN
         return logits_BN
 
 

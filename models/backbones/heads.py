@@ -5,7 +5,7 @@ Shapes: B requests, N candidates, L history length, D item width.
 
 import dataclasses
 
-from models.backbone_api import Candidates, ModelConfig, State
+from models.backbone_api import Candidates, ModelConfig
 from models.keras import tf
 from models.ops.weight_layouts import Fields, Layout
 
@@ -25,22 +25,17 @@ class HeadConfig(ModelConfig):
     history_sum: bool = False
 
 
-def sum_state(config: HeadConfig, history_BLD: tf.Tensor) -> State:
-    """The part of the user state that `read_sum` needs; {} if it needs none.
-
-    Args:
-        config: Settings of the model.
-        history_BLD: History, zero at padding.
-    """
-    return {"sum_BD": tf.reduce_sum(history_BLD, 1)} if config.history_sum else {}
+def history_sum(config: HeadConfig, history_BLD: tf.Tensor) -> tf.Tensor | None:
+    """The sum of the history, [B, D], for `read_sum`; None if disabled."""
+    return tf.reduce_sum(history_BLD, 1) if config.history_sum else None
 
 
-def read_sum(state: State, candidates: Candidates) -> list[tf.Tensor]:
+def read_sum(sum_BD: tf.Tensor | None, candidates: Candidates) -> list[tf.Tensor]:
     """The sum of the history and its product with the candidate, [B, N, D]; [] if disabled."""
-    if "sum_BD" not in state:
+    if sum_BD is None:
         return []
     target_BND = candidates.target_BND
-    sum_BND = tf.broadcast_to(state["sum_BD"][:, None], tf.shape(target_BND))
+    sum_BND = tf.broadcast_to(sum_BD[:, None], tf.shape(target_BND))
     return [sum_BND, target_BND * sum_BND]
 
 

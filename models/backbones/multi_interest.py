@@ -10,8 +10,8 @@ field, D item width, K interests.
 import dataclasses
 from typing import NamedTuple
 
-from models.backbone_api import Backbone, Candidates, State, UserSide, pair_fields
-from models.backbones.heads import HeadConfig, read_sum, sum_layout, sum_state
+from models.backbone_api import Backbone, Candidates, UserSide, pair_fields
+from models.backbones.heads import HeadConfig, history_sum, read_sum, sum_layout
 from models.keras import tf
 from models.layers.attention.label_aware_attention import label_aware_weights
 from models.layers.masking import masked_mean
@@ -63,6 +63,15 @@ class Interests(NamedTuple):
     mask_BK: tf.Tensor
 
 
+class State(NamedTuple):
+    """User and context features, the mean of the history, its interests, and its sum."""
+
+    fields_BFd: tf.Tensor
+    mean_BD: tf.Tensor
+    interests: Interests
+    sum_BD: tf.Tensor | None
+
+
 class MultiInterestBackbone(Backbone):
     """Scores [user fields, candidate, mean of the history, interests pooled for the candidate].
 
@@ -94,31 +103,26 @@ class MultiInterestBackbone(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """The interests and the mean of the history. See the base class."""
+        """See the base class."""
         del training, seed
-        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
+        history_BLD = user.history_BLD
         interests = self.extract(history_BLD, user.mask_BL)
-        return {
-            "fields_BFd": user.fields_BFd,
-            "mean_BD": masked_mean(history_BLD, user.mask_BL),
-            "interests_BKD": interests.vectors_BKD,
-            "attention_BKL": interests.attention_BKL,
-            "mask_BK": interests.mask_BK,
-            **sum_state(self.config, history_BLD),
-        }
+        mean_BD = masked_mean(history_BLD, user.mask_BL)
+        sum_BD = history_sum(self.config, history_BLD)
+        return State(user.fields_BFd, mean_BD, interests, sum_BD)
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
-        pairs = pair_fields(state["fields_BFd"], candidates)
-        read_BND = tf.matmul(self._weights(state, candidates), state["interests_BKD"])
-        mean_BND = tf.broadcast_to(state["mean_BD"][:, None], tf.shape(read_BND))
-        inputs = tf.concat([pairs, mean_BND, read_BND, *read_sum(state, candidates)], -1)
+        pairs = pair_fields(state.fields_BFd, candidates)
+        read_BND = tf.matmul(self._weights(state, candidates), state.interests.vectors_BKD)
+        mean_BND = tf.broadcast_to(state.mean_BD[:, None], tf.shape(read_BND))
+        inputs = tf.concat([pairs, mean_BND, read_BND, *read_sum(state.sum_BD, candidates)], -1)
         return self.dnn(inputs, candidates.mask_BN, training=training)[..., 0]
 
     def explain(self, state: State, candidates: Candidates) -> dict[str, tf.Tensor]:
         """Weight of each interest for the candidate, and of each event in the interest."""
         weights_BNK = self._weights(state, candidates)
-        attention_BKL = state["attention_BKL"]
+        attention_BKL = state.interests.attention_BKL
         shape = tf.concat([tf.shape(weights_BNK), tf.shape(attention_BKL)[2:]], 0)
         return {
             "confidence_BNK": weights_BNK,
@@ -128,9 +132,9 @@ class MultiInterestBackbone(Backbone):
     def _weights(self, state: State, candidates: Candidates) -> tf.Tensor:
         """Weight of each interest for each candidate, [B, N, K]."""
         return label_aware_weights(
-            state["interests_BKD"],
+            state.interests.vectors_BKD,
             candidates.target_BND,
-            state["mask_BK"],
+            state.interests.mask_BK,
             power=self.config.power,
             hard=self.config.readout == "hard",
         )

@@ -15,8 +15,8 @@ from models.backbone_api import (
     Candidates,
     Dims,
     ModelConfig,
-    State,
     UserSide,
+    equal_interests,
     pair_fields,
 )
 from models.keras import keras, tf
@@ -25,7 +25,6 @@ from models.layers.attention.recency import reverse_history
 from models.layers.masking import masked_softmax
 from models.layers.mlp import MLP
 from models.ops.weight_layouts import Fields, Layouts, hidden, of_dense
-from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
 
 
@@ -49,6 +48,22 @@ class SIMConfig(ModelConfig):
     auxiliary_weight: float = limited(1.0, above=0)
     attention_units: tuple[int, ...] = limited((80, 40), at_least=1)
     units: tuple[int, ...] = limited((40, 40, 40), at_least=1)
+
+
+class State(NamedTuple):
+    """The user side, its history, and what is computed of the history for all candidates.
+
+    The projections of all events for the general and for the exact search; the most recent events,
+    latest first, their part of the short-term attention's first layer, and their mask.
+    """
+
+    user: UserSide
+    history_BLD: tf.Tensor
+    search_BLD: tf.Tensor
+    keys_BLD: tf.Tensor
+    recent_BSD: tf.Tensor
+    recent_BSA: tf.Tensor
+    recent_mask_BS: tf.Tensor
 
 
 class _Retrieved(NamedTuple):
@@ -87,12 +102,7 @@ class SIM(Backbone):
     def __init__(self, config: SIMConfig, dims: Dims, name: str = "sim") -> None:
         super().__init__(name=name)
         width = dims.item_width
-        if width % config.heads:
-            raise UserError(
-                f"Expected heads to divide the item width, found {config.heads} heads for "
-                f"{dims.history_features} item features of {dims.embedding_size} = {width}.",
-                "change model.heads or model.embedding_size.",
-            )
+        dims.require_divisor("heads", config.heads)
         self.config = config
         self.event_search = keras.layers.Dense(width, use_bias=False, name="event_search")
         self.target_search = keras.layers.Dense(width, use_bias=False, name="target_search")
@@ -118,22 +128,20 @@ class SIM(Backbone):
     def encode_user(
         self, user: UserSide, *, training: bool = False, seed: tf.Tensor | None = None
     ) -> State:
-        """Projections of the history, and its most recent events. See the base class."""
+        """See the base class."""
         del training, seed
-        mask_BL = user.mask_BL
-        history_BLD = tf.where(mask_BL[..., None], user.history_BLD, 0.0)
+        history_BLD, mask_BL = user.history_BLD, user.mask_BL
         count = self.config.recent_events
         recent_BSD = reverse_history(history_BLD, mask_BL)[:, :count]
-        return {
-            "fields_BFd": user.fields_BFd,
-            "history_BLD": history_BLD,
-            "search_BLD": self.event_search(history_BLD),
-            "keys_BLD": self.event_keys(history_BLD),
-            "mask_BL": mask_BL,
-            "recent_BSD": recent_BSD,
-            "recent_BSA": self.short_term.encode_events(recent_BSD),
-            "recent_mask_BS": mask_BL[:, :count],
-        }
+        return State(
+            user,
+            history_BLD,
+            search_BLD=self.event_search(history_BLD),
+            keys_BLD=self.event_keys(history_BLD),
+            recent_BSD=recent_BSD,
+            recent_BSA=self.short_term.encode_events(recent_BSD),
+            recent_mask_BS=mask_BL[:, :count],
+        )
 
     def score(self, state: State, candidates: Candidates, *, training: bool = False) -> tf.Tensor:
         """Scores N candidates of each request. See the base class."""
@@ -144,14 +152,15 @@ class SIM(Backbone):
             heads_BNHD, [shape[0], shape[1], self.config.heads * heads_BNHD.shape[3]]
         )
         weights_BNS = self._attend_recent(state, candidates, training)
-        short_BND = tf.matmul(weights_BNS, state["recent_BSD"])
-        pairs = pair_fields(state["fields_BFd"], candidates)
+        short_BND = tf.matmul(weights_BNS, state.recent_BSD)
+        pairs = pair_fields(state.user.fields_BFd, candidates)
         return self.dnn(tf.concat([pairs, short_BND, long_BNX], -1))[..., 0]
 
     def auxiliary_logits(self, state: State, candidates: Candidates) -> dict[str, AuxiliaryLogits]:
         """The search as a separate ranking model. See the base class."""
-        relevance_BNL = tf.where(state["mask_BL"][:, None], self._relevance(state, candidates), 0.0)
-        pooled_BND = tf.matmul(relevance_BNL, state["history_BLD"])
+        mask_BL = state.user.mask_BL
+        relevance_BNL = tf.where(mask_BL[:, None], self._relevance(state, candidates), 0.0)
+        pooled_BND = tf.matmul(relevance_BNL, state.history_BLD)
         logits_BN = self.search_dnn(tf.concat([pooled_BND, candidates.target_BND], -1))[..., 0]
         return {"search_loss": AuxiliaryLogits(logits_BN, self.config.auxiliary_weight)}
 
@@ -162,7 +171,7 @@ class SIM(Backbone):
         interests equally, so their confidences are equal.
         """
         retrieved = self._retrieve(state, candidates)
-        mask_BL = state["mask_BL"]
+        mask_BL = state.user.mask_BL
         length = tf.shape(mask_BL)[1]
         places_BNKL = tf.one_hot(retrieved.steps_BNK, length, dtype=retrieved.weights_BNHK.dtype)
         long_BNHL = tf.matmul(retrieved.weights_BNHK, places_BNKL)
@@ -170,30 +179,25 @@ class SIM(Backbone):
         missing = length - tf.shape(weights_BNS)[2]
         recent_BNL = tf.pad(weights_BNS, [[0, 0], [0, 0], [0, missing]])
         short_BNL = reverse_history(recent_BNL, mask_BL, axis=2)
-        attention_BNKL = tf.concat([long_BNHL, short_BNL[:, :, None]], 2)
-        count = self.config.heads + 1
-        return {
-            "confidence_BNK": tf.ones_like(attention_BNKL[..., 0]) / count,
-            "attention_BNKL": attention_BNKL,
-        }
+        return equal_interests(tf.concat([long_BNHL, short_BNL[:, :, None]], 2))
 
     def _relevance(self, state: State, candidates: Candidates) -> tf.Tensor:
         """Relevance of every event to every candidate, [B, N, L]; meaningless at padding."""
         target_BND = self.target_search(candidates.target_BND)
-        return tf.matmul(target_BND, state["search_BLD"], transpose_b=True)
+        return tf.matmul(target_BND, state.search_BLD, transpose_b=True)
 
     def _retrieve(self, state: State, candidates: Candidates) -> _Retrieved:
         """The K most relevant events for each candidate, and the attention to them."""
-        mask_BL = state["mask_BL"]
+        mask_BL = state.user.mask_BL
         relevance_BNL = self._relevance(state, candidates)
         # The lowest number, not 0: relevances may be negative, and padding must rank below them.
         relevance_BNL = tf.where(mask_BL[:, None], relevance_BNL, relevance_BNL.dtype.min)
         count = tf.minimum(self.config.retrieved_events, tf.shape(mask_BL)[1])
         steps_BNK = tf.math.top_k(relevance_BNL, count).indices
         mask_BNK = tf.gather(mask_BL, steps_BNK, batch_dims=1)
-        events_BNKD = tf.gather(state["history_BLD"], steps_BNK, batch_dims=1)
+        events_BNKD = tf.gather(state.history_BLD, steps_BNK, batch_dims=1)
 
-        keys_BNKHC = self._split_heads(tf.gather(state["keys_BLD"], steps_BNK, batch_dims=1))
+        keys_BNKHC = self._split_heads(tf.gather(state.keys_BLD, steps_BNK, batch_dims=1))
         queries_BNHC = self._split_heads(self.target_queries(candidates.target_BND))
         scores_BNHK = tf.einsum("bnhc,bnkhc->bnhk", queries_BNHC, keys_BNKHC)
         scores_BNHK /= math.sqrt(queries_BNHC.shape[-1])
@@ -204,9 +208,9 @@ class SIM(Backbone):
         """Weight of each recent event for each candidate, [B, N, S], latest first."""
         return self.short_term(
             candidates.target_BND,
-            state["recent_BSD"],
-            state["recent_BSA"],
-            candidates.mask_BN[:, :, None] & state["recent_mask_BS"][:, None],
+            state.recent_BSD,
+            state.recent_BSA,
+            candidates.mask_BN[:, :, None] & state.recent_mask_BS[:, None],
             training=training,
         )
 

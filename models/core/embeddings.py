@@ -126,7 +126,7 @@ class FeatureEmbedder(keras.layers.Layer):
         linear_BJ = masked_mean(linear_BLJ, mask_BL)
         return UserSide(
             fields_BFd=fields_BFd,
-            history_BLJd=history_BLJd * tf.cast(mask_BL, history_BLJd.dtype)[..., None, None],
+            history_BLJd=tf.where(mask_BL[..., None, None], history_BLJd, 0.0),
             mask_BL=mask_BL,
             key_B=features[self._schema.user_key.name],
             items_BL=items_BL,

@@ -40,8 +40,8 @@ def batch(dims: Dims, lengths, candidates=3, *, length=None, seed=0, valid_candi
     )
 
 
-def pad(user: UserSide, steps: int, garbage: float) -> UserSide:
-    """The same requests with `steps` more steps of padding, filled with `garbage`."""
+def pad(user: UserSide, steps: int, garbage: float = 0.0) -> UserSide:
+    """The same requests with `steps` more steps of padding; models may rely on zeros there."""
     return user._replace(
         history_BLJd=tf.pad(
             user.history_BLJd, [[0, 0], [0, steps], [0, 0], [0, 0]], constant_values=garbage

@@ -6,12 +6,13 @@ including the self-connection. L is the last axis, so that values per node are b
 rows.
 """
 
-from models.keras import keras, tf
+from models.keras import tf
+from models.layers.graph.headed_attention import HeadedAttention
 from models.layers.graph.item_graph import ItemGraph, shifted, window_offsets
 from models.layers.graph.pair_scores import PairScores
 from models.layers.initializers import glorot_uniform
 from models.layers.masking import masked_softmax
-from models.ops.weight_layouts import Layout, Layouts, hidden
+from models.ops.weight_layouts import Layout, Layouts
 
 _RELATIONS = 3
 
@@ -19,7 +20,7 @@ Side = dict[int, tf.Tensor]
 """A tensor [B, V, H, L] for each offset of a contextual neighbour, negative for earlier ones."""
 
 
-class DependencyAttention(keras.layers.Layer):
+class DependencyAttention(HeadedAttention):
     """One layer of message passing on an item graph.
 
     Nodes attend to their neighbours within each relation (eqs 6-8), then to the relations (eqs
@@ -27,42 +28,13 @@ class DependencyAttention(keras.layers.Layer):
     that a score is u_i + v_j and no pairs are concatenated. A relation in which a node has no
     neighbour is left out of eq. 10; the self-connection needs no weights in eq. 6 because a softmax
     over one element is 1. Heads are separate until eq. 11 concatenates them.
-
-    The layer computes in float32 under any policy: its cost is elementwise, and softmax numerators
-    have a larger range than half precision.
-
-    Args:
-        width: Item width D.
-        heads: Number H of heads, a divisor of D.
-        project: Whether heads are slices of a learned projection of the nodes, shared by the
-            relations, or of the nodes themselves.
-        slope: Slope of LeakyReLU for negative inputs.
     """
 
     merges_relations = False
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        project: bool = True,
-        slope: float = 0.2,
-        name: str = "dependency_attention",
-    ) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.width, self.heads, self.head_width = width, heads, width // heads
-        self.slope = slope
-        self._has_projection = project
-
     def build(self, shape: tf.TensorShape) -> None:
         """Creates the weights of eqs 6 and 9, and the projection."""
-        del shape
-        self.projection_DD = (
-            self.add_weight("projection_kernel", [self.width, self.width])
-            if self._has_projection
-            else None
-        )
+        super().build(shape)
         # W_n of eq. 6: the half for the receiving node, then the half for the sending node.
         shape_RHC = [_RELATIONS, self.heads, self.head_width]
         fans = 2 * self.head_width, 1
@@ -76,17 +48,10 @@ class DependencyAttention(keras.layers.Layer):
         )
         self.relation_bias_H = self.add_weight("relation_bias", [self.heads], initializer="zeros")
 
-    def writes(self, reads: Layout) -> Layout:
-        """Layout of the output for nodes laid out as `reads`."""
-        return hidden(self.head_width, self.heads) if self._has_projection else reads
-
     def layouts(self, reads: Layout) -> Layouts:
-        """Layouts of the weights, for nodes laid out as `reads`."""
-        if self._has_projection:
-            heads, unit = None, hidden(self.head_width)
-            yield self.projection_DD, (reads, self.writes(reads))
-        else:
-            heads, unit = reads.equal_slices(self.heads), None
+        """See the base class."""
+        yield from super().layouts(reads)
+        heads, unit = self.head_axes(reads)
         yield self.receiver_RHC, (None, heads, unit)
         yield self.sender_RHC, (None, heads, unit)
         yield self.relation_HC, (heads, unit)

@@ -7,65 +7,33 @@ Shapes: B requests, V views of the same history, L history length, D item width,
 head width.
 """
 
-from models.keras import keras, tf
+from models.keras import tf
+from models.layers.graph.headed_attention import HeadedAttention
 from models.layers.graph.item_graph import MergedGraph
 from models.layers.graph.pair_scores import PairScores
 from models.layers.initializers import glorot_uniform
-from models.ops.weight_layouts import Layout, Layouts, hidden
+from models.ops.weight_layouts import Layout, Layouts
 
 
-class MergedAttention(keras.layers.Layer):
+class MergedAttention(HeadedAttention):
     """Graph attention (eqs 6-8) with one relation: the union of all four.
 
-    A node attends to its neighbours and itself; heads are concatenated. The layer computes in
-    float32, as `DependencyAttention` does.
-
-    Args:
-        width: Item width D.
-        heads: Number H of heads, a divisor of D.
-        project: Whether heads are slices of a learned projection of the nodes, or of the nodes.
-        slope: Slope of LeakyReLU for negative inputs.
+    A node attends to its neighbours and itself; heads are concatenated.
     """
 
     merges_relations = True
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        project: bool = True,
-        slope: float = 0.2,
-        name: str = "merged_attention",
-    ) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.width, self.heads, self.head_width = width, heads, width // heads
-        self.slope = slope
-        self._has_projection = project
-
     def build(self, shape: tf.TensorShape) -> None:
         """Creates the two halves of the weight vector of eq. 6, and the projection."""
-        del shape
-        self.projection_DD = (
-            self.add_weight("projection_kernel", [self.width, self.width])
-            if self._has_projection
-            else None
-        )
+        super().build(shape)
         own, fans = [self.heads, self.head_width], (2 * self.head_width, 1)
         self.receiver_HC = self.add_weight("receiver", own, initializer=glorot_uniform(*fans))
         self.sender_HC = self.add_weight("sender", own, initializer=glorot_uniform(*fans))
 
-    def writes(self, reads: Layout) -> Layout:
-        """Layout of the output for nodes laid out as `reads`."""
-        return hidden(self.head_width, self.heads) if self._has_projection else reads
-
     def layouts(self, reads: Layout) -> Layouts:
-        """Layouts of the weights, for nodes laid out as `reads`."""
-        if self._has_projection:
-            heads, unit = None, hidden(self.head_width)
-            yield self.projection_DD, (reads, self.writes(reads))
-        else:
-            heads, unit = reads.equal_slices(self.heads), None
+        """See the base class."""
+        yield from super().layouts(reads)
+        heads, unit = self.head_axes(reads)
         yield self.receiver_HC, (heads, unit)
         yield self.sender_HC, (heads, unit)
 

@@ -83,10 +83,9 @@ def test_maps_belong_to_recency():
     last = np.maximum(np.array(LENGTHS) - 1, 0)
     is_last = tf.one_hot(last, 9)[:, :, None, None] > 0
     other = user._replace(history_BLJd=tf.where(is_last, 5.0, user.history_BLJd))
-    for key in ("interests_BKD", "attention_BKL"):
-        np.testing.assert_allclose(
-            model.encode_user(other)[key], model.encode_user(user)[key], atol=1e-6
-        )
+    changed, expected = (model.encode_user(side).interests for side in (other, user))
+    np.testing.assert_allclose(changed.vectors_BKD, expected.vectors_BKD, atol=1e-6)
+    np.testing.assert_allclose(changed.attention_BKL, expected.attention_BKL, atol=1e-6)
 
 
 def test_values_have_no_positions():
@@ -95,8 +94,8 @@ def test_values_have_no_positions():
     user, _ = embedded.batch(SHAPES[0], [9, 2])
     same = tf.where(user.mask_BL[..., None, None], 0.3, tf.zeros_like(user.history_BLJd))
     state = model.encode_user(user._replace(history_BLJd=same))
-    np.testing.assert_allclose(state["interests_BKD"], np.full((2, 4, 8), 0.3), rtol=1e-5)
-    assert np.ptp(state["attention_BKL"].numpy()[0], axis=-1).min() > 1e-3
+    np.testing.assert_allclose(state.interests.vectors_BKD, np.full((2, 4, 8), 0.3), rtol=1e-5)
+    assert np.ptp(state.interests.attention_BKL.numpy()[0], axis=-1).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [ComiRecSA, ComiRecDR], ids=["sa", "dr"])

@@ -50,10 +50,10 @@ def test_reads_the_last_valid_step():
     model = build()
     user, candidates = embedded.batch(SHAPES[0], LENGTHS)
     state = model.encode_user(user)
-    interests = state["interests_BLD"].numpy()
+    interests = state.interests_BLD.numpy()
     np.testing.assert_array_equal(interests[1, 3:], np.broadcast_to(interests[1, 2], (4, 8)))
     np.testing.assert_array_equal(interests[2], np.zeros((7, 8)))
-    changed = state | {"interests_BLD": tf.where(user.mask_BL[..., None], interests, 9.0)}
+    changed = state._replace(interests_BLD=tf.where(user.mask_BL[..., None], interests, 9.0))
     np.testing.assert_array_equal(model.score(changed, candidates), model.score(state, candidates))
 
 
@@ -66,11 +66,11 @@ def test_an_event_without_attention_leaves_no_trace():
     keys = np.zeros([5, 7, 8])
     keys[:, 0] = 1e4
     target = tf.ones_like(candidates.target_BNJd)
-    state["keys_BLD"] = tf.constant(keys, tf.float32)
+    state = state._replace(keys_BLD=tf.constant(keys, tf.float32))
     candidates = candidates._replace(target_BNJd=target)
-    later = tf.where(tf.range(7)[:, None] > 0, -3.0, state["interests_BLD"])
+    later = tf.where(tf.range(7)[:, None] > 0, -3.0, state.interests_BLD)
     np.testing.assert_array_equal(
-        model.score(state | {"interests_BLD": later}, candidates), model.score(state, candidates)
+        model.score(state._replace(interests_BLD=later), candidates), model.score(state, candidates)
     )
 
 

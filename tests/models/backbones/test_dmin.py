@@ -88,8 +88,9 @@ def test_an_event_sees_the_past_only(model):
     other = user._replace(history_BLJd=tf.where(mask, changed, 0.0))
     first, second = model.encode_user(user), model.encode_user(other)
     for key, past in (("refined_BLD", np.s_[:, :3]), ("interests_BKLD", np.s_[:, :, :3])):
-        np.testing.assert_array_equal(first[key].numpy()[past], second[key].numpy()[past])
-    difference = np.abs(first["refined_BLD"] - second["refined_BLD"])
+        before, after = (getattr(state, key).numpy()[past] for state in (first, second))
+        np.testing.assert_array_equal(before, after)
+    difference = np.abs(first.refined_BLD - second.refined_BLD)
     assert difference[:, 3:5].max(-1).min() > 1e-3
 
 
@@ -153,7 +154,7 @@ def test_next_event_equals_the_twin(predictive):
         shift = 1 + int(randomness.integers(place, tf.constant(5)))
         shifts.add(shift)
         expected = reference.next_event_losses(
-            state["refined_BLD"].numpy(),
+            state.refined_BLD.numpy(),
             [user.history_BLD.numpy()[b, :n] for b, n in enumerate(lengths)],
             keys,
             shift,

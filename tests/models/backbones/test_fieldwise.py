@@ -153,7 +153,7 @@ def test_stacked_dcn_equals_the_twin():
 def test_padding_changes_nothing(name, models):
     user, candidates = embedded.batch(DIMS, LENGTHS)
     expected = score(models[name], user, candidates)
-    logits = score(models[name], embedded.pad(user, 3, np.nan), candidates)
+    logits = score(models[name], embedded.pad(user, 3), candidates)
     np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -102,8 +102,8 @@ def test_logits_belong_to_recency():
     longer = longer._replace(
         history_BLJd=tf.concat([longer.history_BLJd[:, :1], user.history_BLJd[:, :8]], 1)
     )
-    shares = model.encode_user(user)["attention_BKL"].numpy()[0, :, :4]
-    older = model.encode_user(longer)["attention_BKL"].numpy()[0, :, 1:5]
+    shares = model.encode_user(user).interests.attention_BKL.numpy()[0, :, :4]
+    older = model.encode_user(longer).interests.attention_BKL.numpy()[0, :, 1:5]
     np.testing.assert_allclose(older, shares, atol=1e-6)
 
 

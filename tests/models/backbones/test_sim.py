@@ -121,8 +121,8 @@ def test_the_short_term_interest_is_that_of_the_last_events():
     user, candidates = embedded.batch(SHAPES[0], [5, 2])
     state = model.encode_user(user)
     history = user.history_BLD.numpy()
-    np.testing.assert_array_equal(state["recent_BSD"][0], history[0, [4, 3]])
-    np.testing.assert_array_equal(state["recent_BSD"][1], history[1, [1, 0]])
+    np.testing.assert_array_equal(state.recent_BSD[0], history[0, [4, 3]])
+    np.testing.assert_array_equal(state.recent_BSD[1], history[1, [1, 0]])
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -48,6 +48,16 @@ def test_vectors_are_rows_of_the_tables(linear, features):
     np.testing.assert_array_equal(candidates.extra_BNEd[:, :, 0], rows)
 
 
+def test_a_history_is_zero_at_padding_whatever_the_tables_hold(features):
+    built = embedder(linear_weights=False)
+    for name in HISTORY:
+        built.tables[name].assign(tf.fill(built.tables[name].shape, np.nan))
+    user = built.user_side(features)
+    history, mask = user.history_BLJd.numpy(), user.mask_BL.numpy()
+    assert np.isnan(history[mask]).all()
+    np.testing.assert_array_equal(history[~mask], 0.0)
+
+
 def test_items_and_masks_are_those_of_the_item_key(linear, features):
     user, candidates = linear.user_side(features), linear.candidates(features)
     np.testing.assert_array_equal(user.items_BL, features["history/item_id"])
