@@ -208,6 +208,11 @@ class CausalBlock(keras.layers.Layer):
         heads: Number of heads of the attention.
         head_width: Width of each head.
         width: Item width D.
+
+    Example:
+        >>> block = CausalBlock(heads=2, head_width=4, width=8, name="refiner")
+        >>> block(tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)).shape
+        TensorShape([2, 5, 8])
     """
 
     def __init__(self, heads: int, head_width: int, width: int, name: str) -> None:
@@ -254,6 +259,13 @@ class PositionedActivation(keras.layers.Layer):
     Args:
         width: Item width D.
         units: Hidden widths of the activation unit.
+
+    Example:
+        >>> reader = PositionedActivation(width=8, units=(80, 40), name="reader")
+        >>> events_BLD, mask_BNL = tf.ones([2, 5, 8]), tf.ones([2, 3, 5], tf.bool)
+        >>> encoded_BLA = reader.encode_events(events_BLD, positions_BLP=tf.ones([2, 5, 2]))
+        >>> reader(tf.ones([2, 3, 8]), events_BLD, encoded_BLA, mask_BNL).shape
+        TensorShape([2, 3, 5])
     """
 
     def __init__(self, width: int, units: tuple[int, ...], name: str) -> None:

@@ -37,6 +37,13 @@ class DependencyAttention(keras.layers.Layer):
         project: Whether heads are slices of a learned projection of the nodes, shared by the
             relations, or of the nodes themselves.
         slope: Slope of LeakyReLU for negative inputs.
+
+    Example:
+        >>> from models.layers.graph.item_graph import build_graph
+        >>> nodes_BVLD, mask_BL = tf.ones([2, 1, 5, 8]), tf.ones([2, 5], tf.bool)
+        >>> graph = build_graph(nodes_BVLD[:, 0], mask_BL, window=3, threshold=0.7)
+        >>> DependencyAttention(width=8, heads=2)(nodes_BVLD, graph).shape
+        TensorShape([2, 1, 5, 8])
     """
 
     merges_relations = False

@@ -25,6 +25,12 @@ class MergedAttention(keras.layers.Layer):
         heads: Number H of heads, a divisor of D.
         project: Whether heads are slices of a learned projection of the nodes, or of the nodes.
         slope: Slope of LeakyReLU for negative inputs.
+
+    Example:
+        >>> mask_BL = tf.ones([2, 5], tf.bool)
+        >>> graph = MergedGraph(tf.ones([2, 1, 5, 5], tf.bool), mask_BL[:, None], mask_BL)
+        >>> MergedAttention(width=8, heads=2)(tf.ones([2, 1, 5, 8]), graph).shape
+        TensorShape([2, 1, 5, 8])
     """
 
     merges_relations = True
