@@ -76,6 +76,14 @@ class DMIN(Backbone):
 
     Raises:
         UserError: The interests do not divide the item width.
+
+    Example:
+        >>> dmin = DMIN(DMINConfig(interests=2), Dims(2, 2, 0, embedding_size=4, max_length=50))
+        >>> items, history = tf.ones([3, 5], tf.int32), tf.ones([3, 5, 2, 4])
+        >>> user = UserSide(history[:, 0], history, items > 0, tf.range(3), items, tf.zeros([3]))
+        >>> candidates = Candidates(history, history[:, :, :0], items > 0, items, tf.zeros([3, 5]))
+        >>> dmin.score(dmin.encode_user(user), candidates).shape
+        TensorShape([3, 5])
     """
 
     Config = DMINConfig
@@ -208,11 +216,6 @@ class CausalBlock(keras.layers.Layer):
         heads: Number of heads of the attention.
         head_width: Width of each head.
         width: Item width D.
-
-    Example:
-        >>> block = CausalBlock(heads=2, head_width=4, width=8, name="refiner")
-        >>> block(tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)).shape
-        TensorShape([2, 5, 8])
     """
 
     def __init__(self, heads: int, head_width: int, width: int, name: str) -> None:
@@ -259,13 +262,6 @@ class PositionedActivation(keras.layers.Layer):
     Args:
         width: Item width D.
         units: Hidden widths of the activation unit.
-
-    Example:
-        >>> reader = PositionedActivation(width=8, units=(80, 40), name="reader")
-        >>> events_BLD, mask_BNL = tf.ones([2, 5, 8]), tf.ones([2, 3, 5], tf.bool)
-        >>> encoded_BLA = reader.encode_events(events_BLD, positions_BLP=tf.ones([2, 5, 2]))
-        >>> reader(tf.ones([2, 3, 8]), events_BLD, encoded_BLA, mask_BNL).shape
-        TensorShape([2, 3, 5])
     """
 
     def __init__(self, width: int, units: tuple[int, ...], name: str) -> None:
