@@ -323,13 +323,6 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
         feature: The feature to encode.
         values: [n] distinct values of the feature's dtype; nulls, NaN and padding are ignored.
         counts: [n] int64, number of times that each value occurs.
-
-    Example:
-        >>> from preprocessing.schema_inference import infer_schema
-        >>> feature = infer_schema(["user_id", "item_id"])["item_id"]
-        >>> encoder = fit(feature, values=pa.array(["a", "b"]), counts=np.array([1, 5]))
-        >>> encoder.encode(["b", "a", "never seen"])
-        array([2, 3, 1])
     """
     encoder = feature.encoder
     if isinstance(encoder, Hash):
