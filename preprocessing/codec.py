@@ -110,6 +110,15 @@ def encode_examples(
     Raises:
         ValueError: The features differ in their number of rows, there are none, or a value is
             neither int64, float32 nor bytes.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> users = Ragged.single(np.array([7, 8]))
+        >>> items = Ragged(np.array([1, 2, 3]), row_splits=np.array([0, 1, 3]))
+        >>> buffer, offsets = encode_examples({"user_id": users}, {"history/item_id": items})
+        >>> second = tf.train.SequenceExample.FromString(buffer[offsets[1] :].tobytes())
+        >>> len(second.feature_lists.feature_list["history/item_id"].feature)
+        2
     """
     rows = {len(ragged) for ragged in (*context.values(), *feature_lists.values())}
     if len(rows) != 1:

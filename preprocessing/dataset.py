@@ -167,6 +167,12 @@ def read(
     Raises:
         UserError: The data set has no such split, TensorFlow cannot read from its file system, or a
             shard of a split that is decoded at once is damaged.
+
+    Example:
+        >>> data = DataDir.open("work/data")  # Of pipeline.run --workdir=work.
+        >>> batch = next(iter(read(data, "train", batch_size=256, shuffle_seed=1)))
+        >>> batch["candidate/item_id"].shape == batch["label"].shape  # [B, N]
+        True
     """
     tensorflow_files.enable(data.path)
     schema = data.schema

@@ -31,6 +31,11 @@ def infer_schema(
     Raises:
         UserError: The log has no user_id or no item_id, has both timestamp and position, or has a
             column whose name is no identifier.
+
+    Example:
+        >>> schema = infer_schema(["user_id", "item_id", "brand", "category_id", "timestamp"])
+        >>> schema.history.features
+        ('item_id', 'category_id', 'brand')
     """
     columns = list(columns)
     for required in ("user_id", "item_id"):

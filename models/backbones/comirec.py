@@ -32,6 +32,11 @@ class ComiRecSA(MultiInterestBackbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> model = ComiRecSA(MultiInterestConfig(), Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> model.extract(tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)).vectors_BKD.shape
+        TensorShape([2, 4, 8])
     """
 
     Config = MultiInterestConfig
@@ -81,6 +86,11 @@ class ComiRecDR(MultiInterestBackbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> model = ComiRecDR(ComiRecDRConfig(), Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> model.extract(tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)).vectors_BKD.shape
+        TensorShape([2, 4, 8])
     """
 
     Config = ComiRecDRConfig

@@ -31,6 +31,11 @@ class DeepFM(FieldwiseModel):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> model = DeepFM(DeepFMConfig(), Dims(1, 1, 0, embedding_size=4, max_length=50))
+        >>> model.interact(tf.ones([2, 7, 3, 4])).shape
+        TensorShape([2, 7])
     """
 
     Config = DeepFMConfig

@@ -51,6 +51,14 @@ class DIEN(Backbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> dien = DIEN(DIENConfig(), Dims(2, 2, 0, embedding_size=4, max_length=50))
+        >>> items, history = tf.ones([3, 5], tf.int32), tf.ones([3, 5, 2, 4])
+        >>> user = UserSide(history[:, 0], history, items > 0, tf.range(3), items, tf.zeros([3]))
+        >>> candidates = Candidates(history, history[:, :, :0], items > 0, items, tf.zeros([3, 5]))
+        >>> dien.score(dien.encode_user(user), candidates).shape
+        TensorShape([3, 5])
     """
 
     Config = DIENConfig

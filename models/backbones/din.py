@@ -62,6 +62,14 @@ class DIN(Backbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> din = DIN(DINConfig(), Dims(2, 2, 0, embedding_size=4, max_length=50))
+        >>> items, history = tf.ones([3, 5], tf.int32), tf.ones([3, 5, 2, 4])
+        >>> user = UserSide(history[:, 0], history, items > 0, tf.range(3), items, tf.zeros([3]))
+        >>> candidates = Candidates(history, history[:, :, :0], items > 0, items, tf.zeros([3, 5]))
+        >>> din.score(din.encode_user(user), candidates).shape
+        TensorShape([3, 5])
     """
 
     Config = DINConfig

@@ -80,6 +80,14 @@ class DMR(Backbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> dmr = DMR(DMRConfig(), Dims(2, 2, 0, embedding_size=4, max_length=50, num_items=9))
+        >>> items, history = tf.ones([3, 5], tf.int32), tf.ones([3, 5, 2, 4])
+        >>> user = UserSide(history[:, 0], history, items > 0, tf.range(3), items, tf.zeros([3]))
+        >>> candidates = Candidates(history, history[:, :, :0], items > 0, items, tf.zeros([3, 5]))
+        >>> dmr.score(dmr.encode_user(user), candidates).shape
+        TensorShape([3, 5])
     """
 
     Config = DMRConfig

@@ -16,6 +16,11 @@ class FM(FieldwiseModel):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> model = FM(ModelConfig(), Dims(1, 1, 0, embedding_size=4, max_length=50))
+        >>> model.interact(tf.ones([1, 2, 3, 4])).numpy()  # Three pairs of fields, <e_i, e_j> = 4.
+        array([[12., 12.]], dtype=float32)
     """
 
     linear_weights = True

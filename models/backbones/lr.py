@@ -28,6 +28,11 @@ class LR(FieldwiseModel):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> model = LR(LRConfig(), Dims(1, 1, 0, embedding_size=0, max_length=50))
+        >>> model.interact(tf.ones([1, 2, 3, 0])).numpy()  # The bias; `score` adds the weights.
+        array([[0., 0.]], dtype=float32)
     """
 
     Config = LRConfig

@@ -44,6 +44,15 @@ class MIND(MultiInterestBackbone):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> config = MINDConfig(interests=4, adaptive=True)
+        >>> model = MIND(config, Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> interests = model.extract(tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool))
+        >>> interests.vectors_BKD.shape
+        TensorShape([2, 4, 8])
+        >>> interests.mask_BK[0].numpy()  # Five events have log2 5 = 2.3 interests.
+        array([ True,  True, False, False])
     """
 
     Config = MINDConfig

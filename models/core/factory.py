@@ -46,6 +46,15 @@ def build_sized(
         schema: Schema of the features.
         cardinalities: Number of rows of each categorical feature's table.
         precision: One of `precision.PRECISIONS`.
+
+    Example:
+        >>> from models.config.run_config import resolve
+        >>> from preprocessing.schema_inference import infer_schema
+        >>> config, rows = resolve({"model": {"name": "din"}}), {"user_id": 9, "item_id": 9}
+        >>> model = build_sized(config, infer_schema(["user_id", "item_id"]), rows)
+        >>> ids = {"user_id": [2], "history/item_id": [[3, 4]], "candidate/item_id": [[5, 6, 7]]}
+        >>> model({name: tf.constant(values) for name, values in ids.items()}).shape
+        TensorShape([1, 3])
     """
     _check_precision(config, precision)
     keras.utils.set_random_seed(config.train.seed)

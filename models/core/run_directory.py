@@ -101,6 +101,14 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
 
     Raises:
         UserError: There is no run, or it has no weights yet.
+
+    Example:
+        >>> from preprocessing import dataset
+        >>> run = open_run("work/run")  # Of pipeline.run --workdir=work.
+        >>> batch = next(iter(dataset.read(run.data, "test", batch_size=256, shuffle_seed=None)))
+        >>> model = load_model(run.path)
+        >>> model(batch).shape == batch["label"].shape  # Logits [B, N].
+        True
     """
     run = open_run(path)
     model = build_model(run.config, run.data)

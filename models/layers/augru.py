@@ -20,6 +20,11 @@ def augru_step(
         update: Update gate u in [0, 1].
         proposal: Proposed state c.
         attention: Attention a, broadcastable to the other arguments.
+
+    Example:
+        >>> state, update, proposal = tf.constant(1.0), tf.constant(0.5), tf.constant(3.0)
+        >>> [float(augru_step(state, update, proposal, tf.constant(a))) for a in (0.0, 0.5, 1.0)]
+        [1.0, 1.5, 2.0]
     """
     share = attention * update
     return (1.0 - share) * state + share * proposal
@@ -32,6 +37,11 @@ class AUGRU(keras.layers.Layer):
 
     Args:
         units: Width U of the state.
+
+    Example:
+        >>> inputs_BLD, mask_BL = tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)
+        >>> AUGRU(units=4)(inputs_BLD, tf.ones([2, 3, 5]), mask_BL).shape
+        TensorShape([2, 3, 4])
     """
 
     def __init__(self, units: int, name: str = "augru") -> None:

@@ -15,6 +15,12 @@ class Dice(keras.layers.Layer):
 
     f(x) = p x + (1 - p) alpha x with p = sigmoid((x - E[x]) / sqrt(Var[x] + eps)). The statistics
     cover the valid entries only, so padding has no effect.
+
+    Example:
+        >>> values = tf.constant([[2.0], [2.0], [900.0]])
+        >>> mask = tf.constant([True, True, False])
+        >>> Dice()(values, mask, training=True).numpy().tolist()  # Half of the mean, all of 900.
+        [[1.0], [1.0], [900.0]]
     """
 
     def __init__(self, name: str = "dice") -> None:

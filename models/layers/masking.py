@@ -21,6 +21,12 @@ def masked_softmax(scores: tf.Tensor, mask: tf.Tensor, axis: int = -1) -> tf.Ten
 
     Returns:
         Weights of the shape of `scores`, in its dtype.
+
+    Example:
+        >>> mask = tf.constant([[True, True, False], [False, False, False]])
+        >>> masked_softmax(tf.ones([2, 3]), mask).numpy()
+        array([[0.5, 0.5, 0. ],
+               [0. , 0. , 0. ]], dtype=float32)
     """
     dtype = scores.dtype
     scores = tf.where(mask, tf.cast(scores, tf.float32), _LOWEST)
@@ -39,6 +45,11 @@ def masked_mean(values: tf.Tensor, mask_BL: tf.Tensor) -> tf.Tensor:
 
     Returns:
         Means [B, ...].
+
+    Example:
+        >>> events_BLD = tf.constant([[[2.0], [4.0], [9.0]]])
+        >>> masked_mean(events_BLD, tf.constant([[True, True, False]])).numpy()
+        array([[3.]], dtype=float32)
     """
     weights = tf.cast(mask_BL, values.dtype)
     lengths = tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)

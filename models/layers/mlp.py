@@ -17,6 +17,10 @@ class MLP(keras.layers.Layer):
         last_bias: Whether the last layer has a bias; False for scores in a softmax, where a bias
             has no effect.
         batch_norm: Whether to standardise the input over its valid entries first.
+
+    Example:
+        >>> MLP((40, 40, 1))(tf.ones([2, 3, 8])).shape
+        TensorShape([2, 3, 1])
     """
 
     def __init__(

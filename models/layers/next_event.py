@@ -21,6 +21,13 @@ class NextEvent(keras.layers.Layer):
 
     Args:
         units: Hidden widths of the network.
+
+    Example:
+        >>> events_BLD, mask_BL = tf.ones([4, 5, 8]), tf.ones([4, 5], tf.bool)
+        >>> seed = tf.constant([1, 2])
+        >>> losses, weights = NextEvent()(events_BLD, events_BLD, mask_BL, tf.range(4), seed)
+        >>> losses.shape, weights[0].numpy()
+        (TensorShape([4, 4]), array([1., 1., 1., 1.], dtype=float32))
     """
 
     def __init__(self, units: Sequence[int] = (100, 50), name: str = "next_event") -> None:

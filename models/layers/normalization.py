@@ -19,6 +19,12 @@ class MaskedBatchNormalization(keras.layers.Layer):
     Args:
         momentum: Momentum of the moving averages used at inference.
         epsilon: Constant added to the variance.
+
+    Example:
+        >>> values, mask = tf.constant([[1.0], [3.0], [9.0]]), tf.constant([True, True, False])
+        >>> normalize = MaskedBatchNormalization(epsilon=0.0)
+        >>> tf.round(normalize(values, mask, training=True)).numpy().tolist()
+        [[-1.0], [1.0], [7.0]]
     """
 
     def __init__(

@@ -43,6 +43,13 @@ class CL4SRec(Contrastive):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> config = CL4SRecConfig(crop=0.5, mask=0.5, reorder=0.5)
+        >>> cl4srec = CL4SRec(config, Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> views = cl4srec.draw(tf.ones([3, 6], tf.bool), seed=tf.constant([1, 2]))
+        >>> views.sources_VBL.shape  # Two copies of three histories.
+        TensorShape([2, 3, 6])
     """
 
     Config = CL4SRecConfig

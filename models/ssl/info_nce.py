@@ -41,6 +41,13 @@ def info_nce(
 
     Returns:
         Loss [P, B] in float32, 0 at invalid requests.
+
+    Example:
+        >>> views_PBw = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> valid_PB, key_B = tf.ones([1, 2], tf.bool), tf.range(2)
+        >>> loss_PB = info_nce(views_PBw, views_PBw, valid_PB, key_B, temperature=1.0)
+        >>> round(float(loss_PB[0, 0]), 4)  # ln(e + 1) - 1
+        0.3133
     """
     first_PBw, second_PBw = tf.cast(first_PBw, tf.float32), tf.cast(second_PBw, tf.float32)
     if cosine:

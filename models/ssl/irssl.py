@@ -53,6 +53,12 @@ class IRSSL(Contrastive):
 
     Raises:
         UserError: Items have a single feature.
+
+    Example:
+        >>> irssl = IRSSL(IRSSLConfig(), Dims(1, 4, 0, embedding_size=4, max_length=50))
+        >>> drawn = irssl.draw(tf.ones([3, 7], tf.bool), seed=tf.constant([1, 2]))
+        >>> tf.math.count_nonzero(drawn.first_BJ, 1).numpy()  # Two of four features each.
+        array([2, 2, 2])
     """
 
     Config = IRSSLConfig

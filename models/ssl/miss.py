@@ -103,6 +103,15 @@ class MISS(Contrastive):
     Args:
         config: Settings.
         dims: Static sizes; the history length of a batch must be at least 1.
+
+    Example:
+        >>> miss = MISS(MISSConfig(), Dims(2, 2, 0, embedding_size=4, max_length=50))
+        >>> items, history = tf.ones([3, 5], tf.int32), tf.ones([3, 5, 2, 4])
+        >>> user = UserSide(history[:, 0], history, items > 0, tf.range(3), items, tf.zeros([3]))
+        >>> views = miss.views_of(user, miss.draw(user.mask_BL, seed=tf.constant([1, 2])))
+        >>> loss_PB = miss.contrast(views["miss_interest"])
+        >>> round(float(loss_PB[0, 0]), 4)  # ln 3, as the three histories are the same.
+        1.0986
     """
 
     Config = MISSConfig

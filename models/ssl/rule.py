@@ -46,6 +46,14 @@ class Rule(Contrastive):
 
     Raises:
         UserError: The history has no such feature.
+
+    Example:
+        >>> rule = Rule(RuleConfig(keep=1.0), Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> items, categories = tf.constant([[1, 2, 3]]), tf.constant([[7, 8, 7]])
+        >>> ids, fields, history = (items, categories), tf.ones([1, 1, 4]), tf.ones([1, 3, 2, 4])
+        >>> user = UserSide(fields, history, items > 0, items[:, 0], items, tf.zeros([1]), ids)
+        >>> rule.draw(user, seed=tf.constant([1, 2]))[0].numpy()  # One category has two events.
+        array([[ True, False,  True]])
     """
 
     Config = RuleConfig

@@ -37,6 +37,13 @@ class S3Rec(Contrastive):
     Args:
         config: Settings.
         dims: Static sizes.
+
+    Example:
+        >>> s3rec = S3Rec(S3RecConfig(), Dims(1, 2, 0, embedding_size=4, max_length=50))
+        >>> views = s3rec.draw(tf.ones([3, 6], tf.bool), seed=tf.constant([1, 2]))
+        >>> first, second = views.hidden_VBL  # Each hides what the other one shows.
+        >>> bool(tf.reduce_all(first != second))
+        True
     """
 
     Config = S3RecConfig

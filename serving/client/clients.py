@@ -80,7 +80,14 @@ class AsyncClient(Conversation):
 
 
 class Client:
-    """Talks to one model, and waits for its answers; see `AsyncClient` for the arguments."""
+    """Talks to one model, and waits for its answers; see `AsyncClient` for the arguments.
+
+    Example:
+        >>> request = {"user_id": "u1", "history": [], "candidates": [{"item_id": "i1"}]}
+        >>> with Client("http://127.0.0.1:8501/v1/models/ctr") as client:
+        ...     len(client.score(request))
+        1
+    """
 
     def __init__(
         self,

@@ -116,6 +116,13 @@ class RequestFormat:
 
         Raises:
             UserError: A field is missing, unknown, or of the wrong type.
+
+        Example:
+            >>> from preprocessing.schema_inference import infer_schema
+            >>> fields = RequestFormat.from_schema(infer_schema(["user_id", "item_id"]))
+            >>> request = {"user_id": "u1", "history": [], "candidates": [{"item_id": "i1"}]}
+            >>> fields.inputs(request, "request")
+            {'user_id': ['u1'], 'history_item_id': [[]], 'candidate_item_id': [['i1']]}
         """
         _require_object(request, where)
         _require_known(request, [*self.user, HISTORY, CANDIDATES], where)

@@ -29,6 +29,13 @@ def label_aware_weights(
 
     Returns:
         Weights [B, N, K], summing to 1 over K.
+
+    Example:
+        >>> interests_BKD = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> target_BND = tf.constant([[[0.0, 2.0]]])
+        >>> mask_BK = tf.ones([1, 2], tf.bool)
+        >>> label_aware_weights(interests_BKD, target_BND, mask_BK, hard=True).numpy()
+        array([[[0., 1.]]], dtype=float32)
     """
     scores_BNK = tf.matmul(targets_BND, interests_BKD, transpose_b=True)
     mask_B1K = mask_BK[:, None]

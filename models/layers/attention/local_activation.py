@@ -28,6 +28,14 @@ class LocalActivation(keras.layers.Layer):
         activation: Activation after each hidden layer, "dice" or "sigmoid".
         normalize: Whether to apply a softmax over the valid events; otherwise the raw scores are
             the weights, which keeps the intensity of an interest, as in the paper.
+
+    Example:
+        >>> attention = LocalActivation(width=8, normalize=True)
+        >>> events_BLD, mask_BNL = tf.ones([2, 4, 8]), tf.ones([2, 3, 4], tf.bool)
+        >>> encoded_BLA = attention.encode_events(events_BLD)
+        >>> weights_BNL = attention(tf.ones([2, 3, 8]), events_BLD, encoded_BLA, mask_BNL)
+        >>> weights_BNL[0, 0].numpy()  # Equal events have equal weights.
+        array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
 
     def __init__(

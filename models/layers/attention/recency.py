@@ -20,6 +20,11 @@ def reverse_history(values: tf.Tensor, mask_BL: tf.Tensor, axis: int = 1) -> tf.
 
     Returns:
         Reversed values, of the shape of `values`.
+
+    Example:
+        >>> items_BL = tf.constant([[1, 2, 3, 0]])
+        >>> reverse_history(items_BL, items_BL > 0).numpy()
+        array([[3, 2, 1, 0]], dtype=int32)
     """
     lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), axis=1)
     return tf.reverse_sequence(values, lengths_B, seq_axis=axis)

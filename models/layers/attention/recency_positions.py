@@ -16,6 +16,14 @@ class RecencyPositions(keras.layers.Layer):
     Args:
         max_length: Number of ranks.
         width: Item width D.
+
+    Example:
+        >>> mask_BL = tf.constant([[True, True, True], [True, False, False]])
+        >>> positions_BLD = RecencyPositions(max_length=50, width=8)(mask_BL)
+        >>> positions_BLD.shape
+        TensorShape([2, 3, 8])
+        >>> bool(tf.reduce_all(positions_BLD[0, 2] == positions_BLD[1, 0]))  # The last events.
+        True
     """
 
     def __init__(self, max_length: int, width: int, name: str = "positions") -> None:

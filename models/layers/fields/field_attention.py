@@ -17,6 +17,10 @@ class FieldAttention(keras.layers.Layer):
         width: Width d of a field.
         heads: Number H of heads.
         head_width: Width C of a head.
+
+    Example:
+        >>> FieldAttention(width=4, heads=2, head_width=16)(tf.ones([2, 3, 5, 4])).shape
+        TensorShape([2, 3, 5, 32])
     """
 
     def __init__(

@@ -27,6 +27,13 @@ class FieldGraph(keras.layers.Layer):
         num_fields: Number M of fields.
         width: Embedding width d.
         steps: Number of rounds of messages.
+
+    Example:
+        >>> graph = FieldGraph(num_fields=3, width=4)
+        >>> graph(tf.ones([2, 7, 3, 4])).shape
+        TensorShape([2, 7, 3, 4])
+        >>> graph.edges(tf.ones([2, 7, 3, 4]))[0, 0].numpy().tolist()  # Equal fields.
+        [[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class DependencyAttention(HeadedAttention):
     that a score is u_i + v_j and no pairs are concatenated. A relation in which a node has no
     neighbour is left out of eq. 10; the self-connection needs no weights in eq. 6 because a softmax
     over one element is 1. Heads are separate until eq. 11 concatenates them.
+
+    Example:
+        >>> from models.layers.graph.item_graph import build_graph
+        >>> nodes_BVLD, mask_BL = tf.ones([2, 1, 5, 8]), tf.ones([2, 5], tf.bool)
+        >>> graph = build_graph(nodes_BVLD[:, 0], mask_BL, window=3, threshold=0.7)
+        >>> DependencyAttention(width=8, heads=2)(nodes_BVLD, graph).shape
+        TensorShape([2, 1, 5, 8])
     """
 
     merges_relations = False

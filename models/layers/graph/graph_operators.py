@@ -25,6 +25,11 @@ def graph_layers(
         heads: Number of attention heads, a divisor of D.
         project: Whether heads are slices of a learned projection, or of the nodes.
         slope: Slope of LeakyReLU for negative inputs.
+
+    Example:
+        >>> layers = graph_layers("dha", 8, depth=2, heads=2, project=True, slope=0.2)
+        >>> [layer.name for layer in layers]
+        ['graph_0', 'graph_1']
     """
     if operator == "none":
         return []

@@ -19,6 +19,10 @@ class HeadedAttention(keras.layers.Layer):
         project: Whether heads are slices of a learned projection of the nodes, shared by the
             relations, or of the nodes themselves.
         slope: Slope of LeakyReLU for negative inputs.
+
+    Example:
+        >>> HeadedAttention(width=8, heads=2).head_width
+        4
     """
 
     def __init__(

@@ -23,6 +23,12 @@ class ItemGraph(NamedTuple):
         similar_BVLL: Whether node i (third axis) receives from node j (last axis), eq. 4.
         self_BVL: Whether node i receives from itself, eq. 5; V may be 1 for all views.
         mask_BL: Whether each node exists.
+
+    Example:
+        >>> history_BLD = tf.constant([[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]])
+        >>> graph = build_graph(history_BLD, tf.ones([1, 3], tf.bool), window=1, threshold=0.7)
+        >>> tf.where(graph.similar_BVLL[0, 0]).numpy().tolist()
+        [[0, 2], [2, 0]]
     """
 
     context_BVRWL: tf.Tensor
@@ -38,6 +44,12 @@ class MergedGraph(NamedTuple):
         edges_BVLL: Whether node i (third axis) receives from another node j (last axis).
         self_BVL: Whether node i receives from itself; V may be 1 for all views.
         mask_BL: Whether each node exists.
+
+    Example:
+        >>> history_BLD = tf.constant([[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]])
+        >>> graph = build_graph(history_BLD, tf.ones([1, 3], tf.bool), window=1, threshold=0.7)
+        >>> tf.where(merge_relations(graph).edges_BVLL[0, 0]).numpy().tolist()
+        [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
     """
 
     edges_BVLL: tf.Tensor
@@ -49,7 +61,12 @@ Graph = ItemGraph | MergedGraph
 
 
 def window_offsets(window: int) -> list[list[int]]:
-    """Offsets from a node to its contextual neighbours: [earlier, later], nearest first."""
+    """Offsets from a node to its contextual neighbours: [earlier, later], nearest first.
+
+    Example:
+        >>> window_offsets(3)
+        [[-1, -2, -3], [1, 2, 3]]
+    """
     steps = range(1, window + 1)
     return [[-step for step in steps], [+step for step in steps]]
 

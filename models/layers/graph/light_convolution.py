@@ -20,6 +20,12 @@ class LightConvolution(keras.layers.Layer):
 
     Args:
         depth: Number of rounds of message passing.
+
+    Example:
+        >>> edges_BVLL = tf.constant([[[[False, True], [True, False]]]])
+        >>> graph = MergedGraph(edges_BVLL, tf.ones([1, 1, 2], tf.bool), tf.ones([1, 2], tf.bool))
+        >>> LightConvolution(depth=1)(tf.constant([[[[2.0], [4.0]]]]), graph).numpy().tolist()
+        [[[[3.0], [3.0]]]]
     """
 
     merges_relations = True

@@ -19,6 +19,12 @@ class MergedAttention(HeadedAttention):
     """Graph attention (eqs 6-8) with one relation: the union of all four.
 
     A node attends to its neighbours and itself; heads are concatenated.
+
+    Example:
+        >>> mask_BL = tf.ones([2, 5], tf.bool)
+        >>> graph = MergedGraph(tf.ones([2, 1, 5, 5], tf.bool), mask_BL[:, None], mask_BL)
+        >>> MergedAttention(width=8, heads=2)(tf.ones([2, 1, 5, 8]), graph).shape
+        TensorShape([2, 1, 5, 8])
     """
 
     merges_relations = True

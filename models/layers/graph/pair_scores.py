@@ -28,6 +28,13 @@ class PairScores(NamedTuple):
         receiver_BVHL: Receiver scores u plus the highest v of the history; float32.
         sender_BVHL: Sender scores v minus the highest v of the history.
         slope: Slope of LeakyReLU for negative inputs.
+
+    Example:
+        >>> zeros_BVHL = tf.zeros([1, 1, 1, 3])
+        >>> pairs = PairScores.of(zeros_BVHL, zeros_BVHL, tf.ones([1, 3], tf.bool), slope=0.2)
+        >>> edges_BVLL = tf.constant([[[[True, True, True], [True, False, False], [False] * 3]]])
+        >>> pairs.messages(tf.ones([1, 1, 1, 1, 3]), edges_BVLL)[0, 0, 0].numpy()  # Counts them.
+        array([[3., 1., 0.]], dtype=float32)
     """
 
     receiver_BVHL: tf.Tensor

@@ -19,6 +19,13 @@ class RelationalConvolution(keras.layers.Layer):
 
     Args:
         width: Item width D.
+
+    Example:
+        >>> from models.layers.graph.item_graph import build_graph
+        >>> nodes_BVLD, mask_BL = tf.ones([2, 1, 5, 8]), tf.ones([2, 5], tf.bool)
+        >>> graph = build_graph(nodes_BVLD[:, 0], mask_BL, window=3, threshold=0.7)
+        >>> RelationalConvolution(width=8)(nodes_BVLD, graph).shape
+        TensorShape([2, 1, 5, 8])
     """
 
     merges_relations = False

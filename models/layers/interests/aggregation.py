@@ -31,6 +31,11 @@ def aggregation_layer(
         context_width: Width C of the features of a pair.
         interests: Number K of interests.
         units: Hidden widths of Confi-Net.
+
+    Example:
+        >>> layer = aggregation_layer("average", width=8, context_width=6, interests=4, units=(80,))
+        >>> layer(tf.ones([2, 3, 4, 8]), tf.ones([2, 3, 6]))[0, 0].numpy()
+        array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
     if aggregation == "single":
         return EqualWeights(1)
@@ -53,6 +58,11 @@ class ConfidenceNetwork(keras.layers.Layer):
         context_width: Width C of the context c.
         experts: Number K of experts.
         units: Widths of the hidden layers.
+
+    Example:
+        >>> layer = ConfidenceNetwork(width=8, context_width=6, experts=4, units=(80, 40))
+        >>> layer(tf.ones([2, 3, 4, 8]), tf.ones([2, 3, 6])).shape
+        TensorShape([2, 3, 4])
     """
 
     def __init__(
@@ -117,6 +127,11 @@ class HardRouting(ConfidenceNetwork):
     """Hard-Routing of Table 2: Confi-Net in training; only the most trusted expert at inference.
 
     Of equally trusted experts, the first one is used.
+
+    Example:
+        >>> layer = HardRouting(width=8, context_width=6, experts=4, units=(80, 40))
+        >>> layer(tf.zeros([2, 3, 4, 8]), tf.zeros([2, 3, 6]))[0, 0].numpy()
+        array([1., 0., 0., 0.], dtype=float32)
     """
 
     def call(
@@ -136,6 +151,10 @@ class EqualWeights(keras.layers.Layer):
 
     Args:
         experts: Number K of experts.
+
+    Example:
+        >>> EqualWeights(experts=4)(tf.ones([2, 3, 4, 8]), tf.ones([2, 3, 6]))[0, 0].numpy()
+        array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
 
     def __init__(self, experts: int, name: str = "equal_weights") -> None:
@@ -161,6 +180,10 @@ class ExpertGate(keras.layers.Layer):
 
     Args:
         experts: Number K of experts.
+
+    Example:
+        >>> ExpertGate(experts=4)(tf.ones([2, 3, 4, 8]), tf.ones([2, 3, 6])).shape
+        TensorShape([2, 3, 4])
     """
 
     def __init__(self, experts: int, name: str = "expert_gate") -> None:

@@ -28,6 +28,11 @@ def interest_divergence(
 
     Returns:
         Divergences J, [...] in float32.
+
+    Example:
+        >>> first, second = tf.constant([0.0, 0.0]), tf.math.log([3.0, 1.0])  # 1/2, 1/2; 3/4, 1/4
+        >>> round(float(interest_divergence(first, second)), 4)  # ln(3) / 8
+        0.1373
     """
     log_first = tf.nn.log_softmax(tf.cast(first, tf.float32))
     log_second = tf.nn.log_softmax(tf.cast(second, tf.float32))

@@ -24,6 +24,11 @@ class InterestExperts(keras.layers.Layer):
         experts: Number K of experts.
         units: Widths of the hidden layers.
         batch_norm: Whether to standardise the input and apply scales and offsets.
+
+    Example:
+        >>> experts = InterestExperts(width=8, experts=4, units=(200, 80))
+        >>> experts(tf.ones([2, 3, 8]), tf.ones([2, 3], tf.bool)).shape
+        TensorShape([2, 3, 4])
     """
 
     def __init__(
@@ -95,7 +100,12 @@ class InterestExperts(keras.layers.Layer):
 
 
 def expert_input(interests_BNKD: tf.Tensor, context_BNC: tf.Tensor) -> tf.Tensor:
-    """Input E' of experts: all interests and the features of a pair, [B, N, K D + C]."""
+    """Input E' of experts: all interests and the features of a pair, [B, N, K D + C].
+
+    Example:
+        >>> expert_input(tf.ones([2, 3, 4, 8]), tf.ones([2, 3, 6])).shape  # 4 * 8 + 6
+        TensorShape([2, 3, 38])
+    """
     shape = tf.shape(interests_BNKD)
     width = interests_BNKD.shape[2] * interests_BNKD.shape[3]
     return tf.concat([tf.reshape(interests_BNKD, [shape[0], shape[1], width]), context_BNC], -1)

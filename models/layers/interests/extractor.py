@@ -24,6 +24,14 @@ class InterestExtractor(keras.layers.Layer):
         slope: Slope of LeakyReLU for negative inputs.
         normalise: Whether the weights of the events in an interest sum to 1 (masked softmax) or are
             the raw scores.
+
+    Example:
+        >>> extractor = InterestExtractor(width=8, interests=4, units=16)
+        >>> nodes_BLD, mask_BL = tf.ones([2, 5, 8]), tf.ones([2, 5], tf.bool)
+        >>> projected_BLT = extractor.project(nodes_BLD)
+        >>> interests, weights = extractor(nodes_BLD, projected_BLT, mask_BL, tf.ones([2, 3, 8]))
+        >>> interests.shape, weights.shape
+        (TensorShape([2, 3, 4, 8]), TensorShape([2, 3, 4, 5]))
     """
 
     def __init__(
