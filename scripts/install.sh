@@ -34,7 +34,10 @@ if [ -z "$uv" ] && "$venv/bin/python" -m pip install --quiet uv 2>/dev/null; the
 fi
 echo "installing $lock into $venv ($("$venv/bin/python" --version))"
 if [ -n "$uv" ]; then
-  "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes --requirement "$lock"
+  # Containers often forbid Python to write bytecode (PYTHONDONTWRITEBYTECODE). Then every process
+  # would compile TensorFlow anew, half of its start. pip compiles what it installs, uv does if asked.
+  "$uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes \
+    --requirement "$lock"
   "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
 else
   "$venv/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"

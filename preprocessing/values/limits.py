@@ -82,8 +82,8 @@ def check(settings: object, prefix: str) -> None:
     for name, limit in of(type(settings)).items():
         value = getattr(settings, name)
         if not limit.admits(value):
-            found = list(value) if isinstance(value, tuple) else value
-            raise UserError(f"Expected {prefix}{name} {limit.condition(value)}, found {found}.")
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UserError(f"Expected {prefix}{name} {limit.condition(value)}, found {shown}.")
 
 
 def with_limit(meaning: str, kind: type, name: str) -> str:
