@@ -68,7 +68,10 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
 
 @pytest.mark.parametrize(
     ("name", "ssl", "precision"),
-    [("din", "miss", "mixed_float16"), ("deminet", "none", "mixed_bfloat16")],
+    [
+        ("din", "miss", "mixed_float16"),
+        pytest.param("deminet", "none", "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
     model = _model(name, ssl, precision)

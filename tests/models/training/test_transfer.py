@@ -306,6 +306,7 @@ def test_self_supervision_begins_anew_and_changes_no_score(din, ssl):
     np.testing.assert_allclose(model(features), din(features), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_items_told_by_another_key_have_new_rows():
     """Also in tables of the model itself, which are rows of items."""
     schema = _schema(BEFORE)
