@@ -78,7 +78,11 @@ class UserSide(NamedTuple):
 
     @property
     def history_BLD(self) -> tf.Tensor:
-        """The history, with the features of an item concatenated."""
+        """The history, with the features of an item concatenated.
+
+        A model that reads it in `encode_user` and in `score` keeps it in its state: two tensors of
+        the same history would add up their gradients in another order.
+        """
         shape = tf.shape(self.history_BLJd)
         width = self.history_BLJd.shape[2] * self.history_BLJd.shape[3]
         return tf.reshape(self.history_BLJd, [shape[0], shape[1], width])

@@ -169,7 +169,7 @@ def read(
             shard of a split that is decoded at once is damaged.
 
     Example:
-        >>> data = DataDir.open("work/data")  # Of pipeline.run --workdir=work.
+        >>> data = DataDir.open("work/data")  # from pipeline.run --workdir=work
         >>> batch = next(iter(read(data, "train", batch_size=256, shuffle_seed=1)))
         >>> batch["candidate/item_id"].shape == batch["label"].shape  # [B, N]
         True

@@ -57,8 +57,8 @@ def test_a_limit_is_kept(shown, settings, use):
     beyond = limit.at_least - 1, limit.above, limit.at_most + 1, limit.below
     for number in filter(math.isfinite, beyond):
         value = (number,) if is_tuple else number
-        found = [number] if is_tuple else number
-        message = f"Expected {shown} {limit.condition(value)}, found {found}."
+        refused = [number] if is_tuple else number
+        message = f"Expected {shown} {limit.condition(value)}, found {refused}."
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             use(dataclasses.replace(settings, **{name: value}))
     for number in filter(math.isfinite, (limit.at_least, limit.at_most)):

@@ -104,7 +104,7 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
 
     Example:
         >>> from preprocessing import dataset
-        >>> run = open_run("work/run")  # Of pipeline.run --workdir=work.
+        >>> run = open_run("work/run")  # from pipeline.run --workdir=work
         >>> batch = next(iter(dataset.read(run.data, "test", batch_size=256, shuffle_seed=None)))
         >>> model = load_model(run.path)
         >>> model(batch).shape == batch["label"].shape  # Logits [B, N].

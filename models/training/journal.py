@@ -63,7 +63,7 @@ class Journal:
         """Restarts the measurement of the speed, which other work than steps would distort."""
         self._speed.restart(steps, self._progress.step)
 
-    def of_steps(self, steps: StepRunner, bar: tqdm) -> None:
+    def show_steps(self, steps: StepRunner, bar: tqdm) -> None:
         """Shows losses, speed and input wait in the progress bar and in TensorBoard."""
         progress = self._progress
         speed = self._measured = self._speed.measure(steps, progress.step)
@@ -79,13 +79,13 @@ class Journal:
             shown["input_wait"] = f"{speed['input_wait']:.0%}"
         bar.set_postfix(shown)
 
-    def of_pretraining_steps(self, bar: tqdm) -> None:
+    def show_pretraining_steps(self, bar: tqdm) -> None:
         """Shows the self-supervised losses in the progress bar and in TensorBoard."""
         losses = self._progress.ssl_logs
         self._records.scalars(self._progress.ssl_step, losses, "pretraining/train")
         bar.set_postfix(loss=f"{float(losses['loss']):.4f}")
 
-    def of_evaluation(self, metrics: Mapping[str, float | None]) -> None:
+    def record_evaluation(self, metrics: Mapping[str, float | None]) -> None:
         """Adds the metrics of the validation split to metrics.csv and TensorBoard."""
         progress = self._progress
         values = self._add_row(progress.history, progress.step, progress.losses, metrics)
@@ -93,7 +93,7 @@ class Journal:
         self._records.scalars(progress.step, values)
         self._records.flush()
 
-    def of_pretraining(self, measured: Mapping[str, float | None]) -> None:
+    def record_pretraining(self, measured: Mapping[str, float | None]) -> None:
         """Adds the self-supervised loss of the validation split to pretraining.csv."""
         progress = self._progress
         values = self._add_row(progress.pretraining, progress.ssl_step, progress.ssl_logs, measured)

@@ -187,7 +187,7 @@ class Trainer:
                     count = min(self.config.train.steps_per_execution, self.steps_per_epoch - done)
                     self._train_ssl(count)
                     if _is_due(done, count):
-                        self.journal.of_pretraining_steps(bar)
+                        self.journal.show_pretraining_steps(bar)
                     self._after_steps(bar, done, count)
                     done += count
             self._evaluate_pretraining()
@@ -224,7 +224,7 @@ class Trainer:
                     progress.step += count
                     self._after_steps(bar, before, count)
                     if _is_due(before, count):
-                        self.journal.of_steps(updates.steps, bar)
+                        self.journal.show_steps(updates.steps, bar)
                     if progress.step % self.evaluate_every == 0:
                         self._evaluate_once()
                         self.journal.restart_speed(updates.steps)
@@ -299,7 +299,7 @@ class Trainer:
         self.progress.pretrained = (
             len(losses) >= train.pretrain_epochs or passes_without_gain >= train.patience
         )
-        self.journal.of_pretraining(measured)
+        self.journal.record_pretraining(measured)
         self.save()
 
     @phase("evaluation")
@@ -313,7 +313,7 @@ class Trainer:
         )
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
-        self.journal.of_evaluation(metrics)
+        self.journal.record_evaluation(metrics)
         self.save()
         self._set_learning_rate()
         if self._on_evaluation is not None:

@@ -50,12 +50,12 @@ def test_what_a_checkpoint_of_another_version_lacks_stays_and_what_it_has_more_i
 
 
 def test_the_first_of_equal_evaluations_is_the_best():
-    progress, found = Progress(), []
+    progress, outcomes = Progress(), []
     for step, score in enumerate((0.6, 0.6, 0.5, 0.7, 0.1), start=1):
         progress.step = step
-        found.append((progress.evaluated(score), progress.evaluations_without_gain))
+        outcomes.append((progress.evaluated(score), progress.evaluations_without_gain))
         assert progress.evaluated_step == step
-    assert found == [(True, 0), (False, 1), (False, 2), (True, 0), (False, 1)]
+    assert outcomes == [(True, 0), (False, 1), (False, 2), (True, 0), (False, 1)]
     assert (progress.best_score, progress.best_step) == (0.7, 4)
 
 

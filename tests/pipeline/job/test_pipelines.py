@@ -146,9 +146,9 @@ def test_rows_of_a_request_meet_in_one_partition_and_agree(tmp_path):
                 COUNTERS, main=ROWS
             )
         )
-        found = checked[ROWS] | beam.FlatMap(lambda dealt: _rows(dealt[1], REQUEST, REQUEST_TIME))
+        kept = checked[ROWS] | beam.FlatMap(lambda dealt: _rows(dealt[1], REQUEST, REQUEST_TIME))
         expected = [("r1", 5), ("r2", 2), ("r2", 2), ("r3", 3), ("r4", 4)]
-        assert_that(found, equal_to(expected), "rows")
+        assert_that(kept, equal_to(expected), "rows")
         reason = "rejected/column 'user_id': another value than its request"
         counted = checked[COUNTERS]
         assert_that(counted, equal_to([{reason: 1, "file/0/rejected": 1}]), "counters")
@@ -270,9 +270,9 @@ def test_requests_are_encoded_counted_and_described(tmp_path, kind, schema, log)
             | beam.Create([0])
             | encode.with_outputs(COUNTERS, TIMES, VALUES, PERIODS, main=RECORDS)
         )
-        splits_found = encoded[RECORDS] | beam.MapTuple(lambda key, _: key[0])
+        split_indices = encoded[RECORDS] | beam.MapTuple(lambda key, _: key[0])
         assert_that(
-            splits_found, equal_to([splits.TRAIN, splits.VALIDATION, splits.TEST]), "records"
+            split_indices, equal_to([splits.TRAIN, splits.VALIDATION, splits.TEST]), "records"
         )
         requests = encoded[COUNTERS] | beam.Map(
             lambda counters: [counters[f"{name}/requests"] for name in splits.SPLITS]
@@ -299,8 +299,8 @@ def test_every_shard_is_written_even_if_nothing_is_in_it(tmp_path):
     records = [((0, 1), None), ((0, 1), reference), ((1, 0), None)]
     with _pipeline() as pipeline:
         _ = pipeline | beam.Create(records) | WriteShards(tmp_path, tmp_path / "reports", (2, 1, 1))
-    found = {path.name: list(read_records(path)) for path in tmp_path.glob("*.gz")}
-    assert found == {
+    written = {path.name: list(read_records(path)) for path in tmp_path.glob("*.gz")}
+    assert written == {
         "train-00001-of-00002.tfrecord.gz": [b"r"],
         "validation-00000-of-00001.tfrecord.gz": [],
     }
@@ -334,8 +334,8 @@ def test_counters_are_added_up_and_ranges_spanned(tmp_path):
             | merging.WriteTimeRanges(tmp_path / "times.json")
         )
     assert json.loads((tmp_path / "counters.json").read_text()) == {"read": 5, "used": 1}
-    found = json.loads((tmp_path / "times.json").read_text())
-    assert found == {"train": [1, 5], "test": [7, 7]}
+    ranges = json.loads((tmp_path / "times.json").read_text())
+    assert ranges == {"train": [1, 5], "test": [7, 7]}
 
 
 def test_a_round_of_the_filter_counts_items_of_users_with_enough_kept_events(tmp_path):
