@@ -28,7 +28,7 @@ from models.core import run_directory
 from models.distributed.distribution import serve_if_asked
 from models.evaluation.metrics import shown
 from models.keras import tf
-from models.training import checks, run_flags
+from models.training import data_checks, run_flags
 from models.training.interruption import Interrupted, on_sigterm
 from models.training.profiling import Profile
 from models.training.trainer import Trainer
@@ -125,7 +125,10 @@ def begin(
     with _directory(workdir):
         trainer = Trainer(config, workdir, **options)
     if trainer.shows_progress:
-        lines = [*checks.remarks(trainer.data), checks.schedule_remark(config, trainer.data)]
+        lines = [
+            *data_checks.remarks(trainer.data),
+            data_checks.schedule_remark(config, trainer.data),
+        ]
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
     restored = has_run and trainer.restore()

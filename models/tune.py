@@ -41,7 +41,7 @@ from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.checkpoints import last_update
 from models.keras import keras
-from models.training import checks, run_flags, selection
+from models.training import data_checks, run_flags, selection
 from models.training.interruption import Interrupted, on_sigterm
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
@@ -109,7 +109,7 @@ def search(
     # Errors that every trial would have are reported before the first trial.
     data = DataDir.open(first.data, verify=False)
     if progress:
-        sys.stdout.write("".join(f"{line}\n" for line in checks.remarks(data)))
+        sys.stdout.write("".join(f"{line}\n" for line in data_checks.remarks(data)))
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
         finished = _run_trials(study, base, space, trials, workdir, progress)

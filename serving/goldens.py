@@ -25,8 +25,8 @@ from tqdm import tqdm
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
 from serving.conformance import models
+from serving.conformance.all_cases import CASES
 from serving.conformance.case import Answer, same
-from serving.conformance.cases import CASES
 
 _COMPARED_HEADERS = ("content-type", "connection", "access-control-allow-origin")
 

@@ -7,7 +7,7 @@ import dataclasses
 
 from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
-from models.ssl import draws
+from models.ssl import random_draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
 from preprocessing.values.limits import limited
@@ -67,8 +67,8 @@ class CL4SRec(Contrastive):
         """Draws an operator for each copy and its parameters."""
         batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
         lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
-        operator_VB = draws.scale(
-            draws.uniform(seed, "cl4srec/operator", [2], batch), tf.fill([2, batch], 3)
+        operator_VB = random_draws.scale(
+            random_draws.uniform(seed, "cl4srec/operator", [2], batch), tf.fill([2, batch], 3)
         )
         # Number of events that the operator keeps, hides or shuffles.
         shares_VB = tf.gather(
@@ -78,10 +78,10 @@ class CL4SRec(Contrastive):
         size_VB = tf.cast(shares_VB * tf.cast(lengths_B, tf.float32) + 1e-4, tf.int32)
         is_crop_VB = operator_VB == _CROP
         size_VB = tf.where(is_crop_VB, tf.maximum(size_VB, 1), size_VB)
-        starts_VB = draws.scale(
-            draws.uniform(seed, "cl4srec/start", [2], batch), lengths_B - size_VB + 1
+        starts_VB = random_draws.scale(
+            random_draws.uniform(seed, "cl4srec/start", [2], batch), lengths_B - size_VB + 1
         )
-        noise_VBL = draws.per_event(seed, "cl4srec/event", [2], mask_BL)
+        noise_VBL = random_draws.per_event(seed, "cl4srec/event", [2], mask_BL)
 
         place_L = tf.range(length)
         first_VB1, size_VB1 = starts_VB[..., None], size_VB[..., None]
@@ -97,7 +97,7 @@ class CL4SRec(Contrastive):
             tf.argsort(order_VBL, axis=-1, stable=True),
             place_L + tf.where(is_crop_VB, starts_VB, 0)[..., None],
         )
-        hidden_VBL = draws.ranks(tf.where(mask_BL, noise_VBL, 2.0)) < size_VB1
+        hidden_VBL = random_draws.ranks(tf.where(mask_BL, noise_VBL, 2.0)) < size_VB1
         return SequenceViews(
             sources_VBL=tf.minimum(sources_VBL, length - 1),
             lengths_VB=tf.minimum(tf.where(is_crop_VB, size_VB, lengths_B), lengths_B),

@@ -31,7 +31,7 @@ class Extractor(keras.layers.Layer):
         """The interests at drawn positions.
 
         Args:
-            user: The user side; its history may have any values at padding.
+            user: The user side.
             events: First event of each drawn interest, [S, V, B]; for `SampleViews`, mask of the
                 drawn events, boolean [S, V, B, L].
             filters_S: Index of the filter of each slot, below M.
@@ -40,10 +40,6 @@ class Extractor(keras.layers.Layer):
             Interests [S, V, B, J, d].
         """
         raise NotImplementedError(f"{type(self).__name__} must implement interests")
-
-    def _history(self, user: UserSide) -> tf.Tensor:
-        """The history with exact zeros at padding, [B, L, J, d]."""
-        return tf.where(user.mask_BL[..., None, None], user.history_BLJd, 0.0)
 
     def _gather(self, map_BLD: tf.Tensor, starts_SVB: tf.Tensor) -> tf.Tensor:
         """Entries of a map with one interest per event, [S, V, B, J, d]."""
@@ -71,7 +67,7 @@ class Convolution(Extractor):
 
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
         """The windows that start at the given events. See the base class."""
-        history_BLJd = self._history(user)
+        history_BLJd = user.history_BLJd
         shape = tf.shape(history_BLJd)
         batch, length = shape[0], shape[1]
         weights_MM = tf.tensordot(self.horizontal, self._of_horizontal, 1)
@@ -103,8 +99,7 @@ class SelfAttention(Extractor):
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
         """Attention outputs at the given events. See the base class."""
         del filters_S
-        shape = tf.shape(user.history_BLJd)
-        history_BLD = tf.reshape(self._history(user), [shape[0], shape[1], self._width])
+        history_BLD = user.history_BLD
         scores_BLL = tf.matmul(self.query(history_BLD), self.key(history_BLD), transpose_b=True)
         weights_BLL = masked_softmax(scores_BLL / math.sqrt(self._width), user.mask_BL[:, None])
         return self._gather(tf.matmul(weights_BLL, self.value(history_BLD)), events)
@@ -123,9 +118,7 @@ class LongShortTermMemory(Extractor):
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
         """The states after the given events. See the base class."""
         del filters_S
-        shape = tf.shape(user.history_BLJd)
-        history_BLD = tf.reshape(self._history(user), [shape[0], shape[1], self._width])
-        return self._gather(self.lstm(history_BLD), events)
+        return self._gather(self.lstm(user.history_BLD), events)
 
 
 class SampleViews(Extractor):
@@ -137,7 +130,7 @@ class SampleViews(Extractor):
     def interests(self, user: UserSide, events: tf.Tensor, filters_S: np.ndarray) -> tf.Tensor:
         """Means of kept events, 0 if none is kept. See the base class."""
         del filters_S
-        history_BLJd = self._history(user)
+        history_BLJd = user.history_BLJd
         kept_SVBL = tf.cast(events & user.mask_BL, history_BLJd.dtype)
         total = tf.einsum("svbl,bljd->svbjd", kept_SVBL, history_BLJd)
         count_SVB = tf.maximum(tf.reduce_sum(kept_SVBL, -1), 1.0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.mlp import MLP
-from models.ssl import draws
+from models.ssl import random_draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
@@ -82,11 +82,11 @@ class IRSSL(Contrastive):
     def draw(self, mask_BN: tf.Tensor, seed: tf.Tensor) -> ItemViews:
         """Draws a candidate and half of its features, uniformly."""
         batch = tf.shape(mask_BN)[0]
-        noise_BN = draws.per_event(seed, "irssl/candidate", [], mask_BN)
-        noise_JB = draws.uniform(seed, "irssl/features", [self._fields], batch)
+        noise_BN = random_draws.per_event(seed, "irssl/candidate", [], mask_BN)
+        noise_JB = random_draws.uniform(seed, "irssl/features", [self._fields], batch)
         return ItemViews(
             candidate_B=tf.argmin(tf.where(mask_BN, noise_BN, 2.0), -1, tf.int32),
-            first_BJ=draws.ranks(tf.transpose(noise_JB)) < self._fields // 2,
+            first_BJ=random_draws.ranks(tf.transpose(noise_JB)) < self._fields // 2,
         )
 
     def views_of(self, candidates: Candidates, drawn: ItemViews) -> dict[str, Views]:

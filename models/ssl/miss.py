@@ -13,7 +13,7 @@ import numpy as np
 from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.mlp import MLP
-from models.ssl import draws, extractors
+from models.ssl import extractors, random_draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views, weighted_mean
 from models.ssl.info_nce import unit_vectors
 from preprocessing.errors import UserError
@@ -163,22 +163,24 @@ class MISS(Contrastive):
         length_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
         windows_SB = length_B - self._horizontal_S[:, None]
         if self.config.extractor == "sample":
-            noise_SVBL = draws.per_event(seed, "miss/keep", [slots, 2], mask_BL)
-            kept_SVBL = draws.kept_events(noise_SVBL, mask_BL, _KEEP)
+            noise_SVBL = random_draws.per_event(seed, "miss/keep", [slots, 2], mask_BL)
+            kept_SVBL = random_draws.kept_events(noise_SVBL, mask_BL, _KEEP)
             again_SBL = tf.where(over_time_S1[..., None], kept_SVBL[:, 1], kept_SVBL[:, 0])
             events = tf.stack([kept_SVBL[:, 0], again_SBL], 1)
         else:
             furthest_SB = tf.minimum(windows_SB - 1, self.config.distances)
-            noise_SB = draws.uniform(seed, "miss/distance", [slots], batch)
+            noise_SB = random_draws.uniform(seed, "miss/distance", [slots], batch)
             distance_SB = tf.where(over_time_S1, self._distance(noise_SB, furthest_SB), 0)
-            noise_SB = draws.uniform(seed, "miss/start", [slots], batch)
-            start_SB = draws.scale(noise_SB, windows_SB - distance_SB)
+            noise_SB = random_draws.uniform(seed, "miss/start", [slots], batch)
+            start_SB = random_draws.scale(noise_SB, windows_SB - distance_SB)
             events = tf.stack([start_SB, start_SB + distance_SB], 1)
 
         rows_Q1 = self._rows_Q[:, None]
-        row_QB = draws.scale(draws.uniform(seed, "miss/row", rows_Q1.shape[:1], batch), rows_Q1)
-        noise_QB = draws.uniform(seed, "miss/step", rows_Q1.shape[:1], batch)
-        other_QB = (row_QB + 1 + draws.scale(noise_QB, rows_Q1 - 1)) % rows_Q1
+        row_QB = random_draws.scale(
+            random_draws.uniform(seed, "miss/row", rows_Q1.shape[:1], batch), rows_Q1
+        )
+        noise_QB = random_draws.uniform(seed, "miss/step", rows_Q1.shape[:1], batch)
+        other_QB = (row_QB + 1 + random_draws.scale(noise_QB, rows_Q1 - 1)) % rows_Q1
         return Pairs(
             events=events,
             rows_QVB=tf.stack([row_QB, other_QB], 1),

@@ -11,7 +11,7 @@ import numpy as np
 from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
 from models.layers.mlp import MLP
-from models.ssl import draws
+from models.ssl import random_draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.extractors import SampleViews
 from preprocessing.errors import UserError
@@ -85,14 +85,15 @@ class Rule(Contrastive):
         # The first event of each category that can be chosen.
         choice_BL = (count_BL >= 2) & ~tf.reduce_any(earlier_BLL, -1)
         rank_BL = tf.cumsum(tf.cast(choice_BL, tf.int32), axis=-1) - 1
-        chosen_B = draws.scale(
-            draws.uniform(seed, "rule/category", [], tf.shape(mask_BL)[0]), rank_BL[:, -1] + 1
+        chosen_B = random_draws.scale(
+            random_draws.uniform(seed, "rule/category", [], tf.shape(mask_BL)[0]),
+            rank_BL[:, -1] + 1,
         )
         chosen_BL = choice_BL & (rank_BL == chosen_B[:, None])
         group_BL = tf.reduce_any(same_BLL & chosen_BL[:, None], -1)
         group_BL = tf.where(tf.reduce_any(choice_BL, -1, keepdims=True), group_BL, mask_BL)
-        noise_VBL = draws.per_event(seed, "rule/keep", [2], mask_BL)
-        return draws.kept_events(noise_VBL, group_BL, self.config.keep)
+        noise_VBL = random_draws.per_event(seed, "rule/keep", [2], mask_BL)
+        return random_draws.kept_events(noise_VBL, group_BL, self.config.keep)
 
     def views_of(self, user: UserSide, kept_VBL: tf.Tensor) -> dict[str, Views]:
         """Encoded means of the events that each copy keeps."""

@@ -7,7 +7,7 @@ import dataclasses
 
 from models.backbone_api import Candidates, Dims, UserSide
 from models.keras import tf
-from models.ssl import draws
+from models.ssl import random_draws
 from models.ssl.contrastive import Contrastive, ContrastiveConfig, Views
 from models.ssl.info_nce import info_nce
 from models.ssl.sequence_encoder import SequenceEncoder, SequenceViews
@@ -66,9 +66,11 @@ class S3Rec(Contrastive):
         """Draws a segment: a length uniform in 1..len / 2, then a uniform start."""
         batch, length = tf.shape(mask_BL)[0], tf.shape(mask_BL)[1]
         lengths_B = tf.reduce_sum(tf.cast(mask_BL, tf.int32), -1)
-        size_B = 1 + draws.scale(draws.uniform(seed, "s3rec/size", [], batch), lengths_B // 2)
-        starts_B = draws.scale(
-            draws.uniform(seed, "s3rec/start", [], batch), lengths_B - size_B + 1
+        size_B = 1 + random_draws.scale(
+            random_draws.uniform(seed, "s3rec/size", [], batch), lengths_B // 2
+        )
+        starts_B = random_draws.scale(
+            random_draws.uniform(seed, "s3rec/start", [], batch), lengths_B - size_B + 1
         )
         place_L = tf.range(length)
         inside_BL = (place_L >= starts_B[:, None]) & (place_L < (starts_B + size_B)[:, None])

@@ -69,9 +69,8 @@ class SequenceEncoder(keras.layers.Layer):
         shape = tf.shape(views.sources_VBL)
         count, length = shape[0] * shape[1], shape[2]
         mask_VBL = tf.sequence_mask(views.lengths_VB, length)
-        history_BLD = tf.where(user.mask_BL[..., None], user.history_BLD, 0.0)
         places_VBL = tf.range(shape[1])[:, None] * length + views.sources_VBL
-        events = tf.gather(tf.reshape(history_BLD, [-1, self._width]), places_VBL)
+        events = tf.gather(tf.reshape(user.history_BLD, [-1, self._width]), places_VBL)
         mask_vector = tf.cast(self.mask_vector, events.dtype)
         events = tf.where(views.hidden_VBL[..., None], mask_vector, events)
         events = tf.reshape(events, [count, length, self._width])

@@ -16,7 +16,7 @@ from models.distributed.distribution import Distribution
 from models.evaluation.metrics import ranking_metrics
 from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.training import checks, memory, model_checks, selection
+from models.training import data_checks, memory, model_checks, selection
 from models.training.batches import steps_per_epoch, training_batches
 from models.training.interruption import Interrupted, StopRequest
 from models.training.journal import Journal
@@ -66,8 +66,8 @@ class Trainer:
 
         # Data.
         self.data = DataDir.open(config.data)
-        checks.check_splits(self.data)
-        checks.check_sample_weight(self.data.schema, config.train.sample_weight)
+        data_checks.check_splits(self.data)
+        data_checks.check_sample_weight(self.data.schema, config.train.sample_weight)
         self.steps_per_epoch = steps_per_epoch(self.data, config.train)
         self.evaluate_every = max(
             EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch

@@ -71,8 +71,8 @@ class Table:
         counts: Published counts of each data set, by column; for a table of data statistics.
         curve: Column of metrics.csv; for a figure over steps.
         inside: Title of a figure in the run report; for a figure of the inside of a model.
-        along: Quantity in which its data sets differ, a key of `pipeline.experiments.across.ALONG`;
-            "" if it does not compare data sets.
+        along: Quantity in which its data sets differ, a key of
+            `pipeline.experiments.data_set_curves.ALONG`; "" if it does not compare data sets.
         choice: Whether one of its rows is to be chosen by the validation split.
     """
 

@@ -14,10 +14,10 @@ from models.evaluation.yardsticks import Yardstick
 from models.reporting import html_report, interest_figures
 from models.reporting.html_report import Grid, Section
 from pipeline.experiments import (
-    across,
     comparisons,
     csv_rows,
     data_counts,
+    data_set_curves,
     figures,
     result_grids,
     table_notes,
@@ -112,7 +112,7 @@ def _results(
             grids.append(order)
         sections.append(Section(named.name, grids, _figures(table, measured, paper)))
     if table.along:
-        sections.append(across.section(table, data, planned))
+        sections.append(data_set_curves.section(table, data, planned))
     return rows, sections
 
 

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from pipeline.log import tables
 from pipeline.requests.counting import FIRST_USE
+from pipeline.requests.event_order import Places
 from pipeline.requests.events import Events, Plan
-from pipeline.requests.places import Places
 from preprocessing import splits
 from preprocessing.storage import files
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.beam import beam
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, defaulted_column
-from pipeline.requests.places import Places
+from pipeline.requests.event_order import Places
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
 

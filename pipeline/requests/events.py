@@ -17,7 +17,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME
 from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
-from pipeline.requests.places import Places
+from pipeline.requests.event_order import Places
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema

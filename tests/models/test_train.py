@@ -16,7 +16,7 @@ from models.config import run_config
 from models.core import run_directory
 from models.evaluation import scoring
 from models.keras import tf
-from models.training import checks, trainer
+from models.training import data_checks, trainer
 from models.training.updates import Updates
 from preprocessing.errors import UserError
 from tests.helpers import small_models
@@ -330,21 +330,21 @@ def test_data_with_nothing_to_learn_or_to_judge_is_refused(
 
 
 def test_what_cannot_be_measured_is_said_in_a_line_each(data):
-    assert list(checks.remarks(data)) == []
-    (line,) = checks.remarks(_lacking(data, "test", positives=0))
+    assert list(data_checks.remarks(data)) == []
+    (line,) = data_checks.remarks(_lacking(data, "test", positives=0))
     assert line == (
         "test: all 600 candidates have the label 0, so AUC, GAUC and ranking metrics are n/a there."
     )
-    (line,) = checks.remarks(_lacking(data, "validation", positives=600))
+    (line,) = data_checks.remarks(_lacking(data, "validation", positives=600))
     assert line.endswith("; the log loss chooses the best weights instead.")
-    (line,) = checks.remarks(_lacking(data, "test", requests=0))
+    (line,) = data_checks.remarks(_lacking(data, "test", requests=0))
     assert line == "test: no requests, so nothing is measured there."
 
 
 def test_a_schedule_for_scarce_labels_is_said_where_they_are_many(data):
     many = _lacking(data, "train", users=100)
-    line = checks.schedule_remark(_config(data, ssl="miss"), many)
+    line = data_checks.schedule_remark(_config(data, ssl="miss"), many)
     assert line.startswith("train: 3.0 requests per user. The schedule of --ssl=miss was chosen")
-    assert checks.schedule_remark(_config(data, ssl="miss"), data) == ""
-    assert checks.schedule_remark(_config(data, "train.ssl_steps=1", ssl="miss"), many) == ""
-    assert checks.schedule_remark(_config(data), many) == ""
+    assert data_checks.schedule_remark(_config(data, ssl="miss"), data) == ""
+    assert data_checks.schedule_remark(_config(data, "train.ssl_steps=1", ssl="miss"), many) == ""
+    assert data_checks.schedule_remark(_config(data), many) == ""

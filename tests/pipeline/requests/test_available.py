@@ -17,7 +17,7 @@ from pipeline.audit import Audit
 from pipeline.build_examples import build_examples
 from pipeline.experiments import TABLES, planned_runs
 from pipeline.requests import appearances
-from pipeline.requests.places import Places
+from pipeline.requests.event_order import Places
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from tests.helpers.inline_runner import inline

@@ -8,8 +8,8 @@ import pytest
 
 from serving import goldens, server
 from serving.conformance import models
+from serving.conformance.all_cases import CASES
 from serving.conformance.case import ANY, Answer, Case, Expected, request, same
-from serving.conformance.cases import CASES
 
 CLAUSES = (
     *(f"U{i}" for i in range(1, 10)),
