@@ -131,6 +131,15 @@ class DataDir:
         """
         return int(self._split(split)["requests"])
 
+    @staticmethod
+    def requests_per_user(path: str | AnyPath) -> float | None:
+        """Training requests per user, read from the statistics alone; None without a data set."""
+        path = files.path(path, "--data")
+        if not (path / COMPLETED).exists():
+            return None
+        train = read_json(path / STATS, "the statistics of a data set", _REBUILD)["splits"]["train"]
+        return float(train["requests"] / max(1, train["users"]))
+
     def verify(self) -> None:
         """Compares every shard with the SHA-256 in the manifest.
 

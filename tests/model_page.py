@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import registry
-from models.backbone_api import SelfSupervision
+from models.backbone_api import MANY_LABELS, SelfSupervision
 from preprocessing.values import limits
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -45,7 +45,10 @@ def page() -> str:
         "## Self-supervision\n",
         "Any model with embeddings trains with any of these; the exported model holds nothing of\n"
         "it. Settings are given as `--set ssl.key=value`. With any of them the\n"
-        f"[training](training.md#self-supervision) has other defaults: {_schedule()}.\n",
+        "[training](training.md#self-supervision) has other defaults:\n"
+        f"{_schedule(SelfSupervision.schedule)};\n"
+        f"from {MANY_LABELS:g} training requests per user on\n"
+        f"{_schedule(SelfSupervision.schedule_of_many_labels)}.\n",
         _names(registry.SSL, registry.load_ssl_class, "--ssl"),
         *_settings(registry.SSL, registry.load_ssl_class),
     ]
@@ -70,10 +73,8 @@ def _names(entries: Mapping[str, registry.Entry], load: Any, flag: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _schedule() -> str:
-    """What `SelfSupervision.schedule` sets."""
-    settings = SelfSupervision.schedule.items()
-    return ", ".join(f"`train.{key}={_literal(value)}`" for key, value in settings)
+def _schedule(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"`train.{key}={_literal(value)}`" for key, value in settings.items())
 
 
 def _settings(entries: Mapping[str, registry.Entry], load: Any) -> list[str]:

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models import registry
-from models.backbone_api import ModelConfig
+from models.backbone_api import MANY_LABELS, ModelConfig
 from models.config.training import TrainConfig
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean, read_json
 from preprocessing.storage import files
@@ -122,7 +123,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
 
     Args:
         content: JSON content as in the module docstring. Missing values take their default, which
-            the schedule of the self-supervision may set.
+            the schedule of the self-supervision may set (see `schedule`).
         overrides: Overrides "section.key=value", with the value in JSON or a bare string.
 
     Raises:
@@ -157,16 +158,25 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         model=_fill(model_class.Config, model_settings | sections["model"], "model"),
         ssl_name=ssl_name,
         ssl=ssl,
-        train=_fill(TrainConfig, schedule(ssl_name) | sections["train"], "train"),
+        train=_fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
         warm_start=sections["warm_start"],
     )
 
 
-def schedule(ssl_name: str) -> dict[str, Any]:
-    """The defaults of the section "train" that a self-supervised loss sets."""
-    return (
-        {} if ssl_name == registry.NO_SSL else dict(registry.load_ssl_class(ssl_name)[0].schedule)
-    )
+def schedule(ssl_name: str, data: str) -> dict[str, Any]:
+    """The defaults of the section "train" that a self-supervised loss sets.
+
+    Args:
+        ssl_name: As in `RunConfig`.
+        data: Data set directory, whose number of training requests per user decides; where there is
+            no data set, labels count as scarce.
+    """
+    if ssl_name == registry.NO_SSL:
+        return {}
+    ssl_class = registry.load_ssl_class(ssl_name)[0]
+    requests_per_user = (DataDir.requests_per_user(data) if data else None) or 0.0
+    has_many_labels = requests_per_user >= MANY_LABELS
+    return dict(ssl_class.schedule_of_many_labels if has_many_labels else ssl_class.schedule)
 
 
 def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +190,8 @@ def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
         default under the current self-supervision.
     """
     train = content.get("train", {})
-    defaults = _fill(TrainConfig, schedule(content.get("ssl", {}).get("name", registry.NO_SSL)), "")
+    ssl_name = content.get("ssl", {}).get("name", registry.NO_SSL)
+    defaults = _fill(TrainConfig, schedule(ssl_name, content.get("data", "")), "")
     return {key: value for key, value in train.items() if value != getattr(defaults, key, None)}
 
 
@@ -208,7 +219,8 @@ def origins(
     ):
         settings = {} if name == registry.NO_SSL else load(name)[1]
         origin_by_key |= {f"{section}.{key}": f"{section} {name}" for key in settings}
-    origin_by_key |= {f"train.{key}": f"ssl {config.ssl_name}" for key in schedule(config.ssl_name)}
+    scheduled = schedule(config.ssl_name, config.data)
+    origin_by_key |= {f"train.{key}": f"ssl {config.ssl_name}" for key in scheduled}
     origin_by_key |= stored or {}
     for layer, content in layers:
         origin_by_key |= dict.fromkeys(flat(content), layer)

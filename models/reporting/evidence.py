@@ -116,7 +116,11 @@ def _origins(run: run_directory.Run) -> dict[str, str]:
     file = run.path / run_directory.ORIGINS
     if file.exists():
         return read_json(file, "the origins of a configuration", "remove it.")
-    names = {"model": {"name": run.config.model_name}, "ssl": {"name": run.config.ssl_name}}
+    names = {
+        "data": run.config.data,
+        "model": {"name": run.config.model_name},
+        "ssl": {"name": run.config.ssl_name},
+    }
     plain = config_module.flat(config_module.resolve(names).to_json())
     values = config_module.flat(run.config.to_json())
     return {

@@ -55,7 +55,7 @@ class MISSConfig(ContrastiveConfig):
     distances: int = limited(3, at_least=1)
     distance_distribution: str = "uniform"
     distance_scale: float = limited(1.5, above=0)
-    pairs_per_filter: int = limited(1, at_least=1)
+    pairs_per_filter: int = limited(4, at_least=1)
     feature_pairs_per_filter: int = limited(1, at_least=1)
     alpha_feature: float | None = limited(None, at_least=0)
     encoder_units: tuple[int, ...] = limited((20, 20), at_least=1)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from models.config.run_config import RunConfig, schedule
+from models import registry
+from models.backbone_api import MANY_LABELS
+from models.config.run_config import RunConfig
 from models.evaluation.metrics import UNDEFINED
 from models.training import selection
 from preprocessing.data_dir import DataDir
@@ -10,9 +12,6 @@ from preprocessing.errors import UserError
 from preprocessing.features.encoder_specs import Numeric
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema
-
-_MANY_LABELS = 2.0
-"""Training requests per user above which the schedule of self-supervision does not fit."""
 
 
 def check_splits(data: DataDir) -> None:
@@ -54,21 +53,14 @@ def remarks(data: DataDir) -> Iterator[str]:
 
 
 def schedule_remark(config: RunConfig, data: DataDir) -> str:
-    """A warning about the default training schedule of the self-supervision; "" if it fits.
-
-    The schedule was tuned on logs with one training request per user. With many requests per user,
-    the main loss learns the tables from labels, and the schedule slows it down.
-    """
-    defaults = schedule(config.ssl_name)
-    requests = data.num_requests("train") / max(1, data.stats["splits"]["train"]["users"])
-    is_changed = any(getattr(config.train, key) != value for key, value in defaults.items())
-    if not defaults or is_changed or requests < _MANY_LABELS:
+    """A line on the schedule of the self-supervision where labels are not scarce, else ""."""
+    requests_per_user = DataDir.requests_per_user(data.path) or 0.0
+    if config.ssl_name == registry.NO_SSL or requests_per_user < MANY_LABELS:
         return ""
     return (
-        f"train: {requests:.1f} requests per user. The schedule of --ssl={config.ssl_name} was "
-        "chosen with one, where labels are scarce; here it may hold the main loss back. Compare "
-        "with --set=train.ssl_steps=1 --set=train.ssl_learning_rate=0.001 "
-        "--set=train.embedding_learning_rate=0.001, and with --ssl=none."
+        f"train: {requests_per_user:.1f} requests per user, so labels are not scarce, and "
+        f"--ssl={config.ssl_name} takes few and slow steps by default. It gains most where they "
+        "are: compare with --ssl=none."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from models import registry
-from models.backbone_api import SelfSupervision
+from models.backbone_api import MANY_LABELS, SelfSupervision
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
 from models.config.training import TrainConfig
@@ -31,14 +31,16 @@ class Resolved(NamedTuple):
 def define_config_flags() -> None:
     """Defines the flags that set a configuration; a flag left out keeps the current value."""
     flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
-    schedule_settings = (
-        f"train.{key}={value:g}" for key, value in SelfSupervision.schedule.items()
+    scarce, many = (
+        ", ".join(f"train.{key}={value:g}" for key, value in schedule.items())
+        for schedule in (SelfSupervision.schedule, SelfSupervision.schedule_of_many_labels)
     )
     flags.DEFINE_string(
         "ssl",
         None,
         f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
-        f"training has other defaults: {', '.join(schedule_settings)}.",
+        f"training has other defaults: {scarce}; from {MANY_LABELS:g} training requests per user "
+        f"on {many}.",
     )
     flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
     flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")

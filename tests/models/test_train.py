@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from models import report, train
+from models.backbone_api import SelfSupervision
 from models.config import run_config
 from models.core import run_directory
 from models.evaluation import scoring
@@ -341,10 +342,16 @@ def test_what_cannot_be_measured_is_said_in_a_line_each(data):
     assert line == "test: no requests, so nothing is measured there."
 
 
-def test_a_schedule_for_scarce_labels_is_said_where_they_are_many(data):
-    many = _lacking(data, "train", users=100)
-    line = data_checks.schedule_remark(_config(data, ssl="miss"), many)
-    assert line.startswith("train: 3.0 requests per user. The schedule of --ssl=miss was chosen")
-    assert data_checks.schedule_remark(_config(data, ssl="miss"), data) == ""
-    assert data_checks.schedule_remark(_config(data, "train.ssl_steps=1", ssl="miss"), many) == ""
-    assert data_checks.schedule_remark(_config(data), many) == ""
+def test_where_labels_are_not_scarce_the_schedule_is_another_one_and_a_line_says_so(data, tmp_path):
+    many = dataclasses.replace(_lacking(data, "train", users=100), path=tmp_path)
+    (tmp_path / "_COMPLETED").touch()
+    (tmp_path / "stats.json").write_text(json.dumps(many.stats))
+    config = _config(many, ssl="miss")
+    defaults = SelfSupervision.schedule_of_many_labels
+    assert defaults.items() <= dataclasses.asdict(config.train).items()
+    line = data_checks.schedule_remark(config, many)
+    assert line.startswith("train: 3.0 requests per user, so labels are not scarce, and --ssl=miss")
+    assert data_checks.schedule_remark(_config(many), many) == ""
+    few = _config(data, ssl="miss")
+    assert SelfSupervision.schedule.items() <= dataclasses.asdict(few.train).items()
+    assert data_checks.schedule_remark(few, data) == ""

@@ -83,7 +83,7 @@ def draw(ssl, lengths, seed=SEED):
 
 
 def test_golden_convolutions():
-    ssl = build(MISSConfig(widths=3, heights=2), Dims(1, 2, 0, 1, 4), random=False)
+    ssl = build(MISSConfig(heights=2, pairs_per_filter=1), Dims(1, 2, 0, 1, 4), random=False)
     ssl.extractor.horizontal.assign([1.0, 0.5, 1.0, 1.0, 1.0, -1.0])
     ssl.vertical.assign([[1.0, 1.0, 0.5]] * 3)
     user, _ = embedded.batch(Dims(1, 2, 0, 1, 4), [4] * 3)
@@ -230,7 +230,7 @@ def test_draws_stay_inside_the_history():
 
 
 def test_draws_of_the_shortest_histories():
-    ssl = build()
+    ssl = build(MISSConfig(pairs_per_filter=1))
     alone = draw(ssl, [1] * 50)
     interests = alone.valid_SB[:3]
     assert not interests.any()
@@ -243,7 +243,7 @@ def test_draws_of_the_shortest_histories():
 
 @pytest.mark.parametrize("length", [9, 4, 3])
 def test_distances_and_starts_are_uniform(length):
-    ssl = build()
+    ssl = build(MISSConfig(pairs_per_filter=1))
     size = 30_000
     pairs = draw(ssl, [length] * size)
     for s, m in enumerate((1, 2, 3)):
@@ -307,7 +307,8 @@ def test_gaussian_distances_follow_their_density():
 
 
 def test_sample_views_keep_half_and_never_nothing():
-    ssl = build(MISSConfig(extractor="sample"), DIMS._replace(history_features=3))
+    config = MISSConfig(extractor="sample", pairs_per_filter=1)
+    ssl = build(config, DIMS._replace(history_features=3))
     lengths = np.tile([1, 3, 9], 4000)
     pairs = draw(ssl, lengths)
     size_SVB = pairs.events.sum(-1)
