@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 REACHED = 0.97
 """Share of the way from 0.5 to the best AUC. Measured: DemiNet .974, DIN+MISS .975."""
 
-FEW_USERS_MARGIN = 0.04
-"""AUC that MISS adds to DIN with 600 users by its default schedule. Measured: .074 and .069."""
+FEW_USERS_MARGIN = 0.05
+"""AUC that MISS adds to DIN with 600 users by its default schedule. Measured: .086 and .081."""
 
 
 def _data(path, users, train_prefixes):
