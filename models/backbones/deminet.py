@@ -72,8 +72,8 @@ class DemiNetConfig(HeadConfig):
         confidence_units: Hidden widths of Confi-Net.
         slope: Slope of all LeakyReLU for negative inputs.
         selective: Whether interests are extracted so that they can differ (not in the paper): nodes
-            have a projection of the event itself beside what the graph gives, `InterestExtractor` is selective, and
-            Confi-Net's scores are not divided by sqrt(D).
+            have a projection of the event itself beside what the graph gives, `InterestExtractor`
+            is selective, and Confi-Net's scores are not divided by sqrt(D).
         disagreement: Weight of a loss on interests that are alike (not in the paper).
     """
 

@@ -155,7 +155,7 @@ def add_positions(nodes: Array, table: Array) -> Array:
 
 @dataclasses.dataclass
 class AttentionWeights:
-    """Weights of Attention_k: layers [2 D, A], [A] and [A]; of a selective one two factors [D, A]."""
+    """Weights of Attention_k: layers [2 D, A], [A], [A]; of a selective one two factors [D, A]."""
 
     kernel: Array
     bias: Array
