@@ -133,12 +133,17 @@ class DataDir:
 
     @staticmethod
     def requests_per_user(path: str | AnyPath) -> float | None:
-        """Training requests per user, read from the statistics alone; None without a data set."""
+        """Training requests per user, read from the statistics alone.
+
+        Returns:
+            None if there is no complete data set, or if its statistics do not count users.
+        """
         path = files.path(path, "--data")
         if not (path / COMPLETED).exists():
             return None
-        train = read_json(path / STATS, "the statistics of a data set", _REBUILD)["splits"]["train"]
-        return float(train["requests"] / max(1, train["users"]))
+        stats = read_json(path / STATS, "the statistics of a data set", _REBUILD)
+        train = stats.get("splits", {}).get("train", {})
+        return train["requests"] / max(1, train["users"]) if "users" in train else None
 
     def verify(self) -> None:
         """Compares every shard with the SHA-256 in the manifest.
