@@ -31,15 +31,17 @@ from models.layers.interests.diagnostics import (
     event_cosine,
     interest_diagnostics,
 )
+from models.layers.interests.disagreement import likeness
 from models.layers.interests.experts import InterestExperts, expert_input
 from models.layers.interests.extractor import InterestExtractor
 from models.layers.masking import masked_mean
 from models.ops import randomness
-from models.ops.weight_layouts import Fields, Layouts
+from models.ops.weight_layouts import Fields, Layouts, of_dense
 from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
 
 _HEAD_MODES = ("project", "slice")
+_SELECTIVE_TEMPERATURE = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,10 @@ class DemiNetConfig(HeadConfig):
         expert_units: Hidden widths of an expert.
         confidence_units: Hidden widths of Confi-Net.
         slope: Slope of all LeakyReLU for negative inputs.
+        selective: Whether interests are extracted so that they can differ (not in the paper): nodes
+            have a projection of the event itself beside what the graph gives, `InterestExtractor`
+            is selective, and Confi-Net's scores are not divided by sqrt(D).
+        disagreement: Weight of a loss on interests that are alike (not in the paper).
     """
 
     embedding_size: int = 16
@@ -90,6 +96,8 @@ class DemiNetConfig(HeadConfig):
     expert_units: tuple[int, ...] = limited((200, 80), at_least=1)
     confidence_units: tuple[int, ...] = limited((80, 40), at_least=1)
     slope: float = limited(0.2, at_least=0, at_most=1)
+    selective: bool = False
+    disagreement: float = limited(0.0, at_least=0)
 
     def __post_init__(self) -> None:
         checks = {
@@ -178,6 +186,8 @@ class DemiNet(Backbone):
             project=config.head_mode == "project",
             slope=config.slope,
         )
+        if config.selective:
+            self.shortcut = keras.layers.Dense(width, use_bias=False, name="shortcut")
         self.positions = RecencyPositions(dims.max_length, width)
         self.extractor = InterestExtractor(
             width,
@@ -185,6 +195,7 @@ class DemiNet(Backbone):
             config.attention_units or width,
             slope=config.slope,
             normalise=config.attention_normalise,
+            selective=config.selective,
         )
         context = 2 * width + (dims.user_fields + dims.extra_fields) * dims.embedding_size
         self.experts = InterestExperts(
@@ -199,6 +210,7 @@ class DemiNet(Backbone):
             context_width=context,
             interests=config.interests,
             units=config.confidence_units,
+            temperature=_SELECTIVE_TEMPERATURE if config.selective else None,
         )
 
     def layouts(self, fields: Fields) -> Layouts:
@@ -210,6 +222,8 @@ class DemiNet(Backbone):
         for layer in self.graph_layers:
             yield from layer.layouts(nodes)
             nodes = layer.writes(nodes)
+        if self.config.selective and self.graph_layers:
+            yield from of_dense(self.shortcut, fields.history, nodes)
         context = fields.history + fields.pair  # The order of `_context`.
         yield from self.positions.layouts(nodes)
         yield from self.extractor.layouts(nodes, fields.target)
@@ -238,6 +252,8 @@ class DemiNet(Backbone):
                 )
             for layer in self.graph_layers:
                 nodes_BVLD = layer(nodes_BVLD, graph)
+            if self.config.selective:
+                nodes_BVLD += self.shortcut(history_BLD)[:, None]
         positioned_BVLD = nodes_BVLD + self.positions(mask_BL)[:, None]
         nodes_BVLD = tf.where(mask_BL[:, None, :, None], positioned_BVLD, 0.0)
 
@@ -265,15 +281,27 @@ class DemiNet(Backbone):
     def auxiliary_losses(
         self, state: State, candidates: Candidates, *, seed: tf.Tensor
     ) -> dict[str, LossTerm]:
-        """Consistency of the interests of both views (eq. 18). See the base class."""
+        """Consistency of the interests of both views (eq. 18), and disagreement of interests.
+
+        See the base class.
+        """
         del seed
+        terms = {}
+        if self.config.disagreement and self.config.interests > 1:
+            interests_BNKD, _ = self._interests(state, candidates)
+            several_B1 = tf.reduce_sum(tf.cast(state.user.mask_BL, tf.int32), 1, keepdims=True) > 1
+            terms["interest_disagreement"] = LossTerm(
+                tf.reshape(likeness(interests_BNKD), [1, -1]),
+                tf.reshape(tf.cast(candidates.mask_BN & several_B1, tf.float32), [1, -1]),
+                self.config.disagreement,
+            )
         if not state.views:
-            return {}
+            return terms
         first_BNKD, second_BNKD = self._view_interests(state, candidates)
         divergence_BNK = interest_divergence(first_BNKD, second_BNKD, self.config.divergence)
         divergence_BN = tf.reduce_sum(divergence_BNK, -1)
         weights_BN = tf.cast(candidates.mask_BN, tf.float32)
-        return {
+        return terms | {
             "interest_consistency": LossTerm(
                 tf.reshape(divergence_BN, [1, -1]),
                 tf.reshape(weights_BN, [1, -1]),

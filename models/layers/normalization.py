@@ -1,4 +1,4 @@
-"""Batch normalisation that ignores padding and does not depend on the number of replicas.
+"""Normalisation of channels over a batch, and of a vector by its own scale.
 
 Shapes: C channels.
 """
@@ -6,6 +6,8 @@ Shapes: C channels.
 from models.keras import keras, tf
 from models.ops import replicas
 from models.ops.weight_layouts import Layout, Layouts
+
+_TINY = 1e-8
 
 
 class MaskedBatchNormalization(keras.layers.Layer):
@@ -99,3 +101,14 @@ class MaskedBatchNormalization(keras.layers.Layer):
         squares = tf.square(values - mean_C) * weights[..., None]
         variance_C = replicas.all_sum(tf.reduce_sum(squares, axes)) / count
         return mean_C, variance_C
+
+
+def unit_scale(values: tf.Tensor) -> tf.Tensor:
+    """Scales vectors in the last axis to a root mean square of 1; zeros stay zeros.
+
+    Example:
+        >>> tf.round(unit_scale(tf.constant([[5.0, -5.0], [0.0, 0.0]]))).numpy().tolist()
+        [[1.0, -1.0], [0.0, 0.0]]
+    """
+    mean_square = tf.reduce_mean(tf.square(values), -1, keepdims=True)
+    return values * tf.math.rsqrt(mean_square + _TINY)

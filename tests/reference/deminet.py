@@ -4,6 +4,7 @@ Nothing here is batched, padded, factorised or shared; a history is an array [n,
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -154,12 +155,18 @@ def add_positions(nodes: Array, table: Array) -> Array:
 
 @dataclasses.dataclass
 class AttentionWeights:
-    """Weights of Attention_k: layers [2 D, A], [A] and [A]."""
+    """Weights of Attention_k: layers [2 D, A], [A], [A]; of a selective one two factors [D, A]."""
 
     kernel: Array
     bias: Array
     last: Array
     slope: float
+    factors: tuple[Array, Array] | None = None
+
+
+def unit_scale(x: Array) -> Array:
+    """A vector over the root of its mean square."""
+    return x / np.sqrt(np.mean(np.square(x)) + 1e-8)
 
 
 def interest(
@@ -168,13 +175,17 @@ def interest(
     """Eq. 13 for one k: the interest and the weights of the events in it."""
     if len(nodes) == 0:
         return np.zeros_like(target), np.zeros(0)
-    scores = [
-        weights.last
-        @ leaky_relu(np.concatenate([h, target]) @ weights.kernel + weights.bias, weights.slope)
-        for h in nodes
-    ]
+    scores = []
+    for h in nodes:
+        e, product = target, 0.0
+        if weights.factors is not None:
+            h, e = unit_scale(h), unit_scale(e)
+            product = (h @ weights.factors[0]) * (e @ weights.factors[1])
+        hidden = np.concatenate([h, e]) @ weights.kernel + weights.bias + product
+        scores.append(weights.last @ leaky_relu(hidden, weights.slope))
     alpha = softmax(scores) if normalise else np.array(scores)
-    return sum(a * h for a, h in zip(alpha, nodes, strict=True)), alpha
+    total = sum(a * h for a, h in zip(alpha, nodes, strict=True))
+    return total if weights.factors is None else unit_scale(total), alpha
 
 
 def mlp(x: Array, layers: list[tuple[Array, Array]]) -> Array:
@@ -205,11 +216,15 @@ def expert(x: Array, weights: ExpertWeights) -> float:
 
 
 def confidences(
-    interests: list[Array], context: Array, layers: list[tuple[Array, Array]], prototypes: Array
+    interests: list[Array],
+    context: Array,
+    layers: list[tuple[Array, Array]],
+    prototypes: Array,
+    temperature: float,
 ) -> Array:
-    """Eq. 14."""
+    """Eq. 14, where the temperature is sqrt(D)."""
     fits = [
-        mlp(np.concatenate([v, context]), layers) @ p / np.sqrt(len(p))
+        mlp(np.concatenate([v, context]), layers) @ p / temperature
         for v, p in zip(interests, prototypes, strict=True)
     ]
     return softmax(fits)
@@ -241,6 +256,12 @@ def drop_edges(edges: Edges, keep: dict[str, Array]) -> Edges:
         relation: [[j for j in js if keep[relation][i, j]] for i, js in enumerate(received)]
         for relation, received in edges.items()
     }
+
+
+def likeness(interests: list[Array]) -> float:
+    """Mean squared cosine of the pairs of interests."""
+    units = [v / np.linalg.norm(v) for v in interests]
+    return float(np.mean([(u @ v) ** 2 for u, v in itertools.combinations(units, 2)]))
 
 
 def divergence(first: Array, second: Array) -> float:

@@ -42,6 +42,9 @@ def interest(
     bias, last = extractor.target_half.bias.numpy(), extractor.last_KA.numpy()
     own = slice(k * last.shape[1], (k + 1) * last.shape[1])
     weights = deminet.AttentionWeights(kernel[:, own], bias[own], last[k], extractor.slope)
+    if extractor.selective:
+        factors = extractor.history_factor, extractor.target_factor
+        weights.factors = tuple(factor.kernel.numpy()[:, own] for factor in factors)
     return deminet.interest(nodes, target, weights, extractor.normalise)
 
 
@@ -75,5 +78,6 @@ def expert_shares(
     first = np.concatenate([layer.interest_half.kernel, layer.context_half.kernel])
     rest = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layer.rest.stack]
     layers = [(first, layer.context_half.bias.numpy()), *rest]
-    confidence = deminet.confidences(interests, context, layers, layer.prototypes_KD.numpy())
+    prototypes = layer.prototypes_KD.numpy()
+    confidence = deminet.confidences(interests, context, layers, prototypes, layer.temperature)
     return deminet.hard_routing(confidence) if aggregation == "hard_routing" else confidence

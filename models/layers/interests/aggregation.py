@@ -21,7 +21,13 @@ AGGREGATIONS = ("confidence", "average", "hard_routing", "moe", "single")
 
 
 def aggregation_layer(
-    aggregation: str, *, width: int, context_width: int, interests: int, units: Sequence[int]
+    aggregation: str,
+    *,
+    width: int,
+    context_width: int,
+    interests: int,
+    units: Sequence[int],
+    temperature: float | None = None,
 ) -> keras.layers.Layer:
     """Builds the aggregation with the given name.
 
@@ -31,6 +37,7 @@ def aggregation_layer(
         context_width: Width C of the features of a pair.
         interests: Number K of interests.
         units: Hidden widths of Confi-Net.
+        temperature: Temperature of Confi-Net; None for sqrt(D).
 
     Example:
         >>> layer = aggregation_layer("average", width=8, context_width=6, interests=4, units=(80,))
@@ -44,20 +51,21 @@ def aggregation_layer(
     if aggregation == "moe":
         return ExpertGate(interests)
     network = {"confidence": ConfidenceNetwork, "hard_routing": HardRouting}[aggregation]
-    return network(width, context_width, interests, units)
+    return network(width, context_width, interests, units, temperature)
 
 
 class ConfidenceNetwork(keras.layers.Layer):
     """Confi-Net: weights experts by how well their interests fit their prototypes (eq. 14).
 
     One three-layer network, shared by the interests, maps [v_k || c] to c_k; the confidence of
-    expert k is the softmax over k of c_k . p_k / sqrt(D) with its trainable prototype p_k.
+    expert k is the softmax over k of c_k . p_k / temperature with its trainable prototype p_k.
 
     Args:
         width: Item width D.
         context_width: Width C of the context c.
         experts: Number K of experts.
         units: Widths of the hidden layers.
+        temperature: Divisor of the scores; None for sqrt(D) of the paper.
 
     Example:
         >>> layer = ConfidenceNetwork(width=8, context_width=6, experts=4, units=(80, 40))
@@ -71,6 +79,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         context_width: int,
         experts: int,
         units: Sequence[int],
+        temperature: float | None = None,
         name: str = "confidence",
     ) -> None:
         super().__init__(name=name)
@@ -86,7 +95,7 @@ class ConfidenceNetwork(keras.layers.Layer):
             units[0], kernel_initializer=glorot_uniform(fan_in, units[0]), name="context_half"
         )
         self.rest = MLP([*units[1:], width], name="rest")
-        self.factor = 1.0 / math.sqrt(width)
+        self.temperature = temperature or math.sqrt(width)
         self._shape = [experts, width]
 
     def build(self, shape: tf.TensorShape) -> None:
@@ -95,7 +104,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         self.prototypes_KD = self.add_weight(
             "prototypes",
             self._shape,
-            initializer=keras.initializers.RandomNormal(stddev=self.factor),
+            initializer=keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(self._shape[1])),
         )
 
     def layouts(self, interest: Layout, context: Layout) -> Layouts:
@@ -119,7 +128,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         del training
         context = self.context_half(context_BNC)[:, :, None]
         combined_BNKD = self.rest(tf.nn.relu(self.interest_half(interests_BNKD) + context))
-        fit_BNK = tf.reduce_sum(combined_BNKD * self.prototypes_KD, -1) * self.factor
+        fit_BNK = tf.reduce_sum(combined_BNKD * self.prototypes_KD, -1) / self.temperature
         return tf.nn.softmax(tf.cast(fit_BNK, tf.float32))
 
 

@@ -48,6 +48,8 @@ class _Reference:
         own = np.ones(len(nodes)) if own is None else own
         for layer in self.model.graph_layers:
             nodes = deminet_weights.refine(self.model.config.operator, layer, nodes, edges, own)
+        if self.model.config.selective:
+            nodes = nodes + self.histories[b] @ self.model.shortcut.kernel.numpy()
         return reference.add_positions(nodes, self.model.positions.table.numpy())
 
     def interests(self, b: int, n: int, nodes: np.ndarray) -> list[np.ndarray]:

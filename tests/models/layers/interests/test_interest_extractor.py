@@ -12,17 +12,20 @@ NODES = (RANDOM.normal(size=(3, 5, 6)) * MASK[..., None]).astype(np.float32)
 TARGET = RANDOM.normal(size=(3, 4, 6)).astype(np.float32)
 
 
-def _extractor(normalise: bool = True) -> InterestExtractor:
-    layer = InterestExtractor(6, interests=3, units=7, slope=0.3, normalise=normalise)
+def _extractor(normalise: bool = True, selective: bool = False) -> InterestExtractor:
+    layer = InterestExtractor(
+        6, interests=3, units=7, slope=0.3, normalise=normalise, selective=selective
+    )
     layer(NODES, layer.project(NODES), MASK, TARGET)
     for weight in layer.trainable_weights:
         weight.assign(RANDOM.normal(size=weight.shape))
     return layer
 
 
+@pytest.mark.parametrize("selective", [True, False])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_equals_equation_13(normalise: bool) -> None:
-    layer = _extractor(normalise)
+def test_equals_equation_13(normalise: bool, selective: bool) -> None:
+    layer = _extractor(normalise, selective)
     interests, weights = layer(NODES, layer.project(NODES), MASK, TARGET)
     assert interests.shape == (3, 4, 3, 6)
     for b, n, k in np.ndindex(3, 4, 3):
