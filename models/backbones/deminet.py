@@ -186,7 +186,7 @@ class DemiNet(Backbone):
             project=config.head_mode == "project",
             slope=config.slope,
         )
-        if config.selective:
+        if config.selective and self.graph_layers:
             self.shortcut = keras.layers.Dense(width, use_bias=False, name="shortcut")
         self.positions = RecencyPositions(dims.max_length, width)
         self.extractor = InterestExtractor(

@@ -171,12 +171,17 @@ def schedule(ssl_name: str, data: str) -> dict[str, Any]:
         data: Data set directory, whose number of training requests per user decides; where there is
             no data set, labels count as scarce.
     """
-    if ssl_name == registry.NO_SSL:
-        return {}
-    ssl_class = registry.load_ssl_class(ssl_name)[0]
+    scarce, many = _schedules(ssl_name)
     requests_per_user = (DataDir.requests_per_user(data) if data else None) or 0.0
-    has_many_labels = requests_per_user >= MANY_LABELS
-    return dict(ssl_class.schedule_of_many_labels if has_many_labels else ssl_class.schedule)
+    return dict(many if requests_per_user >= MANY_LABELS else scarce)
+
+
+def _schedules(ssl_name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The schedules of a self-supervised loss for scarce and for many labels."""
+    if ssl_name == registry.NO_SSL:
+        return {}, {}
+    ssl_class = registry.load_ssl_class(ssl_name)[0]
+    return ssl_class.schedule, ssl_class.schedule_of_many_labels
 
 
 def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,12 +192,16 @@ def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The settings to keep if another self-supervision is chosen: those that differ from their
-        default under the current self-supervision.
+        default under the current self-supervision, for scarce labels and for many.
     """
     train = content.get("train", {})
     ssl_name = content.get("ssl", {}).get("name", registry.NO_SSL)
-    defaults = _fill(TrainConfig, schedule(ssl_name, content.get("data", "")), "")
-    return {key: value for key, value in train.items() if value != getattr(defaults, key, None)}
+    defaults = [_fill(TrainConfig, settings, "") for settings in _schedules(ssl_name)]
+    return {
+        key: value
+        for key, value in train.items()
+        if all(value != getattr(default, key, None) for default in defaults)
+    }
 
 
 def origins(

@@ -79,5 +79,5 @@ def expert_shares(
     rest = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in layer.rest.stack]
     layers = [(first, layer.context_half.bias.numpy()), *rest]
     prototypes = layer.prototypes_KD.numpy()
-    confidence = deminet.confidences(interests, context, layers, prototypes, layer.temperature)
+    confidence = deminet.confidences(interests, context, layers, prototypes, 1.0 / layer.factor)
     return deminet.hard_routing(confidence) if aggregation == "hard_routing" else confidence

@@ -95,7 +95,7 @@ class ConfidenceNetwork(keras.layers.Layer):
             units[0], kernel_initializer=glorot_uniform(fan_in, units[0]), name="context_half"
         )
         self.rest = MLP([*units[1:], width], name="rest")
-        self.temperature = temperature or math.sqrt(width)
+        self.factor = 1.0 / (temperature or math.sqrt(width))
         self._shape = [experts, width]
 
     def build(self, shape: tf.TensorShape) -> None:
@@ -128,7 +128,7 @@ class ConfidenceNetwork(keras.layers.Layer):
         del training
         context = self.context_half(context_BNC)[:, :, None]
         combined_BNKD = self.rest(tf.nn.relu(self.interest_half(interests_BNKD) + context))
-        fit_BNK = tf.reduce_sum(combined_BNKD * self.prototypes_KD, -1) / self.temperature
+        fit_BNK = tf.reduce_sum(combined_BNKD * self.prototypes_KD, -1) * self.factor
         return tf.nn.softmax(tf.cast(fit_BNK, tf.float32))
 
 
