@@ -36,7 +36,7 @@ MODELS: dict[str, Entry] = {
     "deminet_multi_avg": Entry(_DEMINET, {"aggregation": "average"}),
     "deminet_hard_routing": Entry(_DEMINET, {"aggregation": "hard_routing"}),
     "deminet_moe": Entry(_DEMINET, {"aggregation": "moe"}),
-    "deminet_plus": Entry(_DEMINET, {"selective": True, "disagreement": 0.1}),
+    "deminet_plus": Entry(_DEMINET, {"selective": True, "disagreement": 0.01}),
     "lr": Entry("models.backbones.lr:LR"),
     "fm": Entry("models.backbones.fm:FM"),
     "deepfm": Entry("models.backbones.deepfm:DeepFM"),
