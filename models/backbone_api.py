@@ -292,7 +292,7 @@ class SelfSupervision(keras.layers.Layer):
 
     schedule_of_many_labels: ClassVar[Mapping[str, Any]] = {
         "ssl_steps": 1.0,
-        "ssl_learning_rate": 1e-3,
+        "ssl_learning_rate": 3e-4,
         "embedding_learning_rate": 1e-3,
         "patience": 3.0,
     }
