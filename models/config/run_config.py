@@ -172,7 +172,9 @@ def schedule(ssl_name: str, data: str) -> dict[str, Any]:
             no data set, labels count as scarce.
     """
     scarce, many = _schedules(ssl_name)
-    requests_per_user = (DataDir.requests_per_user(data) if data else None) or 0.0
+    if ssl_name == registry.NO_SSL or not data:
+        return dict(scarce)
+    requests_per_user = DataDir.requests_per_user(data) or 0.0
     return dict(many if requests_per_user >= MANY_LABELS else scarce)
 
 
