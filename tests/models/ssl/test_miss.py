@@ -328,7 +328,7 @@ def test_sample_views_keep_half_and_never_nothing():
 def test_padding_changes_nothing(extractor):
     ssl = build(MISSConfig(extractor=extractor))
     user, candidates = embedded.batch(DIMS, LENGTHS)
-    padded = embedded.pad(user, 6)
+    padded = embedded.pad(user, 6, 1e3)
 
     def loss_and_gradient(user):
         with tf.GradientTape() as tape:

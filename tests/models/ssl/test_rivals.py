@@ -253,7 +253,7 @@ def test_padding_changes_nothing(name):
     dims = DIMS._replace(max_length=16)
     ssl = build(name, dims)
     user, candidates = requests(dims, length=9)
-    padded = embedded.pad(user, 6)
+    padded = embedded.pad(user, 6, 1e3)
     padded = padded._replace(
         history_ids=tuple(
             tf.pad(ids, [[0, 0], [0, 6]], constant_values=3) for ids in user.history_ids
