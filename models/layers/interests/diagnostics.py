@@ -8,6 +8,7 @@ import math
 
 from models.backbone_api import Candidates
 from models.keras import tf
+from models.layers.interests.disagreement import mean_of_pairs
 
 _FEWEST_EVENTS = 2.0
 """Minimum length of a history to measure: all interests in a single event are equal."""
@@ -37,11 +38,9 @@ def interest_diagnostics(
     figures = {}
     chosen_BN = _chosen(candidates, mask_BL)
     unit_BNKD = tf.math.l2_normalize(tf.cast(interests_BNKD, tf.float32), axis=-1)
-    interests = unit_BNKD.shape[2]
-    if interests > 1:
+    if unit_BNKD.shape[2] > 1:
         cosine_BNKK = tf.abs(tf.linalg.matmul(unit_BNKD, unit_BNKD, transpose_b=True))
-        own_BN = tf.linalg.trace(cosine_BNKK)
-        cosine_BN = (tf.reduce_sum(cosine_BNKK, [-2, -1]) - own_BN) / (interests * (interests - 1))
+        cosine_BN = mean_of_pairs(cosine_BNKK)
         figures["interest_cosine"] = tf.reduce_mean(tf.boolean_mask(cosine_BN, chosen_BN))
     cosine_BNK = tf.abs(tf.reduce_sum(unit_BNKD[:, 1:] * unit_BNKD[:, :-1], -1))
     both_BN = chosen_BN[:, 1:] & chosen_BN[:, :-1]

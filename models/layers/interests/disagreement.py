@@ -21,8 +21,12 @@ def likeness(interests_BNKD: tf.Tensor) -> tf.Tensor:
         [[0.0, 1.0]]
     """
     unit_BNKD = tf.math.l2_normalize(tf.cast(interests_BNKD, tf.float32), axis=-1)
-    square_BNKK = tf.square(tf.matmul(unit_BNKD, unit_BNKD, transpose_b=True))
-    interests = unit_BNKD.shape[2]
+    return mean_of_pairs(tf.square(tf.matmul(unit_BNKD, unit_BNKD, transpose_b=True)))
+
+
+def mean_of_pairs(values_BNKK: tf.Tensor) -> tf.Tensor:
+    """Mean of a symmetric quantity over the pairs of different interests, [B, N]."""
+    interests = values_BNKK.shape[-1]
     # Each pair counts twice, and so does its number.
-    others_BN = tf.reduce_sum(square_BNKK, [-2, -1]) - tf.linalg.trace(square_BNKK)
+    others_BN = tf.reduce_sum(values_BNKK, [-2, -1]) - tf.linalg.trace(values_BNKK)
     return others_BN / (interests * (interests - 1))
