@@ -96,9 +96,10 @@ def _run(program, *arguments):
     [
         # Eight requests, eight, and one, which leaves the other replica without any.
         ("din", "none", 17),
-        pytest.param("din", "miss", 17, marks=pytest.mark.slow),
-        # With 17, a unit crosses a kink of its activation in step 18, where the gradient jumps and
-        # the loss does not. One replica whose weights begin 1e-7 larger ends as far from itself.
+        # With 17, rounding decides one entry's gradient under MISS, and a unit of DemiNet crosses a
+        # kink of its activation, where the gradient jumps and the loss does not. One replica whose
+        # weights begin 1e-7 larger ends as far from itself; with the numbers below, within 3e-7.
+        pytest.param("din", "miss", 25, marks=pytest.mark.slow),
         pytest.param("deminet", "none", 21, marks=pytest.mark.slow),
     ],
 )
