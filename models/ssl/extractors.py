@@ -73,14 +73,16 @@ class Convolution(Extractor):
         weights_MM = tf.tensordot(self.horizontal, self._of_horizontal, 1)
         weights_SM = tf.gather(tf.cast(weights_MM, history_BLJd.dtype), filters_S)
         # Shorter filters have weight 0 for events past their end.
-        events_SVBM = events[..., None] + tf.range(self.widths)
-        places = tf.range(batch)[:, None] * length + tf.minimum(events_SVBM, length - 1)
-        windows_SVBMJd = tf.gather(
-            tf.reshape(history_BLJd, tf.concat([[-1], shape[2:]], 0)), places
+        events_SMVB = events[:, None] + tf.range(self.widths)[:, None, None]
+        places_SMVB = tf.range(batch) * length + tf.minimum(events_SMVB, length - 1)
+        windows_SMVBJd = tf.gather(
+            tf.reshape(history_BLJd, tf.concat([[-1], shape[2:]], 0)), places_SMVB
         )
-        return tf.nn.relu(
-            tf.reduce_sum(windows_SVBMJd * weights_SM[:, None, None, :, None, None], 3)
-        )
+        # As a matrix product: its gradients need no sums over broadcast axes.
+        slots = len(filters_S)
+        windows_SMX = tf.reshape(windows_SMVBJd, [slots, self.widths, -1])
+        merged_SX = tf.matmul(weights_SM[:, None], windows_SMX)
+        return tf.nn.relu(tf.reshape(merged_SX, tf.concat([tf.shape(events), shape[2:]], 0)))
 
 
 class SelfAttention(Extractor):

@@ -191,29 +191,30 @@ class MISS(Contrastive):
         """Encoded views of given pairs (eqs. 13-14)."""
         config, num_interest_slots = self.config, self._interest_slots
         interests_SVBJd = self.extractor.interests(user, pairs.events, self._horizontal_S)
-        shape = tf.shape(interests_SVBJd)
+        # Split and unstacked instead of sliced: the gradient of a slice fills a tensor with zeros.
+        interests_PVBJd, interests_QVBJd = tf.split(
+            interests_SVBJd, [num_interest_slots, len(self._vertical_Q)]
+        )
         width = self._fields * user.history_BLJd.shape[3]
         interests_PVBD = tf.reshape(
-            interests_SVBJd[:num_interest_slots], [num_interest_slots, 2, shape[2], width]
+            interests_PVBJd, [num_interest_slots, 2, tf.shape(interests_PVBJd)[2], width]
         )
-        encoded_PVBw = self.encoder(interests_PVBD)
+        first_PBw, second_PBw = tf.unstack(self.encoder(interests_PVBD), axis=1)
         views = {
             "miss_interest": Views(
-                encoded_PVBw[:, 0],
-                encoded_PVBw[:, 1],
+                first_PBw,
+                second_PBw,
                 pairs.valid_SB[:num_interest_slots],
                 user.key_B,
                 config.alpha,
             )
         }
         if len(self._vertical_Q):
-            features_QVBd = self._merge_features(
-                interests_SVBJd[num_interest_slots:], pairs.rows_QVB
-            )
-            encoded_QVBw = self.feature_encoder(features_QVBd)
+            features_QVBd = self._merge_features(interests_QVBJd, pairs.rows_QVB)
+            first_QBw, second_QBw = tf.unstack(self.feature_encoder(features_QVBd), axis=1)
             views["miss_feature"] = Views(
-                encoded_QVBw[:, 0],
-                encoded_QVBw[:, 1],
+                first_QBw,
+                second_QBw,
                 pairs.valid_SB[num_interest_slots:],
                 user.key_B,
                 config.alpha if config.alpha_feature is None else config.alpha_feature,
