@@ -164,6 +164,11 @@ class Audit:
                 self._fail_where(
                     batch.ids, Verdict("ids", is_other_user_B, f"{key} is of another user")
                 )
+        if batch.weight_BN is not None:
+            is_weight_BN = np.isfinite(batch.weight_BN) & (batch.weight_BN >= 0)
+            bad_B = (batch.is_candidate_BN & ~is_weight_BN).any(axis=1)
+            why = "it has not one weight of 0 or more per candidate"
+            self._fail_where(batch.ids, Verdict("candidates", bad_B, why))
         for verdict in self._checks.alone(batch):
             self._fail_where(batch.ids, verdict)
 

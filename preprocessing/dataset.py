@@ -24,6 +24,7 @@ from preprocessing.decoded import DecodedSplit, bytes_needed
 from preprocessing.errors import UserError
 from preprocessing.example_keys import (
     LABEL,
+    LABEL_WEIGHT,
     REQUEST_ID,
     REQUEST_USER,
     TIMESTAMP,
@@ -66,7 +67,8 @@ def parse(
     Returns:
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
         `history/<history feature>` [B,L], padded with 0 on the right; int64, or float32 if the
-        feature is numeric. `label` [B,N] float32, 0 for padding and if absent. `timestamp` [B]
+        feature is numeric. `label` [B,N] float32, 0 for padding and if absent; `label/weight`
+        [B,N] float32, 0 for padding, if the schema has weights. `timestamp` [B]
         int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B] string, the raw
         user, if `with_users`. A candidate or an event is real where the item key is not 0.
     """
@@ -77,6 +79,8 @@ def parse(
     }
     context_spec |= {key: tf.io.RaggedFeature(_dtype(f)) for key, f in candidates.items()}
     context_spec[LABEL] = tf.io.RaggedFeature(tf.int64)
+    if schema.weight is not None:
+        context_spec[LABEL_WEIGHT] = tf.io.RaggedFeature(tf.float32)
     context_spec[TIMESTAMP] = tf.io.FixedLenFeature([], tf.int64, 0)
     context_spec[REQUEST_ID] = tf.io.FixedLenFeature([], tf.string, "")
     if with_users:
@@ -94,6 +98,8 @@ def parse(
         features[key] = context[key].to_tensor()
     shape = tf.shape(features[candidate_key(schema.item_key.name)])
     features[LABEL] = tf.cast(context[LABEL].to_tensor(shape=shape), tf.float32)
+    if schema.weight is not None:
+        features[LABEL_WEIGHT] = context[LABEL_WEIGHT].to_tensor(shape=shape)
     return features
 
 
@@ -289,7 +295,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
         """Candidates and histories are padded no more than the batch needs."""
         widths = {history_key(feature.name): cut.length for feature in schema.history_features}
         widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
-        widths[LABEL] = cut.candidates
+        widths |= {LABEL: cut.candidates, LABEL_WEIGHT: cut.candidates}
         return {
             name: _padded(rows, widths[name]) if name in widths else rows
             for name, rows in _rows(block, cut).items()

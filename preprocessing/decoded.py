@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
 from preprocessing.schema import Schema
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
@@ -29,10 +29,11 @@ def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
     schema, requests = data.schema, data.num_requests(split)
     events = requests * schema.history.max_length
     candidates = int(data.manifest["splits"][split]["candidates"])
+    labels = 1 + (schema.weight is not None)
     values = (
         requests * (len(schema.user_features) + 1 + _LENGTHS)  # one more is the time
         + events * len(schema.history_features)
-        + candidates * (len(schema.item_features) + 1)  # one more is the label
+        + candidates * (len(schema.item_features) + labels)
     )
     return _VALUE_BYTES * values + _NAME_BYTES * (1 + with_users) * requests
 
@@ -52,6 +53,7 @@ class DecodedSplit:
         item = schema.item_key.name
         self._histories = [history_key(feature.name) for feature in schema.history_features]
         candidates = [*(candidate_key(feature.name) for feature in schema.item_features), LABEL]
+        candidates += [LABEL_WEIGHT] if schema.weight is not None else []
         parts = list(blocks)
         self._candidates = _Rows(parts, candidates, candidate_key(item))
         width = schema.history.max_length

@@ -7,6 +7,8 @@ REQUEST_USER = "request/user"
 REQUEST_INDEX = "request/index"
 """Key of the index of the positive among the events of its user; impression logs have none."""
 LABEL = "label"
+LABEL_WEIGHT = "label/weight"
+"""Key of the weight of each candidate in the loss and in weighted metrics, if the log has any."""
 
 
 def candidate_key(name: str) -> str:

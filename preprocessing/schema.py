@@ -19,7 +19,15 @@ from preprocessing.json_checks import array, check_keys, read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 
-_ROLE_ORDER = (Role.USER, Role.CONTEXT, Role.ITEM, Role.REQUEST, Role.TIMESTAMP, Role.LABEL)
+_ROLE_ORDER = (
+    Role.USER,
+    Role.CONTEXT,
+    Role.ITEM,
+    Role.REQUEST,
+    Role.TIMESTAMP,
+    Role.LABEL,
+    Role.WEIGHT,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +94,11 @@ class Schema:
     def request(self) -> Feature | None:
         """The feature that names the request of a row, or None if no rows share a request."""
         return next(iter(self.with_role(Role.REQUEST)), None)
+
+    @property
+    def weight(self) -> Feature | None:
+        """The feature that weighs the sample of a row, or None if all samples weigh 1."""
+        return next(iter(self.with_role(Role.WEIGHT)), None)
 
     @property
     def is_impression_log(self) -> bool:
@@ -178,6 +191,7 @@ class Schema:
             (Role.TIMESTAMP, 0, 1),
             (Role.LABEL, 0, 1),
             (Role.REQUEST, 0, 1),
+            (Role.WEIGHT, 0, 1),
         ):
             count = sum(feature.role is role for feature in features)
             if count < lowest or (highest is not None and count > highest):

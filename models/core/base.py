@@ -13,7 +13,7 @@ from models.keras import keras, tf, tfrs
 from models.ops import randomness, replicas
 from models.ops.optimizers import sum_duplicates
 from models.ops.precision import LossScale
-from preprocessing.example_keys import LABEL, candidate_key
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key
 from preprocessing.schema import Schema
 
 MAIN_LOSS = "log_loss"
@@ -311,6 +311,8 @@ class CTRModel(tfrs.Model):
     def _weights(self, features: Features, mask_BN: tf.Tensor) -> tf.Tensor:
         """Weight of each sample in the log loss [B, N]; 0 for padding and for a negative weight."""
         weights_BN = tf.cast(mask_BN, tf.float32)
+        if self.schema.weight is not None:
+            weights_BN *= features[LABEL_WEIGHT]
         if self._positive_weight != 1.0:
             weights_BN *= tf.where(features[LABEL] > 0, self._positive_weight, 1.0)
         if self._sample_weight:

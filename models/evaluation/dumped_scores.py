@@ -1,7 +1,8 @@
 """Scores on disk, RUN/scores-SPLIT.parquet, with the digests of their weights and data set.
 
-The file has a column per field of `Scores`; those of `Scores.ids` begin with "ids/", so that no
-feature of a user's schema can have the name of another column.
+The file has a column per field of `Scores`, `weight` only if there are weights; those of
+`Scores.ids` begin with "ids/", so that no feature of a user's schema can have the name of another
+column.
 """
 
 import pathlib
@@ -14,7 +15,8 @@ from models.core import run_directory
 from models.evaluation.metrics import Scores
 from preprocessing.storage import files
 
-_FIELDS = tuple(name for name in Scores._fields if name != "ids")
+_WEIGHT = "weight"
+_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", _WEIGHT))
 _IDS = "ids/"
 
 
@@ -51,6 +53,8 @@ def write(run_dir: pathlib.Path, split: str, scores: Scores, of: Origin) -> None
     """
     columns = {name: getattr(scores, name) for name in _FIELDS}
     columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
+    if scores.weight is not None:
+        columns[_WEIGHT] = scores.weight
     table = pa.table(columns).replace_schema_metadata(of._asdict())
     with files.create(path(run_dir, split)) as file:
         pq.write_table(table, file)
@@ -79,4 +83,5 @@ def read(run_dir: pathlib.Path, split: str) -> Scores:
     ids = {
         key.removeprefix(_IDS): values for key, values in columns.items() if key.startswith(_IDS)
     }
-    return Scores(**{name: columns[name] for name in _FIELDS}, ids=ids)
+    plain = {name: columns[name] for name in _FIELDS}
+    return Scores(**plain, ids=ids, weight=columns.get(_WEIGHT))

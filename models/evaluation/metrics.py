@@ -5,6 +5,7 @@ Each metric needs certain candidates; without them it is undefined: None, shown 
     log_loss, calibration_error        a candidate
     bias_ratio                         a positive
     auc, normalised_entropy            a positive and a negative
+    weighted_...                       the same of candidates with a weight above 0
     auc_known                          both among the candidates known from training
     gauc                               a user with both
     mrr, hr@k, ndcg@k                  a request with both
@@ -35,6 +36,7 @@ class Scores(NamedTuple):
         logit: Logit, not clipped.
         history_length: Number of events in the request's history.
         ids: Encoded values by key of the example: the user's key, categorical item features.
+        weight: Weight of the candidate as a sample, 0 or more; None if the log has no weights.
     """
 
     user: np.ndarray
@@ -43,6 +45,7 @@ class Scores(NamedTuple):
     logit: np.ndarray
     history_length: np.ndarray
     ids: Mapping[str, np.ndarray]
+    weight: np.ndarray | None = None
 
 
 def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[str, float | None]:
@@ -56,7 +59,8 @@ def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[s
         auc, auc_known (of the known candidates among themselves; only with `known_C`), gauc,
         log_loss, normalised_entropy (log loss over that of the base rate),
         calibration_error (expected, ten bins of equal counts), bias_ratio (mean predicted over
-        mean observed rate), the means of `request_metrics`, candidates and requests.
+        mean observed rate), the means of `request_metrics`, `weighted_metrics` if there are
+        weights, candidates and requests.
     """
     label = scores.label.astype(np.float64)
     logit = scores.logit.astype(np.float64)
@@ -80,6 +84,8 @@ def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[s
             "bias_ratio": probability.mean() / base_rate,
             **{str(name): column.mean() for name, column in requests.items()},
         }
+        if scores.weight is not None:
+            values |= weighted_metrics(label, logit, scores.weight.astype(np.float64))
     counts = {"candidates": len(label), "requests": int(pd.Series(scores.request_id).nunique())}
     return {name: defined(value) for name, value in values.items()} | counts
 
@@ -104,6 +110,39 @@ def shown_interval(low: float | None, high: float | None, form: str = ".4f") -> 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
     """Mean binary cross-entropy from logits: log(1 + e^z) - y z."""
     return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
+
+
+def weighted_metrics(label: np.ndarray, logit: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    """Metrics in which each candidate counts by its weight; NaN where undefined.
+
+    Args:
+        label: Labels, 0 or 1.
+        logit: Logits.
+        weight: Weights, 0 or more.
+
+    Returns:
+        weighted_auc (share of the products of the weights of a positive and a negative in which the
+        positive is ahead, ties half), weighted_log_loss, weighted_bias_ratio.
+    """
+    chosen = weight > 0
+    label, logit, weight = label[chosen], logit[chosen], weight[chosen]
+    if not len(label):
+        return dict.fromkeys(
+            ("weighted_auc", "weighted_log_loss", "weighted_bias_ratio"), float("nan")
+        )
+    _, level = np.unique(logit, return_inverse=True)
+    positive = np.bincount(level, weight * label)
+    negative = np.bincount(level, weight * (1.0 - label))
+    pairs = positive.sum() * negative.sum()
+    ahead = (positive * (np.cumsum(negative) - 0.5 * negative)).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "weighted_auc": float(ahead / pairs),
+            "weighted_log_loss": float(
+                np.average(np.logaddexp(0.0, logit) - label * logit, weights=weight)
+            ),
+            "weighted_bias_ratio": float((weight * sigmoid(logit)).sum() / positive.sum()),
+        }
 
 
 def overall_auc(label: np.ndarray, logit: np.ndarray) -> float:

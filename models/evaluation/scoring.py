@@ -20,12 +20,19 @@ from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.example_keys import LABEL, REQUEST_ID, REQUEST_USER, candidate_key, history_key
+from preprocessing.example_keys import (
+    LABEL,
+    LABEL_WEIGHT,
+    REQUEST_ID,
+    REQUEST_USER,
+    candidate_key,
+    history_key,
+)
 from preprocessing.features.feature import PAD_ID
 
 SPLITS = ("train", "validation", "test")
 _BATCH_SIZE = 512
-_PLAIN_FIELDS = tuple(name for name in Scores._fields if name != "ids")
+_PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
 
 
 class Scorer:
@@ -102,7 +109,8 @@ class Scorer:
         plain = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in _PLAIN_FIELDS
         }
-        scores = Scores(**plain, ids=ids)
+        weights = [part.weight for part in parts if part.weight is not None]
+        scores = Scores(**plain, ids=ids, weight=np.concatenate(weights) if weights else None)
         _check_finite(scores, split)
         return scores
 
@@ -121,6 +129,7 @@ class Scorer:
                 self._user: features[self._user].numpy()[request],
                 **{key: features[key].numpy()[mask_BN] for key in self._categorical},
             },
+            weight=features[LABEL_WEIGHT].numpy()[mask_BN] if LABEL_WEIGHT in features else None,
         )
 
 

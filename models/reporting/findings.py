@@ -75,7 +75,8 @@ def limits(evidence: Evidence) -> list[str]:
                 f"of {longest} events; what came before is not seen."
             )
     train = evidence.run.config.train
-    if train.positive_weight != 1.0 or train.sample_weight:
+    weight = evidence.run.data.schema.weight
+    if train.positive_weight != 1.0 or train.sample_weight or weight is not None:
         lines.append("Training weighs its samples, so scores are no click probabilities.")
     lines.append(
         f"One run with seed {train.seed}. The intervals are about which users were drawn, not "

@@ -66,6 +66,12 @@ def schedule_remark(config: RunConfig, data: DataDir) -> str:
 
 def check_sample_weight(schema: Schema, name: str) -> None:
     """Raises `UserError` unless sample weights are a numeric feature without normalisation."""
+    if name and schema.weight is not None:
+        raise UserError(
+            f"Expected no train.sample_weight for a schema whose feature {schema.weight.name!r} of "
+            f"role 'weight' weighs the samples, found {name!r}.",
+            "leave one of the two out.",
+        )
     numeric = [
         feature.name
         for feature in schema.encoded_features

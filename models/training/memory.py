@@ -20,7 +20,7 @@ from models.keras import tf
 from models.ops.optimizers import TABLE_SLOTS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
 from preprocessing.schema import Schema
 
 _VIEWS = (
@@ -254,7 +254,10 @@ def _requests(schema: Schema, rows: int, candidates: int) -> Features:
         features[candidate_key(feature.name)] = spec(feature.is_categorical, rows, candidates)
     for feature in schema.history_features:
         features[history_key(feature.name)] = spec(feature.is_categorical, rows, length)
-    return features | {LABEL: spec(False, rows, candidates)}
+    features[LABEL] = spec(False, rows, candidates)
+    if schema.weight is not None:
+        features[LABEL_WEIGHT] = spec(False, rows, candidates)
+    return features
 
 
 def _bytes(variables: Iterable[tf.Variable]) -> int:

@@ -16,7 +16,7 @@ from models.core.factory import build_sized, compile_model
 from models.keras import tf
 from models.user_code import Part
 from preprocessing.errors import UserError
-from preprocessing.example_keys import LABEL, candidate_key, history_key
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
 from preprocessing.schema import Schema
 
 _ROWS = 16
@@ -83,6 +83,8 @@ def _requests(schema: Schema) -> Features:
         features[history_key(f.name)] = np.where(mask_BL, values, 0).astype(values.dtype)
     labels = (np.arange(_CANDIDATES) == 0) & np.ones([_REQUESTS, 1], bool)
     features[LABEL] = labels.astype(np.float32)
+    if schema.weight is not None:
+        features[LABEL_WEIGHT] = np.ones_like(features[LABEL])
     return {name: tf.constant(values) for name, values in features.items()}
 
 

@@ -86,6 +86,10 @@ class ClickChecks(LogChecks):
         bad_B |= (batch.label_BN == 1).sum(axis=1) != 1
         bad_B |= repeated_BN.any(axis=1)
         yield Verdict("candidates", bad_B, "candidates are miscounted or repeated")
+        if batch.weight_BN is not None:
+            is_negative_BN = batch.is_candidate_BN & (batch.label_BN == 0)
+            bad_B = (is_negative_BN & (batch.weight_BN != 1)).any(axis=1)
+            yield Verdict("candidates", bad_B, "a sampled negative does not weigh 1")
 
         late_BL = batch.history_time_BL > batch.timestamp_B[:, None]
         bad_B = (late_BL & batch.is_event_BL).any(axis=1)

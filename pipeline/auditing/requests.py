@@ -15,6 +15,7 @@ import tensorflow as tf
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import (
     LABEL,
+    LABEL_WEIGHT,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
@@ -41,6 +42,8 @@ class Requests:
         values: Encoded features by their key in the example: [B], [B,N] or [B,L].
         label_BN: Label of each candidate, 1 for the positive.
         is_candidate_BN: Whether each candidate is real; False for padding.
+        weight_BN: Weight of each candidate, NaN if its request has not one per candidate; None if
+            the schema has no weights.
         timestamp_B: Time of the positive.
         history_time_BL: Time of each history event.
         is_event_BL: Whether each history event is real; False for padding.
@@ -52,6 +55,7 @@ class Requests:
     values: dict[str, np.ndarray]
     label_BN: np.ndarray
     is_candidate_BN: np.ndarray
+    weight_BN: np.ndarray | None
     timestamp_B: np.ndarray
     history_time_BL: np.ndarray
     is_event_BL: np.ndarray
@@ -116,6 +120,7 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
             REQUEST_INDEX: tf.io.FixedLenFeature([], tf.int64, -1),
             TIMESTAMP: tf.io.FixedLenFeature([], tf.int64),
             **{key: tf.io.RaggedFeature(dtypes.get(key, tf.int64)) for key in candidates},
+            **({LABEL_WEIGHT: tf.io.RaggedFeature(tf.float32)} if schema.weight else {}),
             **{
                 key: tf.io.FixedLenFeature([], dtype)
                 for key, dtype in dtypes.items()
@@ -127,6 +132,7 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
         },
     )
     counts_B = context[LABEL].row_lengths().numpy()
+    weights = context.pop(LABEL_WEIGHT, None)
     dense = {
         key: (value.to_tensor() if key in candidates else value).numpy()
         for key, value in {**context, **sequences}.items()
@@ -140,7 +146,15 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
         values={key: dense[key] for key in keys},
         label_BN=label_BN,
         is_candidate_BN=np.arange(label_BN.shape[1])[None] < counts_B[:, None],
+        weight_BN=None if weights is None else _weights(weights, counts_B, label_BN.shape[1]),
         timestamp_B=dense[TIMESTAMP],
         history_time_BL=time_BL,
         is_event_BL=np.arange(time_BL.shape[1])[None] < lengths_B[:, None],
     )
+
+
+def _weights(weights: tf.RaggedTensor, counts_B: np.ndarray, width: int) -> np.ndarray:
+    """Weights [B,N]; NaN for requests whose number of weights is not that of candidates."""
+    weight_BN = weights.to_tensor(shape=[None, width]).numpy()
+    weight_BN[weights.row_lengths().numpy() != counts_B] = np.nan
+    return weight_BN

@@ -23,7 +23,15 @@ TIME, FILE, LINE = "#time", "#file", "#line"
 LABEL, REQUEST = "#label", "#request"
 """Further columns of an impression: 1 if positive, else 0; text that names its request."""
 
-_COLUMNS = {Role.TIMESTAMP: TIME, Role.LABEL: LABEL, Role.REQUEST: REQUEST}
+WEIGHT = "#weight"
+"""Column of an event: weight of its sample, float32, if the schema has a feature for it."""
+
+_COLUMNS = {
+    Role.TIMESTAMP: TIME,
+    Role.LABEL: LABEL,
+    Role.REQUEST: REQUEST,
+    Role.WEIGHT: WEIGHT,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +39,8 @@ class Validated:
     """Outcome of the checks of a batch; every row is counted exactly once.
 
     Attributes:
-        events: One column per encoded feature, then TIME, LABEL and REQUEST if the schema has
-            them, `defaulted_column` of each feature with a default, FILE, LINE.
+        events: One column per encoded feature, then TIME, LABEL, REQUEST and WEIGHT if the schema
+            has them, `defaulted_column` of each encoded feature with a default, FILE, LINE.
         filtered: Number of rows taken out, by rule: `behaviours` of the schema, or the rules of
             the adapter of a published log.
         rejections: Bad rows.
@@ -90,14 +98,16 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
             ]
             good &= ~bad
     defaulted = {}
-    for feature in schema.encoded_features:
-        array = arrays[feature.name]
+    for feature in schema.features:
+        name = _COLUMNS.get(feature.role, feature.name)
+        array = arrays[name]
         if feature.default is not None:
             is_null = pc.is_null(array)
-            arrays[defaulted_column(feature.name)] = is_null
+            if feature.encoder is not None:
+                arrays[defaulted_column(name)] = is_null
             if count := int((as_mask(is_null) & good).sum()):
                 defaulted[feature.name] = count
-            arrays[feature.name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
+            arrays[name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
     arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
     arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
     arrays[LINE] = pa.array(batch.lines)
@@ -148,6 +158,10 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
         else:
             array = feature.positive.holds(array)
         array = pc.cast(array, pa.int8(), safe=False)
+    if feature.role is Role.WEIGHT:
+        is_negative = pc.fill_null(pc.less(array, 0), False)
+        reasons.append((f"{where}: a weight below 0", as_mask(is_negative)))
+        array = pc.cast(array, pa.float32(), safe=False)
     if feature.role is Role.REQUEST:
         array = pc.cast(array, pa.string())
     return array, reasons

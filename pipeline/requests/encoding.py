@@ -4,6 +4,9 @@ The item features of all candidates, the positive and the negatives, are those o
 catalogue: as of the last event of the item that the split or an earlier one contains. If those of
 the positive were as of its own event, a feature that changes over time would tell which candidate
 it is. History events keep the features that they had.
+
+A positive has the weight of its event. Sampled negatives weigh 1: with weights such as watch time
+the odds of a model then estimate their mean (Covington et al., 2016).
 """
 
 import collections
@@ -26,6 +29,7 @@ from preprocessing.encoders import encoder_files
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.example_keys import (
     LABEL,
+    LABEL_WEIGHT,
     REQUEST_ID,
     REQUEST_INDEX,
     REQUEST_USER,
@@ -291,6 +295,9 @@ class _Partition:
         }
         labels = (order_RN == 0).astype(np.int64).reshape(-1)
         context[LABEL] = Ragged(labels, splits_R)
+        if schema.weight is not None:
+            weights_RN = np.where(order_RN == 0, events.weights[rows][:, None], np.float32(1.0))
+            context[LABEL_WEIGHT] = Ragged(weights_RN.reshape(-1), splits_R)
         count_unknown(self._encoders, schema, encoded, labels, split, counters)
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.arguments import BuildArguments
 from pipeline.log import tables
-from pipeline.log.row_checks import FILE, LINE, TIME
+from pipeline.log.row_checks import FILE, LINE, TIME, WEIGHT
 from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
 from pipeline.requests.event_order import Places
 from preprocessing import splits
@@ -173,6 +173,11 @@ class Events:
         if self.plan.schema.timestamp is None:
             return self.positions
         return self.table[TIME].to_numpy()
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        """Weight of each event as a sample, float32 [E]; only if the schema has weights."""
+        return self.table[WEIGHT].to_numpy()
 
     @functools.cached_property
     def positions(self) -> np.ndarray:

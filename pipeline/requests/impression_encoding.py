@@ -18,6 +18,7 @@ from preprocessing.codec import Ragged, encode_examples
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.example_keys import (
     LABEL,
+    LABEL_WEIGHT,
     REQUEST_ID,
     REQUEST_USER,
     TIMESTAMP,
@@ -100,6 +101,8 @@ class ImpressionEncoder:
             for feature in schema.item_features
         }
         context[LABEL] = Ragged(impressions.is_click[shown.rows], shown.row_splits)
+        if schema.weight is not None:
+            context[LABEL_WEIGHT] = Ragged(impressions.weights[shown.rows], shown.row_splits)
         context[TIMESTAMP] = Ragged.single(impressions.timestamps[requests_R])
         context[REQUEST_ID] = Ragged.single(ids)
         users = impressions.column(schema.user_key.name).take(pa.array(first_R))

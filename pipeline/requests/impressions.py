@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.log import tables
-from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME
+from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, WEIGHT
 from pipeline.requests.events import Plan, event_ids, sort_events
 from preprocessing import splits
 from preprocessing.schema import Schema
@@ -161,6 +161,11 @@ class Impressions:
     def is_click(self) -> np.ndarray:
         """Whether the label is 1, int64 [E]."""
         return self.table[LABEL].to_numpy().astype(np.int64)
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        """Weight of each row as a sample, float32 [E]; only if the schema has weights."""
+        return self.table[WEIGHT].to_numpy()
 
     @functools.cached_property
     def requests(self) -> np.ndarray:

@@ -18,6 +18,7 @@ class Role(str, enum.Enum):
     ITEM = "item"
     CONTEXT = "context"
     LABEL = "label"
+    WEIGHT = "weight"
     TIMESTAMP = "timestamp"
     REQUEST = "request"
 
@@ -50,8 +51,8 @@ class Feature:
         role: Kind of thing that the feature describes. The first feature of role `user` is the key
             by which events are grouped; the first of role `item` identifies the item.
         dtype: Type of a raw value, in the log and in serving requests.
-        encoder: Specification of how raw values become ids or floats; None for label, timestamp and
-            request.
+        encoder: Specification of how raw values become ids or floats; None for label, weight,
+            timestamp and request.
         default: Value in place of a missing one; None rejects rows with a missing value.
         positive: Rule by which values of a label are positive; None if the values are 0 and 1.
         description: Text for readers of the schema; not part of the hash.

@@ -57,21 +57,26 @@ def parse_feature(record: Any, where: str) -> Feature:
             raise UserError(
                 f"{where}: expected dtype string or int64 for {encoder.kind}, found float32."
             )
-    for key in ("encoder", "default") if role not in ENCODED_ROLES else ():
-        if key in record:
-            raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
+    if role is Role.WEIGHT and dtype is DType.STRING:
+        raise UserError(f"{where}: expected a numeric dtype for role 'weight', found string.")
+    excluded_keys = {"encoder"} if role is Role.WEIGHT else {"encoder", "default"}
+    for key in excluded_keys & record.keys() if role not in ENCODED_ROLES else ():
+        raise UserError(f"{where}: expected no {key!r} for role {role.value!r}, found one.")
     if dtype is DType.DATETIME and role is not Role.TIMESTAMP:
         raise UserError(
             f"{where}: expected dtype string, int64 or float32 for role {role.value!r}, found "
             f"{dtype.value}."
         )
+    default = _default(record.get("default"), dtype, f"{where}: default")
+    if role is Role.WEIGHT and default is not None and default < 0:
+        raise UserError(f"{where}: expected a weight of 0 or more as 'default', found {default}.")
     return Feature(
         name=name,
         column=string(record.get("column", name), f"{where}: column"),
         role=role,
         dtype=dtype,
         encoder=encoder,
-        default=_default(record.get("default"), dtype, f"{where}: default"),
+        default=default,
         positive=_positive(record, role, dtype, where),
         description=record.get("description", ""),
     )
