@@ -54,6 +54,7 @@ def _evidence(
     arguments=None,
     lengths=(3, 4),
     is_impression_log=False,
+    weight=None,
     stats=None,
     yardsticks=(),
     model="din",
@@ -66,6 +67,7 @@ def _evidence(
         schema=types.SimpleNamespace(
             is_impression_log=is_impression_log,
             timestamp=None,
+            weight=weight,
             history=types.SimpleNamespace(max_length=50),
         ),
         stats=stats or {},
@@ -162,6 +164,7 @@ STATS = {
         ({"metrics": {"bias_ratio": 1.3}}, "predicts 1.30 times as many clicks"),
         ({"lengths": [50, 50, 3, 3]}, "50% of the candidates are judged on a history of the max"),
         ({"positive_weight": 3.0}, "no click probabilities"),
+        ({"weight": "dwell"}, "no click probabilities"),
         (
             {"arguments": {"protocol": "leave_last_out"}, "stats": STATS},
             "tests begin 2012-10-12, training events reach to 2014-05-13",
