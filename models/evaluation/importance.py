@@ -121,9 +121,9 @@ def read_current(run_dir: pathlib.Path, split: str) -> pd.DataFrame | None:
     file = path(run_dir, split)
     if not file.exists():
         return None
-    table = pd.read_csv(file, dtype=dict.fromkeys(_ORIGIN, str))
-    first = table.iloc[0]
-    stored = {name: "" if pd.isna(first[name]) else str(first[name]) for name in _ORIGIN}
+    # Converters, because a feature may be called NA, and an unknown digest is "".
+    table = pd.read_csv(file, converters=dict.fromkeys(("feature", "part", *_ORIGIN), str))
+    stored = {name: table[name].iloc[0] for name in _ORIGIN}
     return table if dumped_scores.is_current(run_dir, stored) else None
 
 

@@ -222,6 +222,14 @@ def test_a_table_of_other_weights_is_not_current(run, printed, tmp_path):
     assert importance.read_current(copy, "validation") is not None
 
 
+def test_a_feature_of_any_name_survives_the_disk(run, printed, tmp_path):
+    del printed  # Its file is read.
+    copy = shutil.copytree(run, tmp_path / "run")
+    table = importance.read_current(run, "validation").assign(feature="NA", low=np.nan)
+    table.to_csv(importance.path(copy, "validation"), index=False)
+    pd.testing.assert_frame_equal(importance.read_current(copy, "validation"), table)
+
+
 def test_an_unknown_split_is_refused(run):
     with pytest.raises(UserError, match="Expected --split of train, validation, test"):
         importance.of_run(run, "tset")
