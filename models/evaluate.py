@@ -2,6 +2,7 @@
 
     python -m models.evaluate --run=RUN --split=test
     python -m models.evaluate --compare RUN_A RUN_B
+    python -m models.evaluate --run=RUN --importance
 
 Scores every candidate with the best weights and dumps the scores to RUN/scores-SPLIT.parquet. Adds
 the metrics to RUN/metrics.json, writes those of slices (history length, item popularity, category,
@@ -9,13 +10,19 @@ new users and items) to RUN/slices-SPLIT.csv, and prints both with 95 % interval
 of users. A comparison measures both runs on the same draws, so that differences are paired. Scores
 that were dumped before are reused if the weights are the same. An undefined metric, such as the AUC
 of a split without a positive, is n/a.
+
+With --importance, measures instead how far the AUC falls without each input of the model: its
+values are permuted across all requests of the split (of at most 32,768, a seeded sample of a larger
+one). Writes RUN/importance-SPLIT.csv and prints it, the largest drop first, with 95 % intervals.
 """
 
 import pathlib
 import sys
 
+import pandas as pd
 from absl import flags
 
+from models.evaluation import importance
 from models.evaluation.confidence_intervals import Difference
 from models.evaluation.metrics import (
     UNDEFINED,
@@ -33,25 +40,36 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "Run directory of models.train.")
     flags.DEFINE_string("compare", None, "Instead, a run to compare --against.")
     flags.DEFINE_string("against", None, "The other run; may be given without its name.")
-    flags.DEFINE_enum("split", "test", SPLITS, "Split to measure.")
+    flags.DEFINE_enum(
+        "split",
+        None,
+        SPLITS,
+        f"Split to measure (default: test; with --importance: {importance.SPLIT}).",
+    )
+    flags.DEFINE_bool("importance", False, "Measure what each input of the model contributes.")
 
 
 def main() -> None:
-    """Prints the metrics of a split, or the differences of two runs."""
+    """Prints the metrics of a split, the differences of two runs, or the importance of inputs."""
     flag_values = flags.FLAGS
-    if flag_values.compare and flag_values.against and not flag_values.run:
-        _print_differences(compare(flag_values.compare, flag_values.against, flag_values.split))
-    elif flag_values.run and not flag_values.compare and not flag_values.against:
-        metrics = evaluate(flag_values.run, flag_values.split)
-        analysis = analyse(flag_values.run, flag_values.split)
-        path = pathlib.Path(flag_values.run) / f"slices-{flag_values.split}.csv"
+    split = flag_values.split or (importance.SPLIT if flag_values.importance else "test")
+    is_of_one_run = flag_values.run and not flag_values.compare and not flag_values.against
+    is_of_two_runs = flag_values.compare and flag_values.against and not flag_values.run
+    if is_of_two_runs and not flag_values.importance:
+        _print_differences(compare(flag_values.compare, flag_values.against, split))
+    elif is_of_one_run and flag_values.importance:
+        _print_importance(importance.of_run(flag_values.run, split), split)
+    elif is_of_one_run:
+        metrics = evaluate(flag_values.run, split)
+        analysis = analyse(flag_values.run, split)
+        path = pathlib.Path(flag_values.run) / f"slices-{split}.csv"
         analysis.slices.to_csv(path, index=False, na_rep=UNDEFINED)
         _print_metrics(metrics, analysis)
     else:
         raise UserError(
-            "Expected --run, or --compare with two runs, found "
+            "Expected --run, perhaps with --importance, or --compare with two runs, found "
             f"--run={flag_values.run} --compare={flag_values.compare} "
-            f"--against={flag_values.against}.",
+            f"--against={flag_values.against} --importance={flag_values.importance}.",
             "as in models.evaluate --compare RUN_A RUN_B.",
         )
 
@@ -86,6 +104,24 @@ def _print_differences(differences: dict[str, Difference]) -> None:
         )
     gain = relative_improvement(differences["auc"].second, differences["auc"].first)
     sys.stdout.write(f"relative improvement (RelaImpr): {shown(gain, '+.2%')}\n")
+
+
+def _print_importance(table: pd.DataFrame, split: str) -> None:
+    width = max(len(name) for name in ("input", *table["feature"]))
+    lines = [
+        f"{'input':{width}s}  {'part':9s}  {'AUC drop':>8s}  {'95%':20s}  {'GAUC drop':>9s}  "
+        "log loss rise"
+    ]
+    marks = importance.marks(table)
+    for mark, (_, row) in zip(marks, table.iterrows(), strict=True):
+        interval_text = shown_interval(row["low"], row["high"], "+.5f")
+        lines.append(
+            f"{row['feature']:{width}s}  {row['part']:9s}  {shown(row['auc_drop'], '+.5f'):>8s}  "
+            f"{interval_text:20s}  {shown(row['gauc_drop'], '+.5f'):>9s}  "
+            f"{shown(row['log_loss_rise'], '+.5f'):>13s}  {mark}".rstrip()
+        )
+    lines += ["", importance.how_measured(table, split)]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def console_main() -> None:

@@ -1,1 +1,1 @@
-"""Scores of splits and their measurement: metrics, confidence intervals, slices, yardsticks."""
+"""Scores of splits and their measurement: metrics, intervals, slices, yardsticks, importance."""

@@ -12,7 +12,7 @@ Shapes: C candidates, U users, M metrics, R draws.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -186,19 +186,34 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS) -> dict[str, Diff
         second: Scores of the other model for the same candidates in the same order.
         draws: Number of draws R.
     """
-    models = [UserMetrics(scores) for scores in (first, second)]
-    values_M = [model.value() for model in models]
-    drawn_RM = models[1].draw(draws) - models[0].draw(draws)
-    low_M, high_M = interval(drawn_RM)
-    return {
-        name: Difference(
-            first=defined(values_M[0][m]),
-            second=defined(values_M[1][m]),
-            difference=Estimate.of(values_M[1][m] - values_M[0][m], low_M[m], high_M[m]),
-            p_value=p_value(drawn_RM[:, m]),
-        )
-        for m, name in enumerate(models[0].names)
-    }
+    return next(compare_each([first], second, draws))
+
+
+def compare_each(
+    firsts: Iterable[Scores], second: Scores, draws: int = DRAWS
+) -> Iterator[dict[str, Difference]]:
+    """`compare` of each of several models with the same other one, which is drawn only once.
+
+    Args:
+        firsts: Scores of each of the models.
+        second: Scores of the other model for the same candidates in the same order.
+        draws: Number of draws R.
+    """
+    measured = UserMetrics(second)
+    second_M, second_RM = measured.value(), measured.draw(draws)
+    for scores in firsts:
+        first = UserMetrics(scores)
+        first_M, drawn_RM = first.value(), second_RM - first.draw(draws)
+        low_M, high_M = interval(drawn_RM)
+        yield {
+            name: Difference(
+                first=defined(first_M[m]),
+                second=defined(second_M[m]),
+                difference=Estimate.of(second_M[m] - first_M[m], low_M[m], high_M[m]),
+                p_value=p_value(drawn_RM[:, m]),
+            )
+            for m, name in enumerate(first.names)
+        }
 
 
 def interval(drawn: np.ndarray, level: float = 0.95) -> Sequence[np.ndarray]:

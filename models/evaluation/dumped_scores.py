@@ -6,6 +6,7 @@ column.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -69,11 +70,20 @@ def are_current(run_dir: pathlib.Path, split: str) -> bool:
         stored = pq.read_schema(path(run_dir, split)).metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return False
-    return all(
-        stored.get(key.encode()) == value.encode()
-        for key, value in origin(run_dir)._asdict().items()
-        if value
-    )
+    fields = {name: stored.get(name.encode(), b"").decode() for name in Origin._fields}
+    return is_current(run_dir, fields)
+
+
+def is_current(run_dir: pathlib.Path, stored: Mapping[str, str]) -> bool:
+    """Whether a stored origin is that of the current weights and data set of the run.
+
+    If the weights were removed, every digest of weights counts as theirs.
+
+    Args:
+        run_dir: Run directory.
+        stored: The fields of an `Origin` by name, each "" if unknown.
+    """
+    return all(stored[key] == value for key, value in origin(run_dir)._asdict().items() if value)
 
 
 def read(run_dir: pathlib.Path, split: str) -> Scores:

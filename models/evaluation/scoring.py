@@ -1,7 +1,7 @@
 """Scores a split with a trained run and measures the scores (command: `models.evaluate`)."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,8 @@ from preprocessing.example_keys import (
 from preprocessing.features.feature import PAD_ID
 
 SPLITS = ("train", "validation", "test")
-_BATCH_SIZE = 512
+BATCH_SIZE = 512
+"""Number of requests that are scored at once."""
 _PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
 
 
@@ -77,26 +78,39 @@ class Scorer:
             UserError: The split has no requests, or a score is not finite, which would distort all
                 metrics.
         """
-        parts: list[Scores] = []
         if split not in self._batches:
             self._batches[split] = dataset.read(
                 self._data,
                 split,
-                batch_size=_BATCH_SIZE,
+                batch_size=BATCH_SIZE,
                 shuffle_seed=None,
                 memory_budget=self._memory_budget,
                 with_users=True,
             )
-        with (
-            dataset.reading(self._data),
-            tqdm(
-                total=self._data.num_requests(split),
-                desc=f"score {split}",
-                unit="request",
-                disable=not progress,
-            ) as bar,
-        ):
-            for features in self._batches[split]:
+        with dataset.reading(self._data):
+            return self.score_batches(self._batches[split], split, progress)
+
+    def score_batches(
+        self, batches: Iterable[dict[str, tf.Tensor]], split: str, progress: bool = False
+    ) -> Scores:
+        """Scores every candidate of some batches.
+
+        Args:
+            batches: Batches as `dataset.read` gives them, with users.
+            split: Split that they are from: train, validation or test.
+            progress: Whether to show a progress bar on standard error.
+
+        Raises:
+            UserError: The conditions of `score`.
+        """
+        parts: list[Scores] = []
+        with tqdm(
+            total=self._data.num_requests(split),
+            desc=f"score {split}",
+            unit="request",
+            disable=not progress,
+        ) as bar:
+            for features in batches:
                 parts.append(self._collect(features, self._logits(features)))
                 self._between()
                 bar.update(int(features[REQUEST_ID].shape[0]))
@@ -166,7 +180,7 @@ def evaluate(
     Raises:
         UserError: The split is unknown, or there is no run, no weights or no requests.
     """
-    _check_split(split)
+    require_split(split)
     run = run_directory.open_run(run_dir)
     origin = dumped_scores.origin(run.path)
     scores = Scorer(run_directory.load_model(run_dir), run.data).score(split, progress=progress)
@@ -204,7 +218,7 @@ def read_scores(run_dir: str | pathlib.Path, split: str) -> Scores:
     Raises:
         UserError: The conditions of `evaluate`.
     """
-    _check_split(split)
+    require_split(split)
     path = pathlib.Path(run_dir)
     if not dumped_scores.are_current(path, split):
         evaluate(path, split)
@@ -258,6 +272,7 @@ def compare(
     return confidence_intervals.compare(read_scores(first, split), read_scores(second, split))
 
 
-def _check_split(split: str) -> None:
+def require_split(split: str) -> None:
+    """Raises `UserError` for a name that is no split."""
     if split not in SPLITS:
         raise UserError(f"Expected --split of {', '.join(SPLITS)}, found {split!r}.")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from models.config import run_config as config_module
 from models.core import run_directory
-from models.evaluation import dumped_scores, scoring, yardsticks
+from models.evaluation import dumped_scores, importance, scoring, yardsticks
 from models.evaluation.metrics import Scores, defined
 from models.evaluation.scoring import Analysis
 from models.evaluation.yardsticks import Yardstick
@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
         scores: Scores of the candidates of `split`.
         analysis: Metrics of `split` and of its slices, with confidence intervals.
         yardsticks: Metrics of baselines on `split`.
+        importance: Tables of `importance.measure` by split, as far as they are current.
         sessions: Entries of the processes of the run, see `training.sessions`.
         origins: Origin of each value of the configuration.
         has_weights: Whether there are best weights.
@@ -45,6 +46,7 @@ class Evidence(NamedTuple):
     scores: Scores | None
     analysis: Analysis | None
     yardsticks: list[Yardstick]
+    importance: dict[str, pd.DataFrame]
     sessions: list[dict[str, Any]]
     origins: dict[str, str]
     has_weights: bool
@@ -101,6 +103,11 @@ def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
             scoring.analyse(run.path, split, progress=False) if split and with_intervals else None
         ),
         yardsticks=yardsticks.of_run(run, split) if split not in ("", "train") else [],
+        importance={
+            split: table
+            for split in SPLITS
+            if (table := importance.read_current(run.path, split)) is not None
+        },
         sessions=run_directory.read_sessions(run.path),
         origins=_origins(run),
         has_weights=tf.train.latest_checkpoint(str(run.path / run_directory.BEST)) is not None,

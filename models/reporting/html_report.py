@@ -167,6 +167,11 @@ def log_scale(axes: Axes, *names: str) -> None:
         axis.set_minor_formatter(_PlainNumbers(labelOnlyBase=False))
 
 
+def shortened(text: str, width: int = 22) -> str:
+    """The text of a label, cut to a number of characters so that it leaves space for the axes."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def svg(figure: plt.Figure) -> str:
     """The figure as SVG without the XML header, to embed in HTML; closes the figure."""
     buffer = io.StringIO()

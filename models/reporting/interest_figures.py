@@ -175,7 +175,7 @@ def _confidence(confidence_NK: np.ndarray, labels: list[str]) -> Figure:
             xticks=range(values_NK.shape[1]),
             xticklabels=[f"expert {k + 1}" for k in range(values_NK.shape[1])],
             yticks=range(len(shown)),
-            yticklabels=[_shortened(labels[place]) for place in shown],
+            yticklabels=[html_report.shortened(labels[place], 28) for place in shown],
         )
         axes.tick_params(length=0, labelsize=7)
         figure.colorbar(image, ax=axes)
@@ -221,7 +221,3 @@ def _relations(attention_RLL: np.ndarray, weight_QL: np.ndarray) -> Figure:
     weights = zip(_RELATIONS, weight_QL.mean(axis=1), strict=True)
     text = f"Mean weights: {', '.join(f'{name} {weight:.2f}' for name, weight in weights)}."
     return Figure("Relations of events", caption, svg, text)
-
-
-def _shortened(text: str, width: int = 28) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -176,7 +176,7 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
         axes.set_yticks(
             places,
             [
-                f"{_shortened(name)}  ({count:,})"
+                f"{html_report.shortened(name)}  ({count:,})"
                 for name, count in zip(part["slice"], part["candidates"], strict=True)
             ],
         )
@@ -198,7 +198,3 @@ def how_to_read(auc: Estimate, split: str) -> str:
         f"of all {split} candidates, {shown(auc.value, '.3f')}. Orange: the whole interval is "
         "below it; green: above it."
     )
-
-
-def _shortened(text: str, width: int = 22) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"

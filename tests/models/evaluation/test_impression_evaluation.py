@@ -259,7 +259,7 @@ def test_slices_and_reports_of_features_with_the_names_of_columns(run, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", ["user", "logit", "split", "history_length", "label", "request_id", "ids"]
+    "name", ["user", "logit", "split", "history_length", "label", "request_id", "ids", "weight"]
 )
 def test_scores_and_ids_of_any_name_survive_the_disk(name, tmp_path):
     rng = np.random.default_rng(1)
@@ -270,10 +270,11 @@ def test_scores_and_ids_of_any_name_survive_the_disk(name, tmp_path):
         logit=rng.normal(size=3).astype(np.float32),
         history_length=np.array([3, 0, 1]),
         ids={name: np.array([7, 8, 9]), f"candidate/{name}": np.array([4, 5, 6])},
+        weight=np.array([0.5, 1.0, 2.0], np.float32),
     )
     dumped_scores.write(tmp_path, "test", scores, dumped_scores.origin(tmp_path))
     read = dumped_scores.read(tmp_path, "test")
-    for field in Scores._fields[:-1]:
+    for field in set(Scores._fields) - {"ids"}:
         np.testing.assert_array_equal(getattr(read, field), getattr(scores, field), err_msg=field)
     assert {key: ids.tolist() for key, ids in read.ids.items()} == {
         name: [7, 8, 9],

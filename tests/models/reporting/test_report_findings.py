@@ -86,6 +86,7 @@ def _evidence(
         scores=scores,
         analysis=Analysis({"auc": auc}, _slices() if slices is None else slices),
         yardsticks=yardsticks,
+        importance={},
         sessions=[],
         origins={},
         has_weights=True,
