@@ -16,6 +16,7 @@ from preprocessing.schema import Schema
 _ROLES = (Role.USER, Role.ITEM, Role.CONTEXT, Role.TIMESTAMP, Role.LABEL, Role.REQUEST, None)
 _RESERVED = (LABEL, REQUEST_ID, TIMESTAMP)
 _MOST_REJECTED = 0.01
+_NUMBERS_IN_A_ROW = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,8 @@ def draft(columns: Iterable[Column]) -> Draft:
     decisions += [user, item, *_rows(_without(rest, [user]), user.column, item.column)]
     decisions.sort(key=lambda one: (_ROLES.index(one.role), one not in (user, item)))
     doubts = [one.doubt for one in decisions if one.doubt]
-    return Draft(tuple(decisions), _schema(decisions), (*doubts, *_rejections(decisions)))
+    doubts += [*_rejections(decisions), *_header(decisions)]
+    return Draft(tuple(decisions), _schema(decisions), tuple(doubts))
 
 
 def _rows(columns: Sequence[Column], user: Column, item: Column) -> list[Decision]:
@@ -66,13 +68,15 @@ def _rows(columns: Sequence[Column], user: Column, item: Column) -> list[Decisio
     has_time = time is not None and time.role is not None
     outcomes = labels.label(rest, user, item, has_time)
     rest = _without(rest, outcomes)
-    has_label = any(outcome.role is Role.LABEL for outcome in outcomes)
-    request = labels.request(rest, user, has_label)
+    label = next((one.column for one in outcomes if one.role is Role.LABEL), None)
+    request = labels.request(rest, user, label is not None)
     rest = _without(rest, [request])
     request_column = None if request is None or request.role is None else request.column
-    row_keys = Keys(user, item, request_column, has_label)
+    row_keys = Keys(user, item, request_column, label)
     copies = exclusions.copy_of(user), exclusions.copy_of(item)
-    rules = (*exclusions.SHAPES, *copies, *exclusions.CONTENTS)
+    rules = [*exclusions.SHAPES, *copies, *exclusions.CONTENTS]
+    if label is not None:
+        rules.append(exclusions.gives_away(label, user, item))
     decisions = [one for one in (time, *outcomes, request) if one is not None]
     for column in rest:
         reason = exclusions.first_reason(column, rules)
@@ -118,6 +122,14 @@ def _rejections(decisions: Sequence[Decision]) -> list[str]:
         for one in needed
         if one.column.missing > _MOST_REJECTED
     ]
+
+
+def _header(decisions: Sequence[Decision]) -> list[str]:
+    """A doubt if names of columns are numbers: the file may begin with a row."""
+    numbers = [one.column.name for one in decisions if one.column.name.isdecimal()]
+    if len(numbers) < _NUMBERS_IN_A_ROW:
+        return []
+    return [f"the first line seems to be a row ({', '.join(numbers)}): write a header above it"]
 
 
 def _schema(decisions: Sequence[Decision]) -> Schema:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.drafting import names
 from pipeline.drafting.columns import Column, follows
 from pipeline.drafting.sample import SEVERAL, vector
+from pipeline.drafting.times import is_named_exactly, unit_of
 from pipeline.log import column_types
 from pipeline.log.values import NOT_FINITE, as_number
 from preprocessing.features.feature import DType
@@ -27,6 +28,7 @@ _MOST_WORDS = 4
 _LONGEST_TEXT = 60
 _MOSTLY_NUMBERS = 0.8
 _MOST_BEHAVIOURS = 20
+_DATE = r"^\d{1,4}(?:[-/. ]|, )\d{1,2}(?:[-/. ]|, )\d{2,4}\b"
 
 Rule = Callable[[Column], str]
 
@@ -103,8 +105,12 @@ def separator_of(column: Column) -> str | None:
 
 
 def dates(column: Column) -> str:
-    """Dates and times other than that of the row."""
-    if column.is_times:
+    """Dates and times other than that of the row, in whatever form."""
+    is_dated = pc.all(pc.match_substring_regex(column.values, _DATE)).as_py()
+    is_named = is_named_exactly(column) or (
+        names.mentions_time(column.name) and unit_of(column) is not None
+    )
+    if column.is_times or is_dated or is_named:
         return "a date or time beside that of the row: write it as a number, such as an age"
     return ""
 
@@ -156,6 +162,17 @@ def copy_of(key: Column) -> Rule:
         if is_name and follows(column, key) and follows(key, column):
             return f"another name for {key.name}"
         return ""
+
+    return rule
+
+
+def gives_away(label: Column, user: Column, item: Column) -> Rule:
+    """A rule: what tells the label of its row, such as its opposite, was not known before it."""
+
+    def rule(column: Column) -> str:
+        if follows(column, user) or follows(column, item) or not follows(label, column):
+            return ""
+        return f"nearly every value has one {label.name}: as a feature it would give it away"
 
     return rule
 

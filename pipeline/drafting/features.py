@@ -33,13 +33,13 @@ class Keys:
         user: Column of the user.
         item: Column of the item.
         request: Column of the request; None without one.
-        has_label: Whether the log has a label.
+        label: Column of the label; None without one.
     """
 
     user: Column
     item: Column
     request: Column | None = None
-    has_label: bool = False
+    label: Column | None = None
 
 
 def feature(column: Column, keys: Keys) -> Decision:
@@ -79,7 +79,7 @@ def role_of(column: Column, keys: Keys) -> tuple[Role, str, str]:
         return Role.ITEM, f"{shares}, nor have requests: it describes the candidate", ""
     doubt = ""
     tells_item = max(of_item, variance_explained(column, keys.item))
-    if not keys.has_label and tells_item >= max(_TELLING, of_user):
+    if keys.label is None and tells_item >= max(_TELLING, of_user):
         doubt = (
             f"{column.name} may describe the item, and would then tell which candidate was "
             'clicked: if so, give it the role "item"'

@@ -18,6 +18,7 @@ _OTHER_WORDS = names.OUTCOME | names.REQUEST | names.NUMBER | names.BEHAVIOUR
 _MOST_MISSING = 0.1
 _LONGEST_ID = 3  # words
 _CANDIDATES = 8
+_LEAST_DISTINCT = 0.05
 
 
 def key_fault(column: Column) -> str:
@@ -96,6 +97,8 @@ def _unnamed_key(role: Role, usable: Sequence[Column]) -> Decision | None:
         and not column.is_binary
     ]
     unclaimed = sorted(unclaimed, key=lambda column: (-column.distinct, column.name))[:_CANDIDATES]
+    most = max((column.distinct for column in unclaimed), default=0)
+    unclaimed = [column for column in unclaimed if column.distinct > _LEAST_DISTINCT * most]
     candidates = sorted(finest(unclaimed), key=lambda column: (-column.distinct, column.name))
     if not candidates:
         return None

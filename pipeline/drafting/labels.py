@@ -66,7 +66,11 @@ def label(columns: Sequence[Column], user: Column, item: Column, has_time: bool)
     ]
     candidates = [c for c in outcomes if _rank(c) < len(names.LABELS) and rule_of(c)]
     if not candidates:
-        return _possible_label(columns, user, item)
+        known_later = [
+            left_out(column, "an outcome, known after the row only") for column in outcomes
+        ]
+        rest = [column for column in columns if column not in outcomes]
+        return [*known_later, *_possible_label(rest, user, item)]
     chosen = min(candidates, key=lambda column: (_rank(column), column.name))
     others = [column for column in outcomes if column is not chosen]
     decisions = [

@@ -13,8 +13,8 @@ USER = _words(
     "player listener reader guest patron person consumer learner student passenger"
 )
 ITEM = _words(
-    "item iid product movie asin sku article book song track video ad advert goods good isbn news "
-    "listing film game creative document doc post recipe course hotel restaurant business show "
+    "item iid product movie asin sku article book song track video ad adgroup advert goods good isbn "
+    "news listing film game creative document doc post recipe course hotel restaurant business show "
     "artist offer"
 )
 TIME = _words("ts time timestamp date datetime dt at t epoch unix utc event when")
@@ -27,7 +27,7 @@ LABELS = (
     *("installed", "watched", "response"),
 )
 """Words of outcomes; of two that a log has, the earlier one is taken for the label."""
-OUTCOME = frozenset(LABELS) | {"dwell", "watch", "playtime", "feedback"}
+OUTCOME = frozenset(LABELS) | {"dwell", "watch", "play", "playtime", "feedback"}
 REQUEST = _words("request req impression session sess query search slate auction visit basket")
 BEHAVIOUR = _words("behavior behaviour action event activity interaction")
 NUMBER = _words(
@@ -36,7 +36,7 @@ NUMBER = _words(
 )
 ID = _words("id key no nr number code hash uuid guid")
 CODE = ID | _words(
-    "category cat cate class type kind brand shop store seller group segment zip postcode"
+    "category cat cate class type kind brand shop store seller group level segment zip postcode"
 )
 
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")

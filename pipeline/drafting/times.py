@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pipeline.drafting import names
 from pipeline.drafting.columns import Column, follows
 from pipeline.drafting.decisions import Decision
+from pipeline.log.values import as_time
 from preprocessing.features.feature import DType, Role
 
 _YEAR_1990, _YEAR_2050 = 631_152_000, 2_524_608_000
@@ -82,10 +85,31 @@ def is_named_exactly(column: Column) -> bool:
 
 
 def _is_coarser(column: Column, other: Column) -> bool:
-    """Whether a column says less than another (a date beside a time), or the same."""
-    if column is other or not follows(column, other):
+    """Whether a column is a rounded form of another (a date beside a time), or the same times.
+
+    It is if it never goes back while the other one goes on or stays.
+    """
+    if column is other:
         return False
-    return not follows(other, column) or other.name < column.name
+    has_both = (column.codes >= 0) & (other.codes >= 0)
+    times, other_times = (_ticks(one)[one.codes[has_both]] for one in (column, other))
+    if not _is_function(times, of=other_times):
+        return False
+    return not _is_function(other_times, of=times) or other.name < column.name
+
+
+def _ticks(column: Column) -> np.ndarray:
+    """The distinct values as integers in the order of time."""
+    if column.integers is not None:
+        return column.integers
+    return as_time(column.values)[0].to_numpy()
+
+
+def _is_function(times: np.ndarray, of: np.ndarray) -> bool:
+    """Whether times are a function of others that never goes down."""
+    order = np.lexsort((times, of))
+    steps, steps_of = np.diff(times[order]), np.diff(of[order])
+    return bool((steps >= 0).all() and (steps[steps_of == 0] == 0).all())
 
 
 def _position(columns: Sequence[Column], user: Column) -> Decision | None:
