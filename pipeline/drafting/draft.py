@@ -55,7 +55,9 @@ def draft(columns: Iterable[Column]) -> Draft:
     if item is None or user is None:
         return _without_keys(decisions, item, rest)
     decisions += [user, item, *_rows(_without(rest, [user]), user.column, item.column)]
-    decisions.sort(key=lambda one: (_ROLES.index(one.role), one not in (user, item)))
+    decisions.sort(
+        key=lambda one: (_ROLES.index(one.role), one not in (user, item), one.column.name)
+    )
     doubts = [one.doubt for one in decisions if one.doubt]
     doubts += [*_rejections(decisions), *_header(decisions)]
     return Draft(tuple(decisions), _schema(decisions), tuple(doubts))

@@ -13,9 +13,9 @@ USER = _words(
     "player listener reader guest patron person consumer learner student passenger"
 )
 ITEM = _words(
-    "item iid product movie asin sku article book song track video ad adgroup advert goods good isbn "
-    "news listing film game creative document doc post recipe course hotel restaurant business show "
-    "artist offer"
+    "item iid product movie asin sku article book song track video ad adgroup advert goods good "
+    "isbn news listing film game creative document doc post recipe course hotel restaurant "
+    "business show artist offer"
 )
 TIME = _words("ts time timestamp date datetime dt at t epoch unix utc event when")
 _TIME_MENTIONS = TIME - {"event"} | frozenset({"day", "created", "updated"})

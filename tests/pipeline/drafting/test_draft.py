@@ -110,11 +110,7 @@ def test_rows_that_would_be_rejected_are_in_doubt():
 
 def test_a_file_without_a_header_is_in_doubt():
     drafted = _draft({"1": USER, "2268318": ITEM, "pv": ITEM % 4})
-    assert (
-        drafted.doubts[-1]
-        == ("the first line seems to be a row (1, 2268318): write a header above it")
-        or "the first line seems to be a row (2268318, 1)" in drafted.doubts[-1]
-    )
+    assert "the first line seems to be a row (" in drafted.doubts[-1]
 
 
 def test_a_log_without_users_has_no_schema():
