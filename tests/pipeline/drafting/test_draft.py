@@ -62,6 +62,33 @@ def test_the_order_of_columns_means_nothing(order):
     assert table(shuffled) == table(_draft(log))
 
 
+_NAMES = ("user", "item", "ts", "date", "click", "rating", "session", "price", "label", "", "é")
+_VALUES = (
+    lambda rng, rows: rng.integers(0, 20, rows),
+    lambda rng, rows: rng.random(rows),
+    lambda rng, rows: rng.integers(0, 2, rows),
+    lambda rng, rows: 1_600_000_000 + rng.integers(0, 10**6, rows),
+    lambda rng, rows: rng.choice(["a|b", "NA", "1.5", "2024-01-01", "[1, 2]"], rows),
+    lambda rng, rows: [f"r{row}" for row in range(rows)],
+    lambda rng, rows: [None] * rows,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(_NAMES), st.sampled_from(_VALUES), min_size=1),
+    st.sampled_from([1, 2, 30, 100]),
+    st.integers(0, 99),
+)
+def test_any_columns_have_a_decision_each(makers, rows, seed):
+    rng = np.random.default_rng(seed)
+    columns = [column(name, make(rng, rows)) for name, make in makers.items()]
+    drafted = draft(columns)
+    assert sorted(one.column.name for one in drafted.decisions) == sorted(makers)
+    assert all(one.reason for one in drafted.decisions)
+    assert table(draft(columns[::-1])) == table(drafted)
+
+
 def test_a_log_of_clicks_in_row_order():
     drafted = _draft({"customer": USER, "product": ITEM, "section": ITEM % 5})
     assert drafted.is_certain
