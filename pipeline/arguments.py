@@ -36,8 +36,7 @@ class BuildArguments:
             other.
         metadata: Files that describe the items of a published log, if it has such files.
         behaviours: Kinds of events of a published log that count; empty for those of the paper.
-        schema: Path of schema.json; None to take the schema of the published log, or to infer that
-            of a canonical log.
+        schema: Path of schema.json; None to take the schema of the published log, or to infer it.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
         validation_fraction: `time_split`: share of those rows in validation.

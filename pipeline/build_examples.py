@@ -9,8 +9,9 @@ Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event; --csv_de
 --csv_escape say how CSV is written (docs/schema.md). --dataset names a published
 log of the papers in its raw form (docs/datasets.md). Of any other, without --schema, the log
 needs the columns user_id and item_id; its order is timestamp, or position (the place of an event
-among those of its user), or else the order of rows; every further column describes the item. The
-schema is then printed and written.
+among those of its user), or else the order of rows; every further column describes the item. In a
+log of other columns they are recognised as pipeline.infer_schema does it, if the data leaves no
+doubt. The schema is then printed and written.
 
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
 the build. What speaks against the data set (a split without a positive, a feature that is missing
@@ -305,7 +306,7 @@ def define_log_flags() -> None:
         flags.DEFINE_enum(name, default[name], choices, meaning)
 
     text("input", "Log files: paths, directories and glob patterns, separated by commas.")
-    text("schema", "schema.json; inferred for a canonical log if left out.")
+    text("schema", "schema.json; inferred if left out.")
     flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
     flags.DEFINE_string(
         "csv_delimiter", ",", "What separates the values of CSV files: a character, or tab."

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from pipeline.arguments import BuildArguments
+from pipeline.drafting import draft as drafting
+from pipeline.drafting import sample, table
 from pipeline.log import column_types, readers
 from pipeline.log.row_checks import columns_of
 from pipeline.log.values import as_time
@@ -19,8 +21,7 @@ from preprocessing.schema import Schema
 from preprocessing.schema_inference import POSITION, infer_schema
 from preprocessing.values.spelling import cast, without_missing
 
-_ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
-"""Names of columns that pandas and R write for the index of a table."""
+_LONGEST_SUMMARY = 1000
 
 
 def load_schema(
@@ -42,14 +43,18 @@ def load_schema(
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
     else:
         _check_same_columns(columns)
-        schema = _said(_inferred(columns), "Inferred schema")
+        schema = _said(_inferred(arguments, columns), "Inferred schema")
     _check_impression_log(arguments, schema)
     if schema.timestamp is None and arguments.protocol == "time_split":
         raise UserError(
             "--protocol=time_split: expected a feature of role 'timestamp', found none.",
             "use --protocol=leave_last_out, which needs the order of rows only.",
         )
-    is_inferred_position = arguments.schema is None and POSITION in next(iter(columns.values()))
+    is_inferred_position = (
+        arguments.schema is None
+        and schema.timestamp is not None
+        and schema.timestamp.column == POSITION
+    )
     if is_inferred_position and arguments.protocol == "time_split":
         raise UserError(
             f"--protocol=time_split: expected times that users share, found {POSITION}, which "
@@ -85,21 +90,43 @@ def load_schema(
     return schema
 
 
-def _inferred(columns: Mapping[readers.InputFile, list[str]]) -> Schema:
-    """The schema of a canonical log whose first file has these columns."""
+def _inferred(arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]) -> Schema:
+    """The schema of a canonical log whose first file has these columns, or a draft for another."""
     file, names = next(iter(columns.items()))
     if flag := file.dialect.other_delimiter(names):
         raise UserError(
             f"Expected the columns user_id and item_id in {file.path}, found only {names[0]!r}.",
             f"name what separates them: {flag}.",
         )
-    index_columns = [name for name in names if _ROW_NUMBERS.fullmatch(name)]
+    if not {"user_id", "item_id"} <= set(names):
+        return _drafted(arguments, columns)
+    index_columns = [name for name in names if column_types.is_row_number(name)]
     if index_columns:
         index_names = ", ".join(repr(shown(name)) for name in index_columns)
         sys.stdout.write(f"Left out, as numbers of rows: {index_names}\n")
     timed_files = [log_file for log_file, header in columns.items() if header.count(TIMESTAMP) == 1]
     feature_columns = [name for name in names if name not in index_columns]
     return infer_schema(feature_columns, time_dtype=_time_dtype(timed_files))
+
+
+def _drafted(arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]) -> Schema:
+    """The schema drafted for a log of other columns, if the data leaves no doubt about it."""
+    draft = drafting.draft(sample.read(columns).columns)
+    command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
+    if arguments.csv_delimiter != BuildArguments.csv_delimiter:
+        command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    if draft.schema is None or not draft.is_certain:
+        names = next(iter(columns.values()))
+        raise UserError(
+            f"Expected the columns user_id and item_id, found {', '.join(names)}.",
+            f"draft a schema with {command} --output=schema.json, check it, and name it with "
+            "--schema.",
+        )
+    sys.stderr.write(
+        f"Schema guessed from names and data: {shown(table.summary(draft), _LONGEST_SUMMARY)}. For "
+        f"another one draft it with {command} --output=schema.json, and name it with --schema.\n"
+    )
+    return draft.schema
 
 
 def _time_dtype(files: list[readers.InputFile]) -> DType:
@@ -146,7 +173,7 @@ def _check_same_columns(columns: Mapping[readers.InputFile, list[str]]) -> None:
     first, names = next(iter(columns.items()))
     for file, header in columns.items():
         extra_columns = [
-            name for name in header if name not in names and not _ROW_NUMBERS.fullmatch(name)
+            name for name in header if name not in names and not column_types.is_row_number(name)
         ]
         if extra_columns:
             raise UserError(

@@ -3,6 +3,7 @@
 Columns of text files hold texts or JSON values; those of Parquet have a declared type.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow as pa
 from preprocessing.errors import UserError
 from preprocessing.features.feature import DType
 
+_ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
 _Test = Callable[[pa.DataType], bool]
 
 _TEXTS: tuple[_Test, ...] = (
@@ -51,6 +53,17 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether values of a type are texts, or all missing."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return any(test(kind) for test in _TEXTS)
+
+
+def is_understood(kind: pa.DataType) -> bool:
+    """Whether values of a type can become some type of a schema."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for _, tests in _UNDERSTOOD.values() for test in tests)
+
+
+def is_row_number(name: str) -> bool:
+    """Whether a name is one that pandas and R write for the index of a table."""
+    return _ROW_NUMBERS.fullmatch(name) is not None
 
 
 def check(

@@ -135,16 +135,26 @@ def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
         raise _unreadable(part.file, error) from error
 
 
+def batches(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
+    """The given columns of a file from its first row on, one part after the other.
+
+    Raises:
+        UserError: The file is cut short or damaged beyond single lines.
+    """
+    # Finding the ranges of a text file would read all of it.
+    parts = ranges(file) if file.format == "parquet" else [_whole(file)]
+    names = list(columns)
+    for part in parts:
+        yield from read(part, names)
+
+
 def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
     """The first rows of a file as its only batch; none if it has no rows.
 
     Raises:
         UserError: The file is cut short or damaged beyond single lines.
     """
-    # Finding the ranges of a text file would read all of it.
-    parts = ranges(file)[:1] if file.format == "parquet" else [_whole(file)]
-    for part in parts:
-        yield from itertools.islice(read(part, columns), 1)
+    yield from itertools.islice(batches(file, columns), 1)
 
 
 def _unreadable(file: InputFile, error: Exception) -> UserError:

@@ -69,7 +69,7 @@ def test_too_many_bad_rows_fail_the_build_and_stay_to_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("user,item,time", "Expected the columns user_id and item_id, found user, item, time"),
+        ("a,b,time", "Expected the columns user_id and item_id, found a, b, time"),
         ("user_id,item_id,item_id", "Expected the column 'item_id' in .*log.csv, found it twice"),
     ],
 )

@@ -1,0 +1,1 @@
+"""A schema drafted from the first rows of a log: facts of its columns, rules, reasons."""

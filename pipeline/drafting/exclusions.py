@@ -1,0 +1,204 @@
+"""Columns that are left out of a schema, one rule each: the reason, or an empty text.
+
+What the schema cannot say yet (several values, vectors) has rules in `SHAPES`: once a feature can
+have many values, `separator_of` and its neighbours say what kind of feature it is.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.drafting import names
+from pipeline.drafting.columns import Column, follows
+from pipeline.drafting.sample import SEVERAL, vector
+from pipeline.drafting.times import is_named_exactly, unit_of
+from pipeline.log import column_types
+from pipeline.log.values import NOT_FINITE, as_number
+from preprocessing.features.feature import DType
+
+_SEPARATORS = ("|", ";", ",")
+_LEAST_SEPARATED = 0.05
+_VECTOR_SEPARATORS = re.compile(r"[\s,;|]+")
+_SHORTEST_VECTOR = 3
+_LISTS = (("[", "]"), ("{", "}"), ("(", ")"))
+_MOST_WORDS = 4
+_LONGEST_TEXT = 60
+_MOSTLY_NUMBERS = 0.8
+_MOST_BEHAVIOURS = 20
+_DATE = r"^\d{1,4}(?:[-/. ]|, )\d{1,2}(?:[-/. ]|, )\d{2,4}\b"
+
+Rule = Callable[[Column], str]
+
+
+def unreadable(column: Column) -> str:
+    """A column whose values are no single ones, or of a type that readers do not take."""
+    return column.unreadable
+
+
+def row_number(column: Column) -> str:
+    """The index of a table, written along."""
+    return "numbers of rows" if column_types.is_row_number(column.name) else ""
+
+
+def empty(column: Column) -> str:
+    """A column without values."""
+    return "" if column.distinct else "no row has a value"
+
+
+def constant(column: Column) -> str:
+    """A column that says the same of every row."""
+    is_constant = column.distinct == 1 and column.present == len(column.codes)
+    return "every row has the same value" if is_constant else ""
+
+
+def vector_text(column: Column) -> str:
+    """Texts of as many numbers each, some with fractions."""
+    lengths = set()
+    for text in column.values.to_pylist():
+        parts = _VECTOR_SEPARATORS.split(text.strip("[](){} "))
+        if len(parts) < _SHORTEST_VECTOR or not all(map(_is_number, parts)):
+            return ""
+        lengths.add(len(parts))
+    has_fractions = pc.any(pc.match_substring(column.values, ".")).as_py()
+    return vector(lengths.pop()) if len(lengths) == 1 and has_fractions else ""
+
+
+def list_text(column: Column) -> str:
+    """Texts of lists: [1, 2]."""
+    for begin, end in _LISTS:
+        is_list = pc.and_(pc.starts_with(column.values, begin), pc.ends_with(column.values, end))
+        if pc.all(is_list).as_py():
+            return SEVERAL
+    return ""
+
+
+def separated(column: Column) -> str:
+    """Texts of several values between separators: Comedy|Drama."""
+    separator = separator_of(column)
+    if separator is None:
+        return ""
+    return f"several values in a row, separated by {separator}: the schema cannot say that yet"
+
+
+def separator_of(column: Column) -> str | None:
+    """What separates the values within the values of a column; None if nothing does.
+
+    A separator cuts the values into fewer different pieces, which come back in other values. Of a
+    semicolon or comma there are also different numbers in each (a decimal comma is one in all).
+    """
+    for separator in _SEPARATORS:
+        counts = pc.count_substring(column.values, separator)
+        if pc.mean(pc.greater(counts, 0)).as_py() < _LEAST_SEPARATED:
+            continue
+        if separator == "|":
+            return separator
+        pieces = pc.utf8_trim_whitespace(
+            pc.list_flatten(pc.split_pattern(column.values, separator))
+        )
+        varies = pc.count_distinct(counts).as_py() > 1
+        if varies and pc.count_distinct(pieces).as_py() < column.distinct:
+            return separator
+    return None
+
+
+def dates(column: Column) -> str:
+    """Dates and times other than that of the row, in whatever form."""
+    is_dated = pc.all(pc.match_substring_regex(column.values, _DATE)).as_py()
+    is_named = is_named_exactly(column) or (
+        names.mentions_time(column.name) and unit_of(column) is not None
+    )
+    if column.is_times or is_dated or is_named:
+        return "a date or time beside that of the row: write it as a number, such as an age"
+    return ""
+
+
+def mixed_numbers(column: Column) -> str:
+    """Numbers, some with fractions, among which a text stands for a missing one: NA."""
+    if column.numbers is not None or not column.distinct:
+        return ""
+    _, faults = as_number(column.values, DType.FLOAT32)
+    bad = faults[NOT_FINITE]
+    if column.counts[bad].sum() > (1 - _MOSTLY_NUMBERS) * column.present:
+        return ""
+    has_fractions = pc.any(pc.match_substring(column.values, ".")).as_py()
+    if not (has_fractions or names.mentions(column.name, names.NUMBER)):
+        return ""
+    example = pc.min(column.values.filter(pa.array(bad))).as_py()
+    return f"numbers, but also {example!r}: leave the value empty where there is none"
+
+
+def free_text(column: Column) -> str:
+    """Sentences and addresses."""
+    length = pc.mean(pc.utf8_length(column.values)).as_py()
+    is_long = column.words_per_value > _MOST_WORDS or length > _LONGEST_TEXT
+    return "free text" if is_long else ""
+
+
+def own_per_row(column: Column) -> str:
+    """Ids of rows, which come back nowhere; numbers that measure may well differ."""
+    is_measure = column.numbers is not None and (
+        column.integers is None or names.mentions(column.name, names.NUMBER)
+    )
+    return "nearly every row has its own value" if column.is_own_per_row and not is_measure else ""
+
+
+def behaviour(column: Column) -> str:
+    """Kinds of events (view, buy), of which a history may want some only."""
+    is_kind = names.mentions(column.name, names.BEHAVIOUR) and column.numbers is None
+    if not is_kind or column.distinct > _MOST_BEHAVIOURS:
+        return ""
+    kinds = ", ".join(sorted(column.values.to_pylist()))
+    return f"kinds of events ({kinds}), all of which count; history.behaviours names some"
+
+
+def copy_of(key: Column) -> Rule:
+    """A rule: other names of the users or items that a key names."""
+
+    def rule(column: Column) -> str:
+        is_name = column.numbers is None or names.has_id(column.name)
+        if is_name and follows(column, key) and follows(key, column):
+            return f"another name for {key.name}"
+        return ""
+
+    return rule
+
+
+def gives_away(label: Column, user: Column, item: Column) -> Rule:
+    """A rule: what tells the label of its row, such as its opposite, was not known before it."""
+
+    def rule(column: Column) -> str:
+        if follows(column, user) or follows(column, item) or not follows(label, column):
+            return ""
+        return f"nearly every value has one {label.name}: as a feature it would give it away"
+
+    return rule
+
+
+SHAPES: tuple[Rule, ...] = (
+    unreadable,
+    row_number,
+    empty,
+    constant,
+    vector_text,
+    list_text,
+    separated,
+)
+"""Rules that need to know nothing of other columns."""
+
+CONTENTS: tuple[Rule, ...] = (dates, mixed_numbers, behaviour, free_text, own_per_row)
+"""Rules for what is neither key nor time nor label."""
+
+
+def first_reason(column: Column, rules: Iterable[Rule]) -> str:
+    """The reason of the first rule that leaves a column out; empty if none does."""
+    return next(filter(None, (rule(column) for rule in rules)), "")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False

@@ -1,0 +1,137 @@
+"""The first rows of a log, column by column, whatever its format."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from pipeline.drafting.columns import Column
+from pipeline.log import column_types, readers
+from pipeline.log.raw_batch import InputFile
+from preprocessing.values.spelling import spelled
+
+ROWS = 100_000
+"""Number of rows that a draft looks at."""
+
+_LINES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The first rows of a log.
+
+    Attributes:
+        columns: Its columns, by name.
+        rows: Number of rows.
+    """
+
+    columns: tuple[Column, ...]
+    rows: int
+
+
+def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
+    """The first rows of a log.
+
+    Args:
+        columns: Columns of each file that has rows, see `readers.columns_of_files`.
+        rows: Number of rows to stop at.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    names = sorted(set(itertools.chain.from_iterable(columns.values())))
+    unreadable: dict[str, str] = {}
+    texts: dict[str, list[pa.Array]] = {name: [] for name in names}
+    count = 0
+    for file, header in columns.items():
+        if count >= rows:
+            break
+        unreadable |= _unreadable(file, header)
+        readable = [name for name in sorted(set(header)) if name not in unreadable]
+        for batch in readers.batches(file, readable):
+            size = min(len(batch.lines), rows - count)
+            count += size
+            for name in names:
+                column = batch.columns.get(name)
+                texts[name].append(
+                    pa.nulls(size, pa.string()) if column is None else _texts(column[:size])
+                )
+            if count >= rows:
+                break
+    return Sample(
+        tuple(
+            Column(name, np.full(count, -1), pa.array([], pa.string()), unreadable[name])
+            if name in unreadable
+            else Column.of(name, pa.chunked_array(texts[name], pa.string()).combine_chunks())
+            for name in names
+        ),
+        count,
+    )
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """Values in their one spelling, so that a draft does not depend on the format of a file."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string()) if pa.types.is_timestamp(column.type) else spelled(column).texts
+
+
+def _unreadable(file: InputFile, header: list[str]) -> dict[str, str]:
+    """Why columns of a file cannot be read, by name."""
+    reasons = {
+        name: "its name stands twice in the header" for name in header if header.count(name) > 1
+    }
+    for name, kind in readers.column_types(file).items():
+        if not column_types.is_understood(kind):
+            reasons[name] = _nested_type(kind) or f"the type {kind} is none that can be read"
+    if file.format == "jsonl":
+        reasons |= _nested_keys(file)
+    return reasons
+
+
+def _nested_type(kind: pa.DataType) -> str:
+    """What a Parquet type holds in place of single values; empty if it is no nested type."""
+    if pa.types.is_fixed_size_list(kind):
+        return vector(kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return SEVERAL
+    return RECORD if pa.types.is_nested(kind) else ""
+
+
+def _nested_keys(file: InputFile) -> dict[str, str]:
+    """What keys of JSON lines hold in place of single values, by the first lines."""
+    lists: dict[str, list[list[object]]] = {}
+    reasons: dict[str, str] = {}
+    _, lines, _ = next(readers.read_lines(file.path), (1, [], 0))
+    for line in lines[:_LINES]:
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # The reader rejects the line, or reads what Python wrote.
+        for name, value in row.items() if isinstance(row, dict) else ():
+            if isinstance(value, list):
+                lists.setdefault(name, []).append(value)
+            elif isinstance(value, dict):
+                reasons[name] = RECORD
+    return {name: _of_lists(values) for name, values in lists.items()} | reasons
+
+
+def _of_lists(values: list[list[object]]) -> str:
+    """Whether lists are vectors, which all have one length and numbers with fractions."""
+    lengths = {len(value) for value in values}
+    is_vector = len(lengths) == 1 and any(
+        isinstance(one, float) and not one.is_integer() for value in values for one in value
+    )
+    return vector(lengths.pop()) if is_vector else SEVERAL
+
+
+SEVERAL = "several values in a row (a list): the schema cannot say that yet"
+RECORD = "a record or map: write its parts as columns of their own"
+
+
+def vector(length: int) -> str:
+    """The reason why a column of vectors is left out."""
+    return f"a vector of {length} numbers: the schema cannot say that yet"
