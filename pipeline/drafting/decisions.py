@@ -4,9 +4,8 @@ import dataclasses
 from typing import Any
 
 from pipeline.drafting.columns import Column
-from preprocessing.features import encoder_specs
 from preprocessing.features.encoder_specs import Encoder
-from preprocessing.features.feature import DType, Role
+from preprocessing.features.feature import DType, Feature, Role
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,19 +41,17 @@ class Decision:
             name: Name of the feature.
         """
         assert self.role is not None
-        record: dict[str, Any] = {
-            "name": name,
-            "column": self.column.name,
-            "role": self.role.value,
-            "dtype": self.dtype.value,
-        }
-        if self.encoder is not None:
-            record["encoder"] = encoder_specs.to_json(self.encoder)
-        if self.default is not None:
-            record["default"] = self.default
-        if self.positive is not None:
-            record["positive"] = self.positive
-        return {**record, "description": self.reason}
+        feature = Feature(
+            name=name,
+            column=self.column.name,
+            role=self.role,
+            dtype=self.dtype,
+            encoder=self.encoder,
+            default=self.default,
+            description=self.reason,
+        )
+        positive = {} if self.positive is None else {"positive": self.positive}
+        return feature.to_json() | positive
 
 
 def left_out(column: Column, reason: str) -> Decision:

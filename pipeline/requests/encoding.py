@@ -5,8 +5,8 @@ catalogue: as of the last event of the item that the split or an earlier one con
 the positive were as of its own event, a feature that changes over time would tell which candidate
 it is. History events keep the features that they had.
 
-A positive has the weight of its event. Sampled negatives weigh 1: with weights such as watch time
-the odds of a model then estimate their mean (Covington et al., 2016).
+A positive has the weight of its event, and sampled negatives weigh 1: the odds of a model then
+grow with the mean weight of a click, such as its watch time (after Covington et al., 2016).
 """
 
 import collections

@@ -1,5 +1,6 @@
 """Weights of samples, from the log to the loss and the metrics."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -170,13 +171,13 @@ def test_reading_from_memory_and_from_disk_agree(clicks):
 
 def test_the_auditor_looks_at_weights(clicks, tmp_path, monkeypatch):
     assert not audit.audit(clicks.path)
-    found = _tampered(clicks, monkeypatch, lambda weight_BN: weight_BN * 2)
-    assert found["candidates"].count == sum(
+    findings = _tampered(clicks, monkeypatch, lambda weight_BN: weight_BN * 2)
+    assert findings["candidates"].count == sum(
         clicks.num_requests(split) for split in ("train", "validation", "test")
     )
-    assert "a sampled negative does not weigh 1" in found["candidates"].examples[0]
-    found = _tampered(clicks, monkeypatch, lambda weight_BN: weight_BN * np.nan)
-    assert "not one weight of 0 or more per candidate" in found["candidates"].examples[0]
+    assert "a sampled negative does not weigh 1" in findings["candidates"].examples[0]
+    findings = _tampered(clicks, monkeypatch, lambda weight_BN: weight_BN * np.nan)
+    assert "not one weight of 0 or more per candidate" in findings["candidates"].examples[0]
 
 
 def _tampered(data, monkeypatch, change):
@@ -185,8 +186,7 @@ def _tampered(data, monkeypatch, change):
 
     def changed(*arguments):
         for batch in read(*arguments):
-            object.__setattr__(batch, "weight_BN", change(batch.weight_BN))
-            yield batch
+            yield dataclasses.replace(batch, weight_BN=change(batch.weight_BN))
 
     with monkeypatch.context() as patched:
         patched.setattr(audit, "request_batches", changed)
