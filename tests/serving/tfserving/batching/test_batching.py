@@ -6,7 +6,6 @@ import contextlib
 import gc
 import shutil
 import threading
-import time
 import weakref
 
 import grpc
@@ -172,7 +171,21 @@ def test_B6_a_file_that_contradicts_itself_stops_the_start(exported, tmp_path):
         pass
 
 
-def test_B6_a_full_queue_is_503(exported, tmp_path):
+@pytest.fixture
+def queued(monkeypatch):
+    """An event that is set as soon as a request is in a queue."""
+    event, add = threading.Event(), BatchQueue.add
+
+    def noted(queue, *arguments):
+        tasks = add(queue, *arguments)
+        event.set()
+        return tasks
+
+    monkeypatch.setattr(BatchQueue, "add", noted)
+    return event
+
+
+def test_B6_a_full_queue_is_503(exported, tmp_path, queued):
     text = f"{PAIRS} max_enqueued_batches {{ value: 1 }}"
     with batched(tmp_path, text, model_base_path=exported, model_name="toy") as running:
         waiting = []
@@ -180,9 +193,8 @@ def test_B6_a_full_queue_is_503(exported, tmp_path):
             target=lambda: waiting.extend(together(running.url, {"instances": [1.0]}))
         )
         first.start()
-        # Answered as long as the first has not arrived: two rows are a batch.
-        while (reply := together(running.url, {"instances": [2.0, 3.0]})[0]).status_code == 200:
-            time.sleep(0.01)
+        assert queued.wait(30)
+        (reply,) = together(running.url, {"instances": [2.0, 3.0]})
         assert reply.status_code == 503
         assert "currently 1 batches enqueued and max_enqueued_batches is 1" in reply.json()["error"]
         (third,) = together(running.url, {"instances": [4.0]})
@@ -203,17 +215,9 @@ def test_failing_requests_of_a_batch_fail_and_others_go_on(exported, tmp_path):
         assert [reply.json() for reply in good_pair] == [{"predictions": [1.0]}] * 2
 
 
-def test_a_stopping_server_answers_what_waits_for_a_batch(exported, tmp_path, monkeypatch):
+def test_a_stopping_server_answers_what_waits_for_a_batch(exported, tmp_path, queued):
     text = "batch_timeout_micros { value: 1000000 }"
-    queued, add = threading.Event(), BatchQueue.add
-
-    def noted(queue, *arguments):
-        tasks = add(queue, *arguments)
-        queued.set()
-        return tasks
-
     with batched(tmp_path, text, model_base_path=exported, model_name="toy") as running:
-        monkeypatch.setattr(BatchQueue, "add", noted)
         replies = []
         asking = threading.Thread(
             target=lambda: replies.extend(together(running.url, {"instances": [1.0]}))
