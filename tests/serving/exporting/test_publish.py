@@ -245,13 +245,15 @@ def test_rollback_takes_one_poll_interval(tmp_path, monkeypatch):
     """Counted in looks at models.config: the first after the command serves the old version."""
     publish(versions(tmp_path, 1, 2), stable=2, previous=1)
     file = tmp_path / publishing.CONFIG
-    looks = []
+    looks, permits = [], threading.Semaphore(1)
     read = model_config.read
 
-    def timed(path):
-        config = read(path)  # A look counts once the file is read: the command comes after that.
-        if threading.current_thread().name == "config-poller":
-            looks.append(time.monotonic())
+    def permitted(path):
+        if threading.current_thread().name != "config-poller":
+            return read(path)
+        permits.acquire()
+        config = read(path)
+        looks.append(config)
         return config
 
     def wait_for(condition):
@@ -260,20 +262,22 @@ def test_rollback_takes_one_poll_interval(tmp_path, monkeypatch):
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.002)
 
-    monkeypatch.setattr(model_config, "read", timed)
+    monkeypatch.setattr(model_config, "read", permitted)
     values = types.SimpleNamespace(output=str(tmp_path), version=None, withdraw=False)
     monkeypatch.setattr(rollback.flags, "FLAGS", values)
     store = ModelStore(lambda path: path.name)
     store.start(model_config.read(file), 0.01)
     store.start_polling(3600)
-    store.follow_config_file(file, 2.0)
+    store.follow_config_file(file, 0.01)
     try:
         wait_for(lambda: looks)
-        rollback.main()  # as late as can be: a look has just been taken
+        rollback.main()
         assert store.get("ctr")[0] == 2
+        permits.release()
         wait_for(lambda: store.get("ctr")[0] == 1 == store.get("ctr", label="stable")[0])
         assert len(looks) == 2
     finally:
+        permits.release(1000)
         store.stop()
 
 
