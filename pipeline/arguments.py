@@ -55,6 +55,7 @@ class BuildArguments:
         max_user_events: Number of events per user; of more the most recent ones are kept.
         max_bad_fraction: Share of rejected rows above which the build fails.
         overwrite: Whether to replace a completed data set.
+        resume: Whether to go on with an unfinished build of the same arguments, if there is one.
         num_partitions: Number of partitions by user, or None to derive it from the size of the
             input. The shards do not depend on it.
         beam_options: Options passed on to Beam, such as `--runner=FlinkRunner`.
@@ -84,6 +85,7 @@ class BuildArguments:
     max_user_events: int = limited(10_000, at_least=1)
     max_bad_fraction: float = limited(0.01, at_least=0, at_most=1)
     overwrite: bool = False
+    resume: bool = False
     num_partitions: int | None = None
     beam_options: tuple[str, ...] = ()
 
@@ -124,7 +126,7 @@ class BuildArguments:
     def to_json(self) -> dict[str, Any]:
         """The arguments in the manifest: all that the content of the data set depends on."""
         record = dataclasses.asdict(self)
-        for name in ("output", "work_dir", "overwrite", "num_partitions", "beam_options"):
+        for name in ("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"):
             del record[name]
         return record
 

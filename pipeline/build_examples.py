@@ -16,7 +16,8 @@ doubt. The schema is then printed and written.
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
 the build. What speaks against the data set (a split without a positive, a feature that is missing
 throughout, ...) is printed as findings, a line each. The same log and the same flags give
-byte-identical shards for any number of workers.
+byte-identical shards for any number of workers. A build that was cut off leaves its finished steps
+in DATA; the same command with --resume goes on with the one that it was at.
 Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 --direct_num_workers=4 --direct_running_mode=multi_threading.
 """
@@ -25,7 +26,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -42,8 +43,9 @@ from pipeline.arguments import (
 )
 from pipeline.datasets import ADAPTERS, item_history
 from pipeline.job import core_filter, manifest, pipelines
+from pipeline.job.finished_steps import FinishedSteps, is_complete
 from pipeline.job.log_schema import check_columns, load_schema
-from pipeline.job.output import prepare_output
+from pipeline.job.output import REJECTED, prepare_output, remove_cut_files
 from pipeline.job.reading import RejectedFile
 from pipeline.job.runner import check_options, require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
@@ -91,18 +93,32 @@ def build_examples(arguments: BuildArguments) -> DataDir:
     arguments = kind.settled(arguments)
     require_reachable(arguments.beam_options)
     output = arguments.output_path
+    plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(log))
+    steps = FinishedSteps(plan.work)
     with explained_write_errors("--output", output):
-        prepare_output(arguments)
+        if arguments.resume and is_complete(plan, log):
+            tqdm.write(f"{output} is complete: nothing to resume.", file=sys.stderr)
+            return DataDir.open(output, verify=False)
+        is_resumed = arguments.resume and steps.is_begun()
+        if is_resumed:
+            steps.require_same(plan, log)
+            remove_cut_files(output)
+        else:
+            prepare_output(arguments)
     with (
         explained_stage_errors(output),
         explained_write_errors("--output", output, left(output)),
     ):
-        plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(log))
+        if not is_resumed:
+            steps.begin(plan, log)
         try:
-            _build(plan, kind, log, [part for file in columns for part in readers.ranges(file)])
-        finally:
+            _build(plan, kind, log, columns, steps)
+        except UserError:  # its cause lies in the arguments or the log, so nothing can be resumed
             remove_tree(plan.work)
-    data = DataDir.open(arguments.output_path, verify=False)
+            raise
+        remove_tree(plan.work)
+        data_dir.finish(output)
+    data = DataDir.open(output, verify=False)
     for line in file_accounts.remarks(data.manifest["inputs"]):
         tqdm.write(line, file=sys.stderr)
     tqdm.write(manifest.summary(data, time.perf_counter() - start), file=sys.stderr)
@@ -120,17 +136,35 @@ def _num_partitions(files: list[readers.InputFile]) -> int:
 
 
 def _build(
-    plan: Plan, kind: AnyLog, log: list[readers.InputFile], parts: list[readers.InputRange]
+    plan: Plan,
+    kind: AnyLog,
+    log: list[readers.InputFile],
+    files: Iterable[readers.InputFile],
+    steps: FinishedSteps,
 ) -> None:
-    """Runs the stages in order; between them the driver decides how to go on."""
+    """Does the steps that are not finished; between them the driver decides how to go on.
+
+    Args:
+        plan: Plan of the build.
+        kind: Kind of the log.
+        log: The files of the log.
+        files: The same files, in the form in which they are read.
+        steps: What an earlier process has finished.
+    """
     arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
     stage = functools.partial(
         run_stage, beam_options=arguments.beam_options, parallelism=plan.num_partitions
     )
-    item_counters = _read_items(plan)
-    num_blocks = sum(readers.num_blocks(part) for part in parts)
-    ingest = functools.partial(pipelines.ingest, plan, kind, parts)
-    stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
+
+    def read() -> dict[str, int]:
+        item_counters = _read_items(plan)
+        parts = [part for file in files for part in readers.ranges(file)]
+        num_blocks = sum(readers.num_blocks(part) for part in parts)
+        ingest = functools.partial(pipelines.ingest, plan, kind, parts)
+        stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
+        return item_counters
+
+    item_counters = steps.once("read", read)
     counters = manifest.counters(plan, "ingest")
     _check_rejected(plan, counters)
     partitions = [i for i in range(plan.num_partitions) if plan.partition(i).exists()]
@@ -139,22 +173,12 @@ def _build(
             f"Expected events in {arguments.input}, found none among {counters['read']} rows.",
             "check history.behaviours in the schema.",
         )
-    rounds = {}
-    if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
-        rounds = core_filter.keep_core(plan, stage, partitions)
-    elif arguments.min_item_events > 1:
-        items = tables.read(plan.work / "items.arrow")
-        is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
-        tables.write(plan.kept_items, items.filter(is_frequent))
-
+    rounds = steps.once("filter", lambda: _filter_items(plan, stage, partitions))
     if arguments.protocol == "time_split":
-        count = functools.partial(pipelines.count_times, plan, kind, partitions)
-        stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
+        steps.once("time", lambda: _count_times(plan, kind, stage, partitions))
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
-
-    plan = _count(plan, kind, stage, partitions)
-    if arguments.negative_sampling == AVAILABLE_POPULARITY:
-        appearances.merge_runs(plan, partitions)
+    counted = steps.once("fit", lambda: _count(plan, kind, stage, partitions))
+    plan = dataclasses.replace(plan, is_scarce=counted["is_scarce"])
     counters |= manifest.counters(plan, "fit") | item_counters
     if rounds:
         for rule in ("min_item_events", "min_user_events"):
@@ -167,15 +191,18 @@ def _build(
         encoder_files.save_vocabulary(encoder, vocab_dir)
     numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
 
-    write = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
-    num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
-    stage("Writing", write, watch=plan.work / "shards", total=num_shards)
+    def write() -> dict[str, int]:
+        construct = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
+        num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
+        stage("Writing", construct, watch=plan.work / "shards", total=num_shards)
+        return {}
+
+    steps.once("write", write)
     counters |= manifest.counters(plan, "write")
 
     schema.save(output / data_dir.SCHEMA)
     data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, kind, counters, fitted))
     data_dir.write_json(output / data_dir.MANIFEST, manifest.manifest(plan, log, counters))
-    data_dir.finish(output)
 
 
 def _read_items(plan: Plan) -> dict[str, int]:
@@ -197,7 +224,7 @@ def _read_items(plan: Plan) -> dict[str, int]:
         leave=False,
         disable=None,
     )
-    with RejectedFile(arguments.output_path / "rejected" / "metadata.jsonl") as rejected:
+    with RejectedFile(arguments.output_path / REJECTED / "metadata.jsonl") as rejected:
         snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
     _check_rejected(plan, counters)
     if not counters.get("read"):
@@ -222,6 +249,29 @@ def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
         )
 
 
+def _filter_items(
+    plan: Plan, stage: Callable[..., object], partitions: list[int]
+) -> dict[str, int]:
+    """Writes the table of the items that are kept; returns the counters of the rounds it took."""
+    arguments = plan.arguments
+    if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
+        return core_filter.keep_core(plan, stage, partitions)
+    if arguments.min_item_events > 1:
+        items = tables.read(plan.work / "items.arrow")
+        is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
+        tables.write(plan.kept_items, items.filter(is_frequent))
+    return {}
+
+
+def _count_times(
+    plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
+) -> dict[str, int]:
+    """Counts timestamps, from which `_cutoffs` follow."""
+    count = functools.partial(pipelines.count_times, plan, kind, partitions)
+    stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
+    return {}
+
+
 def _cutoffs(plan: Plan) -> splits.Cutoffs:
     times = tables.read(plan.work / "times.arrow")
     if not times.num_rows:
@@ -235,8 +285,10 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
     )
 
 
-def _count(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]) -> Plan:
-    """Counts values and items over the training data; returns the plan of the requests to write.
+def _count(
+    plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
+) -> dict[str, bool]:
+    """Counts values and items over the training data; returns whether the `Plan` is scarce.
 
     Requests that cannot get their negatives are left out. Other requests then cannot draw items
     that only those contain, and may lack negatives too, so counting is repeated until nothing
@@ -262,8 +314,11 @@ def _count(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: l
         if catalogues == previous_catalogues or (
             not previous_catalogues and longest + arguments.negatives <= fewest
         ):
-            return plan
+            break
         plan = dataclasses.replace(plan, is_scarce=True)
+    if arguments.negative_sampling == AVAILABLE_POPULARITY:
+        appearances.merge_runs(plan, partitions)
+    return {"is_scarce": plan.is_scarce}
 
 
 def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
@@ -364,6 +419,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     define_log_flags()
     flags.DEFINE_string("output", None, "Data directory to write.", required=True)
+    flags.DEFINE_bool("resume", False, "Go on with an unfinished build of the same arguments.")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ pipeline.build_examples and models.train; --seed seeds both. A stage that is com
 again: run the same command to continue after an interruption.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -31,6 +32,7 @@ from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline import data_card
 from pipeline.arguments import BuildArguments
+from pipeline.job.finished_steps import OtherBuildError
 from pipeline.log.input_files import list_inputs
 from preprocessing import cli
 from preprocessing.data_dir import COMPLETED, DataDir
@@ -151,7 +153,13 @@ def _stage(
 
 
 def _build(arguments: BuildArguments) -> AnyPath:
-    return data_card.write_card(building.build_examples(arguments).path)
+    """Builds the data set; goes on with what an interruption has left of it."""
+    try:
+        data = building.build_examples(dataclasses.replace(arguments, resume=True))
+    except OtherBuildError as other:
+        _say(f"the data set is begun anew: {other.changed}")
+        data = building.build_examples(arguments)
+    return data_card.write_card(data.path)
 
 
 def _train(

@@ -5,11 +5,15 @@ import re
 from pipeline.arguments import BuildArguments
 from preprocessing import data_dir
 from preprocessing.errors import UserError
-from preprocessing.storage.files import remove_tree
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath, remove_tree
+
+REJECTED = "rejected"
+"""Directory of the rows that were rejected, in the output."""
 
 _FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
 _OURS = re.compile(
-    rf"_work(-\w+)?|rejected|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
+    rf"_work(-\w+)?|{REJECTED}|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
 )
 
 
@@ -39,3 +43,11 @@ def prepare_output(arguments: BuildArguments) -> None:
         else:
             path.unlink()
     remove_tree(arguments.work_path)
+
+
+def remove_cut_files(output: AnyPath) -> None:
+    """Removes files that a build was writing when it was cut off, and leaves complete ones."""
+    for directory in (output, output / data_dir.VOCABULARIES, output / REJECTED):
+        if directory.is_dir():
+            for path in files.children(directory, ".*.tmp"):
+                path.unlink()

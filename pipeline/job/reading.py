@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.beam import beam
 from pipeline.datasets import open_adapter, read_canonical
+from pipeline.job.output import REJECTED
 from pipeline.job.runner import mark_done
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import Rejection
@@ -55,7 +56,7 @@ class ReadEvents(beam.DoFn):
         schema = self._plan.schema
         counters: collections.Counter[str] = collections.Counter()
         output = self._plan.arguments.output_path
-        rejected = output / "rejected" / f"part-{part_name(part)}.jsonl"
+        rejected = output / REJECTED / f"part-{part_name(part)}.jsonl"
         with RejectedFile(rejected) as file:
             for number, batch in enumerate(read_canonical(part, schema, self._adapter)):
                 result = validate(batch, schema)
@@ -99,7 +100,7 @@ class CheckRequests(beam.DoFn):
         good = np.ones(rows.num_rows, bool)
         counters: collections.Counter[str] = collections.Counter()
         output = self._plan.arguments.output_path
-        rejected = output / "rejected" / f"part-requests-{partition:05d}.jsonl"
+        rejected = output / REJECTED / f"part-requests-{partition:05d}.jsonl"
         with RejectedFile(rejected) as file:
             for reason, bad in impressions.disagreements(rows, schema):
                 good &= ~bad
@@ -178,7 +179,7 @@ class RejectedFile:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "RejectedFile":
-        self._path.unlink(missing_ok=True)
+        # A runner may start a second attempt and cancel it: nothing of the first may be removed.
         return self
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -98,7 +98,10 @@ def explained_stage_errors(output: AnyPath) -> Iterator[None]:
 
 def left(output: AnyPath) -> str:
     """Sentence on what a failed build leaves behind."""
-    return f"{output} holds no data set now, only parts of one, which the next build removes."
+    return (
+        f"{output} holds no data set now, only parts of one, with which --resume goes on "
+        "(pipeline.run does so by itself)."
+    )
 
 
 def ignore_threads_of_beam() -> None:

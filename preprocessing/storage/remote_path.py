@@ -29,6 +29,7 @@ class FileStat(NamedTuple):
     """Result of `RemotePath.stat`."""
 
     st_size: int
+    st_mtime_ns: int
 
 
 @functools.total_ordering
@@ -120,11 +121,11 @@ class RemotePath:
         return self._info().type is fs.FileType.Directory
 
     def stat(self) -> FileStat:
-        """Size of the object."""
+        """Size of the object, and when it was written."""
         info = self._info()
         if info.type is not fs.FileType.File:
             raise FileNotFoundError(f"no object {self}")
-        return FileStat(info.size)
+        return FileStat(info.size, info.mtime_ns)
 
     def iterdir(self) -> Iterator["RemotePath"]:
         """Entries of this prefix, sorted by name."""

@@ -1,5 +1,6 @@
 """One command from a raw log to served scores, its resumption, and its refusals."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -9,12 +10,15 @@ import sys
 import pytest
 
 from models.config import run_config
+from pipeline import build_examples as building
 from pipeline import run as running
 from pipeline.arguments import BuildArguments
+from pipeline.job import pipelines
 from pipeline.synthesize import synthesize, write
 from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.errors import UserError
 from serving import export as exporting
+from tests.helpers.inline_runner import inline
 
 ROOT = pathlib.Path(__file__).parents[2]
 # TensorFlow 2.21 writes these whatever TF_CPP_MIN_LOG_LEVEL says.
@@ -143,6 +147,29 @@ def test_a_mistake_does_not_spoil_the_working_directory(log, tmp_path):
         )
         with pytest.raises(StopAsyncIteration):
             running.run(arguments, run_config.resolve(content), tmp_path)
+
+
+def test_a_build_that_was_cut_off_goes_on_if_it_is_the_same(log, tmp_path, capsys):
+    def arguments(seed):
+        return BuildArguments(input=str(log), output=str(tmp_path), num_shards=2, seed=seed)
+
+    def built(seed):
+        stages, run_stage = [], building.run_stage
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                building, "run_stage", lambda *a, **k: (stages.append(a[0]), run_stage(*a, **k))
+            )
+            running._build(arguments(seed))
+        return stages
+
+    with inline():
+        for seed, left in ((1, ["Writing"]), (2, ["Reading", "Counting values", "Writing"])):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(pipelines, "write", _reach)
+                with pytest.raises(_ReachedError):
+                    building.build_examples(dataclasses.replace(arguments(1), overwrite=True))
+            assert built(seed) == left
+    assert "the data set is begun anew: seed was 1, is 2" in capsys.readouterr().out
 
 
 def test_a_failed_export_is_done_again(work, log, monkeypatch):

@@ -84,6 +84,46 @@ def random_kills(directory):
     return {"outcomes": outcomes, "rerun_is_equal": content(directory) == expected}
 
 
+def resumed_kills(directory):
+    """Kills builds at random moments, and resumes each; notes which stages ran after the kill."""
+    start = time.monotonic()
+    assert wait(fork(lambda: build(directory))) == 0
+    duration = time.monotonic() - start
+    expected = content(directory)
+    titles = directory / "titles"
+
+    def resume():
+        run_stage = building.run_stage
+
+        def noted(title, *arguments, **options):
+            with titles.open("a") as file:
+                file.write(f"{title}\n")
+            return run_stage(title, *arguments, **options)
+
+        building.run_stage = noted
+        build(directory, resume=True)
+
+    outcomes = []
+    for seed in range(KILLS):
+        child = fork(lambda: build(directory))
+        time.sleep(random.Random(seed).random() * duration)
+        os.kill(child, signal.SIGKILL)
+        killed = wait(child) == -signal.SIGKILL
+        markers = (directory / OUTPUT / "_work" / "finished").glob("*.json")
+        finished = sorted(marker.stem for marker in markers)
+        titles.write_text("")
+        assert wait(fork(resume)) == 0
+        outcomes.append(
+            {
+                "killed": killed,
+                "finished": finished,
+                "stages": titles.read_text().splitlines(),
+                "right": content(directory) == expected,
+            }
+        )
+    return {"outcomes": outcomes}
+
+
 def die_at(number):
     """Makes this process kill itself instead of the rename of that number."""
     rename, count = os.replace, 0
@@ -106,12 +146,20 @@ def every_rename(directory):
         with inline():
             build(directory)
 
+    def resume():
+        with inline():
+            build(directory, resume=True)
+
     wrong, expected = [], None
+    assert wait(fork(resume)) == 0
+    resumed = content(directory)
     for number in range(1, 500):
         ended = wait(fork(work))
         if ended == 0:
             break
         if ended != -signal.SIGKILL or content(directory) is not None:
+            wrong.append(number)
+        if wait(fork(resume)) != 0 or content(directory) != resumed:
             wrong.append(number)
     last = content(directory)
 

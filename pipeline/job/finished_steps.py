@@ -1,0 +1,135 @@
+"""Steps of a build that are finished, so that `--resume` goes on with the one that was cut off.
+
+WORK/build.json says which build WORK belongs to; WORK/finished/<step>.json marks a finished step
+and holds what the driver has to know of it. All else that a step gives to later ones lies in files
+of WORK and of the output. A step that was cut off is done again from its start: it writes the same
+files once more.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pipeline
+import preprocessing
+from pipeline.log.raw_batch import InputFile
+from pipeline.requests.events import Plan
+from preprocessing import data_dir
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import UserError
+from preprocessing.json_checks import read_json
+from preprocessing.storage import files
+from preprocessing.storage.files import AnyPath
+
+
+class OtherBuildError(UserError):
+    """An unfinished build that cannot be resumed, since it had other arguments or another log.
+
+    Args:
+        work: Directory of the intermediate files of that build.
+        changed: Sentence part that says what has changed since.
+    """
+
+    def __init__(self, work: AnyPath, changed: str) -> None:
+        super().__init__(
+            f"--resume: expected the arguments, log and program of the unfinished build in {work}; "
+            f"{changed}.",
+            "give the arguments of that build, or begin anew without --resume.",
+        )
+        self.changed = changed
+
+
+class FinishedSteps:
+    """Steps of one build, each of which is done once.
+
+    Args:
+        work: Directory of the intermediate files of the build.
+    """
+
+    def __init__(self, work: AnyPath) -> None:
+        self._work = work
+        self._build = work / "build.json"
+
+    def is_begun(self) -> bool:
+        """Whether a build was begun that did not come to its end."""
+        return self._build.exists()
+
+    def begin(self, plan: Plan, log: list[InputFile]) -> None:
+        """Notes in an empty work directory which build it belongs to."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        data_dir.write_json(self._build, _identity(plan, log))
+
+    def require_same(self, plan: Plan, log: list[InputFile]) -> None:
+        """Raises `OtherBuildError` unless the unfinished build was that of this plan and log."""
+        begun = read_json(self._build, "an unfinished build", "build without --resume.")
+        changed = [
+            f"{name} was {begun.get(name)!r}, is {value!r}"
+            for name, value in _identity(plan, log).items()
+            if begun.get(name) != value
+        ]
+        if changed:
+            raise OtherBuildError(self._work, "; ".join(changed))
+
+    def once(self, step: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Does a step unless it is finished.
+
+        Args:
+            step: Name of the step; each name is used once in a build.
+            work: Function that does the step and returns what the driver has to know of it.
+
+        Returns:
+            What `work` returned, now or in the process that finished the step.
+        """
+        marker = self._work / "finished" / f"{step}.json"
+        if marker.exists():
+            return dict(read_json(marker, "a finished step", "build without --resume."))
+        result = dict(work())
+        data_dir.write_json(marker, result)
+        return result
+
+
+def is_complete(plan: Plan, log: list[InputFile]) -> bool:
+    """Whether the output is the complete data set of this plan and log already."""
+    output = plan.arguments.output_path
+    if not (output / data_dir.COMPLETED).exists():
+        return False
+    manifest = DataDir.open(output, verify=False).manifest
+    inputs = [(account["path"], account["bytes"]) for account in manifest["inputs"]]
+    return (
+        manifest["arguments"] == _as_stored(plan.arguments.to_json())
+        and manifest["schema_hash"] == plan.schema.hash()
+        and inputs == [(file.path, file.size) for file in log]
+    )
+
+
+def _identity(plan: Plan, log: list[InputFile]) -> dict[str, Any]:
+    """All that the intermediate files of a build depend on."""
+    facts = {
+        **plan.arguments.to_json(),
+        "schema.json": plan.schema.hash(),
+        "log": {file.path: [file.size, _modified(file)] for file in log},
+        "num_partitions": plan.num_partitions,
+        "program": _program(),
+    }
+    return _as_stored(facts)
+
+
+def _as_stored(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as they are read from a file: JSON turns tuples into lists."""
+    return dict(json.loads(json.dumps(facts)))
+
+
+def _modified(file: InputFile) -> int:
+    """Time when a file of the log was last written, in nanoseconds."""
+    return files.path(file.path).stat().st_mtime_ns
+
+
+def _program() -> str:
+    """SHA-256 of the source files that write the intermediate files."""
+    digest = hashlib.sha256()
+    for package in (pipeline, preprocessing):
+        for file in sorted(pathlib.Path(package.__path__[0]).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
