@@ -52,6 +52,8 @@ class BuildArguments:
             time of the request, by the number of events until then.
         seed: Seed of negatives and candidate order.
         num_shards: Number of files of train; validation and test get a quarter of it, at least one.
+        deduplicate: Whether rows that say the same of the same moment are one event: those with the
+            same user, item and time, in logs of impressions also request and label.
         max_user_events: Number of events per user; of more the most recent ones are kept.
         max_bad_fraction: Share of rejected rows above which the build fails.
         overwrite: Whether to replace a completed data set.
@@ -82,6 +84,7 @@ class BuildArguments:
     negative_sampling: str = "uniform"
     seed: int = 1
     num_shards: int = limited(16, at_least=1)
+    deduplicate: bool = False
     max_user_events: int = limited(10_000, at_least=1)
     max_bad_fraction: float = limited(0.01, at_least=0, at_most=1)
     overwrite: bool = False

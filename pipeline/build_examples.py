@@ -387,6 +387,12 @@ def define_log_flags() -> None:
     )
     integer("seed", "Seed of negatives and candidate order.")
     integer("num_shards", "Files of train; validation and test get a quarter of it.")
+    flags.DEFINE_bool(
+        "deduplicate",
+        False,
+        "Count rows of the same user, item and time once (with request and "
+        "label, where rows have these).",
+    )
     integer("max_user_events", "Keep this many most recent events of a user.")
     number("max_bad_fraction", "Share of bad rows above which the build fails.")
     flags.DEFINE_bool("overwrite", False, "Replace a complete data set in --output.")

@@ -47,9 +47,9 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     read = (
         pipeline
         | "Ranges" >> beam.Create(parts, reshuffle=True)
-        | "Read" >> beam.ParDo(ReadEvents(plan, kind)).with_outputs(COUNTERS, ITEMS, main=ROWS)
+        | "Read" >> beam.ParDo(ReadEvents(plan, kind)).with_outputs(COUNTERS, main=ROWS)
     )
-    rows, counters = read[ROWS], read[COUNTERS]
+    rows, counters = read[ROWS], [read[COUNTERS]]
     if kind.deal_key != plan.schema.user_key.name:
         files = {part.file.index: part.file.path for part in parts}
         checked = (
@@ -59,12 +59,14 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
             >> beam.ParDo(CheckRequests(plan, files)).with_outputs(COUNTERS, main=ROWS)
         )
         rows = checked[ROWS]
-        counters = (counters, checked[COUNTERS]) | "AllCounters" >> beam.Flatten()
-    _ = rows | "SortPartitions" >> SortPartitions(plan, kind)
-    _ = counters | "WriteCounters" >> WriteCounters(plan.work / "counters" / "ingest.json")
+        counters.append(checked[COUNTERS])
+    sorted_rows = rows | "SortPartitions" >> SortPartitions(plan, kind)
+    counters.append(sorted_rows[COUNTERS])
+    write_counters = WriteCounters(plan.work / "counters" / "ingest.json")
+    _ = counters | "AllCounters" >> beam.Flatten() | "WriteCounters" >> write_counters
     if plan.arguments.min_item_events > 1:
         write_items = WriteMerged(plan.work / "items.arrow", counting.merge_counts)
-        _ = read[ITEMS] | "WriteItems" >> write_items
+        _ = sorted_rows[ITEMS] | "WriteItems" >> write_items
 
 
 def count_times(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -29,14 +28,11 @@ COUNTERS, ITEMS = "counters", "items"
 """Tags of further outputs."""
 
 
-@beam.typehints.with_output_types(
-    tuple[int, tables.Reference], **{COUNTERS: dict[str, int], ITEMS: bytes}
-)
+@beam.typehints.with_output_types(tuple[int, tables.Reference], **{COUNTERS: dict[str, int]})
 class ReadEvents(beam.DoFn):
     """Reads a range, validates it and deals its events out to the partitions.
 
-    Emits (partition, reference to events); tagged COUNTERS: counters; tagged ITEMS:
-    table of counts.
+    Emits (partition, reference to events); tagged COUNTERS: counters.
 
     Args:
         plan: Arguments and schema.
@@ -69,10 +65,6 @@ class ReadEvents(beam.DoFn):
                     file.write(rejection._asdict())
                 path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
                 yield from _deal(self._plan, result.events, self._kind.deal_key, path)
-                if self._plan.arguments.min_item_events > 1 and result.events.num_rows:
-                    items = result.events[schema.item_key.name].combine_chunks()
-                    item_counts = counting.count_values(items)
-                    yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(item_counts))
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
 
@@ -118,6 +110,9 @@ class CheckRequests(beam.DoFn):
 class SortPartitions(beam.PTransform):
     """Rows by partition of users to one sorted file per partition.
 
+    Emits, tagged ITEMS, a table of counts of the items of each partition if rare ones are to be
+    filtered; tagged COUNTERS: counters of repeated rows.
+
     Args:
         plan: Arguments, schema and paths.
         kind: Kind of the log, which has the order.
@@ -125,21 +120,44 @@ class SortPartitions(beam.PTransform):
 
     def __init__(self, plan: Plan, kind: AnyLog) -> None:
         super().__init__()
-        self._plan = plan
-        self._kind = kind
+        self._write = SortPartition(plan, kind)
 
     def expand(
         self, rows: beam.PCollection[tuple[int, tables.Reference]]
-    ) -> beam.PCollection[None]:
+    ) -> beam.pvalue.DoOutputsTuple:
         """Groups references to rows and writes a file for each group."""
-        write = functools.partial(_write_partition, self._plan, self._kind)
-        return rows | "Group" >> beam.GroupByKey() | "Write" >> beam.MapTuple(write)
+        write = beam.ParDo(self._write).with_outputs(COUNTERS, main=ITEMS)
+        return rows | "Group" >> beam.GroupByKey() | "Write" >> write
 
 
-def _write_partition(
-    plan: Plan, kind: AnyLog, partition: int, parts: Iterable[tables.Reference]
-) -> None:
-    tables.write(plan.partition(partition), kind.sort(parts))
+@beam.typehints.with_output_types(bytes, **{COUNTERS: dict[str, int]})
+class SortPartition(beam.DoFn):
+    """Writes the rows of one partition as one sorted file; emits what `SortPartitions` does.
+
+    Takes (partition, references to rows).
+
+    Args:
+        plan: Arguments, schema and paths.
+        kind: Kind of the log, which has the order.
+    """
+
+    def __init__(self, plan: Plan, kind: AnyLog) -> None:
+        self._plan = plan
+        self._kind = kind
+
+    def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
+        """Sorts one partition."""
+        partition, parts = element
+        arguments = self._plan.arguments
+        rows, repeats = self._kind.sort(parts, arguments.deduplicate)
+        tables.write(self._plan.partition(partition), rows)
+        if arguments.min_item_events > 1:
+            items = tables.one_array(rows[self._plan.schema.item_key.name])
+            yield tables.to_bytes(counting.count_values(items))
+        if len(repeats):
+            counters = {"filtered/duplicate": len(repeats)}
+            counters |= file_accounts.by_file("filtered", repeats)
+            yield beam.pvalue.TaggedOutput(COUNTERS, counters)
 
 
 def _deal(

@@ -16,6 +16,7 @@ from pipeline.log.row_checks import FILE, TIME
 from pipeline.requests import appearances, counting
 from pipeline.requests.counting import VALUE
 from pipeline.requests.encoding import RequestEncoder
+from pipeline.requests.event_order import Sorted, as_is, without_repeats
 from pipeline.requests.events import Events, Plan, sort_events
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import PartitionCounts, counted_columns, merge_values
@@ -38,12 +39,19 @@ class ClickLog(LogKind[Events]):
         return self._schema.user_key.name
 
     def settled(self, arguments: BuildArguments) -> BuildArguments:
-        """The arguments as they are."""
+        """The arguments as they are; without times a second click looks like a repetition."""
+        if arguments.deduplicate and self._schema.timestamp is None:
+            raise UserError(
+                "--deduplicate: expected a log with a timestamp or a position, found neither.",
+                "name the column in the schema, or leave the flag out.",
+            )
         return arguments
 
-    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
-        """The events by user, time and row."""
-        return sort_events(parts, self._schema.user_key.name)
+    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
+        """The events by user, time and row; the same user, item and time are one event."""
+        user, item = self._schema.user_key.name, self._schema.item_key.name
+        events = sort_events(parts, user)
+        return without_repeats(events, [user, item, TIME]) if deduplicate else as_is(events)
 
     def load(self, plan: Plan, partition: int) -> Events:
         """The events of a partition."""

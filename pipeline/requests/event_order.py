@@ -1,13 +1,47 @@
 """The order of a log: the place of an event is its time, then its row, file by file."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME
 
 _LINE_BITS = 40  # more lines than a file has; the bits above hold the index of the file
+
+
+class Sorted(NamedTuple):
+    """The rows of one partition of users, in order.
+
+    Attributes:
+        rows: The rows, sorted.
+        repeats: File of each row that was left out as a repetition, int [repeats].
+    """
+
+    rows: pa.Table
+    repeats: np.ndarray
+
+
+def as_is(rows: pa.Table) -> Sorted:
+    """All rows, whether or not some repeat others."""
+    return Sorted(rows, np.zeros(0, np.int64))
+
+
+def without_repeats(rows: pa.Table, columns: Sequence[str]) -> Sorted:
+    """The rows less those that have the same values in some columns as a row before them.
+
+    Args:
+        rows: The rows, in an order that is kept.
+        columns: Columns without a missing value that tell events apart.
+    """
+    keys = [tables.codes(rows[name]) for name in columns]
+    order = np.lexsort(keys)  # stable: of equal rows the first comes first
+    is_repeat_E = np.zeros(rows.num_rows, bool)
+    is_repeat_E[order[1:]] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+    repeats = rows[FILE].to_numpy()[is_repeat_E]
+    return Sorted(rows.filter(pa.array(~is_repeat_E)) if len(repeats) else rows, repeats)
 
 
 class Places(NamedTuple):

@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from pipeline.arguments import BuildArguments
 from pipeline.log import file_accounts, tables
-from pipeline.log.row_checks import FILE, REQUEST
+from pipeline.log.row_checks import FILE, LABEL, REQUEST, TIME
 from pipeline.requests import counting, impressions
-from pipeline.requests.events import Plan
+from pipeline.requests.event_order import Sorted, as_is, without_repeats
+from pipeline.requests.events import Plan, sort_events
 from pipeline.requests.impression_encoding import ImpressionCounts, ImpressionEncoder
 from pipeline.requests.impressions import REQUEST_TIME, Impressions
 from pipeline.requests.log_kind import LogKind, TrainingCounts
@@ -36,12 +37,17 @@ class ImpressionLog(LogKind[Impressions]):
         """The arguments without negatives: the candidates are those that were shown."""
         return dataclasses.replace(arguments, negatives=0)
 
-    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
-        """The rows by user and request."""
-        user_key = self._schema.user_key.name
-        if self._schema.request is None:
-            return impressions.sort_labelled_rows(parts, user_key)
-        return impressions.sort_impressions(parts, user_key)
+    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
+        """The rows by user and request; the same request, item, time and label are one row."""
+        user, item = self._schema.user_key.name, self._schema.item_key.name
+        if self._schema.request is not None:
+            rows = impressions.sort_impressions(parts, user)
+            columns = [user, REQUEST, item, TIME, LABEL]
+            return without_repeats(rows, columns) if deduplicate else as_is(rows)
+        rows = sort_events(parts, user)
+        columns = [user, item, TIME, LABEL]
+        kept = without_repeats(rows, columns) if deduplicate else as_is(rows)
+        return Sorted(impressions.as_requests(kept.rows, user), kept.repeats)
 
     def load(self, plan: Plan, partition: int) -> Impressions:
         """The requests of a partition."""

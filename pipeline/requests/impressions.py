@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, WEIGHT
-from pipeline.requests.events import Plan, event_ids, sort_events
+from pipeline.requests.events import Plan, event_ids
 from preprocessing import splits
 from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, history_windows, positions, window_counts
@@ -88,16 +88,13 @@ def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Tab
     return rows.take(pa.array(np.lexsort((*keys, tables.codes(rows[user_key])))))
 
 
-def sort_labelled_rows(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
-    """The rows of one partition, each a request of its own, sorted by (user, time, row order).
-
-    Adds the columns that rows of `sort_impressions` have: a request id and the request's time.
+def as_requests(rows: pa.Table, user_key: str) -> pa.Table:
+    """Labelled rows, each a request of its own: with a request id and the request's time.
 
     Args:
-        parts: References to the rows, in any order.
+        rows: Rows of whole users, sorted by (user, time, row order).
         user_key: Name of the feature by which rows are grouped.
     """
-    rows = sort_events(parts, user_key)
     users = tables.one_array(rows[user_key])
     ids = event_ids(users, positions(tables.group_starts(users)))
     return rows.append_column(REQUEST, ids).append_column(REQUEST_TIME, rows[TIME])

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.arguments import BuildArguments
 from pipeline.log import tables
 from pipeline.requests.encoding import ShardPiece
+from pipeline.requests.event_order import Sorted
 from pipeline.requests.events import Plan
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
@@ -100,14 +101,19 @@ class LogKind(abc.ABC, Generic[RowsT]):
 
     @abc.abstractmethod
     def settled(self, arguments: BuildArguments) -> BuildArguments:
-        """The arguments as they hold for such a log."""
+        """The arguments as they hold for such a log.
+
+        Raises:
+            UserError: Such a log cannot have them.
+        """
 
     @abc.abstractmethod
-    def sort(self, parts: Iterable[tables.Reference]) -> pa.Table:
+    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
         """The rows of one partition of users in order.
 
         Args:
             parts: References to the rows, in any order.
+            deduplicate: Whether rows that say the same of the same moment are one.
         """
 
     @abc.abstractmethod

@@ -1,5 +1,6 @@
 """The transforms of the job, each on a few rows; whole builds are tested elsewhere."""
 
+import collections
 import json
 
 import apache_beam as beam
@@ -95,7 +96,8 @@ def _dealt(directory, plan, rows):
 
 def _write_sorted(directory, plan, kind, rows):
     """Writes the rows as partition 0."""
-    tables.write(plan.partition(0), kind.sort([_dealt(directory, plan, rows)]))
+    rows, _ = kind.sort([_dealt(directory, plan, rows)], deduplicate=False)
+    tables.write(plan.partition(0), rows)
 
 
 def _rows(reference, *names):
@@ -109,20 +111,16 @@ def _counts(data):
 
 
 def test_rows_are_read_checked_and_dealt_out_by_user(tmp_path):
-    plan = _plan(tmp_path / "data", min_item_events=2)
+    plan = _plan(tmp_path / "data")
     part = _log(tmp_path, CLICKS | {"timestamp": ["40", "10", "30", "20", "noon"]})
     with _pipeline() as pipeline:
         read = (
             pipeline
             | beam.Create([part])
-            | beam.ParDo(reading.ReadEvents(plan, CLICK_LOG)).with_outputs(
-                COUNTERS, ITEMS, main=ROWS
-            )
+            | beam.ParDo(reading.ReadEvents(plan, CLICK_LOG)).with_outputs(COUNTERS, main=ROWS)
         )
         users = read[ROWS] | beam.MapTuple(lambda _, reference: _rows(reference, "user_id"))
         assert_that(users, equal_to([[("u1",)] * 4]), "dealt")
-        items = read[ITEMS] | "items" >> beam.Map(_counts)
-        assert_that(items, equal_to([{"a": 1, "b": 1, "c": 1, "d": 1}]), "items")
         names = ("read", "file/0/read", "file/0/rejected")
         numbers = read[COUNTERS] | beam.Map(lambda counters: [counters[name] for name in names])
         assert_that(numbers, equal_to([[5, 5, 1]]), "counters")
@@ -173,6 +171,19 @@ def test_partitions_are_sorted_as_their_kind_of_log_says(tmp_path, kind, schema,
     with _pipeline() as pipeline:
         _ = pipeline | beam.Create([dealt]) | reading.SortPartitions(plan, kind)
     assert tables.read(plan.partition(2))["item_id"].to_pylist() == items
+
+
+def test_repeated_rows_are_left_out_and_counted_and_items_are_those_that_are_left(tmp_path):
+    plan = _plan(tmp_path / "data", min_item_events=2, deduplicate=True)
+    twice = {name: [*values, *values[:2]] for name, values in CLICKS.items()}
+    dealt = (2, _dealt(tmp_path, plan, twice))
+    with _pipeline() as pipeline:
+        done = pipeline | beam.Create([dealt]) | reading.SortPartitions(plan, CLICK_LOG)
+        expected = dict(collections.Counter(CLICKS["item_id"]))
+        assert_that(done[ITEMS] | beam.Map(_counts), equal_to([expected]), "items")
+        counters = {"filtered/duplicate": 2, "file/0/filtered": 2}
+        assert_that(done[COUNTERS], equal_to([counters]), "counters")
+    assert tables.read(plan.partition(2)).num_rows == len(CLICKS["item_id"])
 
 
 def test_times_are_those_of_rows_or_of_their_requests(tmp_path):
