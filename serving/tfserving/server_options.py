@@ -71,7 +71,7 @@ class ServerOptions:
         32 * 2**20, "Requests with longer bodies are refused with 413 (ours).", at_least=1
     )
     max_concurrent_requests: int = _flag(
-        256, "Requests in progress beyond which REST answers 503 (ours).", at_least=1
+        256, "Requests in progress over REST; more wait, up to the deadline (ours).", at_least=1
     )
     monitoring_config_file: str = _flag(
         "", "Text-format MonitoringConfig that turns the Prometheus page on."

@@ -63,7 +63,7 @@ class RestApi:
         self._options = options
         self._metrics = metrics
         self._prometheus_path = prometheus_path
-        self._in_progress = 0
+        self._places = asyncio.Semaphore(options.max_concurrent_requests)
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answers one HTTP request, valid or not."""
@@ -147,12 +147,29 @@ class RestApi:
     async def _in_time(
         self, target_route: Route, headers: Mapping[bytes, bytes], body: bytes
     ) -> bytes:
-        if self._in_progress >= self._options.max_concurrent_requests:
-            raise ServingError(
-                Code.UNAVAILABLE,
-                f"{self._in_progress} requests are in progress (max_concurrent_requests)",
-            )
-        self._in_progress += 1
+        """Waits for a place among the requests in progress, then computes an answer."""
+        seconds = self._options.rest_api_timeout_in_ms / 1000
+        deadline = time.monotonic() + seconds
+        if self._places.locked():
+            try:
+                await asyncio.wait_for(self._places.acquire(), seconds)
+            except asyncio.TimeoutError:
+                raise ServingError(
+                    Code.UNAVAILABLE,
+                    f"{self._options.max_concurrent_requests} requests are in progress "
+                    f"(max_concurrent_requests), and none ended within {seconds:g} s",
+                ) from None
+        else:
+            await self._places.acquire()  # at once
+        try:
+            return await self._within(deadline, target_route, headers, body)
+        finally:
+            self._places.release()
+
+    async def _within(
+        self, deadline: float, target_route: Route, headers: Mapping[bytes, bytes], body: bytes
+    ) -> bytes:
+        """Computes an answer on a thread; a deadline that passes first is an error."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[bool] = loop.create_future()
 
@@ -162,9 +179,8 @@ class RestApi:
 
         # Does the same as run_in_executor and wait_for with half of their callbacks, whose code has
         # left the processor's caches by the time a model has run.
-        seconds = self._options.rest_api_timeout_in_ms / 1000
-        timer = loop.call_later(seconds, end, False)
-        require_time = functools.partial(_require_time, time.monotonic() + seconds)
+        timer = loop.call_later(deadline - time.monotonic(), end, False)
+        require_time = functools.partial(_require_time, deadline)
         job = self._executor.submit(self._compute, target_route, headers, body, require_time)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(end, True))
         try:
@@ -174,7 +190,6 @@ class RestApi:
         finally:
             timer.cancel()
             job.cancel()
-            self._in_progress -= 1
 
     def _compute(
         self,

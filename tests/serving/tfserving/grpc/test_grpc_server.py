@@ -1,17 +1,31 @@
 """The server with both interfaces, arguments of its channels, and warm-up by logged requests."""
 
+import datetime
+import json
 import socket
 
 import grpc
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 
 from models.keras import tf
 from preprocessing.errors import UserError
 from serving import server
 from serving.exporting import warmup
+from serving.tfserving.grpc import credentials
 from serving.tfserving.grpc import server as grpc_server
+from serving.tfserving.grpc.services import ModelService, PredictionService
+from serving.tfserving.metrics import Metrics
+from serving.tfserving.models import model_config
 from serving.tfserving.models.servable import Servable
+from serving.tfserving.models.store import ModelStore
 from serving.tfserving.protos import prediction_log_pb2, prediction_service_pb2_grpc
 from serving.tfserving.server_options import ServerOptions
 from serving.tfserving.status import ServingError
@@ -52,6 +66,129 @@ def test_P1_server_with_both_interfaces(base):
 
     server.serve(options, ask_both)
     assert answers == [[2.5, 3.0, 4.5]]
+
+
+def predicted(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    return list(stub.Predict(ask({}, x=X), timeout=30).outputs["y"].float_val)
+
+
+@pytest.fixture
+def start(base):
+    """Starts gRPC servers for the toy model; they are stopped in the end."""
+    store = ModelStore(Servable)
+    store.start(model_config.single("toy", str(base)), 0)
+    servers = []
+
+    def started(**options):
+        services = PredictionService(store, Metrics()), ModelService(store)
+        servers.append(grpc_server.GrpcServer(*services, **options))
+        return servers[-1]
+
+    yield started
+    for each in servers:
+        each.stop(0)
+    store.stop()
+
+
+def test_reflection_tells_what_grpcurl_needs(start):
+    with grpc.insecure_channel(f"127.0.0.1:{start(enable_healthcheck=True).port}") as channel:
+        reflected = ProtoReflectionDescriptorDatabase(channel)
+        assert sorted(reflected.get_services()) == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "tensorflow.serving.ModelService",
+            "tensorflow.serving.PredictionService",
+        ]
+        pool = DescriptorPool(reflected)
+        method = pool.FindServiceByName("tensorflow.serving.PredictionService").FindMethodByName(
+            "Predict"
+        )
+        assert method.input_type.full_name == "tensorflow.serving.PredictRequest"
+        assert "inputs" in method.input_type.fields_by_name
+        models = pool.FindServiceByName("tensorflow.serving.ModelService")
+        method = models.FindMethodByName("GetModelStatus")
+        assert method.output_type.full_name == "tensorflow.serving.GetModelStatusResponse"
+
+
+def test_a_unix_socket_beside_or_instead_of_a_port(start, tmp_path):
+    path = tmp_path / "grpc.sock"
+    running = start(port=None, socket_path=str(path))
+    assert running.port is None
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert predicted(channel) == [2.5, 3.0, 4.5]
+    with pytest.raises(UserError, match="a socket to open at --grpc_socket_path=.*none"):
+        start(port=None, socket_path=str(tmp_path / "none" / "grpc.sock"))
+
+
+def pem_pair():
+    """A key and a certificate for localhost that it has signed, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    text = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return text, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def ssl_config(path, **fields):
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in fields.items())
+    path.write_text("".join(lines))
+    return path
+
+
+def test_the_port_speaks_tls_as_the_config_file_says(start, tmp_path):
+    (key, certificate), (client_key, client_certificate) = pem_pair(), pem_pair()
+    fields = {"server_key": key.decode(), "server_cert": certificate.decode()}
+    running = start(credentials=credentials.read(ssl_config(tmp_path / "ssl", **fields)))
+    trusting = grpc.ssl_channel_credentials(certificate)
+    with grpc.secure_channel(f"localhost:{running.port}", trusting) as channel:
+        assert predicted(channel) == [2.5, 3.0, 4.5]
+    with (
+        grpc.insecure_channel(f"localhost:{running.port}") as channel,
+        pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
+    ):
+        predicted(channel)
+
+    verifying = ssl_config(
+        tmp_path / "verify", **fields, custom_ca=client_certificate.decode(), client_verify=True
+    )
+    running = start(credentials=credentials.read(verifying))
+    with (
+        grpc.secure_channel(f"localhost:{running.port}", trusting) as channel,
+        pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
+    ):
+        predicted(channel)
+    known = grpc.ssl_channel_credentials(certificate, client_key, client_certificate)
+    with grpc.secure_channel(f"localhost:{running.port}", known) as channel:
+        assert predicted(channel) == [2.5, 3.0, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"server_key": "k"}, "expected the field server_cert in .*, found none"),
+        ({"server_key": "k", "server_cert": "c", "client_verify": True}, "the field custom_ca"),
+        ({"server_keys": "k"}, 'SSLConfig at .*, found an error at .*no field named "server_keys"'),
+    ],
+)
+def test_an_ssl_config_that_lacks_something_is_one_line(tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        credentials.read(ssl_config(tmp_path / "ssl", **fields))
 
 
 def records(*logs):

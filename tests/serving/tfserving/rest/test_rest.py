@@ -1,5 +1,6 @@
 """What test_rest_clauses cannot see in one exchange."""
 
+import asyncio
 import concurrent.futures
 import json
 import socket
@@ -12,6 +13,8 @@ import pytest
 
 from serving import server
 from serving.tfserving.rest import json_parse, routes
+from serving.tfserving.rest.app import RestApi
+from serving.tfserving.server_options import ServerOptions
 from serving.tfserving.status import Code, ServingError, http_status
 
 MODEL = "/v1/models/toy"
@@ -124,21 +127,33 @@ def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, bloc
     assert asked == []  # The server has answered all when it stops.
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(exported, blocked):
+def test_more_requests_than_allowed_wait_their_turn(exported, blocked):
     with (
         server.running(exported, "toy", max_concurrent_requests=2) as few,
-        concurrent.futures.ThreadPoolExecutor(2) as pool,
+        concurrent.futures.ThreadPoolExecutor(5) as pool,
     ):
         url, body = f"{few.url}:predict", b'{"instances": [1]}'
-        first = [pool.submit(httpx.post, url, content=body, timeout=60) for _ in range(2)]
-        assert all(blocked.waiting.acquire(timeout=60) for _ in first)
-        reply = httpx.post(url, content=body, timeout=60)
-        assert reply.status_code == 503
-        assert "max_concurrent_requests" in reply.json()["error"]
+        asked = [pool.submit(httpx.post, url, content=body, timeout=60) for _ in range(5)]
+        assert all(blocked.waiting.acquire(timeout=60) for _ in range(2))
         assert httpx.get(few.url).status_code == 200
+        assert not blocked.waiting.acquire(timeout=0.3)  # no third one is computed
         blocked.set()
-        assert [future.result().status_code for future in first] == [200, 200]
-        assert httpx.post(url, content=body).status_code == 200
+        assert [future.result().status_code for future in asked] == [200] * 5
+
+
+def test_who_waits_too_long_is_told_to_come_back():
+    options = ServerOptions(max_concurrent_requests=1, rest_api_timeout_in_ms=50)
+    api = RestApi(None, None, options, None)
+
+    async def ask_while_another_request_goes_on():
+        await api._places.acquire()
+        await api._in_time(None, {}, b"")
+
+    with pytest.raises(
+        ServingError, match="1 requests are in .*, and none ended within 0.05"
+    ) as refused:
+        asyncio.run(ask_while_another_request_goes_on())
+    assert http_status(refused.value.code) == 503
 
 
 @pytest.mark.parametrize("part", [b"", b'{"inst'], ids=["nothing", "part"])
