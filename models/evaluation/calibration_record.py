@@ -1,0 +1,294 @@
+"""The calibration of a run: fitted on its validation split, measured there and on the test split.
+
+An export keeps the record in assets/calibration.json, and the run keeps that of its last calibrated
+export in RUN/calibration.json, which its report reads.
+
+Shapes: C candidates.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.core.base import CTRModel
+from models.core.run_directory import Run
+from models.evaluation import calibration_fits, dumped_scores
+from models.evaluation.calibration import Calibration
+from models.evaluation.calibration_fits import UnfitError
+from models.evaluation.dumped_scores import Origin
+from models.evaluation.metrics import (
+    BINS,
+    Scores,
+    calibration_error,
+    defined,
+    overall_auc,
+    shown,
+    sigmoid,
+)
+from models.evaluation.scoring import Scorer
+from preprocessing.data_dir import DataDir, write_json
+from preprocessing.errors import UserError
+from preprocessing.json_checks import check_keys, read_json
+
+PLATT, ISOTONIC, PRIOR = "platt", "isotonic", "prior"
+METHODS = (PLATT, ISOTONIC, PRIOR)
+FILE = "calibration.json"
+FITTED_ON = "validation"
+SPLITS = (FITTED_ON, "test")
+METRICS = {"auc": "AUC", "calibration_error": "calibration error", "bias_ratio": "bias ratio"}
+"""What is measured before and after, with the names for people."""
+_NOTHING_PUBLISHED = "Nothing was published."
+
+
+class Measured(NamedTuple):
+    """A split before and after the calibration.
+
+    Attributes:
+        candidates: Number of candidates with a weight.
+        negative_weight: Number of candidates that a sampled negative stands for; 1 if none.
+        before: `METRICS` of the model's own probabilities; None where undefined.
+        after: The same of the calibrated ones.
+    """
+
+    candidates: int
+    negative_weight: float
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+
+
+class Record(NamedTuple):
+    """A calibration, and what it does.
+
+    Attributes:
+        method: One of `METHODS`.
+        how: What was fitted to what, in one sentence for people.
+        calibration: The map.
+        splits: Measurements by split, of `SPLITS` those that have requests.
+    """
+
+    method: str
+    how: str
+    calibration: Calibration
+    splits: dict[str, Measured]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return {
+            "method": self.method,
+            "how": self.how,
+            "bins": BINS,
+            "map": self.calibration.to_json(),
+            "splits": {name: measured._asdict() for name, measured in self.splits.items()},
+        }
+
+
+class OfExport(NamedTuple):
+    """The record of a run's last calibrated export, and its version."""
+
+    record: Record
+    version: int
+
+
+def of_run(run: Run, model: CTRModel, method: str) -> Record:
+    """Calibrates the best weights of a run.
+
+    Args:
+        run: A trained run.
+        model: Its model with the best weights.
+        method: One of `METHODS`.
+
+    Raises:
+        UserError: The validation split does not say how to calibrate, or how negatives were sampled
+            is not known as one rate (`prior`).
+    """
+    weights = _negative_weights(run) if method == PRIOR else dict.fromkeys(SPLITS, 1.0)
+    scores = {s: _scores(run, model, s) for s in SPLITS if run.data.num_requests(s)}
+    if method == PRIOR:
+        rate = 1.0 / _negative_weight(run.data, "train")
+        calibration = calibration_fits.prior(rate)
+        how = (
+            f"logits shifted by log({rate:.4g}) = {calibration.value_K[0]:.4f}, the rate at which "
+            "training negatives were sampled"
+        )
+    else:
+        calibration, how = _fitted(method, scores, run.data)
+    splits = {s: measure(scores[s], calibration, weights[s]) for s in scores}
+    return Record(method, how, calibration, splits)
+
+
+def measure(scores: Scores, calibration: Calibration, negative_weight: float = 1.0) -> Measured:
+    """Measures scores before and after a calibration.
+
+    Args:
+        scores: Scores of a split. If candidates have weights, all metrics but the AUC are weighted.
+        calibration: The map.
+        negative_weight: Number of candidates that a sampled negative stands for.
+    """
+    weight_C = candidate_weights(scores, negative_weight)
+    counts_C = np.ones(len(scores.label), bool) if weight_C is None else weight_C > 0
+    label_C, logit_C = (
+        values_C[counts_C].astype(np.float64) for values_C in (scores.label, scores.logit)
+    )
+    weight_C = None if weight_C is None else weight_C[counts_C]
+    before, after = (
+        _metrics(label_C, logits_C, weight_C) for logits_C in (logit_C, calibration.logits(logit_C))
+    )
+    return Measured(len(label_C), negative_weight, before, after)
+
+
+def candidate_weights(scores: Scores, negative_weight: float) -> np.ndarray | None:
+    """What each candidate counts, [C]; None if all count alike.
+
+    Args:
+        scores: Scores of a split.
+        negative_weight: Number of candidates that a sampled negative stands for.
+    """
+    if negative_weight != 1.0:
+        return np.where(scores.label > 0, 1.0, negative_weight)
+    return None if scores.weight is None else scores.weight.astype(np.float64)
+
+
+def describe(record: Record) -> list[str]:
+    """The record for people, one line each: the fit, and each split before and after."""
+    lines = [f"Calibrated ({record.method}): {record.how}"]
+    for split, (candidates, _, before, after) in record.splits.items():
+        numbers = "; ".join(
+            f"{title} {shown(before[name], '.4g')} before, {shown(after[name], '.4g')} after"
+            for name, title in METRICS.items()
+        )
+        lines.append(f"{split}: {numbers} ({candidates:,} candidates, {BINS} bins of equal mass)")
+    return lines
+
+
+def write(run_dir: pathlib.Path, record: Record, version: int, origin: Origin) -> None:
+    """Writes RUN/calibration.json.
+
+    Args:
+        run_dir: Run directory.
+        record: Record of a calibrated export.
+        version: Version of the export.
+        origin: Weights and data set that were exported.
+    """
+    content = record.to_json() | {"version": version} | origin._asdict()
+    write_json(run_dir / FILE, content)
+
+
+def read(path: pathlib.Path) -> Record | None:
+    """The record in assets/calibration.json or RUN/calibration.json; None if there is no file.
+
+    Raises:
+        UserError: The file holds no record.
+    """
+    return _parsed(_content(path), str(path)) if path.exists() else None
+
+
+def read_current(run_dir: pathlib.Path) -> OfExport | None:
+    """The record of the last calibrated export of a run's current weights and data; None if none.
+
+    Raises:
+        UserError: The file holds no record.
+    """
+    path = run_dir / FILE
+    if not path.exists():
+        return None
+    content = _content(path)
+    if not dumped_scores.is_current(run_dir, {name: content[name] for name in Origin._fields}):
+        return None
+    return OfExport(_parsed(content, str(path)), int(content["version"]))
+
+
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    return read_json(path, "the record of a calibration", "export the run again.")
+
+
+def _parsed(content: Mapping[str, Any], where: str) -> Record:
+    keys = {"method", "how", "bins", "map", "splits"}
+    check_keys(content, keys | {"version", *Origin._fields}, keys, where)
+    splits = {s: Measured(**content["splits"][s]) for s in SPLITS if s in content["splits"]}
+    calibration = Calibration.from_json(content["map"], where)
+    return Record(content["method"], content["how"], calibration, splits)
+
+
+def _scores(run: Run, model: CTRModel, split: str) -> Scores:
+    """Dumped scores of the current weights, or else new ones, of which the run keeps nothing."""
+    if dumped_scores.are_current(run.path, split):
+        return dumped_scores.read(run.path, split)
+    return Scorer(model, run.data).score(split, progress=True)
+
+
+def _fitted(method: str, scores: Mapping[str, Scores], data: DataDir) -> tuple[Calibration, str]:
+    """The calibration fitted to the validation split, and a sentence on it."""
+    if FITTED_ON not in scores:
+        raise _unfit(method, data, "none")
+    split = scores[FITTED_ON]
+    weighted = "" if split.weight is None else ", weighted"
+    weight_C = np.ones(len(split.label)) if split.weight is None else split.weight
+    fit = {PLATT: calibration_fits.platt, ISOTONIC: calibration_fits.isotonic}[method]
+    try:
+        calibration = fit(split.logit, split.label, weight_C)
+    except UnfitError as error:
+        raise _unfit(method, data, str(error)) from None
+    what = (
+        f"slope {calibration.slope:.4f}, intercept {calibration.value_K[0]:.4f}"
+        if method == PLATT
+        else f"{len(calibration.logit_K)} knots"
+    )
+    return calibration, f"{what}, fitted to {len(weight_C):,} candidates of {FITTED_ON}{weighted}"
+
+
+def _unfit(method: str, data: DataDir, found: str) -> UserError:
+    return UserError(
+        f"--calibrate={method}: expected candidates of both labels, positives with the higher "
+        f"scores, in the {FITTED_ON} split of {data.path}, found {found}. {_NOTHING_PUBLISHED}",
+        "build the data with a larger validation split, or export without --calibrate.",
+    )
+
+
+def _negative_weights(run: Run) -> dict[str, float]:
+    """Number of candidates that a negative of each split stands for; refuses what has none."""
+    schema, train = run.data.schema, run.config.train
+    arguments = run.data.manifest.get("arguments", {})
+    sampling, negatives = arguments.get("negative_sampling"), arguments.get("negatives")
+    found = ""
+    if schema.is_impression_log:
+        found = "a log of impressions, whose negatives were shown and not sampled"
+    elif sampling != "uniform":
+        found = f"--negative_sampling={sampling}, whose rate differs from candidate to candidate"
+    elif not negatives:
+        found = f"--negatives={negatives}"
+    elif schema.weight is not None:
+        found = f"samples weighted by {schema.weight.name!r}"
+    elif train.positive_weight != 1.0 or train.sample_weight:
+        found = "training with train.positive_weight or train.sample_weight"
+    if found:
+        raise UserError(
+            f"--calibrate={PRIOR}: expected a log of clicks with uniformly sampled negatives and "
+            f"without weights in {run.data.path}, found {found}. {_NOTHING_PUBLISHED}",
+            f"use --calibrate={PLATT}, which fits to the candidates as they are.",
+        )
+    return {split: _negative_weight(run.data, split) for split in SPLITS}
+
+
+def _negative_weight(data: DataDir, split: str) -> float:
+    """Items of a split's catalogue for each negative of a request."""
+    items = data.stats["splits"][split]["items_to_draw_from"]
+    return max(1.0, items / data.manifest["arguments"]["negatives"])
+
+
+def _metrics(
+    label_C: np.ndarray, logit_C: np.ndarray, weight_C: np.ndarray | None
+) -> dict[str, float | None]:
+    """`METRICS` of logits; None where undefined."""
+    if not len(label_C):
+        return dict.fromkeys(METRICS)
+    probability_C = sigmoid(logit_C)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = [np.average(values, weights=weight_C) for values in (probability_C, label_C)]
+        values = {
+            "auc": overall_auc(label_C, logit_C),
+            "calibration_error": calibration_error(label_C, probability_C, weight_C),
+            "bias_ratio": rates[0] / rates[1],
+        }
+    return {name: defined(value) for name, value in values.items()}
