@@ -31,7 +31,7 @@ import numpy as np
 from absl import flags
 
 from models.core import run_directory
-from models.evaluation import calibration_record, dumped_scores
+from models.evaluation import calibrating, calibration_record, dumped_scores
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, write_json
@@ -68,7 +68,7 @@ class ExportOptions:
         model_name: Name of the model in models.config; "" for that of the last export, or ctr.
         served_path: Path of OUTPUT as the server sees it; "" for that of the last export, or
             OUTPUT.
-        calibrate: One of `calibration_record.METHODS`; "" for scores as the model has them.
+        calibrate: One of `calibration_record.METHODS`; None for scores as the model has them.
     """
 
     version: int | None = None
@@ -78,7 +78,7 @@ class ExportOptions:
     allow_schema_change: bool = False
     model_name: str = ""
     served_path: str = ""
-    calibrate: str = ""
+    calibrate: str | None = None
 
 
 class Exported(NamedTuple):
@@ -134,8 +134,8 @@ def export(
     origin = dumped_scores.origin(run.path)
     model = run_directory.load_model(run_dir)
     record = None
-    if options.calibrate:
-        record = calibration_record.of_run(run, model, options.calibrate)
+    if options.calibrate is not None:
+        record = calibrating.of_run(run, model, options.calibrate)
     calibration = None if record is None else record.calibration
     with _directory(output):
         hidden = output / f".tmp-{version}-{os.getpid()}"
@@ -282,8 +282,8 @@ def define_flags() -> None:
     flags.DEFINE_string("served_path", "", "OUTPUT as servers see it (default: as before).")
     flags.DEFINE_enum(
         "calibrate",
-        "",
-        ["", *calibration_record.METHODS],
+        None,
+        calibration_record.METHODS,
         "Make scores probabilities by this method (default: leave them as they are).",
     )
     flags.mark_flags_as_required(["run", "output"])

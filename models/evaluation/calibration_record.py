@@ -1,4 +1,4 @@
-"""The calibration of a run: fitted on its validation split, measured there and on the test split.
+"""The record of a calibration: the map, what it was fitted to, and what it does on two splits.
 
 An export keeps the record in assets/calibration.json, and the run keeps that of its last calibrated
 export in RUN/calibration.json, which its report reads.
@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.core.base import CTRModel
-from models.core.run_directory import Run
-from models.evaluation import calibration_fits, dumped_scores
+from models.evaluation import dumped_scores
 from models.evaluation.calibration import Calibration
-from models.evaluation.calibration_fits import UnfitError
 from models.evaluation.dumped_scores import Origin
 from models.evaluation.metrics import (
     BINS,
@@ -27,9 +24,7 @@ from models.evaluation.metrics import (
     shown,
     sigmoid,
 )
-from models.evaluation.scoring import Scorer
-from preprocessing.data_dir import DataDir, write_json
-from preprocessing.errors import UserError
+from preprocessing.data_dir import write_json
 from preprocessing.json_checks import check_keys, read_json
 
 PLATT, ISOTONIC, PRIOR = "platt", "isotonic", "prior"
@@ -39,7 +34,6 @@ FITTED_ON = "validation"
 SPLITS = (FITTED_ON, "test")
 METRICS = {"auc": "AUC", "calibration_error": "calibration error", "bias_ratio": "bias ratio"}
 """What is measured before and after, with the names for people."""
-_NOTHING_PUBLISHED = "Nothing was published."
 
 
 class Measured(NamedTuple):
@@ -91,33 +85,6 @@ class OfExport(NamedTuple):
     version: int
 
 
-def of_run(run: Run, model: CTRModel, method: str) -> Record:
-    """Calibrates the best weights of a run.
-
-    Args:
-        run: A trained run.
-        model: Its model with the best weights.
-        method: One of `METHODS`.
-
-    Raises:
-        UserError: The validation split does not say how to calibrate, or how negatives were sampled
-            is not known as one rate (`prior`).
-    """
-    weights = _negative_weights(run) if method == PRIOR else dict.fromkeys(SPLITS, 1.0)
-    scores = {s: _scores(run, model, s) for s in SPLITS if run.data.num_requests(s)}
-    if method == PRIOR:
-        rate = 1.0 / _negative_weight(run.data, "train")
-        calibration = calibration_fits.prior(rate)
-        how = (
-            f"logits shifted by log({rate:.4g}) = {calibration.value_K[0]:.4f}, the rate at which "
-            "training negatives were sampled"
-        )
-    else:
-        calibration, how = _fitted(method, scores, run.data)
-    splits = {s: measure(scores[s], calibration, weights[s]) for s in scores}
-    return Record(method, how, calibration, splits)
-
-
 def measure(scores: Scores, calibration: Calibration, negative_weight: float = 1.0) -> Measured:
     """Measures scores before and after a calibration.
 
@@ -162,6 +129,45 @@ def describe(record: Record) -> list[str]:
     return lines
 
 
+class Table(NamedTuple):
+    """A record as a table.
+
+    Attributes:
+        columns: Titles of the columns.
+        rows: A row of cells per split.
+        notes: Sentences below it.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def table(record: Record) -> Table:
+    """The splits of a record, before and after."""
+    columns = ["split", "candidates"]
+    for title in METRICS.values():
+        columns += [f"{title}, before", "after"]
+    rows = [
+        [split, f"{measured.candidates:,}", *_cells(measured)]
+        for split, measured in record.splits.items()
+    ]
+    notes = [f"Calibration error: expected, {BINS} bins of equal mass."]
+    if record.method == PRIOR:
+        counts = ", ".join(
+            f"{measured.negative_weight:,.6g} ({split})"
+            for split, measured in record.splits.items()
+        )
+        notes.append(f"Each sampled negative counts as the items that it stands for: {counts}.")
+    return Table(columns, rows, notes)
+
+
+def _cells(measured: Measured) -> list[str]:
+    return [
+        shown(side[name], ".4g") for name in METRICS for side in (measured.before, measured.after)
+    ]
+
+
 def write(run_dir: pathlib.Path, record: Record, version: int, origin: Origin) -> None:
     """Writes RUN/calibration.json.
 
@@ -194,7 +200,9 @@ def read_current(run_dir: pathlib.Path) -> OfExport | None:
     if not path.exists():
         return None
     content = _content(path)
-    if not dumped_scores.is_current(run_dir, {name: content[name] for name in Origin._fields}):
+    if not dumped_scores.is_current(
+        run_dir, {name: content.get(name, "") for name in Origin._fields}
+    ):
         return None
     return OfExport(_parsed(content, str(path)), int(content["version"]))
 
@@ -209,72 +217,6 @@ def _parsed(content: Mapping[str, Any], where: str) -> Record:
     splits = {s: Measured(**content["splits"][s]) for s in SPLITS if s in content["splits"]}
     calibration = Calibration.from_json(content["map"], where)
     return Record(content["method"], content["how"], calibration, splits)
-
-
-def _scores(run: Run, model: CTRModel, split: str) -> Scores:
-    """Dumped scores of the current weights, or else new ones, of which the run keeps nothing."""
-    if dumped_scores.are_current(run.path, split):
-        return dumped_scores.read(run.path, split)
-    return Scorer(model, run.data).score(split, progress=True)
-
-
-def _fitted(method: str, scores: Mapping[str, Scores], data: DataDir) -> tuple[Calibration, str]:
-    """The calibration fitted to the validation split, and a sentence on it."""
-    if FITTED_ON not in scores:
-        raise _unfit(method, data, "none")
-    split = scores[FITTED_ON]
-    weighted = "" if split.weight is None else ", weighted"
-    weight_C = np.ones(len(split.label)) if split.weight is None else split.weight
-    fit = {PLATT: calibration_fits.platt, ISOTONIC: calibration_fits.isotonic}[method]
-    try:
-        calibration = fit(split.logit, split.label, weight_C)
-    except UnfitError as error:
-        raise _unfit(method, data, str(error)) from None
-    what = (
-        f"slope {calibration.slope:.4f}, intercept {calibration.value_K[0]:.4f}"
-        if method == PLATT
-        else f"{len(calibration.logit_K)} knots"
-    )
-    return calibration, f"{what}, fitted to {len(weight_C):,} candidates of {FITTED_ON}{weighted}"
-
-
-def _unfit(method: str, data: DataDir, found: str) -> UserError:
-    return UserError(
-        f"--calibrate={method}: expected candidates of both labels, positives with the higher "
-        f"scores, in the {FITTED_ON} split of {data.path}, found {found}. {_NOTHING_PUBLISHED}",
-        "build the data with a larger validation split, or export without --calibrate.",
-    )
-
-
-def _negative_weights(run: Run) -> dict[str, float]:
-    """Number of candidates that a negative of each split stands for; refuses what has none."""
-    schema, train = run.data.schema, run.config.train
-    arguments = run.data.manifest.get("arguments", {})
-    sampling, negatives = arguments.get("negative_sampling"), arguments.get("negatives")
-    found = ""
-    if schema.is_impression_log:
-        found = "a log of impressions, whose negatives were shown and not sampled"
-    elif sampling != "uniform":
-        found = f"--negative_sampling={sampling}, whose rate differs from candidate to candidate"
-    elif not negatives:
-        found = f"--negatives={negatives}"
-    elif schema.weight is not None:
-        found = f"samples weighted by {schema.weight.name!r}"
-    elif train.positive_weight != 1.0 or train.sample_weight:
-        found = "training with train.positive_weight or train.sample_weight"
-    if found:
-        raise UserError(
-            f"--calibrate={PRIOR}: expected a log of clicks with uniformly sampled negatives and "
-            f"without weights in {run.data.path}, found {found}. {_NOTHING_PUBLISHED}",
-            f"use --calibrate={PLATT}, which fits to the candidates as they are.",
-        )
-    return {split: _negative_weight(run.data, split) for split in SPLITS}
-
-
-def _negative_weight(data: DataDir, split: str) -> float:
-    """Items of a split's catalogue for each negative of a request."""
-    items = data.stats["splits"][split]["items_to_draw_from"]
-    return max(1.0, items / data.manifest["arguments"]["negatives"])
 
 
 def _metrics(

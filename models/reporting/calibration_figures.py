@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from models.evaluation import calibration_record
-from models.evaluation.calibration_record import PRIOR, Measured, Record
-from models.evaluation.metrics import BINS, Scores, reliability, shown, sigmoid
+from models.evaluation.calibration_record import PRIOR, Record
+from models.evaluation.metrics import BINS, Scores, reliability, sigmoid
 from models.reporting import html_report
 from models.reporting.evidence import Evidence
 from models.reporting.html_report import Figure, Grid, Section
@@ -24,40 +24,13 @@ def section(evidence: Evidence) -> Section | None:
         figures.append(_reliability(evidence.scores, record, evidence.split))
     return Section(
         "Calibration of the export",
-        [grid(record)],
+        [Grid("", 1, *calibration_record.table(record))],
         figures,
         [
             f"Version {version} was exported with --calibrate={record.method}: {record.how}. All "
             "other numbers here are of the scores as the model has them."
         ],
     )
-
-
-def grid(record: Record) -> Grid:
-    """Table of every measured split, before and after."""
-    columns = ["split", "candidates"]
-    for title in calibration_record.METRICS.values():
-        columns += [f"{title}, before", "after"]
-    rows = [
-        [split, f"{measured.candidates:,}", *_cells(measured)]
-        for split, measured in record.splits.items()
-    ]
-    notes = [f"Calibration error: expected, {BINS} bins of equal mass."]
-    if record.method == PRIOR:
-        counts = ", ".join(
-            f"{measured.negative_weight:,.6g} ({split})"
-            for split, measured in record.splits.items()
-        )
-        notes.append(f"Each sampled negative counts as the items that it stands for: {counts}.")
-    return Grid("", 1, columns, rows, notes)
-
-
-def _cells(measured: Measured) -> list[str]:
-    return [
-        shown(side[name], ".4g")
-        for name in calibration_record.METRICS
-        for side in (measured.before, measured.after)
-    ]
 
 
 def _reliability(scores: Scores, record: Record, split: str) -> Figure:

@@ -5,9 +5,10 @@ from typing import Any
 
 from models.core import provenance
 from models.core.run_directory import Run
+from models.evaluation import calibration_record
 from models.evaluation.calibration_record import Record
 from models.evaluation.metrics import shown
-from models.reporting import calibration_figures, model_card
+from models.reporting import model_card
 
 
 def write(
@@ -48,8 +49,8 @@ def write(
     ]
     if record is not None:
         lines += ["", "## Calibration", "", f"{record.method}: {record.how}.", ""]
-        grid = calibration_figures.grid(record)
-        lines += [_table(tuple(grid.columns), list(grid.rows)), "", *grid.notes]
+        table = calibration_record.table(record)
+        lines += [_table(tuple(table.columns), table.rows), "", *table.notes]
     if checks:
         lines += ["", "## Checks before publishing", "", *(f"* {line}" for line in checks)]
     for name, function in signatures.items():
