@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from models.evaluation.calibration import Calibration
 
-SLOPES = (0.1, 10.0)
+SLOPES = (0.1, 4.0)
 """Bounds of the slopes between knots of an isotonic calibration, as multiples of Platt's slope.
 
 The lower one keeps candidates apart that the regression pools. The upper one keeps a step of the

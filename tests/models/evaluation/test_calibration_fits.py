@@ -77,8 +77,7 @@ def test_knots_are_the_centres_of_pooled_blocks(drawn, monkeypatch):
 def test_slopes_between_knots_are_bounded_by_those_of_platt(drawn):
     found = isotonic(*drawn)
     slopes = np.diff(found.value_K) / np.diff(found.logit_K) / platt(*drawn).slope
-    assert slopes.min() == pytest.approx(0.1, rel=0.2) or slopes.min() > 0.1
-    assert 0.1 * (1 - 1e-9) <= slopes.min() < slopes.max() <= 10.0 * (1 + 1e-9)
+    assert 0.1 * (1 - 1e-9) <= slopes.min() < slopes.max() <= 4.0 * (1 + 1e-9)
     assert found.slope == platt(*drawn).slope
 
 
@@ -86,7 +85,7 @@ def test_isotonic_straightens_what_no_line_can():
     rng = np.random.default_rng(1)
     true = rng.normal(size=50_000)
     label = (rng.random(50_000) < sigmoid(true)).astype(float)
-    bent = np.where(true > 0, 2.5 * true, 0.4 * true)
+    bent = np.where(true > 0, 2.0 * true, 0.5 * true)
     errors = [
         calibration_error(label, fit(bent, label, np.ones(50_000)).probabilities(bent))
         for fit in (platt, isotonic)
