@@ -18,6 +18,7 @@ from models.core import run_directory
 from models.evaluation import confidence_intervals
 from models.evaluation.metrics import UNDEFINED, shown, shown_interval
 from models.reporting import (
+    calibration_figures,
     curves,
     data_sets,
     findings,
@@ -100,6 +101,7 @@ def write_report(
         _card(evidence),
         Section("Limits", points=findings.limits(evidence)),
         _metrics(evidence),
+        calibration_figures.section(evidence),
         _slices(evidence),
         importance_figures.section(evidence.importance),
         _training(evidence),

@@ -7,7 +7,12 @@ which it is the version labelled stable (or canary, with --canary). Servers that
 see half a version: it is filled in a hidden directory, its warm-up requests are replayed from disk,
 and only then is it renamed. Nothing is published whose scores are not the offline ones, which is
 worse than the live version by more than --max_auc_drop, or which has another schema (unless
---allow_schema_change). See docs/publishing.md.
+--allow_schema_change).
+
+With --calibrate, scores can be used as probabilities: a strictly increasing map is fitted to the
+validation split (platt, isotonic), or undoes the uniform sampling of negatives of a log of clicks
+(prior), and is part of the exported graph. Rankings stay as they are. Prints the calibration error
+and the bias of validation and test before and after. See docs/publishing.md.
 """
 
 import contextlib
@@ -26,10 +31,11 @@ import numpy as np
 from absl import flags
 
 from models.core import run_directory
+from models.evaluation import calibrating, calibration_record, dumped_scores
 from models.keras import tf
 from preprocessing import cli
-from preprocessing.data_dir import DataDir
-from preprocessing.errors import UserError
+from preprocessing.data_dir import DataDir, write_json
+from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage import files
 from serving.exporting import gates, model_card, publishing, raw_requests, warmup
 from serving.exporting.publishing import Publication
@@ -62,6 +68,7 @@ class ExportOptions:
         model_name: Name of the model in models.config; "" for that of the last export, or ctr.
         served_path: Path of OUTPUT as the server sees it; "" for that of the last export, or
             OUTPUT.
+        calibrate: One of `calibration_record.METHODS`; None for scores as the model has them.
     """
 
     version: int | None = None
@@ -71,6 +78,7 @@ class ExportOptions:
     allow_schema_change: bool = False
     model_name: str = ""
     served_path: str = ""
+    calibrate: str | None = None
 
 
 class Exported(NamedTuple):
@@ -79,10 +87,12 @@ class Exported(NamedTuple):
     Attributes:
         path: Directory of the version.
         checks: Results of the checks before publishing, one line each.
+        calibration: What was calibrated, and what it did, one line each; empty without.
     """
 
     path: pathlib.Path
     checks: list[str]
+    calibration: list[str]
 
 
 def export(
@@ -99,9 +109,9 @@ def export(
 
     Raises:
         UserError: There is no trained run, its data set has another schema, the version exists,
-            OUTPUT is not on this machine, the served path is relative, the exported model does not
-            answer its own warm-up requests, or it fails one of the `gates`. Nothing is published
-            then.
+            OUTPUT is not on this machine, the served path is relative, the run cannot be
+            calibrated, the exported model does not answer its own warm-up requests, or it fails one
+            of the `gates`. Nothing is published then.
     """
     options = options or ExportOptions()
     if options.served_path and not re.match(r"/|\w+://", options.served_path):
@@ -121,17 +131,24 @@ def export(
     if live is not None:
         allow_change = options.allow_schema_change
         checks = gates.check_schema(run.data.schema, live, allow_change=allow_change)
+    origin = dumped_scores.origin(run.path)
     model = run_directory.load_model(run_dir)
+    record = None
+    if options.calibrate is not None:
+        record = calibrating.of_run(run, model, options.calibrate)
+    calibration = None if record is None else record.calibration
     with _directory(output):
         hidden = output / f".tmp-{version}-{os.getpid()}"
         try:
-            module = ServingModule(model, run.data)
+            module = ServingModule(model, run.data, calibration)
             _fill(hidden, run, module)
+            if record is not None:
+                write_json(hidden / "assets" / calibration_record.FILE, record.to_json())
             digests.write(hidden)  # Looked for by every load, the following one included.
             servable = _replay(hidden)
-            checks.append(gates.check_parity(run, model, servable))
+            checks.append(gates.check_parity(run, model, servable, calibration))
             checks.append(gates.check_auc(run.data, servable, live, options.max_auc_drop))
-            card = model_card.write(run, module.signatures, checks)
+            card = model_card.write(run, module.signatures, checks, record)
             (hidden / "assets" / "model_card.md").write_text(card, encoding="utf-8")
             digests.write(hidden)
             try:
@@ -141,7 +158,11 @@ def export(
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     _announce(output, version, live, options)
-    return Exported(target, checks)
+    if record is None:
+        return Exported(target, checks, [])
+    with explained_write_errors("--run", run.path, f"{target} is published."):
+        calibration_record.write(run.path, record, version, origin)
+    return Exported(target, checks, calibration_record.describe(record))
 
 
 def latest_version(output: str | pathlib.Path) -> pathlib.Path:
@@ -259,6 +280,12 @@ def define_flags() -> None:
     flags.DEFINE_bool("allow_schema_change", False, "Publish although the schema differs.")
     flags.DEFINE_string("model_name", "", "Name in models.config (default: as before, or ctr).")
     flags.DEFINE_string("served_path", "", "OUTPUT as servers see it (default: as before).")
+    flags.DEFINE_enum(
+        "calibrate",
+        None,
+        calibration_record.METHODS,
+        "Make scores probabilities by this method (default: leave them as they are).",
+    )
     flags.mark_flags_as_required(["run", "output"])
 
 
@@ -267,7 +294,8 @@ def main() -> None:
     values = flags.FLAGS
     settings = {field.name: values[field.name].value for field in dataclasses.fields(ExportOptions)}
     exported = export(values.run, values.output, ExportOptions(**settings))  # type: ignore[arg-type]
-    sys.stdout.write("\n".join([*exported.checks, f"Exported {exported.path}"]) + "\n")
+    lines = [*exported.checks, *exported.calibration, f"Exported {exported.path}"]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def console_main() -> None:

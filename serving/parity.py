@@ -6,7 +6,8 @@ Every request of the split is scored offline, by the signature that takes raw va
 that takes serialized examples, and over REST. Offline means: by the model that models.evaluate
 restores, from the stored examples, with every history padded to the schema's full length.
 (Evaluation pads to the next of a few lengths, served models as little as they can. Padding may
-change a score by rounding, no more, and this command would show it if it did.) Prints the largest
+change a score by rounding, no more, and this command would show it if it did.) A calibration that
+the version was exported with is applied to the offline scores too. Prints the largest
 difference of each from the offline scores; the exit status is 1 if one exceeds --tolerance. Without
 --url an embedded server is started for the REST leg.
 """
@@ -23,6 +24,7 @@ from absl import flags
 from tqdm import tqdm
 
 from models.core import run_directory
+from models.evaluation import calibration_record
 from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
@@ -73,7 +75,9 @@ def parity(
     run = run_directory.open_run(run_dir)
     schema = run.data.schema
     servable = _load(pathlib.Path(version), schema)
-    offline = OfflineScorer(run_directory.load_model(run_dir), schema)
+    record = calibration_record.read(servable.path / "assets" / calibration_record.FILE)
+    calibration = None if record is None else record.calibration
+    offline = OfflineScorer(run_directory.load_model(run_dir), schema, calibration)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED, REST), 0.0)
     requests = candidates = 0
     if not run.data.num_requests(split):

@@ -25,6 +25,9 @@ UNDEFINED = "n/a"
 CUTOFFS = (1, 5, 10)
 """Cut-off ranks k of HR@k and NDCG@k."""
 
+BINS = 10
+"""Number of bins of the calibration error."""
+
 
 class Scores(NamedTuple):
     """Scored candidates of a split, one entry per candidate.
@@ -225,25 +228,40 @@ def relative_improvement(auc: float | None, baseline: float | None) -> float:
 
 
 def reliability(
-    label: np.ndarray, probability: np.ndarray, bins: int = 10
+    label: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted and observed rate in bins of (nearly) equal counts.
+    """Predicted and observed rate in `BINS` bins of (nearly) equal counts, or of equal weight.
+
+    Args:
+        label: Labels, 0 or 1.
+        probability: Predictions.
+        weight: Weights above 0; None if all candidates count alike.
 
     Returns:
-        Mean prediction, observed rate and count of each bin, from low to high predictions.
+        Mean prediction, observed rate and count (or weight) of each bin, from low to high
+        predictions.
     """
     order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
+    if weight is None:
+        parts = np.array_split(order, BINS)
+        weight = np.ones(len(order))
+    else:
+        reached = np.cumsum(weight[order])
+        ends = reached[-1] * np.arange(1, BINS) / BINS
+        parts = np.split(order, np.searchsorted(reached, ends, side="right"))
+    parts = [part for part in parts if len(part)]
     return (
-        np.array([probability[part].mean() for part in parts]),
-        np.array([label[part].mean() for part in parts]),
-        np.array([len(part) for part in parts]),
+        np.array([np.average(probability[part], weights=weight[part]) for part in parts]),
+        np.array([np.average(label[part], weights=weight[part]) for part in parts]),
+        np.array([weight[part].sum() for part in parts]),
     )
 
 
-def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
+def calibration_error(
+    label: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None
+) -> float:
     """Expected calibration error: mean |predicted - observed| over the bins of `reliability`."""
-    predicted, observed, counts = reliability(label, probability)
+    predicted, observed, counts = reliability(label, probability, weight)
     return float(np.average(np.abs(predicted - observed), weights=counts))
 
 

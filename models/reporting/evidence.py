@@ -7,7 +7,14 @@ import pandas as pd
 
 from models.config import run_config as config_module
 from models.core import run_directory
-from models.evaluation import dumped_scores, importance, scoring, yardsticks
+from models.evaluation import (
+    calibration_record,
+    dumped_scores,
+    importance,
+    scoring,
+    yardsticks,
+)
+from models.evaluation.calibration_record import OfExport
 from models.evaluation.metrics import Scores, defined
 from models.evaluation.scoring import Analysis
 from models.evaluation.yardsticks import Yardstick
@@ -32,6 +39,7 @@ class Evidence(NamedTuple):
         analysis: Metrics of `split` and of its slices, with confidence intervals.
         yardsticks: Metrics of baselines on `split`.
         importance: Tables of `importance.measure` by split, as far as they are current.
+        calibration: The last calibrated export; None if there is none of the current weights.
         sessions: Entries of the processes of the run, see `training.sessions`.
         origins: Origin of each value of the configuration.
         has_weights: Whether there are best weights.
@@ -47,6 +55,7 @@ class Evidence(NamedTuple):
     analysis: Analysis | None
     yardsticks: list[Yardstick]
     importance: dict[str, pd.DataFrame]
+    calibration: OfExport | None
     sessions: list[dict[str, Any]]
     origins: dict[str, str]
     has_weights: bool
@@ -108,6 +117,7 @@ def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
             for split in SPLITS
             if (table := importance.read_current(run.path, split)) is not None
         },
+        calibration=calibration_record.read_current(run.path),
         sessions=run_directory.read_sessions(run.path),
         origins=_origins(run),
         has_weights=tf.train.latest_checkpoint(str(run.path / run_directory.BEST)) is not None,

@@ -100,7 +100,7 @@ def _of_metrics(evidence: Evidence) -> Iterator[str]:
         yield (
             f"As probabilities, scores are worse on {split} than the click rate, said every time "
             f"(normalised entropy {entropy:.3f}). Weights are chosen by AUC, which does not see "
-            "that: calibrate the scores, or add train.l2, or lower the learning rates."
+            "that: export with --calibrate, or add train.l2, or lower the learning rates."
         )
 
 
@@ -283,7 +283,7 @@ def _of_calibration(evidence: Evidence) -> Iterator[str]:
     if error is not None and error > _BADLY_CALIBRATED:
         yield (
             f"Scores are off by {error:.3f} on average as probabilities. That does not change the "
-            "order of candidates; for bids or thresholds, calibrate them on recent traffic first."
+            "order of candidates; for bids or thresholds, export with --calibrate."
         )
     if bias is not None and abs(bias - 1.0) > _BIASED:
         yield f"It predicts {bias:.2f} times as many clicks as there are."

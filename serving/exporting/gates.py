@@ -12,6 +12,7 @@ from sklearn import metrics
 
 from models.core.base import CTRModel
 from models.core.run_directory import Run
+from models.evaluation.calibration import Calibration
 from models.keras import tf
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
@@ -56,13 +57,16 @@ def check_schema(schema: Schema, live: pathlib.Path, *, allow_change: bool) -> l
     return [f"Schema changed, {change} (in the live version)" for change in changes]
 
 
-def check_parity(run: Run, model: CTRModel, servable: Servable) -> str:
+def check_parity(
+    run: Run, model: CTRModel, servable: Servable, calibration: Calibration | None = None
+) -> str:
     """Compares the scores of both signatures with the offline ones.
 
     Args:
         run: Run that is exported.
         model: Trained model of the run.
         servable: The exported version, loaded as servers load it.
+        calibration: Calibration of the version; None if it has none.
 
     Returns:
         The largest differences, in one line.
@@ -70,7 +74,7 @@ def check_parity(run: Run, model: CTRModel, servable: Servable) -> str:
     Raises:
         UserError: Scores differ by more than `offline_scores.TOLERANCE`.
     """
-    offline = OfflineScorer(model, run.data.schema)
+    offline = OfflineScorer(model, run.data.schema, calibration)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED), 0.0)
     split = _first_split(run.data, (*_HELD_OUT, "train"))
     requests = 0

@@ -1,21 +1,29 @@
-"""The model card of an exported version: its origin, its metrics, its signatures."""
+"""The model card of an exported version: origin, metrics, calibration, signatures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.core import provenance
 from models.core.run_directory import Run
+from models.evaluation import calibration_record
+from models.evaluation.calibration_record import Record
 from models.evaluation.metrics import shown
 from models.reporting import model_card
 
 
-def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -> str:
+def write(
+    run: Run,
+    signatures: Mapping[str, Any],
+    checks: Sequence[str] = (),
+    record: Record | None = None,
+) -> str:
     """The model card of an export, in Markdown.
 
     Args:
         run: Run that the model was trained in.
         signatures: Concrete functions of the exported signatures by name.
         checks: Results of the checks before publishing, one line each.
+        record: The calibration; None if there is none.
     """
     config, schema = run.config, run.data.schema
     lines = [
@@ -39,6 +47,10 @@ def write(run: Run, signatures: Mapping[str, Any], checks: Sequence[str] = ()) -
         "",
         _metrics(run.metrics),
     ]
+    if record is not None:
+        lines += ["", "## Calibration", "", f"{record.method}: {record.how}.", ""]
+        table = calibration_record.table(record)
+        lines += [_table(tuple(table.columns), table.rows), "", *table.notes]
     if checks:
         lines += ["", "## Checks before publishing", "", *(f"* {line}" for line in checks)]
     for name, function in signatures.items():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from models.core.base import CTRModel
+from models.evaluation.calibration import Calibration
 from models.keras import tf
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import PAD_ID
@@ -18,14 +19,17 @@ class OfflineScorer:
     Args:
         model: A trained model.
         schema: Schema of the model's data set.
+        calibration: Calibration of the export that the scores are compared with; None if it has
+            none.
     """
 
-    def __init__(self, model: CTRModel, schema: Schema) -> None:
+    def __init__(
+        self, model: CTRModel, schema: Schema, calibration: Calibration | None = None
+    ) -> None:
         self._schema = schema
         self._item_key = candidate_key(schema.item_key.name)
-        self._probabilities = tf.function(
-            lambda features: tf.sigmoid(model(features)), autograph=False
-        )
+        self._calibration = calibration
+        self._logits = tf.function(lambda features: model(features), autograph=False)
 
     def __call__(self, features: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """Masks of the real candidates and their probabilities, [B, N] bool and float32.
@@ -34,7 +38,11 @@ class OfflineScorer:
             features: Encoded features, as `preprocessing.dataset.parse` returns them.
         """
         mask_BN = features[self._item_key].numpy() != PAD_ID
-        scores_BN = self._probabilities(_padded(self._schema, features)).numpy()
+        logits_BN = self._logits(_padded(self._schema, features))
+        if self._calibration is None:
+            scores_BN = tf.sigmoid(logits_BN).numpy()
+        else:
+            scores_BN = self._calibration.probabilities(logits_BN.numpy()).astype(np.float32)
         return mask_BN, np.where(mask_BN, scores_BN, 0.0)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from models.backbone_api import Backbone
 from models.core.base import CTRModel
+from models.evaluation.calibration import Calibration
 from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
@@ -31,6 +32,7 @@ from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import PAD_ID, DType, Feature
 from preprocessing.schema import Schema
 from preprocessing.transforms import RawEncoder
+from serving.exporting import calibrated_scores
 from serving.exporting.input_forms import require_forms
 
 SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
@@ -78,13 +80,16 @@ class ServingModule(tf.Module):
     Args:
         model: Trained model to export.
         data: Data set that the model was trained on, with its schema and fitted encoders.
+        calibration: Map of its logits; None for the scores as the model has them.
     """
 
-    def __init__(self, model: CTRModel, data: DataDir) -> None:
+    def __init__(
+        self, model: CTRModel, data: DataDir, calibration: Calibration | None = None
+    ) -> None:
         super().__init__(name="serving")
         self.encoder = RawEncoder(data.encoders, data.vocab_dir)
         self.weights = [*model.embedder.variables, *model.backbone.variables]
-        scorer = _Scorer(model, data)
+        scorer = _Scorer(model, data, calibration)
         inputs = raw_inputs(data.schema)
         raw_specs = {
             name: tf.TensorSpec([None] * len(_form(key)), _DTYPES[feature.dtype])
@@ -166,8 +171,9 @@ def _form(key: str) -> str:
 class _Scorer:
     """Scores encoded features."""
 
-    def __init__(self, model: CTRModel, data: DataDir) -> None:
+    def __init__(self, model: CTRModel, data: DataDir, calibration: Calibration | None) -> None:
         self._model = model
+        self._calibration = calibration
         self._schema = data.schema
         self._num_oov = {name: encoder.num_oov for name, encoder in data.encoders.items()}
 
@@ -193,7 +199,12 @@ class _Scorer:
 
     def _probabilities(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> tf.Tensor:
         mask_BN = features[candidate_key(self._schema.item_key.name)] != PAD_ID
-        return tf.where(mask_BN, tf.sigmoid(tf.cast(logits_BN, tf.float32)), 0.0)
+        logits_BN = tf.cast(logits_BN, tf.float32)
+        if self._calibration is None:
+            scores_BN = tf.sigmoid(logits_BN)
+        else:
+            scores_BN = calibrated_scores.probabilities(self._calibration, logits_BN)
+        return tf.where(mask_BN, scores_BN, 0.0)
 
     def _unknown(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Numbers of values of each request that are not in their vocabulary, [B] int64."""

@@ -159,3 +159,21 @@ def test_relative_improvement_over_nothing_is_undefined(auc, baseline):
 def test_relative_improvement_counts_from_a_coin():
     assert relative_improvement(0.75, 0.7) == pytest.approx(0.25)
     assert relative_improvement(0.6, 0.7) == pytest.approx(-0.5)
+
+
+def test_weights_of_a_calibration_curve_are_repetitions():
+    rng = np.random.default_rng(0)
+    probability = rng.permutation(np.linspace(0.01, 0.99, 400))
+    label = (rng.random(400) < probability).astype(float)
+    weight = np.repeat([1.0, 2.0], 200)
+    repeated = [np.repeat(values, weight.astype(int)) for values in (label, probability)]
+    weighted = reliability(label, probability, weight)
+    assert weighted[2].sum() == 600.0
+    for found, expected in zip(weighted, reliability(*repeated), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0.05)
+    ones = np.ones(400)
+    for found, expected in zip(
+        reliability(label, probability, ones), reliability(label, probability), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert calibration_error(label, probability, ones) == calibration_error(label, probability)

@@ -87,6 +87,7 @@ def _evidence(
         analysis=Analysis({"auc": auc}, _slices() if slices is None else slices),
         yardsticks=yardsticks,
         importance={},
+        calibration=None,
         sessions=[],
         origins={},
         has_weights=True,

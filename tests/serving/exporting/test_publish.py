@@ -105,10 +105,10 @@ def test_changed_schema_is_refused_with_the_difference(rival, toy_run, tmp_path)
 
 
 def test_scores_that_are_not_the_offline_ones_are_refused(toy_run, tmp_path, monkeypatch):
-    def other_weights(model, data):
+    def other_weights(model, data, calibration):
         table = model.embedder.tables["item_id"]
         table.assign_add(tf.ones_like(table))  # of the model that scores offline
-        return ServingModule(run_directory.load_model(toy_run), data)
+        return ServingModule(run_directory.load_model(toy_run), data, calibration)
 
     monkeypatch.setattr(exporting, "ServingModule", other_weights)
     with pytest.raises(UserError, match="Expected scores within 1e-06 of the offline ones"):
