@@ -20,29 +20,25 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from absl import flags
 
 from models.core import run_directory
-from models.keras import tf
 from preprocessing import cli
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.storage import files
-from serving.exporting import gates, model_card, publishing, raw_requests, warmup
+from serving.exporting import publishing
 from serving.exporting.publishing import Publication
-from serving.exporting.signatures import (
-    EXAMPLES,
-    EXPLAIN,
-    SERIALIZED,
-    SERVING_DEFAULT,
-    ServingModule,
-)
 from serving.tfserving.models import digests
-from serving.tfserving.models.servable import Servable
 from serving.tfserving.status import ServingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from serving.exporting.signatures import ServingModule
+    from serving.tfserving.models.servable import Servable
 
 _MODEL_NAME = "ctr"
 _WARMUP_REQUESTS = 8
@@ -110,6 +106,11 @@ def export(
             "write it as servers see it, as in --served_path=/models/ctr.",
         )
     files.require_local(output, "--output")
+    run_directory.require_run(run_dir)
+    # They load TensorFlow, here and below, for which a wrong flag need not wait.
+    from serving.exporting import gates, model_card
+    from serving.exporting.signatures import ServingModule
+
     run = run_directory.open_run(run_dir)
     output = pathlib.Path(output)
     version = options.version or publishing.next_version(output)
@@ -190,8 +191,11 @@ def _directory(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _fill(version: pathlib.Path, run: run_directory.Run, module: ServingModule) -> None:
+def _fill(version: pathlib.Path, run: run_directory.Run, module: "ServingModule") -> None:
     """Writes the SavedModel of a run with its assets and warm-up requests."""
+    from models.keras import tf
+    from serving.exporting import warmup
+
     signatures = module.signatures
     tf.saved_model.save(module, str(version), signatures=signatures)
     assets = version / "assets"
@@ -213,8 +217,11 @@ def _version_exists(target: pathlib.Path) -> UserError:
 
 def _warmup_requests(
     data: DataDir, signatures: Mapping[str, object]
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+) -> "Iterator[tuple[str, dict[str, np.ndarray]]]":
     """Real requests for every signature: some alone, then all of them as one batch."""
+    from serving.exporting import raw_requests
+    from serving.exporting.signatures import EXAMPLES, EXPLAIN, SERIALIZED, SERVING_DEFAULT
+
     split = next((s for s in _WARMUP_SPLITS if data.num_requests(s)), None)
     if split is None:
         raise UserError(
@@ -230,8 +237,12 @@ def _warmup_requests(
             yield EXPLAIN, batch.raw
 
 
-def _replay(version: pathlib.Path) -> Servable:
+def _replay(version: pathlib.Path) -> "Servable":
     """Loads a version as servers do, and runs its warm-up requests."""
+    from models.keras import tf
+    from serving.exporting import warmup
+    from serving.tfserving.models.servable import Servable
+
     try:
         servable = Servable(version)
         warmup.replay(servable)

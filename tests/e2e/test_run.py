@@ -121,7 +121,7 @@ def test_other_arguments_are_refused(work, log, tmp_path, changed):
         message = "data.negatives was 1, is 2"
     elif changed == "learning_rate":
         content["train"]["learning_rate"] = 0.5
-        message = "run.train was"
+        message = r"run.train.learning_rate was 0\.001, is 0\.5"
     else:
         longer = tmp_path / "log.csv"
         longer.write_text(log.read_text() + "u1,i1,c1,1800000000\n")
@@ -139,7 +139,7 @@ def test_a_mistake_does_not_spoil_the_working_directory(log, tmp_path):
     # The corrected command gets past the check of its arguments, to the first stage.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            running, "_build", lambda arguments: (_ for _ in ()).throw(StopAsyncIteration)
+            running, "_build", lambda *arguments: (_ for _ in ()).throw(StopAsyncIteration)
         )
         with pytest.raises(StopAsyncIteration):
             running.run(arguments, run_config.resolve(content), tmp_path)

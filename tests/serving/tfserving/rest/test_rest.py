@@ -10,7 +10,7 @@ import urllib.parse
 import httpx
 import pytest
 
-from serving import server
+from serving import embedded_server
 from serving.tfserving.rest import json_parse, routes
 from serving.tfserving.status import Code, ServingError, http_status
 
@@ -104,7 +104,7 @@ def blocked(monkeypatch):
 
 
 def test_E3_deadline(exported, blocked):
-    with server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
         reply = httpx.post(f"{short.url}:predict", content=b'{"instances": [1]}', timeout=30)
         assert (reply.status_code, set(reply.json())) == (504, {"error"})
         assert httpx.get(short.url).status_code == 200
@@ -117,7 +117,7 @@ def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, bloc
     monkeypatch.setattr(
         "serving.tfserving.models.servable.Servable.predict", lambda *args: asked.append(args)
     )
-    with server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
         url = f"{short.url}:predict"
         assert httpx.post(url, content=b'{"instances": [1]}', timeout=30).status_code == 504
         blocked.set()
@@ -126,7 +126,7 @@ def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, bloc
 
 def test_more_requests_than_allowed_are_told_to_come_back(exported, blocked):
     with (
-        server.running(exported, "toy", max_concurrent_requests=2) as few,
+        embedded_server.running(exported, "toy", max_concurrent_requests=2) as few,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
         url, body = f"{few.url}:predict", b'{"instances": [1]}'
@@ -143,7 +143,7 @@ def test_more_requests_than_allowed_are_told_to_come_back(exported, blocked):
 
 @pytest.mark.parametrize("part", [b"", b'{"inst'], ids=["nothing", "part"])
 def test_a_body_that_does_not_arrive_in_time(exported, part):
-    with server.running(exported, "toy", rest_api_timeout_in_ms=500) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=500) as short:
         parsed = urllib.parse.urlsplit(short.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=20) as connection:
             head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
@@ -161,7 +161,7 @@ def test_another_protocol_is_not_taken_up(http):
 
 def test_longer_bodies_than_allowed(exported):
     with (
-        server.running(exported, "toy", max_request_bytes=100) as small,
+        embedded_server.running(exported, "toy", max_request_bytes=100) as small,
         httpx.Client() as client,
     ):
         url = f"{small.url}:predict"
@@ -175,7 +175,7 @@ def test_longer_bodies_than_allowed(exported):
 
 
 def test_a_long_body_that_waits_for_leave_ends_the_connection(exported):
-    with server.running(exported, "toy", max_request_bytes=100) as small:
+    with embedded_server.running(exported, "toy", max_request_bytes=100) as small:
         parsed = urllib.parse.urlsplit(small.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=10) as connection:
             head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
@@ -191,7 +191,7 @@ def test_a_long_body_that_waits_for_leave_ends_the_connection(exported):
 def test_a_client_that_hangs_up_on_several_requests(exported, blocked):
     body = b'{"instances": [1]}'
     sent = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    with server.running(exported, "toy") as running:
+    with embedded_server.running(exported, "toy") as running:
         parsed = urllib.parse.urlsplit(running.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=10) as connection:
             connection.sendall((sent.encode() + body) * 2)
