@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from models.keras import keras, tf
+from models.ops import choices
 from models.ops.weight_layouts import Fields, Layouts
 from preprocessing.errors import UserError
 from preprocessing.values.limits import limited
-
-MANY_LABELS = 2.0
-"""Training requests per user from which on labels are not scarce; see `SelfSupervision`."""
 
 State = Any
 """What `encode_user` of a model returns, of any type: only the model's other methods read it."""
@@ -277,28 +275,11 @@ class SelfSupervision(keras.layers.Layer):
     mixed_precision: ClassVar[bool] = False
     """Whether its large layers may compute in half precision, as in `Backbone`."""
 
-    schedule: ClassVar[Mapping[str, Any]] = {
-        "ssl_steps": 4.0,
-        "ssl_learning_rate": 3e-3,
-        "embedding_learning_rate": 1e-4,
-        "patience": 3.0,
-    }
-    """Defaults of the section "train" with this loss where labels are scarce.
+    schedule: ClassVar[Mapping[str, Any]] = choices.SSL_SCHEDULE
+    """Defaults of the section "train" with this loss where labels are scarce."""
 
-    The main loss memorises a small log within two or three passes, while a contrastive loss keeps
-    learning for forty. So the contrastive loss takes several steps for each step of the main loss,
-    with a separate learning rate, and the main loss changes the tables slowly, so that it does not
-    undo what they have learned."""
-
-    schedule_of_many_labels: ClassVar[Mapping[str, Any]] = {
-        "ssl_steps": 1.0,
-        "ssl_learning_rate": 3e-4,
-        "embedding_learning_rate": 1e-3,
-        "patience": 3.0,
-    }
-    """Defaults of the section "train" from `MANY_LABELS` training requests per user on.
-
-    There the main loss learns the tables by itself, and `schedule` would hold it back."""
+    schedule_of_many_labels: ClassVar[Mapping[str, Any]] = choices.SSL_SCHEDULE_OF_MANY_LABELS
+    """Defaults of the section "train" from `choices.MANY_LABELS` training requests per user on."""
 
     def losses(
         self, user: UserSide, candidates: Candidates, *, seed: tf.Tensor

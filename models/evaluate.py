@@ -18,21 +18,30 @@ one). Writes RUN/importance-SPLIT.csv and prints it, the largest drop first, wit
 
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from absl import flags
 
-from models.evaluation import importance
-from models.evaluation.confidence_intervals import Difference
+from models.core import run_directory
 from models.evaluation.metrics import (
     UNDEFINED,
     relative_improvement,
     shown,
     shown_interval,
 )
-from models.evaluation.scoring import SPLITS, Analysis, analyse, compare, evaluate
 from preprocessing import cli
 from preprocessing.errors import UserError
+from preprocessing.splits import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.evaluation.confidence_intervals import Difference
+    from models.evaluation.scoring import Analysis
+
+_IMPORTANCE_SPLIT = "validation"
+"""Default split: what is decided by importance, such as a feature to remove, is a choice like any
+other, for which the test split must stay unseen."""
 
 
 def define_flags() -> None:
@@ -44,7 +53,7 @@ def define_flags() -> None:
         "split",
         None,
         SPLITS,
-        f"Split to measure (default: test; with --importance: {importance.SPLIT}).",
+        f"Split to measure (default: test; with --importance: {_IMPORTANCE_SPLIT}).",
     )
     flags.DEFINE_bool("importance", False, "Measure what each input of the model contributes.")
 
@@ -52,7 +61,13 @@ def define_flags() -> None:
 def main() -> None:
     """Prints the metrics of a split, the differences of two runs, or the importance of inputs."""
     flag_values = flags.FLAGS
-    split = flag_values.split or (importance.SPLIT if flag_values.importance else "test")
+    split = flag_values.split or (_IMPORTANCE_SPLIT if flag_values.importance else "test")
+    for path in filter(None, (flag_values.run, flag_values.compare, flag_values.against)):
+        run_directory.require_run(path)
+    # They load TensorFlow, for which a wrong path need not wait.
+    from models.evaluation import importance
+    from models.evaluation.scoring import analyse, compare, evaluate
+
     is_of_one_run = flag_values.run and not flag_values.compare and not flag_values.against
     is_of_two_runs = flag_values.compare and flag_values.against and not flag_values.run
     if is_of_two_runs and not flag_values.importance:
@@ -74,7 +89,7 @@ def main() -> None:
         )
 
 
-def _print_metrics(metrics: dict[str, float | None], analysis: Analysis) -> None:
+def _print_metrics(metrics: dict[str, float | None], analysis: "Analysis") -> None:
     lines = []
     for name, value in metrics.items():
         interval_text = ""
@@ -93,7 +108,7 @@ def _print_metrics(metrics: dict[str, float | None], analysis: Analysis) -> None
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _print_differences(differences: dict[str, Difference]) -> None:
+def _print_differences(differences: "dict[str, Difference]") -> None:
     sys.stdout.write(f"{'':20s} {'first':>9s} {'second':>9s} {'difference':>11s}\n")
     for name, row in differences.items():
         value, low, high = row.difference
@@ -106,7 +121,9 @@ def _print_differences(differences: dict[str, Difference]) -> None:
     sys.stdout.write(f"relative improvement (RelaImpr): {shown(gain, '+.2%')}\n")
 
 
-def _print_importance(table: pd.DataFrame, split: str) -> None:
+def _print_importance(table: "pd.DataFrame", split: str) -> None:
+    from models.evaluation import importance
+
     width = max(len(name) for name in ("input", *table["feature"]))
     lines = [
         f"{'input':{width}s}  {'part':9s}  {'AUC drop':>8s}  {'95%':20s}  {'GAUC drop':>9s}  "

@@ -1,12 +1,14 @@
 """Classes of models and self-supervision by name. A new model needs one file and one line here."""
 
 import importlib.util
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.backbone_api import Backbone, SelfSupervision
-from models.user_code import Part, load_class
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
+
+if TYPE_CHECKING:
+    from models.backbone_api import Backbone, SelfSupervision
+    from models.user_code import Part
 
 
 class Entry(NamedTuple):
@@ -74,7 +76,7 @@ ALIASES = {"miss": ("din", "miss")}
 """Names that stand for a model together with a self-supervision."""
 
 
-def load_model_class(name: str) -> tuple[type[Backbone], dict[str, Any]]:
+def load_model_class(name: str) -> "tuple[type[Backbone], dict[str, Any]]":
     """The class of a model and the settings of the named variant.
 
     Args:
@@ -83,20 +85,31 @@ def load_model_class(name: str) -> tuple[type[Backbone], dict[str, Any]]:
     Raises:
         UserError: There is no such name or class; see also `load_class`.
     """
-    return _load(name, MODELS, Backbone, "model")
+    entry = _entry(name, MODELS, "model")
+    # They load TensorFlow, for which a name that is wrong need not wait.
+    from models.backbone_api import Backbone
+    from models.user_code import load_class
+
+    return load_class(entry.path, Backbone, "model"), dict(entry.settings)
 
 
-def load_ssl_class(name: str) -> tuple[type[SelfSupervision], dict[str, Any]]:
+def load_ssl_class(name: str) -> "tuple[type[SelfSupervision], dict[str, Any]]":
     """The class of a self-supervised loss and the settings of the named variant.
 
     Raises:
         UserError: There is no such name or class; see also `load_class`.
     """
-    return _load(name, SSL, SelfSupervision, "ssl")
+    entry = _entry(name, SSL, "ssl")
+    from models.backbone_api import SelfSupervision
+    from models.user_code import load_class
+
+    return load_class(entry.path, SelfSupervision, "ssl"), dict(entry.settings)
 
 
-def user_parts(model_name: str, ssl_name: str) -> list[Part]:
+def user_parts(model_name: str, ssl_name: str) -> "list[Part]":
     """The user-defined parts among a model and its self-supervision."""
+    from models.user_code import Part
+
     parts = []
     if model_name not in MODELS:
         parts.append(Part("model", model_name, load_model_class(model_name)[0]))
@@ -105,15 +118,15 @@ def user_parts(model_name: str, ssl_name: str) -> list[Part]:
     return parts
 
 
-def _load(name: str, known: dict[str, Entry], base: type, flag: str) -> tuple[Any, dict[str, Any]]:
-    entry = known.get(name, Entry(name))
+def _entry(name: str, known: dict[str, Entry], flag: str) -> Entry:
+    """The entry of a name; that of a dotted path is the path itself."""
     is_path = any(mark in name for mark in ".:/")
     if name not in known and not is_path and not _is_module(name):
         raise UserError(
             f"Expected --{flag} to be one of {', '.join(known)} or a dotted path, found {name!r}.",
             did_you_mean(name, known),
         )
-    return load_class(entry.path, base, flag), dict(entry.settings)
+    return known.get(name, Entry(name))
 
 
 def _is_module(name: str) -> bool:

@@ -10,32 +10,32 @@
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),
 schema.json, metrics.json, metrics.csv, pretraining.csv, sessions.json (code, machine, time and
 memory of each process that worked on it), TensorBoard events, checkpoints/ (to resume) and best/
-(weights of the best validation AUC, or log loss where AUC is undefined). SIGTERM writes a
-checkpoint and ends with status 0.
+(weights of the best validation AUC, or log loss where AUC is undefined). SIGTERM and Ctrl-C write
+a checkpoint after the current step and end with status 0 and 130; a second Ctrl-C does not wait.
 """
 
 import contextlib
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
 from models.core import run_directory
-from models.distributed.distribution import serve_if_asked
 from models.evaluation.metrics import shown
-from models.keras import tf
 from models.training import data_checks, run_flags
-from models.training.interruption import Interrupted, on_sigterm
+from models.training.interruption import Interrupted, interrupted, on_stop_signals
 from models.training.profiling import Profile
-from models.training.trainer import Trainer
-from models.training.warm_start import warm_start
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage import files
+
+if TYPE_CHECKING:
+    from models.training.trainer import Trainer
 
 _RESUMABLE_SETTINGS = (
     "epochs",
@@ -76,16 +76,20 @@ def train(
     Raises:
         UserError: A run is already there, or it was started with other settings, or the data set
             cannot be used, or numbers are not finite, or the disk is full.
-        Interrupted: The process got SIGTERM and has written a checkpoint; a `SystemExit` with
-            status 0.
+        Interrupted: The process got SIGTERM or Ctrl-C and has written a checkpoint.
     """
-    with on_sigterm() as stop:
-        trainer = begin(
-            config, workdir, resume, origins, progress=progress, stop=stop, profile=profile
-        )
-        if trainer.shows_progress:
-            sys.stdout.write("".join(f"finding: {line}\n" for line in trainer.data.findings))
-        return trainer.run()
+    with on_stop_signals() as stop:
+        try:
+            trainer = begin(
+                config, workdir, resume, origins, progress=progress, stop=stop, profile=profile
+            )
+            if trainer.shows_progress:
+                sys.stdout.write("".join(f"finding: {line}\n" for line in trainer.data.findings))
+            return trainer.run()
+        except KeyboardInterrupt:
+            if not (pathlib.Path(workdir) / run_directory.CONFIG).exists():
+                raise
+            raise interrupted(signal.SIGINT, pathlib.Path(workdir)) from None
 
 
 def begin(
@@ -94,7 +98,7 @@ def begin(
     resume: bool = False,
     origins: Mapping[str, str] | None = None,
     **options: Any,
-) -> Trainer:
+) -> "Trainer":
     """Prepares a run directory, or restores the state of its run.
 
     Args:
@@ -110,14 +114,13 @@ def begin(
     Raises:
         UserError: The conditions of `train`.
     """
-    files.require_local(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
-    has_run = (workdir / run_directory.CONFIG).exists()
-    if has_run and not resume:
-        raise UserError(
-            f"Expected an empty --workdir, found a run in {workdir}.",
-            "add --resume to continue it, or choose another directory.",
-        )
+    has_run = _has_run(workdir, resume)
+    # They load TensorFlow, for which a wrong flag need not wait.
+    from models.keras import tf
+    from models.training.trainer import Trainer
+    from models.training.warm_start import warm_start
+
     if has_run:
         _check_resumable(run_directory.open_run(workdir).config, config)
     if config.train.deterministic:
@@ -142,6 +145,18 @@ def begin(
     return trainer
 
 
+def _has_run(workdir: str | pathlib.Path, resume: bool) -> bool:
+    """Whether a run directory holds a run; raises `UserError` unless it is to be continued."""
+    files.require_local(workdir, "--workdir")
+    has_run = (pathlib.Path(workdir) / run_directory.CONFIG).exists()
+    if has_run and not resume:
+        raise UserError(
+            f"Expected an empty --workdir, found a run in {workdir}.",
+            "add --resume to continue it, or choose another directory.",
+        )
+    return has_run
+
+
 @contextlib.contextmanager
 def _directory(workdir: pathlib.Path) -> Iterator[None]:
     """Creates the run directory before the slow work; removes it again if that fails."""
@@ -159,18 +174,15 @@ def _directory(workdir: pathlib.Path) -> Iterator[None]:
 
 def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
     """Raises `UserError` for settings that the stored weights or data position do not fit."""
-    before, after = stored.to_json(), config.to_json()
-    changed = [
-        f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
-        for section in ("model", "ssl", "train")
-        for key, value in after[section].items()
-        if before[section].get(key) != value
-        and not (section == "train" and key in _RESUMABLE_SETTINGS)
-    ]
-    for key in ("data", "warm_start"):
-        if before[key] != after[key]:
-            changed.append(f"{key} was {before[key]!r}, is {after[key]!r}")
-    if changed:
+    before, after = (
+        {
+            key: value
+            for key, value in config_module.flat(one.to_json()).items()
+            if key.removeprefix("train.") not in _RESUMABLE_SETTINGS
+        }
+        for one in (stored, config)
+    )
+    if changed := config_module.differences(before, after):
         raise UserError(
             f"Expected the settings that the run was begun with; {'; '.join(changed)}.",
             f"leave them out; only train.{', train.'.join(_RESUMABLE_SETTINGS)} may change.",
@@ -179,31 +191,36 @@ def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
 
 def define_flags() -> None:
     """Defines the flags of this command."""
+    with cli.flag_group("The run"):
+        flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+        flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+        flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
     run_flags.define_config_flags()
-    flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
-    flags.DEFINE_string("workdir", None, "Run directory.", required=True)
-    run_flags.define_integer("seed", "Seed of weights, data order and draws (default 1).")
-    flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
-    flags.DEFINE_string("profile", None, "Profile these steps, FIRST:LAST, for TensorBoard.")
+    with cli.flag_group("The training"):
+        run_flags.define_integer("seed", "Seed of weights, data order and draws (default 1).")
+        flags.DEFINE_string("profile", None, "Profile these steps, FIRST:LAST, for TensorBoard.")
 
 
 def main() -> None:
     """Trains and prints the metrics of the best weights."""
     flag_values = flags.FLAGS
     workdir = pathlib.Path(flag_values.workdir)
-    existing_run = (
-        workdir if flag_values.resume and (workdir / run_directory.CONFIG).exists() else None
-    )
+    existing_run = workdir if _has_run(flag_values.workdir, flag_values.resume) else None
     if flag_values.resume and existing_run is None and not (flag_values.data or flag_values.config):
         raise UserError(
             f"Expected a run to continue in --workdir, found none in {workdir}.",
             "check the path, or give --data to begin a run there.",
         )
-    config, origins = run_flags.resolve_flags(flag_values.data, flag_values.seed, existing_run)
     profile = Profile.parse(flag_values.profile, workdir)
+    run_flags.check_paths(flag_values.data)
+    config, origins = run_flags.resolve_flags(flag_values.data, flag_values.seed, existing_run)
+    # Loads TensorFlow, for which a wrong flag need not wait.
+    from models.distributed.distribution import serve_if_asked
+
     if serve_if_asked(config.train):
         return
     sys.stdout.write(config_module.describe(config, origins))
+    sys.stdout.write(f"all settings: {workdir / run_directory.CONFIG}\n")
     sys.stdout.flush()
     try:
         measured = train(config, workdir, flag_values.resume, profile=profile, origins=origins)

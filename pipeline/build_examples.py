@@ -23,59 +23,34 @@ Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 """
 
 import dataclasses
-import functools
 import sys
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from absl import flags
 from tqdm import tqdm
 
 from pipeline.arguments import (
-    AVAILABLE_POPULARITY,
     CORE_FILTERS,
     NEGATIVE_SAMPLING,
     TRAIN_PREFIXES,
     BuildArguments,
 )
-from pipeline.datasets import ADAPTERS, item_history
-from pipeline.job import core_filter, manifest, pipelines
-from pipeline.job.finished_steps import FinishedSteps, is_complete
-from pipeline.job.log_schema import check_columns, load_schema
-from pipeline.job.output import REJECTED, prepare_output, remove_cut_files
-from pipeline.job.reading import RejectedFile
-from pipeline.job.runner import check_options, require_reachable, run_stage
-from pipeline.job.worker_errors import explained_stage_errors, left
-from pipeline.log import file_accounts, readers, tables
-from pipeline.log.input_files import list_inputs
-from pipeline.requests import appearances, counting
-from pipeline.requests.click_log import ClickLog
-from pipeline.requests.events import Plan
-from pipeline.requests.impression_log import ImpressionLog
-from pipeline.requests.log_kind import AnyLog
-from preprocessing import cli, data_dir, splits, time_units
+from pipeline.datasets import ADAPTERS
+from pipeline.job import log_schema
+from pipeline.job.log_schema import CheckedLog
+from pipeline.log import file_accounts
+from preprocessing import cli, splits
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import encoder_files, fitting
-from preprocessing.encoders.fitted import FittedEncoder
-from preprocessing.errors import UserError, explained_write_errors
-from preprocessing.storage.files import remove_tree
 from preprocessing.values.limits import with_limit
 
-_SHOWN_REASONS = 5
-_PARTITION_BYTES = 32 << 20  # of raw log; a worker needs several times as much memory
-_SMALL_PARTITION_BYTES = 4 << 20
-_FEW_PARTITIONS = 8
-_COMPRESSION = 4
 
-
-def build_examples(arguments: BuildArguments) -> DataDir:
+def build_examples(arguments: BuildArguments, log: CheckedLog | None = None) -> DataDir:
     """Builds a data set.
 
     Args:
         arguments: Arguments of the build.
+        log: The log as `log_schema.check` found it with these arguments, if that was done already.
 
     Returns:
         The data set, opened.
@@ -85,263 +60,18 @@ def build_examples(arguments: BuildArguments) -> DataDir:
             a full disk.
     """
     start = time.perf_counter()
-    arguments.check()
-    log = list_inputs(arguments.input, dialect=arguments.dialect)
-    columns = readers.columns_of_files(log)
-    schema = load_schema(arguments, columns)
-    kind: AnyLog = (ImpressionLog if schema.is_impression_log else ClickLog)(schema)
-    arguments = kind.settled(arguments)
-    require_reachable(arguments.beam_options)
-    output = arguments.output_path
-    plan = Plan(arguments, schema, arguments.num_partitions or _num_partitions(log))
-    steps = FinishedSteps(plan.work)
-    with explained_write_errors("--output", output):
-        if arguments.resume and is_complete(plan, log):
-            tqdm.write(f"{output} is complete: nothing to resume.", file=sys.stderr)
-            return DataDir.open(output, verify=False)
-        is_resumed = arguments.resume and steps.is_begun()
-        if is_resumed:
-            steps.require_same(plan, log)
-            remove_cut_files(output)
-        else:
-            prepare_output(arguments)
-    with (
-        explained_stage_errors(output),
-        explained_write_errors("--output", output, left(output)),
-    ):
-        if not is_resumed:
-            steps.begin(plan, log)
-        try:
-            _build(plan, kind, log, columns, steps)
-        except UserError:  # its cause lies in the arguments or the log, so nothing can be resumed
-            remove_tree(plan.work)
-            raise
-        remove_tree(plan.work)
-        data_dir.finish(output)
-    data = DataDir.open(output, verify=False)
+    log = log or log_schema.check(arguments)
+    from pipeline.job import build, manifest  # They load Beam, which a wrong log need not wait for.
+
+    is_new = build.build(log)
+    data = DataDir.open(arguments.output_path, verify=False)
+    if not is_new:
+        tqdm.write(f"{data.path} is complete: nothing to resume.", file=sys.stderr)
+        return data
     for line in file_accounts.remarks(data.manifest["inputs"]):
         tqdm.write(line, file=sys.stderr)
     tqdm.write(manifest.summary(data, time.perf_counter() - start), file=sys.stderr)
     return data
-
-
-def _num_partitions(files: list[readers.InputFile]) -> int:
-    """Number of partitions: small enough for a worker, and enough of them to keep workers busy."""
-    compressed = (".gz", ".parquet")
-    size = sum(
-        file.size * (_COMPRESSION if file.path.endswith(compressed) else 1) for file in files
-    )
-    small_log_partitions = min(_FEW_PARTITIONS, 1 + size // _SMALL_PARTITION_BYTES)
-    return max(small_log_partitions, 1 + size // _PARTITION_BYTES)
-
-
-def _build(
-    plan: Plan,
-    kind: AnyLog,
-    log: list[readers.InputFile],
-    files: Iterable[readers.InputFile],
-    steps: FinishedSteps,
-) -> None:
-    """Does the steps that are not finished; between them the driver decides how to go on.
-
-    Args:
-        plan: Plan of the build.
-        kind: Kind of the log.
-        log: The files of the log.
-        files: The same files, in the form in which they are read.
-        steps: What an earlier process has finished.
-    """
-    arguments, schema, output = plan.arguments, plan.schema, plan.arguments.output_path
-    stage = functools.partial(
-        run_stage, beam_options=arguments.beam_options, parallelism=plan.num_partitions
-    )
-
-    def read() -> dict[str, int]:
-        item_counters = _read_items(plan)
-        parts = [part for file in files for part in readers.ranges(file)]
-        num_blocks = sum(readers.num_blocks(part) for part in parts)
-        ingest = functools.partial(pipelines.ingest, plan, kind, parts)
-        stage("Reading", ingest, watch=plan.work / "read", total=num_blocks)
-        return item_counters
-
-    item_counters = steps.once("read", read)
-    counters = manifest.counters(plan, "ingest")
-    _check_rejected(plan, counters)
-    partitions = [i for i in range(plan.num_partitions) if plan.partition(i).exists()]
-    if not partitions:
-        raise UserError(
-            f"Expected events in {arguments.input}, found none among {counters['read']} rows.",
-            "check history.behaviours in the schema.",
-        )
-    rounds = steps.once("filter", lambda: _filter_items(plan, stage, partitions))
-    if arguments.protocol == "time_split":
-        steps.once("time", lambda: _count_times(plan, kind, stage, partitions))
-        plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
-    counted = steps.once("fit", lambda: _count(plan, kind, stage, partitions))
-    plan = dataclasses.replace(plan, is_scarce=counted["is_scarce"])
-    counters |= manifest.counters(plan, "fit") | item_counters
-    if rounds:
-        for rule in ("min_item_events", "min_user_events"):
-            counters.pop(f"filtered/{rule}", None)
-        counters |= rounds
-    fitted = _fit_encoders(plan, kind)
-    vocab_dir = output / data_dir.VOCABULARIES
-    vocab_dir.mkdir(exist_ok=True)
-    for encoder in fitted.values():
-        encoder_files.save_vocabulary(encoder, vocab_dir)
-    numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
-
-    def write() -> dict[str, int]:
-        construct = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
-        num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
-        stage("Writing", construct, watch=plan.work / "shards", total=num_shards)
-        return {}
-
-    steps.once("write", write)
-    counters |= manifest.counters(plan, "write")
-
-    schema.save(output / data_dir.SCHEMA)
-    data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, kind, counters, fitted))
-    data_dir.write_json(output / data_dir.MANIFEST, manifest.manifest(plan, log, counters))
-
-
-def _read_items(plan: Plan) -> dict[str, int]:
-    """Reads the files that describe the items of a published log; returns their counters."""
-    arguments, adapter = plan.arguments, plan.arguments.adapter
-    if adapter is None or arguments.metadata is None:
-        return {}
-    files = list_inputs(arguments.metadata, "--metadata")
-    if adapter.item_columns:
-        columns = readers.columns_of_files(files)
-        for file, names in columns.items():
-            check_columns(file, names, adapter.item_columns)
-        files = list(columns)
-    batches = tqdm(
-        adapter.read_items(files),
-        desc="Reading items",
-        unit=" blocks",
-        total=sum(readers.num_blocks(part) for file in files for part in readers.ranges(file)),
-        leave=False,
-        disable=None,
-    )
-    with RejectedFile(arguments.output_path / REJECTED / "metadata.jsonl") as rejected:
-        snapshots, counters = item_history.collect(batches, lambda r: rejected.write(r._asdict()))
-    _check_rejected(plan, counters)
-    if not counters.get("read"):
-        raise UserError(f"--metadata: expected items in {arguments.metadata}, found none.")
-    tables.write(plan.item_history, snapshots)
-    return {f"metadata/{name}": count for name, count in counters.items()}
-
-
-def _check_rejected(plan: Plan, counters: dict[str, int]) -> None:
-    rejected = manifest.by_prefix(counters, "rejected/")
-    count, read = sum(rejected.values()), counters.get("read", 0)
-    if count > plan.arguments.max_bad_fraction * read:
-        reasons = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-        shown_reasons = "; ".join(
-            f"{number} x {reason}" for reason, number in reasons[:_SHOWN_REASONS]
-        )
-        raise UserError(
-            f"Expected at most {plan.arguments.max_bad_fraction:.2%} bad rows, found {count} of "
-            f"{read} ({shown_reasons}{'; ...' if len(reasons) > _SHOWN_REASONS else ''}).",
-            f"see {plan.arguments.output_path / 'rejected'}; mend the log or raise "
-            "--max_bad_fraction.",
-        )
-
-
-def _filter_items(
-    plan: Plan, stage: Callable[..., object], partitions: list[int]
-) -> dict[str, int]:
-    """Writes the table of the items that are kept; returns the counters of the rounds it took."""
-    arguments = plan.arguments
-    if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
-        return core_filter.keep_core(plan, stage, partitions)
-    if arguments.min_item_events > 1:
-        items = tables.read(plan.work / "items.arrow")
-        is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
-        tables.write(plan.kept_items, items.filter(is_frequent))
-    return {}
-
-
-def _count_times(
-    plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
-) -> dict[str, int]:
-    """Counts timestamps, from which `_cutoffs` follow."""
-    count = functools.partial(pipelines.count_times, plan, kind, partitions)
-    stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
-    return {}
-
-
-def _cutoffs(plan: Plan) -> splits.Cutoffs:
-    times = tables.read(plan.work / "times.arrow")
-    if not times.num_rows:
-        raise UserError("Expected events after filtering, found none.", "filter less.")
-    return splits.fit_cutoffs(
-        times[counting.VALUE].to_numpy(),
-        times[counting.COUNT].to_numpy(),
-        plan.arguments.split_fraction,
-        plan.arguments.validation_fraction,
-        functools.partial(time_units.text, plan.schema),
-    )
-
-
-def _count(
-    plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
-) -> dict[str, bool]:
-    """Counts values and items over the training data; returns whether the `Plan` is scarce.
-
-    Requests that cannot get their negatives are left out. Other requests then cannot draw items
-    that only those contain, and may lack negatives too, so counting is repeated until nothing
-    changes. This is hardly ever needed more than once, and only if a user has nearly as many events
-    as there are items, or if requests draw from items that had appeared by then, of which the first
-    requests of a log have none.
-
-    Raises:
-        UserError: Nothing is left to train on.
-    """
-    arguments = plan.arguments
-    catalogues: list[pa.Table] = []
-    while True:
-        fit = functools.partial(pipelines.fit, plan, kind, partitions)
-        stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
-        counters = manifest.counters(plan, "fit")
-        if not counters["train/requests"]:
-            filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
-            raise kind.nothing_to_train_on(arguments, counters, filtered)
-        previous_catalogues, catalogues = catalogues, _write_catalogues(plan)
-        longest = max(map(int, manifest.by_prefix(counters, "longest/")))
-        fewest = 0 if arguments.draws_available else min(items.num_rows for items in catalogues)
-        if catalogues == previous_catalogues or (
-            not previous_catalogues and longest + arguments.negatives <= fewest
-        ):
-            break
-        plan = dataclasses.replace(plan, is_scarce=True)
-    if arguments.negative_sampling == AVAILABLE_POPULARITY:
-        appearances.merge_runs(plan, partitions)
-    return {"is_scarce": plan.is_scarce}
-
-
-def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
-    fitted = {}
-    for feature in plan.schema.encoded_features:
-        value_counts = kind.training_values(plan, feature)
-        values = tables.one_array(value_counts[counting.VALUE])
-        fitted[feature.name] = fitting.fit(feature, values, value_counts[counting.COUNT].to_numpy())
-    return fitted
-
-
-def _write_catalogues(plan: Plan) -> list[pa.Table]:
-    """Writes the catalogue of each split; returns its items, or the places of their appearance."""
-    names = [plan.schema.item_key.name]
-    if plan.arguments.draws_available:
-        names = [counting.FIRST_TIME, counting.FIRST_ROW]
-    catalogues = []
-    items = tables.read(plan.work / "items.arrow")
-    for split, name in enumerate(splits.SPLITS):
-        rows = counting.catalogue(items, plan.schema.item_key.name, split)
-        tables.write(plan.catalogue(name), rows)
-        catalogues.append(rows.select(names))
-    return catalogues
 
 
 def define_log_flags() -> None:
@@ -360,44 +90,56 @@ def define_log_flags() -> None:
     def choice(name: str, choices: tuple[str, ...], meaning: str) -> None:
         flags.DEFINE_enum(name, default[name], choices, meaning)
 
-    text("input", "Log files: paths, directories and glob patterns, separated by commas.")
-    text("schema", "schema.json; inferred if left out.")
-    flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
-    flags.DEFINE_string(
-        "csv_delimiter", ",", "What separates the values of CSV files: a character, or tab."
-    )
-    text("csv_escape", r"What escapes quotation marks in CSV files, such as \; default: nothing.")
-    text("work_dir", "Directory for intermediate files, shared by all workers; default: --output.")
-    text("metadata", "--dataset: files that describe the items.")
-    flags.DEFINE_list("behaviours", [], "--dataset: kinds of events that count.")
-    choice("protocol", splits.PROTOCOLS, "How events are split into train, validation and test.")
-    number("split_fraction", "time_split: share of the rows in train and validation.")
-    number("validation_fraction", "time_split: share of those rows in validation.")
-    choice("train_prefixes", TRAIN_PREFIXES, "leave_last_out: train positives per user.")
-    integer("min_history", "Events that must precede a positive.")
-    integer("min_user_events", "Filter users with fewer events.")
-    integer("min_item_events", "Filter events of items with fewer events.")
-    choice("core_filter", CORE_FILTERS, "Filter items, then users, once or until none is left.")
-    integer("negatives", "Sampled candidates per request.")
-    choice(
-        "negative_sampling",
-        NEGATIVE_SAMPLING,
-        "Weights of sampled candidates: equal, or events of the item; available...: the same among "
-        "the items that had appeared by the time of the request, and events until then.",
-    )
-    integer("seed", "Seed of negatives and candidate order.")
-    integer("num_shards", "Files of train; validation and test get a quarter of it.")
-    flags.DEFINE_bool(
-        "deduplicate",
-        False,
-        "Count rows of the same user, item and time once (with request and "
-        "label, where rows have these).",
-    )
-    integer("max_user_events", "Keep this many most recent events of a user.")
-    number("max_bad_fraction", "Share of bad rows above which the build fails.")
-    flags.DEFINE_bool("overwrite", False, "Replace a complete data set in --output.")
-    flags.DEFINE_multi_string("beam_options", [], "Filled with the flags that go to Beam.")
-    flags.mark_flag_as_required("input")
+    with cli.flag_group("The log"):
+        text("input", "Log files: paths, directories and glob patterns, separated by commas.")
+        flags.mark_flag_as_required("input")
+        text("schema", "schema.json; inferred if left out.")
+        flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
+        text("metadata", "--dataset: files that describe the items.")
+        flags.DEFINE_list("behaviours", [], "--dataset: kinds of events that count.")
+        flags.DEFINE_string(
+            "csv_delimiter", ",", "What separates the values of CSV files: a character, or tab."
+        )
+        text(
+            "csv_escape", r"What escapes quotation marks in CSV files, such as \; default: nothing."
+        )
+        flags.DEFINE_bool(
+            "deduplicate",
+            False,
+            "Count rows of the same user, item and time once (with request and label, where rows "
+            "have these).",
+        )
+        number("max_bad_fraction", "Share of bad rows above which the build fails.")
+    with cli.flag_group("Splits"):
+        choice(
+            "protocol", splits.PROTOCOLS, "How events are split into train, validation and test."
+        )
+        number("split_fraction", "time_split: share of the rows in train and validation.")
+        number("validation_fraction", "time_split: share of those rows in validation.")
+        choice("train_prefixes", TRAIN_PREFIXES, "leave_last_out: train positives per user.")
+        integer("min_history", "Events that must precede a positive.")
+    with cli.flag_group("Filters"):
+        integer("min_user_events", "Filter users with fewer events.")
+        integer("min_item_events", "Filter events of items with fewer events.")
+        choice("core_filter", CORE_FILTERS, "Filter items, then users, once or until none is left.")
+        integer("max_user_events", "Keep this many most recent events of a user.")
+    with cli.flag_group("Sampled candidates"):
+        integer("negatives", "Sampled candidates per request.")
+        choice(
+            "negative_sampling",
+            NEGATIVE_SAMPLING,
+            "Weights of sampled candidates: equal, or events of the item; available...: the same "
+            "among the items that had appeared by the time of the request, and events until then.",
+        )
+        integer("seed", "Seed of negatives and candidate order.")
+    with cli.flag_group("The data set"):
+        integer("num_shards", "Files of train; validation and test get a quarter of it.")
+        flags.DEFINE_bool("overwrite", False, "Replace a complete data set in --output.")
+        text(
+            "work_dir",
+            "Directory for intermediate files, shared by all workers; default: --output.",
+        )
+        flags.DEFINE_multi_string("beam_options", [], "Filled with the flags that go to Beam.")
 
 
 def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArguments:
@@ -415,7 +157,10 @@ def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArgu
         for field in dataclasses.fields(BuildArguments)
         if field.name in flags.FLAGS
     }
-    check_options(values["beam_options"], list(flags.FLAGS), hint)
+    if values["beam_options"]:
+        from pipeline.job.runner import check_options  # loads Beam
+
+        check_options(values["beam_options"], list(flags.FLAGS), hint)
     for name in ("beam_options", "behaviours"):
         values[name] = tuple(values[name])
     return BuildArguments(**{**values, "output": output})
@@ -424,8 +169,9 @@ def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArgu
 def define_flags() -> None:
     """Defines the flags of this command."""
     define_log_flags()
-    flags.DEFINE_string("output", None, "Data directory to write.", required=True)
-    flags.DEFINE_bool("resume", False, "Go on with an unfinished build of the same arguments.")
+    with cli.flag_group("The data set"):
+        flags.DEFINE_string("output", None, "Data directory to write.", required=True)
+        flags.DEFINE_bool("resume", False, "Go on with an unfinished build of the same arguments.")
 
 
 def main() -> None:

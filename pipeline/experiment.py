@@ -27,7 +27,8 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from pipeline.experiments import TABLES, planned_runs, quick, rendering, scheduler
+from models.training.interruption import Interrupted
+from pipeline.experiments import TABLES, planned_runs, scheduler
 from pipeline.experiments.planned_runs import PlannedRun
 from pipeline.experiments.recipe import Table
 from pipeline.experiments.scheduler import Failure
@@ -37,7 +38,8 @@ from preprocessing.json_checks import did_you_mean
 from preprocessing.storage.files import require_local
 
 _SEEDS = 5
-_INTERRUPTED = 130
+_QUICK_SEEDS = 1
+"""More show nothing else that runs, and each costs as much again."""
 
 
 def experiment(
@@ -73,6 +75,8 @@ def experiment(
         functools.partial(planned_runs.plan_runs, table, named, _seeds(table, seeds), workdir),
         functools.partial(scheduler.run_all, jobs=jobs or len(os.sched_getaffinity(0))),
     )
+    from pipeline.experiments import rendering  # loads pandas, SciPy and scikit-learn
+
     page = rendering.write(table, named, planned, workdir, command)
     if failures:
         raise UserError(
@@ -87,7 +91,7 @@ def quick_experiment(
     table_id: str,
     data: Sequence[str],
     workdir: str | pathlib.Path,
-    seeds: int = quick.SEEDS,
+    seeds: int = _QUICK_SEEDS,
     command: str = "",
     learning_rates: Sequence[float] = (),
 ) -> pathlib.Path:
@@ -107,6 +111,8 @@ def quick_experiment(
     Raises:
         UserError: No such table; data that does not fit.
     """
+    from pipeline.experiments import quick, rendering  # They load TensorFlow and Beam.
+
     table = quick.shortened(_table(table_id), learning_rates)
     workdir = _local(workdir)
     named = planned_runs.open_data(data or [str(quick.build_data(table.protocol, workdir))], table)
@@ -170,7 +176,7 @@ def main() -> int | None:
     command = shlex.join(["python", "-m", "pipeline.experiment", *sys.argv[1:]])
     try:
         if flag_values.quick:
-            seeds = min(flag_values.seeds, quick.SEEDS)
+            seeds = min(flag_values.seeds, _QUICK_SEEDS)
             page = quick_experiment(
                 flag_values.table,
                 flag_values.data,
@@ -191,9 +197,9 @@ def main() -> int | None:
             )
         else:
             raise UserError("Expected --data or --quick, found neither.")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         sys.stderr.write("interrupted; run the same command to continue\n")
-        return _INTERRUPTED
+        return cli.STOPPED
     sys.stdout.write(f"{page.with_suffix('.md').read_text(encoding='utf-8')}\nreport: {page}\n")
     return None
 

@@ -10,9 +10,9 @@ pipeline.build_examples and models.train; --seed seeds both. A stage that is com
 again: run the same command to continue after an interruption.
 """
 
-import dataclasses
 import json
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,17 +22,16 @@ import orjson
 from absl import flags
 
 from models import train as training
-from models.config.run_config import RunConfig
+from models.config.run_config import RunConfig, differences, flat
 from models.core import run_directory
 from models.evaluation.metrics import shown
-from models.report import write_report
-from models.reporting.summary import summary
 from models.training import run_flags
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
-from pipeline import data_card
 from pipeline.arguments import BuildArguments
-from pipeline.job.finished_steps import OtherBuildError
+from pipeline.job import log_schema
+from pipeline.job.log_schema import CheckedLog
+from pipeline.job.output import OtherBuildError
 from pipeline.log.input_files import list_inputs
 from preprocessing import cli
 from preprocessing.data_dir import COMPLETED, DataDir
@@ -43,8 +42,6 @@ from preprocessing.storage.files import AnyPath, require_local
 from serving import export as exporting
 from serving import parity as checking
 from serving import score as scoring
-from serving import server
-from serving.exporting.sample_requests import sample_requests
 
 MODEL_NAME = "ctr"
 _PARITY_REQUESTS = 2000
@@ -56,6 +53,7 @@ def run(
     config: RunConfig,
     workdir: str | pathlib.Path,
     origins: Mapping[str, str] | None = None,
+    log: CheckedLog | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Runs all stages that are not yet complete.
 
@@ -64,6 +62,7 @@ def run(
         config: Configuration of the training run, whose data is WORKDIR/data.
         workdir: Directory to fill; created if needed.
         origins: Origins of the values of the configuration, by setting.
+        log: The log as `log_schema.check` found it with these arguments, if that was done already.
 
     Returns:
         Metrics of the model by split; None where undefined.
@@ -77,7 +76,7 @@ def run(
     _claim(workdir, arguments, config)
     run_dir, model_dir = workdir / "run", workdir / "model"
 
-    _stage(1, "data", (workdir / "data" / COMPLETED).exists, lambda: _build(arguments))
+    _stage(1, "data", (workdir / "data" / COMPLETED).exists, lambda: _build(arguments, log))
     _stage(
         2,
         "train",
@@ -90,6 +89,10 @@ def run(
     _stage(
         4, "serve", lambda: False, lambda: serving_facts.update(_serve(workdir, run_dir, model_dir))
     )
+    # They load Matplotlib and scikit-learn, for which a wrong flag need not wait.
+    from models.reporting.run_report import write_report
+    from models.reporting.summary import summary
+
     report = workdir / "report.html"
     _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, serving_facts))
 
@@ -97,9 +100,10 @@ def run(
     _say(f"scores over REST, candidates from best to worst:\n{serving_facts['scores']}")
     for split, values in metrics.items():
         _say(f"{split}: AUC {shown(values['auc'])}  log loss {shown(values['log_loss'])}")
+    served = shlex.quote(str(serving_facts["model"]))
     _say(
-        f"serve: python -m serving.server --model_name={MODEL_NAME} "
-        f"--model_base_path={serving_facts['model']} --rest_api_port=8501"
+        f"serve: python -m serving.server --model_name={MODEL_NAME} --model_base_path={served} "
+        "--rest_api_port=8501"
     )
     _say(f"report: {report.resolve()}")
     _say(summary(run_directory.open_run(run_dir)).rstrip())
@@ -122,14 +126,11 @@ def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) 
     file = workdir / "arguments.json"
     fix = "restore the file, or choose another --workdir."
     stored = read_json(file, "the arguments of a run", fix) if file.exists() else claim
-    changed = [
-        f"{section}.{key} was {stored.get(section, {}).get(key)!r}, is {value!r}"
-        for section in claim
-        if is_begun[section]
-        for key, value in claim[section].items()
-        if stored.get(section, {}).get(key) != value
-    ]
-    if changed:
+    before, after = (
+        flat({section: one.get(section, {}) for section in claim if is_begun[section]})
+        for one in (stored, claim)
+    )
+    if changed := differences(before, after):
         raise UserError(
             f"Expected the arguments and files that {workdir} was begun with; "
             f"{'; '.join(changed)}.",
@@ -152,13 +153,16 @@ def _stage(
     _say(f"[{number}/5] {name}: {time.monotonic() - started:.0f} s")
 
 
-def _build(arguments: BuildArguments) -> AnyPath:
+def _build(arguments: BuildArguments, log: CheckedLog | None) -> AnyPath:
     """Builds the data set; goes on with what an interruption has left of it."""
+    from pipeline import data_card  # loads Matplotlib
+
+    log = log or log_schema.check(arguments)
     try:
-        data = building.build_examples(dataclasses.replace(arguments, resume=True))
+        data = building.build_examples(arguments, log.resuming())
     except OtherBuildError as other:
         _say(f"the data set is begun anew: {other.changed}")
-        data = building.build_examples(arguments)
+        data = building.build_examples(arguments, log)
     return data_card.write_card(data.path)
 
 
@@ -175,13 +179,16 @@ def _train(
 
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores equal offline ones, scores a few requests."""
+    from serving import embedded_server
+    from serving.exporting.sample_requests import sample_requests
+
     requests_file = workdir / "requests.jsonl"
     data = run_directory.open_run(run_dir).data
     split = "test" if data.num_requests("test") else "validation"
     requests = sample_requests(data, split, _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
     version = exporting.latest_version(model_dir)
-    with server.running(model_dir, MODEL_NAME) as running:
+    with embedded_server.running(model_dir, MODEL_NAME) as running:
         parity_report = checking.parity(
             run_dir, version, url=running.url, split=split, limit=_PARITY_REQUESTS
         )
@@ -207,19 +214,30 @@ def _say(line: str) -> None:
 
 def define_flags() -> None:
     """Flags of this command."""
+    with cli.flag_group("The run"):
+        flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
     building.define_log_flags()
     run_flags.define_config_flags()
-    flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
 
 
-def main() -> None:
+def main() -> int | None:
     """Runs all stages."""
     workdir = flags.FLAGS.workdir
+    require_local(workdir, "--workdir")
     arguments = building.arguments_from_flags(
         output=str(pathlib.Path(workdir) / "data"), hint=run_flags.setting_hint
     )
+    # Beam and TensorFlow are loaded later, for which a wrong path or column need not wait.
+    run_flags.check_paths(None)
+    is_built = (pathlib.Path(arguments.output) / COMPLETED).exists()
+    log = None if is_built else log_schema.check(arguments)
     resolved = run_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
-    run(arguments, resolved.config, workdir, resolved.origins)
+    try:
+        run(arguments, resolved.config, workdir, resolved.origins, log)
+    except KeyboardInterrupt:
+        _say("stopped by Ctrl-C; go on with the same command as before")
+        return cli.STOPPED
+    return None
 
 
 def console_main() -> None:

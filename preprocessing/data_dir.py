@@ -152,7 +152,7 @@ class DataDir:
             UserError: A shard is missing or differs; the message names the first one.
         """
         shards = [s for split in self.manifest["splits"].values() for s in split["shards"]]
-        for shard in tqdm.tqdm(shards, "verifying shards", leave=False, delay=2):
+        for shard in tqdm.tqdm(shards, "verifying shards", leave=False, delay=2, disable=None):
             _check_hash(self.path / shard["file"], shard["sha256"])
 
     def _split(self, split: str) -> dict[str, Any]:

@@ -25,30 +25,26 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from absl import flags
 
 from models.core import run_directory
-from models.evaluation import calibrating, calibration_record, dumped_scores
-from models.keras import tf
+from models.ops.choices import CALIBRATIONS
 from preprocessing import cli
 from preprocessing.data_dir import DataDir, write_json
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage import files
-from serving.exporting import gates, model_card, publishing, raw_requests, warmup
+from serving.exporting import publishing
 from serving.exporting.publishing import Publication
-from serving.exporting.signatures import (
-    EXAMPLES,
-    EXPLAIN,
-    SERIALIZED,
-    SERVING_DEFAULT,
-    ServingModule,
-)
 from serving.tfserving.models import digests
-from serving.tfserving.models.servable import Servable
 from serving.tfserving.status import ServingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from serving.exporting.signatures import ServingModule
+    from serving.tfserving.models.servable import Servable
 
 _MODEL_NAME = "ctr"
 _WARMUP_REQUESTS = 8
@@ -68,7 +64,7 @@ class ExportOptions:
         model_name: Name of the model in models.config; "" for that of the last export, or ctr.
         served_path: Path of OUTPUT as the server sees it; "" for that of the last export, or
             OUTPUT.
-        calibrate: One of `calibration_record.METHODS`; None for scores as the model has them.
+        calibrate: One of `CALIBRATIONS`; None for scores as the model has them.
     """
 
     version: int | None = None
@@ -120,6 +116,12 @@ def export(
             "write it as servers see it, as in --served_path=/models/ctr.",
         )
     files.require_local(output, "--output")
+    run_directory.require_run(run_dir)
+    # They load TensorFlow, here and below, for which a wrong flag need not wait.
+    from models.evaluation import calibrating, calibration_record, dumped_scores
+    from serving.exporting import gates, model_card
+    from serving.exporting.signatures import ServingModule
+
     run = run_directory.open_run(run_dir)
     output = pathlib.Path(output)
     version = options.version or publishing.next_version(output)
@@ -211,8 +213,11 @@ def _directory(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _fill(version: pathlib.Path, run: run_directory.Run, module: ServingModule) -> None:
+def _fill(version: pathlib.Path, run: run_directory.Run, module: "ServingModule") -> None:
     """Writes the SavedModel of a run with its assets and warm-up requests."""
+    from models.keras import tf
+    from serving.exporting import warmup
+
     signatures = module.signatures
     tf.saved_model.save(module, str(version), signatures=signatures)
     assets = version / "assets"
@@ -234,8 +239,11 @@ def _version_exists(target: pathlib.Path) -> UserError:
 
 def _warmup_requests(
     data: DataDir, signatures: Mapping[str, object]
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+) -> "Iterator[tuple[str, dict[str, np.ndarray]]]":
     """Real requests for every signature: some alone, then all of them as one batch."""
+    from serving.exporting import raw_requests
+    from serving.exporting.signatures import EXAMPLES, EXPLAIN, SERIALIZED, SERVING_DEFAULT
+
     split = next((s for s in _WARMUP_SPLITS if data.num_requests(s)), None)
     if split is None:
         raise UserError(
@@ -251,8 +259,12 @@ def _warmup_requests(
             yield EXPLAIN, batch.raw
 
 
-def _replay(version: pathlib.Path) -> Servable:
+def _replay(version: pathlib.Path) -> "Servable":
     """Loads a version as servers do, and runs its warm-up requests."""
+    from models.keras import tf
+    from serving.exporting import warmup
+    from serving.tfserving.models.servable import Servable
+
     try:
         servable = Servable(version)
         warmup.replay(servable)
@@ -283,7 +295,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "calibrate",
         None,
-        calibration_record.METHODS,
+        CALIBRATIONS,
         "Make scores probabilities by this method (default: leave them as they are).",
     )
     flags.mark_flags_as_required(["run", "output"])

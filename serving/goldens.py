@@ -1,4 +1,4 @@
-"""Asks a server every case of the REST contract and stores or compares what it answers.
+r"""Asks a server every case of the REST contract and stores or compares what it answers.
 
     python -m serving.goldens --write_models=MODELS [--served_from=/models]
     docker run -p 8501:8501 -v $PWD/MODELS:/models tensorflow/serving:2.17.1 \
@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
-from serving.conformance import models
-from serving.conformance.all_cases import CASES
+from preprocessing.storage import files
 from serving.conformance.case import Answer, same
 
 _COMPARED_HEADERS = ("content-type", "connection", "access-control-allow-origin")
@@ -44,6 +43,8 @@ def record(url: str, with_flags: bool) -> dict[str, dict[str, Any]]:
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme != "http" or not parsed.hostname:
         raise UserError(f"--url: expected http://HOST:PORT, found {url!r}.")
+    from serving.conformance.all_cases import CASES  # loads TensorFlow
+
     answers = {}
     cases = [case for case in CASES if case.with_flags == with_flags]
     for case in tqdm(cases, leave=False, disable=None):
@@ -119,11 +120,15 @@ def main() -> int:
     """Writes the models, or asks a server the cases and stores or compares its answers."""
     values = flags.FLAGS
     if values.write_models:
+        from serving.conformance import models  # loads TensorFlow
+
         with explained_write_errors("--write_models", values.write_models):
             models.write(pathlib.Path(values.write_models), values.served_from)
         return 0
     if not values.url:
         raise UserError("Expected --url or --write_models, found neither.", "see --help.")
+    if values.compare:
+        files.require_file(values.compare, "--compare")
     answers = record(values.url, values.with_flags)
     if values.output:
         with explained_write_errors("--output", values.output):

@@ -17,25 +17,22 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from models.core import run_directory
-from models.evaluation import calibration_record
-from models.keras import tf
 from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
-from serving import server
 from serving.client import Client
-from serving.exporting import raw_requests
-from serving.exporting.offline_scores import TOLERANCE, OfflineScorer, difference
-from serving.exporting.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
-from serving.tfserving.models.servable import Servable
+from serving.exporting.tolerance import TOLERANCE
 from serving.tfserving.status import ServingError
+
+if TYPE_CHECKING:
+    from serving.tfserving.models.servable import Servable
 
 REST = "rest"
 _BATCH_SIZE = 64
@@ -72,6 +69,14 @@ def parity(
             the version are not those that were exported, the split is empty, or the server does not
             answer.
     """
+    run_directory.require_run(run_dir)
+    _require_version(pathlib.Path(version))
+    # They load TensorFlow, here and below, for which a wrong path need not wait.
+    from models.evaluation import calibration_record
+    from serving.exporting import raw_requests
+    from serving.exporting.offline_scores import OfflineScorer, difference
+    from serving.exporting.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
+
     run = run_directory.open_run(run_dir)
     schema = run.data.schema
     servable = _load(pathlib.Path(version), schema)
@@ -89,7 +94,7 @@ def parity(
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url or stack.enter_context(_serving(servable.path))))
         bar = stack.enter_context(
-            tqdm(total=total, desc="parity", unit="request", disable=not progress)
+            tqdm(total=total, desc="parity", unit="request", disable=None if progress else True)
         )
         for batch in raw_requests.batches(run.data, split, _BATCH_SIZE, limit):
             mask_BN, expected_BN = offline(batch.features)
@@ -126,13 +131,19 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _load(version: pathlib.Path, schema: Schema) -> Servable:
-    """Loads the exported version; a `UserError` if it has another schema or is not complete."""
+def _require_version(version: pathlib.Path) -> None:
     if not (version / "saved_model.pb").exists():
         raise UserError(
             f"Expected an exported model, found no saved_model.pb in {version}.",
             "name a version, as in --model=WORKDIR/model/1.",
         )
+
+
+def _load(version: pathlib.Path, schema: Schema) -> "Servable":
+    """Loads the exported version; a `UserError` if it has another schema or is not complete."""
+    from models.keras import tf
+    from serving.tfserving.models.servable import Servable
+
     exported = version / "assets" / "schema.json"
     Schema.load(exported).require_equal(schema, str(exported), "that of the run")
     try:
@@ -146,9 +157,11 @@ def _load(version: pathlib.Path, schema: Schema) -> Servable:
 @contextlib.contextmanager
 def _serving(version: pathlib.Path) -> Iterator[str]:
     """Runs a server for this version alone and yields its address."""
+    from serving import embedded_server
+
     with tempfile.TemporaryDirectory() as base:
         (pathlib.Path(base) / "1").symlink_to(version.resolve(), target_is_directory=True)
-        with server.running(base, _MODEL_NAME, file_system_poll_wait_seconds=0) as running:
+        with embedded_server.running(base, _MODEL_NAME, file_system_poll_wait_seconds=0) as running:
             yield running.url
 
 

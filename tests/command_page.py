@@ -15,12 +15,13 @@ from typing import Any
 
 from absl import flags
 
+from preprocessing import cli
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "commands.md"
 
 _SCRIPT = re.compile(r'^(ctr-[\w-]+) = "([\w.]+):console_main"$', re.MULTILINE)
-_ABSL_SAYS = re.compile("^<[^>]*>: |; *repeat this option to specify a list of values$")
-_BY_MACHINE = ("rest_api_num_threads", "grpc_max_threads")  # their defaults count its cores
+BY_MACHINE = ("rest_api_num_threads", "grpc_max_threads")  # their defaults count its cores
 _INTRODUCTION = """\
 # Commands
 
@@ -28,6 +29,10 @@ Every command is a module of Python and, where the package is installed, a progr
 what stands here, `--debug` shows the stack trace of an error. A flag without a default in its line
 may be left out unless it is marked as required. This page is written from the commands, by
 `python -m tests.command_page`.
+
+Python looks for modules in the current directory first: where that has a folder `models` (or
+`pipeline`, `serving`) of its own, `python -m models.train` finds the wrong one, and `ctr-train` the
+right one.
 """
 
 
@@ -72,30 +77,31 @@ def page() -> str:
 
 
 def _section(module: str) -> Iterator[str]:
-    """A command: its docstring, its flags."""
+    """A command: its docstring, its flags in groups."""
     yield f"## {module}\n"
     yield f"```text\n{inspect.cleandoc(command(module).__doc__ or '')}\n```\n"
-    if found := flags_of(module):
-        yield "| flag | default | meaning |\n| --- | --- | --- |"
-        yield from map(_row, found.values())
+    groups: dict[str, list[Any]] = {}
+    for flag in flags_of(module).values():
+        groups.setdefault(cli.title_of(flag), []).append(flag)
+    for title, found in groups.items():
+        yield f"{title}:\n\n| flag | default | meaning |\n| --- | --- | --- |"
+        yield from map(_row, found)
         yield ""
 
 
 def _row(flag: Any) -> str:
     """A line of a table of flags."""
-    meaning = _ABSL_SAYS.sub("", " ".join(flag.help.split())).replace("|", "\\|")
-    if values := getattr(flag.parser, "enum_values", None):
-        meaning += f" One of {', '.join(f'`{one}`' for one in values)}."
+    meaning = cli.meaning(flag, code="`").replace("|", "\\|")
     return f"| `--{flag.name}` | {_default(flag)} | {meaning} |"
 
 
 def _default(flag: Any) -> str:
-    """What a flag is if it is not given, as one writes it; nothing if that is nothing."""
-    if flag.name in _BY_MACHINE:
+    """What a flag is if it is not given, as a cell."""
+    if flag.name in BY_MACHINE:
         return "by machine"
-    if flag.default in (None, "", []):
-        return "required" if flag.default is None and flag.validators else ""
-    return f"`{flag.default_as_str[1:-1]}`"  # which absl puts into quotation marks
+    if cli.is_required(flag):
+        return "required"
+    return f"`{cli.default(flag)}`" if cli.default(flag) else ""
 
 
 def _purpose(module: str) -> str:

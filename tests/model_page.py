@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import registry
-from models.backbone_api import MANY_LABELS, SelfSupervision
+from models.backbone_api import SelfSupervision
+from models.ops.choices import MANY_LABELS
 from preprocessing.values import limits
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "models.md"

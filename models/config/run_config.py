@@ -12,19 +12,24 @@ import math
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models import registry
-from models.backbone_api import MANY_LABELS, ModelConfig
 from models.config.training import TrainConfig
+from models.ops.choices import MANY_LABELS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean, read_json
 from preprocessing.storage import files
 from preprocessing.values import limits
 
+if TYPE_CHECKING:
+    from models.backbone_api import ModelConfig
+
 SECTIONS = ("model", "ssl", "train")
 _PATHS = ("data", "warm_start")
+DEFAULT = "default"
+"""Origin of a value that nothing has set."""
 _INTEGERS = 1 << 31
 """Bound on the size of integers: TensorFlow's seeds and steps have no more bits."""
 
@@ -67,7 +72,7 @@ class RunConfig:
 
     data: str
     model_name: str
-    model: ModelConfig
+    model: "ModelConfig"
     ssl_name: str
     ssl: Any
     train: TrainConfig
@@ -142,6 +147,8 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
     if model_name in registry.ALIASES:
         model_name, ssl_name = registry.ALIASES[model_name]
+    # Before the class of the model, which loads TensorFlow.
+    _fill(TrainConfig, sections["train"], "train")
     model_class, model_settings = registry.load_model_class(model_name)
     ssl = None
     if ssl_name != registry.NO_SSL:
@@ -221,7 +228,7 @@ def origins(
 
     Returns:
         Origin by `section.key`: the name of a layer, the name of the model or the
-        self-supervision whose variant or schedule sets it, or "default".
+        self-supervision whose variant or schedule sets it, or `DEFAULT`.
     """
     origin_by_key: dict[str, str] = {}
     for section, name, load in (
@@ -235,12 +242,12 @@ def origins(
     origin_by_key |= stored or {}
     for layer, content in layers:
         origin_by_key |= dict.fromkeys(flat(content), layer)
-    return {key: origin_by_key.get(key, "default") for key in flat(config.to_json())}
+    return {key: origin_by_key.get(key, DEFAULT) for key in flat(config.to_json())}
 
 
 def describe(config: RunConfig, found: Mapping[str, str]) -> str:
-    """A line per value with its origin, as `origins` returns it."""
-    values = flat(config.to_json())
+    """A line per value that is no default, with its origin, as `origins` returns it."""
+    values = {key: v for key, v in flat(config.to_json()).items() if found[key] != DEFAULT}
     width = max(map(len, values))
     return "".join(
         f"{key:{width}s} = {json.dumps(value)}  ({found[key]})\n" for key, value in values.items()
@@ -268,23 +275,6 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     return section, name, _parse(text)
 
 
-def settings(model_name: str, ssl_name: str) -> list[str]:
-    """All names that `--set` accepts for a model and a self-supervised loss, as `section.key`.
-
-    Raises:
-        UserError: There is no such model or ssl.
-    """
-    kinds: dict[str, Any] = {"train": TrainConfig}
-    kinds["model"] = registry.load_model_class(model_name)[0].Config
-    if ssl_name != registry.NO_SSL:
-        kinds["ssl"] = registry.load_ssl_class(ssl_name)[0].Config
-    return [
-        f"{section}.{field.name}"
-        for section, kind in kinds.items()
-        for field in dataclasses.fields(kind)
-    ]
-
-
 def load(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads the content of a config.json for `resolve`, with absolute paths.
 
@@ -301,13 +291,23 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     """The values of sections by `section.key`, and values outside of sections by their key."""
-    flat: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": setting for name, setting in value.items()}
+            values |= {f"{key}.{name}": setting for name, setting in flat(value).items()}
         else:
-            flat[key] = value
-    return flat
+            values[key] = value
+    return values
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """A text for each value that differs, with its key, the old value and the new one."""
+    keys = dict.fromkeys([*after, *before])
+    return [
+        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _parse(text: str) -> Any:

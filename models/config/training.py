@@ -3,8 +3,7 @@
 import dataclasses
 import math
 
-from models.ops.optimizers import TABLE_OPTIMIZERS
-from models.ops.precision import PRECISIONS
+from models.ops.choices import EMBEDDING_OPTIMIZERS, PRECISIONS
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.values.limits import limited
@@ -121,11 +120,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raises `UserError` on unknown names and on a schedule that makes no sense."""
         self._check_schedule()
-        if self.embedding_optimizer not in TABLE_OPTIMIZERS:
+        if self.embedding_optimizer not in EMBEDDING_OPTIMIZERS:
             raise UserError(
-                f"Expected train.embedding_optimizer to be one of {', '.join(TABLE_OPTIMIZERS)}, "
-                f"found {self.embedding_optimizer!r}.",
-                did_you_mean(self.embedding_optimizer, TABLE_OPTIMIZERS),
+                "Expected train.embedding_optimizer to be one of "
+                f"{', '.join(EMBEDDING_OPTIMIZERS)}, found {self.embedding_optimizer!r}.",
+                did_you_mean(self.embedding_optimizer, EMBEDDING_OPTIMIZERS),
             )
         if self.precision not in PRECISIONS:
             raise UserError(

@@ -26,7 +26,7 @@ def build_model(config: RunConfig, data: DataDir, precision: str = "float32") ->
     Args:
         config: Configuration of the run.
         data: Data set, which has the schema and the size of each table.
-        precision: One of `precision.PRECISIONS`; it changes how weights are used, not the weights.
+        precision: One of `choices.PRECISIONS`; it changes how weights are used, not the weights.
 
     Raises:
         UserError: The model or its self-supervision does not support mixed precision; a feature
@@ -45,7 +45,7 @@ def build_sized(
         config: Configuration of the run.
         schema: Schema of the features.
         cardinalities: Number of rows of each categorical feature's table.
-        precision: One of `precision.PRECISIONS`.
+        precision: One of `choices.PRECISIONS`.
 
     Example:
         >>> from models.config.run_config import resolve

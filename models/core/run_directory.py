@@ -7,19 +7,19 @@ RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretrai
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
-from models.core.base import CTRModel
-from models.core.checkpoints import DAMAGES
-from models.core.factory import build_model
-from models.keras import tf
 from preprocessing.data_dir import DataDir, sha256_file
 from preprocessing.errors import UserError, explained_write_errors, one_line
 from preprocessing.json_checks import read_json
 from preprocessing.schema import Schema
 from preprocessing.storage import files
+
+if TYPE_CHECKING:
+    from models.core.base import CTRModel
+    from models.keras import tf
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
@@ -67,6 +67,17 @@ class Run(NamedTuple):
         return read_metrics(self.path)
 
 
+def require_run(path: str | pathlib.Path) -> pathlib.Path:
+    """The path of a run; raises `UserError` if there is none. Needs no TensorFlow."""
+    path = pathlib.Path(path)
+    if not (path / CONFIG).exists():
+        raise UserError(
+            f"Expected a run directory with {CONFIG}, found none at {path}.",
+            "give the --workdir of models.train, or WORKDIR/run of pipeline.run.",
+        )
+    return path
+
+
 def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     """Opens a run and its data set.
 
@@ -77,12 +88,7 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     Raises:
         UserError: There is no run, or its data set is gone or has another schema.
     """
-    path = pathlib.Path(path)
-    if not (path / CONFIG).exists():
-        raise UserError(
-            f"Expected a run directory with {CONFIG}, found none at {path}.",
-            "give the --workdir of models.train, or WORKDIR/run of pipeline.run.",
-        )
+    path = require_run(path)
     config = config_module.resolve(config_module.load(path / CONFIG))
     data = DataDir.open(config.data, verify=verify)
     Schema.load(path / SCHEMA).require_equal(data.schema, f"{path / SCHEMA}", f"{data.path}")
@@ -96,7 +102,7 @@ def open_run(path: str | pathlib.Path, verify: bool = False) -> Run:
     return Run(path, config, data)
 
 
-def load_model(path: str | pathlib.Path) -> CTRModel:
+def load_model(path: str | pathlib.Path) -> "CTRModel":
     """The model of a run with its best weights.
 
     Raises:
@@ -110,18 +116,22 @@ def load_model(path: str | pathlib.Path) -> CTRModel:
         >>> model(batch).shape == batch["label"].shape  # Logits [B, N].
         True
     """
+    from models.core.factory import build_model
+
     run = open_run(path)
     model = build_model(run.config, run.data)
     restore_best(model, run.path)
     return model
 
 
-def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointManager:
+def best_checkpoint(model: "CTRModel", path: pathlib.Path) -> "tf.train.CheckpointManager":
     """Checkpoint manager of the best weights: embedder and backbone, which serving needs.
 
     Raises:
         UserError: The file that names the best weights is damaged.
     """
+    from models.keras import tf
+
     checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
     try:
         return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
@@ -133,7 +143,7 @@ def best_checkpoint(model: CTRModel, path: pathlib.Path) -> tf.train.CheckpointM
         ) from None
 
 
-def save_best(best: tf.train.CheckpointManager) -> None:
+def save_best(best: "tf.train.CheckpointManager") -> None:
     """Writes the best weights, then removes the previous ones.
 
     metrics.json describes the previous weights, so it is removed first.
@@ -141,6 +151,8 @@ def save_best(best: tf.train.CheckpointManager) -> None:
     Raises:
         UserError: The weights cannot be written; the previous ones are unchanged.
     """
+    from models.keras import tf
+
     try:
         (pathlib.Path(best.directory).parent / METRICS).unlink(missing_ok=True)
         best.save()
@@ -151,12 +163,14 @@ def save_best(best: tf.train.CheckpointManager) -> None:
         ) from error
 
 
-def restore_best(model: CTRModel, path: pathlib.Path) -> None:
+def restore_best(model: "CTRModel", path: pathlib.Path) -> None:
     """Loads the best weights of a run into a model.
 
     Raises:
         UserError: The run has no weights yet, or they are damaged or belong to another model.
     """
+    from models.core.checkpoints import DAMAGES
+
     manager = best_checkpoint(model, path)
     if manager.latest_checkpoint is None:
         raise UserError(
@@ -179,6 +193,8 @@ def weights_digest(path: pathlib.Path) -> str:
 
     The digest is the SHA-256 of the checkpoint's index, which holds a checksum of each weight.
     """
+    from models.keras import tf
+
     checkpoint = tf.train.latest_checkpoint(str(path / BEST))
     return "" if checkpoint is None else sha256_file(f"{checkpoint}.index")
 

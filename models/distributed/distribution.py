@@ -13,10 +13,9 @@ from models.config.training import TrainConfig
 from models.distributed import tf_cluster
 from models.keras import tf
 from models.ops import replicas
+from models.ops.choices import STRATEGIES
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
-
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
 
 _MIN_SHARD_BYTES = 256 << 10
 """Minimum size of a shard of a table on a parameter server (as TensorFlow advises)."""

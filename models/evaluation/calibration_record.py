@@ -24,11 +24,11 @@ from models.evaluation.metrics import (
     shown,
     sigmoid,
 )
+from models.ops.choices import CALIBRATIONS
 from preprocessing.data_dir import write_json
 from preprocessing.json_checks import check_keys, read_json
 
-PLATT, ISOTONIC, PRIOR = "platt", "isotonic", "prior"
-METHODS = (PLATT, ISOTONIC, PRIOR)
+PLATT, ISOTONIC, PRIOR = METHODS = CALIBRATIONS
 FILE = "calibration.json"
 FITTED_ON = "validation"
 SPLITS = (FITTED_ON, "test")

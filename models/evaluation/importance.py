@@ -27,9 +27,6 @@ from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.storage import files
 
-SPLIT = "validation"
-"""Default split: what is decided by importance, such as a feature to remove, is a choice like any
-other, for which the test split must stay unseen."""
 SEED = 0
 MOST_REQUESTS = 1 << 15
 """Number of requests that are read of a larger split, since all are held in memory. A multiple of
@@ -99,9 +96,10 @@ def measure(
             "measure another split.",
         )
     inputs = permutation.inputs(data.schema)
+    shown = tqdm(inputs, desc="permute", unit="input", disable=None if progress else True)
     permuted_scores = (
         scorer.score_batches(permutation.permuted(batches, permuted_input, seed), split)
-        for permuted_input in tqdm(inputs, desc="permute", unit="input", disable=not progress)
+        for permuted_input in shown
     )
     differences = confidence_intervals.compare_each(permuted_scores, scores)
     rows = [

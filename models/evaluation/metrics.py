@@ -14,10 +14,12 @@ Each metric needs certain candidates; without them it is undefined: None, shown 
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNDEFINED = "n/a"
 """Text shown for an undefined metric."""
@@ -89,7 +91,7 @@ def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[s
         }
         if scores.weight is not None:
             values |= weighted_metrics(label, logit, scores.weight.astype(np.float64))
-    counts = {"candidates": len(label), "requests": int(pd.Series(scores.request_id).nunique())}
+    counts = {"candidates": len(label), "requests": len(set(scores.request_id))}
     return {name: defined(value) for name, value in values.items()} | counts
 
 
@@ -162,8 +164,10 @@ def grouped_auc(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> floa
     return float(np.average(aucs["auc"], weights=aucs["size"])) if len(aucs) else float("nan")
 
 
-def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
+def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> "pd.DataFrame":
     """AUC and size of each group with both labels; the index is the group."""
+    import pandas as pd
+
     frame = pd.DataFrame({"group": group, "label": label, "logit": logit})
     frame["rank"] = frame.groupby("group")["logit"].rank(method="average")
     frame["positive_rank"] = frame["rank"] * frame["label"]
@@ -176,7 +180,7 @@ def group_aucs(group: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.Da
     return pd.DataFrame({"auc": auc, "size": totals["size"]})
 
 
-def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
+def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -> "pd.DataFrame":
     """Ranking metrics of each request.
 
     Positives rank below negatives of the same score, so that constant scores gain nothing.
@@ -192,6 +196,8 @@ def request_metrics(request: np.ndarray, label: np.ndarray, logit: np.ndarray) -
         discounted gain of the first k over the largest possible. Values k of `CUTOFFS` that are not
         below the largest number of candidates are left out, except 1; `ndcg@1` equals `hr@1`.
     """
+    import pandas as pd
+
     code, names = pd.factorize(request)
     clicked = np.bincount(code, label, minlength=len(names))
     is_mixed = (clicked > 0) & (clicked < np.bincount(code, minlength=len(names)))

@@ -29,8 +29,8 @@ from preprocessing.example_keys import (
     history_key,
 )
 from preprocessing.features.feature import PAD_ID
+from preprocessing.splits import SPLITS
 
-SPLITS = ("train", "validation", "test")
 BATCH_SIZE = 512
 """Number of requests that are scored at once."""
 _PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
@@ -108,7 +108,7 @@ class Scorer:
             total=self._data.num_requests(split),
             desc=f"score {split}",
             unit="request",
-            disable=not progress,
+            disable=None if progress else True,
         ) as bar:
             for features in batches:
                 parts.append(self._collect(features, self._logits(features)))

@@ -87,7 +87,7 @@ def measure(scores: Scores, data: DataDir, progress: bool = False) -> pd.DataFra
         where undefined, and calibration_error.
     """
     rows = []
-    for part in tqdm(list(slices(scores, data)), desc="slices", disable=not progress):
+    for part in tqdm(list(slices(scores, data)), desc="slices", disable=None if progress else True):
         label_C, logit_C = scores.label[part.chosen_C], scores.logit[part.chosen_C]
         row: dict[str, object] = {
             "dimension": part.dimension,

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from models.keras import keras, tf
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
 _FIRST_SCALE = 2.0**15
 _STEPS_TO_DOUBLE = 2000
 
@@ -20,7 +18,7 @@ def policy(precision: str) -> Iterator[None]:
     """Context manager that sets the precision of the layers created in it.
 
     Args:
-        precision: One of `PRECISIONS`.
+        precision: One of `choices.PRECISIONS`.
     """
     previous_policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(precision)

@@ -1,1 +1,1 @@
-"""The parts of a run report; `models.report` assembles them."""
+"""The parts of a run report; `run_report` assembles them."""

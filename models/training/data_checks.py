@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from models import registry
-from models.backbone_api import MANY_LABELS
 from models.config.run_config import RunConfig
 from models.evaluation.metrics import UNDEFINED
+from models.ops.choices import MANY_LABELS
 from models.training import selection
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError

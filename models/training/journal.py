@@ -1,6 +1,8 @@
 """What a run tells while it trains: progress bars, TensorBoard, and the rows of its tables."""
 
 import pathlib
+import sys
+import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
@@ -27,7 +29,8 @@ class Journal:
         train: Settings of the training.
         progress: Progress to report; rows are added to its tables.
         writes: Whether this process writes files; exactly one of several processes does.
-        shows: Whether to show progress bars on standard error.
+        shows: Whether to show progress on standard error: bars on a terminal, elsewhere a line per
+            evaluation.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Journal:
     ) -> None:
         self._model, self._data, self._progress = model, data, progress
         self._batch_size, self._shows = train.batch_size, shows
+        self._writes_lines = shows and not sys.stderr.isatty()
+        self._began = (0, time.monotonic())
         self._requests = data.num_requests("train")
         self._steps_per_epoch = steps_per_epoch(data, train)
         self._records = records.Records(workdir, writes=writes)
@@ -58,6 +63,10 @@ class Journal:
     def advance(self, bar: tqdm, count: int) -> None:
         """Adds steps to the progress bar of an epoch, the last batch of which may be smaller."""
         bar.update(min(count * self._batch_size, self._requests - bar.n))
+
+    def begin(self) -> None:
+        """Starts to measure how long the steps of the main loss and their evaluations take."""
+        self._began = (self._progress.step, time.monotonic())
 
     def restart_speed(self, steps: StepRunner) -> None:
         """Restarts the measurement of the speed, which other work than steps would distort."""
@@ -85,13 +94,23 @@ class Journal:
         self._records.scalars(self._progress.ssl_step, losses, "pretraining/train")
         bar.set_postfix(loss=f"{float(losses['loss']):.4f}")
 
-    def record_evaluation(self, metrics: Mapping[str, float | None]) -> None:
-        """Adds the metrics of the validation split to metrics.csv and TensorBoard."""
+    def record_evaluation(self, metrics: Mapping[str, float | None], last_step: int) -> None:
+        """Adds the metrics of the validation split to metrics.csv and TensorBoard.
+
+        Args:
+            metrics: Metrics of the validation split.
+            last_step: Step after which training ends unless it ends early.
+        """
         progress = self._progress
         values = self._add_row(progress.history, progress.step, progress.losses, metrics)
         self._records.table(run_directory.HISTORY, progress.history)
         self._records.scalars(progress.step, values)
         self._records.flush()
+        if self._writes_lines:
+            began, since = self._began
+            pace = (time.monotonic() - since) / max(progress.step - began, 1)
+            left = (last_step - progress.step) * pace
+            sys.stderr.write(f"{records.line(progress.history[-1], left)}\n")
 
     def record_pretraining(self, measured: Mapping[str, float | None]) -> None:
         """Adds the self-supervised loss of the validation split to pretraining.csv."""
@@ -100,6 +119,8 @@ class Journal:
         self._records.table(run_directory.PRETRAINING, progress.pretraining)
         self._records.scalars(progress.ssl_step, values, "pretraining")
         self._records.flush()
+        if self._writes_lines:
+            sys.stderr.write(f"pretraining: {records.line(progress.pretraining[-1])}\n")
 
     def close(self) -> None:
         """Closes the files."""

@@ -1,9 +1,9 @@
 """Profiles chosen steps for TensorBoard."""
 
 import pathlib
+import shlex
 import sys
 
-from models.keras import tf
 from preprocessing.errors import UserError
 
 
@@ -42,6 +42,8 @@ class Profile:
         if self._running and step >= self._last:
             self.close()
         elif not self._running and self._first <= step + 1 <= self._last:
+            from models.keras import tf
+
             tf.profiler.experimental.start(str(self._workdir))
             self._running = True
 
@@ -53,6 +55,8 @@ class Profile:
     def close(self) -> None:
         """Writes the profile if one is running."""
         if self._running:
+            from models.keras import tf
+
             tf.profiler.experimental.stop()
             self._running = False
-            sys.stdout.write(f"profile: tensorboard --logdir={self._workdir}\n")
+            sys.stdout.write(f"profile: tensorboard --logdir={shlex.quote(str(self._workdir))}\n")

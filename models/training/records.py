@@ -1,4 +1,4 @@
-"""Output of a run while it trains: tables, TensorBoard events, progress bars."""
+"""Output of a run while it trains: tables, TensorBoard events, progress bars, lines."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ from tqdm import tqdm
 from models.keras import tf
 from preprocessing.errors import explained_write_errors
 from preprocessing.storage import files
+
+_TOLD = ("auc", "log_loss", "loss")
 
 
 class Records:
@@ -69,8 +71,33 @@ def bar(title: str, requests: int, done: int, shown: bool) -> tqdm:
         title: Name of the epoch.
         requests: Number of requests of the epoch.
         done: Number of requests done before the bar begins.
-        shown: Whether to show the bar on standard error.
+        shown: Whether to show the bar, if standard error is a terminal.
     """
     return tqdm(
-        total=requests, initial=done, desc=title, unit="request", unit_scale=True, disable=not shown
+        total=requests,
+        initial=done,
+        desc=title,
+        unit="request",
+        unit_scale=True,
+        disable=None if shown else True,
     )
+
+
+def line(row: Mapping[str, Any], seconds_left: float | None = None) -> str:
+    """A row of metrics.csv or pretraining.csv as a line of a log, where no bar can be shown.
+
+    Args:
+        row: Values by column; None is left out.
+        seconds_left: Seconds to the end of the training, unless it ends early.
+    """
+    words = [f"step {row['step']}", f"epoch {row['epoch']:.2f}"]
+    for column, value in row.items():
+        group, _, name = column.partition("/")
+        is_told = name.endswith("loss") if group == "train" else name in _TOLD
+        if value is not None and group in ("train", "validation") and is_told:
+            words.append(f"{column} {value:.4f}")
+    if (speed := row.get("speed/samples_per_second")) is not None:
+        words.append(f"{speed:,.0f} samples/s")
+    if seconds_left is not None:
+        words.append(f"at most {tqdm.format_interval(seconds_left)} left")
+    return "  ".join(words)

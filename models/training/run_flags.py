@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from models import registry
-from models.backbone_api import MANY_LABELS, SelfSupervision
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
+from models.config.setting_names import setting_names
 from models.config.training import TrainConfig
 from models.core import run_directory
-from models.distributed.distribution import STRATEGIES
-from models.ops.precision import PRECISIONS
+from models.ops.choices import (
+    MANY_LABELS,
+    PRECISIONS,
+    SSL_SCHEDULE,
+    SSL_SCHEDULE_OF_MANY_LABELS,
+    STRATEGIES,
+)
+from preprocessing import cli
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
@@ -30,33 +37,52 @@ class Resolved(NamedTuple):
 
 def define_config_flags() -> None:
     """Defines the flags that set a configuration; a flag left out keeps the current value."""
-    flags.DEFINE_string("model", None, "Model name, or package.module[:Class] (default din).")
     scarce, many = (
         ", ".join(f"train.{key}={value:g}" for key, value in schedule.items())
-        for schedule in (SelfSupervision.schedule, SelfSupervision.schedule_of_many_labels)
+        for schedule in (SSL_SCHEDULE, SSL_SCHEDULE_OF_MANY_LABELS)
     )
-    flags.DEFINE_string(
-        "ssl",
-        None,
-        f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them the "
-        f"training has other defaults: {scarce}; from {MANY_LABELS:g} training requests per user "
-        f"on {many}.",
-    )
-    flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
-    flags.DEFINE_multi_string("set", [], "Override, as in train.learning_rate=0.01; repeatable.")
-    flags.DEFINE_string("warm_start", None, "Run whose weights to begin with.")
-    flags.DEFINE_string("distribute", None, f"{', '.join(STRATEGIES)} (default auto).")
-    define_integer(
-        "pretrain_epochs", "Passes with the self-supervised loss alone, first (default 0)."
-    )
-    define_integer("max_steps", "Steps at most (default: no bound).")
-    flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
-    flags.DEFINE_string("precision", None, f"{', '.join(PRECISIONS)} (default float32).")
+    with cli.flag_group("The model"):
+        names = ", ".join([*registry.MODELS, *registry.ALIASES])
+        flags.DEFINE_string("model", None, f"{names}; or package.module[:Class] (default din).")
+        flags.DEFINE_string(
+            "ssl",
+            None,
+            f"Self-supervision: none, {', '.join(registry.SSL)} (default none). With any of them "
+            f"the training has other defaults: {scarce}; from {MANY_LABELS:g} training requests "
+            f"per user on {many}.",
+        )
+        flags.DEFINE_string("config", None, "Configuration file to start from, e.g. a config.json.")
+        flags.DEFINE_multi_string(
+            "set", [], "Override, as in train.learning_rate=0.01; repeatable (docs/models.md)."
+        )
+    with cli.flag_group("The training"):
+        flags.DEFINE_string("warm_start", None, "Run whose weights to begin with.")
+        flags.DEFINE_enum("distribute", None, STRATEGIES, "Devices and processes (default auto).")
+        define_integer(
+            "pretrain_epochs", "Passes with the self-supervised loss alone, first (default 0)."
+        )
+        define_integer("max_steps", "Steps at most (default: no bound).")
+        flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
+        flags.DEFINE_enum("precision", None, PRECISIONS, "Of training (default float32).")
 
 
 def define_integer(name: str, meaning: str) -> None:
     """Defines the flag of an integer of `TrainConfig`."""
     flags.DEFINE_integer(name, None, with_limit(meaning, TrainConfig, name))
+
+
+def check_paths(data: str | None) -> None:
+    """Raises `UserError` unless the data set and the run to begin with are there.
+
+    Whoever reads them later would say so as well, but only after TensorFlow is loaded.
+
+    Args:
+        data: Data set directory, if a flag names one.
+    """
+    if data:
+        DataDir.open(data, verify=False)
+    if flags.FLAGS.warm_start:
+        run_directory.require_run(flags.FLAGS.warm_start)
 
 
 def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:
@@ -153,10 +179,7 @@ def _known_settings(arguments: Sequence[str]) -> list[str]:
     """The settings of the model that a command line names, or of the default model."""
     model, ssl = (_value(flag, arguments) for flag in ("model", "ssl"))
     model, implied = registry.ALIASES.get(model, (model or "din", registry.NO_SSL))
-    try:
-        return config_module.settings(model, ssl or implied)
-    except UserError:
-        return config_module.settings("din", registry.NO_SSL)
+    return setting_names(model, ssl or implied)
 
 
 def _value(flag: str, arguments: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 If all validation candidates have the same label, AUC is undefined, and the log loss is used.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLES = {"auc": "AUC", "log_loss": "log loss"}
 """Metrics that select weights, with their names in messages."""
@@ -19,7 +21,8 @@ def metric(evaluation: Mapping[Any, Any], prefix: str = "") -> str:
         evaluation: Metrics of the validation split by name; undefined ones are None or NaN.
         prefix: Prefix of the names, as in metrics.csv.
     """
-    return "log_loss" if pd.isna(evaluation[f"{prefix}auc"]) else "auc"
+    auc = evaluation[f"{prefix}auc"]
+    return "log_loss" if auc is None or math.isnan(auc) else "auc"
 
 
 def score(evaluation: Mapping[Any, Any], prefix: str = "") -> float:
@@ -51,6 +54,6 @@ def best(history: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
     return {f"best_validation_{name}": f"{value:.4f}"}
 
 
-def of_history(history: pd.DataFrame) -> list[float]:
+def of_history(history: "pd.DataFrame") -> list[float]:
     """The score of every row of metrics.csv."""
     return [score(row, "validation/") for row in history.to_dict("records")]

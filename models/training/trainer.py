@@ -18,7 +18,7 @@ from models.evaluation.scoring import Scorer, record
 from models.keras import tf
 from models.training import data_checks, memory, model_checks, selection
 from models.training.batches import steps_per_epoch, training_batches
-from models.training.interruption import Interrupted, StopRequest
+from models.training.interruption import Interrupted, StopRequest, interrupted
 from models.training.journal import Journal
 from models.training.pretraining import SelfSupervisedSteps
 from models.training.profiling import Profile
@@ -41,7 +41,7 @@ class Trainer:
     Args:
         config: Configuration of the run.
         workdir: Run directory; exists and holds config.json.
-        progress: Whether to show progress bars on standard error.
+        progress: Whether to show progress on standard error.
         stop: Stop request, checked between steps and between batches of an evaluation.
         profile: Steps to profile.
         on_evaluation: Callback for the validation metrics of each evaluation; an exception in it
@@ -211,6 +211,7 @@ class Trainer:
         updates = self._updates(self._dataset, progress.step, ssl=False)
         if progress.step % self.evaluate_every == 0:
             self._evaluate_once()  # The run may have been stopped during an evaluation.
+        self.journal.begin()
         self.journal.restart_speed(updates.steps)
         while not self._finished():
             epoch, done = divmod(progress.step, self.steps_per_epoch)
@@ -313,7 +314,7 @@ class Trainer:
         )
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
-        self.journal.record_evaluation(metrics)
+        self.journal.record_evaluation(metrics, self._last_step())
         self.save()
         self._set_learning_rate()
         if self._on_evaluation is not None:
@@ -356,10 +357,7 @@ class Trainer:
             raise self._interrupted()
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(
-            f"stopped by SIGTERM at step {self.progress.step}; resume with "
-            f"python -m models.train --workdir={self.workdir} --resume"
-        )
+        return interrupted(self._stop.number, self.workdir, self.progress.step)
 
     # Measure.
 

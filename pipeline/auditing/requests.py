@@ -6,11 +6,10 @@ Shape suffixes: B requests, N candidates, L history length.
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import (
@@ -27,6 +26,9 @@ from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema, encoded_keys
 from preprocessing.storage.tfrecord import read_records
 from preprocessing.values.farmhash import fingerprint64
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _BATCH = 4096
 
@@ -108,6 +110,8 @@ def request_batches(data: DataDir, split: str) -> Iterator[Requests]:
 
 
 def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
+    import tensorflow as tf  # Takes seconds, for which a wrong path need not wait.
+
     keys = dict(encoded_keys(schema))
     dtypes = {key: tf.int64 if f.is_categorical else tf.float32 for key, f in keys.items()}
     candidates = {key for key in keys if key.startswith(candidate_key(""))} | {LABEL}
@@ -153,7 +157,7 @@ def _parse(schema: Schema, serialized: list[bytes]) -> Requests:
     )
 
 
-def _weights(weights: tf.RaggedTensor, counts_B: np.ndarray, width: int) -> np.ndarray:
+def _weights(weights: "tf.RaggedTensor", counts_B: np.ndarray, width: int) -> np.ndarray:
     """Weights [B,N]; NaN for requests whose number of weights is not that of candidates."""
     weight_BN = weights.to_tensor(shape=[None, width]).numpy()
     weight_BN[weights.row_lengths().numpy() != counts_B] = np.nan

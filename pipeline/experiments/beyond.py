@@ -7,7 +7,7 @@ learning rate is the default one, except in `beyond/rivals`, which extends `miss
 
 import dataclasses
 
-from models.backbone_api import SelfSupervision
+from models.ops.choices import SSL_SCHEDULE
 from pipeline.experiments import miss
 from pipeline.experiments.recipe import LEARNING_RATES, Content, Row, Table
 
@@ -78,7 +78,7 @@ def _schedules() -> list[Row]:
     A network on top of the embedding tables overfits a small log in two or three passes, while the
     self-supervised loss learns in forty; tables with a low learning rate keep what they learnt.
     """
-    slow = {"embedding_learning_rate": SelfSupervision.schedule["embedding_learning_rate"]}
+    slow = {"embedding_learning_rate": SSL_SCHEDULE["embedding_learning_rate"]}
     summed: Content = {"joint": True, "ssl_steps": 0, "embedding_learning_rate": 0.0}
     first: Content = {"pretrain_epochs": 40}
     variants: list[tuple[str, str, Content]] = [

@@ -19,8 +19,6 @@ from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing import dataset
 from preprocessing.data_dir import COMPLETED
 
-SEEDS = 1
-"""More show nothing else that runs, and each costs as much again."""
 _LOG = SynthesizeArguments(users=60, items=60, interests=3, events_per_user=10)
 _TRAIN: Content = {"train": {"max_steps": 1}}
 _SSL: Content = {"train": {"ssl_steps": 1.0}}

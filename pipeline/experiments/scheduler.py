@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
 from tqdm import tqdm
 
 from models import train
@@ -44,7 +43,7 @@ def run_all(planned: Sequence[PlannedRun], jobs: int, progress: bool = True) -> 
     Args:
         planned: Planned runs, some of which may have the same directory.
         jobs: Number of processes at a time.
-        progress: Whether to show a bar on standard error.
+        progress: Whether to show progress on standard error.
 
     Returns:
         Runs that failed; the others are settled.
@@ -132,12 +131,16 @@ def _failure(run: PlannedRun) -> Failure:
 
 def seconds_of(path: pathlib.Path) -> float:
     """Duration of the training of a run, over all its attempts."""
+    import pandas as pd
+
     history = path / run_directory.HISTORY
     return float(pd.read_csv(history)["seconds"].iloc[-1]) if history.exists() else 0.0
 
 
 class _Bar:
     """Shows the finished runs, the time to go, and the names of the current runs.
+
+    Where there is no terminal, it writes a line for each run that ends instead.
 
     A run is expected to take as long as the finished runs of its model, else as all finished runs.
     """
@@ -146,6 +149,7 @@ class _Bar:
         finished = [run for run in todo if run.is_settled]
         self._jobs = jobs
         self._took: dict[str, list[float]] = {}
+        self._finished, self._total = len(finished), len(todo)
         for run in finished:
             self._remember(run, seconds_of(run.path))
         self.shown = tqdm(
@@ -154,9 +158,10 @@ class _Bar:
             unit="run",
             miniters=0,
             mininterval=_SHOW_SECONDS,
-            disable=not progress,
+            disable=None if progress else True,
             bar_format="{n_fmt}/{total_fmt} runs |{bar:20}| {elapsed}{postfix}",
         )
+        self._writes_lines = progress and self.shown.disable  # There is no terminal.
 
     def update(
         self,
@@ -182,7 +187,13 @@ class _Bar:
     def done(self, run: PlannedRun, seconds: float) -> None:
         """Counts a run that has ended after so many seconds."""
         self._remember(run, seconds)
+        self._finished += 1
         self.shown.update()
+        if self._writes_lines:
+            sys.stderr.write(
+                f"{self._finished}/{self._total} runs  {run.name}  "
+                f"{tqdm.format_interval(seconds)}\n"
+            )
 
     def _remember(self, run: PlannedRun, seconds: float) -> None:
         self._took.setdefault(_kind(run), []).append(seconds)

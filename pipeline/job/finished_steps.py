@@ -14,31 +14,14 @@ from typing import Any
 
 import pipeline
 import preprocessing
+from pipeline.job.output import OtherBuildError
 from pipeline.log.raw_batch import InputFile
 from pipeline.requests.events import Plan
 from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
-from preprocessing.errors import UserError
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
-
-
-class OtherBuildError(UserError):
-    """An unfinished build that cannot be resumed, since it had other arguments or another log.
-
-    Args:
-        work: Directory of the intermediate files of that build.
-        changed: Sentence part that says what has changed since.
-    """
-
-    def __init__(self, work: AnyPath, changed: str) -> None:
-        super().__init__(
-            f"--resume: expected the arguments, log and program of the unfinished build in {work}; "
-            f"{changed}.",
-            "give the arguments of that build, or begin anew without --resume.",
-        )
-        self.changed = changed
 
 
 class FinishedSteps:

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.drafting import draft as drafting
 from pipeline.drafting import sample, table
 from pipeline.log import column_types, readers
+from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import columns_of
 from pipeline.log.values import as_time
 from preprocessing.errors import UserError, shown
@@ -22,6 +24,38 @@ from preprocessing.schema_inference import POSITION, infer_schema
 from preprocessing.values.spelling import cast, without_missing
 
 _LONGEST_SUMMARY = 1000
+
+
+class CheckedLog(NamedTuple):
+    """A log that can be read, as far as arguments, files and columns tell.
+
+    Attributes:
+        arguments: Arguments of the build.
+        files: Files of the log.
+        columns: The names of the columns of each file.
+        schema: The schema, given or inferred.
+    """
+
+    arguments: BuildArguments
+    files: list[readers.InputFile]
+    columns: dict[readers.InputFile, list[str]]
+    schema: Schema
+
+    def resuming(self) -> "CheckedLog":
+        """The same log, for a build that goes on where one was cut off."""
+        return self._replace(arguments=dataclasses.replace(self.arguments, resume=True))
+
+
+def check(arguments: BuildArguments) -> CheckedLog:
+    """Checks the arguments, files and columns of a build; says which schema is inferred.
+
+    Raises:
+        UserError: Wrong arguments, or a log that cannot be read or has other columns.
+    """
+    arguments.check()
+    log = list_inputs(arguments.input, dialect=arguments.dialect)
+    columns = readers.columns_of_files(log)
+    return CheckedLog(arguments, log, columns, load_schema(arguments, columns))
 
 
 def load_schema(

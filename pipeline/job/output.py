@@ -1,4 +1,4 @@
-"""The output directory of a build before anything is in it."""
+"""The output directory of a build: what an earlier one has left there goes, or is resumed."""
 
 import re
 
@@ -15,6 +15,23 @@ _FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stat
 _OURS = re.compile(
     rf"_work(-\w+)?|{REJECTED}|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
 )
+
+
+class OtherBuildError(UserError):
+    """An unfinished build that cannot be resumed, since it had other arguments or another log.
+
+    Args:
+        work: Directory of the intermediate files of that build.
+        changed: Sentence part that says what has changed since.
+    """
+
+    def __init__(self, work: AnyPath, changed: str) -> None:
+        super().__init__(
+            f"--resume: expected the arguments, log and program of the unfinished build in {work}; "
+            f"{changed}.",
+            "give the arguments of that build, or begin anew without --resume.",
+        )
+        self.changed = changed
 
 
 def prepare_output(arguments: BuildArguments) -> None:

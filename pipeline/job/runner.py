@@ -12,6 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
+from tqdm import tqdm
+
+# First, as it keeps away a warning of the modules below.
+from pipeline.beam import beam
+
+# isort: split
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     FlinkRunnerOptions,
@@ -21,9 +27,7 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from tqdm import tqdm
 
-from pipeline.beam import beam
 from pipeline.job import worker_errors
 from preprocessing.cli import Hint
 from preprocessing.errors import UserError, one_line

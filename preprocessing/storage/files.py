@@ -68,6 +68,12 @@ def require_local(location: str | AnyPath, flag: str) -> None:
         )
 
 
+def require_file(path: str, flag: str) -> None:
+    """Raises `UserError` unless there is a file of this machine at the path that a flag names."""
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"{flag}: expected a file, found none at {path}.", "check the path.")
+
+
 def find(pattern: str, flag: str) -> list[AnyPath]:
     """The paths that match a glob pattern, sorted; `*` and `?` match within one name.
 

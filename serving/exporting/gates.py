@@ -20,8 +20,9 @@ from preprocessing.example_keys import LABEL, candidate_key
 from preprocessing.features.feature import PAD_ID
 from preprocessing.schema import Schema
 from serving.exporting import raw_requests
-from serving.exporting.offline_scores import TOLERANCE, OfflineScorer, difference
+from serving.exporting.offline_scores import OfflineScorer, difference
 from serving.exporting.signatures import EXAMPLES, SCORES, SERIALIZED, SERVING_DEFAULT
+from serving.exporting.tolerance import TOLERANCE
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.status import ServingError
 
@@ -72,7 +73,7 @@ def check_parity(
         The largest differences, in one line.
 
     Raises:
-        UserError: Scores differ by more than `offline_scores.TOLERANCE`.
+        UserError: Scores differ by more than `TOLERANCE`.
     """
     offline = OfflineScorer(model, run.data.schema, calibration)
     largest = dict.fromkeys((SERVING_DEFAULT, SERIALIZED), 0.0)

@@ -9,9 +9,6 @@ from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import PAD_ID
 from preprocessing.schema import Schema
 
-TOLERANCE = 1e-6
-"""Largest difference between two probabilities that count as equal."""
-
 
 class OfflineScorer:
     """Scores as evaluation does, but with every history padded to the schema's full length.

@@ -13,12 +13,8 @@ import os
 import pathlib
 import shutil
 
-from google.protobuf import text_format
-
 from preprocessing.errors import UserError
 from preprocessing.storage import files
-from serving.tfserving.models import model_config
-from serving.tfserving.protos import model_server_config_pb2
 
 CONFIG = "models.config"
 STABLE, CANARY = "stable", "canary"
@@ -91,6 +87,9 @@ def read(output: pathlib.Path) -> Publication | None:
     file = output / CONFIG
     if not file.exists():
         return None
+    # Loads TensorFlow, for which a wrong path need not wait.
+    from serving.tfserving.models import model_config
+
     entries = model_config.read(file).model_config_list.config
     if len(entries) != 1:
         raise UserError(
@@ -106,6 +105,10 @@ def read(output: pathlib.Path) -> Publication | None:
 
 def write(output: pathlib.Path, publication: Publication) -> None:
     """Writes `models.config` atomically: readers see the old text or the new one."""
+    from google.protobuf import text_format
+
+    from serving.tfserving.protos import model_server_config_pb2
+
     config = model_server_config_pb2.ModelServerConfig()
     entry = config.model_config_list.config.add(
         name=publication.name, base_path=publication.base_path, model_platform="tensorflow"

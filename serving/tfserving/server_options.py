@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import flags
 
+from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.storage import files
 from preprocessing.values import limits
@@ -16,6 +17,13 @@ def _flag(default: Any, help_text: str, **bounds: float) -> Any:
     return dataclasses.field(default=default, metadata={"help": help_text, **limit})
 
 
+_GROUPS = {
+    "model_name": "Models",
+    "host": "REST",
+    "port": "gRPC",
+    "enable_model_warmup": "Computation",
+}
+"""Titles of groups of flags, by the first flag of each."""
 _CPUS = os.cpu_count() or 1
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -134,9 +142,12 @@ def define_flags() -> None:
         int: flags.DEFINE_integer,
         str: flags.DEFINE_string,
     }
+    title = ""
     for field in dataclasses.fields(ServerOptions):
+        title = _GROUPS.get(field.name, title)
         meaning = limits.with_limit(field.metadata["help"], ServerOptions, field.name)
-        define[type(field.default)](field.name, field.default, meaning)  # type: ignore[operator]
+        with cli.flag_group(title):
+            define[type(field.default)](field.name, field.default, meaning)  # type: ignore[operator]
 
 
 def from_flags() -> ServerOptions:

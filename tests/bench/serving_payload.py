@@ -22,7 +22,7 @@ from pipeline.build_examples import build_examples
 from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.data_dir import DataDir
 from preprocessing.schema_inference import infer_schema
-from serving import export, server
+from serving import embedded_server, export
 from serving.exporting.signatures import candidate_input, history_input
 
 from .figures import Figure, Target, compare
@@ -42,7 +42,7 @@ def measure(quick: bool) -> list[Figure]:
         export.export(write_run(root / "run", data, model), root / "model")
         columns, rows = request(data, count)
         with (
-            server.running(root / "model", "ctr") as running,
+            embedded_server.running(root / "model", "ctr") as running,
             httpx.Client(timeout=60) as client,
         ):
 

@@ -13,7 +13,7 @@ from models.config import run_config
 from pipeline import build_examples as building
 from pipeline import run as running
 from pipeline.arguments import BuildArguments
-from pipeline.job import pipelines
+from pipeline.job import build, pipelines
 from pipeline.synthesize import synthesize, write
 from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.errors import UserError
@@ -125,7 +125,7 @@ def test_other_arguments_are_refused(work, log, tmp_path, changed):
         message = "data.negatives was 1, is 2"
     elif changed == "learning_rate":
         content["train"]["learning_rate"] = 0.5
-        message = "run.train was"
+        message = r"run.train.learning_rate was 0\.001, is 0\.5"
     else:
         longer = tmp_path / "log.csv"
         longer.write_text(log.read_text() + "u1,i1,c1,1800000000\n")
@@ -143,7 +143,7 @@ def test_a_mistake_does_not_spoil_the_working_directory(log, tmp_path):
     # The corrected command gets past the check of its arguments, to the first stage.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            running, "_build", lambda arguments: (_ for _ in ()).throw(StopAsyncIteration)
+            running, "_build", lambda *arguments: (_ for _ in ()).throw(StopAsyncIteration)
         )
         with pytest.raises(StopAsyncIteration):
             running.run(arguments, run_config.resolve(content), tmp_path)
@@ -154,12 +154,12 @@ def test_a_build_that_was_cut_off_goes_on_if_it_is_the_same(log, tmp_path, capsy
         return BuildArguments(input=str(log), output=str(tmp_path), num_shards=2, seed=seed)
 
     def built(seed):
-        stages, run_stage = [], building.run_stage
+        stages, run_stage = [], build.run_stage
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                building, "run_stage", lambda *a, **k: (stages.append(a[0]), run_stage(*a, **k))
+                build, "run_stage", lambda *a, **k: (stages.append(a[0]), run_stage(*a, **k))
             )
-            running._build(arguments(seed))
+            running._build(arguments(seed), None)
         return stages
 
     with inline():

@@ -17,6 +17,7 @@ import time
 
 from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
+from pipeline.job import build as stages
 from preprocessing.errors import UserError
 from tests.helpers.inline_runner import inline
 
@@ -93,14 +94,14 @@ def resumed_kills(directory):
     titles = directory / "titles"
 
     def resume():
-        run_stage = building.run_stage
+        run_stage = stages.run_stage
 
         def noted(title, *arguments, **options):
             with titles.open("a") as file:
                 file.write(f"{title}\n")
             return run_stage(title, *arguments, **options)
 
-        building.run_stage = noted
+        stages.run_stage = noted
         build(directory, resume=True)
 
     outcomes = []

@@ -13,7 +13,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.core import _MultiParDo
 
-from pipeline import build_examples
+from pipeline.job import build
 
 _PRIMITIVES = (
     beam.Create,
@@ -114,5 +114,5 @@ def inline(seed=0):
         construct(_Pipeline(f"{seed} {title}"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_examples, "run_stage", run_stage)
+        patch.setattr(build, "run_stage", run_stage)
         yield

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import report
 from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model, compile_model
 from models.evaluation import confidence_intervals, scoring
+from models.reporting import run_report
 from models.training import memory, sessions
 from preprocessing.data_dir import DataDir
 from preprocessing.splits import SPLITS
@@ -93,7 +93,7 @@ def _history(auc):
 @pytest.fixture(scope="module")
 def written(run, tmp_path_factory):
     """The HTML file, and the content of both files."""
-    path = report.write_report(run, tmp_path_factory.mktemp("report") / "report.html")
+    path = run_report.write_report(run, tmp_path_factory.mktemp("report") / "report.html")
     return path, path.read_text(), path.with_suffix(".md").read_text()
 
 
@@ -207,7 +207,7 @@ def test_time_memory_and_how_it_came_about(run, written):
 
 def test_what_a_run_lacks_is_left_out(run, data, tmp_path):
     def write(path):
-        page = report.write_report(path, path / "report.html")
+        page = run_report.write_report(path, path / "report.html")
         html = page.read_text()
         assert html.count("<svg") == html.count("<figure>") > 0
         return html, page.with_suffix(".md").read_text()
@@ -254,8 +254,8 @@ def test_values_of_the_log_are_text(run, written, data, tmp_path, monkeypatch):
         return opened
 
     monkeypatch.setattr(DataDir, "open", renamed)
-    monkeypatch.setattr(report.interest_figures, "figures", lambda run, split: [])
-    page = report.write_report(run, tmp_path / "report.html")
+    monkeypatch.setattr(run_report.interest_figures, "figures", lambda run, split: [])
+    page = run_report.write_report(run, tmp_path / "report.html")
     html, markdown = page.read_text(), page.with_suffix(".md").read_text()
     assert "<img" not in html
     assert "&lt;img src=x&gt; $1|$2 &amp; m" in html

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import report, train
+from models import train
 from models.backbone_api import SelfSupervision
 from models.config import run_config
 from models.core import run_directory
 from models.evaluation import scoring
 from models.keras import tf
+from models.reporting import run_report
 from models.training import data_checks, trainer
 from models.training.updates import Updates
 from preprocessing.errors import UserError
@@ -92,13 +93,17 @@ def _weights(path):
     }
 
 
+class _DeathError(BaseException):
+    pass
+
+
 def _die_at(monkeypatch, step):
     """The process dies when it has done so many steps."""
     update = Updates.__call__
 
     def fatal(updates, done, count):
         if done == step:
-            raise KeyboardInterrupt
+            raise _DeathError
         return update(updates, done, count)
 
     monkeypatch.setattr(Updates, "__call__", fatal)
@@ -121,7 +126,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch,
     train.train(run, whole, progress=False)
     with monkeypatch.context() as patch:
         _die_at(patch, 43)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(_DeathError):
             train.train(run, parts, progress=False)
     train.train(run, parts, resume=True, progress=False)
     expected, found = _weights(whole), _weights(parts)
@@ -239,8 +244,8 @@ def test_a_run_of_another_schema_or_another_build_is_refused(data, tmp_path):
     [
         (lambda path: run_directory.open_run(path), "Expected a run directory with config.json"),
         (lambda path: scoring.evaluate(path, "tset"), "Expected --split of train, validation"),
-        (lambda path: report.write_report(path, path / "r.html"), "Expected a run directory"),
-        (lambda path: report.write_report(path, path), "--output: expected a .* ends in .html"),
+        (lambda path: run_report.write_report(path, path / "r.html"), "Expected a run directory"),
+        (lambda path: run_report.write_report(path, path), "--output: expected a .* ends in .html"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, call, message):
@@ -279,7 +284,7 @@ def _cut(directory, name, size):
 def test_unfinished_runs_have_no_report_and_no_weights(data, tmp_path):
     run_directory.begin(tmp_path, _config(data), data)
     with pytest.raises(UserError, match="Expected a finished run .* found no metrics"):
-        report.write_report(tmp_path, tmp_path / "report.html")
+        run_report.write_report(tmp_path, tmp_path / "report.html")
     with pytest.raises(UserError, match="Expected trained weights in .*best, found none"):
         run_directory.load_model(tmp_path)
 
@@ -291,7 +296,7 @@ def test_report_holds_metrics_figures_and_configuration(run, tmp_path):
         "requests": "requests.jsonl",
         "scores": '{"request": 1}',
     }
-    html = report.write_report(run, tmp_path / "report.html", serving).read_text()
+    html = run_report.write_report(run, tmp_path / "report.html", serving).read_text()
     assert html.count("<svg") == html.count("<figure>") > 3
     assert set(re.findall(r"https?://[^/\"'<> ]+", html)) <= {
         "http://127.0.0.1:8501",

@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from models import train, tune
+from models import search, train, tune
 from models.config import run_config as config
 from models.core import run_directory
 from models.training import trainer
@@ -44,10 +44,10 @@ def _trials(path):
 def test_a_search_finds_prunes_and_goes_on(base, tmp_path):
     """Rates of next to nothing learn nothing: they are pruned, and not the best."""
     path = tmp_path / "search"
-    tune.search(base, SPACE, 5, path, progress=False)
+    search.search(base, SPACE, 5, path, progress=False)
     first = _trials(path)
     assert first["trial"].tolist() == list(range(5))
-    best = tune.search(base, SPACE, 7, path, progress=False)
+    best = search.search(base, SPACE, 7, path, progress=False)
     table = _trials(path)
     pd.testing.assert_frame_equal(table[:5], first)
     assert len(table) == 7
@@ -83,11 +83,11 @@ class _Told:
 def test_a_trial_below_the_median_ends_early(base, tmp_path, monkeypatch):
     aucs = iter([0.7] * 5 + [0.6, 0.8])
     monkeypatch.setattr(
-        tune.training,
+        search.training,
         "begin",
         lambda *args, on_evaluation, **kwargs: _Told(next(aucs), on_evaluation),
     )
-    tune.search(base, SPACE, 7, tmp_path / "search", progress=False)
+    search.search(base, SPACE, 7, tmp_path / "search", progress=False)
     table = _trials(tmp_path / "search")
     assert table["state"].tolist() == ["complete"] * 5 + ["pruned", "complete"]
     assert table["validation/auc"].tolist() == [0.7] * 5 + [0.6, 0.8]
@@ -110,9 +110,9 @@ def test_a_stopped_trial_is_resumed(base, tmp_path, monkeypatch):
     monkeypatch.setattr(Updates, "__call__", signalled)
     path = tmp_path / "search"
     with pytest.raises(Interrupted):
-        tune.search(base, SPACE, 2, path, progress=False)
+        search.search(base, SPACE, 2, path, progress=False)
     stopped = run_directory.open_run(path / "trials" / "0001").config
-    tune.search(base, SPACE, 2, path, progress=False)
+    search.search(base, SPACE, 2, path, progress=False)
     assert steps == [0, 1, 2, 3, 0, 1, 2, 3]
     assert run_directory.open_run(path / "trials" / "0001").config == stopped
     assert _trials(path)["trial"].tolist() == [0, 1]
@@ -122,7 +122,7 @@ def test_a_stopped_trial_is_resumed(base, tmp_path, monkeypatch):
 def test_trials_that_fail_are_told_and_not_repeated(base, tmp_path):
     space = {"train.learning_rate": {"choices": [3e38]}, "train.clip_norm": {"choices": [0.0]}}
     with pytest.raises(UserError, match="Expected a trial .* found none among 2"):
-        tune.search(base, space, 2, tmp_path / "search", progress=False)
+        search.search(base, space, 2, tmp_path / "search", progress=False)
     table = _trials(tmp_path / "search")
     assert table["state"].tolist() == ["fail", "fail"]
     assert table["error"].str.contains("found NaN or infinity at step").all()
@@ -139,13 +139,13 @@ def _begins(monkeypatch, *outcomes):
             raise outcome
         return _Told(outcome, on_evaluation)
 
-    monkeypatch.setattr(tune.training, "begin", begin)
+    monkeypatch.setattr(search.training, "begin", begin)
     return begun
 
 
 def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(base, tmp_path, monkeypatch):
     begun = _begins(monkeypatch, KeyError("age"), RuntimeError("out of\nmemory"), 0.7, 0.6)
-    best = tune.search(base, SPACE, 4, tmp_path / "search", progress=False)
+    best = search.search(base, SPACE, 4, tmp_path / "search", progress=False)
     assert begun == ["0000", "0001", "0002", "0003"]
     table = _trials(tmp_path / "search")
     assert table["state"].tolist() == ["fail", "fail", "complete", "complete"]
@@ -156,18 +156,18 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(base, tmp_path, 
 def test_a_search_in_which_all_trials_raise_ends_and_names_the_cause(base, tmp_path, monkeypatch):
     begun = _begins(monkeypatch, KeyError("age"))
     with pytest.raises(UserError, match=r"none among 2; the last one failed with: KeyError: 'age'"):
-        tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+        search.search(base, SPACE, 2, tmp_path / "search", progress=False)
     with pytest.raises(UserError, match="none among 2"):
-        tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+        search.search(base, SPACE, 2, tmp_path / "search", progress=False)
     assert begun == ["0000", "0001"]  # The second start repeated none of them.
     _begins(monkeypatch, 0.7)
-    tune.search(base, SPACE, 3, tmp_path / "search", progress=False)
+    search.search(base, SPACE, 3, tmp_path / "search", progress=False)
     assert _trials(tmp_path / "search")["state"].tolist() == ["fail", "fail", "complete"]
 
 
 def test_a_trial_without_a_finite_metric_fails(base, tmp_path, monkeypatch):
     _begins(monkeypatch, math.nan, 0.7)
-    tune.search(base, SPACE, 2, tmp_path / "search", progress=False)
+    search.search(base, SPACE, 2, tmp_path / "search", progress=False)
     table = _trials(tmp_path / "search")
     assert table["state"].tolist() == ["fail", "complete"]
     assert table["error"][0] == "Expected a validation metric that is finite, found nan."
@@ -177,8 +177,8 @@ def _killed_search(base, path, begin):
     """Searches in a process that kills itself where a trial begins."""
     child = os.fork()
     if child == 0:
-        tune.training.begin = begin
-        tune.search(base, SPACE, 2, path, progress=False)
+        search.training.begin = begin
+        search.search(base, SPACE, 2, path, progress=False)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
@@ -191,7 +191,7 @@ def test_a_trial_in_which_the_process_is_killed_again_is_given_up(base, tmp_path
     _killed_search(base, path, killed)
     _killed_search(base, path, killed)
     begun = _begins(monkeypatch, 0.7)
-    tune.search(base, SPACE, 2, path, progress=False)
+    search.search(base, SPACE, 2, path, progress=False)
     assert begun == ["0001"]
     table = _trials(path)
     assert table["state"].tolist() == ["fail", "complete"]
@@ -211,7 +211,7 @@ def test_a_killed_trial_that_gets_further_each_time_is_resumed(base, tmp_path, m
     for _ in range(4):
         _killed_search(base, path, further)
     begun = _begins(monkeypatch, 0.7)
-    tune.search(base, SPACE, 1, path, progress=False)
+    search.search(base, SPACE, 1, path, progress=False)
     assert begun == ["0000"]
     assert _trials(path)["state"].tolist() == ["complete"]
 
@@ -220,28 +220,28 @@ def test_stopping_a_trial_is_not_held_against_it(base, tmp_path, monkeypatch):
     for end in (Interrupted("stopped"), KeyboardInterrupt(), Interrupted("stopped")):
         _begins(monkeypatch, end)
         with pytest.raises(type(end)):
-            tune.search(base, SPACE, 1, tmp_path / "search", progress=False)
+            search.search(base, SPACE, 1, tmp_path / "search", progress=False)
     begun = _begins(monkeypatch, 0.7)
-    tune.search(base, SPACE, 1, tmp_path / "search", progress=False)
+    search.search(base, SPACE, 1, tmp_path / "search", progress=False)
     assert begun == ["0000"]
 
 
 def test_a_study_that_cannot_be_read_is_one_line(base, tmp_path):
     (tmp_path / "study.db").write_text("this is no database " * 100)
     with pytest.raises(UserError, match=r"Expected to read and write .*study.db, found .*database"):
-        tune.search(base, SPACE, 1, tmp_path, progress=False)
+        search.search(base, SPACE, 1, tmp_path, progress=False)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--workdir: expected to write .*File exists"):
-        tune.search(base, SPACE, 1, tmp_path / "file", progress=False)
+        search.search(base, SPACE, 1, tmp_path / "file", progress=False)
 
 
 def test_another_search_needs_another_directory(base, tmp_path):
-    tune._open_study(tmp_path, base, SPACE, 1)
-    tune._open_study(tmp_path, base, SPACE, 1)
-    with pytest.raises(UserError, match="was begun with, found another space"):
-        tune._open_study(tmp_path, base, {"train.l2": {"choices": [0.0]}}, 1)
-    with pytest.raises(UserError, match="was begun with, found another base"):
-        tune._open_study(tmp_path, {**base, "train": {"seed": 2}}, SPACE, 1)
+    search._open_study(tmp_path, base, SPACE, 1)
+    search._open_study(tmp_path, base, SPACE, 1)
+    with pytest.raises(UserError, match="was begun with; space.train.* was"):
+        search._open_study(tmp_path, base, {"train.l2": {"choices": [0.0]}}, 1)
+    with pytest.raises(UserError, match="was begun with; train.seed was 1, is 2"):
+        search._open_study(tmp_path, {**base, "train": {"seed": 2}}, SPACE, 1)
 
 
 @pytest.mark.parametrize(
@@ -270,13 +270,13 @@ def test_spaces_that_make_no_sense_are_refused(tmp_path, space, message):
 
 def test_settings_that_do_not_exist_are_refused_at_once(base, tmp_path):
     with pytest.raises(UserError, match="did you mean 'learning_rate'"):
-        tune.search(base, {"train.lerning_rate": {"low": 1, "high": 2}}, 1, tmp_path / "search")
+        search.search(base, {"train.lerning_rate": {"low": 1, "high": 2}}, 1, tmp_path / "search")
     assert not (tmp_path / "search" / "study.db").exists()
 
 
 def test_a_missing_data_set_is_no_failure_of_trials(base, tmp_path):
     with pytest.raises(UserError, match="Expected a data set, found no directory"):
-        tune.search(base | {"data": str(tmp_path / "no")}, SPACE, 9, tmp_path / "search")
+        search.search(base | {"data": str(tmp_path / "no")}, SPACE, 9, tmp_path / "search")
     assert not (tmp_path / "search" / "study.db").exists()
 
 
@@ -287,8 +287,8 @@ def test_a_missing_space_is_refused(tmp_path):
 
 def test_values_are_of_the_kind_of_their_range():
     trial = optuna.trial.FixedTrial({"a": 3, "b": 0.5, "c": "[200, 80]"})
-    assert tune._suggest(trial, "a", {"low": 1, "high": 9}) == 3
-    assert tune._suggest(trial, "b", {"low": 0.0, "high": 1}) == 0.5
+    assert search._suggest(trial, "a", {"low": 1, "high": 9}) == 3
+    assert search._suggest(trial, "b", {"low": 0.0, "high": 1}) == 0.5
     space = {"c": {"choices": [[200, 80], [64]]}, "b": {"low": 0.0, "high": 1}}
-    assert tune._suggest(trial, "c", space["c"]) == "[200, 80]"
-    assert tune._overrides(space, {"c": "[200, 80]", "b": 0.5}) == ["c=[200, 80]", "b=0.5"]
+    assert search._suggest(trial, "c", space["c"]) == "[200, 80]"
+    assert search._overrides(space, {"c": "[200, 80]", "b": 0.5}) == ["c=[200, 80]", "b=0.5"]

@@ -50,3 +50,37 @@ def test_a_bug_keeps_its_stack(command):
 def test_a_missing_flag_is_named(command):
     status, lines = command(lambda: None)
     assert (status, lines) == (1, ["error: Expected --workdir, found none. Fix: see --help."])
+
+
+def test_all_missing_flags_are_named(command):
+    flags.DEFINE_string("input", None, "", flag_values=flags.FLAGS, required=True)
+    _, lines = command(lambda: None)
+    assert lines == ["error: Expected --workdir and --input, found none. Fix: see --help."]
+
+
+def test_an_unknown_flag_is_answered_with_a_similar_one(command):
+    status, lines = command(lambda: None, "--work-dri=x")
+    assert status == 1
+    assert lines == ["error: Unknown command line flag 'work-dri'. Fix: did you mean --workdir?"]
+
+
+def test_ctrl_c_is_one_line(command):
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert command(stopped, "--workdir=x") == (130, ["stopped by Ctrl-C"])
+
+
+def test_a_broken_pipe_that_is_not_our_output_is_a_bug(command, monkeypatch):
+    def broken():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_drop_what_nobody_reads", lambda: False)
+    with pytest.raises(BrokenPipeError):
+        command(broken, "--workdir=x")
+
+
+def test_a_flag_with_a_bound_is_not_required(command):
+    flags.DEFINE_integer("version", None, "", lower_bound=1, flag_values=flags.FLAGS)
+    assert not cli.is_required(flags.FLAGS["version"])
+    assert cli.is_required(flags.FLAGS["workdir"])

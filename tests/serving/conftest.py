@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from preprocessing.data_dir import DataDir
+from serving import embedded_server
 from serving import export as exporting
-from serving import server
 from serving.conformance.models import export
 from serving.tfserving.models.servable import Servable
 from tests.helpers import toy_runs
@@ -23,7 +23,7 @@ def exported(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def served(exported):
-    with server.running(exported, "toy") as running:
+    with embedded_server.running(exported, "toy") as running:
         yield running
 
 
@@ -59,5 +59,5 @@ def toy_servable(toy_version) -> Servable:
 @pytest.fixture(scope="session")
 def toy_url(toy_version):
     """Address of the exported run."""
-    with server.running(toy_version.parent, "ctr") as running:
+    with embedded_server.running(toy_version.parent, "ctr") as running:
         yield running.url

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from serving import server
+from serving import embedded_server
 from serving.client import Client
 from serving.exporting.sample_requests import sample_requests
 from serving.tfserving import monitoring_config
 from serving.tfserving.batching import parameters as batching_parameters
 from serving.tfserving.models import model_config
 
-DEPLOY = pathlib.Path(server.__file__).parent / "deploy"
+DEPLOY = pathlib.Path(embedded_server.__file__).parent / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 DEPLOYMENT = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
@@ -145,7 +145,7 @@ def test_limits_are_set():
 
 @pytest.fixture(scope="module")
 def monitored(toy_version):
-    with server.running(
+    with embedded_server.running(
         toy_version.parent, "ctr", monitoring_config_file=str(DEPLOY / "monitoring.config")
     ) as running:
         yield running

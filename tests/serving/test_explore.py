@@ -8,7 +8,7 @@ import pytest
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
-from serving import explore, server
+from serving import embedded_server, explore
 from serving.client import Client
 from serving.explore import Explorer
 from serving.exporting.sample_requests import sample_requests
@@ -20,7 +20,7 @@ REQUESTS = toy_runs.REQUESTS["test"]
 @pytest.fixture(scope="module")
 def explored(toy_version, toy_data):
     """A server with the page."""
-    with server.running(toy_version.parent, "ctr", explore=str(toy_data.path)) as running:
+    with embedded_server.running(toy_version.parent, "ctr", explore=str(toy_data.path)) as running:
         yield running
 
 
@@ -215,7 +215,7 @@ def test_page_is_off_by_default(toy_url):
 def test_other_models_and_data_are_refused(exported, toy_servable, toy_data, tmp_path):
     with (
         pytest.raises(UserError, match="expected a model that serving.export wrote"),
-        server.running(exported, "toy", explore=str(toy_data.path)),
+        embedded_server.running(exported, "toy", explore=str(toy_data.path)),
     ):
         pass
     content = toy_runs.SCHEMA.to_json()
@@ -229,6 +229,8 @@ def test_other_models_and_data_are_refused(exported, toy_servable, toy_data, tmp
 def test_page_is_for_this_machine_only(toy_version, toy_data):
     with (
         pytest.raises(UserError, match="--explore: expected a loopback --host"),
-        server.running(toy_version.parent, "ctr", explore=str(toy_data.path), host="0.0.0.0"),
+        embedded_server.running(
+            toy_version.parent, "ctr", explore=str(toy_data.path), host="0.0.0.0"
+        ),
     ):
         pass

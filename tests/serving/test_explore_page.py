@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from serving import server
+from serving import embedded_server
 from tests.helpers import browsers
 
 pytestmark = browsers.NEEDS_CHROMIUM
@@ -45,7 +45,7 @@ WHY = {
 
 @pytest.fixture(scope="module")
 def address(toy_version, toy_data):
-    with server.running(toy_version.parent, "ctr", explore=str(toy_data.path)) as running:
+    with embedded_server.running(toy_version.parent, "ctr", explore=str(toy_data.path)) as running:
         yield f"{running.root}/explore"
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from preprocessing.errors import UserError
-from serving import server
+from serving import embedded_server
 from serving.conformance.models import export
 from serving.exporting import warmup
+from serving.tfserving.server_options import ServerOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_hot_reload_never_leaves_a_gap(exported, tmp_path):
                 reply = client.post(f"{url}:predict", json={"instances": [2.0]})
                 answers.append((reply.status_code, reply.json().get("predictions")))
 
-    with server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
+    with embedded_server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
         client = threading.Thread(target=keep_asking, args=(running.url,))
         client.start()
         export(tmp_path, "124", 3.0)
@@ -68,7 +69,7 @@ def test_version_with_a_failing_warmup_is_not_served(exported, tmp_path):
     shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     hidden = shutil.copytree(exported / "00000123", tmp_path / ".tmp")
     warmup.write(hidden, [("gather", {"ids": np.array([99])})])
-    with server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
+    with embedded_server.running(tmp_path, "toy", file_system_poll_wait_seconds=0.05) as running:
         hidden.rename(tmp_path / "124")
         wait_for(lambda: len(httpx.get(running.url).json()["model_version_status"]) == 2)
         newest = {"state": ""}
@@ -82,7 +83,7 @@ def test_version_with_a_failing_warmup_is_not_served(exported, tmp_path):
         reply = httpx.post(f"{running.url}:predict", json={"instances": [2.0]})
         assert reply.json() == {"predictions": [3.0]}
 
-    with server.running(tmp_path, "toy", enable_model_warmup=False) as running:
+    with embedded_server.running(tmp_path, "toy", enable_model_warmup=False) as running:
         assert httpx.get(running.url).json()["model_version_status"][0]["version"] == "124"
 
 
@@ -91,7 +92,9 @@ def test_W1_warmup_is_on_the_metrics_page(exported, tmp_path):
     warmup.write(version, [("", {"x": np.array([1], np.float32)})] * 3)
     config = tmp_path / "monitoring.config"
     config.write_text('prometheus_config { enable: true path: "/metrics" }')
-    with server.running(version.parent, "toy", monitoring_config_file=str(config)) as running:
+    with embedded_server.running(
+        version.parent, "toy", monitoring_config_file=str(config)
+    ) as running:
         page = httpx.get(f"{running.root}/metrics").text
     name = ":tensorflow:serving:model_warmup_records_read"
     assert f'{name}{{model_path="{version}",status="OK"}} 3\n' in page
@@ -103,7 +106,7 @@ def test_P3_P4_port_opens_when_a_version_is_there(exported, tmp_path, caplog):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = server.ServerOptions(
+    options = ServerOptions(
         model_name="toy",
         model_base_path=str(base),
         rest_api_port=port,
@@ -111,7 +114,7 @@ def test_P3_P4_port_opens_when_a_version_is_there(exported, tmp_path, caplog):
     )
     started = []
     serving = threading.Thread(
-        target=server.serve, args=(options, lambda *handles: started.append(handles))
+        target=embedded_server.serve, args=(options, lambda *handles: started.append(handles))
     )
     serving.start()
     try:
@@ -149,7 +152,7 @@ def test_P5_bad_config_stops_the_start(tmp_path, text, message):
     (tmp_path / "models.config").write_text(text)
     with (
         pytest.raises(UserError, match=message),
-        server.running("", "", model_config_file=str(tmp_path / "models.config")),
+        embedded_server.running("", "", model_config_file=str(tmp_path / "models.config")),
     ):
         pass
 
@@ -161,7 +164,7 @@ def test_taken_port_is_one_line(exported):
         port = taken.getsockname()[1]
         with (
             pytest.raises(UserError, match=f"free port at --rest_api_port={port}"),
-            server.running(exported, "toy", port=port),
+            embedded_server.running(exported, "toy", port=port),
         ):
             pass
 
@@ -174,7 +177,7 @@ def test_P5_base_path_without_a_loadable_model(tmp_path):
     )
     with (
         pytest.raises(UserError, match=message),
-        server.running(tmp_path, "toy", max_num_load_retries=0),
+        embedded_server.running(tmp_path, "toy", max_num_load_retries=0),
     ):
         pass
 

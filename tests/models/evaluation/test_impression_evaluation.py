@@ -12,11 +12,12 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from models import evaluate, report, train
+from models import evaluate, train
 from models.config import run_config
 from models.core import run_directory
 from models.evaluation import confidence_intervals, dumped_scores, scoring, slices
 from models.evaluation.metrics import Scores, ranking_metrics
+from models.reporting import run_report
 from models.training import trainer
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -254,7 +255,7 @@ def test_slices_and_reports_of_features_with_the_names_of_columns(run, tmp_path)
     }
     for _, part in found.slices.groupby("dimension"):
         assert part["candidates"].sum() == run_directory.read_metrics(run)["test"]["candidates"]
-    text = report.write_report(run, tmp_path / "report.html").with_suffix(".md").read_text()
+    text = run_report.write_report(run, tmp_path / "report.html").with_suffix(".md").read_text()
     assert f"| GAUC | {run_directory.read_metrics(run)['validation']['gauc']:.4f} |" in text
 
 
@@ -292,7 +293,7 @@ def test_scores_of_other_weights_are_computed_anew(run, tmp_path):
     run_directory.save_best(run_directory.best_checkpoint(model, run))
     assert run_directory.read_metrics(run) == {}
     assert not dumped_scores.are_current(run, "train")
-    report.write_report(run, tmp_path / "report.html")
+    run_report.write_report(run, tmp_path / "report.html")
     after = run_directory.read_metrics(run)
     assert set(after) == {"train", "validation", "test"}
     assert after["train"]["auc"] != pytest.approx(before["auc"])
@@ -364,7 +365,7 @@ def test_what_does_not_exist_is_null_and_everything_else_goes_on(unclicked, tmp_
     assert {name for name, text in lines.items() if text == "n/a"} == undefined
     assert lines["log_loss"].count(".") == 3  # With its interval.
     assert "nan" not in printed.lower()
-    path = report.write_report(unclicked, tmp_path / "report.html")
+    path = run_report.write_report(unclicked, tmp_path / "report.html")
     for text in (path.read_text(), path.with_suffix(".md").read_text()):
         assert "Of the test candidates none was clicked" in text
         assert "nan" not in text.replace("nance", "").lower().split()

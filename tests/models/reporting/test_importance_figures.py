@@ -3,10 +3,9 @@
 import pandas as pd
 import pytest
 
-from models import report
 from models.core import run_directory
 from models.evaluation import importance
-from models.reporting import importance_figures
+from models.reporting import importance_figures, run_report
 from tests.helpers import toy_runs
 
 TABLE = pd.DataFrame(
@@ -52,14 +51,14 @@ def test_without_a_table_there_is_no_section():
 @pytest.fixture
 def run(data, tmp_path, monkeypatch):
     """A run whose validation was measured; the report draws nothing of the model's inside."""
-    monkeypatch.setattr(report.interest_figures, "figures", lambda run, split: [])
+    monkeypatch.setattr(run_report.interest_figures, "figures", lambda run, split: [])
     path = toy_runs.write_run(tmp_path / "run", data, "lr")
     importance.of_run(path, "validation", progress=False)
     return path
 
 
 def _pages(run):
-    page = report.write_report(run, run / "report.html")
+    page = run_report.write_report(run, run / "report.html")
     return page.read_text(), page.with_suffix(".md").read_text()
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import report, train
+from models import train
 from models.config import run_config
 from models.core.base import MAIN_LOSS
 from models.keras import tf
+from models.reporting import run_report
 from models.training import trainer
 from models.training.pretraining import SelfSupervisedSteps
 from preprocessing.errors import UserError
@@ -64,7 +65,7 @@ def test_pretraining_comes_first_and_lowers_its_loss(pretrained):
 
 
 def test_the_report_shows_pretraining_and_diagnostics(pretrained, tmp_path):
-    html = report.write_report(pretrained, tmp_path / "report.html").read_text()
+    html = run_report.write_report(pretrained, tmp_path / "report.html").read_text()
     assert "<b>Pre-training.</b>" in html
     markdown = (tmp_path / "report.md").read_text()
     for text in (html, markdown):

@@ -20,7 +20,7 @@ from models.core.checkpoints import Checkpoints
 from models.core.factory import build_model, compile_model
 from models.keras import tf
 from models.training import trainer
-from models.training.interruption import Interrupted, on_sigterm
+from models.training.interruption import Interrupted, on_stop_signals
 from models.training.updates import Updates
 from preprocessing.errors import UserError
 
@@ -94,9 +94,14 @@ def test_every_request_is_trained_on_once_per_epoch(whole, data):
 
 
 @pytest.mark.parametrize("place", ["step", pytest.param("evaluation", marks=pytest.mark.slow)])
-def test_sigterm_writes_a_checkpoint_and_ends_well(data, whole, tmp_path, monkeypatch, place):
+@pytest.mark.parametrize(
+    ("number", "name", "status"), [(signal.SIGTERM, "SIGTERM", 0), (signal.SIGINT, "Ctrl-C", 130)]
+)
+def test_a_signal_writes_a_checkpoint_and_ends_well(
+    data, whole, tmp_path, monkeypatch, place, number, name, status
+):
     """In the seventh step, and in the evaluation that follows the eighth."""
-    path = tmp_path / "run"
+    path = tmp_path / "a run"
     owner, method = {
         "step": (Updates, "__call__"),
         "evaluation": (trainer.Scorer, "_collect"),
@@ -107,31 +112,60 @@ def test_sigterm_writes_a_checkpoint_and_ends_well(data, whole, tmp_path, monkey
 
     def signalled(*args, **kwargs):
         if next(calls) == fatal:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, method, signalled)
         with pytest.raises(Interrupted) as stopped:
             train.train(_config(data), path, progress=False)
-    assert stopped.value.code == 0
+    assert stopped.value.code == status
     done = {"step": 7, "evaluation": 8}[place]
     assert stopped.value.message == (
-        f"stopped by SIGTERM at step {done}; resume with "
-        f"python -m models.train --workdir={path} --resume"
+        f"stopped by {name} at step {done}; resume with "
+        f"python -m models.train --workdir='{path}' --resume"
     )
     assert _last(path).stem == f"ckpt-{done}"
     train.train(_config(data), path, resume=True, progress=False)
     _require_same(whole, path)
 
 
-def test_sigterm_is_as_before_outside_of_a_run():
-    before = signal.getsignal(signal.SIGTERM)
-    with on_sigterm() as stop:
+def test_a_second_ctrl_c_does_not_wait(data, tmp_path, monkeypatch):
+    def signalled(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the step went on")
+
+    monkeypatch.setattr(Updates, "__call__", signalled)
+    with pytest.raises(Interrupted) as stopped:
+        train.train(_config(data), tmp_path / "run", progress=False)
+    assert stopped.value.code == 130
+    assert stopped.value.message == (
+        "stopped by Ctrl-C; resume with "
+        f"python -m models.train --workdir={tmp_path / 'run'} --resume"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_as_before_outside_of_a_run(number):
+    before = signal.getsignal(number)
+    with on_stop_signals() as stop:
         assert not stop
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert stop.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_ctrl_c_that_a_shell_keeps_away_is_kept_away():
+    """Shells let what runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with on_stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _damage(path, how):

@@ -16,6 +16,7 @@ from absl import flags
 
 from models import registry, train
 from models.config import run_config
+from models.config.setting_names import setting_names
 from models.core import run_directory
 from models.core.base import MAIN_LOSS
 from models.keras import tf
@@ -280,9 +281,8 @@ def test_every_value_has_an_origin(given, tmp_path):
         "train.l2": "--set",
     }
     lines = run_config.describe(run, origins).splitlines()
-    assert len(lines) == len(origins)
+    assert len(lines) == sum(word != "default" for word in origins.values())
     assert any(re.fullmatch(r"train\.l2 += 0\.1  \(--set\)", line) for line in lines)
-    assert any(line.endswith("= 128  (default)") for line in lines)
 
 
 def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
@@ -342,7 +342,7 @@ def test_settings_written_as_flags_are_answered_with_their_spelling(given, argum
 def test_the_command_answers_in_one_line(given, capsys):
     given()
     with pytest.raises(SystemExit) as ended:
-        cli._parse(["models.train", "--lr=0.1"], None, None, run_flags.setting_hint)
+        cli._parse(["models.train", "--lr=0.1"], hint=run_flags.setting_hint)
     assert ended.value.code == 1
     line = "error: Unknown command line flag 'lr'. Fix: write --set=train.learning_rate=0.1.\n"
     assert capsys.readouterr().err == line
@@ -369,7 +369,7 @@ def test_every_alias_stands_for_a_setting():
         name.partition(".")[2]
         for model in registry.MODELS
         for ssl in registry.SSL
-        for name in run_config.settings(model, ssl)
+        for name in setting_names(model, ssl)
     }
     assert set(run_config.ALIASES.values()) <= names
     assert not set(run_config.ALIASES) & names

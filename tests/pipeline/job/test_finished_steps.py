@@ -6,11 +6,10 @@ import pathlib
 
 import pytest
 
-from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from pipeline.job import pipelines
-from pipeline.job.finished_steps import OtherBuildError
+from pipeline.job import build, pipelines
+from pipeline.job.output import OtherBuildError
 from pipeline.job.reading import RejectedFile
 from preprocessing.errors import UserError
 from tests.helpers.inline_runner import inline
@@ -57,7 +56,7 @@ class _Stages:
     """Notes the stages that run, and cuts the build off before or after one of them."""
 
     def __init__(self, monkeypatch, before=None, after=None):
-        run_stage, self.titles = building.run_stage, []
+        run_stage, self.titles = build.run_stage, []
 
         def noted(title, *arguments, **options):
             self.titles.append(title)
@@ -67,7 +66,7 @@ class _Stages:
             if len(self.titles) == after:
                 raise CutError
 
-        monkeypatch.setattr(building, "run_stage", noted)
+        monkeypatch.setattr(build, "run_stage", noted)
 
 
 def _cut_off(arguments, **place):

@@ -8,6 +8,7 @@ import pytest
 from pipeline import build_examples as build
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
+from pipeline.job import build as stages
 from pipeline.log import csv_ranges
 from tests.helpers.small_data_sets import read_examples, shard_bytes
 
@@ -68,7 +69,7 @@ def test_shards_do_not_depend_on_how_the_log_is_cut_and_dealt(tmp_path, monkeypa
     arguments = {"protocol": "time_split", "negatives": 2}
     whole = build.build_examples(_arguments(tmp_path, log, "whole", **arguments))
     monkeypatch.setattr(csv_ranges, "RANGE_BYTES", 3000)
-    monkeypatch.setattr(build, "_SMALL_PARTITION_BYTES", 2000)
+    monkeypatch.setattr(stages, "_SMALL_PARTITION_BYTES", 2000)
     cut = build.build_examples(_arguments(tmp_path, log, "cut", **arguments))
     assert shard_bytes(cut.path) == shard_bytes(whole.path)
     assert cut.manifest == whole.manifest

@@ -14,7 +14,7 @@ from preprocessing.errors import UserError
 from serving import export as exporting
 from serving import rollback
 from serving.export import ExportOptions
-from serving.exporting import gates, publishing
+from serving.exporting import gates, publishing, signatures
 from serving.exporting.publishing import Publication
 from serving.exporting.signatures import ServingModule
 from serving.tfserving.models import model_config
@@ -110,7 +110,7 @@ def test_scores_that_are_not_the_offline_ones_are_refused(toy_run, tmp_path, mon
         table.assign_add(tf.ones_like(table))  # of the model that scores offline
         return ServingModule(run_directory.load_model(toy_run), data, calibration)
 
-    monkeypatch.setattr(exporting, "ServingModule", other_weights)
+    monkeypatch.setattr(signatures, "ServingModule", other_weights)
     with pytest.raises(UserError, match="Expected scores within 1e-06 of the offline ones"):
         exporting.export(toy_run, tmp_path / "model")
     assert names(tmp_path) == set()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from models.keras import tf
-from serving import server
+from serving import embedded_server
 from serving.exporting import publishing
 from serving.exporting.publishing import Publication
 from serving.tfserving.grpc.server import GrpcServer
@@ -127,7 +127,7 @@ def test_V3_twenty_switches_under_traffic(tmp_path):
     save(tmp_path, 1).rename(tmp_path / "1")
     traffic = Traffic()
     memory = []
-    with server.running(tmp_path, "m", file_system_poll_wait_seconds=0.02) as running:
+    with embedded_server.running(tmp_path, "m", file_system_poll_wait_seconds=0.02) as running:
 
         def newest():
             return httpx.get(running.url, timeout=60).json()["model_version_status"][0]

@@ -15,7 +15,7 @@ import pytest
 
 from models.keras import tf
 from preprocessing.errors import UserError
-from serving import server
+from serving import embedded_server
 from serving.client import AsyncClient
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
@@ -42,7 +42,7 @@ PADDED = f"{PAIRS} pad_variable_length_inputs: true"
 def batched(tmp_path, text, **options):
     file = tmp_path / "batching.config"
     file.write_text(text)
-    with server.running(
+    with embedded_server.running(
         enable_batching=True,
         batching_parameters_file=str(file),
         enable_model_warmup=False,  # a pair would wait for its second request

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from models.keras import tf
 from preprocessing.errors import UserError
-from serving import server
+from serving import embedded_server
 from serving.exporting import warmup
 from serving.tfserving.grpc import credentials
 from serving.tfserving.grpc import server as grpc_server
@@ -61,10 +61,10 @@ def test_P1_server_with_both_interfaces(base):
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             answers.append(list(stub.Predict(ask({}, x=X), timeout=30).outputs["y"].float_val))
         with pytest.raises(UserError, match=f"free port at --port={port}"):
-            server.serve(options, on_start)
+            embedded_server.serve(options, on_start)
         handle.should_exit = True
 
-    server.serve(options, ask_both)
+    embedded_server.serve(options, ask_both)
     assert answers == [[2.5, 3.0, 4.5]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from models.keras import tf
 from preprocessing.errors import UserError
-from serving import server
+from serving import embedded_server
 from serving.parity import parity
 from serving.tfserving.models import digests
 from serving.tfserving.models.servable import Servable
@@ -90,7 +90,7 @@ def test_version_with_a_damaged_file_does_not_load(damage, file, copied, toy_run
 def test_damaged_version_ends_and_the_old_one_answers(toy_version, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(toy_version, base / "1")
-    with server.running(base, "ctr", file_system_poll_wait_seconds=0.05) as running:
+    with embedded_server.running(base, "ctr", file_system_poll_wait_seconds=0.05) as running:
         damaged = shutil.copytree(toy_version, tmp_path / "2")
         truncate(damaged)
         damaged.rename(base / "2")

@@ -11,7 +11,7 @@ import urllib.parse
 import httpx
 import pytest
 
-from serving import server
+from serving import embedded_server
 from serving.tfserving.rest import json_parse, routes
 from serving.tfserving.rest.app import RestApi
 from serving.tfserving.server_options import ServerOptions
@@ -107,7 +107,7 @@ def blocked(monkeypatch):
 
 
 def test_E3_deadline(exported, blocked):
-    with server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
         reply = httpx.post(f"{short.url}:predict", content=b'{"instances": [1]}', timeout=30)
         assert (reply.status_code, set(reply.json())) == (504, {"error"})
         assert httpx.get(short.url).status_code == 200
@@ -120,7 +120,7 @@ def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, bloc
     monkeypatch.setattr(
         "serving.tfserving.models.servable.Servable.predict", lambda *args: asked.append(args)
     )
-    with server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
         url = f"{short.url}:predict"
         assert httpx.post(url, content=b'{"instances": [1]}', timeout=30).status_code == 504
         blocked.set()
@@ -129,7 +129,7 @@ def test_work_ends_for_a_client_that_was_told_that_it_is_too_late(exported, bloc
 
 def test_more_requests_than_allowed_wait_their_turn(exported, blocked):
     with (
-        server.running(exported, "toy", max_concurrent_requests=2) as few,
+        embedded_server.running(exported, "toy", max_concurrent_requests=2) as few,
         concurrent.futures.ThreadPoolExecutor(5) as pool,
     ):
         url, body = f"{few.url}:predict", b'{"instances": [1]}'
@@ -158,7 +158,7 @@ def test_who_waits_too_long_is_told_to_come_back():
 
 @pytest.mark.parametrize("part", [b"", b'{"inst'], ids=["nothing", "part"])
 def test_a_body_that_does_not_arrive_in_time(exported, part):
-    with server.running(exported, "toy", rest_api_timeout_in_ms=500) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=500) as short:
         parsed = urllib.parse.urlsplit(short.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=20) as connection:
             head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
@@ -176,7 +176,7 @@ def test_another_protocol_is_not_taken_up(http):
 
 def test_longer_bodies_than_allowed(exported):
     with (
-        server.running(exported, "toy", max_request_bytes=100) as small,
+        embedded_server.running(exported, "toy", max_request_bytes=100) as small,
         httpx.Client() as client,
     ):
         url = f"{small.url}:predict"
@@ -190,7 +190,7 @@ def test_longer_bodies_than_allowed(exported):
 
 
 def test_a_long_body_that_waits_for_leave_ends_the_connection(exported):
-    with server.running(exported, "toy", max_request_bytes=100) as small:
+    with embedded_server.running(exported, "toy", max_request_bytes=100) as small:
         parsed = urllib.parse.urlsplit(small.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=10) as connection:
             head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
@@ -206,7 +206,7 @@ def test_a_long_body_that_waits_for_leave_ends_the_connection(exported):
 def test_a_client_that_hangs_up_on_several_requests(exported, blocked):
     body = b'{"instances": [1]}'
     sent = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    with server.running(exported, "toy") as running:
+    with embedded_server.running(exported, "toy") as running:
         parsed = urllib.parse.urlsplit(running.url)
         with socket.create_connection((parsed.hostname, parsed.port), timeout=10) as connection:
             connection.sendall((sent.encode() + body) * 2)

@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from serving import goldens, server
+from serving import embedded_server, goldens
 from serving.conformance import models
 from serving.conformance.all_cases import CASES
 from serving.conformance.case import ANY, Answer, Case, Expected, request, same
@@ -45,8 +45,8 @@ def servers(models_config):
         "batching_parameters_file": str(models_config.parent / "batching.config"),
     }
     with (
-        server.running("", "", **shared) as plain,
-        server.running("", "", **shared, **flags) as with_flags,
+        embedded_server.running("", "", **shared) as plain,
+        embedded_server.running("", "", **shared, **flags) as with_flags,
     ):
         yield {False: plain.root, True: with_flags.root}
 
