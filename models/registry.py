@@ -76,6 +76,20 @@ ALIASES = {"miss": ("din", "miss")}
 """Names that stand for a model together with a self-supervision."""
 
 
+def model_entry(name: str) -> Entry:
+    """The entry of a model's name; that of a dotted path is the path itself.
+
+    Raises:
+        UserError: There is no such name.
+    """
+    return _entry(name, MODELS, "model")
+
+
+def ssl_entry(name: str) -> Entry:
+    """The entry of a self-supervised loss, as `model_entry` returns that of a model."""
+    return _entry(name, SSL, "ssl")
+
+
 def load_model_class(name: str) -> "tuple[type[Backbone], dict[str, Any]]":
     """The class of a model and the settings of the named variant.
 
@@ -85,7 +99,7 @@ def load_model_class(name: str) -> "tuple[type[Backbone], dict[str, Any]]":
     Raises:
         UserError: There is no such name or class; see also `load_class`.
     """
-    entry = _entry(name, MODELS, "model")
+    entry = model_entry(name)
     # They load TensorFlow, for which a name that is wrong need not wait.
     from models.backbone_api import Backbone
     from models.user_code import load_class
@@ -99,7 +113,7 @@ def load_ssl_class(name: str) -> "tuple[type[SelfSupervision], dict[str, Any]]":
     Raises:
         UserError: There is no such name or class; see also `load_class`.
     """
-    entry = _entry(name, SSL, "ssl")
+    entry = ssl_entry(name)
     from models.backbone_api import SelfSupervision
     from models.user_code import load_class
 
@@ -119,7 +133,6 @@ def user_parts(model_name: str, ssl_name: str) -> "list[Part]":
 
 
 def _entry(name: str, known: dict[str, Entry], flag: str) -> Entry:
-    """The entry of a name; that of a dotted path is the path itself."""
     is_path = any(mark in name for mark in ".:/")
     if name not in known and not is_path and not _is_module(name):
         raise UserError(

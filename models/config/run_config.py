@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from models import registry
+from models.config import setting_names
 from models.config.training import TrainConfig
 from models.ops.choices import MANY_LABELS
 from preprocessing.data_dir import DataDir
@@ -147,8 +148,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
     if model_name in registry.ALIASES:
         model_name, ssl_name = registry.ALIASES[model_name]
-    # Before the class of the model, which loads TensorFlow.
-    _fill(TrainConfig, sections["train"], "train")
+    _check_names(model_name, ssl_name, sections)
     model_class, model_settings = registry.load_model_class(model_name)
     ssl = None
     if ssl_name != registry.NO_SSL:
@@ -168,6 +168,18 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         train=_fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
         warm_start=sections["warm_start"],
     )
+
+
+def _check_names(model_name: str, ssl_name: str, sections: Mapping[str, Any]) -> None:
+    """Raises `UserError` on the first name that is unknown; the classes would load TensorFlow."""
+    entries = {"model": registry.model_entry(model_name)}
+    if ssl_name != registry.NO_SSL:
+        entries["ssl"] = registry.ssl_entry(ssl_name)
+    _fill(TrainConfig, sections["train"], "train")
+    for section, entry in entries.items():
+        if entry in (*registry.MODELS.values(), *registry.SSL.values()):
+            names = sorted(setting_names.of_class(entry.path))
+            _check_known(sections[section], names, f"section {section!r}")
 
 
 def schedule(ssl_name: str, data: str) -> dict[str, Any]:

@@ -21,12 +21,20 @@ def setting_names(model_name: str, ssl_name: str) -> list[str]:
             known that all models have.
         ssl_name: A name of `registry.SSL`; of others no setting is known.
     """
-    model = registry.MODELS.get(model_name, registry.Entry(_ANY_MODEL)).path
     names = {"train": [field.name for field in dataclasses.fields(TrainConfig)]}
-    names["model"] = list(dict.fromkeys(_fields(*model.split(":"))))
+    names["model"] = of_class(registry.MODELS.get(model_name, registry.Entry(_ANY_MODEL)).path)
     if ssl_name in registry.SSL:
-        names["ssl"] = list(dict.fromkeys(_fields(*registry.SSL[ssl_name].path.split(":"))))
+        names["ssl"] = of_class(registry.SSL[ssl_name].path)
     return [f"{section}.{name}" for section, found in names.items() for name in found]
+
+
+def of_class(path: str) -> list[str]:
+    """The names of the settings of a model or a self-supervision.
+
+    Args:
+        path: Path of a class of ours, as entries of the registry have it.
+    """
+    return list(dict.fromkeys(_fields(*path.split(":"))))
 
 
 def _fields(module: str, name: str) -> Iterator[str]:

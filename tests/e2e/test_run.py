@@ -71,6 +71,14 @@ def test_fills_the_working_directory(work):
     assert f"--model_base_path={path / 'model'}" in out
 
 
+def test_the_findings_are_the_last_lines(work):
+    _, out = work
+    lines = out.splitlines()
+    found = [line for line in lines if re.match(r"alarm: |\w+ AUC without a model: ", line)]
+    assert found
+    assert lines[-len(found) :] == found
+
+
 def test_served_scores_are_the_offline_ones(work):
     _, out = work
     for way in ("serving_default", "serialized", "rest"):

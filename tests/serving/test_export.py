@@ -231,7 +231,7 @@ def test_failing_warmup_publishes_nothing(toy_run, tmp_path, monkeypatch):
     def fail(servable):
         raise invalid("indices[0] = 99 is not in [0, 10)")
 
-    monkeypatch.setattr(exporting.warmup, "replay", fail)
+    monkeypatch.setattr(warmup, "replay", fail)
     with pytest.raises(UserError, match=r"indices\[0\] = 99.*Nothing was published"):
         exporting.export(toy_run, tmp_path / "new" / "model")
     assert list(tmp_path.iterdir()) == []
@@ -259,7 +259,7 @@ def test_interrupted_export_leaves_no_version(toy_run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting.warmup, "write", interrupt)
+    monkeypatch.setattr(warmup, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         exporting.export(toy_run, tmp_path)
     assert list(tmp_path.iterdir()) == []

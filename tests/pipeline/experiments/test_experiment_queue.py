@@ -1,6 +1,7 @@
 """The queue of an experiment, with a script in place of training."""
 
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -186,7 +187,13 @@ def test_an_interrupted_queue_ends_its_runs(queue, number):
     assert signal.getsignal(number) == before
 
 
-def test_the_bar_knows_when_it_will_be_done(queue, capsys):
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_bar_knows_when_it_will_be_done(queue, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", _Terminal())
     planned = queue("a", "b", "c")
     planned[0].path.mkdir(parents=True)
     (planned[0].path / "metrics.json").write_text(_METRICS)
@@ -195,7 +202,16 @@ def test_the_bar_knows_when_it_will_be_done(queue, capsys):
     bar.update(planned[1:], {})
     with bar.shown:
         assert "about 1:00:00 to go" in bar.shown.postfix  # Two runs of an hour, two at a time.
-    assert "1/3 runs" in capsys.readouterr().err
+    assert "1/3 runs" in sys.stderr.getvalue()
+
+
+def test_a_log_has_a_line_for_each_run(queue, capsys):
+    planned = queue("a", "b", "c")
+    bar = scheduler._Bar(planned, jobs=2, progress=True)
+    with bar.shown:
+        bar.update(planned, {})
+        bar.done(planned[1], 65.0)
+    assert capsys.readouterr().err == f"1/3 runs  {planned[1].name}  01:05\n"
 
 
 @pytest.mark.slow
