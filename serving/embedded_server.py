@@ -18,6 +18,7 @@ from preprocessing.errors import UserError
 from serving.exporting import warmup
 from serving.tfserving import monitoring_config
 from serving.tfserving.batching import batched_model
+from serving.tfserving.grpc import credentials
 from serving.tfserving.grpc import server as grpc_server
 from serving.tfserving.grpc.services import ModelService, PredictionService
 from serving.tfserving.metrics import Metrics
@@ -102,7 +103,7 @@ def serve(
         listener = stack.enter_context(_bind(options.host, options.rest_api_port))
         app: Any = RestApi(store, executor, options, metrics, prometheus_path=prometheus_path)
         running = RunningServer(_root(listener), _newest(store, options))
-        if options.port:
+        if options.port or options.grpc_socket_path:
             stack.callback(_serve_grpc(options, store, metrics).stop, _SHUTDOWN_SECONDS)
         if options.explore:
             # Imported late: the page needs the code of the models, the server does not.
@@ -157,7 +158,9 @@ def _serve_grpc(
         PredictionService(store, metrics, options.enable_signature_method_name_check),
         ModelService(store),
         host=options.host,
-        port=options.port,
+        port=options.port or None,
+        socket_path=options.grpc_socket_path,
+        credentials=credentials.read(options.ssl_config_file) if options.ssl_config_file else None,
         max_threads=options.grpc_max_threads,
         channel_arguments=grpc_server.channel_arguments(options.grpc_channel_arguments),
         enable_healthcheck=options.enable_grpc_healthcheck_service,

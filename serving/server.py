@@ -3,7 +3,7 @@
     python -m serving.server --model_name=ctr --model_base_path=WORKDIR/model
     python -m serving.server --model_config_file=models.config
 
-The flags are those of tensorflow_model_server; --host, --explore and two limits are ours. Versions
+All flags of tensorflow_model_server are known; --host, --explore and two limits are ours. Versions
 are picked up and dropped as they come and go on disk. For development and tests: it answers like
 the tensorflow/serving image, from one Python process.
 
@@ -13,8 +13,11 @@ the tensorflow/serving image, from one Python process.
 """
 
 import gc
+import importlib.metadata
 import sys
 from typing import TYPE_CHECKING
+
+from absl import flags
 
 from preprocessing import cli
 from preprocessing.storage import files
@@ -25,19 +28,32 @@ if TYPE_CHECKING:
 
     from serving.embedded_server import RunningServer
 
+_FILES = (
+    "model_config_file",
+    "monitoring_config_file",
+    "batching_parameters_file",
+    "ssl_config_file",
+)
+
 
 def define_flags() -> None:
     """Defines the command's flags."""
     server_options.define_flags()
+    flags.DEFINE_bool("version", False, "Print the versions of server and TensorFlow, and end.")
 
 
 def main() -> int:
     """Serves until interrupted."""
+    if flags.FLAGS.version:
+        for name, package in (("Server", "sequence-ctr"), ("TensorFlow", "tensorflow")):
+            sys.stdout.write(f"{name}: {importlib.metadata.version(package)}\n")
+        return 0
     options = server_options.from_flags()
     options.check()
-    for name in ("model_config_file", "monitoring_config_file", "batching_parameters_file"):
+    for name in _FILES:
         if path := getattr(options, name):
             files.require_file(path, f"--{name}")
+    sys.stderr.write("".join(f"note: {line}\n" for line in options.notes()))
     # They load TensorFlow, for which a wrong flag need not wait.
     from models.keras import tf
     from serving import embedded_server

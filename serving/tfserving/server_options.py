@@ -1,7 +1,11 @@
-"""The flags of tensorflow_model_server that the embedded server supports, and a few of its own."""
+"""The flags of tensorflow_model_server 2.17, and a few of the embedded server's own.
+
+Each is honoured, accepted without effect, or refused with the reason.
+"""
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -15,6 +19,22 @@ from preprocessing.values import limits
 def _flag(default: Any, help_text: str, **bounds: float) -> Any:
     limit = {limits.KEY: limits.Limit(**bounds)} if bounds else {}
     return dataclasses.field(default=default, metadata={"help": help_text, **limit})
+
+
+_NO_EFFECT, _REFUSED = "no effect", "refused"
+"""Keys of field metadata: why a value other than the default changes nothing, or is refused."""
+
+
+def _without_effect(default: Any, reason: str) -> Any:
+    """A flag whose other values are accepted, with a line that says why they change nothing."""
+    metadata = {"help": f"Accepted without effect: {reason}", _NO_EFFECT: reason}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _refused(default: Any, reason: str) -> Any:
+    """A flag whose other values end the start."""
+    metadata = {"help": f"Refused: {reason}", _REFUSED: reason}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 _GROUPS = {
@@ -53,11 +73,17 @@ class ServerOptions:
     )
     max_num_load_retries: int = _flag(5, "How often a failed load is tried again.")
     load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load.")
-    num_load_threads: int = _flag(
-        0, "Accepted without effect: versions are loaded one after the other."
+    num_load_threads: int = _without_effect(0, "versions are loaded one after the other.")
+    num_unload_threads: int = _without_effect(0, "unloading a version takes no time here.")
+    flush_filesystem_caches: bool = _without_effect(True, "the system frees its own caches.")
+    remove_unused_fields_from_bundle_metagraph: bool = _without_effect(
+        True, "of a meta graph only the signatures are kept."
     )
-    num_unload_threads: int = _flag(
-        0, "Accepted without effect: unloading a version takes no time here."
+    platform_config_file: str = _refused("", "there is one platform here, tensorflow.")
+    prefer_tflite_model: bool = _refused(False, "TensorFlow Lite models are not served here.")
+    num_tflite_pools: int = _without_effect(0, "TensorFlow Lite models are not served here.")
+    num_tflite_interpreters_per_pool: int = _without_effect(
+        0, "TensorFlow Lite models are not served here."
     )
     saved_model_tags: str = _flag("serve", "Tags of the meta graph to load, separated by commas.")
     enable_signature_method_name_check: bool = _flag(
@@ -89,11 +115,18 @@ class ServerOptions:
     )
 
     port: int = _flag(0, "Port of the gRPC interface; 0 leaves it off.")
+    grpc_socket_path: str = _flag("", "Unix socket on which gRPC listens as well.")
+    ssl_config_file: str = _flag("", "Text-format SSLConfig; the gRPC port speaks TLS then.")
+    use_alts_credentials: bool = _refused(False, "ALTS exists within Google's clouds only.")
     grpc_max_threads: int = _flag(
         4 * _CPUS, "Requests that are computed at once over gRPC.", at_least=1
     )
     grpc_channel_arguments: str = _flag("", "key=value pairs for gRPC, separated by commas.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Serve grpc.health.v1.Health as well.")
+    enable_serialization_as_tensor_content: bool = _without_effect(
+        False, "replies hold typed values, which every client reads."
+    )
+    enable_profiler: bool = _without_effect(True, "there is no profiler service here.")
 
     enable_model_warmup: bool = _flag(True, "Replay a version's warm-up requests first.")
     num_request_iterations_for_warmup: int = _flag(1, "How often each is replayed.")
@@ -107,6 +140,17 @@ class ServerOptions:
     )
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads that one operation may use.")
     tensorflow_inter_op_parallelism: int = _flag(0, "Operations that may run at once.")
+    tensorflow_session_config_file: str = _refused(
+        "", "use the flags tensorflow_..._parallelism for threads; there is no session here."
+    )
+    thread_pool_factory_config_file: str = _refused("", "thread pools are TensorFlow's own here.")
+    per_process_gpu_memory_fraction: float = _without_effect(
+        0.0, "memory of a GPU is taken as it is needed."
+    )
+    xla_cpu_compilation_enabled: bool = _without_effect(False, "graphs run as they were exported.")
+    xla_gpu_compilation_enabled: bool = _without_effect(False, "graphs run as they were exported.")
+    mixed_precision: str = _refused("", "graphs run as they were exported; export with it instead.")
+    skip_initialize_tpu: bool = _without_effect(False, "no TPU is initialised here.")
 
     def check(self) -> None:
         """Checks the values and their combinations.
@@ -120,6 +164,13 @@ class ServerOptions:
                 "pass --model_base_path=MODEL, the directory that holds the versions.",
             )
         files.require_local(self.model_base_path, "--model_base_path")
+        for name, value, reason in self._other_than_default(_REFUSED):
+            raise UserError(f"--{name}: expected no such flag, found {value!r}: {reason}")
+        if self.ssl_config_file and not self.port:
+            raise UserError(
+                "--ssl_config_file: expected --port beside it, found none.",
+                "name the port of gRPC; REST and Unix sockets are in plain text.",
+            )
         for name in ("batching_parameters_file", "enable_per_model_batching_parameters"):
             if getattr(self, name) and not self.enable_batching:
                 raise UserError(
@@ -132,6 +183,18 @@ class ServerOptions:
                 "leave out --host: the page shows users' histories to whoever asks.",
             )
         limits.check(self, "--")
+
+    def notes(self) -> list[str]:
+        """Says of each flag without effect that was given why it has none, a line each."""
+        others = self._other_than_default(_NO_EFFECT)
+        return [f"--{name}={value} has no effect: {reason}" for name, value, reason in others]
+
+    def _other_than_default(self, key: str) -> Iterator[tuple[str, Any, str]]:
+        """Name, value and reason of the flags with this key that were given another value."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if key in field.metadata and value != field.default:
+                yield field.name, value, field.metadata[key]
 
 
 def define_flags() -> None:

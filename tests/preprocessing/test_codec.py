@@ -69,7 +69,7 @@ def _encode(context, feature_lists):
     return [buffer[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(st.data())
 def test_bytes_are_those_of_deterministic_protobuf(data):
     rows = data.draw(st.integers(1, 4))

@@ -53,7 +53,7 @@ def test_a_log_of_ratings():
     assert Schema.from_json(schema.to_json()) == schema
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations([*ratings()]))
 def test_the_order_of_columns_means_nothing(order):
     log = ratings()
@@ -74,7 +74,7 @@ _VALUES = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(st.sampled_from(_NAMES), st.sampled_from(_VALUES), min_size=1),
     st.sampled_from([1, 2, 30, 100]),

@@ -28,9 +28,7 @@ from tests.helpers.small_logs import write_log
 from tests.reference.job import SPLITS, Job, NothingLeftError
 
 # Without shrinking: a failure is shown as it is found, within seconds.
-SETTINGS = settings(
-    deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate), database=None
-)
+SETTINGS = settings(derandomize=True, phases=(Phase.explicit, Phase.generate), database=None)
 KEYS = (
     "user_id",
     "hour",

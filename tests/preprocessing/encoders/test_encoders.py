@@ -137,7 +137,7 @@ def test_default_stands_in_for_missing(encoder, dtype, default, missing):
     assert first != 0
 
 
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(
     st.dictionaries(st.text(min_size=1, max_size=5), st.integers(1, 4), max_size=20),
     st.randoms(use_true_random=False),

@@ -133,3 +133,41 @@ def test_M1_monitoring_config_file_with_a_mistake(tmp_path):
         monitoring_config.prometheus_path(file)
     with pytest.raises(UserError, match="--monitoring_config_file: .*No such file"):
         monitoring_config.prometheus_path(tmp_path / "none")
+
+
+# Further flags that tensorflow_model_server 2.17 lists.
+HONOURED = {"grpc_socket_path": "/s", "ssl_config_file": "/s"}
+WITHOUT_EFFECT = {
+    "enable_profiler": False, "enable_serialization_as_tensor_content": True,
+    "flush_filesystem_caches": False, "num_tflite_interpreters_per_pool": 2, "num_tflite_pools": 2,
+    "per_process_gpu_memory_fraction": 0.5, "remove_unused_fields_from_bundle_metagraph": False,
+    "skip_initialize_tpu": True, "xla_cpu_compilation_enabled": True,
+    "xla_gpu_compilation_enabled": True,
+}  # fmt: skip
+REFUSED = {
+    "mixed_precision": "bfloat16", "platform_config_file": "/p", "prefer_tflite_model": True,
+    "tensorflow_session_config_file": "/c", "thread_pool_factory_config_file": "/t",
+    "use_alts_credentials": True,
+}  # fmt: skip
+
+
+def test_P2_flags_are_honoured_or_accepted_with_a_note():
+    given = dataclasses.replace(GOOD, port=8500, **HONOURED, **WITHOUT_EFFECT)
+    given.check()
+    notes = given.notes()
+    assert sorted(note.split(" has no effect: ")[0] for note in notes) == sorted(
+        f"--{name}={value}" for name, value in WITHOUT_EFFECT.items()
+    )
+    assert GOOD.notes() == []
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_P2_flags_that_ask_for_what_is_not_there_are_refused_with_the_reason(name):
+    given = dataclasses.replace(GOOD, **{name: REFUSED[name]})
+    with pytest.raises(UserError, match=rf"--{name}: expected no such flag, found .*: \w+ "):
+        given.check()
+
+
+def test_P2_tls_needs_a_port():
+    with pytest.raises(UserError, match="--ssl_config_file: expected --port beside it, found none"):
+        dataclasses.replace(GOOD, ssl_config_file="/s", grpc_socket_path="/p").check()

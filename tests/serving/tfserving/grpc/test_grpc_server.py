@@ -121,6 +121,22 @@ def test_a_unix_socket_beside_or_instead_of_a_port(start, tmp_path):
         start(port=None, socket_path=str(tmp_path / "none" / "grpc.sock"))
 
 
+def test_a_server_without_a_port_listens_on_its_socket(base, tmp_path):
+    path = tmp_path / "grpc.sock"
+    options = ServerOptions(
+        model_name="toy", model_base_path=str(base), rest_api_port=0, grpc_socket_path=str(path)
+    )
+    answers = []
+
+    def ask_the_socket(running, handle):
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            answers.append(predicted(channel))
+        handle.should_exit = True
+
+    embedded_server.serve(options, ask_the_socket)
+    assert answers == [[2.5, 3.0, 4.5]]
+
+
 def pem_pair():
     """A key and a certificate for localhost that it has signed, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
