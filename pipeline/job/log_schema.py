@@ -162,6 +162,9 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
         column_types.check(file.path, types, column, DType.STRING)
     if not raw_columns:
         for feature in schema.features:
+            if feature.many is not None:
+                column_types.check_many(file.path, file.format, types, feature)
+                continue
             is_time = feature.role is Role.TIMESTAMP
             column_types.check(file.path, types, feature.column, feature.dtype, is_time)
         if schema.history.behaviours is not None:
