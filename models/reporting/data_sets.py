@@ -13,6 +13,7 @@ from models.reporting.html_report import Figure, Grid
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.example_keys import candidate_key
+from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
 
@@ -176,7 +177,7 @@ def _values(data: DataDir) -> Grid:
             [
                 feature.name,
                 feature.role.value,
-                feature.encoder.kind if feature.encoder else "",
+                _encoding(feature),
                 f"{data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
                 f"{missing_share(train):.2%}" if train else "",
                 f"{test['oov_rate']:.2%}" if "oov_rate" in test else "",
@@ -189,4 +190,16 @@ def _values(data: DataDir) -> Grid:
         "the training values that the log does not have, with or without a default. Drift: "
         "distance of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
     )
-    return Grid("Features", 3, columns, rows, [note])
+    notes = [note]
+    if any(data.stats.get("cut", {}).values()):
+        counts = ", ".join(f"{count:,} of {name}" for name, count in data.stats["cut"].items())
+        notes.append(f"Values beyond the largest number of a set, which are left out: {counts}.")
+    return Grid("Features", 3, columns, rows, notes)
+
+
+def _encoding(feature: Feature) -> str:
+    """The kind of a feature's encoder, and how many values a row may have."""
+    if feature.encoder is None:
+        return ""
+    up_to = "" if feature.many is None else f", up to {feature.many.max} values"
+    return f"{feature.encoder.kind}{up_to}"
