@@ -66,7 +66,8 @@ def _as_lists(values: dict[str, object], separators: Mapping[str, str | None]) -
     for name, value in values.items():
         if name not in separators:
             if isinstance(value, dict | list):
-                return f"column {name!r}: expected one value, found a nested one"
+                hint = ' ("many" in the schema takes lists)' if isinstance(value, list) else ""
+                return f"column {name!r}: expected one value, found a nested one{hint}"
             continue
         separator = separators[name]
         if isinstance(value, list):

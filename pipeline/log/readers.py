@@ -148,8 +148,12 @@ def read(
         raise _unreadable(part.file, error) from error
 
 
-def batches(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
-    """The given columns of a file from its first row on, one part after the other.
+def batches(
+    file: InputFile,
+    columns: Iterable[str],
+    separators: Mapping[str, str | None] = types.MappingProxyType({}),
+) -> Iterator[RawBatch]:
+    """The given columns of a file from its first row on, one part after the other; see `read`.
 
     Raises:
         UserError: The file is cut short or damaged beyond single lines.
@@ -158,7 +162,7 @@ def batches(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
     parts = ranges(file) if file.format == "parquet" else [_whole(file)]
     names = list(columns)
     for part in parts:
-        yield from read(part, names)
+        yield from read(part, names, separators)
 
 
 def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
