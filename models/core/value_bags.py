@@ -1,6 +1,6 @@
 """One vector of the several values of a field.
 
-Shapes: M values of a set, S sets of a batch, V distinct values of a batch, d width of a vector.
+Shapes: M values of a set, S sets of a batch, V values of all sets, d width of a vector.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from preprocessing.features.feature import PAD_ID
 def combine(ids: tf.Tensor, combiner: str, lookup: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Sums, means, or sums over square roots of numbers, of the vectors of sets of ids.
 
-    Vectors are looked up once per distinct id and added up where ids are real, in their order: no
-    tensor of all values [..., M, d] is made, and how far sets are padded changes no bit of the
-    result. The gradient of a table is sparse, with each row once. A set of one value has exactly
-    its vector; an empty one is zero.
+    Vectors are looked up and added up where ids are real, in their order: padding costs nothing,
+    and how far sets are padded changes no bit of the result. The gradient of a table is sparse. A
+    set of one value has exactly the vector and the gradient of a plain lookup; an empty one is
+    zero.
 
     Args:
         ids: int64 [..., M], sets of ids, padded with `PAD_ID` anywhere.
@@ -33,12 +33,12 @@ def combine(ids: tf.Tensor, combiner: str, lookup: Callable[[tf.Tensor], tf.Tens
     """
     shape = tf.shape(ids, tf.int64)
     flat = tf.reshape(ids, [-1])
-    places = tf.squeeze(tf.where(flat != PAD_ID), 1)
-    ids_V, value = tf.unique(tf.gather(flat, places))
-    vectors_Vd = lookup(ids_V)
-    sums_Sd = tf.sparse.segment_sum(
-        vectors_Vd, value, places // shape[-1], num_segments=tf.reduce_prod(shape[:-1])
-    )
+    places_V = tf.squeeze(tf.where(flat != PAD_ID), 1)
+    vectors_Vd = lookup(tf.gather(flat, places_V))
+    sums = tf.math.segment_sum(vectors_Vd, places_V // shape[-1])
+    # The sums end with the last set that has a value.
+    missing = tf.reduce_prod(shape[:-1]) - tf.shape(sums, tf.int64)[0]
+    sums_Sd = tf.pad(sums, [[0, missing], [0, 0]])
     sums = tf.reshape(sums_Sd, tf.concat([shape[:-1], tf.shape(vectors_Vd, tf.int64)[1:]], 0))
     if combiner == "sum":
         return sums

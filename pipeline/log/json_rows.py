@@ -78,7 +78,7 @@ def _as_lists(values: dict[str, object], separators: Mapping[str, str | None]) -
         elif value is None:
             values[name] = []
         elif separator is None:
-            return f"column {name!r}: expected a list, found one value ('many' has no separator)"
+            return f'column {name!r}: expected a list, found one value ("many" has no separator)'
         else:
             values[name] = value.split(separator) if isinstance(value, str) else [value]
     return ""

@@ -3,12 +3,10 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 
 from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build
-from preprocessing.schema import Schema
+from pipeline.build_examples import build_examples
+from tests.helpers.inline_runner import inline
 from tests.helpers.small_logs import write_log
 
 GENRES, LANGUAGES, TAGS = "genres", "languages", "tags"
@@ -50,6 +48,7 @@ def rows(seed: int = 0, users: int = 25, items: int = 15, longest: int = 9) -> l
         return [words[i] for i in picked]
 
     genres = {f"i{i}": draw([f"g{j}" for j in range(12)], 6) for i in range(items)}
+    genres["i0"] = []
     languages = {f"u{u}": draw(list(range(9)), 4) for u in range(users)}
     log, time = [], 0
     for user in languages:
@@ -84,9 +83,10 @@ def write_data(path, log: list[dict] | None = None, content: dict | None = None,
         "protocol": "leave_last_out",
         "train_prefixes": "all",
         "negatives": 2,
-        "max_bad_fraction": 0.5,
+        "num_shards": 2,
     }
-    return build(BuildArguments(**(settings | arguments)))
+    with inline():
+        return build_examples(BuildArguments(**(settings | arguments)))
 
 
 def plain(content: dict) -> dict:
@@ -95,14 +95,3 @@ def plain(content: dict) -> dict:
     for feature in content["features"]:
         feature.pop("many", None)
     return content
-
-
-def parsed(content: dict) -> Schema:
-    """The checked schema."""
-    return Schema.from_json(content)
-
-
-def texts_table(path, column: list) -> str:
-    """A Parquet file of one column."""
-    pa.parquet.write_table(pa.table({"a": column}), path)
-    return str(path)
