@@ -216,10 +216,11 @@ class _Learnt:
         if len(expected_V) != len(actual_V):
             yield f"vocabulary of {name}: {len(actual_V)} words, not {len(expected_V)}"
             return
-        # Values are counted before sets lose those beyond `max`, and unknown ones of a set, which
-        # share an id, are held once.
-        is_cut = bool(self._data.stats.get("cut", {}).get(name))
-        wrong_words = np.flatnonzero(actual_V > expected_V if is_cut else actual_V != expected_V)
+        # Values are counted before sets lose those beyond `max`.
+        cut = self._data.stats.get("cut", {}).get(name, 0)
+        lost_V = expected_V - actual_V
+        is_wrong_V = (lost_V < 0) | (lost_V > cut)
+        wrong_words = np.flatnonzero(is_wrong_V if lost_V.sum() <= cut else lost_V)
         if len(wrong_words):
             word, row = encoder.decode(wrong_words[:1] + first)[0], wrong_words[0]
             yield (
@@ -227,6 +228,7 @@ class _Learnt:
                 f"first {shown(word)!r}: {actual_V[row]} times, not {expected_V[row]}"
             )
         rare = int(((ids_E > 0) & (ids_E < first)).sum())
+        # Unknown values of a set, which share an id, are held once.
         of_sets = self._feature.many is not None
         if rare > vocabulary_stats["rare"] if of_sets else rare != vocabulary_stats["rare"]:
             yield f"vocabulary of {name}: {rare} rare values, not {vocabulary_stats['rare']}"

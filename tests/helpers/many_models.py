@@ -28,16 +28,15 @@ def schema(combiner: str = "mean", is_many: bool = True) -> Schema:
     return Schema.from_json(content)
 
 
-def batch(sizes: str = "any", seed: int = 0) -> dict[str, tf.Tensor]:
-    """Requests whose sets have any number of values; with "one" one each, of plain features too.
+def batch(sizes: str = "any", requests: int = 6) -> dict[str, tf.Tensor]:
+    """Requests with sets.
 
     Args:
         sizes: `any`, `one` (sets of one value) or `plain` (the same values, without an axis).
-        seed: Seed of the values.
+        requests: Number of requests.
     """
-    features = small_models.batch(seed=seed)
-    rng = np.random.default_rng(seed)
-    requests = len(features["user_id"])
+    features = small_models.batch(requests)
+    rng = np.random.default_rng(0)
     features["city"] = tf.constant(2 + np.arange(requests) % 10)
     if sizes == "plain":
         return features
