@@ -177,7 +177,7 @@ def _values(data: DataDir) -> Grid:
             [
                 feature.name,
                 feature.role.value,
-                _encoding(feature),
+                encoding(feature),
                 f"{data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
                 f"{missing_share(train):.2%}" if train else "",
                 f"{test['oov_rate']:.2%}" if "oov_rate" in test else "",
@@ -190,14 +190,18 @@ def _values(data: DataDir) -> Grid:
         "the training values that the log does not have, with or without a default. Drift: "
         "distance of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
     )
-    notes = [note]
-    if any(data.stats.get("cut", {}).values()):
-        counts = ", ".join(f"{count:,} of {name}" for name, count in data.stats["cut"].items())
-        notes.append(f"Values beyond the largest number of a set, which are left out: {counts}.")
-    return Grid("Features", 3, columns, rows, notes)
+    return Grid("Features", 3, columns, rows, [note, *cut_values(data)])
 
 
-def _encoding(feature: Feature) -> str:
+def cut_values(data: DataDir) -> list[str]:
+    """A sentence on the values that sets lost; none if there are no such."""
+    counts = [f"{count:,} of {name}" for name, count in data.stats.get("cut", {}).items() if count]
+    if not counts:
+        return []
+    return [f"Values of the log beyond the `max` of their set, left out: {', '.join(counts)}."]
+
+
+def encoding(feature: Feature) -> str:
     """The kind of a feature's encoder, and how many values a row may have."""
     if feature.encoder is None:
         return ""
