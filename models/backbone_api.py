@@ -66,7 +66,8 @@ class UserSide(NamedTuple):
         items_BL: Encoded item key of each event; 0 at padding.
         linear_B: Sum of the linear weights of the user side, those of a history averaged over its
             events; 0 unless the model uses them (`Backbone.linear_weights`).
-        history_ids: Encoded values [B, L] of each of the J history features.
+        history_ids: Encoded values [B, L] of each of the J history features; of a feature of many
+            values the most frequent value of each event, 0 if it has none.
     """
 
     fields_BFd: tf.Tensor

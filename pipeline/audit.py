@@ -22,7 +22,7 @@ from pipeline.auditing import log
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
 from pipeline.auditing.log_checks import LogChecks, argument
-from pipeline.auditing.requests import Requests, Verdict, request_batches
+from pipeline.auditing.requests import Requests, Verdict, not_sets, request_batches
 from pipeline.auditing.statistics import StatisticsChecks
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
@@ -157,8 +157,14 @@ class Audit:
             bad = ~np.isfinite(values)
             if feature.is_categorical:
                 bad = (values < lowest) | (values >= cardinality)
-            bad_B = (bad & batch.mask(key)).reshape(len(batch), -1).any(axis=1)
+            mask = batch.mask(key)
+            mask = mask.reshape(mask.shape + (1,) * feature.axes)
+            bad_B = (bad & mask).reshape(len(batch), -1).any(axis=1)
             self._fail_where(batch.ids, Verdict("ids", bad_B, f"{key} is out of range"))
+            if feature.many is not None:
+                why = f"{key} is no set of at most {feature.many.max} values"
+                bad_B = not_sets(values, feature.many.max).reshape(len(batch), -1).any(axis=1)
+                self._fail_where(batch.ids, Verdict("ids", bad_B, why))
             if feature == schema.user_key:
                 is_other_user_B = ~bad_B & (values != encoders[feature.name].encode(batch.users))
                 self._fail_where(
@@ -186,7 +192,7 @@ class Audit:
         """Marks the values of vocabularies that training requests hold, negatives aside."""
         for key, feature in encoded_keys(self._schema):
             if feature.name in self._trained and not self._checks.is_sampled(key):
-                self._trained[feature.name][batch.values[key][batch.mask(key)]] = True
+                self._trained[feature.name][batch.real(key, batch.mask(key))] = True
         for feature in self._schema.history_features:
             if feature.name in self._trained:
                 self._trained[feature.name][batch.positives(feature)] = True
@@ -210,6 +216,8 @@ class Audit:
 
     def _check_vocabularies(self) -> None:
         for name, trained in self._trained.items():
+            if self._data.stats.get("cut", {}).get(name):
+                continue  # a value may be beyond the `max` of every set that has it
             encoder = self._data.encoders[name]
             unknown = np.flatnonzero(~trained[encoder.num_oov + 1 :]) + encoder.num_oov + 1
             if len(unknown):

@@ -76,7 +76,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "findings": data.findings,
         "split_columns": data_sets.SPLIT_COLUMNS,
         "counted": "all of a request" if data.schema.is_impression_log else "the positives",
-        "missing": _MISSING,
+        "missing": " ".join([_MISSING, *data_sets.cut_values(data)]),
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
         "account": data_sets.account(data.manifest["conservation"]),
@@ -140,7 +140,7 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
         )
     return [
         key,
-        feature.encoder.kind if feature.encoder else "",
+        data_sets.encoding(feature),
         f"{train['count']:,}",
         f"{missing_share(train):.2%}",
         ""

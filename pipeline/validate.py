@@ -75,7 +75,8 @@ def compare(data: DataDir, other: DataDir) -> list[Drift]:
                 feature_drift = _hash_drift(feature.name, data, other)
             else:
                 feature_drift = _number_drift(feature.name, data, other)
-            if statistics.is_number(feature) or feature.default is not None:
+            may_miss = statistics.is_number(feature) or feature.many is not None
+            if may_miss or feature.default is not None:
                 missing_shares = [
                     missing_share(_described(side, feature.name)) for side in (data, other)
                 ]

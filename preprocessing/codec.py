@@ -66,14 +66,16 @@ class SerializedSteps:
     """Values as steps of a feature list, serialised once for all rows that repeat some of them.
 
     Args:
-        values: Values [n], of a type as in `Ragged`.
+        values: Values [n], of a type as in `Ragged`; or n lists of int64, as `Ragged`.
 
     Raises:
         ValueError: The steps take 2 GiB or more.
     """
 
     def __init__(self, values: Any) -> None:
-        self._data, self._offsets = _steps(values)
+        self._data, self._offsets = (
+            _list_steps(values) if isinstance(values, Ragged) else _steps(values)
+        )
         if len(self._data) > np.iinfo(np.int32).max:
             raise ValueError(f"expected steps of less than 2 GiB, found {len(self._data)} bytes")
 
@@ -181,6 +183,21 @@ def _steps(values: Any) -> tuple[np.ndarray, np.ndarray]:
         )
         return steps.reshape(-1), np.arange(len(values) + 1, dtype=np.int64) * steps.shape[1]
     return _varints(values, lambda w: bytes([0x0A, 4 + w, 0x1A, 2 + w, 0x0A, w]))
+
+
+def _list_steps(lists: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """Writes every list of int64 as a Feature field of a feature list, as `_steps` does values."""
+    data, offsets = _varints(np.asarray(lists.values), lambda width: b"")
+    payloads = from_buffers(data, offsets[lists.row_splits])
+    return binary_buffers(_join(_with_headers(payloads, _list_step)))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _list_step(length: int) -> bytes:
+    """Header of a step that holds a list of integers, whose varints take `length` bytes."""
+    packed = _TAG_1 + _varint(length) if length else b""
+    values = _TAG_3 + _varint(len(packed) + length) + packed
+    return _TAG_1 + _varint(len(values) + length) + values
 
 
 @functools.lru_cache(maxsize=1 << 14)

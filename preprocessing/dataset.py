@@ -1,6 +1,7 @@
 """The tf.data reader: shards on disk to batches of requests.
 
-Shape suffixes: B requests, N candidates, L history length, R requests of a block.
+Shape suffixes: B requests, N candidates, L history length, M values of a set, R requests of a
+block.
 
 Requests are shuffled one by one, then cut into blocks of many batches. A block is parsed at once;
 its requests are sorted by history bucket and cut into batches. The histories of a batch therefore
@@ -30,6 +31,7 @@ from preprocessing.example_keys import (
     TIMESTAMP,
     candidate_key,
     history_key,
+    lengths_key,
 )
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
@@ -67,17 +69,19 @@ def parse(
     Returns:
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
         `history/<history feature>` [B,L], padded with 0 on the right; int64, or float32 if the
-        feature is numeric. `label` [B,N] float32, 0 for padding and if absent; `label/weight`
-        [B,N] float32, 0 for padding, if the schema has weights. `timestamp` [B]
-        int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B] string, the raw
-        user, if `with_users`. A candidate or an event is real where the item key is not 0.
+        feature is numeric. A feature of many values has one more axis, as wide as its `max` M:
+        [B,M], [B,N,M] or [B,L,M], padded with 0 on the right. `label` [B,N] float32, 0 for padding
+        and if absent; `label/weight` [B,N] float32, 0 for padding, if the schema has weights.
+        `timestamp` [B] int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B]
+        string, the raw user, if `with_users`. A candidate or an event is real where the item key is
+        not 0.
     """
     candidates = {candidate_key(f.name): f for f in schema.item_features}
     histories = {history_key(f.name): f for f in schema.history_features}
     context_spec: dict[str, Any] = {
-        feature.name: tf.io.FixedLenFeature([], _dtype(feature)) for feature in schema.user_features
+        f.name: _spec(f, tf.io.FixedLenFeature) for f in schema.user_features
     }
-    context_spec |= {key: tf.io.RaggedFeature(_dtype(f)) for key, f in candidates.items()}
+    context_spec |= {key: _candidate_spec(feature) for key, feature in candidates.items()}
     context_spec[LABEL] = tf.io.RaggedFeature(tf.int64)
     if schema.weight is not None:
         context_spec[LABEL_WEIGHT] = tf.io.RaggedFeature(tf.float32)
@@ -89,13 +93,16 @@ def parse(
         serialized_B,
         context_features=context_spec,
         sequence_features={
-            key: tf.io.FixedLenSequenceFeature([], _dtype(feature))
-            for key, feature in histories.items()
+            key: _spec(feature, tf.io.FixedLenSequenceFeature) for key, feature in histories.items()
         },
     )
     features = {**context, **sequences}
-    for key in candidates:
-        features[key] = context[key].to_tensor()
+    for feature in schema.user_features:
+        if feature.many is not None:
+            features[feature.name] = context[feature.name].to_tensor(shape=[None, feature.many.max])
+    for key, feature in (candidates | histories).items():
+        if isinstance(features[key], tf.RaggedTensor):
+            features[key] = features[key].to_tensor(shape=[None, None, *feature.value_shape])
     shape = tf.shape(features[candidate_key(schema.item_key.name)])
     features[LABEL] = tf.cast(context[LABEL].to_tensor(shape=shape), tf.float32)
     if schema.weight is not None:
@@ -396,12 +403,28 @@ def _rows(block: _Block, cut: _Cuts) -> _Block:
 def _padded(rows_BX: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Rows of the given width: padded, or cut where there is only padding."""
     missing = tf.maximum(width - tf.shape(rows_BX, tf.int64)[1], 0)
-    return tf.pad(rows_BX[:, :width], [[0, 0], [0, missing]])
+    more_axes = [[0, 0]] * (rows_BX.shape.rank - 2)
+    return tf.pad(rows_BX[:, :width], [[0, 0], [0, missing], *more_axes])
 
 
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:
     """Number of ids before the padding, int64 [R]."""
     return tf.math.count_nonzero(ids_RX, axis=1)
+
+
+def _spec(feature: Feature, single: Any) -> Any:
+    """How to parse a feature: a list of ids if it has many values, else as a `single` value."""
+    return single([], _dtype(feature)) if feature.many is None else tf.io.RaggedFeature(tf.int64)
+
+
+def _candidate_spec(feature: Feature) -> Any:
+    """How to parse an item feature of candidates; sets stand beside their lengths."""
+    if feature.many is None:
+        return tf.io.RaggedFeature(_dtype(feature))
+    lengths = tf.io.RaggedFeature.RowLengths(lengths_key(feature.name))
+    return tf.io.RaggedFeature(
+        tf.int64, candidate_key(feature.name), [lengths], row_splits_dtype=tf.int64
+    )
 
 
 def _dtype(feature: Feature) -> tf.DType:

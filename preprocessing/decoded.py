@@ -1,14 +1,16 @@
 """A split decoded into main memory, so that reading it many times parses it only once.
 
-Shape suffixes: R requests, B requests of a batch, X values of a row.
+Shape suffixes: R requests, B requests of a batch, X values of a row, M values of a set.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
@@ -31,11 +33,16 @@ def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
     candidates = int(data.manifest["splits"][split]["candidates"])
     labels = 1 + (schema.weight is not None)
     values = (
-        requests * (len(schema.user_features) + 1 + _LENGTHS)  # one more is the time
-        + events * len(schema.history_features)
-        + candidates * (len(schema.item_features) + labels)
+        requests * (_width(schema.user_features) + 1 + _LENGTHS)  # one more is the time
+        + events * _width(schema.history_features)
+        + candidates * (_width(schema.item_features) + labels)
     )
     return _VALUE_BYTES * values + _NAME_BYTES * (1 + with_users) * requests
+
+
+def _width(features: Iterable[Feature]) -> int:
+    """Number of values of one row of some features."""
+    return sum(math.prod(feature.value_shape) for feature in features)
 
 
 class DecodedSplit:
@@ -61,7 +68,8 @@ class DecodedSplit:
         def column(name: str, part: Mapping[str, tf.Tensor]) -> tf.Tensor:
             if name not in self._histories:
                 return part[name]
-            return tf.pad(part[name], [[0, 0], [0, width - part[name].shape[1]]])
+            more_axes = [[0, 0]] * (part[name].shape.rank - 2)
+            return tf.pad(part[name], [[0, 0], [0, width - part[name].shape[1]], *more_axes])
 
         self._columns = {
             name: tf.concat([column(name, part) for part in parts], 0)
@@ -113,15 +121,14 @@ class _Rows:
         self._total = tf.reduce_sum(self._lengths_R)
         # Padding is read from an extra value behind the last one.
         self._values = {
-            name: tf.pad(
+            name: _with_padding(
                 tf.concat(
                     [
                         tf.boolean_mask(block[name], mask)
                         for block, mask in zip(blocks, real, strict=True)
                     ],
                     0,
-                ),
-                [[0, 1]],
+                )
             )
             for name in names
         }
@@ -131,7 +138,7 @@ class _Rows:
         return tf.gather(self._lengths_R, positions_R)
 
     def padded(self, positions_B: tf.Tensor, width: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The rows at the given positions, [B, width] per column."""
+        """The rows at the given positions, [B, width] or [B, width, M] per column."""
         column_X = tf.range(width)
         places_BX = tf.where(
             column_X < self.lengths(positions_B)[:, None],
@@ -139,3 +146,8 @@ class _Rows:
             self._total,
         )
         return {name: tf.gather(values, places_BX) for name, values in self._values.items()}
+
+
+def _with_padding(values: tf.Tensor) -> tf.Tensor:
+    """Values with one more of zeros at the end."""
+    return tf.pad(values, [[0, 1], *([[0, 0]] * (values.shape.rank - 1))])

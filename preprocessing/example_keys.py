@@ -19,3 +19,8 @@ def candidate_key(name: str) -> str:
 def history_key(name: str) -> str:
     """Name of an item feature (or the timestamp) of the history in an example."""
     return f"history/{name}"
+
+
+def lengths_key(name: str) -> str:
+    """Name of the numbers of values per candidate of an item feature that has many values."""
+    return f"{candidate_key(name)}/lengths"

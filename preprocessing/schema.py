@@ -207,6 +207,13 @@ class Schema:
                     f"{where}: expected a categorical encoder for the key {key.name!r}, "
                     "found numeric."
                 )
+            if key.many is not None:
+                raise UserError(
+                    f"{where}: expected one value per row of the key {key.name!r}, found 'many'.",
+                    "leave 'many' out; the first feature of role 'user' and that of role 'item' "
+                    "identify users and items.",
+                )
+        _require_own_columns(schema, where)
         return schema
 
 
@@ -217,6 +224,20 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
         *((candidate_key(feature.name), feature) for feature in schema.item_features),
         *((history_key(feature.name), feature) for feature in schema.history_features),
     ]
+
+
+def _require_own_columns(schema: Schema, where: str) -> None:
+    """Raises `UserError` if a column of many values is read as one of single values as well."""
+    columns = [feature.column for feature in schema.features]
+    if schema.history.behaviours is not None:
+        columns.append(schema.history.behaviours.column)
+    for feature in schema.features:
+        if feature.many is not None and columns.count(feature.column) > 1:
+            raise UserError(
+                f"{where}: expected one use of the column {feature.column!r}, which has many "
+                "values, found several.",
+                "leave the other feature or rule out, or copy the column under another name.",
+            )
 
 
 def _in_order(features: tuple[Feature, ...], history: History) -> tuple[Feature, ...]:

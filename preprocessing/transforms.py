@@ -3,7 +3,7 @@
 A serving signature takes raw values; `RawEncoder` turns them into the ids that the model was
 trained on. Vocabularies are assets, so that a SavedModel carries them.
 
-Every method keeps the shape of its input.
+Shape suffixes: M values of a set.
 """
 
 from typing import Any
@@ -77,6 +77,45 @@ class RawEncoder(tf.Module):
             missing = tf.constant(encoder.encode([None])[0], tf.int64)
         pads = tf.where(is_real, missing, tf.constant(PAD_ID, tf.int64))
         return tf.where(raw == encoder.feature.pad_value, pads, ids)
+
+    def encode_sets(
+        self, name: str, raw: tf.Tensor, is_real: tf.Tensor | bool = False
+    ) -> tf.Tensor:
+        """Encodes sets of raw values with the same result as `id_sets.encode_column`.
+
+        Values in any order, repeated ones and padding anywhere give the same ids. An empty set of
+        something real becomes the feature's default, if there is one.
+
+        Args:
+            name: Name of a feature that has many values.
+            raw: Raw values of the feature's dtype [..., M], with the pad value as padding.
+            is_real: Whether a set belongs to a real user, event or candidate: [...], or one bool.
+
+        Returns:
+            int64 ids [..., M'], padded with 0 on the right; M' is at least 1 and at most the `max`
+            of the feature.
+        """
+        encoder = self._fitted[name]
+        many = encoder.feature.many
+        assert many is not None
+        ids = self.encode(name, raw)
+        # One value of padding at the end, so that there is a value even if M is 0.
+        ids = tf.pad(ids, [[0, 0]] * (raw.shape.rank - 1) + [[0, 1]])
+        rank = tf.where(ids > encoder.num_oov, ids, ids + encoder.cardinality)
+        last = tf.constant(2 * encoder.cardinality, tf.int64)  # behind all ids
+        rank = tf.sort(tf.where(ids == PAD_ID, last, rank))
+        is_again = tf.concat(
+            [tf.zeros_like(rank[..., :1], tf.bool), rank[..., 1:] == rank[..., :-1]], -1
+        )
+        rank = tf.sort(tf.where(is_again, last, rank))[..., : many.max]
+        kept = tf.where(rank < encoder.cardinality, rank, rank - encoder.cardinality)
+        kept = tf.where(rank == last, np.int64(PAD_ID), kept)
+        if encoder.feature.default is None:
+            return kept
+        default = tf.constant(encoder.encode([encoder.feature.default])[0], tf.int64)
+        is_missing = is_real & (kept[..., 0] == PAD_ID)
+        first = tf.where(is_missing, default, kept[..., 0])
+        return tf.concat([first[..., None], kept[..., 1:]], -1)
 
     def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
         """Ids of values, with the pad value treated like any other."""

@@ -87,7 +87,12 @@ def describe(
 
 
 def _fields(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in record.items())
+    return ", ".join(f"{name}={_shown(value)}" for name, value in record.items())
+
+
+def _shown(value: Any) -> str:
+    """A value; the values of a list with bars between them."""
+    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def define_flags() -> None:

@@ -137,8 +137,9 @@ class Explorer:
         `confidence` [K] and `attention` [K, L] of a candidate are empty if the model has no
         signature `explain`. `unknown` names the fields whose values are not in their vocabulary;
         the values shown in these fields are placeholders, as the data set does not keep such
-        values. Integers of the data set and the version are strings: a browser reads numbers as
-        floats, and would show other integers beyond 2^53.
+        values. Among the values of a set each of them is the text "unknown". Integers of the data
+        set and the version are strings: a browser reads numbers as floats, and would show other
+        integers beyond 2^53.
         """
         if not 0 <= index < len(self._records):
             raise _NoSuchError(f"No request {index}; there are {len(self._records)}.")
@@ -146,7 +147,7 @@ class Explorer:
         schema = data.schema
         batch = raw_requests.decode(data, [self._records[index]])
         features = {key: value.numpy()[0] for key, value in batch.features.items()}
-        request = to_request(data, batch, 0)
+        request = self._with_unknown(to_request(data, batch, 0), features)
         version, servable = self._model()
         explanation = _ask(servable, batch.raw)
         history = self._records_of(schema.history_features, history_key, features)
@@ -191,7 +192,34 @@ class Explorer:
         ]
 
     def _is_unknown(self, feature: Feature, encoded: Any) -> bool:
-        return bool(PAD_ID < encoded <= self._data.encoders[feature.name].num_oov)
+        """Whether a field holds one value, and that is not in its vocabulary."""
+        num_oov = self._data.encoders[feature.name].num_oov
+        return feature.many is None and bool(PAD_ID < encoded <= num_oov)
+
+    def _with_unknown(
+        self, request: dict[str, Any], features: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """The request with the values of sets that are not in their vocabulary named unknown."""
+        schema = self._data.schema
+
+        def named(feature: Feature, values: Any, ids: np.ndarray) -> Any:
+            if feature.many is None:
+                return values
+            is_known = ids[ids != PAD_ID] > self._data.encoders[feature.name].num_oov
+            return [v if known else "unknown" for v, known in zip(values, is_known, strict=True)]
+
+        for feature in schema.user_features:
+            name = feature.name
+            request[name] = named(feature, request[name], features[name])
+        for part, group, key_of in (
+            (HISTORY, schema.history_features, history_key),
+            (CANDIDATES, schema.item_features, candidate_key),
+        ):
+            for feature in group:
+                ids = features[key_of(feature.name)]
+                for i, record in enumerate(request[part]):
+                    record[feature.name] = named(feature, record[feature.name], ids[i])
+        return request
 
 
 def open_explorer(path: str | pathlib.Path, model: Callable[[], tuple[int, Servable]]) -> Explorer:
@@ -269,7 +297,13 @@ class ExploreApp:
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a record with integers as strings, which a browser reads without loss."""
-    return {name: str(value) if isinstance(value, int) else value for name, value in fields.items()}
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shown(one) for one in value]
+        return str(value) if isinstance(value, int) else value
+
+    return {name: shown(value) for name, value in fields.items()}
 
 
 def _ask(servable: Servable, raw: dict[str, np.ndarray]) -> Explanation:

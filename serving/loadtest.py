@@ -41,6 +41,7 @@ from serving.client.request_lines import read_requests
 from serving.load.generator import PERCENTILES, Bounds, Level, measure
 
 _BODIES = 16  # distinct requests per cell, so that no cache sees the same one all the time
+_MADE_UP_SET = 4  # values of the largest list
 _MADE_UP_VALUES = 1000
 _LARGEST = 100_000
 _HEADER = ("load", "candidates", "history", "requests", "failed", "per second", "bytes sent")
@@ -207,8 +208,15 @@ def _pool(
 
 def _made_up(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
     makers = {DType.STRING: "{} {}".format, DType.INT64: lambda _, i: i, DType.FLOAT32: _fraction}
+
+    def value(name: str, field: Field, i: int) -> Any:
+        make = makers[field.dtype]
+        if field.is_many:
+            return [make(name, i + more) for more in range(1 + i % _MADE_UP_SET)]
+        return make(name, i)
+
     return [
-        {name: makers[field.dtype](name, i) for name, field in fields.items()}
+        {name: value(name, field, i) for name, field in fields.items()}
         for i in range(_MADE_UP_VALUES)
     ]
 

@@ -182,7 +182,8 @@ def test_output_needs_a_directory(tmp_path):
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path):
     output = tmp_path / "bench.json"
-    names = "codec,lazy_adam,build_examples,serving_payload"  # the others train models: as slow
+    # The others train models, which is slow.
+    names = "codec,many_codec,many_bag,lazy_adam,build_examples,serving_payload"
     flags = [f"--output={output}", "--quick", f"--only={names}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", *flags],
@@ -194,7 +195,15 @@ def test_the_command_measures_and_writes(tmp_path):
     assert done.returncode == 0, done.stderr
     records = json.loads(output.read_text())
     assert list(records) == [
-        *("codec", "lazy_adam", "lazy_adam_rows", "build_examples", "build_polars"),
+        *(
+            "codec",
+            "many_codec",
+            "many_bag",
+            "lazy_adam",
+            "lazy_adam_rows",
+            "build_examples",
+            "build_polars",
+        ),
         *("build_examples_last", "build_polars_last", "build_scaling"),
         *("serving_payload", "serving_latency"),
     ]

@@ -1,15 +1,17 @@
 """Embedding tables, and the lookup that turns encoded features into model inputs.
 
 Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
-the history, E further item features, d embedding width per field.
+the history, E further item features, M values of a set, d embedding width per field.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from models.backbone_api import Candidates, Dims, UserSide
+from models.core.value_bags import combine
 from models.keras import keras, tf
 from models.layers.masking import masked_mean
 from models.ops import randomness
@@ -23,6 +25,8 @@ Features = Mapping[str, tf.Tensor]
 
 class FeatureEmbedder(keras.layers.Layer):
     """One table per categorical feature, one vector per number.
+
+    A feature of many values is one field like any other: the vectors of its values are combined.
 
     Candidates and history share the tables of their features: so self-supervision on histories
     trains the rows that candidates read (MISS, section III).
@@ -132,7 +136,11 @@ class FeatureEmbedder(keras.layers.Layer):
             items_BL=items_BL,
             linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
             history_ids=tuple(
-                features[history_key(feature.name)] for feature in self._schema.history_features
+                # The first id of a set is that of its most frequent value.
+                features[history_key(f.name)]
+                if f.many is None
+                else features[history_key(f.name)][..., 0]
+                for f in self._schema.history_features
             ),
         )
 
@@ -163,7 +171,7 @@ class FeatureEmbedder(keras.layers.Layer):
             values = features[key(feature.name)]
             if seed is not None and self._oov_rate and isinstance(feature.encoder, Vocabulary):
                 place = randomness.for_place(seed, f"oov/{key(feature.name)}")
-                values = self._hide(values, feature.encoder.oov_buckets, place)
+                values = self._hide(feature, values, feature.encoder.oov_buckets, place)
             rows.append(self._embed(feature, values))
         stacked = tf.stack(rows, axis=-2)
         if not self._linear_weights:
@@ -172,9 +180,22 @@ class FeatureEmbedder(keras.layers.Layer):
         vectors, weights = tf.split(stacked, [self.dims.embedding_size, 1], axis=-1)
         return vectors, tf.squeeze(weights, -1)
 
-    def _hide(self, ids: tf.Tensor, buckets: int, seed: tf.Tensor) -> tf.Tensor:
+    def _hide(self, feature: Feature, ids: tf.Tensor, buckets: int, seed: tf.Tensor) -> tf.Tensor:
         """Replaces `oov_rate` of the known values by out-of-vocabulary ids 1..buckets."""
-        draws = randomness.uniform_rows(randomness.of_rows(seed), tf.shape(ids))
+        row_seed = randomness.of_rows(seed)
+        if feature.many is None:
+            draws = randomness.uniform_rows(row_seed, tf.shape(ids))
+        else:
+            # The first value of a set has the draws of a feature of one value.
+            first, others = ids[..., :1], ids[..., 1:]
+            other_seed = randomness.for_place(row_seed, "others")
+            draws = tf.concat(
+                [
+                    randomness.uniform_rows(row_seed, tf.shape(first)),
+                    randomness.uniform_rows(other_seed, tf.shape(others)),
+                ],
+                axis=-1,
+            )
         hidden = (draws < self._oov_rate) & (ids > buckets)
         # Draws below the rate are uniform in [0, rate).
         unknown = 1 + tf.cast(draws * (buckets / self._oov_rate), ids.dtype)
@@ -232,11 +253,17 @@ class FeatureEmbedder(keras.layers.Layer):
         name = feature.name
         if not feature.is_categorical:
             return tf.cast(values, tf.float32)[..., None] * self.vectors[name][0]
+        if feature.many is None:
+            return self._rows(name, values)
+        return combine(values, feature.many.combiner, functools.partial(self._rows, name))
+
+    def _rows(self, name: str, ids: tf.Tensor) -> tf.Tensor:
+        """The vectors [..., width] of ids [...] of a categorical feature."""
         if name not in self.quotients:
-            return tf.nn.embedding_lookup(self.tables[name], values)
+            return tf.nn.embedding_lookup(self.tables[name], ids)
         rows = self.tables[name].shape[0]
-        remainder = tf.nn.embedding_lookup(self.tables[name], values % rows)
-        return remainder * tf.nn.embedding_lookup(self.quotients[name], values // rows)
+        remainder = tf.nn.embedding_lookup(self.tables[name], ids % rows)
+        return remainder * tf.nn.embedding_lookup(self.quotients[name], ids // rows)
 
 
 def table_shapes(

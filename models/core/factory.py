@@ -169,9 +169,9 @@ def _one_request(schema: Schema) -> Features:
     def value(categorical: bool, *shape: int) -> tf.Tensor:
         return tf.ones(shape, tf.int64 if categorical else tf.float32)
 
-    features = {f.name: value(f.is_categorical, 1) for f in schema.user_features}
-    for feature in schema.item_features:
-        features[candidate_key(feature.name)] = value(feature.is_categorical, 1, 1)
-    for feature in schema.history_features:
-        features[history_key(feature.name)] = value(feature.is_categorical, 1, 1)
+    features = {f.name: value(f.is_categorical, 1, *f.value_shape) for f in schema.user_features}
+    for f in schema.item_features:
+        features[candidate_key(f.name)] = value(f.is_categorical, 1, 1, *f.value_shape)
+    for f in schema.history_features:
+        features[history_key(f.name)] = value(f.is_categorical, 1, 1, *f.value_shape)
     return features

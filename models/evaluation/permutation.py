@@ -94,7 +94,10 @@ def permuted(batches: Sequence[Batch], permuted_input: Input, seed: int) -> Iter
 def _permuted_values(
     batches: Sequence[Batch], permuted_input: Input, rng: np.random.Generator
 ) -> dict[str, list[np.ndarray]]:
-    """Columns [B, X] of each batch by key, their valid values permuted among all valid places."""
+    """Columns [B, X] of each batch by key, their valid values permuted among all valid places.
+
+    A set [B, X, M] is one value.
+    """
     (key,) = permuted_input.keys
     columns_BX = [batch[key].numpy() for batch in batches]
     masks_BX = [batch[permuted_input.mask_key].numpy() != PAD_ID for batch in batches]
@@ -111,7 +114,7 @@ def _permuted_values(
 def _permuted_rows(
     batches: Sequence[Batch], permuted_input: Input, rng: np.random.Generator
 ) -> dict[str, list[np.ndarray]]:
-    """Columns [B] or [B, L] of each batch by key, their rows permuted among all requests."""
+    """Columns of each batch by key, their rows permuted among all requests."""
     columns = {
         key: _of_one_width([batch[key].numpy() for batch in batches]) for key in permuted_input.keys
     }
@@ -121,13 +124,17 @@ def _permuted_rows(
 
 
 def _of_one_width(columns: list[np.ndarray]) -> list[np.ndarray]:
-    """Columns [B] as they are; those of histories [B, L] padded to the longest."""
+    """Columns [B] as they are; those of histories [B, L] padded to the longest.
+
+    Sets have one width M already, as the only ones of a user [B, M] or of an event [B, L, M].
+    """
     if columns[0].ndim == 1:
         return columns
     width = max(column_BL.shape[1] for column_BL in columns)
+    no_more = ((0, 0),) * (columns[0].ndim - 2)
     return [
-        np.pad(column_BL, ((0, 0), (0, width - column_BL.shape[1])), constant_values=PAD_ID)
-        for column_BL in columns
+        np.pad(column, ((0, 0), (0, width - column.shape[1]), *no_more), constant_values=PAD_ID)
+        for column in columns
     ]
 
 

@@ -28,7 +28,7 @@ from preprocessing.example_keys import (
     candidate_key,
     history_key,
 )
-from preprocessing.features.feature import PAD_ID
+from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.splits import SPLITS
 
 BATCH_SIZE = 512
@@ -59,11 +59,9 @@ class Scorer:
         self._candidate = candidate_key(data.schema.item_key.name)
         self._history = history_key(data.schema.item_key.name)
         self._user = data.schema.user_key.name
-        self._categorical = [
-            candidate_key(feature.name)
-            for feature in data.schema.item_features
-            if feature.is_categorical
-        ]
+        self._categorical = {
+            candidate_key(f.name): f for f in data.schema.item_features if f.is_categorical
+        }
         self._logits = tf.function(lambda features: model(features), autograph=False)
         self._batches: dict[str, tf.data.Dataset] = {}
 
@@ -141,10 +139,18 @@ class Scorer:
             history_length=lengths[request],
             ids={
                 self._user: features[self._user].numpy()[request],
-                **{key: features[key].numpy()[mask_BN] for key in self._categorical},
+                **{
+                    key: _first_values(feature, features[key].numpy()[mask_BN])
+                    for key, feature in self._categorical.items()
+                },
             },
             weight=features[LABEL_WEIGHT].numpy()[mask_BN] if LABEL_WEIGHT in features else None,
         )
+
+
+def _first_values(feature: Feature, ids_C: np.ndarray) -> np.ndarray:
+    """The id of each candidate [C]; of many values [C, M] that of the most frequent one."""
+    return ids_C if feature.many is None else ids_C[:, 0]
 
 
 def _texts(strings_B: tf.Tensor) -> np.ndarray:

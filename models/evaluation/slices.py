@@ -14,7 +14,7 @@ from models.evaluation import confidence_intervals
 from models.evaluation.metrics import Scores, calibration_error, sigmoid
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import candidate_key
-from preprocessing.features.feature import Feature
+from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.known_items import are_unknown
 
 USERS, ITEMS = "user, known or new", "item, known or new"
@@ -117,13 +117,17 @@ def _bins(dimension: str, value_C: np.ndarray, lows: tuple[int, ...]) -> Iterato
 
 
 def _values(data: DataDir, feature: Feature, id_C: np.ndarray) -> Iterator[Slice]:
-    """Slices by the most frequent values of a feature, and one of all others."""
+    """Slices by the most frequent values of a feature, and one of all others.
+
+    Of a feature of many values, candidates count by the most frequent value of each.
+    """
+    dimension = feature.name if feature.many is None else f"{feature.name}, most frequent value"
     values, counts = np.unique(id_C, return_counts=True)
     frequent = values[np.argsort(-counts, kind="stable")][:_VALUES]
     for value, name in zip(frequent, data.encoders[feature.name].decode(frequent), strict=True):
-        yield Slice(feature.name, str(name), id_C == value)
+        yield Slice(dimension, "no value" if value == PAD_ID else str(name), id_C == value)
     if len(values) > _VALUES:
-        yield Slice(feature.name, "all others", ~np.isin(id_C, frequent))
+        yield Slice(dimension, "all others", ~np.isin(id_C, frequent))
 
 
 def _training_counts(data: DataDir, feature: Feature, id_C: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from models.reporting.html_report import Figure, Grid
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
 from preprocessing.example_keys import candidate_key
+from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
 
@@ -176,7 +177,7 @@ def _values(data: DataDir) -> Grid:
             [
                 feature.name,
                 feature.role.value,
-                feature.encoder.kind if feature.encoder else "",
+                encoding(feature),
                 f"{data.encoders[feature.name].cardinality:,}" if feature.is_categorical else "",
                 f"{missing_share(train):.2%}" if train else "",
                 f"{test['oov_rate']:.2%}" if "oov_rate" in test else "",
@@ -189,4 +190,20 @@ def _values(data: DataDir) -> Grid:
         "the training values that the log does not have, with or without a default. Drift: "
         "distance of the distributions of train and test, from 0 (the same) to 1 (disjoint)."
     )
-    return Grid("Features", 3, columns, rows, [note])
+    return Grid("Features", 3, columns, rows, [note, *cut_values(data)])
+
+
+def cut_values(data: DataDir) -> list[str]:
+    """A sentence on the values that sets lost; none if there are no such."""
+    counts = [f"{count:,} of {name}" for name, count in data.stats.get("cut", {}).items() if count]
+    if not counts:
+        return []
+    return [f"Values of the log beyond the `max` of their set, left out: {', '.join(counts)}."]
+
+
+def encoding(feature: Feature) -> str:
+    """The kind of a feature's encoder, and how many values a row may have."""
+    if feature.encoder is None:
+        return ""
+    up_to = "" if feature.many is None else f", up to {feature.many.max} values"
+    return f"{feature.encoder.kind}{up_to}"

@@ -80,17 +80,23 @@ def _sample(data: DataDir, split: str) -> dict[str, np.ndarray]:
     first = np.sort(first[items[first] != PAD_ID])[:_ITEMS]
     sample = {name: value[users] for name, value in features.items()}
     for name in [LABEL] + [candidate_key(feature.name) for feature in schema.item_features]:
-        sample[name] = np.tile(features[name].ravel()[first], [len(users), 1])
+        values = features[name].reshape(-1, *features[name].shape[2:])[first]
+        sample[name] = np.repeat(values[None], len(users), axis=0)
     return sample
 
 
 def _labels(features: Mapping[str, np.ndarray], data: DataDir) -> list[str]:
     """A label for each candidate: its values of the history's features, the item key last."""
-    names = [feature.name for feature in data.schema.history_features if feature.is_categorical]
-    values = [
-        data.encoders[name].decode(features[candidate_key(name)][:1])[0].astype(str)
-        for name in sorted(names, key=data.schema.item_key.name.__eq__)
-    ]
+    chosen = [feature for feature in data.schema.history_features if feature.is_categorical]
+    values: list[Sequence[str]] = []
+    for feature in sorted(chosen, key=data.schema.item_key.__eq__):
+        ids_N = features[candidate_key(feature.name)][0]
+        texts_N = data.encoders[feature.name].decode(ids_N).astype(str)
+        if feature.many is None:
+            values.append(texts_N.tolist())
+        else:
+            rows = zip(texts_N, ids_N, strict=True)
+            values.append([", ".join(texts_M[ids_M != PAD_ID]) for texts_M, ids_M in rows])
     return [" · ".join(parts) for parts in zip(*values, strict=True)]
 
 

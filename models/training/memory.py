@@ -249,11 +249,12 @@ def _requests(schema: Schema, rows: int, candidates: int) -> Features:
         return tf.TensorSpec(shape, tf.int64 if categorical else tf.float32)
 
     length = schema.history.max_length
-    features = {f.name: spec(f.is_categorical, rows) for f in schema.user_features}
-    for feature in schema.item_features:
-        features[candidate_key(feature.name)] = spec(feature.is_categorical, rows, candidates)
-    for feature in schema.history_features:
-        features[history_key(feature.name)] = spec(feature.is_categorical, rows, length)
+    features = {f.name: spec(f.is_categorical, rows, *f.value_shape) for f in schema.user_features}
+    for f in schema.item_features:
+        shape = (rows, candidates, *f.value_shape)
+        features[candidate_key(f.name)] = spec(f.is_categorical, *shape)
+    for f in schema.history_features:
+        features[history_key(f.name)] = spec(f.is_categorical, rows, length, *f.value_shape)
     features[LABEL] = spec(False, rows, candidates)
     if schema.weight is not None:
         features[LABEL_WEIGHT] = spec(False, rows, candidates)

@@ -74,13 +74,17 @@ def _requests(schema: Schema) -> Features:
         ids, numbers = rng.integers(1, _ROWS, shape), rng.normal(size=shape)
         return ids.astype(np.int64) if categorical else numbers.astype(np.float32)
 
-    features = {f.name: value(f.is_categorical, _REQUESTS) for f in schema.user_features}
+    features = {
+        f.name: value(f.is_categorical, _REQUESTS, *f.value_shape) for f in schema.user_features
+    }
     for f in schema.item_features:
-        features[candidate_key(f.name)] = value(f.is_categorical, _REQUESTS, _CANDIDATES)
+        shape = (_REQUESTS, _CANDIDATES, *f.value_shape)
+        features[candidate_key(f.name)] = value(f.is_categorical, *shape)
     mask_BL = np.arange(length) < lengths_B[:, None]
     for f in schema.history_features:
-        values = value(f.is_categorical, _REQUESTS, length)
-        features[history_key(f.name)] = np.where(mask_BL, values, 0).astype(values.dtype)
+        values = value(f.is_categorical, _REQUESTS, length, *f.value_shape)
+        mask = mask_BL.reshape(mask_BL.shape + (1,) * f.axes)
+        features[history_key(f.name)] = np.where(mask, values, 0).astype(values.dtype)
     labels = (np.arange(_CANDIDATES) == 0) & np.ones([_REQUESTS, 1], bool)
     features[LABEL] = labels.astype(np.float32)
     if schema.weight is not None:

@@ -23,7 +23,7 @@ from preprocessing.encoders.fitted import MISSING_ID, VocabularyEncoder
 from preprocessing.errors import shown
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.encoder_specs import Bucketised, Numeric, Vocabulary
-from preprocessing.features.feature import Feature
+from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.known_items import UnknownItems
 from preprocessing.schema import encoded_keys
 
@@ -121,9 +121,7 @@ class _SplitCounts:
             mask = batch.mask(key)
             if self._checks.is_sampled(key):
                 mask = is_positive_BN  # negatives are not counted
-            values = (
-                batch.values[key][mask] if feature.is_categorical else np.zeros(mask.sum(), int)
-            )
+            values = batch.real(key, mask) if feature.is_categorical else np.zeros(mask.sum(), int)
             # Another check reports ids out of range.
             is_in_range = (values >= 0) & (values < len(self._counts[key]))
             self._counts[key] += np.bincount(values[is_in_range], minlength=len(self._counts[key]))
@@ -142,10 +140,14 @@ class _SplitCounts:
 
     def values(self, key: str, feature: Feature, described: dict[str, Any]) -> dict[str, Any]:
         """Figures of the values under a key of the examples, as far as ids determine them."""
-        counts_V = self._counts[key]
+        counts_V = self._counts[key].copy()
         encoder = self._data.encoders[feature.name]
         total = int(counts_V.sum())
         figures: dict[str, Any] = {"count": total}
+        if feature.many is not None:
+            figures["missing"] = int(counts_V[PAD_ID])  # empty sets
+            total -= figures["missing"]
+            counts_V[PAD_ID] = 0
         if isinstance(feature.encoder, Bucketised):
             figures["missing"] = int(counts_V[MISSING_ID])
         elif isinstance(encoder, VocabularyEncoder):
@@ -196,7 +198,9 @@ class _Learnt:
             # An event of a history has its own features, a candidate those of the catalogue.
             only_positive_E = ~np.isin(keys_E, step_keys_E)
             values_E = np.concatenate([step_values_E, values_E[only_positive_E]])
-        if isinstance(self._feature.encoder, Vocabulary):
+        if self._feature.many is not None:
+            yield from self._miscounted(values_E[values_E != PAD_ID])
+        elif isinstance(self._feature.encoder, Vocabulary):
             yield from self._miscounted(values_E)
         elif self._feature.encoder.normalisation != "none":  # type: ignore[union-attr]
             yield from self._misplaced(values_E)
@@ -212,7 +216,11 @@ class _Learnt:
         if len(expected_V) != len(actual_V):
             yield f"vocabulary of {name}: {len(actual_V)} words, not {len(expected_V)}"
             return
-        wrong_words = np.flatnonzero(actual_V != expected_V)
+        # Values are counted before sets lose those beyond `max`.
+        cut = self._data.stats.get("cut", {}).get(name, 0)
+        lost_V = expected_V - actual_V
+        is_wrong_V = (lost_V < 0) | (lost_V > cut)
+        wrong_words = np.flatnonzero(is_wrong_V if lost_V.sum() <= cut else lost_V)
         if len(wrong_words):
             word, row = encoder.decode(wrong_words[:1] + first)[0], wrong_words[0]
             yield (
@@ -220,7 +228,9 @@ class _Learnt:
                 f"first {shown(word)!r}: {actual_V[row]} times, not {expected_V[row]}"
             )
         rare = int(((ids_E > 0) & (ids_E < first)).sum())
-        if rare != vocabulary_stats["rare"]:
+        # Unknown values of a set, which share an id, are held once.
+        of_sets = self._feature.many is not None
+        if rare > vocabulary_stats["rare"] if of_sets else rare != vocabulary_stats["rare"]:
             yield f"vocabulary of {name}: {rare} rare values, not {vocabulary_stats['rare']}"
 
     def _misplaced(self, scaled_E: np.ndarray) -> Iterator[str]:

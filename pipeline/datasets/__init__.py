@@ -13,7 +13,7 @@ from pipeline.datasets.item_history import ItemHistory
 from pipeline.datasets.retailrocket import RetailRocket
 from pipeline.datasets.taobao import Taobao
 from pipeline.log import readers, tables
-from pipeline.log.row_checks import columns_of
+from pipeline.log.row_checks import columns_of, separators_of
 from preprocessing.schema import Schema
 from preprocessing.storage.files import AnyPath
 
@@ -46,6 +46,6 @@ def read_canonical(
 ) -> Iterator[readers.RawBatch]:
     """Reads the columns of the schema from a part of a canonical or of a published log."""
     if adapter is None:
-        yield from readers.read(part, columns_of(schema))
+        yield from readers.read(part, columns_of(schema), separators_of(schema))
     else:
         yield from map(adapter.adapt, readers.read(part, adapter.raw_columns))

@@ -30,20 +30,27 @@ class Column:
         name: Name of the column in the log.
         codes: Place of the value of each row in `values`, -1 where it is missing: int64 [rows].
         values: The distinct values, none of them null: strings.
-        unreadable: Why its values cannot be read as single ones; empty if they can.
+        unreadable: Why its values cannot be read; empty if they can.
+        is_many: Whether a row has several values; `values` are then sets of them, as
+            `preprocessing.values.value_sets` joins them.
+        separator: What is between the values of a row of many; None if it is a list.
     """
 
     name: str
     codes: np.ndarray
     values: pa.Array
     unreadable: str = ""
+    is_many: bool = False
+    separator: str | None = None
 
     @classmethod
-    def of(cls, name: str, texts: pa.Array) -> "Column":
+    def of(
+        cls, name: str, texts: pa.Array, is_many: bool = False, separator: str | None = None
+    ) -> "Column":
         """The column of these texts, null where a value is missing."""
         encoded = texts.dictionary_encode()
-        return cls(name, encoded.indices.fill_null(-1).to_numpy().astype(np.int64),
-                   encoded.dictionary)  # fmt: skip
+        codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+        return cls(name, codes, encoded.dictionary, is_many=is_many, separator=separator)
 
     @property
     def distinct(self) -> int:

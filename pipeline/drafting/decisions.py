@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.drafting.columns import Column
 from preprocessing.features.encoder_specs import Encoder
 from preprocessing.features.feature import DType, Feature, Role
+from preprocessing.features.many import Many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Decision:
         dtype: Type of its values.
         encoder: Encoder of a user, item or context feature.
         default: Stands in for missing values.
+        many: How many values a row may have; None for one.
         positive: Rule of a label whose values are other than 0 and 1.
         in_history: Whether the events of a history carry it; of item features.
         doubt: What else could be meant, and what to edit then; empty if the data leaves no doubt.
@@ -30,6 +32,7 @@ class Decision:
     dtype: DType = DType.STRING
     encoder: Encoder | None = None
     default: str | float | None = None
+    many: Many | None = None
     positive: str | None = None
     in_history: bool = False
     doubt: str = ""
@@ -48,6 +51,7 @@ class Decision:
             dtype=self.dtype,
             encoder=self.encoder,
             default=self.default,
+            many=self.many,
             description=self.reason,
         )
         positive = {} if self.positive is None else {"positive": self.positive}

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from pipeline.drafting import exclusions, features, keys, labels, times
+from pipeline.drafting import exclusions, features, keys, labels, several, times
 from pipeline.drafting.columns import Column
 from pipeline.drafting.decisions import Decision, left_out
 from pipeline.drafting.features import Keys
@@ -42,19 +42,22 @@ class Draft:
 def draft(columns: Iterable[Column]) -> Draft:
     """The draft for a log whose first rows have these columns, in any order."""
     decisions: list[Decision] = []
-    candidates = []
+    candidates: list[Column] = []
+    of_many: list[Column] = []
     for column in sorted(columns, key=lambda column: column.name):
         reason = exclusions.first_reason(column, exclusions.SHAPES)
         if reason and not times.is_named_exactly(column):
             decisions.append(left_out(column, reason))
         else:
-            candidates.append(column)
+            column = several.taken_apart(column)
+            (of_many if column.is_many else candidates).append(column)
     item = keys.item_key(candidates)
     rest = _without(candidates, [item])
     user = None if item is None else keys.user_key(rest, item.column)
     if item is None or user is None:
-        return _without_keys(decisions, item, rest)
-    decisions += [user, item, *_rows(_without(rest, [user]), user.column, item.column)]
+        return _without_keys(decisions, item, [*rest, *of_many])
+    rest = _without(rest, [user])
+    decisions += [user, item, *_rows(rest, of_many, user.column, item.column)]
     decisions.sort(
         key=lambda one: (_ROLES.index(one.role), one not in (user, item), one.column.name)
     )
@@ -63,8 +66,10 @@ def draft(columns: Iterable[Column]) -> Draft:
     return Draft(tuple(decisions), _schema(decisions), tuple(doubts))
 
 
-def _rows(columns: Sequence[Column], user: Column, item: Column) -> list[Decision]:
-    """The decisions about all columns but the keys."""
+def _rows(
+    columns: Sequence[Column], of_many: Sequence[Column], user: Column, item: Column
+) -> list[Decision]:
+    """The decisions about all columns but the keys; those of many values are features at most."""
     time = times.time(columns, user, item)
     rest = _without(columns, [time])
     has_time = time is not None and time.role is not None
@@ -76,9 +81,8 @@ def _rows(columns: Sequence[Column], user: Column, item: Column) -> list[Decisio
     request_column = None if request is None or request.role is None else request.column
     row_keys = Keys(user, item, request_column, label)
     copies = exclusions.copy_of(user), exclusions.copy_of(item)
-    rules = [*exclusions.SHAPES, *copies, *exclusions.CONTENTS]
-    if label is not None:
-        rules.append(exclusions.gives_away(label, user, item))
+    leaks = [] if label is None else [exclusions.gives_away(label, user, item)]
+    rules = [*exclusions.SHAPES, *copies, *exclusions.CONTENTS, *leaks]
     decisions = [one for one in (time, *outcomes, request) if one is not None]
     for column in rest:
         reason = exclusions.first_reason(column, rules)
@@ -89,6 +93,9 @@ def _rows(columns: Sequence[Column], user: Column, item: Column) -> list[Decisio
             decisions.append(dataclasses.replace(left_out(column, reason), doubt=doubt))
         else:
             decisions.append(left_out(column, reason))
+    for column in of_many:
+        reason = exclusions.first_reason(column, (exclusions.prose, *leaks))
+        decisions.append(left_out(column, reason) if reason else features.feature(column, row_keys))
     return decisions
 
 

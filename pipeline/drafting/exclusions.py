@@ -1,7 +1,6 @@
 """Columns that are left out of a schema, one rule each: the reason, or an empty text.
 
-What the schema cannot say yet (several values, vectors) has rules in `SHAPES`: once a feature can
-have many values, `separator_of` and its neighbours say what kind of feature it is.
+What the schema cannot say yet (vectors) has rules in `SHAPES`.
 """
 
 import re
@@ -11,16 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.drafting import names
+from pipeline.drafting import names, several
 from pipeline.drafting.columns import Column, follows
-from pipeline.drafting.sample import SEVERAL, vector
+from pipeline.drafting.sample import vector
 from pipeline.drafting.times import is_named_exactly, unit_of
 from pipeline.log import column_types
 from pipeline.log.values import NOT_FINITE, as_number
 from preprocessing.features.feature import DType
 
-_SEPARATORS = ("|", ";", ",")
-_LEAST_SEPARATED = 0.05
+LIST_TEXT = "a list written as a text: write it as a list, or its values between separators"
+"""Why texts of lists are left out."""
+
 _VECTOR_SEPARATORS = re.compile(r"[\s,;|]+")
 _SHORTEST_VECTOR = 3
 _LISTS = (("[", "]"), ("{", "}"), ("(", ")"))
@@ -34,7 +34,7 @@ Rule = Callable[[Column], str]
 
 
 def unreadable(column: Column) -> str:
-    """A column whose values are no single ones, or of a type that readers do not take."""
+    """A column whose values are of a type that readers do not take."""
     return column.unreadable
 
 
@@ -71,37 +71,8 @@ def list_text(column: Column) -> str:
     for begin, end in _LISTS:
         is_list = pc.and_(pc.starts_with(column.values, begin), pc.ends_with(column.values, end))
         if pc.all(is_list).as_py():
-            return SEVERAL
+            return LIST_TEXT
     return ""
-
-
-def separated(column: Column) -> str:
-    """Texts of several values between separators: Comedy|Drama."""
-    separator = separator_of(column)
-    if separator is None:
-        return ""
-    return f"several values in a row, separated by {separator}: the schema cannot say that yet"
-
-
-def separator_of(column: Column) -> str | None:
-    """What separates the values within the values of a column; None if nothing does.
-
-    A separator cuts the values into fewer different pieces, which come back in other values. Of a
-    semicolon or comma there are also different numbers in each (a decimal comma is one in all).
-    """
-    for separator in _SEPARATORS:
-        counts = pc.count_substring(column.values, separator)
-        if pc.mean(pc.greater(counts, 0)).as_py() < _LEAST_SEPARATED:
-            continue
-        if separator == "|":
-            return separator
-        pieces = pc.utf8_trim_whitespace(
-            pc.list_flatten(pc.split_pattern(column.values, separator))
-        )
-        varies = pc.count_distinct(counts).as_py() > 1
-        if varies and pc.count_distinct(pieces).as_py() < column.distinct:
-            return separator
-    return None
 
 
 def dates(column: Column) -> str:
@@ -135,6 +106,11 @@ def free_text(column: Column) -> str:
     length = pc.mean(pc.utf8_length(column.values)).as_py()
     is_long = column.words_per_value > _MOST_WORDS or length > _LONGEST_TEXT
     return "free text" if is_long else ""
+
+
+def prose(column: Column) -> str:
+    """Sentences with commas, which are no values between separators."""
+    return free_text(several.single_values(column)) if column.present else ""
 
 
 def own_per_row(column: Column) -> str:
@@ -184,7 +160,6 @@ SHAPES: tuple[Rule, ...] = (
     constant,
     vector_text,
     list_text,
-    separated,
 )
 """Rules that need to know nothing of other columns."""
 

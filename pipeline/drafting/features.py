@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from pipeline.drafting import names
+from pipeline.drafting import names, several
 from pipeline.drafting.columns import (
     ALWAYS,
     FOLLOWS,
@@ -45,6 +45,17 @@ class Keys:
 def feature(column: Column, keys: Keys) -> Decision:
     """The decision about a column that is neither key nor time nor label nor left out."""
     role, why_role, doubt = role_of(column, keys)
+    if column.is_many:
+        between = "a list" if column.separator is None else f"separated by {column.separator}"
+        return Decision(
+            column=column,
+            role=role,
+            reason=f"{why_role}; several values in a row, {between}",
+            encoder=Vocabulary(),
+            many=several.many_of(column),
+            in_history=role is Role.ITEM and follows(column, keys.item),
+            doubt=doubt,
+        )
     encoder, why_encoder = encoder_of(column)
     is_number = isinstance(encoder, Numeric)
     return Decision(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import orjson
@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.drafting.columns import Column
 from pipeline.log import column_types, readers
 from pipeline.log.raw_batch import InputFile
+from pipeline.log.value_sets import sets_of_texts
 from preprocessing.values.spelling import spelled
 
 ROWS = 100_000
@@ -44,14 +45,16 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
     """
     names = sorted(set(itertools.chain.from_iterable(columns.values())))
     unreadable: dict[str, str] = {}
+    lists: set[str] = set()
     texts: dict[str, list[pa.Array]] = {name: [] for name in names}
     count = 0
     for file, header in columns.items():
         if count >= rows:
             break
         unreadable |= _unreadable(file, header)
+        lists |= _lists(file)
         readable = [name for name in sorted(set(header)) if name not in unreadable]
-        for batch in readers.batches(file, readable):
+        for batch in readers.batches(file, readable, dict.fromkeys(lists)):
             size = min(len(batch.lines), rows - count)
             count += size
             for name in names:
@@ -65,7 +68,9 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
         tuple(
             Column(name, np.full(count, -1), pa.array([], pa.string()), unreadable[name])
             if name in unreadable
-            else Column.of(name, pa.chunked_array(texts[name], pa.string()).combine_chunks())
+            else Column.of(
+                name, pa.chunked_array(texts[name], pa.string()).combine_chunks(), name in lists
+            )
             for name in names
         ),
         count,
@@ -74,6 +79,8 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
 
 def _texts(column: pa.Array) -> pa.Array:
     """Values in their one spelling, so that a draft does not depend on the format of a file."""
+    if column_types.is_list(column.type):
+        return sets_of_texts(column, None)[0]
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return column.cast(pa.string()) if pa.types.is_timestamp(column.type) else spelled(column).texts
@@ -85,50 +92,73 @@ def _unreadable(file: InputFile, header: list[str]) -> dict[str, str]:
         name: "its name stands twice in the header" for name in header if header.count(name) > 1
     }
     for name, kind in readers.column_types(file).items():
-        if not column_types.is_understood(kind):
+        if not (column_types.is_understood(kind) or _is_list_of_values(kind)):
             reasons[name] = _nested_type(kind) or f"the type {kind} is none that can be read"
     if file.format == "jsonl":
         reasons |= _nested_keys(file)
     return reasons
 
 
+def _is_list_of_values(kind: pa.DataType) -> bool:
+    """Whether a Parquet type holds lists of codes or texts, rather than of measured numbers."""
+    if not column_types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return False
+    is_measured = pa.types.is_floating(kind.value_type)
+    return column_types.is_understood(kind.value_type) and not is_measured
+
+
 def _nested_type(kind: pa.DataType) -> str:
-    """What a Parquet type holds in place of single values; empty if it is no nested type."""
+    """What a Parquet type holds in place of values; empty if it is no nested type."""
     if pa.types.is_fixed_size_list(kind):
         return vector(kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return SEVERAL
+    if column_types.is_list(kind) and pa.types.is_floating(kind.value_type):
+        return VECTORS
     return RECORD if pa.types.is_nested(kind) else ""
 
 
-def _nested_keys(file: InputFile) -> dict[str, str]:
-    """What keys of JSON lines hold in place of single values, by the first lines."""
-    lists: dict[str, list[list[object]]] = {}
-    reasons: dict[str, str] = {}
+def _lists(file: InputFile) -> set[str]:
+    """Columns of a file with a list of values in a row, by its types or its first lines."""
+    if file.format != "jsonl":
+        return {n for n, kind in readers.column_types(file).items() if column_types.is_list(kind)}
+    return {name for name, value in _first_values(file) if isinstance(value, list)}
+
+
+def _first_values(file: InputFile) -> Iterator[tuple[str, object]]:
+    """Keys and values of the first lines of a file of JSON lines."""
     _, lines, _ = next(readers.read_lines(file.path), (1, [], 0))
     for line in lines[:_LINES]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue  # The reader rejects the line, or reads what Python wrote.
-        for name, value in row.items() if isinstance(row, dict) else ():
-            if isinstance(value, list):
-                lists.setdefault(name, []).append(value)
-            elif isinstance(value, dict):
-                reasons[name] = RECORD
-    return {name: _of_lists(values) for name, values in lists.items()} | reasons
+        yield from row.items() if isinstance(row, dict) else ()
+
+
+def _nested_keys(file: InputFile) -> dict[str, str]:
+    """What keys of JSON lines hold in place of values that can be read, by the first lines."""
+    lists: dict[str, list[list[object]]] = {}
+    reasons: dict[str, str] = {}
+    for name, value in _first_values(file):
+        if isinstance(value, list):
+            lists.setdefault(name, []).append(value)
+        elif isinstance(value, dict):
+            reasons[name] = RECORD
+    of_lists = {name: _of_lists(values) for name, values in lists.items()}
+    return {name: reason for name, reason in of_lists.items() if reason} | reasons
 
 
 def _of_lists(values: list[list[object]]) -> str:
-    """Whether lists are vectors, which all have one length and numbers with fractions."""
+    """Why lists are left out: vectors have one length and numbers with fractions; else empty."""
+    if any(isinstance(one, list | dict) for value in values for one in value):
+        return RECORD
     lengths = {len(value) for value in values}
     is_vector = len(lengths) == 1 and any(
         isinstance(one, float) and not one.is_integer() for value in values for one in value
     )
-    return vector(lengths.pop()) if is_vector else SEVERAL
+    return vector(lengths.pop()) if is_vector else ""
 
 
-SEVERAL = "several values in a row (a list): the schema cannot say that yet"
+VECTORS = "vectors of numbers: the schema cannot say that yet"
 RECORD = "a record or map: write its parts as columns of their own"
 
 

@@ -49,7 +49,7 @@ def _row(decision: Decision) -> tuple[str, ...]:
         shown(column.name, _LONGEST_NAME),
         f"{decision.role.value if decision.role else 'left out'}{mark}",
         decision.dtype.value if decision.role else "",
-        decision.encoder.kind if decision.encoder else rule,
+        f"{decision.encoder.kind}{', many' * bool(decision.many)}" if decision.encoder else rule,
         f"{column.missing:.1%}" if is_readable else "",
         f"{column.distinct:,}" if is_readable else "",
         shown(decision.reason, _LONGEST_REASON),

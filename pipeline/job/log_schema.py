@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.arguments import BuildArguments
 from pipeline.drafting import draft as drafting
-from pipeline.drafting import sample, table
+from pipeline.drafting import sample, several, table
+from pipeline.drafting.columns import Column
 from pipeline.log import column_types, readers
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import columns_of
@@ -21,9 +23,11 @@ from preprocessing.example_keys import TIMESTAMP
 from preprocessing.features.feature import DType, Role
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import POSITION, infer_schema
-from preprocessing.values.spelling import cast, without_missing
+from preprocessing.values.spelling import cast, spelled, without_missing
 
 _LONGEST_SUMMARY = 1000
+_LONGEST_EXAMPLE = 60
+_LOOKED_AT = 10_000
 
 
 class CheckedLog(NamedTuple):
@@ -140,25 +144,61 @@ def _inferred(arguments: BuildArguments, columns: Mapping[readers.InputFile, lis
         sys.stdout.write(f"Left out, as numbers of rows: {index_names}\n")
     timed_files = [log_file for log_file, header in columns.items() if header.count(TIMESTAMP) == 1]
     feature_columns = [name for name in names if name not in index_columns]
-    return infer_schema(feature_columns, time_dtype=_time_dtype(timed_files))
+    schema = infer_schema(feature_columns, time_dtype=_time_dtype(timed_files))
+    _warn_of_many(arguments, file, schema)
+    return schema
+
+
+def _warn_of_many(arguments: BuildArguments, file: readers.InputFile, schema: Schema) -> None:
+    """Says so if rows of a canonical log seem to have several values, which one value each becomes.
+
+    Its schema is never guessed at, so the columns are taken as they are.
+    """
+    types = readers.column_types(file)
+    names = [
+        feature.column
+        for feature in schema.item_features[1:]
+        if column_types.is_text(types.get(feature.column, pa.string()))
+    ]
+    for batch in readers.first_batch(file, names) if names else ():
+        for name in names:
+            column = Column.of(name, spelled(batch.columns[name][:_LOOKED_AT]).texts)
+            if separator := several.separator_of(column) if column.distinct else None:
+                sys.stderr.write(
+                    f"{shown(name)}: values such as {_example(column, separator)!r} look like "
+                    f"several values separated by {separator}, but become one value each. To take "
+                    f"them apart draft a schema with {_draft_command(arguments)}, which says "
+                    f'"many" of such columns, and name it with --schema.\n'
+                )
+
+
+def _example(column: Column, separator: str) -> str:
+    """The smallest value that a separator cuts."""
+    cut = column.values.filter(pc.match_substring(column.values, separator))
+    return shown(pc.min(cut).as_py(), _LONGEST_EXAMPLE)
+
+
+def _draft_command(arguments: BuildArguments) -> str:
+    """The command that drafts a schema of the log."""
+    command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
+    if arguments.csv_delimiter != BuildArguments.csv_delimiter:
+        command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    return f"{command} --output=schema.json"
 
 
 def _drafted(arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]) -> Schema:
     """The schema drafted for a log of other columns, if the data leaves no doubt about it."""
     draft = drafting.draft(sample.read(columns).columns)
-    command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
-    if arguments.csv_delimiter != BuildArguments.csv_delimiter:
-        command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    command = _draft_command(arguments)
     if draft.schema is None or not draft.is_certain:
         names = next(iter(columns.values()))
         raise UserError(
             f"Expected the columns user_id and item_id, found {', '.join(names)}.",
-            f"draft a schema with {command} --output=schema.json, check it, and name it with "
-            "--schema.",
+            f"draft a schema with {command}, check it, and name it with --schema.",
         )
     sys.stderr.write(
         f"Schema guessed from names and data: {shown(table.summary(draft), _LONGEST_SUMMARY)}. For "
-        f"another one draft it with {command} --output=schema.json, and name it with --schema.\n"
+        f"another one draft it with {command}, and name it with --schema.\n"
     )
     return draft.schema
 
@@ -194,8 +234,15 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
     types = readers.column_types(file)
     for column in raw_columns:
         column_types.check(file.path, types, column, DType.STRING)
-    if not raw_columns:
+    if raw_columns:  # texts, whatever the file has
         for feature in schema.features:
+            if feature.many is not None:
+                column_types.check_many(file.path, "csv", {}, feature)
+    else:
+        for feature in schema.features:
+            if feature.many is not None:
+                column_types.check_many(file.path, file.format, types, feature)
+                continue
             is_time = feature.role is Role.TIMESTAMP
             column_types.check(file.path, types, feature.column, feature.dtype, is_time)
         if schema.history.behaviours is not None:

@@ -12,6 +12,7 @@ from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
+from pipeline.requests.kept_values import held_values
 from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.partition_counts import SCALE, defaulted_key
 from pipeline.stats import findings, statistics
@@ -114,6 +115,9 @@ def stats(
         },
         **value_statistics,
     }
+    many = [feature.name for feature in plan.schema.encoded_features if feature.many is not None]
+    if many:
+        content["cut"] = {name: counters.get(f"cut/{name}", 0) for name in many}
     return content | {"findings": findings.of_data(plan.schema, content)}
 
 
@@ -128,6 +132,9 @@ def _describe_values(
     """
     train = splits.SPLITS[splits.TRAIN]
     counts = kind.key_counts(plan)
+    for key, feature in encoded_keys(plan.schema):
+        if feature.many is not None:
+            counts[key] = held_values(encoders[feature.name], counts[key])
     times = tables.read(plan.work / "periods.arrow")
     period = statistics.shortest_period(plan.schema) << (
         int(times[SCALE][0].as_py()) if times.num_rows else 0

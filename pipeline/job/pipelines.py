@@ -12,6 +12,7 @@ or references to files of events and requests. Workers load what they need from 
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,9 +30,11 @@ from pipeline.log.row_checks import FILE
 from pipeline.requests import counting
 from pipeline.requests.encoding import load_encoders
 from pipeline.requests.events import Plan
+from pipeline.requests.kept_values import keep_values
 from pipeline.requests.log_kind import AnyLog, Encoder
 from pipeline.requests.partition_counts import merge_periods, merge_values
 from preprocessing import splits
+from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.storage.files import AnyPath
 
 ROWS = "rows"
@@ -177,6 +180,14 @@ class CountTraining(beam.DoFn):
         mark_done(self._plan.work / "fit", str(partition))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Encoding:
+    """What a process needs to encode requests: the encoder of each feature, and that of them."""
+
+    fitted: Mapping[str, FittedEncoder]
+    encoder: Encoder[Any]
+
+
 @beam.typehints.with_output_types(
     tuple[tuple[int, int], tables.Reference],
     **{
@@ -215,17 +226,17 @@ class EncodeRequests(beam.DoFn):
 
     def setup(self) -> None:
         """Loads vocabularies and item catalogues, once per process, whatever its threads."""
-        self._encoder = self._of_process.acquire(self._new_encoder)
+        self._encoding = self._of_process.acquire(self._new_encoding)
 
-    def _new_encoder(self) -> Encoder[Any]:
+    def _new_encoding(self) -> "_Encoding":
         fitted = load_encoders(self._plan.schema, self._vocab_dir, self._numbers)
-        return self._kind.encoder(self._plan, fitted)
+        return _Encoding(fitted, self._kind.encoder(self._plan, fitted))
 
     def process(self, partition: int) -> Iterator[Any]:
         """Encodes one partition."""
         counters: collections.Counter[str] = collections.Counter()
-        rows = self._kind.load(self._plan, partition)
-        for number, pieces in enumerate(self._encoder.encode(rows, counters)):
+        rows = keep_values(self._kind.load(self._plan, partition), self._encoding.fitted, counters)
+        for number, pieces in enumerate(self._encoding.encoder.encode(rows, counters)):
             path = self._plan.work / "requests" / f"{partition:05d}.{number}.arrow"
             references = tables.write_parts(path, [piece.records for piece in pieces])
             for piece, reference in zip(pieces, references, strict=True):

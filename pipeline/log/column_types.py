@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from preprocessing.errors import UserError
-from preprocessing.features.feature import DType
+from preprocessing.features.feature import DType, Feature
 
 _ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
 _Test = Callable[[pa.DataType], bool]
@@ -47,6 +47,16 @@ _FIXES: tuple[tuple[_Test, str], ...] = (
     (pa.types.is_fixed_size_binary, f"write it as text, such as hexadecimal digits, {_LEAVE_OUT}"),
 )
 _ONE_VALUE = f"write one value per row, {_LEAVE_OUT}"
+_SAY_MANY = (
+    'say "many": {"max": 8} for the feature in the schema (docs/schema.md, Many values), write one '
+    f"value per row, {_LEAVE_OUT}"
+)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type has a list of values in a row."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(matches(kind) for matches in tests)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -64,6 +74,35 @@ def is_understood(kind: pa.DataType) -> bool:
 def is_row_number(name: str) -> bool:
     """Whether a name is one that pandas and R write for the index of a table."""
     return _ROW_NUMBERS.fullmatch(name) is not None
+
+
+def check_many(
+    path: str, file_format: str, types: Mapping[str, pa.DataType], feature: Feature
+) -> None:
+    """Checks that a column can be read as sets of values.
+
+    Args:
+        path: Path of the file.
+        file_format: `csv`, `jsonl` or `parquet`.
+        types: Types of the file's columns, as far as it declares them.
+        feature: Feature of the column; it has many values.
+
+    Raises:
+        UserError: The column holds no lists, and no separator says what is between its values; or
+            it holds values that cannot become the type that the schema says.
+    """
+    assert feature.many is not None
+    kind = types.get(feature.column, pa.string())
+    has_lists = is_list(kind)
+    if not has_lists and file_format != "jsonl" and feature.many.separator is None:
+        raise UserError(
+            f"Expected lists of values in the column {feature.column!r} of {path}, found "
+            f"{'texts' if is_text(kind) else f'the type {kind}'}.",
+            f"say what separates the values of {feature.name!r} in the schema, such as "
+            '"many": {"max": 8, "separator": "|"}.',
+        )
+    value_type = kind.value_type if has_lists else kind
+    check(path, {feature.column: value_type}, feature.column, feature.dtype)
 
 
 def check(
@@ -88,6 +127,8 @@ def check(
     if any(matches(value_type) for matches in tests):
         return
     fix = next((fix for matches, fix in _FIXES if matches(value_type)), _ONE_VALUE)
+    if is_list(value_type) and not is_time:
+        fix = _SAY_MANY
     if is_time and (pa.types.is_timestamp(value_type) or pa.types.is_date(value_type)):
         fix = 'say "dtype": "datetime" in the schema.'
     elif is_time and any(matches(value_type) for matches in _NUMBERS):

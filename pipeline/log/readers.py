@@ -10,17 +10,18 @@ import io
 import itertools
 import json
 import pathlib
+import types
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, cast
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline.log import csv_ranges, csv_records, int96, text_files
+from pipeline.log import csv_ranges, csv_records, int96, json_rows, text_files
 from pipeline.log.csv_lines import EndlessRecordError
+from pipeline.log.json_rows import parse_object
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.log.text_files import open_text
 from pipeline.log.values import TOO_FINE
@@ -28,7 +29,6 @@ from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
-_LARGE = 1 << 63  # orjson turns integers beyond 64 bits into floats
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
@@ -122,21 +122,38 @@ def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
         return csv_ranges.cut(content, csv_ranges.RANGE_BYTES, file.dialect.escape)
 
 
-def read(part: InputRange, columns: Iterable[str]) -> Iterator[RawBatch]:
+def read(
+    part: InputRange,
+    columns: Iterable[str],
+    separators: Mapping[str, str | None] = types.MappingProxyType({}),
+) -> Iterator[RawBatch]:
     """Reads the given columns of a part of a file.
+
+    Args:
+        part: Part to read.
+        columns: Columns to read.
+        separators: Separator of each column of many values, None if it holds lists only. JSON has
+            no types of columns, so these tell what a list may stand in.
 
     Raises:
         UserError: The file is cut short or damaged beyond single lines.
     """
-    reader = {"csv": _read_csv, "jsonl": _read_json, "parquet": _read_parquet}[part.file.format]
+    names = list(columns)
     try:
-        yield from reader(part, list(columns))
+        if part.file.format == "jsonl":
+            yield from _read_json(part, names, separators)
+        else:
+            yield from (_read_csv if part.file.format == "csv" else _read_parquet)(part, names)
     except _READ_ERRORS as error:
         raise _unreadable(part.file, error) from error
 
 
-def batches(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
-    """The given columns of a file from its first row on, one part after the other.
+def batches(
+    file: InputFile,
+    columns: Iterable[str],
+    separators: Mapping[str, str | None] = types.MappingProxyType({}),
+) -> Iterator[RawBatch]:
+    """The given columns of a file from its first row on, one part after the other; see `read`.
 
     Raises:
         UserError: The file is cut short or damaged beyond single lines.
@@ -145,7 +162,7 @@ def batches(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
     parts = ranges(file) if file.format == "parquet" else [_whole(file)]
     names = list(columns)
     for part in parts:
-        yield from read(part, names)
+        yield from read(part, names, separators)
 
 
 def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
@@ -200,7 +217,7 @@ def _json_keys(path: str) -> tuple[list[str], bool]:
                     f"write one object per line, for example: jq -c '.[]' {path} > log.jsonl",
                 )
             is_first = False
-            row, problem = _parse_json(line)
+            row, problem = parse_object(line)
             reason = reason or f"{problem}: {shown(line.rstrip(), 80)}"
             keys.update(dict.fromkeys(row or ()))
             if row is not None:
@@ -298,9 +315,11 @@ def _endless(file: InputFile, error: EndlessRecordError) -> UserError:
     )
 
 
-def _read_json(part: InputRange, columns: list[str]) -> Iterator[RawBatch]:
+def _read_json(
+    part: InputRange, columns: list[str], separators: Mapping[str, str | None]
+) -> Iterator[RawBatch]:
     for first_line, lines, blocks_done in read_lines(part.file.path):
-        batch = _json_batch(part.file, lines, first_line, columns)
+        batch = json_rows.read(part.file, lines, first_line, columns, separators)
         yield dataclasses.replace(batch, blocks_done=blocks_done)
 
 
@@ -311,58 +330,3 @@ def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:
         while block := file.readlines(text_files.BLOCK_BYTES):
             yield line, block, blocks_done()
             line += len(block)
-
-
-def _json_batch(file: InputFile, block: list[bytes], line: int, columns: list[str]) -> RawBatch:
-    rows, lines, rejections = [], [], []
-    for number, raw in enumerate(block, line):
-        row, reason = _parse_json(raw)
-        if row is not None:
-            values = {name: row.get(name) for name in columns}
-            nested = next((n for n, v in values.items() if isinstance(v, dict | list)), None)
-            reason = f"column {nested!r}: expected one value, found a nested one" if nested else ""
-            if any(isinstance(v, float) and abs(v) >= _LARGE for v in values.values()):
-                values = _with_exact_integers(raw, values)
-        if reason:
-            rejections.append(Rejection.of(file.path, number, reason, raw.rstrip(b"\r\n")))
-        elif row is not None:
-            rows.append(values)
-            lines.append(number)
-    arrays = {name: _json_column([row[name] for row in rows]) for name in columns}
-    return RawBatch(file, arrays, np.array(lines, np.int64), rejections)
-
-
-def _parse_json(line: bytes) -> tuple[dict[str, object] | None, str]:
-    """The object of a line, or the reason why there is none; neither for a blank line."""
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        if not line.strip():
-            return None, ""
-        try:
-            row = json.loads(line.decode("utf-8"))  # accepts NaN, which Python writes
-        except UnicodeDecodeError:
-            return None, "invalid UTF-8"
-        except (ValueError, RecursionError):
-            return None, "not JSON"
-    return (row, "") if isinstance(row, dict) else (None, "not a JSON object")
-
-
-def _with_exact_integers(line: bytes, values: dict[str, object]) -> dict[str, object]:
-    """The values of a line, with integers beyond 64 bits as their texts."""
-
-    def exact(digits: str) -> int | str:
-        is_short = len(digits) <= len(str(-_LARGE))
-        return int(digits) if is_short and abs(int(digits)) < _LARGE else digits
-
-    row = json.loads(line, parse_int=exact)
-    return {name: row.get(name) if isinstance(v, float) else v for name, v in values.items()}
-
-
-def _json_column(values: list[object]) -> pa.Array:
-    """Values of one type as they are; values of mixed types as texts."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        texts = [v if v is None or isinstance(v, str) else repr(v) for v in values]
-        return pa.array(texts, pa.string())

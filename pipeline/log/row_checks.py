@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.log.raw_batch import RawBatch, Rejection
-from pipeline.log.values import as_number, as_time, with_reasons_of_times
+from pipeline.log.value_sets import as_sets
+from pipeline.log.values import (
+    LINE_BREAK,
+    as_number,
+    as_time,
+    line_breaks,
+    with_reasons_of_times,
+)
 from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.schema import Schema
 from preprocessing.values.spelling import as_mask, spelled
@@ -72,13 +79,19 @@ def columns_of(schema: Schema) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
+def separators_of(schema: Schema) -> dict[str, str | None]:
+    """The separator of each column of many values; None if it holds lists only."""
+    return {f.column: f.many.separator for f in schema.features if f.many is not None}
+
+
 def validate(batch: RawBatch, schema: Schema) -> Validated:
     """Turns raw rows into events.
 
     A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
     categorical integer) takes the default of its feature. Without a default it stays null for
-    numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. A
-    label is 0 or 1, or whether the rule of the schema holds for it.
+    numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. Of
+    many values missing ones are left out, and a set of none is null. A label is 0 or 1, or whether
+    the rule of the schema holds for it.
 
     Args:
         batch: Raw rows with all columns of the schema.
@@ -134,21 +147,23 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
     the right type. Reasons name no values, so that they can be counted.
     """
     where = f"column {feature.column!r}"
-    if feature.dtype is DType.STRING:
+    if feature.many is not None:
+        array, faults = as_sets(column, feature)
+    elif feature.dtype is DType.STRING:
         array, faults = spelled(column)
-        faults = {**faults, "line break in a value": _line_breaks(array)}
+        faults = {**faults, LINE_BREAK: line_breaks(array)}
     elif feature.dtype is DType.DATETIME:
         array, faults = as_time(column)
     else:
         array, faults = as_number(column, feature.dtype)
-    if feature.dtype is DType.INT64 and feature.is_categorical:
+    if feature.dtype is DType.INT64 and feature.is_categorical and feature.many is None:
         is_pad = pc.equal(array, pa.scalar(feature.pad_value, array.type))
         array = pc.if_else(pc.fill_null(is_pad, True), pa.scalar(None, array.type), array)
     if feature.role is Role.TIMESTAMP:
         faults = with_reasons_of_times(column, faults)
     reasons = [(f"{where}: {reason}", bad) for reason, bad in faults.items()]
     is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
-    if is_needed and feature.default is None:
+    if is_needed and feature.default is None and feature.many is None:
         # Only the first reason of a bad row counts.
         reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))
     if feature.role is Role.LABEL:
@@ -165,11 +180,3 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
     if feature.role is Role.REQUEST:
         array = pc.cast(array, pa.string())
     return array, reasons
-
-
-def _line_breaks(texts: pa.Array) -> np.ndarray:
-    """Whether each text holds a line break; a search of all bytes is nearly always enough."""
-    data = texts.buffers()[2]
-    if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
-        return np.zeros(len(texts), bool)
-    return as_mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from preprocessing.features.feature import DType
 from preprocessing.values.spelling import INEXACT, as_mask, cast, exact_below, without_missing
 
+LINE_BREAK = "line break in a value"
 NOT_AN_INTEGER = "not an integer"
 NOT_FINITE = "not a finite number"
 NOT_A_TIME = "not an ISO date or time such as 2017-11-25T08:53:20Z"
@@ -55,6 +56,14 @@ def as_number(column: pa.Array, dtype: DType) -> tuple[pa.Array, Faults]:
     else:
         array, cast_faults = _as_float32(column)
     return array, _merged(faults, cast_faults)
+
+
+def line_breaks(texts: pa.Array) -> np.ndarray:
+    """Whether each text holds a line break; a search of all bytes is nearly always enough."""
+    data = texts.buffers()[2]
+    if data is None or not (np.frombuffer(data, np.uint8) <= ord("\r")).any():
+        return np.zeros(len(texts), bool)
+    return as_mask(pc.fill_null(pc.match_substring_regex(texts, r"[\r\n]"), False))
 
 
 def as_time(column: pa.Array) -> tuple[pa.Array, Faults]:

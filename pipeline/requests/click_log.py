@@ -72,8 +72,8 @@ class ClickLog(LogKind[Events]):
             rows = histories if feature in schema.item_features else positives
             if isinstance(feature.encoder, Hash):
                 rows = rows[:0]  # nothing to learn
-            value_counts[feature.name] = counting.count_values(
-                events.column(feature.name).take(rows)
+            value_counts[feature.name] = counting.count_feature(
+                feature, events.column(feature.name).take(rows)
             )
         places = events.places if plan.arguments.draws_available else None
         only_candidates = is_positive & ~in_history
@@ -100,6 +100,8 @@ class ClickLog(LogKind[Events]):
             return value_counts
         training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
         candidates = counting.candidate_values(training_items, feature.name)
+        if feature.many is not None:
+            candidates = counting.values_of_sets(candidates)
         return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
 
     def nothing_to_train_on(

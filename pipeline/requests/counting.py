@@ -16,8 +16,10 @@ from pipeline.beam import beam
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, defaulted_column
 from pipeline.requests.event_order import Places
+from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
+from preprocessing.values import value_sets
 
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
@@ -34,6 +36,28 @@ def count_values(values: pa.Array) -> pa.Table:
     value_counts = values.value_counts()
     distinct = tables.decoded(value_counts.field("values"))
     return pa.table({VALUE: distinct, COUNT: value_counts.field("counts")})
+
+
+def values_of_sets(counts: pa.Table) -> pa.Table:
+    """Counts of the values of sets, from counts of the sets; null counts empty sets.
+
+    Args:
+        counts: VALUE, sets as `value_sets.join` makes them, and any columns of counts. A single
+            value is a set of one.
+    """
+    values, sizes = value_sets.split(tables.one_array(counts[VALUE]))
+    rows = pa.array(np.repeat(np.arange(counts.num_rows), sizes))
+    of_values = counts.take(rows).set_column(0, VALUE, values)
+    empty = counts.filter(pa.array(sizes == 0))
+    names = [name for name in counts.column_names if name != VALUE]
+    merged = pa.concat_tables([of_values, empty]).group_by(VALUE)
+    return merged.aggregate([(name, "sum") for name in names]).rename_columns([VALUE, *names])
+
+
+def count_feature(feature: Feature, column: pa.Array) -> pa.Table:
+    """Distinct values of a feature and how often each occurs, in sets too; nulls are left out."""
+    counts = count_values(column)
+    return merge_counts(values_of_sets(counts)) if feature.many is not None else counts
 
 
 def merge_counts(counts: pa.Table) -> pa.Table:

@@ -22,6 +22,13 @@ from pipeline.arguments import AVAILABLE_POPULARITY
 from pipeline.log import tables
 from pipeline.requests import appearances
 from pipeline.requests.counting import COUNT
+from pipeline.requests.encoded_columns import (
+    Encoded,
+    encode,
+    of_candidates,
+    of_requests,
+    of_steps,
+)
 from pipeline.requests.events import Events, Plan, appeared, event_ids
 from preprocessing import known_items, negatives, splits
 from preprocessing.codec import Ragged, SerializedSteps, encode_examples
@@ -34,7 +41,6 @@ from preprocessing.example_keys import (
     REQUEST_INDEX,
     REQUEST_USER,
     TIMESTAMP,
-    candidate_key,
     history_key,
 )
 from preprocessing.schema import Schema
@@ -88,7 +94,7 @@ class ItemCatalogue:
         self._row_of_item = np.zeros(len(universe), np.int32)
         self._row_of_item[numbers_K] = np.arange(items.num_rows)
         self._encoded = {
-            feature.name: encoders[feature.name].encode(tables.one_array(items[feature.name]))
+            feature.name: encode(encoders[feature.name], tables.one_array(items[feature.name]))
             for feature in schema.item_features
         }
 
@@ -101,9 +107,9 @@ class ItemCatalogue:
         """
         return None if self._places is None else self._places.up_to(events.places.take(rows))
 
-    def encoded(self, name: str, items_RN: np.ndarray) -> np.ndarray:
-        """An encoded feature of items given by number, same shape."""
-        return self._encoded[name][self._row_of_item[items_RN]]
+    def encoded(self, name: str, items_C: np.ndarray) -> Encoded:
+        """An encoded feature of items given by number."""
+        return self._encoded[name][self._row_of_item[items_C]]
 
 
 def load_encoders(
@@ -195,7 +201,7 @@ def shard_pieces(
 def count_unknown(
     encoders: Mapping[str, FittedEncoder],
     schema: Schema,
-    encoded: Mapping[str, np.ndarray],
+    item_C: Encoded,
     label_C: np.ndarray,
     split: str,
     counters: collections.Counter[str],
@@ -205,13 +211,13 @@ def count_unknown(
     Args:
         encoders: Encoder of each feature.
         schema: Schema that names the item key.
-        encoded: Item features of the candidates, the item key among them.
+        item_C: Encoded item keys of the candidates.
         label_C: Labels of the candidates.
         split: Name of the split.
         counters: Counters to add to.
     """
-    name = schema.item_key.name
-    is_unknown_C = known_items.are_unknown(encoders[name], encoded[name])
+    assert isinstance(item_C, np.ndarray)  # keys have one value
+    is_unknown_C = known_items.are_unknown(encoders[schema.item_key.name], item_C)
     unknown_items = known_items.UnknownItems.of(is_unknown_C, label_C)
     counters[f"{split}/unknown_positives"] += unknown_items.unknown_positives
     counters[f"{split}/unknown_negatives"] += unknown_items.unknown_negatives
@@ -232,11 +238,11 @@ class _Partition:
         self._encoders = encoders
         self._events = events
         self._encoded = {
-            feature.name: encoders[feature.name].encode(events.column(feature.name))
+            feature.name: encode(encoders[feature.name], events.column(feature.name))
             for feature in plan.schema.encoded_features
         }
         self._steps = {
-            history_key(feature.name): SerializedSteps(self._encoded[feature.name])
+            history_key(feature.name): of_steps(self._encoded[feature.name])
             for feature in plan.schema.history_features
         }
         self._steps[history_key(TIMESTAMP)] = SerializedSteps(events.timestamps)
@@ -283,22 +289,22 @@ class _Partition:
         splits_R = np.arange(len(rows) + 1, dtype=np.int64) * order_RN.shape[1]
 
         context = {
-            feature.name: Ragged.single(self._encoded[feature.name][rows])
+            feature.name: of_requests(self._encoded[feature.name][rows])
             for feature in schema.user_features
         }
         encoded = {
-            feature.name: catalogue.encoded(feature.name, items_RN).reshape(-1)
+            feature.name: catalogue.encoded(feature.name, items_RN.reshape(-1))
             for feature in schema.item_features
         }
-        context |= {
-            candidate_key(name): Ragged(values, splits_R) for name, values in encoded.items()
-        }
+        for name, values in encoded.items():
+            context |= of_candidates(name, values, splits_R)
         labels = (order_RN == 0).astype(np.int64).reshape(-1)
         context[LABEL] = Ragged(labels, splits_R)
         if schema.weight is not None:
             weights_RN = np.where(order_RN == 0, events.weights[rows][:, None], np.float32(1.0))
             context[LABEL_WEIGHT] = Ragged(weights_RN.reshape(-1), splits_R)
-        count_unknown(self._encoders, schema, encoded, labels, split, counters)
+        item_C = encoded[schema.item_key.name]
+        count_unknown(self._encoders, schema, item_C, labels, split, counters)
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
         context[REQUEST_USER] = Ragged.single(self._user_texts.take(pa.array(rows)))

@@ -8,13 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.log.row_checks import REQUEST, TIME
+from pipeline.requests.encoded_columns import (
+    Encoded,
+    encode,
+    of_candidates,
+    of_requests,
+    of_steps,
+)
 from pipeline.requests.encoding import ShardPiece, count_unknown, shard_pieces
 from pipeline.requests.events import Plan
 from pipeline.requests.impressions import Impressions
 from pipeline.requests.partition_counts import Held, count_keys, count_periods
 from pipeline.stats.statistics import shortest_period
 from preprocessing import negatives, splits
-from preprocessing.codec import Ragged, encode_examples
+from preprocessing.codec import Ragged, SerializedSteps, encode_examples
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.example_keys import (
     LABEL,
@@ -52,7 +59,7 @@ class ImpressionEncoder:
                 requests without a positive and history lengths per split are added.
         """
         encoded = {
-            feature.name: self._encoders[feature.name].encode(impressions.column(feature.name))
+            feature.name: encode(self._encoders[feature.name], impressions.column(feature.name))
             for feature in self._plan.schema.encoded_features
         }
         names = impressions.column(REQUEST)
@@ -64,7 +71,7 @@ class ImpressionEncoder:
                 count_unknown(
                     self._encoders,
                     self._plan.schema,
-                    {key: values[shown] for key, values in encoded.items()},
+                    encoded[self._plan.schema.item_key.name][shown],
                     impressions.is_click[shown],
                     name,
                     counters,
@@ -81,7 +88,7 @@ class ImpressionEncoder:
     def _records(
         self,
         impressions: Impressions,
-        encoded: Mapping[str, np.ndarray],
+        encoded: Mapping[str, Encoded],
         requests_R: np.ndarray,
         ids: pa.Array,
         keys_R: np.ndarray,
@@ -93,13 +100,12 @@ class ImpressionEncoder:
         in_order = history_windows(last_R, last_R - first_R, int((last_R - first_R).max()))
         shown = _shuffled(in_order, keys_R, self._plan.arguments.seed)
         context = {
-            feature.name: Ragged.single(encoded[feature.name][first_R])
+            feature.name: of_requests(encoded[feature.name][first_R])
             for feature in schema.user_features
         }
-        context |= {
-            candidate_key(feature.name): Ragged(encoded[feature.name][shown.rows], shown.row_splits)
-            for feature in schema.item_features
-        }
+        for feature in schema.item_features:
+            values = encoded[feature.name][shown.rows]
+            context |= of_candidates(feature.name, values, shown.row_splits)
         context[LABEL] = Ragged(impressions.is_click[shown.rows], shown.row_splits)
         if schema.weight is not None:
             context[LABEL_WEIGHT] = Ragged(impressions.weights[shown.rows], shown.row_splits)
@@ -108,15 +114,13 @@ class ImpressionEncoder:
         users = impressions.column(schema.user_key.name).take(pa.array(first_R))
         context[REQUEST_USER] = Ragged.single(users.cast(pa.large_string()))
         windows = impressions.windows(requests_R)
-        history = {
-            history_key(feature.name): Ragged(
-                encoded[feature.name][windows.rows], windows.row_splits
-            )
+        steps = {
+            history_key(feature.name): of_steps(encoded[feature.name][windows.rows])
             for feature in schema.history_features
         }
-        history[history_key(TIMESTAMP)] = Ragged(
-            table[TIME].to_numpy()[windows.rows], windows.row_splits
-        )
+        steps[history_key(TIMESTAMP)] = SerializedSteps(table[TIME].to_numpy()[windows.rows])
+        starts_R = windows.row_splits[:-1]
+        history = {key: rows.rows(starts_R, windows.lengths) for key, rows in steps.items()}
         return from_buffers(*encode_examples(context, history))
 
 

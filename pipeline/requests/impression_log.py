@@ -69,7 +69,7 @@ class ImpressionLog(LogKind[Impressions]):
             if isinstance(feature.encoder, Hash):
                 held_rows = held_rows[:0]  # nothing to learn
             column = rows.column(feature.name).take(pa.array(held_rows))
-            values[feature.name] = counting.count_values(column)
+            values[feature.name] = counting.count_feature(feature, column)
         no_candidates = np.zeros(len(is_train_E), bool)
         items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
         used_E = rows.first_use != splits.NONE

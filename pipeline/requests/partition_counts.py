@@ -6,7 +6,8 @@ number of workers.
 
 A request contributes each value that its example holds: those of the user and the context once,
 `candidate/...` those of the positive, `history/...` those of every step. A missing value that has
-a default counts as the default; such values are also counted apart (`defaulted_key`).
+a default counts as the default; such values are also counted apart (`defaulted_key`). Of sets each
+value counts, and an empty set as one missing value.
 
 Shapes: E events, P positives of a split, V distinct values.
 """
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.log.row_checks import defaulted_column
-from pipeline.requests.counting import VALUE
+from pipeline.requests.counting import VALUE, values_of_sets
 from pipeline.requests.events import Events
 from pipeline.stats.statistics import shortest_period
 from preprocessing import splits
@@ -131,7 +132,8 @@ def count_keys(
         held: Keys of the examples, with the rows that the requests of each split hold.
     """
     for key, feature, times in held:
-        yield key, count_column(column(feature.name), times)
+        counts = count_column(column(feature.name), times)
+        yield key, counts if feature.many is None else values_of_sets(counts)
         if feature.default is not None:
             defaulted = column(defaulted_column(feature.name))
             yield defaulted_key(key), count_column(defaulted, times)

@@ -6,6 +6,7 @@ from typing import Any
 
 from preprocessing.features import encoder_specs, labels
 from preprocessing.features.encoder_specs import Encoder, Numeric
+from preprocessing.features.many import Many
 
 PAD_ID = 0
 """Encoded id of padding. Ids 1..k are out of vocabulary, real values follow."""
@@ -53,7 +54,9 @@ class Feature:
         dtype: Type of a raw value, in the log and in serving requests.
         encoder: Specification of how raw values become ids or floats; None for label, weight,
             timestamp and request.
-        default: Value in place of a missing one; None rejects rows with a missing value.
+        default: Value in place of a missing one; None rejects rows with a missing value. Of many
+            values, the only one of a set that would be empty; None leaves such sets empty.
+        many: How many values a row may have; None for exactly one.
         positive: Rule by which values of a label are positive; None if the values are 0 and 1.
         description: Text for readers of the schema; not part of the hash.
     """
@@ -64,6 +67,7 @@ class Feature:
     dtype: DType
     encoder: Encoder | None = None
     default: str | int | float | None = None
+    many: Many | None = None
     positive: labels.Positive | None = None
     description: str = ""
 
@@ -71,6 +75,16 @@ class Feature:
     def is_categorical(self) -> bool:
         """True if encoded values are ids of an embedding table (False: one float)."""
         return self.encoder is not None and not isinstance(self.encoder, Numeric)
+
+    @property
+    def axes(self) -> int:
+        """Number of axes that one row's value adds to a tensor: 1 for many values, else 0."""
+        return int(self.many is not None)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one row's value in examples: () or, for many values, (`max`,)."""
+        return () if self.many is None else (self.many.max,)
 
     @property
     def pad_value(self) -> str | int | float:
@@ -89,6 +103,8 @@ class Feature:
             record["encoder"] = encoder_specs.to_json(self.encoder)
         if self.default is not None:
             record["default"] = self.default
+        if self.many is not None:
+            record["many"] = self.many.to_json()
         if self.positive is not None:
             record["positive"] = str(self.positive)
         if self.description:

@@ -5,10 +5,11 @@ from typing import Any
 
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, REQUEST_ID, TIMESTAMP
-from preprocessing.features import encoder_specs, labels
-from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.features import encoder_specs, labels, many
+from preprocessing.features.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
 from preprocessing.features.feature import ENCODED_ROLES, PAD_VALUES, DType, Feature, Role
 from preprocessing.features.history import Behaviours, History, default_history
+from preprocessing.features.many import Many
 from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
 from preprocessing.values.spelling import InexactError, spell
 
@@ -18,6 +19,10 @@ _DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
     DType.FLOAT32: (int, float),
 }
 
+_KEYS = frozenset(
+    ("name", "column", "role", "dtype", "encoder") + ("default", "many", "positive", "description")
+)
+
 
 def parse_feature(record: Any, where: str) -> Feature:
     """The feature that a record of schema.json describes.
@@ -25,12 +30,7 @@ def parse_feature(record: Any, where: str) -> Feature:
     Raises:
         UserError: Unknown keys, a missing key, or a value that the role or the type excludes.
     """
-    check_keys(
-        record,
-        {"name", "column", "role", "dtype", "encoder", "default", "positive", "description"},
-        {"name", "role", "dtype"},
-        where,
-    )
+    check_keys(record, _KEYS, {"name", "role", "dtype"}, where)
     name = record["name"]
     if not isinstance(name, str) or not name.isidentifier():
         raise UserError(f"{where}: expected an identifier as 'name', found {name!r}.")
@@ -77,6 +77,7 @@ def parse_feature(record: Any, where: str) -> Feature:
         dtype=dtype,
         encoder=encoder,
         default=default,
+        many=_many(record, role, encoder, where),
         positive=_positive(record, role, dtype, where),
         description=record.get("description", ""),
     )
@@ -131,6 +132,22 @@ def _spelled(value: Any, where: str) -> str:
         return spell(value) or str(value)
     except (InexactError, TypeError):
         raise UserError(f"{where}: expected a text or an exact number, found {value!r}.") from None
+
+
+def _many(
+    record: Mapping[str, Any], role: Role, encoder: Encoder | None, where: str
+) -> Many | None:
+    """The record "many" of a feature, if any; only ids of a table can be combined."""
+    if "many" not in record:
+        return None
+    if not isinstance(encoder, (Vocabulary, Hash)):
+        kind = f"role {role.value!r}" if encoder is None else f"the encoder {encoder.kind!r}"
+        raise UserError(
+            f"{where}: expected 'many' for user, context and item features with the encoder "
+            f"'vocabulary' or 'hash' only, found it for {kind}.",
+            "leave 'many' out, or give each value a column of its own.",
+        )
+    return many.parse(record["many"], f"{where}: many")
 
 
 def _positive(

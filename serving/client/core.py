@@ -18,7 +18,8 @@ from isal import igzip
 
 from preprocessing.errors import UserError
 from preprocessing.schema import Schema
-from serving.client.request_format import CANDIDATES, HISTORY_INPUT, RequestFormat
+from serving.client.equal_shapes import of_equal_shapes
+from serving.client.request_format import CANDIDATES, RequestFormat
 
 SERVING_DEFAULT, EXPLAIN = "serving_default", "explain"
 
@@ -105,8 +106,9 @@ class Conversation:
             before the first request. None takes the fields from the model, without defaults.
         retries: Largest number of times that a call answered with 503 or 504 is repeated.
         compress: Whether bodies are sent in gzip.
-        equal_histories: Whether histories are cut or padded to the schema's length: a server that
-            batches (--enable_batching) merges requests of equal shapes only, and refuses others.
+        equal_histories: Whether histories are cut or padded to the schema's length, and lists of
+            values padded to their `max`: a server that batches (--enable_batching) merges requests
+            of equal shapes only, and refuses others.
 
     Raises:
         UserError: `equal_histories` is set without a schema.
@@ -223,11 +225,7 @@ class Conversation:
     async def _inputs(self, request: Any, where: str) -> dict[str, list[Any]]:
         inputs = (await self.request_format()).inputs(request, where)
         if self._equal_histories and self._schema is not None:
-            length = self._schema.history.max_length
-            for feature in self._schema.history_features:
-                (column,) = inputs[HISTORY_INPUT + feature.name]
-                padding = [feature.pad_value] * (length - len(column))
-                inputs[HISTORY_INPUT + feature.name] = [column[-length:] + padding]
+            return of_equal_shapes(inputs, self._schema, where)
         return inputs
 
     async def request_format(self) -> RequestFormat:

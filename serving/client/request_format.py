@@ -4,10 +4,11 @@
      "candidates": [{"item_id": "i2", "category_id": "c1"}, ...]}
 
 The history is oldest first. The fields of a request follow from the schema or, without it, from
-the metadata of the served model.
+the metadata of the served model. A field of many values holds a list: `"genres": ["a", "b"]`.
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from preprocessing.errors import UserError
-from preprocessing.features.feature import DType, Feature
+from preprocessing.features.feature import PAD_VALUES, DType, Feature
 from preprocessing.json_checks import did_you_mean
 from preprocessing.schema import Schema
 from preprocessing.values.spelling import EXACT_BELOW, InexactError, spell
 
 HISTORY, CANDIDATES = "history", "candidates"
-HISTORY_INPUT, _CANDIDATE_INPUT = "history_", "candidate_"
+HISTORY_INPUT, CANDIDATE_INPUT = "history_", "candidate_"
 _DTYPES = {"DT_STRING": DType.STRING, "DT_INT64": DType.INT64, "DT_FLOAT": DType.FLOAT32}
 _EXPECTED = {
     DType.STRING: "a string or an exact number",
@@ -32,10 +33,22 @@ _EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field of a request: its type, and its default if it may be missing (None: required)."""
+    """One field of a request.
+
+    Attributes:
+        dtype: Type of a value.
+        default: Value of a field that is missing; None if it may not be.
+        is_many: Whether the field holds a list of values, in any order and of any length.
+    """
 
     dtype: DType
     default: str | int | float | None = None
+    is_many: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The type of a value, or of a list of values, for people."""
+        return f"list of {self.dtype.value}" if self.is_many else self.dtype.value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +89,17 @@ class RequestFormat:
         for name, tensor in sorted(signature["inputs"].items()):
             dtype = _DTYPES.get(tensor["dtype"])
             rank = len(tensor["tensor_shape"]["dim"])
-            if dtype is None or rank not in (1, 2):
+            of_item = name.startswith((HISTORY_INPUT, CANDIDATE_INPUT)) and rank > 1
+            axes = rank - 1 - of_item
+            if dtype is None or axes not in (0, 1):
                 break
-            if rank == 1:
-                user[name] = Field(dtype)
+            field = Field(dtype, is_many=axes == 1)
+            if not of_item:
+                user[name] = field
             elif name.startswith(HISTORY_INPUT):
-                history[name.removeprefix(HISTORY_INPUT)] = Field(dtype)
+                history[name.removeprefix(HISTORY_INPUT)] = field
             else:
-                candidate[name.removeprefix(_CANDIDATE_INPUT)] = Field(dtype)
+                candidate[name.removeprefix(CANDIDATE_INPUT)] = field
         if not (user and history and candidate):
             raise UserError(
                 "Expected a model with user, history_ and candidate_ inputs, found "
@@ -127,11 +143,12 @@ class RequestFormat:
         _require_object(request, where)
         _require_known(request, [*self.user, HISTORY, CANDIDATES], where)
         inputs: dict[str, list[Any]] = {
-            name: [_value(request, name, field, where)] for name, field in self.user.items()
+            name: _of_one_width(field, [_value(request, name, field, where)])
+            for name, field in self.user.items()
         }
         for key, prefix, fields in (
             (HISTORY, HISTORY_INPUT, self.history),
-            (CANDIDATES, _CANDIDATE_INPUT, self.candidate),
+            (CANDIDATES, CANDIDATE_INPUT, self.candidate),
         ):
             if key not in request:
                 raise _missing(key, request, where)
@@ -146,7 +163,13 @@ class RequestFormat:
                 _require_known(row, self.candidate, place)
                 for name, field in fields.items():
                     columns[name].append(_value(row, name, field, place))
-            inputs |= {prefix + name: [column] for name, column in columns.items()}
+            if not rows and any(field.is_many for field in fields.values()):
+                # A step of padding, as JSON cannot say how wide no steps are.
+                columns = {name: [_padding(field)] for name, field in fields.items()}
+            inputs |= {
+                prefix + name: [_of_one_width(fields[name], column)]
+                for name, column in columns.items()
+            }
         if not request[CANDIDATES]:
             raise UserError(f"{where}: expected at least one candidate, found none.")
         return inputs
@@ -155,25 +178,63 @@ class RequestFormat:
         groups = (
             ("", self.user),
             (HISTORY_INPUT, self.history),
-            (_CANDIDATE_INPUT, self.candidate),
+            (CANDIDATE_INPUT, self.candidate),
         )
         return {
-            prefix + name: field.dtype.value
+            prefix + name: field.type_name
             for prefix, fields in groups
             for name, field in fields.items()
         }
 
 
 def _fields(features: Iterable[Feature]) -> dict[str, Field]:
-    return {feature.name: Field(feature.dtype, feature.default) for feature in features}
+    return {f.name: Field(f.dtype, f.default, f.many is not None) for f in features}
+
+
+def _padding(field: Field) -> Any:
+    """The value of a field in a step that is none."""
+    pad = PAD_VALUES[field.dtype]
+    return [pad] if field.is_many else pad
+
+
+def _of_one_width(field: Field, column: list[Any]) -> list[Any]:
+    """The values of a column; lists are padded to the length of the longest, at least 1."""
+    return widened(column, 1, PAD_VALUES[field.dtype]) if field.is_many else column
+
+
+def widened(column: list[list[Any]], least: int, pad: str | int | float) -> list[list[Any]]:
+    """Lists of values, padded to the length of the longest and to at least `least` values."""
+    width = max([least, *map(len, column)])
+    return [values + [pad] * (width - len(values)) for values in column]
 
 
 def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> Any:
     if name not in record:
         if field.default is None:
             raise _missing(name, record, where)
-        return field.default
+        return [field.default] if field.is_many else field.default
     value = record[name]
+    if field.is_many:
+        return _values(value, name, field, where)
+    return _single(value, name, field, where)
+
+
+def _values(value: Any, name: str, field: Field, where: str) -> list[Any]:
+    """The values of a field that has many; None has none."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)):
+        raise UserError(
+            f"{where}: expected a list of values as {name!r}, found {_shown(value)}.",
+            f'for example {json.dumps(name)}: ["a", "b"]; an empty list is fine.',
+        )
+    return [_single(one, name, field, where) for one in value]
+
+
+def _single(value: Any, name: str, field: Field, where: str) -> Any:
+    """One value in the type of its field."""
     if isinstance(value, np.generic):
         value = value.item()
     try:

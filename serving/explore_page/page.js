@@ -40,7 +40,8 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 
 function valueOf(record, name) {
   if (record.unknown.includes(name)) return "unknown";
-  return String(record.fields[name] ?? "missing");
+  const value = record.fields[name] ?? "missing";
+  return Array.isArray(value) ? value.join(" | ") || "none" : String(value);
 }
 
 function named(record) {

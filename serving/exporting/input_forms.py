@@ -5,12 +5,16 @@ shapes that the signature declares. Without the check, operations would broadcas
 row over several requests, so that one user is scored with the history of another, or they would
 fail far from the input that caused the error.
 
-A form is a string with a letter per dimension, as in "BL": B requests, L events, N candidates.
+A form is a string with a letter per dimension, as in "BL": B requests, L events, N candidates, M
+values of a set. The sizes of M may differ, since each feature has as many values as it has.
 """
 
 from collections.abc import Mapping
 
 from models.keras import tf
+
+VALUES = "M"
+"""Letter of the dimension whose sizes need not agree."""
 
 _RULE = "Expected inputs that agree in B (requests), L (events) and N (candidates), found"
 
@@ -22,7 +26,8 @@ def require_forms(
 
     Args:
         tensors: Tensors by name. Their static shapes are not relied on.
-        forms: Form of each tensor to check, by name. A letter means the same size everywhere.
+        forms: Form of each tensor to check, by name. A letter other than `VALUES` means the same
+            size everywhere.
 
     Returns:
         The same tensors, dependent on the check. If it fails, running the graph raises
@@ -39,7 +44,11 @@ def require_forms(
     with tf.control_dependencies([tf.debugging.Assert(ranks_agree, report, summarize=8)]):
         sizes = tf.concat(shapes, axis=0)
         letters = "".join(forms.values())
-        first_sizes = tf.gather(sizes, [letters.index(letter) for letter in letters])
+        places = [
+            place if letter == VALUES else letters.index(letter)
+            for place, letter in enumerate(letters)
+        ]
+        first_sizes = tf.gather(sizes, places)
         sizes_agree = tf.reduce_all(tf.equal(sizes, first_sizes))
     with tf.control_dependencies([tf.debugging.Assert(sizes_agree, report, summarize=8)]):
         return {**tensors, **{name: tf.identity(tensors[name]) for name in forms}}

@@ -56,5 +56,6 @@ def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tens
     for feature in schema.history_features:
         history_BL = features[history_key(feature.name)]
         missing = schema.history.max_length - tf.shape(history_BL)[1]
-        padded[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing]])
+        more_axes = [[0, 0]] * feature.axes
+        padded[history_key(feature.name)] = tf.pad(history_BL, [[0, 0], [0, missing], *more_axes])
     return padded

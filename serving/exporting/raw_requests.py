@@ -4,7 +4,7 @@ Examples on disk hold ids; the signature takes raw values. Decoding the ids give
 encode to the same ids. So the scores of both signatures can be compared, and warm-up requests have
 the shapes of real ones.
 
-Shapes: B requests, N candidates, L history length.
+Shapes: B requests, N candidates, L history length, M values of a set.
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.features.feature import DType
+from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import read_records
-from serving.exporting.signatures import raw_inputs
+from serving.exporting.signatures import history_input, raw_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,4 +68,17 @@ def decode(data: DataDir, records: list[bytes]) -> RawBatch:
             encoded[:] = texts
             values = encoded.reshape(values.shape)
         raw[name] = values
+    if any(feature.many is not None for feature in data.schema.history_features):
+        _keep_a_step(data.schema, raw)
     return RawBatch(examples, features, raw)
+
+
+def _keep_a_step(schema: Schema, raw: dict[str, np.ndarray]) -> None:
+    """Gives histories without any step one of padding: JSON cannot say how wide no steps are."""
+    for feature in schema.history_features:
+        name = history_input(feature.name)
+        values = raw[name]
+        if not values.shape[1]:
+            shape = (len(values), 1, *values.shape[2:])
+            pad = feature.pad_value
+            raw[name] = np.full(shape, pad.encode() if isinstance(pad, str) else pad, values.dtype)

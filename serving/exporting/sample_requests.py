@@ -38,7 +38,7 @@ def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
     """
     schema = data.schema
     named = {key: batch.raw[name][row] for name, (_, key) in raw_inputs(schema).items()}
-    request = {f.name: _plain(named[f.name]) for f in schema.user_features}
+    request = {f.name: _value(f, named[f.name]) for f in schema.user_features}
     for part, features, key_of in (
         (HISTORY, schema.history_features, history_key),
         (CANDIDATES, schema.item_features, candidate_key),
@@ -50,9 +50,19 @@ def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
 def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[dict[str, Any]]:
     """One record per event or candidate, without those whose item key (in front) is padding."""
     padding = _plain(features[0].pad_value)
-    rows = ([_plain(value) for value in row] for row in zip(*columns, strict=True))
+    rows = (
+        [_value(feature, value) for feature, value in zip(features, row, strict=True)]
+        for row in zip(*columns, strict=True)
+    )
     names = [feature.name for feature in features]
     return [dict(zip(names, row, strict=True)) for row in rows if row[0] != padding]
+
+
+def _value(feature: Feature, value: Any) -> Any:
+    """A value or, of a feature of many values, the list of a set without padding."""
+    if feature.many is None:
+        return _plain(value)
+    return [one for one in map(_plain, value) if one != feature.pad_value]
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,9 @@
     serialized        `examples` [B], serialized SequenceExamples  ->  the same scores
     explain           inputs of serving_default  ->  scores, and the reasons for them
 
+A feature of many values has one more axis, [B, M], [B, L, M] or [B, N, M], with padding anywhere in
+it; M may differ from input to input.
+
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
 ones kept. The attention of `explain` [B, N, K, L] has the history steps of the request: it is 0 at
@@ -14,7 +17,7 @@ padding and at events that were too old to be kept.
 missing values: they become the default of their feature, as in the data that the model was trained
 on, and without a default they are scored as unknown values; see `RawEncoder.encode`.
 
-Shapes: B requests, N candidates, L history length, K interests.
+Shapes: B requests, N candidates, L history length, M values of a set, K interests.
 """
 
 import functools
@@ -33,7 +36,7 @@ from preprocessing.features.feature import PAD_ID, DType, Feature
 from preprocessing.schema import Schema
 from preprocessing.transforms import RawEncoder
 from serving.exporting import calibrated_scores
-from serving.exporting.input_forms import require_forms
+from serving.exporting.input_forms import VALUES, require_forms
 
 SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
 SCORES = "scores"
@@ -55,7 +58,8 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
     """Inputs of `serving_default` by name: the feature, and its key in encoded examples.
 
     Raises:
-        UserError: Two features would get the same input name.
+        UserError: Two features would get the same input name, or one of many values that of an
+            input of the history or of candidates.
     """
     named = [(f.name, f, f.name) for f in schema.user_features]
     named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
@@ -68,6 +72,15 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
                 "rename the feature of that name in the schema.",
             )
         inputs[name] = feature, key
+    for feature in schema.user_features:
+        # Clients tell the inputs of a model by their names and ranks.
+        for prefix in (history_input(""), candidate_input("")):
+            if feature.many is not None and feature.name.startswith(prefix):
+                raise UserError(
+                    f"Expected another name for the feature {feature.name!r} of many values, as "
+                    f"names of inputs that begin with {prefix!r} belong to items.",
+                    "rename the feature in the schema.",
+                )
     return inputs
 
 
@@ -92,12 +105,12 @@ class ServingModule(tf.Module):
         scorer = _Scorer(model, data, calibration)
         inputs = raw_inputs(data.schema)
         raw_specs = {
-            name: tf.TensorSpec([None] * len(_form(key)), _DTYPES[feature.dtype])
+            name: tf.TensorSpec([None] * len(_form(key, feature)), _DTYPES[feature.dtype])
             for name, (feature, key) in inputs.items()
         }
 
         def encoded(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            forms = {name: _form(key) for name, (_, key) in inputs.items()}
+            forms = {name: _form(key, feature) for name, (feature, key) in inputs.items()}
             return encode(data.schema, self.encoder, require_forms(raw, forms))
 
         def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -106,7 +119,7 @@ class ServingModule(tf.Module):
         def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             examples = require_forms({EXAMPLES: examples}, {EXAMPLES: "B"})[EXAMPLES]
             features = dataset.parse(data.schema, examples)
-            forms = {key: _form(key) for _, key in inputs.values()}
+            forms = {key: _form(key, feature) for feature, key in inputs.values()}
             return scorer.scores(require_forms(features, forms))
 
         def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -143,9 +156,12 @@ def encode(
     Returns:
         Encoded features by their keys in examples, with padding in the same places.
     """
-    features = {
-        f.name: encoder.encode(f.name, raw[f.name], is_real=True) for f in schema.user_features
-    }
+
+    def encoded(feature: Feature, values: tf.Tensor, is_real: tf.Tensor | bool) -> tf.Tensor:
+        method = encoder.encode if feature.many is None else encoder.encode_sets
+        return method(feature.name, values, is_real)
+
+    features = {f.name: encoded(f, raw[f.name], True) for f in schema.user_features}
     for group, input_of, key_of in (
         (schema.history_features, history_input, history_key),
         (schema.item_features, candidate_input, candidate_key),
@@ -155,17 +171,18 @@ def encode(
         features[key_of(item_feature.name)] = ids
         for feature in side_features:
             values = raw[input_of(feature.name)]
-            features[key_of(feature.name)] = encoder.encode(
-                feature.name, values, is_real=ids != PAD_ID
-            )
+            features[key_of(feature.name)] = encoded(feature, values, ids != PAD_ID)
     return features
 
 
-def _form(key: str) -> str:
+def _form(key: str, feature: Feature) -> str:
     """The form of a feature by its key in encoded examples; see `input_forms`."""
+    form = "B"
     if key.startswith(history_key("")):
-        return "BL"
-    return "BN" if key.startswith(candidate_key("")) else "B"
+        form = "BL"
+    elif key.startswith(candidate_key("")):
+        form = "BN"
+    return form + VALUES * feature.axes
 
 
 class _Scorer:
@@ -226,7 +243,7 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     Args:
         schema: Schema that names the history features; an event is a step whose item key is not
             padding.
-        features: Encoded features with `history/<feature>` [B, L], as
+        features: Encoded features with `history/<feature>` [B, L] or [B, L, M], as
             `preprocessing.dataset.parse` describes them, but with padding anywhere.
 
     Returns:
@@ -247,9 +264,10 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     compacted = dict(features)
     for feature in schema.history_features:
         key = history_key(feature.name)
-        padded_BL = tf.pad(features[key], [[0, 0], [0, 1]])
+        padded_BL = tf.pad(features[key], [[0, 0], [0, 1], *([[0, 0]] * feature.axes)])
         values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
-        compacted[key] = tf.where(is_kept_BL, values_BL, tf.zeros_like(values_BL))
+        is_kept = is_kept_BL[..., None] if feature.axes else is_kept_BL
+        compacted[key] = tf.where(is_kept, values_BL, tf.zeros_like(values_BL))
     return compacted
 
 

@@ -1,5 +1,6 @@
 """Sequence examples: written as columns, and built one protobuf message after another."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ _STEPS = 50
 _HISTORY = ("category_id", "item_id", "timestamp")
 _ITEM = ("category_id", "item_id")
 _CANDIDATES = 2
+_VALUES = 3
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -37,6 +39,56 @@ def measure(quick: bool) -> list[Figure]:
         f"one protobuf SequenceExample per example, {_STEPS} steps x {len(_HISTORY)} features"
     )
     return [times.speedup("codec", baseline, at_least=80)]
+
+
+def measure_sets(quick: bool) -> list[Figure]:
+    """One unit of work is a history of 50 steps whose feature has 3 values on average."""
+    rows, baseline_rows = (512, 64) if quick else (8192, 512)
+    sets, few_sets = _sets(rows), _sets(baseline_rows)
+    buffer, offsets = _encode_sets(few_sets)
+    examples = [buffer[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
+    assert examples == _serialised(few_sets)
+    times = compare(
+        lambda: _encode_sets(sets),
+        lambda: _serialised(few_sets),
+        ours_units=rows,
+        baseline_units=baseline_rows,
+    )
+    baseline = f"one protobuf SequenceExample per example, {_STEPS} steps x {_VALUES} values"
+    return [times.speedup("many_codec", baseline, at_least=30)]
+
+
+def _sets(rows: int) -> Ragged:
+    """Ids of the steps of all histories, the same for the first rows."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 2 * _VALUES + 1, rows * _STEPS)
+    ids = np.random.default_rng(1).integers(1, 1000, lengths.sum())
+    return Ragged(ids, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _encode_sets(sets: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.arange(0, len(sets), _STEPS)
+    steps = codec.SerializedSteps(sets).rows(starts, np.full(len(starts), _STEPS))
+    return codec.encode_examples({}, {"history/tags": steps})
+
+
+def _serialised(sets: Ragged) -> list[bytes]:
+    """The same as protobuf messages, built set by set."""
+    return [
+        tf.train.SequenceExample(
+            feature_lists=tf.train.FeatureLists(
+                feature_list={
+                    "history/tags": tf.train.FeatureList(
+                        feature=[
+                            tf.train.Feature(int64_list=tf.train.Int64List(value=_row(sets, step)))
+                            for step in range(start, start + _STEPS)
+                        ]
+                    )
+                }
+            )
+        ).SerializeToString(deterministic=True)
+        for start in range(0, len(sets), _STEPS)
+    ]
 
 
 def columns(rows: int) -> tuple[dict[str, Ragged], dict[str, Ragged]]:

@@ -26,11 +26,14 @@ from . import (
     serving_tail,
     startup,
     training_peers,
+    value_bags,
 )
 from .figures import Figure
 
 BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "codec": codec.measure,
+    "many_codec": codec.measure_sets,
+    "many_bag": value_bags.measure,
     "compression": compression.measure,
     "lazy_adam": embedding_update.measure,
     "deminet_ssl": model_steps.deminet_ssl,

@@ -96,8 +96,8 @@ def test_a_build_without_a_schema_takes_a_certain_draft_and_says_so(tmp_path, ca
     data = _build(tmp_path, log)
     assert data.schema == infer(log).schema
     (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("Schema")]
-    assert "user: memberId, age, gender; item: movieId, price (EUR)" in line
-    assert "left out: genres" in line
+    assert "user: memberId, age, gender; item: movieId, genres, price (EUR)" in line
+    assert "left out: review" in line
     assert f"python -m pipeline.infer_schema --input={log} --output=schema.json" in line
     assert line.endswith("name it with --schema.")
 
@@ -117,7 +117,12 @@ def test_a_canonical_log_is_not_guessed(tmp_path, capsys):
     log["genres"] = [f"{item}|x" for item in log["item_id"]]
     data = _build(tmp_path, write_log(tmp_path / "log.csv", log))
     assert data.schema.history.features == ("item_id", "category_id", "genres")
-    assert "guessed" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "guessed" not in error
+    (line,) = [one for one in error.splitlines() if "separated" in one]
+    assert line.startswith("genres: values such as 'i0|x' look like several values separated by |")
+    assert "infer_schema" in line
+    assert '"many"' in line
 
 
 def test_the_command_loads_little():

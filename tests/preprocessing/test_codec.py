@@ -190,6 +190,20 @@ def test_rows_cut_out_of_steps_are_those_of_their_values(kind, data):
     assert cut[1].tolist() == whole[1].tolist()
 
 
+@hypothesis.given(st.lists(st.lists(_INT64, max_size=5), min_size=1, max_size=8))
+def test_steps_of_several_integers_are_those_of_protobuf(lists):
+    steps = SerializedSteps(_ragged("int64", lists))
+    starts, lengths = np.array([0, 1, len(lists)]), np.array([len(lists), len(lists) - 1, 0])
+    buffer, offsets = encode_examples({}, {"x": steps.rows(starts, lengths)})
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        expected = tf.train.SequenceExample()
+        expected.feature_lists.feature_list["x"].feature.extend(
+            _feature("int64", values) for values in lists[start : start + length]
+        )
+        example = buffer[offsets[row] : offsets[row + 1]].tobytes()
+        assert example == expected.SerializeToString(deterministic=True)
+
+
 def test_steps_of_two_gibibytes_are_refused(monkeypatch):
     data = np.broadcast_to(np.uint8(0), 2**31)  # takes one byte
     monkeypatch.setattr(codec, "_steps", lambda values: (data, np.zeros(1, np.int64)))

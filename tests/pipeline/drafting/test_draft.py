@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pipeline.drafting.draft import draft
 from pipeline.drafting.table import summary, table
 from preprocessing.features.feature import Role
+from preprocessing.features.many import Many
 from preprocessing.schema import Schema
 from tests.helpers.foreign_logs import column, keys, ratings
 
@@ -38,7 +39,7 @@ def test_a_log_of_ratings():
         "device": Role.CONTEXT,
         "watched_at": Role.TIMESTAMP,
         "stars": Role.LABEL,
-        "genres": None,
+        "genres": Role.ITEM,
         "review": None,
         "row_uuid": None,
         "site": None,
@@ -48,7 +49,8 @@ def test_a_log_of_ratings():
     assert schema["price_EUR"].column == "price (EUR)"
     assert schema["price_EUR"].default > 0
     assert str(schema["stars"].positive) == ">=4"
-    assert schema.history.features == ("movieId",)
+    assert schema["genres"].many == Many(max=3, separator="|")
+    assert schema.history.features == ("movieId", "genres")
     assert all(feature.description for feature in schema.features)
     assert Schema.from_json(schema.to_json()) == schema
 

@@ -20,7 +20,6 @@ NUMBERS = [str(number + 0.5) for number in range(19)]
         (exclusions.vector_text, ("a", ["[0.1, 2, 3]", "0.2 1 4"]), ("a", ["0.1, 2, 3", "0.2"]),
          "a vector of 3 numbers"),
         (exclusions.list_text, ("a", ["[1, 2]", "[]"]), ("a", ["[1, 2]", "1"]), "a list"),
-        (exclusions.separated, ("a", ["x|y", "x"]), ("a", ["x", "y"]), "separated by |"),
         (exclusions.dates, ("a", ["2024-01-01"]), ("a", ["2024-01-01", "soon"]), "a date or time"),
         (exclusions.mixed_numbers, ("a", [*NUMBERS, "NA"]), ("a", [*NUMBERS, "7"]), "also 'NA'"),
         (exclusions.free_text, ("a", ["a b c d e f", "g h i j k l"]), ("a", ["New York", "Paris"]),
@@ -41,15 +40,6 @@ def test_what_cannot_be_read_keeps_its_reason():
         "why"
     )
     assert exclusions.unreadable(column("a", ["x"])) == ""
-
-
-def test_commas_separate_values_only_if_their_parts_come_back():
-    genres = ["a, b", "b, c", "a, c", "c", "a, b, c", "b"]
-    places = ["Paris, France", "London, UK", "Rome, Italy", "Oslo, Norway", "Berlin"]
-    assert exclusions.separator_of(column("a", genres)) == ","
-    assert exclusions.separator_of(column("a", [text.replace(",", ";") for text in genres])) == ";"
-    assert exclusions.separator_of(column("a", places)) is None
-    assert exclusions.separator_of(column("a", ["1,5", "1,7", "5,1", "7,1", "5,5"])) is None
 
 
 def test_measures_may_have_their_own_value_in_every_row():

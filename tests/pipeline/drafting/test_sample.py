@@ -46,10 +46,12 @@ def test_what_json_nests_is_named_and_the_rest_is_read(tmp_path):
     assert {name: column.unreadable for name, column in read.items()} == {
         "x": "",
         "n": "",
-        "l": sample.SEVERAL,
+        "l": "",
         "v": sample.vector(2),
         "r": sample.RECORD,
     }
+    assert read["l"].is_many
+    assert sorted(read["l"].values.to_pylist()) == ["0\x1f1", "1", "1\x1f2", "1\x1f3", "1\x1f4"]
 
 
 def test_types_of_parquet_that_hold_no_single_values_are_named(tmp_path):
@@ -57,6 +59,7 @@ def test_types_of_parquet_that_hold_no_single_values_are_named(tmp_path):
         "x": pa.array(["a", "b"]).dictionary_encode(),
         "time": pa.array([datetime.datetime(2024, 1, 1, 7, 30)] * 2, pa.timestamp("us", "UTC")),
         "l": [[1], [2]],
+        "e": [[0.5], [0.25, 2]],
         "v": pa.array([[0.5, 1], [2, 3]], pa.list_(pa.float32(), 2)),
         "r": [{"a": 1}] * 2,
         "h": pa.array([1, 2], pa.duration("s")),
@@ -66,7 +69,8 @@ def test_types_of_parquet_that_hold_no_single_values_are_named(tmp_path):
     assert {name: column.unreadable for name, column in read.items()} == {
         "x": "",
         "time": "",
-        "l": sample.SEVERAL,
+        "l": "",
+        "e": sample.VECTORS,
         "v": sample.vector(2),
         "r": sample.RECORD,
         "h": "the type duration[s] is none that can be read",

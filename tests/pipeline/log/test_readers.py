@@ -180,7 +180,11 @@ def test_json_lines_that_are_no_records(tmp_path):
         (2, "not JSON"),
         (4, "not a JSON object"),
         (5, "invalid UTF-8"),
-        (6, "column 'item_id': expected one value, found a nested one"),
+        (
+            6,
+            "column 'item_id': expected one value, found a nested one "
+            '("many" in the schema takes lists)',
+        ),
     ]
 
 

@@ -71,6 +71,16 @@ def test_tensors_without_a_form_are_left_alone():
     assert require_forms(others, {"user": "B"})["label"] is others["label"]
 
 
+def test_sets_may_have_any_number_of_values():
+    forms = {"user": "BM", "item": "BL", "genres": "BLM", "tags": "BLM"}
+    tensors = {"user": tf.ones([2, 7]), "item": tf.ones([2, 3]), "genres": tf.ones([2, 3, 4])}
+    checked = require_forms(tensors | {"tags": tf.ones([2, 3, 0])}, forms)
+    assert checked["tags"].shape == [2, 3, 0]
+    for wrong in ([2, 3], [2, 4, 1], [1, 3, 1]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"tags \[B, L, M\]"):
+            require_forms(tensors | {"tags": tf.ones(wrong)}, forms)
+
+
 def two_users_with_one_history(signature):
     raw = toy_runs.raw_inputs(3)
     return {
