@@ -14,8 +14,8 @@ from models.evaluation import calibration_record, dumped_scores
 from models.evaluation.metrics import overall_auc
 from models.evaluation.scoring import Scorer
 from preprocessing.errors import UserError
+from serving import embedded_server
 from serving import export as exporting
-from serving import server
 from serving.client import Client
 from serving.export import ExportOptions
 from serving.exporting import publishing, raw_requests
@@ -93,7 +93,7 @@ def test_scores_over_rest_are_those_of_the_twin(run, toy_data, exported, record,
     requests = sample_requests(toy_data, "test", 64)
     file = tmp_path / "requests.jsonl"
     file.write_text("".join(f"{json.dumps(request)}\n" for request in requests))
-    with server.running(exported.path.parent, "ctr") as running:
+    with embedded_server.running(exported.path.parent, "ctr") as running:
         ranked = list(score(running.url, file))
         with Client(running.url) as client:
             why = client.explain(requests[0], "here")

@@ -11,7 +11,7 @@ from models.evaluation import importance, permutation, slices
 from models.evaluation.scoring import Scorer
 from preprocessing import dataset
 from preprocessing.errors import UserError
-from serving import export, parity, server
+from serving import embedded_server, export, parity
 from serving.client import Client
 from serving.explain import describe
 from serving.exporting import raw_requests
@@ -45,7 +45,7 @@ def servable(version):
 
 @pytest.fixture(scope="module")
 def running(version, data):
-    with server.running(version.parent, "ctr", explore=str(data.path)) as started:
+    with embedded_server.running(version.parent, "ctr", explore=str(data.path)) as started:
         yield started
 
 
