@@ -194,10 +194,11 @@ def test_the_default_split_is_validation_for_importance_only(run, tmp_path, monk
     _call(monkeypatch, run=str(run), importance=True)
     _call(monkeypatch, run=str(run), importance=True, split="test")
     assert measured == ["validation", "test"]
-    monkeypatch.setattr(evaluate, "evaluate", lambda _, split: measured.append(split) or {})
+    monkeypatch.setattr(scoring, "evaluate", lambda _, split: measured.append(split) or {})
     analysis = types.SimpleNamespace(slices=pd.DataFrame())
-    monkeypatch.setattr(evaluate, "analyse", lambda _, split: measured.append(split) or analysis)
+    monkeypatch.setattr(scoring, "analyse", lambda _, split: measured.append(split) or analysis)
     monkeypatch.setattr(evaluate, "_print_metrics", lambda *_: None)
+    (tmp_path / "config.json").touch()
     _call(monkeypatch, run=str(tmp_path))
     assert measured[2:] == ["test", "test"]
     assert (tmp_path / "slices-test.csv").exists()
