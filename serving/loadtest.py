@@ -27,10 +27,8 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from models.reporting import html_report
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.features.feature import DType
@@ -45,7 +43,6 @@ _MADE_UP_SET = 4  # values of the largest list
 _MADE_UP_VALUES = 1000
 _LARGEST = 100_000
 _HEADER = ("load", "candidates", "history", "requests", "failed", "per second", "bytes sent")
-_COLOURS = (html_report.BLUE, html_report.ORANGE, html_report.GREEN, html_report.INK)
 
 
 def loadtest(
@@ -153,6 +150,12 @@ def plot(result: Mapping[str, Any]) -> str:
     cells = result["cells"]
     lengths = sorted({cell["history"] for cell in cells})
     levels = list(dict.fromkeys(Level(cell["loop"], cell["load"]) for cell in cells))
+    # Matplotlib, for which a wrong flag need not wait.
+    from matplotlib import pyplot as plt
+
+    from models.reporting import html_report
+
+    colours = (html_report.BLUE, html_report.ORANGE, html_report.GREEN, html_report.INK)
     with plt.rc_context(html_report.STYLE):
         figure, panels = plt.subplots(
             1, len(lengths), sharey=True, squeeze=False, figsize=(1.5 + 3.7 * len(lengths), 3.4)
@@ -173,7 +176,7 @@ def plot(result: Mapping[str, Any]) -> str:
                         line,
                         marker="o",
                         markersize=3,
-                        color=_COLOURS[i % len(_COLOURS)],
+                        color=colours[i % len(colours)],
                         label=f"{level}, {name}",
                     )
             axes.set(title=f"history {length}", xlabel="candidates", ylim=(0, None))

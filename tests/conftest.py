@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 
 import hypothesis
@@ -10,6 +11,9 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# A shell lets what it runs in the background ignore Ctrl-C; tests that send it need an answer.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A deadline per example would measure the machine, and what else it does.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")

@@ -2,11 +2,12 @@
 
     python -m tests.bench --output=bench.json [--only=codec,lazy_adam] [--quick]
 
-Every figure but the seconds of a start is a ratio: both sides run in turns, five times each (jobs
-over whole logs three times), after a first time that does not count. The peers of training are
-installed into build/peers, several gigabytes, on the first use. The table shows the ratio of the
-best times and that of the medians; bench.json holds the former. A target that is missed is shown as
-such, and is no failure of the command: the figures depend on the machine and on what else it does.
+Every figure but the seconds of a start and of --help is a ratio: both sides run in turns, five
+times each (jobs over whole logs three times), after a first time that does not count. The peers of
+training are installed into build/peers, several gigabytes, on the first use. The table shows the
+ratio of the best times and that of the medians; bench.json holds the former. A target that is
+missed is shown as such, and is no failure of the command: the figures depend on the machine and on
+what else it does.
 """
 
 import pathlib

@@ -198,7 +198,7 @@ def test_the_default_split_is_validation_for_importance_only(run, tmp_path, monk
     analysis = types.SimpleNamespace(slices=pd.DataFrame())
     monkeypatch.setattr(scoring, "analyse", lambda _, split: measured.append(split) or analysis)
     monkeypatch.setattr(evaluate, "_print_metrics", lambda *_: None)
-    monkeypatch.setattr(evaluate.run_directory, "require_run", lambda path: None)
+    (tmp_path / "config.json").touch()
     _call(monkeypatch, run=str(tmp_path))
     assert measured[2:] == ["test", "test"]
     assert (tmp_path / "slices-test.csv").exists()

@@ -144,14 +144,14 @@ def test_both_losses_train_in_joint_steps():
 def test_a_run_resumes_in_every_phase(data, tmp_path, monkeypatch):
     """From the checkpoint of a pass, and from one between extra steps of the main loss."""
     whole = tmp_path / "whole"
-    save = train.Trainer.save
+    save = trainer.Trainer.save
 
     def save_and_copy(trainer):
         save(trainer)
         if trainer.workdir == whole:
             shutil.copytree(whole, tmp_path / f"copy-{trainer.progress.updates}")
 
-    monkeypatch.setattr(train.Trainer, "save", save_and_copy)
+    monkeypatch.setattr(trainer.Trainer, "save", save_and_copy)
     # Small graphs: the schedule is what counts.
     run = _config(data, model="lr", ssl="rule", pretrain_epochs=2, ssl_steps=1)
     train.train(run, whole, progress=False)
@@ -188,7 +188,7 @@ def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 2.1, 1.0, 1.0])
     monkeypatch.setattr(SelfSupervisedSteps, "validation_loss", lambda _: {"loss": next(losses)})
     run = _config(data, pretrain_epochs=9, patience=3, batch_size=300, max_steps=1)
-    it = train.Trainer(run, tmp_path, progress=False)
+    it = trainer.Trainer(run, tmp_path, progress=False)
     monkeypatch.setattr(it, "_ssl_updates", lambda done, count: {}, raising=False)
     it._pretrain()
     # The best is that of the second pass; equal is no gain.

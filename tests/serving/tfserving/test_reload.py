@@ -18,6 +18,7 @@ from serving.exporting.publishing import Publication
 from serving.tfserving.grpc.server import GrpcServer
 from serving.tfserving.grpc.services import ModelService, PredictionService
 from serving.tfserving.metrics import Metrics
+from serving.tfserving.models import model_config
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.models.store import ModelStore
 from serving.tfserving.protos import predict_pb2, prediction_service_pb2_grpc
@@ -168,7 +169,7 @@ def test_V9_rollback_under_traffic(tmp_path):
     publishing.write(tmp_path, Publication("m", str(tmp_path), stable=2, previous=1))
     store = ModelStore(Servable)
     file = tmp_path / publishing.CONFIG
-    store.start(publishing.model_config.read(file), 0.05)
+    store.start(model_config.read(file), 0.05)
     store.start_polling(0.05)
     store.follow_config_file(file, 0.05)
     running = GrpcServer(PredictionService(store, Metrics()), ModelService(store))

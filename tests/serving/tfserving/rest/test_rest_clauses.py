@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 
 from serving import embedded_server, goldens
-from serving.conformance import models
+from serving.conformance import all_cases, models
 from serving.conformance.all_cases import CASES
 from serving.conformance.case import ANY, Answer, Case, Expected, request, same
 
@@ -67,7 +67,7 @@ def test_every_clause_has_a_case_and_no_name_comes_twice():
 
 def test_answers_are_stored_and_compared(servers, monkeypatch):
     chosen = [case for case in CASES if case.name in ("U2-latest", "H4-head", "U1-root")]
-    monkeypatch.setattr(goldens, "CASES", chosen)
+    monkeypatch.setattr(all_cases, "CASES", chosen)
     stored = goldens.record(servers[False], with_flags=False)
     assert set(stored) == {case.name for case in chosen}
     assert all(entry["problems"] == [] for entry in stored.values())
