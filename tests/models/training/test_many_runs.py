@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from models import report, train
+from models import train
 from models.config import run_config
 from models.core import run_directory
+from models.reporting import run_report
 from models.training import model_checks, trainer
 from models.training.warm_start import warm_start
 from tests.helpers import many_logs, many_models, small_models
@@ -54,7 +55,7 @@ def test_values_of_sets_keep_their_rows(days, tmp_path):
 def test_a_run_trains_and_its_report_says_how_many_values(days, tmp_path):
     run = _config(days[0], model={"name": "deminet", "embedding_size": 4})
     train.train(run, tmp_path / "run")
-    page = report.write_report(tmp_path / "run", tmp_path / "report.html")
+    page = run_report.write_report(tmp_path / "run", tmp_path / "report.html")
     text = page.with_suffix(".md").read_text(encoding="utf-8")
     assert "vocabulary, up to 3 values" in text
     assert "hash, up to 4 values" in text
