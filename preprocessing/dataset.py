@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.decoded import DecodedSplit, bytes_needed
+from preprocessing.decoded import DecodedSplit, bytes_needed, padded
 from preprocessing.errors import UserError
 from preprocessing.example_keys import (
     LABEL,
@@ -304,7 +304,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
         widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
         widths |= {LABEL: cut.candidates, LABEL_WEIGHT: cut.candidates}
         return {
-            name: _padded(rows, widths[name]) if name in widths else rows
+            name: padded(rows, widths[name]) if name in widths else rows
             for name, rows in _rows(block, cut).items()
         }
 
@@ -398,13 +398,6 @@ def _arrange(
 def _rows(block: _Block, cut: _Cuts) -> _Block:
     """The rows of a cut."""
     return {name: column[cut.start : cut.start + cut.rows] for name, column in block.items()}
-
-
-def _padded(rows_BX: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Rows of the given width: padded, or cut where there is only padding."""
-    missing = tf.maximum(width - tf.shape(rows_BX, tf.int64)[1], 0)
-    more_axes = [[0, 0]] * (rows_BX.shape.rank - 2)
-    return tf.pad(rows_BX[:, :width], [[0, 0], [0, missing], *more_axes])
 
 
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:

@@ -40,6 +40,12 @@ def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
     return _VALUE_BYTES * values + _NAME_BYTES * (1 + with_users) * requests
 
 
+def padded(rows: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Rows [B, X] or [B, X, M] with X of a given width: padded, or cut where only padding is."""
+    missing = tf.maximum(width - tf.shape(rows, tf.int64)[1], 0)
+    return tf.pad(rows[:, :width], [[0, 0], [0, missing], *([[0, 0]] * (rows.shape.rank - 2))])
+
+
 def _width(features: Iterable[Feature]) -> int:
     """Number of values of one row of some features."""
     return sum(math.prod(feature.value_shape) for feature in features)
@@ -66,10 +72,7 @@ class DecodedSplit:
         width = schema.history.max_length
 
         def column(name: str, part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            if name not in self._histories:
-                return part[name]
-            more_axes = [[0, 0]] * (part[name].shape.rank - 2)
-            return tf.pad(part[name], [[0, 0], [0, width - part[name].shape[1]], *more_axes])
+            return padded(part[name], width) if name in self._histories else part[name]
 
         self._columns = {
             name: tf.concat([column(name, part) for part in parts], 0)

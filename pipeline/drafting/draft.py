@@ -45,12 +45,13 @@ def draft(columns: Iterable[Column]) -> Draft:
     candidates: list[Column] = []
     of_many: list[Column] = []
     for column in sorted(columns, key=lambda column: column.name):
+        is_time = times.is_named_exactly(column)
         reason = exclusions.first_reason(column, exclusions.SHAPES)
-        if reason and not times.is_named_exactly(column):
+        if reason and not is_time:
             decisions.append(left_out(column, reason))
-        else:
-            column = several.taken_apart(column)
-            (of_many if column.is_many else candidates).append(column)
+            continue
+        column = column if is_time else several.taken_apart(column)
+        (of_many if column.is_many else candidates).append(column)
     item = keys.item_key(candidates)
     rest = _without(candidates, [item])
     user = None if item is None else keys.user_key(rest, item.column)

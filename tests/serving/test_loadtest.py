@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from preprocessing.errors import UserError
+from preprocessing.schema import Schema
 from serving import loadtest as command
 from serving.exporting.sample_requests import sample_requests
 from serving.load.generator import Bounds, Level, Samples, measure
 from serving.loadtest import is_loopback, loadtest, plot, table
-from tests.helpers import toy_runs
+from tests.helpers import many_logs, toy_runs
 from tests.helpers.scripted_server import Scripted
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -213,3 +214,10 @@ def test_made_up_requests_fit_the_schema():
     made = command._made_up(command.RequestFormat.from_schema(toy_runs.SCHEMA).user)
     assert [type(value) for value in made[3].values()] == [str, float, int]
     assert list(made[3]) == [field.name for field in fields]
+
+
+def test_made_up_requests_have_lists_of_several_lengths():
+    fields = command.RequestFormat.from_schema(Schema.from_json(many_logs.schema())).user
+    made = command._made_up(fields)
+    assert [record["languages"] for record in made[:3]] == [[0], [1, 2], [2, 3, 4]]
+    assert made[1]["tags"] == ["tags 1", "tags 2"]

@@ -436,3 +436,17 @@ def test_a_schema_of_ones_own_describes_the_canonical_columns(tmp_path):
     (tmp_path / "schema.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"--dataset=taobao has \(user_id, .*\), found 'item'"):
         _build(tmp_path, "taobao", log, schema=str(tmp_path / "schema.json"), output="other")
+
+
+def test_columns_of_published_logs_may_have_many_values_with_a_separator(tmp_path):
+    log, _ = published_logs.taobao(tmp_path, _events(), _category, ["pv"] * len(_events()))
+    content = ADAPTERS["taobao"].schema().to_json()
+    category = next(f for f in content["features"] if f["name"] == "category_id")
+    category["many"] = {"max": 2}
+    (tmp_path / "schema.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="Expected lists of values in the column 'category_id'"):
+        _build(tmp_path, "taobao", log, schema=str(tmp_path / "schema.json"))
+    category["many"]["separator"] = "|"
+    (tmp_path / "schema.json").write_text(json.dumps(content))
+    data = _build(tmp_path, "taobao", log, schema=str(tmp_path / "schema.json"))
+    assert data.schema["category_id"].many.separator == "|"
