@@ -47,8 +47,12 @@ other, for which the test split must stay unseen."""
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("run", None, "Run directory of models.train.")
-    flags.DEFINE_string("compare", None, "Instead, a run to compare --against.")
-    flags.DEFINE_string("against", None, "The other run; may be given without its name.")
+    flags.DEFINE_string(
+        "compare", None, "Run to compare with the one of --against, instead of --run."
+    )
+    flags.DEFINE_string(
+        "against", None, "Run to compare with; the name of the flag may be left out."
+    )
     flags.DEFINE_enum(
         "split",
         None,

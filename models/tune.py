@@ -81,7 +81,9 @@ def define_flags() -> None:
     with cli.flag_group("The search"):
         flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
         flags.DEFINE_string("space", None, "JSON file of the settings to search.", required=True)
-        flags.DEFINE_integer("trials", 30, "Trials in all.", lower_bound=1)
+        flags.DEFINE_integer(
+            "trials", 30, "Total number of trials, earlier ones included.", lower_bound=1
+        )
         run_flags.define_integer("seed", "Seed of the trainings and of the search (default 1).")
         flags.DEFINE_string("workdir", None, "Directory of the search.", required=True)
     run_flags.define_config_flags()

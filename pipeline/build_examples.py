@@ -122,7 +122,7 @@ def define_log_flags() -> None:
         integer("min_user_events", "Filter users with fewer events.")
         integer("min_item_events", "Filter events of items with fewer events.")
         choice("core_filter", CORE_FILTERS, "Filter items, then users, once or until none is left.")
-        integer("max_user_events", "Keep this many most recent events of a user.")
+        integer("max_user_events", "Number of most recent events of a user to keep.")
     with cli.flag_group("Sampled candidates"):
         integer("negatives", "Sampled candidates per request.")
         choice(
@@ -139,7 +139,9 @@ def define_log_flags() -> None:
             "work_dir",
             "Directory for intermediate files, shared by all workers; default: --output.",
         )
-        flags.DEFINE_multi_string("beam_options", [], "Filled with the flags that go to Beam.")
+        flags.DEFINE_multi_string(
+            "beam_options", [], "Options of Beam; flags that are not listed here are added to them."
+        )
 
 
 def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArguments:

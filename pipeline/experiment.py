@@ -164,10 +164,12 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Directory for runs and pages.", required=True)
     flags.DEFINE_integer("seeds", _SEEDS, "Runs per model and data set.", lower_bound=1)
     flags.DEFINE_multi_float(
-        "learning_rate", [], "Rate to choose from instead of those of the table; repeatable."
+        "learning_rate",
+        [],
+        "Learning rate to choose from, instead of those of the table; repeatable.",
     )
     flags.DEFINE_integer("jobs", None, "Runs at a time (default: cores).", lower_bound=1)
-    flags.DEFINE_bool("quick", False, "A few steps per run, to see that all of it works.")
+    flags.DEFINE_bool("quick", False, "Train a few steps per run, to see that everything works.")
 
 
 def main() -> int | None:

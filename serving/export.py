@@ -282,9 +282,11 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "Run directory that models.train filled.")
     flags.DEFINE_string("output", None, "Directory that gets a new version.")
     flags.DEFINE_integer("version", None, "Number of the version (default: the next).", 1)
-    flags.DEFINE_bool("canary", False, "Label it canary, and leave the stable version as it is.")
+    flags.DEFINE_bool(
+        "canary", False, "Label the version canary, and leave the stable one as it is."
+    )
     flags.DEFINE_integer(
-        "keep", 0, "Remove all but so many of the newest versions and what is served; 0: none.", 0
+        "keep", 0, "Number of newest versions to keep beside the served ones; 0 keeps all.", 0
     )
     flags.DEFINE_float(
         "max_auc_drop", 0.01, "Refuse a model whose AUC on held-out requests is lower by more.", 0

@@ -109,11 +109,11 @@ def _json(reply: dict[str, Any]) -> Any:
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("url", None, "http://HOST:PORT of the server to ask.")
-    flags.DEFINE_bool("with_flags", False, "The server has CORS, the Prometheus page and batching.")
+    flags.DEFINE_bool("with_flags", False, "Ask the cases about CORS, metrics and batching.")
     flags.DEFINE_string("output", None, "Where to store the answers (JSON).")
     flags.DEFINE_string("compare", None, "Answers of another server to compare with.")
     flags.DEFINE_string("write_models", None, "Directory to make, with models and config files.")
-    flags.DEFINE_string("served_from", None, "Where the server finds that directory.")
+    flags.DEFINE_string("served_from", None, "Path of --write_models on the server.")
 
 
 def main() -> int:

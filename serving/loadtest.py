@@ -253,12 +253,14 @@ def define_flags() -> None:
     flags.DEFINE_list("rate", "", "Requests per second of open loops.")
     flags.DEFINE_list("candidates", "50", "Numbers of candidates in a request.")
     flags.DEFINE_list("history", "50", "Lengths of the history.")
-    flags.DEFINE_float("seconds", 5.0, "Longest time of a measurement.", 0.1, 600)
-    flags.DEFINE_integer("max_requests", 10_000, "Most requests of one.", 1, 1_000_000)
+    flags.DEFINE_float("seconds", 5.0, "Largest number of seconds of a measurement.", 0.1, 600)
+    flags.DEFINE_integer(
+        "max_requests", 10_000, "Largest number of requests of a measurement.", 1, 1_000_000
+    )
     flags.DEFINE_string("requests", "", "File with one JSON request per line to draw from.")
     flags.DEFINE_string("output", "", "Directory that gets loadtest.json and loadtest.svg.")
-    flags.DEFINE_bool("allow_remote", False, "The server may be on another machine.")
-    flags.DEFINE_integer("seed", 1, "Of what is drawn.")
+    flags.DEFINE_bool("allow_remote", False, "Allow a server on another machine.")
+    flags.DEFINE_integer("seed", 1, "Seed of what is drawn.")
 
 
 def _numbers(flag: str, texts: Sequence[str], lowest: float, whole: bool = True) -> list[float]:

@@ -86,7 +86,7 @@ def define_flags() -> None:
     flags.DEFINE_string("url", None, "Address of the served model.")
     flags.DEFINE_string("requests", None, "File with one JSON request per line.")
     flags.DEFINE_string("schema", "", "schema.json of the model, for the defaults in it.")
-    flags.DEFINE_bool("gzip", False, "Send requests in gzip: for slow networks.")
+    flags.DEFINE_bool("gzip", False, "Compress requests with gzip, for slow networks.")
     flags.mark_flags_as_required(["url", "requests"])
 
 

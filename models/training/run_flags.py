@@ -56,14 +56,17 @@ def define_config_flags() -> None:
             "set", [], "Override, as in train.learning_rate=0.01; repeatable (docs/models.md)."
         )
     with cli.flag_group("The training"):
-        flags.DEFINE_string("warm_start", None, "Run whose weights to begin with.")
+        flags.DEFINE_string(
+            "warm_start", None, "Run directory whose weights the model begins with."
+        )
         flags.DEFINE_enum("distribute", None, STRATEGIES, "Devices and processes (default auto).")
         define_integer(
-            "pretrain_epochs", "Passes with the self-supervised loss alone, first (default 0)."
+            "pretrain_epochs",
+            "Passes with the self-supervised loss alone before the training (default 0).",
         )
-        define_integer("max_steps", "Steps at most (default: no bound).")
+        define_integer("max_steps", "Largest number of steps (default: no limit).")
         flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
-        flags.DEFINE_enum("precision", None, PRECISIONS, "Of training (default float32).")
+        flags.DEFINE_enum("precision", None, PRECISIONS, "Precision of training (default float32).")
 
 
 def define_integer(name: str, meaning: str) -> None:

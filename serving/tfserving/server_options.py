@@ -63,16 +63,18 @@ class ServerOptions:
         "", "Text-format ModelServerConfig; then model_name and model_base_path are not used."
     )
     model_config_file_poll_wait_seconds: float = _flag(
-        0.0, "Time between two readings of the model config file; 0 reads it once."
+        0.0, "Seconds between two readings of the model config file; 0 reads it once."
     )
     file_system_poll_wait_seconds: float = _flag(
-        1.0, "Time between two looks for versions; 0 looks once."
+        1.0, "Seconds between two looks for versions; 0 looks once."
     )
     allow_version_labels_for_unavailable_models: bool = _flag(
         False, "Whether a new label may point at a version that is not loaded yet."
     )
     max_num_load_retries: int = _flag(5, "How often a failed load is tried again.")
-    load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load.")
+    load_retry_interval_micros: int = _flag(
+        60_000_000, "Microseconds between two attempts to load."
+    )
     num_load_threads: int = _without_effect(0, "versions are loaded one after the other.")
     num_unload_threads: int = _without_effect(0, "unloading a version takes no time here.")
     flush_filesystem_caches: bool = _without_effect(True, "the system frees its own caches.")
@@ -94,7 +96,7 @@ class ServerOptions:
     rest_api_port: int = _flag(8501, "Port of the REST interface; 0 picks a free one.")
     rest_api_timeout_in_ms: int = _flag(
         30_000,
-        "Deadline of a request: for the arrival of its body, then for its answer.",
+        "Milliseconds for the arrival of a request's body, and again for its answer.",
         at_least=1,
     )
     rest_api_num_threads: int = _flag(
@@ -129,11 +131,11 @@ class ServerOptions:
     enable_profiler: bool = _without_effect(True, "there is no profiler service here.")
 
     enable_model_warmup: bool = _flag(True, "Replay a version's warm-up requests first.")
-    num_request_iterations_for_warmup: int = _flag(1, "How often each is replayed.")
+    num_request_iterations_for_warmup: int = _flag(1, "How often each warm-up request is replayed.")
     enable_batching: bool = _flag(False, "Compute requests of the same signature together.")
     batching_parameters_file: str = _flag("", "Text-format BatchingParameters.")
     enable_per_model_batching_parameters: bool = _flag(
-        False, "Batch only versions that hold a batching_params.pbtxt, as that says."
+        False, "Batch only versions with a batching_params.pbtxt, by its parameters."
     )
     tensorflow_session_parallelism: int = _flag(
         0, "Threads for each of the next two flags at 0; 0 leaves TensorFlow the choice."
