@@ -53,7 +53,8 @@ def main() -> int:
     for name in _FILES:
         if path := getattr(options, name):
             files.require_file(path, f"--{name}")
-    sys.stderr.write("".join(f"note: {line}\n" for line in options.notes()))
+    for line in options.notes():
+        sys.stderr.write(f"note: {line}\n")
     # They load TensorFlow, for which a wrong flag need not wait.
     from models.keras import tf
     from serving import embedded_server
