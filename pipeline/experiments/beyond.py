@@ -167,6 +167,14 @@ TABLES = (
         along="interests",
     ),
     _table(
+        "features",
+        "AUC by the features of the items",
+        [
+            Row(label="DIN", settings=_settings("din", "none")),
+            Row(label="DemiNet", settings=_settings("deminet", "none")),
+        ],
+    ),
+    _table(
         "best",
         "The best model for a log, chosen by validation AUC",
         [
