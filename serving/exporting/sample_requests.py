@@ -69,6 +69,8 @@ def _plain(value: Any) -> Any:
     """A value as a type that JSON has; a missing number is None."""
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, np.float32):
+        value = float(str(value))  # 3.04; as float64 it would be 3.0399999618530273
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and math.isnan(value) else value

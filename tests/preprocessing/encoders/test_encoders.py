@@ -203,6 +203,13 @@ def test_numeric_round_trip(normalisation):
     np.testing.assert_allclose(fitted.encode(decoded.ravel()), encoded.ravel(), rtol=1e-6)
 
 
+def test_numbers_decode_to_the_few_digits_of_the_log():
+    feature = _feature(Numeric(normalisation="standard"), DType.FLOAT32)
+    encoder = NumericEncoder(feature, 15.3, 8.21)
+    raw = np.array([3.04, 14.81, 0.5, 100, -7.25, 0.001, 0], np.float32)
+    assert encoder.decode(encoder.encode(raw)).tolist() == raw.tolist()
+
+
 def test_numeric_zero_of_a_missing_value_survives_the_round_trip():
     fitted = NumericEncoder(_feature(Numeric(), DType.FLOAT32), 1 / 3, 1e-3)
     encoded = fitted.encode(pa.array([None, 0.25], pa.float32()))
