@@ -110,12 +110,19 @@ def write_report(
     ]
     content = {
         "title": evidence.title,
-        "subtitle": f"Run {evidence.run.path.resolve()}",
+        "subtitle": _origin(evidence),
         "headline": _headline(evidence),
         "alarms": findings.alarms(evidence),
         "sections": [section for section in sections if section is not None],
     }
     return html_report.write("models.reporting", "report", content, output)
+
+
+def _origin(evidence: Evidence) -> str:
+    """Data set, day and directory of the run."""
+    data, run = evidence.run.data.path, evidence.run.path.resolve()
+    days = [str(session["started"])[:10] for session in evidence.sessions if "started" in session]
+    return f"Trained {f'on {days[-1]} ' if days else ''}with the data set {data}, in {run}"
 
 
 def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
