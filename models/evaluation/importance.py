@@ -119,8 +119,10 @@ def read_current(run_dir: pathlib.Path, split: str) -> pd.DataFrame | None:
     file = path(run_dir, split)
     if not file.exists():
         return None
-    # Converters, because a feature may be called NA, and an unknown digest is "".
-    table = pd.read_csv(file, converters=dict.fromkeys(("feature", "part", *_ORIGIN), str))
+    # Read as texts, because a feature may be called NA, and an unknown digest is "".
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    numbers = table.columns.difference(["feature", "part", *_ORIGIN])
+    table[numbers] = table[numbers].apply(pd.to_numeric)
     stored = {name: table[name].iloc[0] for name in _ORIGIN}
     return table if dumped_scores.is_current(run_dir, stored) else None
 

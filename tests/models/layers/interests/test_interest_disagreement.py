@@ -26,4 +26,4 @@ def test_the_gradient_takes_equal_interests_apart() -> None:
         tape.watch(interests)
         value = likeness(interests)
     moved = likeness(interests - 0.1 * tape.gradient(value, interests))
-    assert float(moved) < float(value)
+    assert moved.numpy().item() < value.numpy().item()

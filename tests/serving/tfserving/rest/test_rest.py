@@ -107,7 +107,7 @@ def blocked(monkeypatch):
 
 
 def test_E3_deadline(exported, blocked):
-    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=200) as short:
+    with embedded_server.running(exported, "toy", rest_api_timeout_in_ms=1000) as short:
         reply = httpx.post(f"{short.url}:predict", content=b'{"instances": [1]}', timeout=30)
         assert (reply.status_code, set(reply.json())) == (504, {"error"})
         assert httpx.get(short.url).status_code == 200
