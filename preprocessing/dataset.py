@@ -10,6 +10,9 @@ once. The batches of a block come in random order.
 
 A split that is read many times can be held in memory. Then positions stand for requests until a
 batch is made; the order of requests is the same.
+
+The file is longer than others here because readers from disk and from memory stand side by side:
+they have to agree on every batch.
 """
 
 import contextlib
