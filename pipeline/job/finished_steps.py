@@ -15,6 +15,7 @@ from typing import Any
 import pipeline
 import preprocessing
 from pipeline.job.output import OtherBuildError
+from pipeline.log.input_files import list_inputs
 from pipeline.log.raw_batch import InputFile
 from pipeline.requests.events import Plan
 from preprocessing import data_dir
@@ -80,10 +81,12 @@ def is_complete(plan: Plan, log: list[InputFile]) -> bool:
         return False
     manifest = DataDir.open(output, verify=False).manifest
     inputs = [(account["path"], account["bytes"]) for account in manifest["inputs"]]
+    completed = (output / data_dir.COMPLETED).stat().st_mtime_ns
     return (
         manifest["arguments"] == _as_stored(plan.arguments.to_json())
         and manifest["schema_hash"] == plan.schema.hash()
         and inputs == [(file.path, file.size) for file in log]
+        and all(_modified(file) <= completed for file in _inputs(plan, log))
     )
 
 
@@ -92,7 +95,7 @@ def _identity(plan: Plan, log: list[InputFile]) -> dict[str, Any]:
     facts = {
         **plan.arguments.to_json(),
         "schema.json": plan.schema.hash(),
-        "log": {file.path: [file.size, _modified(file)] for file in log},
+        "log": {file.path: [file.size, _modified(file)] for file in _inputs(plan, log)},
         "num_partitions": plan.num_partitions,
         "program": _program(),
     }
@@ -102,6 +105,12 @@ def _identity(plan: Plan, log: list[InputFile]) -> dict[str, Any]:
 def _as_stored(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts as they are read from a file: JSON turns tuples into lists."""
     return dict(json.loads(json.dumps(facts)))
+
+
+def _inputs(plan: Plan, log: list[InputFile]) -> list[InputFile]:
+    """The files of the log, and those that describe its items."""
+    metadata = plan.arguments.metadata
+    return log if metadata is None else [*log, *list_inputs(metadata, "--metadata")]
 
 
 def _modified(file: InputFile) -> int:

@@ -67,12 +67,16 @@ def content(directory):
     }
 
 
-def random_kills(directory):
-    """Kills builds at random moments, each starting from what the one before has left."""
+def undisturbed_build(directory):
+    """Seconds that a build takes, and what it writes."""
     start = time.monotonic()
     assert wait(fork(lambda: build(directory))) == 0
-    duration = time.monotonic() - start
-    expected = content(directory)
+    return time.monotonic() - start, content(directory)
+
+
+def random_kills(directory):
+    """Kills builds at random moments, each starting from what the one before has left."""
+    duration, expected = undisturbed_build(directory)
     outcomes = []
     for seed in range(KILLS):
         child = fork(lambda: build(directory))
@@ -87,10 +91,7 @@ def random_kills(directory):
 
 def resumed_kills(directory):
     """Kills builds at random moments, and resumes each; notes which stages ran after the kill."""
-    start = time.monotonic()
-    assert wait(fork(lambda: build(directory))) == 0
-    duration = time.monotonic() - start
-    expected = content(directory)
+    duration, expected = undisturbed_build(directory)
     titles = directory / "titles"
 
     def resume():

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -126,6 +127,10 @@ def test_nothing_is_resumed_where_nothing_is_left(log, tmp_path, capsys):
         assert "is complete: nothing to resume." in capsys.readouterr().err
         with pytest.raises(UserError, match="found a complete one. Fix: .*--overwrite"):
             build_examples(_arguments(log, tmp_path / "data", seed=2, resume=True))
+        later = time.time_ns() + 10**10
+        os.utime(log, ns=(later, later))  # a log of the same size that was changed since
+        with pytest.raises(UserError, match="found a complete one. Fix: .*--overwrite"):
+            build_examples(arguments)
 
 
 def test_what_the_log_is_to_blame_for_leaves_nothing_to_resume(log, tmp_path):
