@@ -22,6 +22,7 @@ class Progress:
         evaluated_step: Step of the last evaluation.
         best_score: Score of the best evaluation, see `selection.score`; None before the first.
         best_step: Step of the best evaluation.
+        best_updates: Number of updates at the best evaluation, which names its checkpoint.
         evaluations_without_gain: Number of evaluations since the best one.
         seconds: Duration of the training, over all processes that worked on the run.
         history: Rows of metrics.csv.
@@ -36,6 +37,7 @@ class Progress:
     evaluated_step: int = 0
     best_score: float | None = None
     best_step: int = 0
+    best_updates: int = 0
     evaluations_without_gain: int = 0
     seconds: float = 0.0
     history: Rows = dataclasses.field(default_factory=list)
@@ -81,6 +83,7 @@ class Progress:
         is_best = self.best_score is None or score > self.best_score
         if is_best:
             self.best_score, self.best_step = score, self.step
+            self.best_updates = self.updates
             self.evaluations_without_gain = 0
         else:
             self.evaluations_without_gain += 1

@@ -16,7 +16,7 @@ from models.distributed.distribution import Distribution
 from models.evaluation.metrics import ranking_metrics
 from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.training import data_checks, memory, model_checks, selection
+from models.training import data_checks, days, memory, model_checks, selection
 from models.training.batches import steps_per_epoch, training_batches
 from models.training.interruption import Interrupted, StopRequest, interrupted
 from models.training.journal import Journal
@@ -94,7 +94,11 @@ class Trainer:
         self.scorer = Scorer(self.model, self.data, self._stop_if_asked, data_memory)
         if config.train.has_ssl_steps:
             self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model)
-        self.progress = Progress(pretrained=not config.train.pretrain_epochs)
+        # The weights that a run continues with are the first to be evaluated.
+        evaluated_step = -1 if config.continues else 0
+        self.progress = Progress(
+            pretrained=not config.train.pretrain_epochs, evaluated_step=evaluated_step
+        )
         self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
         self.best = run_directory.best_checkpoint(self.model, workdir)
         self.journal = Journal(
@@ -132,6 +136,23 @@ class Trainer:
         self.progress.restore(content)
         self._set_learning_rate()
         return True
+
+    @phase("evaluation")
+    def measure_day(self) -> None:
+        """Scores the new data with the weights of the run that is continued, into days.csv.
+
+        So every day tells how good the model was on requests that it had not learned from.
+
+        Raises:
+            UserError: The disk is full or write-protected.
+        """
+        row = self.distribution.of_chief(
+            lambda: days.measure(self.scorer, self.data, progress=self.shows_progress)
+        )
+        if self.distribution.is_chief:
+            days.append(self.workdir, self.config.continues, row)
+        if self.shows_progress:
+            sys.stdout.write(f"{days.line(row)}\n")
 
     # From start to end.
 

@@ -15,6 +15,7 @@ FRESH = {
     "evaluated_step": 0,
     "best_score": None,
     "best_step": 0,
+    "best_updates": 0,
     "evaluations_without_gain": 0,
     "seconds": 0.0,
     "history": [],
