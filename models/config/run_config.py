@@ -91,6 +91,11 @@ class RunConfig:
                 f"--continue={self.continues}.",
                 "--continue takes over weights, optimisers and step; --warm_start weights alone.",
             )
+        if self.train.replay and not self.continues:
+            raise UserError(
+                f"Expected train.replay with --continue only, found {self.train.replay}: without "
+                "it there are no earlier days to replay."
+            )
         if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
             raise UserError(
                 "Expected no train.pretrain_epochs and no train.ssl_steps without "

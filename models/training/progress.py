@@ -17,6 +17,7 @@ class Progress:
     Attributes:
         step: Number of steps of the main loss.
         ssl_step: Number of steps of the self-supervised loss alone.
+        replayed_step: Number of steps of the main loss on requests of the days before.
         pretrained: Whether pre-training is over.
         pretraining: Rows of pretraining.csv.
         evaluated_step: Step of the last evaluation.
@@ -32,6 +33,7 @@ class Progress:
 
     step: int = 0
     ssl_step: int = 0
+    replayed_step: int = 0
     pretrained: bool = False
     pretraining: Rows = dataclasses.field(default_factory=list)
     evaluated_step: int = 0
@@ -47,7 +49,7 @@ class Progress:
     @property
     def updates(self) -> int:
         """Number of updates of the weights, by steps of either kind."""
-        return self.step + self.ssl_step
+        return self.step + self.ssl_step + self.replayed_step
 
     @property
     def losses(self) -> Logs:

@@ -17,7 +17,8 @@ from models.evaluation.metrics import concatenated, ranking_metrics
 from models.evaluation.scoring import Scorer
 from models.keras import tf
 from models.training import trainer
-from models.training.continuing import Growth
+from models.training.replay import Replay
+from models.training.row_growth import Growth
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from preprocessing.encoders import fitting
@@ -256,3 +257,44 @@ def test_a_run_without_the_checkpoint_says_what_else_to_do(days, tmp_path):
 def test_two_runs_to_begin_with_are_refused(days):
     with pytest.raises(UserError, match="Expected one run to begin with"):
         _config(days[1], continues="/a", warm_start="/b")
+
+
+def test_replayed_requests_have_the_ids_of_now(days, monday):
+    config = _config(days[1], continues=str(monday), train={"replay": 0.5})
+    replay = Replay(config, days[1])
+    seen = set()
+    for batch in itertools.islice(replay.dataset(0), 60):
+        decoded = days[1].encoders["item_id"].decode(batch["candidate/item_id"].numpy())
+        users = days[1].encoders["user_id"].decode(batch["user_id"].numpy())
+        for user, request, items in zip(users, batch["request_id"].numpy(), decoded, strict=True):
+            seen.add((user, request, frozenset(item for item in items if item)))
+    expected = set()
+    for batch in trainer.training_batches(days[0], config.train, 0, 1):
+        decoded = days[0].encoders["item_id"].decode(batch["candidate/item_id"].numpy())
+        users = days[0].encoders["user_id"].decode(batch["user_id"].numpy())
+        for user, request, items in zip(users, batch["request_id"].numpy(), decoded, strict=True):
+            expected.add((user, request, frozenset(item for item in items if item)))
+    assert seen == expected
+
+
+def test_replay_takes_a_step_ahead_of_every_second(days, monday, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 4)
+    train_settings = {"replay": 0.5, "max_steps": 12, "patience": 100.0}
+    config = _config(days[1], continues=str(monday), train=train_settings)
+    whole = train.begin(config, tmp_path / "whole", progress=False)
+    first = int(whole.model.optimizer.iterations.numpy())
+    whole.run()
+    assert whole.progress.replayed_step == 6
+    assert whole.model.optimizer.iterations == first + 18
+    # An interruption changes nothing.
+    short = _config(days[1], continues=str(monday), train=train_settings | {"max_steps": 5})
+    train.train(short, tmp_path / "parts", progress=False)
+    resumed = train.begin(config, tmp_path / "parts", resume=True, progress=False)
+    resumed.run()
+    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_replay_needs_earlier_days(days):
+    with pytest.raises(UserError, match="train.replay with --continue only"):
+        _config(days[1], train={"replay": 0.1})

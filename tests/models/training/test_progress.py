@@ -10,6 +10,7 @@ from models.training.progress import Progress
 FRESH = {
     "step": 0,
     "ssl_step": 0,
+    "replayed_step": 0,
     "pretrained": False,
     "pretraining": [],
     "evaluated_step": 0,
