@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pipeline.auditing import log
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
-from pipeline.auditing.log_checks import LogChecks, argument
+from pipeline.auditing.log_checks import LogChecks
 from pipeline.auditing.requests import Requests, Verdict, not_sets, request_batches
 from pipeline.auditing.statistics import StatisticsChecks
 from pipeline.log import file_accounts
@@ -206,8 +206,7 @@ class Audit:
         again_R = np.zeros(len(ids), bool)
         again_R[order[1:]] = keys_R[order[1:]] == keys_R[order[:-1]]
         self._fail_where(ids, Verdict("unique", again_R, "occurs more than once"))
-        if argument(self._data, "protocol") == "time_split":
-            cutoffs = self._data.manifest["cutoffs"]
+        if cutoffs := self._data.manifest["cutoffs"]:
             ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
             bad_R = np.searchsorted(ends, np.concatenate(self._times)) != split_R
             self._fail_where(ids, Verdict("protocol", bad_R, "is in the wrong split"))
