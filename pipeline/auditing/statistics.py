@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.auditing.log_checks import LogChecks
+from pipeline.auditing.log_checks import LogChecks, has_given_encoders
 from pipeline.auditing.requests import Requests
 from pipeline.stats import statistics
 from preprocessing import known_items, splits
@@ -49,6 +49,7 @@ class StatisticsChecks:
             if isinstance(feature.encoder, (Vocabulary, Numeric))
             and feature in (*data.schema.user_features, *data.schema.history_features)
             and checks.identifies_events
+            and not (isinstance(feature.encoder, Numeric) and has_given_encoders(data))
         ]
 
     def add(self, batch: Requests, split: int) -> None:

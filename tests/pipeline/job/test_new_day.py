@@ -1,7 +1,6 @@
 """Days built on a base equal one build over everything, byte for byte."""
 
 import functools
-import json
 import pathlib
 import tempfile
 
@@ -10,19 +9,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
+from pipeline.audit import audit
 from pipeline.log.row_checks import FILE, TIME
 from pipeline.requests.events import Events
 from preprocessing.errors import UserError
-from tests.helpers.inline_runner import inline
+from tests.helpers.days import build
 from tests.helpers.small_data_sets import shard_bytes
-from tests.helpers.small_logs import write_log
 
 SETTINGS = settings(
     derandomize=True, phases=(Phase.explicit, Phase.generate), database=None, deadline=None
 )
-NAMES = ("user_id", "item_id", "timestamp", "category_id", "price", "platform")
 
 
 @st.composite
@@ -59,42 +55,6 @@ def histories(draw):
                     int(rng.integers(0, len(days[day]) + 1)), (event[0], item, *event[2:])
                 )
     return days
-
-
-def schema_file(directory, max_length, min_count=1):
-    vocabulary = {"kind": "vocabulary", "min_count": min_count}
-    features = [
-        {"name": "user_id", "role": "user", "dtype": "string", "encoder": vocabulary},
-        {"name": "platform", "role": "context", "dtype": "string", "encoder": vocabulary},
-        {"name": "item_id", "role": "item", "dtype": "string", "encoder": vocabulary},
-        {"name": "category_id", "role": "item", "dtype": "string", "encoder": vocabulary,
-         "default": "none"},
-        {"name": "price", "role": "item", "dtype": "float32", "encoder": {"kind": "numeric"}},
-        {"name": "timestamp", "role": "timestamp", "dtype": "int64"},
-    ]  # fmt: skip
-    history = {"max_length": max_length, "features": ["item_id", "category_id"]}
-    path = directory / "schema.json"
-    path.write_text(json.dumps({"features": features, "history": history}))
-    return str(path)
-
-
-def build(directory, days, output, order=0, max_length=4, min_count=1, **arguments):
-    """Builds from some days, given by number and events."""
-    paths = []
-    for number, events in days:
-        log = {name: [event[i] for event in events] for i, name in enumerate(NAMES)}
-        paths.append(write_log(directory / f"day{number}.jsonl", log))
-    with inline(order):
-        return build_examples(
-            BuildArguments(
-                input=",".join(paths),
-                output=str(directory / output),
-                schema=schema_file(directory, max_length, min_count),
-                num_shards=2,
-                max_bad_fraction=1.0,
-                **arguments,
-            )
-        )
 
 
 def whole(directory, days, day, **arguments):
@@ -180,6 +140,8 @@ def test_days_equal_one_build_over_everything(days, arguments, max_length, min_c
             expected = whole(directory, days, day, **common, **more)
             assert shards(data) == shards(expected)
             assert data.stats["splits"] == expected.stats["splits"]
+            for audited in (data, expected):
+                assert audit(audited.path) == {}
             for name, described in data.stats["vocabularies"].items():
                 described.pop("given"), expected.stats["vocabularies"][name].pop("given")
                 assert described == expected.stats["vocabularies"][name]
