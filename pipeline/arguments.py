@@ -8,7 +8,7 @@ from pipeline.datasets import ADAPTERS, Adapter
 from pipeline.log.csv_dialect import Dialect
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
-from preprocessing.splits import PROTOCOLS
+from preprocessing.splits import BY_TIME, PROTOCOLS
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 from preprocessing.values import limits
@@ -20,6 +20,10 @@ AVAILABLE = ("available", AVAILABLE_POPULARITY)
 """Kinds of sampling that draw only items that had appeared by the time of the request."""
 NEGATIVE_SAMPLING = ("uniform", "popularity", *AVAILABLE)
 CORE_FILTERS = ("once", "fixed_point")
+LATE = ("histories", "reject")
+
+_LATER_ARGUMENTS = ("base", "late", "rerank", "vocabularies", "train_from")
+"""Arguments that a manifest names only where they are used."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +41,17 @@ class BuildArguments:
         metadata: Files that describe the items of a published log, if it has such files.
         behaviours: Kinds of events of a published log that count; empty for those of the paper.
         schema: Path of schema.json; None to take the schema of the published log, or to infer it.
+        base: Data set whose tails the log continues, or None for a log that stands for itself.
+        late: What becomes of events that are earlier than the base's latest: they join `histories`
+            from now on, or are rejected (`reject`).
+        rerank: Whether the vocabularies are ranked anew, and numbers fitted anew, from all that the
+            base and the log count; else the base's ids keep their meaning and new values follow.
+        vocabularies: Data set whose encoders to take over as they are, or None to learn them.
+        train_from: Time from which on events are requests, as text; earlier ones are histories.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
-        validation_fraction: `time_split`: share of those rows in validation.
+        validation_fraction: `time_split`: share of those rows in validation; `day`: share of all
+            rows, 0 for none.
         train_prefixes: `leave_last_out`: `last` or `all`, see `preprocessing.splits`.
         min_history: Number of events that must precede a positive.
         min_user_events: Users with fewer events are filtered.
@@ -72,9 +84,14 @@ class BuildArguments:
     metadata: str | None = None
     behaviours: tuple[str, ...] = ()
     schema: str | None = None
+    base: str | None = None
+    late: str = "histories"
+    rerank: bool = False
+    vocabularies: str | None = None
+    train_from: str | None = None
     protocol: str = "leave_last_out"
     split_fraction: float = limited(0.8, above=0, below=1)
-    validation_fraction: float = limited(0.1, above=0, below=1)
+    validation_fraction: float = limited(0.1, at_least=0, below=1)
     train_prefixes: str = "last"
     min_history: int = limited(1, at_least=0)
     min_user_events: int = limited(1, at_least=1)
@@ -131,6 +148,10 @@ class BuildArguments:
         record = dataclasses.asdict(self)
         for name in ("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"):
             del record[name]
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in _LATER_ARGUMENTS:
+            if record[name] == defaults[name]:
+                del record[name]
         return record
 
     def check(self) -> None:
@@ -140,6 +161,7 @@ class BuildArguments:
             ("train_prefixes", TRAIN_PREFIXES),
             ("negative_sampling", NEGATIVE_SAMPLING),
             ("core_filter", CORE_FILTERS),
+            ("late", LATE),
         ):
             if getattr(self, name) not in choices:
                 raise UserError(
@@ -147,10 +169,47 @@ class BuildArguments:
                     f"{getattr(self, name)!r}."
                 )
         self._check_dataset()
+        self._check_parts()
         Dialect.from_flags(self.csv_delimiter, self.csv_escape)
         limits.check(self, "--")
         if self.num_partitions is not None and self.num_partitions < 1:
             raise ValueError(f"expected at least one partition, found {self.num_partitions}")
+
+    def _check_parts(self) -> None:
+        """Raises `UserError` where flags of parts of a log do not go together."""
+        if not self.validation_fraction and self.protocol == "time_split":
+            raise UserError(
+                "--validation_fraction: expected more than 0 with --protocol=time_split, found 0.",
+                "use --protocol=day, which can do without a validation split.",
+            )
+        for name in ("late", "rerank"):
+            if self.base is None and getattr(self, name) != getattr(BuildArguments, name):
+                raise UserError(f"--{name}: expected a --base beside it, found none.")
+        for name in ("base", "train_from"):
+            if getattr(self, name) is not None and self.protocol not in BY_TIME:
+                raise UserError(
+                    f"--{name}: expected a protocol that splits by time, found "
+                    f"--protocol={self.protocol}.",
+                    f"use one of {', '.join(BY_TIME)}.",
+                )
+        if self.base is None:
+            return
+        for name, why in (
+            ("train_from", "the requests of a base's log are in the base"),
+            ("vocabularies", "those of the base are continued"),
+            ("min_user_events", "tails do not tell who was filtered"),
+            ("min_item_events", 'tails do not tell what was filtered ("min_count" does)'),
+        ):
+            if getattr(self, name) != getattr(BuildArguments, name):
+                raise UserError(
+                    f"--{name}: expected no such flag beside --base: {why}.", "leave it out."
+                )
+        if self.negative_sampling == AVAILABLE_POPULARITY:
+            raise UserError(
+                f"--negative_sampling={AVAILABLE_POPULARITY}: expected another one beside --base: "
+                "it draws from every event of the whole log, which tails do not keep.",
+                "use available.",
+            )
 
     def _check_dataset(self) -> None:
         if self.dataset is not None and self.dataset not in ADAPTERS:

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from pipeline.auditing import log
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
-from pipeline.auditing.log_checks import LogChecks, argument
+from pipeline.auditing.log_checks import LogChecks
 from pipeline.auditing.requests import Requests, Verdict, not_sets, request_batches
 from pipeline.auditing.statistics import StatisticsChecks
 from pipeline.log import file_accounts
+from pipeline.requests import base
 from pipeline.stats import statistics
 from preprocessing import cli, splits, time_units
 from preprocessing.data_dir import MANIFEST, DataDir
@@ -43,7 +44,8 @@ CHECKS = {
     "available": "with --negative_sampling=available every negative had appeared by its request",
     "unique": "no request occurs twice, in one split or in two",
     "protocol": "the positives of each split are those of the protocol",
-    "vocabulary": "every value of a vocabulary occurs in a training request",
+    "base": "with --base histories go on where its tails end, and lack nothing of them",
+    "vocabulary": "every value of a vocabulary occurs in a training request, if it is new here",
     "statistics": "stats.json describes the requests; encoders learnt from those of train alone",
     "conservation": "rows and requests add up to what the manifest counts, for every file",
     "log": "every line of the log is a row that was read, a header, blank, or continues a value",
@@ -93,6 +95,8 @@ class Audit:
                 "version of the code built the data set.",
                 "run python -m pipeline.build_examples again.",
             )
+        if data.manifest.get("tails", {}).get("files"):
+            base.verify(data)
         self._data = data
         self._schema = data.schema
         self._findings: collections.defaultdict[str, Finding] = collections.defaultdict(Finding)
@@ -109,6 +113,11 @@ class Audit:
         kind = ImpressionChecks if data.schema.is_impression_log else ClickChecks
         self._checks: LogChecks = kind.of(data)
         self._statistics = StatisticsChecks(data, self._checks)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the data set was built on another one."""
+        return "base" in self._data.manifest
 
     def run(self) -> dict[str, Finding]:
         """Broken promises by name, see `audit`."""
@@ -206,8 +215,7 @@ class Audit:
         again_R = np.zeros(len(ids), bool)
         again_R[order[1:]] = keys_R[order[1:]] == keys_R[order[:-1]]
         self._fail_where(ids, Verdict("unique", again_R, "occurs more than once"))
-        if argument(self._data, "protocol") == "time_split":
-            cutoffs = self._data.manifest["cutoffs"]
+        if cutoffs := self._data.manifest["cutoffs"]:
             ends = np.array([cutoffs["train_end"], cutoffs["validation_end"]], np.int64)
             bad_R = np.searchsorted(ends, np.concatenate(self._times)) != split_R
             self._fail_where(ids, Verdict("protocol", bad_R, "is in the wrong split"))
@@ -219,7 +227,8 @@ class Audit:
             if self._data.stats.get("cut", {}).get(name):
                 continue  # a value may be beyond the `max` of every set that has it
             encoder = self._data.encoders[name]
-            unknown = np.flatnonzero(~trained[encoder.num_oov + 1 :]) + encoder.num_oov + 1
+            first = encoder.num_oov + 1 + self._data.stats["vocabularies"][name].get("given", 0)
+            unknown = np.flatnonzero(~trained[first:]) + first
             if len(unknown):
                 value = encoder.decode(unknown[:1])[0]
                 self._fail(
@@ -296,6 +305,8 @@ def main() -> int:
     audited = Audit(flags.FLAGS.data)
     findings = audited.run()
     for name, promise in CHECKS.items():
+        if name == "base" and not audited.has_base:
+            continue
         finding = findings.get(name, Finding())
         verdict = f"FAILED {finding.count} times" if finding.count else "ok"
         sys.stdout.write(f"{name:12} {verdict}: {promise}\n")

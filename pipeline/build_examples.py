@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from pipeline.arguments import (
     CORE_FILTERS,
+    LATE,
     NEGATIVE_SAMPLING,
     TRAIN_PREFIXES,
     BuildArguments,
@@ -110,12 +111,26 @@ def define_log_flags() -> None:
             "have these).",
         )
         number("max_bad_fraction", "Share of bad rows above which the build fails.")
+    with cli.flag_group("A new day"):
+        text("base", "Data set that the log continues: only the log is read, histories reach back.")
+        choice(
+            "late",
+            LATE,
+            "--base: what becomes of events before its latest one: they join histories, or are "
+            "rejected.",
+        )
+        flags.DEFINE_bool("rerank", False, "--base: rank and fit all vocabularies anew.")
+        text("vocabularies", "Data set whose vocabularies to take over instead of learning them.")
+        text("train_from", "Time at which requests begin; events before it are histories only.")
     with cli.flag_group("Splits"):
         choice(
-            "protocol", splits.PROTOCOLS, "How events are split into train, validation and test."
+            "protocol",
+            splits.PROTOCOLS,
+            "How events are split into train, validation and test; with --base the default is day: "
+            "train, then validation.",
         )
         number("split_fraction", "time_split: share of the rows in train and validation.")
-        number("validation_fraction", "time_split: share of those rows in validation.")
+        number("validation_fraction", "time_split, day: share of these rows in validation.")
         choice("train_prefixes", TRAIN_PREFIXES, "leave_last_out: train positives per user.")
         integer("min_history", "Events that must precede a positive.")
     with cli.flag_group("Filters"):
@@ -159,6 +174,8 @@ def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArgu
         for field in dataclasses.fields(BuildArguments)
         if field.name in flags.FLAGS
     }
+    if values["base"] is not None and flags.FLAGS["protocol"].using_default_value:
+        values["protocol"] = "day"
     if values["beam_options"]:
         from pipeline.job.runner import check_options  # loads Beam
 

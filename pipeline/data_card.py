@@ -20,7 +20,7 @@ from models.reporting.html_report import Figure
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
 from preprocessing import cli
-from preprocessing.data_dir import DataDir, missing_share
+from preprocessing.data_dir import DataDir, missing_share, word_counts
 from preprocessing.errors import UserError, explained_write_errors, shown
 from preprocessing.features.feature import Feature
 from preprocessing.known_items import UnknownItems
@@ -165,7 +165,7 @@ def _figures(data: DataDir) -> list[Figure]:
     figures = data_sets.figures(data)
     words = data.stats["vocabularies"].get(data.schema.item_key.name)
     if words is not None and words["words_by_count"]:
-        figures.insert(0, _popularity(statistics.word_counts(words["words_by_count"])))
+        figures.insert(0, _popularity(np.sort(word_counts(words))[::-1]))
     unknown = {
         key: [by_split[name]["features"][key]["oov_rate"] for name in SPLITS]
         for key, _ in encoded_keys(data.schema)

@@ -29,7 +29,7 @@ from absl import flags
 
 from pipeline.stats import drift, statistics
 from preprocessing import cli
-from preprocessing.data_dir import DataDir, missing_share
+from preprocessing.data_dir import DataDir, missing_share, word_counts
 from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.errors import UserError
 from preprocessing.features.encoder_specs import Hash, Vocabulary
@@ -106,7 +106,7 @@ def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
         encoder, vocabulary_stats = side.encoders[name], side.stats["vocabularies"][name]
         assert isinstance(encoder, VocabularyEncoder)
         words.append(encoder.vocabulary)
-        counts.append(statistics.word_counts(vocabulary_stats["words_by_count"]))
+        counts.append(word_counts(vocabulary_stats))
         rare.append(vocabulary_stats["rare"])
     # Words of both, words of OTHER alone, and one class of all values that are in neither.
     row_V = pc.fill_null(pc.index_in(words[1], value_set=words[0]), -1).to_numpy()

@@ -2,7 +2,7 @@
 
 DATA/  schema.json  manifest.json  stats.json  vocab/<feature>.txt
        train-00000-of-00016.tfrecord.gz ...  validation-...  test-...
-       rejected/  _COMPLETED (written last)
+       tails/ (for the data set of the next day)  rejected/  _COMPLETED (written last)
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tqdm
 
 from preprocessing.encoders import encoder_files
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 SCHEMA = "schema.json"
 STATS = "stats.json"
 VOCABULARIES = "vocab"
+TAILS = "tails"
 _REBUILD = "run python -m pipeline.build_examples again."
 
 
@@ -173,6 +175,22 @@ def missing_share(described: Mapping[str, Any]) -> float:
     """
     num_missing = described["missing"] + described.get("defaulted", 0)
     return float(num_missing / max(1, described["count"]))
+
+
+def word_counts(described: Mapping[str, Any]) -> np.ndarray:
+    """Count of each word of a vocabulary in training requests, in the order of its file.
+
+    Args:
+        described: Entry of `vocabularies` in stats.json. A vocabulary that was ranked by these
+            counts says only how many words occur how often; another one counts them `in_order`.
+    """
+    if "in_order" in described:
+        runs = [run.partition("x") for run in described["in_order"].split()]
+        pairs = [(int(count), int(length or 1)) for count, _, length in runs]
+    else:
+        by_count = ((int(n), words) for n, words in described["words_by_count"].items())
+        pairs = sorted(by_count)[::-1]
+    return np.repeat(*np.array(pairs, np.int64).reshape(-1, 2).T)
 
 
 def sha256_file(path: str | AnyPath) -> str:

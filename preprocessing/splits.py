@@ -7,6 +7,9 @@ e_(n-1) of validation, e_(n-2) of train; each has all earlier events as its hist
 of the split that its time falls in. Its history reaches back over the time point, because a
 request sees all that its user did before it.
 
+`day`: the same without a test split. What comes next is the test: a model is measured on the next
+day before it learns from it (progressive validation).
+
 "Before" is the order of (timestamp, row), see `preprocessing.sequences`.
 """
 
@@ -26,12 +29,22 @@ NONE = 3
 SPLITS = ("train", "validation", "test")
 """Names of the splits, indexed by TRAIN, VALIDATION, TEST."""
 
-PROTOCOLS = ("leave_last_out", "time_split")
+PROTOCOLS = ("leave_last_out", "time_split", "day")
+
+BY_TIME = PROTOCOLS[1:]
+"""Protocols whose splits follow from `Cutoffs`."""
+
+
+def measured(protocol: str, validation_fraction: float) -> tuple[str, ...]:
+    """The splits beside train that a protocol fills."""
+    if protocol != "day":
+        return SPLITS[1:]
+    return SPLITS[VALIDATION:TEST] if validation_fraction else ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Cutoffs:
-    """Time points of `time_split`: each belongs to the split that it ends.
+    """Time points of `time_split` and `day`: each belongs to the split that it ends.
 
     Attributes:
         train_end: Last timestamp of train; validation is (train_end, validation_end].
@@ -89,6 +102,18 @@ def fit_cutoffs(
     return Cutoffs(train_end, validation_end)
 
 
+def fit_day(timestamps: np.ndarray, counts: np.ndarray, validation_fraction: float) -> Cutoffs:
+    """Cuts a log into train and the last part of it by time, validation; nothing is later.
+
+    Args:
+        timestamps: Distinct timestamps in increasing order.
+        counts: Number of rows of each timestamp.
+        validation_fraction: Share of the rows in validation; 0 for none.
+    """
+    train_end = time_cutoff(timestamps, counts, 1 - validation_fraction)
+    return Cutoffs(train_end, int(timestamps[-1]))
+
+
 def leave_last_out(starts: np.ndarray, train_prefixes: str, min_history: int) -> np.ndarray:
     """Split of which each event is the positive, int8 [E], or NONE.
 
@@ -116,18 +141,18 @@ def leave_last_out(starts: np.ndarray, train_prefixes: str, min_history: int) ->
 
 
 def time_split(
-    timestamps_E: np.ndarray, starts: np.ndarray, cutoffs: Cutoffs, min_history: int
+    timestamps_E: np.ndarray, positions_E: np.ndarray, cutoffs: Cutoffs, min_history: int
 ) -> np.ndarray:
     """Split of which each event is the positive, int8 [E], or NONE.
 
     Args:
         timestamps_E: Time of each event.
-        starts: int64 [U + 1], first row of each user, then E.
+        positions_E: Number of events of its user before each event.
         cutoffs: The global time points.
         min_history: Events that must precede a positive.
     """
     split_E = split_of(timestamps_E, cutoffs)
-    split_E[positions(starts) < min_history] = NONE
+    split_E[positions_E < min_history] = NONE
     return split_E
 
 

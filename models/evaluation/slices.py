@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from models.evaluation import confidence_intervals
 from models.evaluation.metrics import Scores, calibration_error, sigmoid
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, word_counts
 from preprocessing.example_keys import candidate_key
 from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.known_items import are_unknown
@@ -133,13 +133,11 @@ def _values(data: DataDir, feature: Feature, id_C: np.ndarray) -> Iterator[Slice
 def _training_counts(data: DataDir, feature: Feature, id_C: np.ndarray) -> np.ndarray:
     """Number of training events with each value [C]; 0 for out-of-vocabulary ids.
 
-    A vocabulary is sorted by count, and the statistics hold the number of values per count. An
-    encoder without a vocabulary knows every value: then all counts are 1.
+    An encoder without a vocabulary knows every value: then all counts are 1.
     """
     described = data.stats["vocabularies"].get(feature.name)
     if described is None:
         return np.ones(len(id_C), np.int64)
-    pairs = sorted(((int(n), words) for n, words in described["words_by_count"].items()))[::-1]
-    count_V = np.repeat([n for n, _ in pairs], [words for _, words in pairs])
+    count_V = word_counts(described)
     num_unknown = 1 + data.encoders[feature.name].num_oov
     return np.concatenate([np.zeros(num_unknown, np.int64), count_V])[id_C]

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.arguments import AVAILABLE
-from pipeline.auditing.log_checks import LogChecks, argument, first_known, train_prefixes
+from pipeline.auditing.earlier import Earlier, first_times
+from pipeline.auditing.log_checks import (
+    LogChecks,
+    argument,
+    first_known,
+    is_part,
+    train_prefixes,
+)
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
 from preprocessing.data_dir import DataDir
@@ -33,6 +40,9 @@ class ClickChecks(LogChecks):
         train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
         draws_available: Whether every negative must have appeared by the time of its request. A
             log without times does not say when that was.
+        earlier: What the base keeps, why that is unknown, or None without a base.
+        first_times: Time of the first event of each item id, if requests begin in the midst of a
+            log; else the requests tell.
     """
 
     identifies_events = True
@@ -45,6 +55,8 @@ class ClickChecks(LogChecks):
         num_negatives: int,
         train_prefixes: str | None,
         draws_available: bool,
+        earlier: Earlier | str | None = None,
+        first_times: np.ndarray | None = None,
     ) -> None:
         self._item_key = schema.item_key.name
         self._max_length = schema.history.max_length
@@ -60,6 +72,9 @@ class ClickChecks(LogChecks):
         self._negatives: list[np.ndarray] = []  # rows: user, item, request
         # Time of the earliest event of each id that requests of each split hold.
         self._first_time = np.full([len(splits.SPLITS), num_items], np.iinfo(np.int64).max)
+        self._earlier = earlier
+        if first_times is not None:
+            self._first_time[:] = first_times
 
     @classmethod
     def of(cls, data: DataDir) -> "ClickChecks":
@@ -72,6 +87,8 @@ class ClickChecks(LogChecks):
             num_negatives=argument(data, "negatives"),
             train_prefixes=train_prefixes(data),
             draws_available=argument(data, "negative_sampling") in AVAILABLE,
+            earlier=Earlier.of(data),
+            first_times=first_times(data) if is_part(data) else None,
         )
 
     def is_sampled(self, key: str) -> bool:
@@ -128,7 +145,8 @@ class ClickChecks(LogChecks):
 
     def together(self) -> Iterator[Verdict]:
         """Yields the verdicts that need several requests."""
-        user, index, item, time, request = _distinct(self._events)
+        events, drawn = _distinct(self._events), np.hstack(self._negatives)
+        user, index, item, time, request = events
         same_user = user[1:] == user[:-1]
         later = np.maximum(request[1:], request[:-1])
         for bad, why in (
@@ -140,11 +158,13 @@ class ClickChecks(LogChecks):
 
         users, number = np.unique(user, return_inverse=True)
         own_pairs = np.unique(number * self._num_items + item)
-        drawn_user, drawn_item, request = np.hstack(self._negatives)
+        drawn_user, drawn_item, request = drawn
         drawn_pairs = np.searchsorted(users, drawn_user) * self._num_items + drawn_item
         bad_R = np.zeros(self._num_requests, bool)
         bad_R[request[np.isin(drawn_pairs, own_pairs) & (drawn_item >= self._first_item)]] = True
         yield Verdict("negatives", bad_R, "a negative is an item of its user")
+        if isinstance(self._earlier, Earlier):
+            yield from self._earlier.verdicts(events, drawn, self._first_item, self._num_requests)
 
         user_R, index_R, split_R, time_R = np.hstack(self._positives)
         if self._draws_available and self._has_times:
@@ -159,10 +179,13 @@ class ClickChecks(LogChecks):
             yield Verdict("protocol", bad_R, "is in the wrong split")
 
     def remarks(self) -> list[str]:
-        """Says so if it cannot be proved that negatives had appeared."""
+        """Says so if it cannot be proved that negatives had appeared, or what a base keeps."""
+        lines = []
         if self._draws_available and not self._has_times:
-            return ["available    not proved: the log has no times"]
-        return []
+            lines.append("available    not proved: the log has no times")
+        if isinstance(self._earlier, str):
+            lines.append(f"base         not compared: {self._earlier}")
+        return lines
 
     def _not_leave_last_out(
         self, user_R: np.ndarray, index_R: np.ndarray, split_R: np.ndarray

@@ -50,6 +50,16 @@ def argument(data: DataDir, name: str) -> Any:
     return data.manifest["arguments"][name]
 
 
+def is_part(data: DataDir) -> bool:
+    """Whether its requests are those of a part of a log: of a day, or from a time on."""
+    return "base" in data.manifest or "train_from" in data.manifest["arguments"]
+
+
+def has_given_encoders(data: DataDir) -> bool:
+    """Whether its encoders learnt from more than its training requests."""
+    return "base" in data.manifest or "vocabularies" in data.manifest["arguments"]
+
+
 def train_prefixes(data: DataDir) -> str | None:
     """The argument `train_prefixes` of a build for `leave_last_out`, else None."""
     is_last_out = argument(data, "protocol") == "leave_last_out"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.auditing.log_checks import LogChecks
+from pipeline.auditing.log_checks import LogChecks, has_given_encoders
 from pipeline.auditing.requests import Requests
 from pipeline.stats import statistics
 from preprocessing import known_items, splits
-from preprocessing.data_dir import DataDir
+from preprocessing.data_dir import DataDir, word_counts
 from preprocessing.encoders.fitted import MISSING_ID, VocabularyEncoder
 from preprocessing.errors import shown
 from preprocessing.example_keys import candidate_key, history_key
@@ -49,6 +49,7 @@ class StatisticsChecks:
             if isinstance(feature.encoder, (Vocabulary, Numeric))
             and feature in (*data.schema.user_features, *data.schema.history_features)
             and checks.identifies_events
+            and not (isinstance(feature.encoder, Numeric) and has_given_encoders(data))
         ]
 
     def add(self, batch: Requests, split: int) -> None:
@@ -212,7 +213,7 @@ class _Learnt:
         vocabulary_stats = self._data.stats["vocabularies"][name]
         first = encoder.num_oov + 1
         actual_V = np.bincount(ids_E, minlength=encoder.cardinality)[first:]
-        expected_V = statistics.word_counts(vocabulary_stats["words_by_count"])
+        expected_V = word_counts(vocabulary_stats)
         if len(expected_V) != len(actual_V):
             yield f"vocabulary of {name}: {len(actual_V)} words, not {len(expected_V)}"
             return

@@ -3,30 +3,31 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from pipeline.arguments import AVAILABLE_POPULARITY
+from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.datasets import item_history
-from pipeline.job import core_filter, manifest, pipelines
+from pipeline.job import core_filter, keep_tails, manifest, pipelines, vocabularies
 from pipeline.job.finished_steps import FinishedSteps, is_complete
-from pipeline.job.log_schema import CheckedLog, check_columns
+from pipeline.job.log_schema import CheckedLog, check_columns, requests_from
 from pipeline.job.output import REJECTED, prepare_output, remove_cut_files
 from pipeline.job.reading import RejectedFile
 from pipeline.job.runner import require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
-from pipeline.requests import appearances, counting
+from pipeline.requests import appearances, counting, tails
+from pipeline.requests.base import Base
 from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.log_kind import AnyLog
 from preprocessing import data_dir, splits, time_units
-from preprocessing.encoders import encoder_files, fitting
-from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.encoders import encoder_files
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage.files import remove_tree
 
@@ -50,7 +51,7 @@ def build(log: CheckedLog) -> bool:
     arguments = kind.settled(log.arguments)
     require_reachable(arguments.beam_options)
     output = arguments.output_path
-    plan = Plan(arguments, log.schema, arguments.num_partitions or _num_partitions(log.files))
+    plan = _plan(arguments, log)
     steps = FinishedSteps(plan.work)
     with explained_write_errors("--output", output):
         if arguments.resume and is_complete(plan, log.files):
@@ -75,6 +76,27 @@ def build(log: CheckedLog) -> bool:
         remove_tree(plan.work)
         data_dir.finish(output)
     return True
+
+
+def _plan(arguments: BuildArguments, log: CheckedLog) -> Plan:
+    num_partitions = _num_partitions(log.files)
+    plan = Plan(
+        arguments,
+        log.schema,
+        arguments.num_partitions or num_partitions,
+        num_partitions,
+        requests_from=requests_from(arguments, log.schema),
+    )
+    if arguments.base is None:
+        return plan
+    base = Base.open(arguments.base)
+    return dataclasses.replace(
+        plan,
+        num_partitions=base.num_tails,
+        num_tails=base.num_tails,
+        base=base,
+        requests_from=base.watermark,
+    )
 
 
 def _num_partitions(files: list[readers.InputFile]) -> int:
@@ -103,7 +125,7 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
             "check history.behaviours in the schema.",
         )
     rounds = steps.once("filter", lambda: _filter_items(plan, stage, partitions))
-    if arguments.protocol == "time_split":
+    if arguments.protocol in splits.BY_TIME:
         steps.once("time", lambda: _count_times(plan, kind, stage, partitions))
         plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
     counted = steps.once("fit", lambda: _count(plan, kind, stage, partitions))
@@ -113,12 +135,12 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
         for rule in ("min_item_events", "min_user_events"):
             counters.pop(f"filtered/{rule}", None)
         counters |= rounds
-    fitted = _fit_encoders(plan, kind)
+    fitted = vocabularies.fit(plan, kind)
     vocab_dir = output / data_dir.VOCABULARIES
     vocab_dir.mkdir(exist_ok=True)
-    for encoder in fitted.values():
+    for encoder, _ in fitted.values():
         encoder_files.save_vocabulary(encoder, vocab_dir)
-    numbers = {name: encoder.numbers() for name, encoder in fitted.items()}
+    numbers = {name: encoder.numbers() for name, (encoder, _) in fitted.items()}
 
     def write() -> dict[str, int]:
         construct = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
@@ -129,9 +151,19 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
     steps.once("write", write)
     counters |= manifest.counters(plan, "write")
 
+    def keep() -> dict[str, Any]:
+        if (why := keep_tails.missing(plan, kind)) is not None:
+            return {"none": why}
+        keep_tails.write(plan, kind, stage, partitions)
+        return keep_tails.record(plan)
+
+    kept = steps.once("tails", keep)
+
     schema.save(output / data_dir.SCHEMA)
     data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, kind, counters, fitted))
-    data_dir.write_json(output / data_dir.MANIFEST, manifest.manifest(plan, log.files, counters))
+    data_dir.write_json(
+        output / data_dir.MANIFEST, manifest.manifest(plan, log.files, counters, kept)
+    )
 
 
 def _read(
@@ -217,9 +249,12 @@ def _cutoffs(plan: Plan) -> splits.Cutoffs:
     times = tables.read(plan.work / "times.arrow")
     if not times.num_rows:
         raise UserError("Expected events after filtering, found none.", "filter less.")
+    values, counts = times[counting.VALUE].to_numpy(), times[counting.COUNT].to_numpy()
+    if plan.arguments.protocol == "day":
+        return splits.fit_day(values, counts, plan.arguments.validation_fraction)
     return splits.fit_cutoffs(
-        times[counting.VALUE].to_numpy(),
-        times[counting.COUNT].to_numpy(),
+        values,
+        counts,
         plan.arguments.split_fraction,
         plan.arguments.validation_fraction,
         functools.partial(time_units.text, plan.schema),
@@ -262,15 +297,6 @@ def _count(
     return {"is_scarce": plan.is_scarce}
 
 
-def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
-    fitted = {}
-    for feature in plan.schema.encoded_features:
-        value_counts = kind.training_values(plan, feature)
-        values = tables.one_array(value_counts[counting.VALUE])
-        fitted[feature.name] = fitting.fit(feature, values, value_counts[counting.COUNT].to_numpy())
-    return fitted
-
-
 def _write_catalogues(plan: Plan) -> list[pa.Table]:
     """Writes the catalogue of each split; returns its items, or the places of their appearance."""
     names = [plan.schema.item_key.name]
@@ -278,6 +304,8 @@ def _write_catalogues(plan: Plan) -> list[pa.Table]:
         names = [counting.FIRST_TIME, counting.FIRST_ROW]
     catalogues = []
     items = tables.read(plan.work / "items.arrow")
+    if plan.base is not None:
+        items = tails.with_items_of_base(plan.base.items(), items, plan.schema.item_key.name)
     for split, name in enumerate(splits.SPLITS):
         rows = counting.catalogue(items, plan.schema.item_key.name, split)
         tables.write(plan.catalogue(name), rows)

@@ -84,6 +84,7 @@ def is_complete(plan: Plan, log: list[InputFile]) -> bool:
     completed = (output / data_dir.COMPLETED).stat().st_mtime_ns
     return (
         manifest["arguments"] == _as_stored(plan.arguments.to_json())
+        and manifest.get("base", {}).get("sha256") == _fingerprint(plan)
         and manifest["schema_hash"] == plan.schema.hash()
         and inputs == [(file.path, file.size) for file in log]
         and all(_modified(file) <= completed for file in _inputs(plan, log))
@@ -97,9 +98,15 @@ def _identity(plan: Plan, log: list[InputFile]) -> dict[str, Any]:
         "schema.json": plan.schema.hash(),
         "log": {file.path: [file.size, _modified(file)] for file in _inputs(plan, log)},
         "num_partitions": plan.num_partitions,
+        "base's manifest": _fingerprint(plan),
         "program": _program(),
     }
     return _as_stored(facts)
+
+
+def _fingerprint(plan: Plan) -> str | None:
+    """SHA-256 of the manifest of the base, None without one."""
+    return None if plan.base is None else plan.base.fingerprint
 
 
 def _as_stored(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from pipeline.drafting.columns import Column
 from pipeline.log import column_types, readers
 from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import columns_of
-from pipeline.log.values import as_time
+from pipeline.log.values import as_number, as_time
+from preprocessing import time_units
+from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, shown
 from preprocessing.example_keys import TIMESTAMP
 from preprocessing.features.feature import DType, Role
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import POSITION, infer_schema
+from preprocessing.splits import BY_TIME
 from preprocessing.values.spelling import cast, spelled, without_missing
 
 _LONGEST_SUMMARY = 1000
@@ -75,7 +78,9 @@ def load_schema(
         UserError: The schema does not fit the arguments or the columns of a file.
     """
     adapter = arguments.adapter
-    if arguments.schema is not None:
+    if arguments.base is not None:
+        schema = _schema_of_base(arguments)
+    elif arguments.schema is not None:
         schema = Schema.load(arguments.schema)
     elif adapter is not None:
         schema = _said(adapter.schema(arguments.behaviours), f"Schema of {arguments.dataset}")
@@ -83,9 +88,9 @@ def load_schema(
         _check_same_columns(columns)
         schema = _said(_inferred(arguments, columns), "Inferred schema")
     _check_impression_log(arguments, schema)
-    if schema.timestamp is None and arguments.protocol == "time_split":
+    if schema.timestamp is None and arguments.protocol in BY_TIME:
         raise UserError(
-            "--protocol=time_split: expected a feature of role 'timestamp', found none.",
+            f"--protocol={arguments.protocol}: expected a feature of role 'timestamp', found none.",
             "use --protocol=leave_last_out, which needs the order of rows only.",
         )
     is_inferred_position = (
@@ -93,10 +98,10 @@ def load_schema(
         and schema.timestamp is not None
         and schema.timestamp.column == POSITION
     )
-    if is_inferred_position and arguments.protocol == "time_split":
+    if is_inferred_position and arguments.protocol in BY_TIME:
         raise UserError(
-            f"--protocol=time_split: expected times that users share, found {POSITION}, which "
-            "orders the events of each user only.",
+            f"--protocol={arguments.protocol}: expected times that users share, found {POSITION}, "
+            "which orders the events of each user only.",
             "use --protocol=leave_last_out.",
         )
     if is_inferred_position and arguments.draws_available:
@@ -126,6 +131,39 @@ def load_schema(
                     f"({', '.join(dataset_columns)}), found {column!r}."
                 )
     return schema
+
+
+def _schema_of_base(arguments: BuildArguments) -> Schema:
+    """The schema of the base, which one given beside it must equal."""
+    schema = DataDir.open(str(arguments.base), verify=False).schema
+    if arguments.schema is not None:
+        given = Schema.load(arguments.schema)
+        if given.hash() != schema.hash():
+            raise UserError(
+                f"--schema: expected the schema of --base={arguments.base}, found differences: "
+                f"{'; '.join(schema.diff(given))}.",
+                "leave --schema out, or build from the whole log with the new schema.",
+            )
+    return schema
+
+
+def requests_from(arguments: BuildArguments, schema: Schema) -> int | None:
+    """The time that --train_from names in units of the log, None without it.
+
+    Raises:
+        UserError: It is no time as the log has them.
+    """
+    text = arguments.train_from
+    if text is None:
+        return None
+    is_datetime = time_units.is_datetime(schema)
+    times, _ = (
+        as_time(pa.array([text])) if is_datetime else as_number(pa.array([text]), DType.INT64)
+    )
+    if times.null_count:
+        kind = "a date or a time in ISO form" if is_datetime else "an integer like those of the log"
+        raise UserError(f"--train_from: expected {kind}, found {text!r}.")
+    return int(times[0].as_py())
 
 
 def _inferred(arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]) -> Schema:

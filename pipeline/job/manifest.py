@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.job.vocabularies import Fitted
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
 from pipeline.requests.counting import COUNT, VALUE
@@ -18,7 +19,7 @@ from pipeline.requests.partition_counts import SCALE, defaulted_key
 from pipeline.stats import findings, statistics
 from preprocessing import data_dir, known_items, splits, time_units
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
 from preprocessing.example_keys import candidate_key
 from preprocessing.features.encoder_specs import Vocabulary
 from preprocessing.schema import encoded_keys
@@ -53,8 +54,20 @@ def conservation(counters: Mapping[str, int]) -> dict[str, Any]:
     return {"read": read, "used": used, "filtered": filtered, "rejected": rejected}
 
 
-def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) -> dict[str, Any]:
-    """The content of manifest.json; stats.json and the vocabularies are written by then."""
+def manifest(
+    plan: Plan,
+    log: Sequence[InputFile],
+    counters: Mapping[str, int],
+    kept: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of manifest.json; all other files are written by then.
+
+    Args:
+        plan: Plan of the build.
+        log: Files of the log.
+        counters: Counters of all steps.
+        kept: What `keep_tails.record` says of the tails, or why there are `none`.
+    """
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in files.children(plan.work / "shards", "*.json")
@@ -79,7 +92,7 @@ def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) 
         data_dir.STATS,
         *(f"{data_dir.VOCABULARIES}/{path.name}" for path in vocabularies),
     ]
-    return {
+    content = {
         "format_version": data_dir.FORMAT_VERSION,
         "schema_hash": plan.schema.hash(),
         "code_version": importlib.metadata.version("sequence-ctr"),
@@ -93,6 +106,22 @@ def manifest(plan: Plan, log: Sequence[InputFile], counters: Mapping[str, int]) 
         "conservation": conservation(counters),
         "inputs": file_accounts.accounts(log, counters),
         "metadata": by_prefix(counters, "metadata/"),
+        "tails": dict(kept),
+    }
+    return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
+
+
+def _of_base(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
+    """What the manifest says of the base: which it is, its time, and what was late to it."""
+    base = plan.base
+    assert base is not None
+    return {
+        "path": base.location,
+        "sha256": base.fingerprint,
+        "watermark": base.watermark,
+        "generation": base.generation + plan.arguments.rerank,
+        "late": counters.get("late", 0),
+        "duplicates": counters.get("filtered/duplicate", 0),
     }
 
 
@@ -100,10 +129,11 @@ def stats(
     plan: Plan,
     kind: AnyLog,
     counters: Mapping[str, int],
-    encoders: Mapping[str, FittedEncoder],
+    fitted: Mapping[str, Fitted],
 ) -> dict[str, Any]:
     """The content of stats.json; docs/data_directory.md explains it."""
-    value_statistics = _describe_values(plan, kind, encoders)
+    encoders = {name: encoder for name, (encoder, _) in fitted.items()}
+    value_statistics = _describe_values(plan, kind, fitted)
     by_split = value_statistics.pop("splits")
     content = {
         "users": counters["users"],
@@ -118,12 +148,11 @@ def stats(
     many = [feature.name for feature in plan.schema.encoded_features if feature.many is not None]
     if many:
         content["cut"] = {name: counters.get(f"cut/{name}", 0) for name in many}
-    return content | {"findings": findings.of_data(plan.schema, content)}
+    measured = splits.measured(plan.arguments.protocol, plan.arguments.validation_fraction)
+    return content | {"findings": findings.of_data(plan.schema, content, measured)}
 
 
-def _describe_values(
-    plan: Plan, kind: AnyLog, encoders: Mapping[str, FittedEncoder]
-) -> dict[str, Any]:
+def _describe_values(plan: Plan, kind: AnyLog, fitted: Mapping[str, Fitted]) -> dict[str, Any]:
     """Statistics of values and times for stats.json.
 
     Returns:
@@ -131,10 +160,11 @@ def _describe_values(
         `features` by key of an example and `events_by_period` by start of the period.
     """
     train = splits.SPLITS[splits.TRAIN]
+    encoded = {feature.name: feature for feature in plan.schema.encoded_features}
     counts = kind.key_counts(plan)
     for key, feature in encoded_keys(plan.schema):
         if feature.many is not None:
-            counts[key] = held_values(encoders[feature.name], counts[key])
+            counts[key] = held_values(fitted[feature.name].encoder, counts[key])
     times = tables.read(plan.work / "periods.arrow")
     period = statistics.shortest_period(plan.schema) << (
         int(times[SCALE][0].as_py()) if times.num_rows else 0
@@ -147,7 +177,7 @@ def _describe_values(
             "features": {
                 key: statistics.describe_key(
                     feature,
-                    encoders[feature.name],
+                    fitted[feature.name].encoder,
                     tables.one_array(counts[key][VALUE]),
                     counts[key][name].to_numpy(),
                     None if name == train else counts[key][train].to_numpy(),
@@ -160,14 +190,31 @@ def _describe_values(
     return {
         "period": period,
         "vocabularies": {
-            feature.name: statistics.describe_vocabulary(
-                feature.encoder, kind.training_values(plan, feature)[COUNT].to_numpy()
-            )
-            for feature in plan.schema.encoded_features
+            feature.name: _describe_vocabulary(kind.training_values(plan, feature), *fitted[name])
+            for name, feature in encoded.items()
             if isinstance(feature.encoder, Vocabulary)
         },
         "splits": by_split,
     }
+
+
+def _describe_vocabulary(
+    values: pa.Table, encoder: FittedEncoder, given: int | None
+) -> dict[str, Any]:
+    """Counts of the words of a vocabulary in the training requests.
+
+    Args:
+        values: The training values and their counts.
+        encoder: Encoder with the vocabulary.
+        given: Number of words that come from elsewhere, see `vocabularies.Fitted`.
+    """
+    assert isinstance(encoder, VocabularyEncoder)
+    counts = values[COUNT].to_numpy()
+    if given is None:
+        assert isinstance(encoder.feature.encoder, Vocabulary)
+        return statistics.describe_vocabulary(encoder.feature.encoder, counts)
+    words = tables.one_array(values[VALUE])
+    return statistics.describe_given_vocabulary(encoder, words, counts, given)
 
 
 def _num_defaulted(counts: pa.Table | None, split: str) -> int:

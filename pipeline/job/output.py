@@ -13,7 +13,7 @@ REJECTED = "rejected"
 
 _FILE = r"(train|validation|test)-\d+-of-\d+\.tfrecord\.gz|(schema|manifest|stats)\.json"
 _OURS = re.compile(
-    rf"_work(-\w+)?|{REJECTED}|vocab|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
+    rf"_work(-\w+)?|{REJECTED}|vocab|{data_dir.TAILS}|data_card\.(html|md)|{_FILE}|\.({_FILE})\.[0-9a-f]+\.tmp"
 )
 
 

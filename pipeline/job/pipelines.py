@@ -17,6 +17,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
 from apache_beam.utils import shared
 
 from pipeline.beam import beam
@@ -147,8 +148,8 @@ class CountTimes(beam.PTransform):
 
 
 def _count_times(plan: Plan, kind: AnyLog, partition: int) -> bytes:
-    times = kind.load(plan, partition).column(kind.time_column)
-    time_counts = counting.count_values(times)
+    rows = kind.load(plan, partition)
+    time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
     mark_done(plan.work / "time", str(partition))
     return tables.to_bytes(time_counts)
 

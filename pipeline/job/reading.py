@@ -2,24 +2,27 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.beam import beam
 from pipeline.datasets import open_adapter, read_canonical
 from pipeline.job.output import REJECTED
 from pipeline.job.runner import mark_done
 from pipeline.log import file_accounts, tables
-from pipeline.log.raw_batch import Rejection
+from pipeline.log.raw_batch import RawBatch, Rejection
 from pipeline.log.readers import InputRange
-from pipeline.log.row_checks import FILE, LINE, validate
-from pipeline.requests import counting, impressions
+from pipeline.log.row_checks import FILE, LINE, TIME, Validated, validate
+from pipeline.requests import counting, impressions, tails
 from pipeline.requests.events import Plan
 from pipeline.requests.log_kind import AnyLog
+from preprocessing import time_units
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 from preprocessing.values.farmhash import fingerprint64
@@ -55,7 +58,7 @@ class ReadEvents(beam.DoFn):
         rejected = output / REJECTED / f"part-{part_name(part)}.jsonl"
         with RejectedFile(rejected) as file:
             for number, batch in enumerate(read_canonical(part, schema, self._adapter)):
-                result = validate(batch, schema)
+                result = self._judge_late(validate(batch, schema), batch, counters)
                 counters["read"] += result.read
                 counters.update(file_accounts.of_batch(batch, result))
                 counters.update({f"filtered/{rule}": n for rule, n in result.filtered.items()})
@@ -67,6 +70,28 @@ class ReadEvents(beam.DoFn):
                 yield from _deal(self._plan, result.events, self._kind.deal_key, path)
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
+
+    def _judge_late(
+        self, result: Validated, batch: RawBatch, counters: collections.Counter[str]
+    ) -> Validated:
+        """Counts events that are earlier than the latest of the base, or rejects them."""
+        plan = self._plan
+        if plan.base is None:
+            return result
+        is_late = pc.less(result.events[TIME], plan.base.watermark)
+        late_lines = result.events[LINE].filter(is_late)
+        if plan.arguments.late != "reject":
+            counters["late"] += len(late_lines)
+            return result
+        rows = pc.index_in(late_lines, value_set=pa.array(batch.lines))
+        latest = time_units.text(plan.schema, plan.base.watermark)
+        reason = f"earlier than {latest}, the latest time of the base"
+        rejections = [batch.rejection(row, reason) for row in rows.to_pylist()]
+        return dataclasses.replace(
+            result,
+            events=result.events.filter(pc.invert(is_late)),
+            rejections=[*result.rejections, *rejections],
+        )
 
 
 @beam.typehints.with_output_types(tuple[int, tables.Reference], **{COUNTERS: dict[str, int]})
@@ -149,7 +174,10 @@ class SortPartition(beam.DoFn):
         """Sorts one partition."""
         partition, parts = element
         arguments = self._plan.arguments
-        rows, repeats = self._kind.sort(parts, arguments.deduplicate)
+        rows, repeats = self._kind.sort(
+            _with_tails(self._plan, partition, pa.concat_tables(map(tables.read_part, parts))),
+            arguments.deduplicate,
+        )
         tables.write(self._plan.partition(partition), rows)
         if arguments.min_item_events > 1:
             items = tables.one_array(rows[self._plan.schema.item_key.name])
@@ -158,6 +186,18 @@ class SortPartition(beam.DoFn):
             counters = {"filtered/duplicate": len(repeats)}
             counters |= file_accounts.by_file("filtered", repeats)
             yield beam.pvalue.TaggedOutput(COUNTERS, counters)
+
+
+def _with_tails(plan: Plan, partition: int, rows: pa.Table) -> pa.Table:
+    """The rows of a partition beside the last events of their users that the base keeps."""
+    if plan.base is None:
+        return rows
+    users = pc.unique(rows[plan.schema.user_key.name])
+    rows = rows.append_column(tails.COUNTED, pa.array(np.zeros(rows.num_rows, bool)))
+    earlier = plan.base.events_of(partition, users, rows.schema)
+    if earlier is None:
+        return rows
+    return pa.concat_tables([rows, earlier], promote_options="default")
 
 
 def _deal(

@@ -38,9 +38,9 @@ def by_file(what: str, files: np.ndarray) -> dict[str, int]:
 
     Args:
         what: Outcome that is counted, such as `used`.
-        files: Index of the file of each row, int [rows].
+        files: Index of the file of each row, int [rows]; below 0 if no file of the log has it.
     """
-    counts = np.bincount(files)
+    counts = np.bincount(files[files >= 0])
     return {counter(index, what): int(counts[index]) for index in np.flatnonzero(counts).tolist()}
 
 

@@ -4,7 +4,7 @@ A request is an event with the events of its user before it. Item features of ca
 catalogues, so the counts of these are derived from the counts of items.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,19 +13,21 @@ import pyarrow.compute as pc
 from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.log import file_accounts, tables
 from pipeline.log.row_checks import FILE, TIME
-from pipeline.requests import appearances, counting
+from pipeline.requests import appearances, counting, tails
 from pipeline.requests.counting import VALUE
 from pipeline.requests.encoding import RequestEncoder
-from pipeline.requests.event_order import Sorted, as_is, without_repeats
-from pipeline.requests.events import Events, Plan, sort_events
+from pipeline.requests.event_order import Places, Sorted, as_is, without_repeats
+from pipeline.requests.events import Events, Plan, in_log, sort_events
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import PartitionCounts, counted_columns, merge_values
+from pipeline.requests.tails import Tail
 from preprocessing import splits
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key
 from preprocessing.features.encoder_specs import Hash
 from preprocessing.features.feature import Feature
+from preprocessing.sequences import positions
 
 
 class ClickLog(LogKind[Events]):
@@ -47,10 +49,10 @@ class ClickLog(LogKind[Events]):
             )
         return arguments
 
-    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
         """The events by user, time and row; the same user, item and time are one event."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
-        events = sort_events(parts, user)
+        events = sort_events(rows, user)
         return without_repeats(events, [user, item, TIME]) if deduplicate else as_is(events)
 
     def load(self, plan: Plan, partition: int) -> Events:
@@ -72,13 +74,17 @@ class ClickLog(LogKind[Events]):
             rows = histories if feature in schema.item_features else positives
             if isinstance(feature.encoder, Hash):
                 rows = rows[:0]  # nothing to learn
-            value_counts[feature.name] = counting.count_feature(
-                feature, events.column(feature.name).take(rows)
-            )
+            column = events.column(feature.name)
+            value_counts[feature.name] = counting.count_feature(feature, column.take(rows))
+            if plan.base is not None:
+                new_rows = rows.filter(pa.array(~events.is_counted[rows.to_numpy()]))
+                value_counts[f"new/{feature.name}"] = counting.count_feature(
+                    feature, column.take(new_rows)
+                )
         places = events.places if plan.arguments.draws_available else None
         only_candidates = is_positive & ~in_history
         items = counting.count_items(
-            events.table, events.first_use, only_candidates, schema, places
+            events.table, events.catalogue_use, only_candidates, schema, places
         )
         if plan.arguments.negative_sampling == AVAILABLE_POPULARITY:
             appearances.write_run(plan, partition, events)
@@ -86,16 +92,42 @@ class ClickLog(LogKind[Events]):
         counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
         counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
         counters["train/requests"] = len(positives)
-        counters[f"longest/{np.diff(events.starts).max(initial=0)}"] = 1
-        is_used = events.first_use != splits.NONE
+        counters[f"longest/{events.index.max(initial=-1) + 1}"] = 1
+        is_used = (events.first_use != splits.NONE) & events.in_log
         counters["used"] = int(is_used.sum())
         counters |= file_accounts.by_file("used", events.table[FILE].to_numpy()[is_used])
         counters["users"] = len(np.unique(events.users[is_used]))
         return TrainingCounts(value_counts, items, counters)
 
+    def tail(self, plan: Plan, partition: int) -> Tail:
+        """The last events of each user; training counts those that its requests hold."""
+        rows = tables.read(plan.partition(partition)).combine_chunks()
+        starts = tables.group_starts(tables.one_array(rows[plan.schema.user_key.name]))
+        events = Events.load(plan, partition)
+        excess_U = np.diff(starts) - np.diff(events.starts)  # the cap takes the oldest events
+        is_in_events_E = positions(starts) >= np.repeat(excess_U, np.diff(starts))
+        counted_E = np.zeros(rows.num_rows, bool)
+        counted_E[is_in_events_E] = (
+            events.is_counted | events.in_training_history | (events.split == splits.TRAIN)
+        )
+        return tails.cut(rows, starts, counted_E, plan.schema)
+
+    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
+        """Items of all events of the log, whether or not requests hold them."""
+        rows = tables.read(plan.partition(partition)).combine_chunks()
+        use_E = np.where(in_log(rows), splits.TRAIN, splits.NONE).astype(np.int8)
+        no_candidates = np.zeros(rows.num_rows, bool)
+        return counting.count_items(rows, use_E, no_candidates, plan.schema, Places.of(rows))
+
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted, and those that the training catalogue gives to positives."""
-        value_counts = tables.read(plan.values(feature.name))
+        return self._with_candidates(plan, feature, tables.read(plan.values(feature.name)))
+
+    def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """Those of them that the base has not counted; candidates are events of the log."""
+        return self._with_candidates(plan, feature, tables.read(plan.new_values(feature.name)))
+
+    def _with_candidates(self, plan: Plan, feature: Feature, value_counts: pa.Table) -> pa.Table:
         if feature not in plan.schema.item_features or isinstance(feature.encoder, Hash):
             return value_counts
         training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))

@@ -247,7 +247,7 @@ class _Partition:
         }
         self._steps[history_key(TIMESTAMP)] = SerializedSteps(events.timestamps)
         self._items = events.items(universe)
-        self._own = negatives.OwnItems(events.users, self._items, len(universe))
+        self._own = events.own_items(universe)
 
     @functools.cached_property
     def _user_texts(self) -> pa.Array:
@@ -258,7 +258,7 @@ class _Partition:
 
         The ids are for people: code that needs the user or the index reads their own columns.
         """
-        return event_ids(self._user_texts.take(pa.array(rows)), self._events.positions[rows])
+        return event_ids(self._user_texts.take(pa.array(rows)), self._events.index[rows])
 
     def records(
         self,
@@ -308,7 +308,7 @@ class _Partition:
         context[TIMESTAMP] = Ragged.single(events.timestamps[rows])
         context[REQUEST_ID] = Ragged.single(ids)
         context[REQUEST_USER] = Ragged.single(self._user_texts.take(pa.array(rows)))
-        context[REQUEST_INDEX] = Ragged.single(events.positions[rows].astype(np.int64))
+        context[REQUEST_INDEX] = Ragged.single(events.index[rows].astype(np.int64))
 
         lengths_R = self._history_lengths(rows)
         history = {

@@ -9,6 +9,9 @@ import pyarrow as pa
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME
 
+EARLIER = -1
+"""Index of the file of events that the base of a build keeps: they come before all files."""
+
 _LINE_BITS = 40  # more lines than a file has; the bits above hold the index of the file
 
 
@@ -40,7 +43,9 @@ def without_repeats(rows: pa.Table, columns: Sequence[str]) -> Sorted:
     order = np.lexsort(keys)  # stable: of equal rows the first comes first
     is_repeat_E = np.zeros(rows.num_rows, bool)
     is_repeat_E[order[1:]] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
-    repeats = rows[FILE].to_numpy()[is_repeat_E]
+    files_E = rows[FILE].to_numpy()
+    is_repeat_E &= files_E != EARLIER  # what the base keeps was judged when it was built
+    repeats = files_E[is_repeat_E]
     return Sorted(rows.filter(pa.array(~is_repeat_E)) if len(repeats) else rows, repeats)
 
 

@@ -7,7 +7,6 @@ same sorted file: no stage can see other events than another.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +15,10 @@ import pyarrow.compute as pc
 from pipeline.arguments import BuildArguments
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, WEIGHT
-from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
-from pipeline.requests.event_order import Places
+from pipeline.requests import tails
+from pipeline.requests.base import Base
+from pipeline.requests.counting import COUNT, FIRST_ROW, FIRST_TIME, VALUE
+from pipeline.requests.event_order import EARLIER, Places
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
@@ -32,8 +33,11 @@ class Plan:
     Attributes:
         arguments: Arguments of the build.
         schema: The data contract.
-        num_partitions: Number of partitions by user.
-        cutoffs: Time points of `time_split`; None until known, and for other protocols.
+        num_partitions: Number of partitions by user; that of the base's tails if there is a base.
+        num_tails: Number of files that keep the last events of users.
+        base: The data set that the log continues, or None.
+        requests_from: Time from which on events can be requests, or None for all events.
+        cutoffs: Time points of protocols by time; None until known, and for other protocols.
         is_scarce: Whether some requests may lack negatives, as their user has nearly all items to
             draw from, or few items had appeared by then; see `Events.split`.
     """
@@ -41,6 +45,9 @@ class Plan:
     arguments: BuildArguments
     schema: Schema
     num_partitions: int
+    num_tails: int = 1
+    base: Base | None = None
+    requests_from: int | None = None
     cutoffs: splits.Cutoffs | None = None
     is_scarce: bool = False
 
@@ -70,6 +77,10 @@ class Plan:
     def values(self, feature: str) -> AnyPath:
         """Table of the values of a feature in the training data, and how often each occurs."""
         return self.work / "values" / f"{feature}.arrow"
+
+    def new_values(self, feature: str) -> AnyPath:
+        """Those of the values that the base has not counted yet."""
+        return self.values(f"new/{feature}")
 
     def key_counts(self, name: str) -> AnyPath:
         """Table of the values in the requests, and how often each split holds each.
@@ -101,18 +112,23 @@ def event_ids(users: pa.Array, positions_E: np.ndarray) -> pa.Array:
     return joined.cast(pa.large_binary())
 
 
-def sort_events(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+def sort_events(rows: pa.Table, user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time, row order).
 
     Texts become dictionary arrays: later stages look at each distinct text, not at each row.
 
     Args:
-        parts: References to the events, in any order.
+        rows: The events, in any order.
         user_key: Name of the feature by which events are grouped.
     """
-    events = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
+    events = tables.with_dictionaries(rows)
     time, file, line = (events[name].to_numpy() for name in (TIME, FILE, LINE))
     return events.take(pa.array(event_order(tables.codes(events[user_key]), time, file, line)))
+
+
+def in_log(table: pa.Table) -> np.ndarray:
+    """Whether each row is one of the log, rather than an event that the base keeps: bool."""
+    return table[FILE].to_numpy() != EARLIER
 
 
 def appeared(catalogue: pa.Table) -> Places:
@@ -126,15 +142,18 @@ class Events:
 
     Attributes:
         plan: Arguments and schema.
-        table: The events that survive the filters, each column one chunk.
+        table: The events that survive the filters, each column one chunk. With a base they begin
+            with the last events of each user that it keeps.
         starts: int64 [U + 1], first row of each user, then E.
-        filtered: Rows taken out, by rule.
+        filtered: Rows of the log taken out, by rule.
+        older: Counts of the items of events before these, see `tails.Tail`; None without a base.
     """
 
     plan: Plan
     table: pa.Table
     starts: np.ndarray
     filtered: collections.Counter[str]
+    older: pa.Table | None = None
 
     @classmethod
     def load(cls, plan: Plan, partition: int) -> "Events":
@@ -155,13 +174,18 @@ class Events:
         enough_U = lengths >= arguments.min_user_events
         filtered["min_user_events"] = int(lengths[~enough_U].sum())
         excess_U = np.where(enough_U, np.maximum(lengths - arguments.max_user_events, 0), 0)
-        filtered["max_user_events"] = int(excess_U.sum())
-        keep_E = np.repeat(enough_U, lengths) & (positions(starts) >= np.repeat(excess_U, lengths))
+        is_excess_E = positions(starts) < np.repeat(excess_U, lengths)
+        filtered["max_user_events"] = int((is_excess_E & in_log(table)).sum())
+        keep_E = np.repeat(enough_U, lengths) & ~is_excess_E
         if not keep_E.all():
             table = table.filter(pa.array(keep_E)).combine_chunks()
             kept_U = (lengths - excess_U)[enough_U]
             starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
-        return cls(plan, table, starts, +filtered)
+        older = None
+        if plan.base is not None:
+            users, _ = tables.distinct(tables.one_array(table[plan.schema.user_key.name]))
+            older = plan.base.older_of(partition, users)
+        return cls(plan, table, starts, +filtered, older)
 
     def column(self, name: str) -> pa.Array:
         """One column as one array, of texts a dictionary array."""
@@ -181,8 +205,55 @@ class Events:
 
     @functools.cached_property
     def positions(self) -> np.ndarray:
-        """Index of each event within its user's events, int64 [E]."""
+        """Number of events of its user before each event in the table, int64 [E]."""
         return positions(self.starts)
+
+    @functools.cached_property
+    def index(self) -> np.ndarray:
+        """Index of each event within its user's events, those before the table too: int64 [E]."""
+        if self.older is None:
+            return self.positions
+        before_U = np.zeros(len(self.starts) - 1, np.int64)
+        np.add.at(before_U, self._users_of_older, self.older[COUNT].to_numpy())
+        return self.positions + before_U[self.users]
+
+    @functools.cached_property
+    def in_log(self) -> np.ndarray:
+        """Whether each event is a row of the log, rather than one that the base keeps: bool [E]."""
+        return in_log(self.table)
+
+    @functools.cached_property
+    def is_new(self) -> np.ndarray:
+        """Whether each event can be a request, bool [E]; the others join histories only."""
+        if self.plan.requests_from is None:
+            return self.in_log
+        return self.in_log & (self.timestamps >= self.plan.requests_from)
+
+    @functools.cached_property
+    def is_counted(self) -> np.ndarray:
+        """Whether training has counted the values of each event in an earlier build, bool [E]."""
+        if self.plan.base is None:
+            return np.zeros(self.table.num_rows, bool)
+        return self.table[tails.COUNTED].to_numpy()
+
+    @functools.cached_property
+    def _users_of_older(self) -> np.ndarray:
+        """Number of the user of each row of `older`, int64."""
+        assert self.older is not None
+        user_key = self.plan.schema.user_key.name
+        first = pa.array(self.starts[:-1])
+        users = tables.decoded(self.column(user_key).take(first))
+        return pc.index_in(self.older[user_key], value_set=users).to_numpy().astype(np.int64)
+
+    def own_items(self, universe: pa.Array) -> OwnItems:
+        """The items that each user has ever touched, by their places in an array of keys."""
+        users, items = self.users, self.items(universe)
+        if self.older is not None:
+            keys = self.older[self.plan.schema.item_key.name]
+            places = pc.fill_null(pc.index_in(keys, value_set=universe), -1)
+            users = np.concatenate([users, self._users_of_older])
+            items = np.concatenate([items, places.to_numpy().astype(np.int64)])
+        return OwnItems(users, items, len(universe))
 
     @functools.cached_property
     def users(self) -> np.ndarray:
@@ -205,8 +276,8 @@ class Events:
                 drawable_R = np.full(len(rows), catalogue.num_rows)
                 if self.plan.arguments.draws_available:
                     drawable_R = appeared(catalogue).up_to(self.places.take(rows))
-                items_E = self.items(tables.one_array(catalogue[self.plan.schema.item_key.name]))
-                own_items = OwnItems(self.users, items_E, catalogue.num_rows)
+                universe = tables.one_array(catalogue[self.plan.schema.item_key.name])
+                own_items = self.own_items(universe)
                 free_R = drawable_R - own_items.count_below(self.users[rows], drawable_R)
                 split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
         return split_E
@@ -230,10 +301,11 @@ class Events:
                 self.starts, arguments.train_prefixes, arguments.min_history
             )
         if self.plan.cutoffs is None:
-            raise ValueError("time_split needs cut-offs")
-        return splits.time_split(
-            self.timestamps, self.starts, self.plan.cutoffs, arguments.min_history
+            raise ValueError("protocols by time need cut-offs")
+        split_E = splits.time_split(
+            self.timestamps, self.index, self.plan.cutoffs, arguments.min_history
         )
+        return np.where(self.is_new, split_E, np.int8(splits.NONE))
 
     @functools.cached_property
     def first_use(self) -> np.ndarray:
@@ -242,6 +314,19 @@ class Events:
 
     def _first_use(self, split_E: np.ndarray) -> np.ndarray:
         return splits.first_use(split_E, self.starts, self.plan.schema.history.max_length)
+
+    @functools.cached_property
+    def catalogue_use(self) -> np.ndarray:
+        """First split that draws from each event's item, int8 [E], or NONE.
+
+        It is the first use; if requests begin in the midst of a log, it is the split that ends
+        after the event, whether or not a request holds it: the items of the past are known.
+        """
+        if self.plan.requests_from is None:
+            return self.first_use
+        assert self.plan.cutoffs is not None
+        use_E = splits.split_of(self.timestamps, self.plan.cutoffs)
+        return np.where(self.in_log, use_E, np.int8(splits.NONE))
 
     @functools.cached_property
     def in_training_history(self) -> np.ndarray:
@@ -255,14 +340,14 @@ class Events:
         return {name: int((missing_E == split).sum()) for split, name in enumerate(splits.SPLITS)}
 
     def unused(self) -> collections.Counter[str]:
-        """Rows that no request contains, by rule.
+        """Rows of the log that no request contains, by rule.
 
         `too_few_events`: their user has no positive. `max_length`: they lie before the histories
         of all positives of their user. `too_few_negatives`: only requests that cannot get their
         negatives would contain them.
         """
-        unused_E = self.first_use == splits.NONE
-        protocol_unused_E = self._first_use(self._protocol_split) == splits.NONE
+        unused_E = self.in_log & (self.first_use == splits.NONE)
+        protocol_unused_E = self.in_log & (self._first_use(self._protocol_split) == splits.NONE)
         has_positive_U = np.zeros(len(self.starts) - 1, bool)
         has_positive_U[self.users[self._protocol_split != splits.NONE]] = True
         short_E = ~has_positive_U[self.users]

@@ -1,7 +1,7 @@
 """Impression logs as one kind of log: every row is a labelled candidate, see `impressions`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pipeline.requests.impression_encoding import ImpressionCounts, ImpressionEn
 from pipeline.requests.impressions import REQUEST_TIME, Impressions
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import counted_columns
+from pipeline.requests.tails import Tail
 from preprocessing import splits
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
@@ -27,6 +28,7 @@ class ImpressionLog(LogKind[Impressions]):
     """A log of labelled candidates, in requests or each a request of its own."""
 
     time_column = REQUEST_TIME
+    no_tails = "tails of logs of impressions are not kept"
 
     @property
     def deal_key(self) -> str:
@@ -35,16 +37,22 @@ class ImpressionLog(LogKind[Impressions]):
 
     def settled(self, arguments: BuildArguments) -> BuildArguments:
         """The arguments without negatives: the candidates are those that were shown."""
+        if arguments.base is not None:
+            raise UserError(
+                "--base: expected a log of clicks, found one of impressions, whose data sets keep "
+                "no tails.",
+                "build from the whole log, with --train_from for the requests of a day.",
+            )
         return dataclasses.replace(arguments, negatives=0)
 
-    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
         """The rows by user and request; the same request, item, time and label are one row."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
         if self._schema.request is not None:
-            rows = impressions.sort_impressions(parts, user)
+            rows = impressions.sort_impressions(rows, user)
             columns = [user, REQUEST, item, TIME, LABEL]
             return without_repeats(rows, columns) if deduplicate else as_is(rows)
-        rows = sort_events(parts, user)
+        rows = sort_events(rows, user)
         columns = [user, item, TIME, LABEL]
         kept = without_repeats(rows, columns) if deduplicate else as_is(rows)
         return Sorted(impressions.as_requests(kept.rows, user), kept.repeats)
@@ -85,6 +93,18 @@ class ImpressionLog(LogKind[Impressions]):
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted: candidates are rows too."""
         return tables.read(plan.values(feature.name))
+
+    def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """None: there is no base."""
+        raise AssertionError(self.no_tails)
+
+    def tail(self, plan: Plan, partition: int) -> Tail:
+        """None is kept."""
+        raise AssertionError(self.no_tails)
+
+    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
+        """None are kept."""
+        raise AssertionError(self.no_tails)
 
     def nothing_to_train_on(
         self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str

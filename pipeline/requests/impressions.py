@@ -71,16 +71,16 @@ def with_request_times(rows: pa.Table) -> pa.Table:
     return rows.append_column(REQUEST_TIME, pa.array(np.repeat(time_R, np.diff(starts))))
 
 
-def sort_impressions(parts: Iterable[tables.Reference], user_key: str) -> pa.Table:
+def sort_impressions(rows: pa.Table, user_key: str) -> pa.Table:
     """The rows of one partition, sorted by (user, time of request, request, row order).
 
     If two requests have the same time, the one that appears first in the log comes first.
 
     Args:
-        parts: References to the rows, in any order.
+        rows: The rows, in any order.
         user_key: Name of the feature by which rows are grouped.
     """
-    rows = tables.with_dictionaries(pa.concat_tables(map(tables.read_part, parts)))
+    rows = tables.with_dictionaries(rows)
     file, line = rows[FILE].to_numpy(), rows[LINE].to_numpy()
     request_E = tables.codes(rows[REQUEST])
     _, appearance_R = np.unique(request_E[np.lexsort((line, file))], return_index=True)
@@ -155,6 +155,13 @@ class Impressions:
         return tables.one_array(self.table[name])
 
     @functools.cached_property
+    def is_new(self) -> np.ndarray:
+        """Whether the request of each row can be one of the data set, bool [E]."""
+        if self.plan.requests_from is None:
+            return np.ones(self.table.num_rows, bool)
+        return self.table[REQUEST_TIME].to_numpy() >= self.plan.requests_from
+
+    @functools.cached_property
     def is_click(self) -> np.ndarray:
         """Whether the label is 1, int64 [E]."""
         return self.table[LABEL].to_numpy().astype(np.int64)
@@ -214,10 +221,11 @@ class Impressions:
     def split(self) -> np.ndarray:
         """Split of each request, int8 [R], or NONE."""
         arguments = self.plan.arguments
-        if arguments.protocol == "time_split":
+        if arguments.protocol in splits.BY_TIME:
             if self.plan.cutoffs is None:
-                raise ValueError("time_split needs cut-offs")
+                raise ValueError("protocols by time need cut-offs")
             split_R = splits.split_of(self.timestamps, self.plan.cutoffs)
+            split_R[~self.is_new[self.starts[:-1]]] = splits.NONE
             split_R[self.history_sizes < arguments.min_history] = splits.NONE
             return split_R
         return self._leave_last_out()

@@ -6,17 +6,17 @@ candidates (`impression_log`). A build chooses its kind once, from the schema.
 
 import abc
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.arguments import BuildArguments
-from pipeline.log import tables
 from pipeline.requests.encoding import ShardPiece
 from pipeline.requests.event_order import Sorted
 from pipeline.requests.events import Plan
+from pipeline.requests.tails import Tail
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.errors import UserError
 from preprocessing.features.feature import Feature
@@ -36,6 +36,10 @@ class Rows(Protocol):
     @property
     def split(self) -> np.ndarray:
         """Split of everything that can be a request, int8, or NONE."""
+
+    @property
+    def is_new(self) -> np.ndarray:
+        """Whether each row may be or belong to a request, bool; others join histories only."""
 
     def column(self, name: str) -> pa.Array:
         """One column of the rows as one array."""
@@ -79,13 +83,15 @@ class LogKind(abc.ABC, Generic[RowsT]):
     """One kind of log: its order, its rows, and what becomes of them.
 
     Attributes:
-        time_column: Column of the rows with the times at which `time_split` cuts.
+        time_column: Column of the rows with the times at which protocols by time cut.
+        no_tails: Why data sets of such logs keep no tails; None if they do.
 
     Args:
         schema: Schema of the log.
     """
 
     time_column: str
+    no_tails: str | None = None
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -108,11 +114,11 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """
 
     @abc.abstractmethod
-    def sort(self, parts: Iterable[tables.Reference], deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
         """The rows of one partition of users in order.
 
         Args:
-            parts: References to the rows, in any order.
+            rows: The rows, in any order.
             deduplicate: Whether rows that say the same of the same moment are one.
         """
 
@@ -132,6 +138,18 @@ class LogKind(abc.ABC, Generic[RowsT]):
             plan: Plan of a build that has merged what `count_training` counts.
             feature: A feature with an encoder. The values of a hash encoder are not counted.
         """
+
+    @abc.abstractmethod
+    def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
+        """Those of `training_values` that the base has not counted, if there is a base."""
+
+    @abc.abstractmethod
+    def tail(self, plan: Plan, partition: int) -> Tail:
+        """What is kept of the users of a partition for a later build."""
+
+    @abc.abstractmethod
+    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
+        """Items of all rows of the log in a partition, with places: `counting.count_items`."""
 
     @abc.abstractmethod
     def nothing_to_train_on(

@@ -27,22 +27,27 @@ _FLOAT32_WHOLE = 2.0**24
 _COLLIDING = 0.5
 
 
-def of_data(schema: Schema, stats: Stats) -> list[str]:
+def of_data(schema: Schema, stats: Stats, measured: Sequence[str] = SPLITS[1:]) -> list[str]:
     """The findings, the gravest first; [] if there are none.
 
     Args:
         schema: Schema of the data set.
         stats: The content of stats.json.
+        measured: Splits beside train that should have requests.
     """
     by_split = stats["splits"]
-    lines = [*_of_sizes(by_split), *_of_labels(schema, by_split), *_of_histories(by_split)]
+    lines = [
+        *_of_sizes(by_split, measured),
+        *_of_labels(schema, by_split),
+        *_of_histories(by_split),
+    ]
     lines += _of_unknown_items(schema, by_split)
     for feature in schema.encoded_features:
         lines += _of_feature(schema, stats, feature)
     return lines
 
 
-def _of_sizes(by_split: Stats) -> Iterator[str]:
+def _of_sizes(by_split: Stats, measured: Sequence[str]) -> Iterator[str]:
     """Requests left out; splits that are empty, or too small for their AUC to mean something."""
     for name in SPLITS:
         if left_out := by_split[name].get("requests_left_out", 0):
@@ -50,7 +55,7 @@ def _of_sizes(by_split: Stats) -> Iterator[str]:
                 f"{name} leaves out {left_out:,} of {left_out + by_split[name]['requests']:,} "
                 "requests, for which there were fewer items to draw than --negatives."
             )
-    for name in SPLITS[1:]:
+    for name in measured:
         split = by_split[name]
         positives, negatives = split["positives"], split["candidates"] - split["positives"]
         if not split["requests"]:

@@ -5,7 +5,6 @@ gives the same bytes however it was counted. V distinct values.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pipeline.stats import drift
 from preprocessing import time_units
 from preprocessing.data_dir import STATS, DataDir
 from preprocessing.encoders.columns import texts
-from preprocessing.encoders.fitted import FittedEncoder
+from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
 from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.encoder_specs import Hash, Vocabulary
@@ -120,7 +119,7 @@ def _describe_categories(
 
 
 def describe_vocabulary(encoder: Vocabulary, counts_V: np.ndarray) -> dict[str, Any]:
-    """Number of words by count, from which `word_counts` restores the count of each word.
+    """Number of words by count, from which `data_dir.word_counts` restores the count of each word.
 
     `rare` counts the values in training requests that are too rare for the vocabulary.
 
@@ -137,10 +136,38 @@ def describe_vocabulary(encoder: Vocabulary, counts_V: np.ndarray) -> dict[str, 
     }
 
 
-def word_counts(words_by_count: Mapping[str, int]) -> np.ndarray:
-    """Count of each word of a vocabulary in training requests, in the order of its file."""
-    counts = sorted((int(count), words) for count, words in words_by_count.items())[::-1]
-    return np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
+def describe_given_vocabulary(
+    encoder: VocabularyEncoder, values: pa.Array, counts_V: np.ndarray, given: int
+) -> dict[str, Any]:
+    """As `describe_vocabulary`, of a vocabulary that is not ranked by these counts.
+
+    `in_order` has the counts of its lines, 0 for a word that no training request holds. `rare`
+    counts the values that it lacks.
+
+    Args:
+        encoder: Encoder with the vocabulary.
+        values: [V] distinct values.
+        counts_V: Number of times that training requests hold each value.
+        given: Number of its first words that come from elsewhere.
+    """
+    rows = pc.index_in(encoder.vocabulary, value_set=values.cast(encoder.vocabulary.type))
+    of_words = np.append(counts_V, 0)[pc.fill_null(rows, len(counts_V)).to_numpy()]
+    distinct_counts, words = np.unique(of_words, return_counts=True)
+    return {
+        "words_by_count": dict(
+            zip(map(str, distinct_counts.tolist()), words.tolist(), strict=True)
+        ),
+        "in_order": " ".join(f"{n}" if k == 1 else f"{n}x{k}" for n, k in _runs(of_words)),
+        "rare": int(counts_V.sum() - of_words.sum()),
+        "given": given,
+    }
+
+
+def _runs(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Each run of equal numbers: the number and its length."""
+    starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)])
+    lengths = np.diff(starts, append=len(numbers))
+    return list(zip(numbers[starts].tolist(), lengths.tolist(), strict=True))
 
 
 def shortest_period(schema: Schema) -> int:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from preprocessing import splits
 from preprocessing.errors import UserError
+from preprocessing.sequences import positions
 from tests.reference import windows
 
 LOGS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9), min_size=1, max_size=6)
@@ -45,7 +46,7 @@ def test_time_split_and_first_use_equal_brute_force(log, train_end, more, min_hi
     expected = windows.split_requests(
         events, "time_split", max_length, min_history, cutoffs=cutoffs
     )
-    split = splits.time_split(times, starts, splits.Cutoffs(*cutoffs), min_history)
+    split = splits.time_split(times, positions(starts), splits.Cutoffs(*cutoffs), min_history)
     _assert_same(split, events, starts, expected, max_length)
 
 
@@ -73,6 +74,14 @@ def test_cutoffs_keep_rows_of_one_time_together():
     assert splits.fit_cutoffs(times, counts, 0.8, 0.3) == splits.Cutoffs(20, 30)
     with pytest.raises(UserError, match="expected distinct times for train, validation and test"):
         splits.fit_cutoffs(times, counts, 0.8, 0.1)
+
+
+def test_a_day_has_no_test_split_and_validation_if_wanted():
+    times, counts = np.array([10, 20, 30, 40]), np.array([6, 1, 2, 1])
+    assert splits.fit_day(times, counts, 0.3) == splits.Cutoffs(20, 40)
+    assert splits.fit_day(times, counts, 0.0) == splits.Cutoffs(40, 40)
+    assert splits.split_of(times, splits.Cutoffs(20, 40)).tolist() == [0, 0, 1, 1]
+    assert splits.split_of(times, splits.Cutoffs(40, 40)).tolist() == [0, 0, 0, 0]
 
 
 def test_cutoffs_need_rows_after_them():

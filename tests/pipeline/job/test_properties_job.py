@@ -20,7 +20,7 @@ from scipy.stats import ks_2samp
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
 from pipeline.build_examples import build_examples
-from pipeline.stats import statistics
+from preprocessing.data_dir import word_counts
 from preprocessing.errors import UserError
 from tests.helpers.inline_runner import inline
 from tests.helpers.small_data_sets import read_examples, shard_bytes
@@ -186,9 +186,7 @@ def _check_requests(data, expected, num_negatives):
         words = sorted(counts, key=lambda word: (-counts[word], word.encode()))
         assert (data.vocab_dir / f"{name}.txt").read_text().splitlines() == words
         stored = data.stats["vocabularies"][name]
-        assert statistics.word_counts(stored["words_by_count"]).tolist() == [
-            counts[word] for word in words
-        ]
+        assert word_counts(stored).tolist() == [counts[word] for word in words]
 
 
 def _check_account(data, expected, events):

@@ -1,0 +1,177 @@
+"""The last step of a build: the tails that a later build stands on, see `requests.tails`."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.beam import beam
+from pipeline.job import vocabularies
+from pipeline.job.merging import WriteMerged, WriteTimeRanges
+from pipeline.job.reading import ITEMS
+from pipeline.job.runner import mark_done
+from pipeline.log import tables
+from pipeline.log.row_checks import TIME
+from pipeline.requests import counting, tails
+from pipeline.requests.events import Plan, in_log
+from pipeline.requests.log_kind import AnyLog
+from pipeline.requests.tails import Tail
+from preprocessing import data_dir
+from preprocessing.features.encoder_specs import Hash
+from preprocessing.json_checks import read_json
+from preprocessing.storage import files
+
+TIMES = "times"
+"""Tag of an output, beside that of `reading`."""
+
+_LOG = "log"
+
+_Piece = tuple[tables.Reference, tables.Reference | None]
+"""References to the events and the counts of a tail; without counts, None."""
+
+
+def missing(plan: Plan, kind: AnyLog) -> str | None:
+    """Why a data set keeps no tails, or None if it does."""
+    if kind.no_tails is not None:
+        return kind.no_tails
+    if plan.schema.timestamp is None:
+        return "its log has no times"
+    for name in ("min_user_events", "min_item_events"):
+        if getattr(plan.arguments, name) > 1:
+            return f"it was built with --{name}, and what was filtered may count on a later day"
+    return None
+
+
+def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]) -> None:
+    """Writes the tails of a data set whose requests are written."""
+    construct = functools.partial(_keep, plan, kind, partitions)
+    stage("Keeping tails", construct, watch=plan.work / "kept", total=len(partitions))
+    key = plan.schema.item_key.name
+    items = tables.read(plan.work / "tail_items.arrow")
+    if plan.base is not None:
+        items = tails.with_items_of_base(plan.base.items(), items, key)
+    _write_file(plan, tails.ITEMS, tails.items_of_file(items))
+    for feature in plan.schema.encoded_features:
+        if not isinstance(feature.encoder, Hash):
+            counts = vocabularies.counts_so_far(plan, kind, feature)
+            _write_file(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """What the manifest says of tails that are written: files with hashes, latest time."""
+    fix = "build again without --resume."
+    reports = files.children(plan.work / "tails", "*.json")
+    hashes = [read_json(path, "the report of a file of tails", fix) for path in reports]
+    times = read_json(plan.work / "counters" / "tail_times.json", "the times of the log", fix)
+    latest = times[_LOG][1]
+    return {
+        "files": {report["file"]: report["sha256"] for report in hashes},
+        "num_files": plan.num_tails,
+        "watermark": latest if plan.base is None else max(latest, plan.base.watermark),
+    }
+
+
+def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
+    cut = (
+        pipeline
+        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Cut" >> beam.ParDo(CutTail(plan, kind)).with_outputs(ITEMS, TIMES, main="pieces")
+    )
+    no_pieces = pipeline | "EveryTail" >> beam.Create([(n, None) for n in range(plan.num_tails)])
+    pieces = (cut["pieces"], no_pieces) | "WithEmptyTails" >> beam.Flatten()
+    _ = pieces | "Group" >> beam.GroupByKey() | "WriteTails" >> beam.ParDo(WriteTail(plan))
+    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
+    write_items = WriteMerged(plan.work / "tail_items.arrow", merge_items)
+    _ = cut[ITEMS] | "WriteItems" >> write_items
+    write_times = WriteTimeRanges(plan.work / "counters" / "tail_times.json")
+    _ = cut[TIMES] | "WriteTimes" >> write_times
+
+
+@beam.typehints.with_output_types(tuple[int, _Piece], **{ITEMS: bytes, TIMES: dict[str, list[int]]})
+class CutTail(beam.DoFn):
+    """Cuts the tails of the users of a partition.
+
+    Emits (number of a file, references to its part of them); tagged ITEMS: table of items; tagged
+    TIMES: first and last time of the rows of the log.
+
+    Args:
+        plan: Arguments, schema and cut-offs.
+        kind: Kind of the log, which says what is kept of it.
+    """
+
+    def __init__(self, plan: Plan, kind: AnyLog) -> None:
+        self._plan = plan
+        self._kind = kind
+
+    def process(self, partition: int) -> Iterator[Any]:
+        """Cuts one partition."""
+        plan, kind = self._plan, self._kind
+        user_key = plan.schema.user_key.name
+        for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
+            name = f"{partition:05d}.{number:05d}.arrow"
+            (events,) = tables.write_parts(plan.work / "cut" / name, [part.events])
+            older = None
+            if part.older is not None:
+                (older,) = tables.write_parts(plan.work / "cut_older" / name, [part.older])
+            yield number, (events, older)
+        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(kind.tail_items(plan, partition)))
+        rows = tables.read(plan.partition(partition))
+        times = rows[TIME].to_numpy()[in_log(rows)]
+        ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
+        yield beam.pvalue.TaggedOutput(TIMES, ranges)
+        mark_done(plan.work / "kept", str(partition))
+
+
+class WriteTail(beam.DoFn):
+    """Writes (number, pieces of a tail or None) as the files of that number.
+
+    What the base keeps of other users goes along; without any piece its files are copied.
+
+    Args:
+        plan: Arguments, schema and paths.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def process(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
+        """Writes one tail; emits nothing."""
+        number, pieces = element
+        plan, base = self._plan, self._plan.base
+        user_key = plan.schema.user_key.name
+        names = [
+            tails.file_name(kind, number, plan.num_tails) for kind in (tails.EVENTS, tails.OLDER)
+        ]
+        parts = [_read(piece) for piece in pieces if piece is not None]
+        if base is not None and not parts:
+            for name in base.names.intersection(names):
+                _write_bytes(plan, name, base.file(name).read_bytes())
+            return ()
+        if base is not None:
+            users = pa.concat_tables([part.events.select([user_key]) for part in parts])
+            earlier = base.tail(number)
+            if earlier is not None:
+                parts.append(tails.others(earlier, users[user_key].unique(), user_key))
+        if parts:
+            for name, table in zip(names, tails.joined(parts, user_key), strict=True):
+                if table is not None:
+                    _write_file(plan, name, table)
+        return ()
+
+
+def _read(piece: _Piece) -> Tail:
+    events, older = piece
+    return Tail(tables.read_part(events), None if older is None else tables.read_part(older))
+
+
+def _write_file(plan: Plan, name: str, table: pa.Table) -> None:
+    _write_bytes(plan, name, tails.to_bytes(table))
+
+
+def _write_bytes(plan: Plan, name: str, content: bytes) -> None:
+    """Writes a file of the tails, and a report with its hash."""
+    files.write_bytes(plan.arguments.output_path / data_dir.TAILS / name, content)
+    report = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    data_dir.write_json(plan.work / "tails" / f"{name.replace('/', '.')}.json", report)

@@ -1,0 +1,104 @@
+"""The encoders of a build: learnt from its log, continued from its base, or taken over."""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.log import tables
+from pipeline.requests import counting
+from pipeline.requests.counting import COUNT, VALUE
+from pipeline.requests.events import Plan
+from pipeline.requests.log_kind import AnyLog
+from preprocessing.data_dir import DataDir
+from preprocessing.encoders import fitting
+from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
+from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Hash
+from preprocessing.features.feature import Feature
+
+
+class Fitted(NamedTuple):
+    """The encoder of a feature.
+
+    Attributes:
+        encoder: The encoder.
+        given: Number of its first words that need not be among the values of the training requests,
+            since they were counted elsewhere; None if the requests are all that it learnt from.
+    """
+
+    encoder: FittedEncoder
+    given: int | None
+
+
+def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
+    """The encoder of each feature.
+
+    With a base the ids of its vocabularies keep their meaning, values that have become frequent
+    enough are appended, by count and then by bytes, and numbers stay as they were fitted. With
+    `rerank` everything is learnt anew from all that was counted so far.
+
+    Args:
+        plan: Plan of a build that has counted its training values.
+        kind: Kind of its log.
+    """
+    arguments = plan.arguments
+    if arguments.vocabularies is not None:
+        encoders = _taken_over(arguments.vocabularies, plan)
+    elif plan.base is not None and not arguments.rerank:
+        encoders = plan.base.encoders(plan.schema)
+    else:
+        encoders = {
+            feature.name: _learnt(feature, counts_so_far(plan, kind, feature))
+            for feature in plan.schema.encoded_features
+        }
+        return {
+            name: Fitted(encoder, _num_words(encoder) if plan.base is not None else None)
+            for name, encoder in encoders.items()
+        }
+    fitted = {}
+    for feature in plan.schema.encoded_features:
+        encoder = encoders[feature.name]
+        given = _num_words(encoder)
+        if plan.base is not None and isinstance(encoder, VocabularyEncoder):
+            encoder = _continued(encoder, counts_so_far(plan, kind, feature))
+        fitted[feature.name] = Fitted(encoder, given)
+    return fitted
+
+
+def counts_so_far(plan: Plan, kind: AnyLog, feature: Feature) -> pa.Table:
+    """Values that training has counted, here and in all data sets below: VALUE, COUNT, by value."""
+    if plan.base is None or isinstance(feature.encoder, Hash):
+        return kind.training_values(plan, feature)
+    counts = kind.new_values(plan, feature)
+    earlier = plan.base.counts(feature.name).cast(counts.schema)
+    return counting.merge_counts(pa.concat_tables([earlier, counts]))
+
+
+def _learnt(feature: Feature, counts: pa.Table) -> FittedEncoder:
+    return fitting.fit(feature, tables.one_array(counts[VALUE]), counts[COUNT].to_numpy())
+
+
+def _continued(encoder: VocabularyEncoder, counts: pa.Table) -> VocabularyEncoder:
+    """The encoder with the frequent values that it does not know, behind those that it knows."""
+    ranked = _learnt(encoder.feature, counts)
+    assert isinstance(ranked, VocabularyEncoder)
+    known = encoder.vocabulary
+    new_words = ranked.vocabulary.filter(
+        pa.compute.invert(pa.compute.is_in(ranked.vocabulary, known))
+    )
+    return VocabularyEncoder(encoder.feature, pa.concat_arrays([known, new_words]))
+
+
+def _num_words(encoder: FittedEncoder) -> int:
+    return len(encoder.vocabulary) if isinstance(encoder, VocabularyEncoder) else 0
+
+
+def _taken_over(location: str, plan: Plan) -> dict[str, FittedEncoder]:
+    data = DataDir.open(location, verify=False)
+    if differences := data.schema.diff(plan.schema):
+        raise UserError(
+            f"--vocabularies: expected the schema of {data.path}, found differences: "
+            f"{'; '.join(differences)}.",
+            "give the schema.json of that data set with --schema.",
+        )
+    return data.encoders
