@@ -204,6 +204,11 @@ def define_flags() -> None:
         flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
         flags.DEFINE_string("workdir", None, "Run directory.", required=True)
         flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
+        flags.DEFINE_string(
+            "continue",
+            None,
+            "Run directory to go on with on newer data: its settings, weights, optimisers, step.",
+        )
     run_flags.define_config_flags()
     with cli.flag_group("The training"):
         run_flags.define_integer("seed", "Seed of weights, data order and draws (default 1).")
@@ -221,8 +226,11 @@ def main() -> None:
             "check the path, or give --data to begin a run there.",
         )
     profile = Profile.parse(flag_values.profile, workdir)
-    run_flags.check_paths(flag_values.data)
-    config, origins = run_flags.resolve_flags(flag_values.data, flag_values.seed, existing_run)
+    continued = flag_values["continue"].value
+    run_flags.check_paths(flag_values.data, continued)
+    config, origins = run_flags.resolve_flags(
+        flag_values.data, flag_values.seed, existing_run, continued
+    )
     # Loads TensorFlow, for which a wrong flag need not wait.
     from models.distributed.distribution import serve_if_asked
 

@@ -40,6 +40,7 @@ from pipeline.arguments import (
 from pipeline.datasets import ADAPTERS
 from pipeline.job import log_schema
 from pipeline.job.log_schema import CheckedLog
+from pipeline.job.output import OtherBuildError
 from pipeline.log import file_accounts
 from preprocessing import cli, splits
 from preprocessing.data_dir import DataDir
@@ -73,6 +74,27 @@ def build_examples(arguments: BuildArguments, log: CheckedLog | None = None) -> 
         tqdm.write(line, file=sys.stderr)
     tqdm.write(manifest.summary(data, time.perf_counter() - start), file=sys.stderr)
     return data
+
+
+def build_or_resume(arguments: BuildArguments, log: CheckedLog | None = None) -> DataDir:
+    """Builds a data set, and goes on with what an interruption of the same build has left of it.
+
+    Args:
+        arguments: Arguments of the build.
+        log: As in `build_examples`.
+
+    Returns:
+        The data set, opened.
+
+    Raises:
+        UserError: The conditions of `build_examples`.
+    """
+    log = log or log_schema.check(arguments)
+    try:
+        return build_examples(arguments, log.resuming())
+    except OtherBuildError as other:
+        sys.stdout.write(f"the data set is begun anew: {other.changed}\n")
+        return build_examples(arguments, log)
 
 
 def define_log_flags() -> None:

@@ -31,7 +31,6 @@ from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
 from pipeline.job import log_schema
 from pipeline.job.log_schema import CheckedLog
-from pipeline.job.output import OtherBuildError
 from pipeline.log.input_files import list_inputs
 from preprocessing import cli
 from preprocessing.data_dir import COMPLETED, DataDir
@@ -157,13 +156,7 @@ def _build(arguments: BuildArguments, log: CheckedLog | None) -> AnyPath:
     """Builds the data set; goes on with what an interruption has left of it."""
     from pipeline import data_card  # loads Matplotlib
 
-    log = log or log_schema.check(arguments)
-    try:
-        data = building.build_examples(arguments, log.resuming())
-    except OtherBuildError as other:
-        _say(f"the data set is begun anew: {other.changed}")
-        data = building.build_examples(arguments, log)
-    return data_card.write_card(data.path)
+    return data_card.write_card(building.build_or_resume(arguments, log).path)
 
 
 def _train(

@@ -59,11 +59,6 @@ def define_config_flags() -> None:
         flags.DEFINE_string(
             "warm_start", None, "Run directory whose weights the model begins with."
         )
-        flags.DEFINE_string(
-            "continue",
-            None,
-            "Run directory to go on with on newer data: its settings, weights, optimisers, step.",
-        )
         flags.DEFINE_enum("distribute", None, STRATEGIES, "Devices and processes (default auto).")
         define_integer(
             "pretrain_epochs",
@@ -79,28 +74,34 @@ def define_integer(name: str, meaning: str) -> None:
     flags.DEFINE_integer(name, None, with_limit(meaning, TrainConfig, name))
 
 
-def check_paths(data: str | None) -> None:
+def check_paths(data: str | None, continued: str | None = None) -> None:
     """Raises `UserError` unless the data set and the run to begin with are there.
 
     Whoever reads them later would say so as well, but only after TensorFlow is loaded.
 
     Args:
         data: Data set directory, if a flag names one.
+        continued: Run directory to go on with, if a flag names one.
     """
     if data:
         DataDir.open(data, verify=False)
-    for flag in ("warm_start", "continue"):
-        if path := flags.FLAGS[flag].value:
-            run_directory.require_run(path)
+    for path in filter(None, (flags.FLAGS.warm_start, continued)):
+        run_directory.require_run(path)
 
 
-def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:
+def resolve_flags(
+    data: str | None,
+    seed: int | None,
+    run: pathlib.Path | None = None,
+    continued: str | None = None,
+) -> Resolved:
     """Resolves the configuration: the run or file, overridden by flags, then by --set.
 
     Args:
         data: Data set directory; None for that of the configuration.
         seed: Seed of the training; None for that of the configuration.
         run: Run directory whose configuration is the start if --config names none.
+        continued: Run directory to go on with, whose configuration is the start.
 
     Raises:
         UserError: No data set is named, or `run_config.resolve` rejects the configuration.
@@ -108,7 +109,7 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     flag_values = flags.FLAGS
     content: dict[str, Any] = {}
     layers, stored = [], {}
-    if continued := flag_values["continue"].value:
+    if continued:
         if flag_values.config:
             raise UserError(
                 f"Expected the settings of one run, found --config={flag_values.config} and "
