@@ -153,14 +153,15 @@ class DayArguments:
     """What may differ from day to day beside the log.
 
     Attributes:
-        build: Arguments of the data set, whose base the job sets.
-        seed: Seed of the training.
+        build: Arguments of the data set, whose base and output the job sets.
+        resolve: Function from the data set and the run to go on with, if there is one, to the
+            configuration of the training.
         max_drift: Limits of drift, see `pipeline.validate`; None for none.
         export: Options of the export, whose version the job sets.
     """
 
     build: BuildArguments
-    seed: int | None
+    resolve: Callable[[str, str | None], run_flags.Resolved]
     max_drift: str | None
     export: exporting.ExportOptions
 
@@ -180,7 +181,7 @@ def run_day(days: Days, day: Day, arguments: DayArguments) -> None:
         "build": lambda: _build(days, day, arguments.build),
         "audit": lambda: _audit(days.set_of(day)),
         "drift": lambda: _drift(days, day, arguments.max_drift),
-        "train": lambda: _train(days, day, arguments.seed),
+        "train": lambda: _train(days, day, arguments.resolve),
         "report": lambda: _report(days.run_of(day)),
         "export": lambda: _export(days, day, arguments.export),
     }
@@ -261,14 +262,14 @@ def _drift(days: Days, day: Day, max_drift: str | None) -> str:
     return f"against {before.name}"
 
 
-def _train(days: Days, day: Day, seed: int | None) -> str:
+def _train(days: Days, day: Day, resolve: Callable[[str, str | None], run_flags.Resolved]) -> str:
     """Trains from scratch, or goes on with the run of the last day that was published."""
     from models import train as training
 
     run_dir, before = days.run_of(day), days.last("export", day)
     is_begun = (run_dir / run_directory.CONFIG).exists()
     continued = None if before is None else str(days.run_of(before))
-    resolved = run_flags.resolve_flags(str(days.set_of(day)), seed, None, continued)
+    resolved = resolve(str(days.set_of(day)), continued)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     training.train(resolved.config, run_dir, resume=is_begun, origins=resolved.origins)
     return "from scratch" if before is None else f"going on with {before.name}"
@@ -382,7 +383,7 @@ def main() -> int | None:
         build = dataclasses.replace(build, protocol="day")
     arguments = DayArguments(
         build,
-        build.seed,
+        lambda data, continued: run_flags.resolve_flags(data, build.seed, None, continued),
         flag_values.max_drift,
         exporting.ExportOptions(
             keep=flag_values.keep,

@@ -108,8 +108,9 @@ class Journal:
         self._records.flush()
         if self._writes_lines:
             began, since = self._began
-            pace = (time.monotonic() - since) / max(progress.step - began, 1)
-            left = (last_step - progress.step) * pace
+            left = None
+            if done := progress.step - began:
+                left = (last_step - progress.step) * (time.monotonic() - since) / done
             sys.stderr.write(f"{records.line(progress.history[-1], left)}\n")
 
     def record_pretraining(self, measured: Mapping[str, float | None]) -> None:

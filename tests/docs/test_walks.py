@@ -4,6 +4,7 @@ The log is a smaller one, and training is cut short: what is compared with the p
 commands print, numbers aside.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ SECONDS = 3600  # of a busy machine
 SMALLER = {
     "--users=800": "--users=120",
     "models.train ": "models.train --max_steps=40 ",
+    "pipeline.daily ": "pipeline.daily --max_steps=40 ",
 }
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*(e-\d+)?")
 _BLANK = re.compile(r"[ █]+")
@@ -91,28 +93,50 @@ def test_tutorial(toured):
     assert (shop / "data" / "data_card.html").exists()
 
 
-def test_daily_retraining(toured):
-    """The first day, the day after, and back to the first version."""
+def test_daily_job(toured):
+    """The first day, two days after it, and back to the version before."""
     shop, _ = toured
     _write_files(OPERATIONS, shop)
-    for theirs, ours in SMALLER.items():
-        script = shop / "retrain.sh"
-        script.write_text(script.read_text().replace(theirs, ours))
-    log = pd.read_csv(shop / "clicks.csv")
-    (shop / "model").rename(shop / "tutorial-model")
+    log = pd.read_csv(shop / "clicks.csv").sort_values("clicked_at", kind="stable")
     (shop / "logs").mkdir()
-    late = int(0.95 * len(log))
-    log[:late].to_csv(shop / "logs" / "day1.csv", index=False)
+    parts = [0, int(0.9 * len(log)), int(0.95 * len(log)), len(log)]
+    for number, (start, end) in enumerate(itertools.pairwise(parts), 1):
+        log[start:end].to_csv(shop / "logs" / f"day{number}.csv", index=False)
     blocks = [
         block
         for block in markdown_blocks.blocks(OPERATIONS)
         if block.language == "sh" and not block.file and not re.search("server|8501", block.text)
     ]
-    assert ["retrain" in block.text for block in blocks] == [False, True, False]
-    _run(shop, blocks[:1])
-    log[late:].to_csv(shop / "logs" / "day2.csv", index=False)
-    retrained, rolled_back = _run(shop, blocks[1:])
-    assert "warm start: " in retrained
-    assert "live version" in (shop / "model" / "2" / "assets" / "model_card.md").read_text()
-    assert (shop / "runs" / "day2" / "report.html").exists()
-    assert rolled_back.strip() == "Version 1 of ctr is stable"
+    assert ["pipeline.daily" in block.text for block in blocks] == [True, True, True, False]
+    *days, rolled_back = _run(shop, blocks)
+    for number, printed in enumerate(days, 1):
+        assert f"day{number} is done: version {number} is published, version {number} live" in (
+            printed
+        )
+        assert f"on top of day{number - 1}" in printed or number == 1
+    assert "day3 before training on it: " in days[2]
+    work = shop / "work"
+    assert "live version" in (work / "model" / "3" / "assets" / "model_card.md").read_text()
+    assert len(pd.read_csv(work / "runs" / "day3" / "days.csv")) == 2
+    assert rolled_back.strip() == "Version 2 of ctr is stable"
+
+
+def test_the_same_stage_by_stage(toured):
+    shop, _ = toured
+    assert (shop / "work").exists(), "after test_daily_job"
+    by_hand = shop / "by-hand"
+    for name in ("sets", "runs"):
+        (by_hand / name).mkdir(parents=True)
+        (by_hand / name / "day1").symlink_to(shop / "work" / name / "day1")
+    (by_hand / "logs").symlink_to(shop / "logs")
+    _write_files(OPERATIONS, by_hand)
+    script = by_hand / "retrain.sh"
+    for theirs, ours in SMALLER.items():
+        script.write_text(script.read_text().replace(theirs, ours))
+    _run(by_hand, [Block("sh", "sh retrain.sh day2 day1", 1, "")])
+    assert (by_hand / "runs" / "day2" / "report.html").exists()
+    sets = [path / "sets" / "day2" for path in (by_hand, shop / "work")]
+    shards = sorted(path.name for path in sets[0].glob("*.tfrecord.gz"))
+    assert shards
+    for name in shards:
+        assert (sets[0] / name).read_bytes() == (sets[1] / name).read_bytes()
