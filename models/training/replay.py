@@ -12,13 +12,11 @@ import numpy as np
 
 from models.config.run_config import RunConfig
 from models.core import run_directory
-from models.core.embeddings import Features
 from models.keras import tf
 from models.training.label_noise import stressed
-from models.training.row_growth import Growth
+from models.training.row_growth import translation
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
-from preprocessing.example_keys import candidate_key, history_key
 
 MAX_SETS = 8
 """Number of data sets that requests are drawn from, the latest ones: each is shuffled in memory."""
@@ -68,21 +66,7 @@ class Replay:
             shuffle_seed=self._train.seed,
             epochs=_PASSES,
         )
-        ids = {
-            name: tf.constant(Growth.between(data.encoders[name], encoder).sources)
-            for name, encoder in earlier.encoders.items()
-            if encoder.cardinality
-        }
-
-        @tf.autograph.experimental.do_not_convert
-        def translate(features: Features) -> dict[str, tf.Tensor]:
-            translated = dict(features)
-            for name, id_of_id in ids.items():
-                for key in (name, candidate_key(name), history_key(name)):
-                    if key in features:
-                        translated[key] = tf.gather(id_of_id, features[key])
-            return translated
-
+        translate = translation(earlier.encoders, data.encoders)
         return stressed(batches.map(translate), data.schema, self._train)
 
 

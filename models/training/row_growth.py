@@ -1,12 +1,16 @@
 """Which row of an earlier table each id of a feature has now."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from models.core.embeddings import Features
+from models.keras import tf
 from models.training.warm_start import matching_ids
 from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
+from preprocessing.example_keys import candidate_key, history_key
 
 
 class Growth(NamedTuple):
@@ -43,3 +47,35 @@ class Growth(NamedTuple):
     def moves(self) -> bool:
         """Whether any row is new, gone or elsewhere."""
         return bool(self.gone or self.is_new.any() or (np.diff(self.sources) != 1).any())
+
+
+def translation(
+    there: Mapping[str, FittedEncoder], here: Mapping[str, FittedEncoder]
+) -> Callable[[Features], dict[str, tf.Tensor]]:
+    """A function that gives requests of one data set the ids that their values have in another.
+
+    Values that the other one does not know get the ids of their out-of-vocabulary buckets.
+
+    Args:
+        there: Encoders of the data set that the requests are from.
+        here: Encoders of the other data set, of the same features.
+
+    Returns:
+        A function from a batch of encoded features to such a batch.
+    """
+    ids = {
+        name: tf.constant(Growth.between(here[name], encoder).sources)
+        for name, encoder in there.items()
+        if encoder.cardinality
+    }
+
+    @tf.autograph.experimental.do_not_convert
+    def translate(features: Features) -> dict[str, tf.Tensor]:
+        translated = dict(features)
+        for name, id_of_id in ids.items():
+            for key in (name, candidate_key(name), history_key(name)):
+                if key in features:
+                    translated[key] = tf.gather(id_of_id, features[key])
+        return translated
+
+    return translate

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,20 +13,7 @@ from pipeline.arguments import BuildArguments
 from preprocessing.errors import UserError
 from serving import export as exporting
 from serving.exporting import publishing
-
-
-def _log(path, day, rows=400, users=40):
-    """Events of one day: items in favour differ from user to user, new users and items arrive."""
-    rng = np.random.default_rng(day)
-    user = rng.integers(0, users + 5 * day, rows)
-    item = (user * 7 + (6 * rng.random(rows) ** 2).astype(int)) % (30 + 3 * day)
-    times = 1_700_000_000 + 86_400 * day + np.sort(rng.integers(0, 80_000, rows))
-    table = pd.DataFrame(
-        {"user_id": [f"u{u}" for u in user], "item_id": [f"i{i}" for i in item], "timestamp": times}
-    )
-    file = path / f"day{day}.csv"
-    table.to_csv(file, index=False)
-    return file
+from tests.helpers.daily_logs import write_day
 
 
 def _resolve(data, continued, **train):
@@ -58,7 +44,7 @@ def _run(work, log, name, **arguments):
 @pytest.fixture(scope="module")
 def two_days(tmp_path_factory):
     work = tmp_path_factory.mktemp("daily")
-    logs = [_log(work, day) for day in (1, 2)]
+    logs = [write_day(work, day) for day in (1, 2)]
     for number, log in enumerate(logs, 1):
         _run(work / "work", log, f"day{number}")
     return work
@@ -95,9 +81,10 @@ def test_a_day_that_is_done_repeats_nothing(two_days, monkeypatch, capsys):
     assert capsys.readouterr().out.count(": complete") == len(daily.STAGES)
 
 
+@pytest.mark.slow
 def test_a_refusal_leaves_the_live_version_and_the_same_command_goes_on(two_days, tmp_path):
     work = two_days / "work"
-    log = _log(tmp_path, 3)
+    log = write_day(tmp_path, 3)
     with pytest.raises(UserError, match=r"day3 ends at drift, version 2 stays live.*EXCEEDED"):
         _run(work, log, "day3", max_drift="0.001")
     days = daily.Days.load(work)
@@ -111,12 +98,13 @@ def test_a_refusal_leaves_the_live_version_and_the_same_command_goes_on(two_days
     assert daily.Days.load(work).days[-1].refused == ""
 
 
+@pytest.mark.slow
 def test_after_a_day_that_was_not_published_the_published_run_goes_on(two_days, tmp_path):
     """Its events are in the histories all the same."""
     work = two_days / "work"
     with pytest.raises(UserError, match="ends at drift"):
-        _run(work, _log(tmp_path, 4), "day4", max_drift="0.001")
-    _run(work, _log(tmp_path, 5), "day5")
+        _run(work, write_day(tmp_path, 4), "day4", max_drift="0.001")
+    _run(work, write_day(tmp_path, 5), "day5")
     config = run_directory.open_run(work / "runs" / "day5").config
     manifest = json.loads((work / "sets" / "day5" / "manifest.json").read_text())
     assert manifest["arguments"]["base"] == str(work / "sets" / "day4")
@@ -126,21 +114,23 @@ def test_after_a_day_that_was_not_published_the_published_run_goes_on(two_days, 
         daily.Days.load(work).begin("day4")
 
 
+@pytest.mark.slow
 def test_a_day_whose_build_failed_blocks_the_next(tmp_path):
     work = tmp_path / "work"
-    _run(work, _log(tmp_path, 1), "day1")
+    _run(work, write_day(tmp_path, 1), "day1")
     bad = tmp_path / "bad.csv"
     bad.write_text("user_id,item_id,timestamp\nu1,i1,yesterday\nu2,i2,tomorrow\n")
     with pytest.raises(UserError, match="day2 ends at build, version 1 stays live"):
         _run(work, bad, "day2")
     (work / "sets" / "day2").mkdir(exist_ok=True)
     with pytest.raises(UserError, match="data set of day2 before that of day3, found it unfin"):
-        _run(work, _log(tmp_path, 3), "day3")
+        _run(work, write_day(tmp_path, 3), "day3")
 
 
+@pytest.mark.slow
 def test_an_export_is_not_repeated_after_an_interruption(two_days, tmp_path, monkeypatch):
     work = tmp_path / "work"
-    log = _log(tmp_path, 1)
+    log = write_day(tmp_path, 1)
     saved = daily.Days.save
 
     def killed(self):
