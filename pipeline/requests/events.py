@@ -17,7 +17,7 @@ from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, WEIGHT
 from pipeline.requests import tails
 from pipeline.requests.base import Base
-from pipeline.requests.counting import COUNT, FIRST_ROW, FIRST_TIME, VALUE
+from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
 from pipeline.requests.event_order import EARLIER, Places
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
@@ -213,9 +213,7 @@ class Events:
         """Index of each event within its user's events, those before the table too: int64 [E]."""
         if self.older is None:
             return self.positions
-        before_U = np.zeros(len(self.starts) - 1, np.int64)
-        np.add.at(before_U, self._users_of_older, self.older[COUNT].to_numpy())
-        return self.positions + before_U[self.users]
+        return self.positions + tails.counts_by_user(self.older, self._user_keys)[self.users]
 
     @functools.cached_property
     def in_log(self) -> np.ndarray:
@@ -240,10 +238,14 @@ class Events:
     def _users_of_older(self) -> np.ndarray:
         """Number of the user of each row of `older`, int64."""
         assert self.older is not None
-        user_key = self.plan.schema.user_key.name
-        first = pa.array(self.starts[:-1])
-        users = tables.decoded(self.column(user_key).take(first))
-        return pc.index_in(self.older[user_key], value_set=users).to_numpy().astype(np.int64)
+        places = pc.index_in(self.older.column(0), value_set=self._user_keys)
+        return places.to_numpy().astype(np.int64)
+
+    @functools.cached_property
+    def _user_keys(self) -> pa.Array:
+        """Key of each user, [U]."""
+        keys = self.column(self.plan.schema.user_key.name)
+        return tables.decoded(keys.take(pa.array(self.starts[:-1])))
 
     def own_items(self, universe: pa.Array) -> OwnItems:
         """The items that each user has ever touched, by their places in an array of keys."""

@@ -115,7 +115,7 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=20)
 @given(histories(), ARGUMENTS, st.sampled_from([2, 5]), st.integers(1, 3), st.integers(0, 9))
 def test_days_equal_one_build_over_everything(days, arguments, max_length, min_count, order):
     if arguments["deduplicate"]:
