@@ -177,6 +177,8 @@ class SortPartition(beam.DoFn):
         rows, older = _with_base(
             self._plan, partition, pa.concat_tables(map(tables.read_part, parts))
         )
+        if older is not None:
+            tables.write(self._plan.older(partition), older.combine_chunks())
         rows, repeats = self._kind.sort(rows, arguments.deduplicate, older)
         tables.write(self._plan.partition(partition), rows)
         if arguments.min_item_events > 1:

@@ -108,7 +108,8 @@ class Base:
         older = self._table(tails.OLDER, number)
         if older is None:
             return None
-        return older.filter(pc.is_in(older[older.column_names[0]], value_set=users))
+        older = older.filter(pc.is_in(older[older.column_names[0]], value_set=users))
+        return older if older.num_rows else None
 
     def _table(self, kind: str, number: int) -> pa.Table | None:
         name = tails.file_name(kind, number, self.num_tails)

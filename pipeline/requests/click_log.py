@@ -49,7 +49,7 @@ class ClickLog(LogKind[Events]):
             )
         return arguments
 
-    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The events by user, time and row; the same user, item and time are one event."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
         events = sort_events(rows, user)

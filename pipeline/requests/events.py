@@ -90,6 +90,10 @@ class Plan:
         """
         return self.work / "statistics" / f"{name}.arrow"
 
+    def older(self, index: int) -> AnyPath:
+        """File with the counts of the rows of a partition's users that the base keeps no more."""
+        return self.work / "older" / f"{index:05d}.arrow"
+
     def run(self, index: int) -> AnyPath:
         """File with the events of a partition in the order of the log."""
         return self.work / "runs" / f"{index:05d}.arrow"
@@ -146,7 +150,7 @@ class Events:
             with the last events of each user that it keeps.
         starts: int64 [U + 1], first row of each user, then E.
         filtered: Rows of the log taken out, by rule.
-        older: Counts of the items of events before these, see `tails.Tail`; None without a base.
+        older: Counts of the items of events before these, see `tails.Tail`; None if there are none.
     """
 
     plan: Plan
@@ -182,9 +186,8 @@ class Events:
             kept_U = (lengths - excess_U)[enough_U]
             starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
         older = None
-        if plan.base is not None:
-            users, _ = tables.distinct(tables.one_array(table[plan.schema.user_key.name]))
-            older = plan.base.older_of(partition, users)
+        if plan.older(partition).exists():
+            older = tables.read(plan.older(partition))
         return cls(plan, table, starts, +filtered, older)
 
     def column(self, name: str) -> pa.Array:

@@ -45,7 +45,7 @@ class ImpressionLog(LogKind[Impressions]):
             )
         return dataclasses.replace(arguments, negatives=0)
 
-    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows by user and request; the same request, item, time and label are one row."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
         rows = impressions.as_clicks(rows)

@@ -112,7 +112,7 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """
 
     @abc.abstractmethod
-    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows of one partition of users in order.
 
         Args:
