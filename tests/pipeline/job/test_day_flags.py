@@ -24,7 +24,7 @@ SECOND = [event for event in EVENTS if event[2] > 39]
 
 def _full(events):
     """Events with the columns of `days.NAMES`."""
-    return [(*event, f"c{event[1][-1]}", float(len(event[1])), "web") for event in events]
+    return [(*event, f"c{event[1][-1]}", float(len(event[1])), "web", "", 1.0) for event in events]
 
 
 @pytest.fixture(scope="module")

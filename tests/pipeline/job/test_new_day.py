@@ -36,7 +36,9 @@ def histories(draw):
             int(time),
             f"c{item % 3 + (time > 9)}",
             float(item % 7),
-            f"p{user % 2}",
+            "p0|p1" if item % 2 else f"p{user % 2}",
+            "|".join(f"g{n}" for n in range(item % 4)),
+            float(time % 5),
         )
         for user, item, time in zip(
             np.minimum(rng.geometric(0.25, size), users),
