@@ -28,7 +28,6 @@ _PROGRAM = """
 import json, sys, time
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from pipeline.job import build, manifest
 start = time.perf_counter()
 build_examples(BuildArguments(**json.loads(sys.argv[1])))
 print(time.perf_counter() - start)
