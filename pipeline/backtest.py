@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from models.config import run_config
-from models.core import provenance, run_directory
+from models.core import run_directory
 from models.evaluation.metrics import shown
 from models.training import run_flags
 from pipeline import build_examples as building
@@ -292,7 +292,9 @@ def main() -> None:
     backtest = Backtest(workdir, logs, build, resolve, flag_values.window, flag_values.replay)
     workdir.mkdir(parents=True, exist_ok=True)
     rows = backtest.live_through(flag_values.seeds)
-    from pipeline.experiments.backtest_page import write_page  # loads Matplotlib
+    # They load TensorFlow and Matplotlib.
+    from models.core import provenance
+    from pipeline.experiments.backtest_page import write_page
 
     notes = (
         f"with replay: {backtest.replay:g} steps on earlier days per step on the new one; latest "

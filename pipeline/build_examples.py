@@ -1,9 +1,11 @@
 """Turns raw logs into a data set of sequence examples.
 
     python -m pipeline.build_examples --input='logs/*.parquet' --output=DATA
-        [--schema=schema.json] [--protocol=leave_last_out|time_split] [--negatives=1] ...
+        [--schema=schema.json] [--protocol=leave_last_out|time_split|day] [--negatives=1] ...
 
     python -m pipeline.build_examples --dataset=taobao --input=UserBehavior.csv --output=DATA ...
+
+    python -m pipeline.build_examples --base=DATA --input=logs/day2.csv --output=DATA2 ...
 
 Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event; --csv_delimiter and
 --csv_escape say how CSV is written (docs/schema.md). --dataset names a published
@@ -12,6 +14,10 @@ needs the columns user_id and item_id; its order is timestamp, or position (the 
 among those of its user), or else the order of rows; every further column describes the item. In a
 log of other columns they are recognised as pipeline.infer_schema does it, if the data leaves no
 doubt. The schema is then printed and written.
+
+--base names the data set that the log continues, and reads the log of the new day alone: every
+event of the day is a request, histories reach back into what DATA keeps of each user, and known
+values keep their ids (docs/operations.md, "A new day").
 
 Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
 the build. What speaks against the data set (a split without a positive, a feature that is missing

@@ -19,7 +19,7 @@ from models.reporting import data_sets, html_report
 from models.reporting.html_report import Figure
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
-from preprocessing import cli
+from preprocessing import cli, time_units
 from preprocessing.data_dir import DataDir, missing_share, word_counts
 from preprocessing.errors import UserError, explained_write_errors, shown
 from preprocessing.features.feature import Feature
@@ -80,6 +80,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
         "account": data_sets.account(data.manifest["conservation"]),
+        "base": _base_rows(data),
         "file_columns": ("read", "used", "filtered", "rejected", "lines within values"),
         "files": _file_rows(data.manifest.get("inputs", [])),
         "file_remarks": file_accounts.remarks(data.manifest.get("inputs", [])),
@@ -106,6 +107,26 @@ def write_card(path: str | AnyPath) -> AnyPath:
     }
     with explained_write_errors("--data", data.path / CARD):
         return html_report.write("pipeline", "data_card", content, data.path / CARD)
+
+
+def _base_rows(data: DataDir) -> list[tuple[str, str]]:
+    """What the data set continues: the base, its latest time, and what came again or late."""
+    record = data.manifest.get("base")
+    if record is None:
+        return []
+    new_words = {
+        name: len(word_counts(words)) - words["given"]
+        for name, words in data.stats["vocabularies"].items()
+    }
+    return [
+        ("data set", shown(record["path"])),
+        ("SHA-256 of its manifest", record["sha256"][:12]),
+        ("latest time", time_units.text(data.schema, record["watermark"])),
+        ("rankings of its vocabularies", f"{record['generation'] + 1:,}"),
+        *((f"new words of {name}", f"{count:,}") for name, count in new_words.items()),
+        ("late rows", f"{record['late']:,}"),
+        ("repeated rows", f"{record['duplicates']:,}"),
+    ]
 
 
 def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:

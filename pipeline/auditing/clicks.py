@@ -113,6 +113,8 @@ class ClickChecks(LogChecks):
         yield Verdict("order", bad_B, "its history holds a later event")
         bad_B = batch.lengths_B != np.minimum(batch.index_B, self._max_length)
         yield Verdict("complete", bad_B, "its history is not that of its index")
+        if isinstance(self._earlier, Earlier):
+            yield from self._earlier.of_histories(batch)
 
     def keep(self, batch: Requests, split: int) -> None:
         """Keeps what the verdicts of `together` need."""
@@ -164,7 +166,8 @@ class ClickChecks(LogChecks):
         bad_R[request[np.isin(drawn_pairs, own_pairs) & (drawn_item >= self._first_item)]] = True
         yield Verdict("negatives", bad_R, "a negative is an item of its user")
         if isinstance(self._earlier, Earlier):
-            yield from self._earlier.verdicts(events, drawn, self._first_item, self._num_requests)
+            yield from self._earlier.of_places(events, self._num_requests)
+            yield from self._earlier.of_negatives(drawn, self._first_item, self._num_requests)
 
         user_R, index_R, split_R, time_R = np.hstack(self._positives)
         if self._draws_available and self._has_times:

@@ -4,7 +4,7 @@ Requests of a day show a part of each user only. The rest is in the tails of the
 users did last, and which items they ever touched. When the items of a log first appeared is in the
 tails of the data set itself, if its requests begin in the midst of a log.
 
-Shape suffixes: E events that requests hold, T events of tails, R requests.
+Shape suffixes: B requests of a batch, E events that requests hold, T events of tails, R requests.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipeline.auditing.requests import Verdict
+from pipeline.auditing.requests import Requests, Verdict
 from pipeline.log.row_checks import TIME
 from pipeline.requests import tails
 from pipeline.requests.base import Base
@@ -21,6 +21,8 @@ from pipeline.requests.counting import COUNT, FIRST_TIME
 from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.example_keys import history_key
+from preprocessing.schema import Schema
 from preprocessing.values.farmhash import fingerprint64
 
 
@@ -29,24 +31,19 @@ class Earlier:
     """The events that a base keeps.
 
     Attributes:
+        schema: Schema of both data sets.
         watermark: Latest time of the base's log.
         num_late: Rows of the log that are earlier than that.
-        user_T: Fingerprint of the user of each kept event, int64, in order of users.
-        index_T: Place of each kept event among the events of its user.
-        item_T: Id of its item.
-        time_T: Its time.
-        user_older: Fingerprint of the user of each pair of user and item before these, int64.
-        item_older: Id of its item.
+        events: int64 [4, T], rows: fingerprint of the user, time, item id and index among the
+            events of its user of each kept event; sorted by user and time.
+        own: int64 [2, pairs], rows: fingerprint of a user and id of an item that it has touched.
     """
 
+    schema: Schema
     watermark: int
     num_late: int
-    user_T: np.ndarray
-    index_T: np.ndarray
-    item_T: np.ndarray
-    time_T: np.ndarray
-    user_older: np.ndarray
-    item_older: np.ndarray
+    events: np.ndarray
+    own: np.ndarray
 
     @classmethod
     def of(cls, data: DataDir) -> "Earlier | str | None":
@@ -62,87 +59,101 @@ class Earlier:
             return f"another data set is in {record['path']} now"
         user, item = data.schema.user_key.name, data.schema.item_key.name
         encode = data.encoders[item].encode
-        events, older = [], []
+        events, own = [np.zeros((4, 0), np.int64)], [np.zeros((2, 0), np.int64)]
         for number in range(base.num_tails):
-            tail = base.tail(number)
-            if tail is None:
-                continue
-            counts = np.zeros((3, 0), np.int64)
-            if tail.older is not None:
-                pairs = (_fingerprints(tail.older[user]), encode(tail.older[item]))
-                counts = np.stack([*pairs, tail.older[COUNT].to_numpy()])
-            user_T = _fingerprints(tail.events[user])
-            index_T = _places(user_T) + _sums(counts, user_T)
-            events.append(
-                np.stack([user_T, index_T, encode(tail.events[item]), tail.events[TIME].to_numpy()])
-            )
-            older.append(counts[:2])
-        nothing = np.zeros((0,), np.int64)
-        kept = np.hstack(events) if events else np.tile(nothing, (4, 1))
-        pairs_before = np.hstack(older) if older else np.tile(nothing, (2, 1))
-        return cls(base.watermark, record["late"], *kept, *pairs_before)
+            kept, older = base.tail(number)
+            older_counts = np.zeros((2, 0), np.int64)
+            if older is not None:
+                users = _fingerprints(older[user])
+                older_counts = np.stack([users, older[COUNT].to_numpy()])
+                if item in older.column_names:
+                    own.append(np.stack([users, encode(older[item])]))
+            if kept is not None:
+                user_T, item_T = _fingerprints(kept[user]), encode(kept[item])
+                index_T = _occurrence(user_T) + _sums(older_counts, user_T)
+                events.append(np.stack([user_T, kept[TIME].to_numpy(), item_T, index_T]))
+                own.append(np.stack([user_T, item_T]))
+        joined = np.hstack(events)
+        joined = joined[:, np.lexsort((joined[1], joined[0]))]
+        return cls(data.schema, base.watermark, record["late"], joined, np.hstack(own))
 
-    def verdicts(
-        self, events: np.ndarray, drawn: np.ndarray, first_item: int, num_requests: int
-    ) -> Iterator[Verdict]:
-        """Yields the verdicts on the requests of a data set.
+    def of_histories(self, batch: Requests) -> Iterator[Verdict]:
+        """Yields whether histories hold what the base keeps, as far as they reach back.
+
+        Events that came late are in no tail: only without any is a further event wrong.
+        """
+        is_click_log = not self.schema.is_impression_log
+        first_B = np.where(batch.is_event_BL[:, 0], batch.history_time_BL[:, 0], 0)
+        is_full_B = batch.lengths_B == self.schema.history.max_length
+        # Of the time of its first step a full history may lack some events.
+        from_B = np.where(is_full_B, first_B + 1, np.iinfo(np.int64).min)
+        before_B = np.minimum(batch.timestamp_B, self.watermark + 1)
+        if is_click_log:
+            before_B = np.full(len(batch), self.watermark + 1)
+        wanted_B = self._num_kept(batch.user_B, before_B) - self._num_kept(batch.user_B, from_B)
+
+        row_E, step = np.nonzero(
+            batch.is_event_BL
+            & (batch.history_time_BL >= from_B[:, None])
+            & (batch.history_time_BL < before_B[:, None])
+        )
+        time_E = batch.history_time_BL[row_E, step]
+        item_E = batch.values[history_key(self.schema.item_key.name)][row_E, step]
+        codes_E, codes_T = _codes(np.stack([batch.user_B[row_E], time_E, item_E]), self.events[:3])
+        num_kept = np.bincount(codes_T, minlength=codes_E.max(initial=0) + 1)
+        in_request_E, _ = _codes(np.stack([row_E, codes_E]), np.zeros((2, 0), np.int64))
+        is_kept_E = _occurrence(in_request_E) < num_kept[codes_E]
+        held_B = np.bincount(row_E[is_kept_E], minlength=len(batch))
+        yield Verdict("base", held_B < wanted_B, "its history lacks an event that the base keeps")
+        if not self.num_late:
+            is_other_E = ~is_kept_E & (time_E < self.watermark)
+            bad_B = np.bincount(row_E[is_other_E], minlength=len(batch)) > 0
+            yield Verdict("base", bad_B, "its history holds an event that the base does not keep")
+
+    def of_places(self, events: np.ndarray, num_requests: int) -> Iterator[Verdict]:
+        """Yields whether events of requests go on counting where the base ended.
 
         Args:
-            events: Rows: user, index, item, time and first request of each event that requests
-                hold, sorted by user and index.
-            drawn: Rows: user, item and request of each negative.
+            events: int64 [5, E], rows: fingerprint of the user, index, item, time and first request
+                of each event that requests hold.
+            num_requests: Number of requests.
+        """
+        if self.num_late:
+            return  # they move the events after them
+        user_E, index_E, item_E, _, request_E = events
+        user_T, _, item_T, index_T = self.events
+        codes_E, codes_T = _codes(np.stack([user_E, index_E]), np.stack([user_T, index_T]))
+        item_of_code = np.full(max(codes_E.max(), codes_T.max(initial=0)) + 1, -1)
+        item_of_code[codes_T] = item_T
+        is_other_E = (item_of_code[codes_E] >= 0) & (item_of_code[codes_E] != item_E)
+        bad_R = np.bincount(request_E[is_other_E], minlength=num_requests)
+        yield Verdict("base", bad_R, "the base has another event in a place of its history")
+
+    def of_negatives(
+        self, drawn: np.ndarray, first_item: int, num_requests: int
+    ) -> Iterator[Verdict]:
+        """Yields whether negatives are items that the base's events of the user have.
+
+        Args:
+            drawn: int64 [3, negatives], rows: fingerprint of the user, item and request.
             first_item: The lowest id that stands for one item.
             num_requests: Number of requests.
         """
-        user_E, index_E, item_E, time_E, request_E = events
-        is_early_E = time_E < self.watermark
-        codes_E, codes_T = _codes(np.stack([user_E, item_E, time_E]), self._triples)
-        extra_E = _occurrence(codes_E) >= np.bincount(codes_T, minlength=codes_E.max() + 1)[codes_E]
-        extra_E &= is_early_E
-        if int(extra_E.sum()) > self.num_late:
-            bad_R = np.bincount(request_E[extra_E], minlength=num_requests)
-            yield Verdict("base", bad_R, "its history holds an event that the base does not keep")
-        bad_T = self._missing(user_E, time_E, codes_E, codes_T)
-        if bad_T.any():
-            is_of_bad_user_E = np.isin(user_E, self.user_T[bad_T])
-            bad_R = np.bincount(request_E[is_of_bad_user_E], minlength=num_requests) > 0
-            yield Verdict("base", bad_R, "its history lacks an event that the base keeps")
-        if not self.num_late:
-            places_E, places_T = _codes(
-                np.stack([user_E, index_E]), np.stack([self.user_T, self.index_T])
-            )
-            value_of_place = np.full(max(places_E.max(), places_T.max(initial=-1)) + 1, -1)
-            value_of_place[places_T] = codes_T
-            expected_E = value_of_place[places_E]
-            is_other_E = (expected_E >= 0) & (expected_E != codes_E)
-            bad_R = np.bincount(request_E[is_other_E], minlength=num_requests) > 0
-            yield Verdict("base", bad_R, "its index is not that of the base's events and its own")
-        drawn_user, drawn_item, request = drawn
-        own = np.hstack(
-            [
-                np.stack([self.user_T, self.item_T]),
-                np.stack([self.user_older, self.item_older]),
-            ]
-        )
-        drawn_codes, own_codes = _codes(np.stack([drawn_user, drawn_item]), own)
-        is_own = np.isin(drawn_codes, own_codes) & (drawn_item >= first_item)
-        bad_R = np.bincount(request[is_own], minlength=num_requests) > 0
+        drawn_codes, own_codes = _codes(drawn[:2], self.own)
+        is_own = np.isin(drawn_codes, own_codes) & (drawn[1] >= first_item)
+        bad_R = np.bincount(drawn[2][is_own], minlength=num_requests)
         yield Verdict("negatives", bad_R, "a negative is an item that its user has in the base")
 
-    @property
-    def _triples(self) -> np.ndarray:
-        return np.stack([self.user_T, self.item_T, self.time_T])
-
-    def _missing(
-        self, user_E: np.ndarray, time_E: np.ndarray, codes_E: np.ndarray, codes_T: np.ndarray
-    ) -> np.ndarray:
-        """Kept events that no request of their user holds, though one holds an earlier event."""
-        users, first = np.unique(user_E, return_index=True)
-        earliest_U = np.minimum.reduceat(time_E, first)
-        place_T = np.minimum(np.searchsorted(users, self.user_T), len(users) - 1)
-        is_wanted_T = (users[place_T] == self.user_T) & (self.time_T > earliest_U[place_T])
-        num_held = np.bincount(codes_E, minlength=codes_T.max(initial=0) + 1)
-        return is_wanted_T & (_occurrence(codes_T) >= num_held[codes_T])
+    def _num_kept(self, user_B: np.ndarray, before_B: np.ndarray) -> np.ndarray:
+        """Number of kept events of each user before a time, and of all users before it."""
+        user_T, time_T = self.events[:2]
+        low_B, high_B = (np.searchsorted(user_T, user_B, side=side) for side in ("left", "right"))
+        while (is_open_B := low_B < high_B).any():
+            middle_B = np.minimum((low_B + high_B) // 2, len(time_T) - 1)
+            is_before_B = time_T[middle_B] < before_B
+            low_B = np.where(is_open_B & is_before_B, middle_B + 1, low_B)
+            high_B = np.where(is_open_B & ~is_before_B, middle_B, high_B)
+        return low_B
 
 
 def first_times(data: DataDir) -> np.ndarray | None:
@@ -152,9 +163,8 @@ def first_times(data: DataDir) -> np.ndarray | None:
         return None
     items = tails.read(path)
     key = data.schema.item_key.name
-    ids = data.encoders[key].encode(items[key])
     first = np.full(data.encoders[key].cardinality, np.iinfo(np.int64).max)
-    np.minimum.at(first, ids, items[FIRST_TIME].to_numpy())
+    np.minimum.at(first, data.encoders[key].encode(items[key]), items[FIRST_TIME].to_numpy())
     return first
 
 
@@ -162,16 +172,10 @@ def _fingerprints(users: pa.ChunkedArray) -> np.ndarray:
     return fingerprint64(users.combine_chunks().cast(pa.large_string())).view(np.int64)
 
 
-def _places(user_T: np.ndarray) -> np.ndarray:
-    """Place of each event among those of its user; users are runs."""
-    starts = np.flatnonzero(np.append(True, user_T[1:] != user_T[:-1]))
-    return np.arange(len(user_T)) - np.repeat(starts, np.diff(starts, append=len(user_T)))
-
-
 def _sums(counts: np.ndarray, user_T: np.ndarray) -> np.ndarray:
-    """Sum of the counts (rows: user, item, count) of the user of each event."""
+    """Sum of the counts (rows: user, count) of the user of each event."""
     users, number = np.unique(counts[0], return_inverse=True)
-    sums = np.append(np.bincount(number, counts[2], len(users)).astype(np.int64), 0)
+    sums = np.append(np.bincount(number, counts[1], len(users)), 0).astype(np.int64)
     place_T = np.searchsorted(users, user_T)
     is_there_T = np.append(users, 0)[place_T] == user_T
     return np.where(is_there_T & (place_T < len(users)), sums[place_T], 0)
@@ -181,15 +185,18 @@ def _codes(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """A number per column of two arrays, equal for equal columns."""
     joined = np.hstack([first, second])
     order = np.lexsort(joined)
-    changes = np.append(False, (np.diff(joined[:, order], axis=1) != 0).any(axis=0))
-    codes = np.empty(joined.shape[1], np.int64)
-    codes[order] = np.cumsum(changes)
+    codes = np.zeros(joined.shape[1], np.int64)
+    codes[order[1:]] = np.cumsum((np.diff(joined[:, order], axis=1) != 0).any(axis=0))
     return codes[: first.shape[1]], codes[first.shape[1] :]
 
 
 def _occurrence(codes: np.ndarray) -> np.ndarray:
     """How many equal codes stand before each."""
     order = np.argsort(codes, kind="stable")
+    in_order = codes[order]
+    starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(codes)])
     occurrence = np.empty(len(codes), np.int64)
-    occurrence[order] = _places(codes[order]) if len(codes) else codes
+    occurrence[order] = np.arange(len(codes)) - np.repeat(
+        starts, np.diff(starts, append=len(codes))
+    )
     return occurrence

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.auditing.earlier import Earlier
 from pipeline.auditing.log_checks import LogChecks, first_known, train_prefixes
 from pipeline.auditing.requests import Requests, Verdict
 from preprocessing import splits
@@ -28,12 +29,20 @@ class ImpressionChecks(LogChecks):
         schema: Schema of the data set.
         first_user: The lowest user id that stands for one user.
         train_prefixes: Flag of the build, if it was for `leave_last_out`, else None.
+        earlier: What the base keeps, why that is unknown, or None without a base.
     """
 
     identifies_events = False
 
-    def __init__(self, schema: Schema, first_user: int, train_prefixes: str | None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        first_user: int,
+        train_prefixes: str | None,
+        earlier: Earlier | str | None = None,
+    ) -> None:
         self._schema = schema
+        self._earlier = earlier
         self._first_user = first_user
         self._train_prefixes = train_prefixes
         # rows: user, time, time of the first step, steps, steps later than that, split, has a click
@@ -44,7 +53,7 @@ class ImpressionChecks(LogChecks):
     def of(cls, data: DataDir) -> "ImpressionChecks":
         """The checks of a data set of impressions."""
         first_user = first_known(data.encoders[data.schema.user_key.name])
-        return cls(data.schema, first_user, train_prefixes(data))
+        return cls(data.schema, first_user, train_prefixes(data), Earlier.of(data))
 
     def is_sampled(self, key: str) -> bool:
         """False: all candidates were shown."""
@@ -64,6 +73,8 @@ class ImpressionChecks(LogChecks):
         yield Verdict("order", bad_B, "its history is not in the order of time")
         bad_B = batch.lengths_B > self._schema.history.max_length
         yield Verdict("complete", bad_B, "its history is longer than max_length")
+        if isinstance(self._earlier, Earlier):
+            yield from self._earlier.of_histories(batch)
 
     def keep(self, batch: Requests, split: int) -> None:
         """Keeps what the verdicts of `together` need."""
@@ -109,7 +120,9 @@ class ImpressionChecks(LogChecks):
             yield Verdict("protocol", bad_R & is_known_R, "is in the wrong split")
 
     def remarks(self) -> list[str]:
-        """Nothing: all that holds for these logs is proved."""
+        """What a base keeps, if it cannot be read; all else that holds is proved."""
+        if isinstance(self._earlier, str):
+            return [f"base         not compared: {self._earlier}"]
         return []
 
     def _not_leave_last_out(

@@ -152,7 +152,7 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
     counters |= manifest.counters(plan, "write")
 
     def keep() -> dict[str, Any]:
-        if (why := keep_tails.missing(plan, kind)) is not None:
+        if (why := keep_tails.missing(plan)) is not None:
             return {"none": why}
         keep_tails.write(plan, kind, stage, partitions)
         return keep_tails.record(plan)

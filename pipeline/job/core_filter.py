@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.beam import beam
+from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged
 from pipeline.job.runner import mark_done
 from pipeline.log import tables

@@ -5,20 +5,22 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.beam import beam
 from pipeline.job import vocabularies
+from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged, WriteTimeRanges
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.log.row_checks import TIME
 from pipeline.requests import counting, tails
+from pipeline.requests.event_order import Places
 from pipeline.requests.events import Plan, in_log
 from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
-from preprocessing import data_dir
+from preprocessing import data_dir, splits
 from preprocessing.features.encoder_specs import Hash
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
@@ -28,14 +30,12 @@ TIMES = "times"
 
 _LOG = "log"
 
-_Piece = tuple[tables.Reference, tables.Reference | None]
-"""References to the events and the counts of a tail; without counts, None."""
+_Piece = list[tables.Reference | None]
+"""References to the two tables of a tail."""
 
 
-def missing(plan: Plan, kind: AnyLog) -> str | None:
+def missing(plan: Plan) -> str | None:
     """Why a data set keeps no tails, or None if it does."""
-    if kind.no_tails is not None:
-        return kind.no_tails
     if plan.schema.timestamp is None:
         return "its log has no times"
     for name in ("min_user_events", "min_item_events"):
@@ -111,14 +111,19 @@ class CutTail(beam.DoFn):
         user_key = plan.schema.user_key.name
         for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
             name = f"{partition:05d}.{number:05d}.arrow"
-            (events,) = tables.write_parts(plan.work / "cut" / name, [part.events])
-            older = None
-            if part.older is not None:
-                (older,) = tables.write_parts(plan.work / "cut_older" / name, [part.older])
-            yield number, (events, older)
-        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(kind.tail_items(plan, partition)))
-        rows = tables.read(plan.partition(partition))
-        times = rows[TIME].to_numpy()[in_log(rows)]
+            yield (
+                number,
+                [
+                    None
+                    if table is None
+                    else tables.write_parts(plan.work / kind_of / name, [table])[0]
+                    for kind_of, table in zip(("cut_events", "cut_older"), part, strict=True)
+                ],
+            )
+        rows = tables.read(plan.partition(partition)).combine_chunks()
+        rows = rows.filter(pa.array(in_log(rows)))
+        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(_items(plan, rows)))
+        times = rows[TIME].to_numpy()
         ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
         yield beam.pvalue.TaggedOutput(TIMES, ranges)
         mark_done(plan.work / "kept", str(partition))
@@ -150,20 +155,24 @@ class WriteTail(beam.DoFn):
                 _write_bytes(plan, name, base.file(name).read_bytes())
             return ()
         if base is not None:
-            users = pa.concat_tables([part.events.select([user_key]) for part in parts])
-            earlier = base.tail(number)
-            if earlier is not None:
-                parts.append(tails.others(earlier, users[user_key].unique(), user_key))
-        if parts:
-            for name, table in zip(names, tails.joined(parts, user_key), strict=True):
-                if table is not None:
-                    _write_file(plan, name, table)
+            events = [part.events[user_key] for part in parts if part.events is not None]
+            users = pa.chunked_array([chunk for column in events for chunk in column.chunks])
+            parts.append(tails.without(base.tail(number), users.unique(), user_key))
+        for name, table in zip(names, tails.joined(parts, user_key), strict=True):
+            if table is not None:
+                _write_file(plan, name, table)
         return ()
 
 
+def _items(plan: Plan, rows: pa.Table) -> pa.Table:
+    """Items of all rows of the log, whether or not requests hold them."""
+    use_E = np.full(rows.num_rows, splits.TRAIN, np.int8)
+    no_candidates = np.zeros(rows.num_rows, bool)
+    return counting.count_items(rows, use_E, no_candidates, plan.schema, Places.of(rows))
+
+
 def _read(piece: _Piece) -> Tail:
-    events, older = piece
-    return Tail(tables.read_part(events), None if older is None else tables.read_part(older))
+    return Tail(*(None if part is None else tables.read_part(part) for part in piece))
 
 
 def _write_file(plan: Plan, name: str, table: pa.Table) -> None:

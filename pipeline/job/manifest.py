@@ -261,9 +261,10 @@ def summary(data: DataDir, seconds: float) -> str:
         f"{name} {data.num_requests(name)}" + (f" ({count} left out)" if count else "")
         for name, count in left_out.items()
     )
+    late = data.manifest.get("base", {}).get("late", 0)
     return (
         f"{data.path}: {account['read']} rows read, {account['used']} used, "
         f"{sum(account['filtered'].values())} filtered, {sum(account['rejected'].values())} "
-        f"rejected; requests: {requests}; {seconds:.1f} s "
+        f"rejected{f', {late} late' if late else ''}; requests: {requests}; {seconds:.1f} s "
         f"({account['read'] / seconds:,.0f} rows/s)"
     )

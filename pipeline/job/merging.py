@@ -2,15 +2,59 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from pipeline.beam import beam
+from pipeline.job.beam import beam
 from pipeline.log import tables
-from pipeline.requests.counting import MergeTables
 from preprocessing import data_dir
 from preprocessing.storage.files import AnyPath
+
+_MERGE_EVERY = 32
+
+
+@beam.typehints.with_input_types(bytes)
+@beam.typehints.with_output_types(bytes)
+class MergeTables(beam.CombineFn):
+    """Combines tables (as bytes) by concatenation and a merge function that shrinks the result.
+
+    Args:
+        merge: Function that gives the same result for any grouping and order of the rows.
+    """
+
+    def __init__(self, merge: Callable[[pa.Table], pa.Table]) -> None:
+        self._merge = merge
+
+    def create_accumulator(self) -> list[bytes]:
+        """An empty accumulator, which is a list of tables to merge."""
+        return []
+
+    def add_input(self, accumulator: list[bytes], element: bytes) -> list[bytes]:
+        """Adds one table."""
+        accumulator.append(element)
+        return self._shrink(accumulator) if len(accumulator) >= _MERGE_EVERY else accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
+        """Adds the tables of several accumulators."""
+        merged: list[bytes] = []
+        for accumulator in accumulators:
+            for element in accumulator:
+                merged = self.add_input(merged, element)
+        return merged
+
+    def compact(self, accumulator: list[bytes]) -> list[bytes]:
+        """Merges before the accumulator is sent elsewhere."""
+        return self._shrink(accumulator) if len(accumulator) > 1 else accumulator
+
+    def extract_output(self, accumulator: list[bytes]) -> bytes:
+        """The merged table; at least one was added."""
+        return self._shrink(accumulator)[0]
+
+    def _shrink(self, accumulator: Sequence[bytes]) -> list[bytes]:
+        if not accumulator:
+            return []
+        return [tables.to_bytes(self._merge(tables.concat(accumulator)))]
 
 
 class WriteMerged(beam.PTransform):

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from apache_beam.utils import shared
 
-from pipeline.beam import beam
+from pipeline.job.beam import beam
 from pipeline.job.merging import WriteCounters, WriteMerged, WriteMergedByName, WriteTimeRanges
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done

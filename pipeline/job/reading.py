@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.beam import beam
 from pipeline.datasets import open_adapter, read_canonical
+from pipeline.job.beam import beam
 from pipeline.job.output import REJECTED
 from pipeline.job.runner import mark_done
 from pipeline.log import file_accounts, tables
@@ -174,10 +174,12 @@ class SortPartition(beam.DoFn):
         """Sorts one partition."""
         partition, parts = element
         arguments = self._plan.arguments
-        rows, repeats = self._kind.sort(
-            _with_tails(self._plan, partition, pa.concat_tables(map(tables.read_part, parts))),
-            arguments.deduplicate,
+        rows, older = _with_base(
+            self._plan, partition, pa.concat_tables(map(tables.read_part, parts))
         )
+        if older is not None:
+            tables.write(self._plan.older(partition), older.combine_chunks())
+        rows, repeats = self._kind.sort(rows, arguments.deduplicate, older)
         tables.write(self._plan.partition(partition), rows)
         if arguments.min_item_events > 1:
             items = tables.one_array(rows[self._plan.schema.item_key.name])
@@ -188,16 +190,16 @@ class SortPartition(beam.DoFn):
             yield beam.pvalue.TaggedOutput(COUNTERS, counters)
 
 
-def _with_tails(plan: Plan, partition: int, rows: pa.Table) -> pa.Table:
-    """The rows of a partition beside the last events of their users that the base keeps."""
+def _with_base(plan: Plan, partition: int, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
+    """The rows of a partition beside what the base keeps of their users: events, older counts."""
     if plan.base is None:
-        return rows
-    users = pc.unique(rows[plan.schema.user_key.name])
+        return rows, None
+    users = rows[plan.schema.user_key.name].unique()
     rows = rows.append_column(tails.COUNTED, pa.array(np.zeros(rows.num_rows, bool)))
     earlier = plan.base.events_of(partition, users, rows.schema)
-    if earlier is None:
-        return rows
-    return pa.concat_tables([rows, earlier], promote_options="default")
+    if earlier is not None:
+        rows = pa.concat_tables([rows, earlier], promote_options="default")
+    return rows, plan.base.older_of(partition, users)
 
 
 def _deal(

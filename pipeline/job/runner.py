@@ -15,7 +15,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 # First, as it keeps away a warning of the modules below.
-from pipeline.beam import beam
+from pipeline.job.beam import beam
 
 # isort: split
 from apache_beam.options.pipeline_options import (

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.beam import beam
+from pipeline.job.beam import beam
 from pipeline.log import tables
 from pipeline.requests.encoding import KEY, RECORD
 from preprocessing import data_dir

@@ -80,10 +80,9 @@ class Base:
         """A file of its tails."""
         return self.path / data_dir.TAILS / name
 
-    def tail(self, number: int) -> Tail | None:
-        """The users of one number, None if there are none."""
-        events = self._table(tails.EVENTS, number)
-        return None if events is None else Tail(events, self._table(tails.OLDER, number))
+    def tail(self, number: int) -> Tail:
+        """The users of one number."""
+        return Tail(self._table(tails.EVENTS, number), self._table(tails.OLDER, number))
 
     def events_of(self, number: int, users: pa.Array, like: pa.Schema) -> pa.Table | None:
         """The last events of some users as rows that come before every file of a log.
@@ -109,7 +108,8 @@ class Base:
         older = self._table(tails.OLDER, number)
         if older is None:
             return None
-        return older.filter(pc.is_in(older[older.column_names[0]], value_set=users))
+        older = older.filter(pc.is_in(older[older.column_names[0]], value_set=users))
+        return older if older.num_rows else None
 
     def _table(self, kind: str, number: int) -> pa.Table | None:
         name = tails.file_name(kind, number, self.num_tails)

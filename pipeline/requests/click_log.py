@@ -16,8 +16,8 @@ from pipeline.log.row_checks import FILE, TIME
 from pipeline.requests import appearances, counting, tails
 from pipeline.requests.counting import VALUE
 from pipeline.requests.encoding import RequestEncoder
-from pipeline.requests.event_order import Places, Sorted, as_is, without_repeats
-from pipeline.requests.events import Events, Plan, in_log, sort_events
+from pipeline.requests.event_order import Sorted, as_is, without_repeats
+from pipeline.requests.events import Events, Plan, sort_events
 from pipeline.requests.log_kind import LogKind, TrainingCounts
 from pipeline.requests.partition_counts import PartitionCounts, counted_columns, merge_values
 from pipeline.requests.tails import Tail
@@ -49,7 +49,7 @@ class ClickLog(LogKind[Events]):
             )
         return arguments
 
-    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The events by user, time and row; the same user, item and time are one event."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
         events = sort_events(rows, user)
@@ -110,14 +110,9 @@ class ClickLog(LogKind[Events]):
         counted_E[is_in_events_E] = (
             events.is_counted | events.in_training_history | (events.split == splits.TRAIN)
         )
-        return tails.cut(rows, starts, counted_E, plan.schema)
-
-    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
-        """Items of all events of the log, whether or not requests hold them."""
-        rows = tables.read(plan.partition(partition)).combine_chunks()
-        use_E = np.where(in_log(rows), splits.TRAIN, splits.NONE).astype(np.int8)
-        no_candidates = np.zeros(rows.num_rows, bool)
-        return counting.count_items(rows, use_E, no_candidates, plan.schema, Places.of(rows))
+        item_key = plan.schema.item_key.name
+        every_row = np.arange(rows.num_rows)
+        return tails.cut(rows, every_row, counted_E, plan.schema, (), [item_key])
 
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted, and those that the training catalogue gives to positives."""

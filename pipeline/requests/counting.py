@@ -6,13 +6,10 @@ not depend on how the log was partitioned. Means and quantiles are computed at t
 merged counts, for the same reason.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.beam import beam
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, defaulted_column
 from pipeline.requests.event_order import Places
@@ -24,7 +21,6 @@ from preprocessing.values import value_sets
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
 """Place of the first event of an item (see `places`), if a build draws by appearance."""
-_MERGE_EVERY = 32
 
 
 def count_values(values: pa.Array) -> pa.Table:
@@ -172,46 +168,3 @@ def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
     if FIRST_TIME in merged.column_names:
         return merged.sort_by([(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")])
     return merged.sort_by(key)
-
-
-@beam.typehints.with_input_types(bytes)
-@beam.typehints.with_output_types(bytes)
-class MergeTables(beam.CombineFn):
-    """Combines tables (as bytes) by concatenation and a merge function that shrinks the result.
-
-    Args:
-        merge: Function that gives the same result for any grouping and order of the rows.
-    """
-
-    def __init__(self, merge: Callable[[pa.Table], pa.Table]) -> None:
-        self._merge = merge
-
-    def create_accumulator(self) -> list[bytes]:
-        """An empty accumulator, which is a list of tables to merge."""
-        return []
-
-    def add_input(self, accumulator: list[bytes], element: bytes) -> list[bytes]:
-        """Adds one table."""
-        accumulator.append(element)
-        return self._shrink(accumulator) if len(accumulator) >= _MERGE_EVERY else accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
-        """Adds the tables of several accumulators."""
-        merged: list[bytes] = []
-        for accumulator in accumulators:
-            for element in accumulator:
-                merged = self.add_input(merged, element)
-        return merged
-
-    def compact(self, accumulator: list[bytes]) -> list[bytes]:
-        """Merges before the accumulator is sent elsewhere."""
-        return self._shrink(accumulator) if len(accumulator) > 1 else accumulator
-
-    def extract_output(self, accumulator: list[bytes]) -> bytes:
-        """The merged table; at least one was added."""
-        return self._shrink(accumulator)[0]
-
-    def _shrink(self, accumulator: Sequence[bytes]) -> list[bytes]:
-        if not accumulator:
-            return []
-        return [tables.to_bytes(self._merge(tables.concat(accumulator)))]

@@ -40,10 +40,11 @@ def without_repeats(rows: pa.Table, columns: Sequence[str]) -> Sorted:
         columns: Columns without a missing value that tell events apart.
     """
     keys = [tables.codes(rows[name]) for name in columns]
-    order = np.lexsort(keys)  # stable: of equal rows the first comes first
+    files_E = rows[FILE].to_numpy()
+    # Stable: of equal rows the base's come first, then the first of the log.
+    order = np.lexsort([files_E != EARLIER, *keys])
     is_repeat_E = np.zeros(rows.num_rows, bool)
     is_repeat_E[order[1:]] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
-    files_E = rows[FILE].to_numpy()
     is_repeat_E &= files_E != EARLIER  # what the base keeps was judged when it was built
     repeats = files_E[is_repeat_E]
     return Sorted(rows.filter(pa.array(~is_repeat_E)) if len(repeats) else rows, repeats)

@@ -17,7 +17,7 @@ from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, WEIGHT
 from pipeline.requests import tails
 from pipeline.requests.base import Base
-from pipeline.requests.counting import COUNT, FIRST_ROW, FIRST_TIME, VALUE
+from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
 from pipeline.requests.event_order import EARLIER, Places
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
@@ -90,6 +90,10 @@ class Plan:
         """
         return self.work / "statistics" / f"{name}.arrow"
 
+    def older(self, index: int) -> AnyPath:
+        """File with the counts of the rows of a partition's users that the base keeps no more."""
+        return self.work / "older" / f"{index:05d}.arrow"
+
     def run(self, index: int) -> AnyPath:
         """File with the events of a partition in the order of the log."""
         return self.work / "runs" / f"{index:05d}.arrow"
@@ -146,7 +150,7 @@ class Events:
             with the last events of each user that it keeps.
         starts: int64 [U + 1], first row of each user, then E.
         filtered: Rows of the log taken out, by rule.
-        older: Counts of the items of events before these, see `tails.Tail`; None without a base.
+        older: Counts of the items of events before these, see `tails.Tail`; None if there are none.
     """
 
     plan: Plan
@@ -182,9 +186,8 @@ class Events:
             kept_U = (lengths - excess_U)[enough_U]
             starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
         older = None
-        if plan.base is not None:
-            users, _ = tables.distinct(tables.one_array(table[plan.schema.user_key.name]))
-            older = plan.base.older_of(partition, users)
+        if plan.older(partition).exists():
+            older = tables.read(plan.older(partition))
         return cls(plan, table, starts, +filtered, older)
 
     def column(self, name: str) -> pa.Array:
@@ -213,9 +216,7 @@ class Events:
         """Index of each event within its user's events, those before the table too: int64 [E]."""
         if self.older is None:
             return self.positions
-        before_U = np.zeros(len(self.starts) - 1, np.int64)
-        np.add.at(before_U, self._users_of_older, self.older[COUNT].to_numpy())
-        return self.positions + before_U[self.users]
+        return self.positions + tails.counts_by_user(self.older, self._user_keys)[self.users]
 
     @functools.cached_property
     def in_log(self) -> np.ndarray:
@@ -240,10 +241,14 @@ class Events:
     def _users_of_older(self) -> np.ndarray:
         """Number of the user of each row of `older`, int64."""
         assert self.older is not None
-        user_key = self.plan.schema.user_key.name
-        first = pa.array(self.starts[:-1])
-        users = tables.decoded(self.column(user_key).take(first))
-        return pc.index_in(self.older[user_key], value_set=users).to_numpy().astype(np.int64)
+        places = pc.index_in(self.older.column(0), value_set=self._user_keys)
+        return places.to_numpy().astype(np.int64)
+
+    @functools.cached_property
+    def _user_keys(self) -> pa.Array:
+        """Key of each user, [U]."""
+        keys = self.column(self.plan.schema.user_key.name)
+        return tables.decoded(keys.take(pa.array(self.starts[:-1])))
 
     def own_items(self, universe: pa.Array) -> OwnItems:
         """The items that each user has ever touched, by their places in an array of keys."""

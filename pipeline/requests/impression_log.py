@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.arguments import BuildArguments
 from pipeline.log import file_accounts, tables
 from pipeline.log.row_checks import FILE, LABEL, REQUEST, TIME
-from pipeline.requests import counting, impressions
+from pipeline.requests import counting, impressions, tails
 from pipeline.requests.event_order import Sorted, as_is, without_repeats
 from pipeline.requests.events import Plan, sort_events
 from pipeline.requests.impression_encoding import ImpressionCounts, ImpressionEncoder
@@ -28,7 +28,6 @@ class ImpressionLog(LogKind[Impressions]):
     """A log of labelled candidates, in requests or each a request of its own."""
 
     time_column = REQUEST_TIME
-    no_tails = "tails of logs of impressions are not kept"
 
     @property
     def deal_key(self) -> str:
@@ -37,25 +36,27 @@ class ImpressionLog(LogKind[Impressions]):
 
     def settled(self, arguments: BuildArguments) -> BuildArguments:
         """The arguments without negatives: the candidates are those that were shown."""
-        if arguments.base is not None:
+        max_length = self._schema.history.max_length
+        if arguments.base is not None and arguments.min_history > max_length:
             raise UserError(
-                "--base: expected a log of clicks, found one of impressions, whose data sets keep "
-                "no tails.",
-                "build from the whole log, with --train_from for the requests of a day.",
+                f"--min_history: expected at most {max_length} beside --base, the max_length of "
+                f"histories, found {arguments.min_history}: tails keep no more clicks.",
+                "lower it.",
             )
         return dataclasses.replace(arguments, negatives=0)
 
-    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows by user and request; the same request, item, time and label are one row."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
+        rows = impressions.as_clicks(rows)
         if self._schema.request is not None:
             rows = impressions.sort_impressions(rows, user)
-            columns = [user, REQUEST, item, TIME, LABEL]
+            columns = [user, impressions.said_column(rows), item, TIME, LABEL]
             return without_repeats(rows, columns) if deduplicate else as_is(rows)
         rows = sort_events(rows, user)
         columns = [user, item, TIME, LABEL]
         kept = without_repeats(rows, columns) if deduplicate else as_is(rows)
-        return Sorted(impressions.as_requests(kept.rows, user), kept.repeats)
+        return Sorted(impressions.as_requests(kept.rows, user, older), kept.repeats)
 
     def load(self, plan: Plan, partition: int) -> Impressions:
         """The requests of a partition."""
@@ -65,8 +66,7 @@ class ImpressionLog(LogKind[Impressions]):
         """Counts; there is no item that candidates alone would add."""
         rows = Impressions.load(plan, partition)
         schema = plan.schema
-        is_train_R = rows.split == splits.TRAIN
-        is_train_E = is_train_R[rows.requests] | (rows.history_counts[splits.TRAIN] > 0)
+        is_train_R, is_train_E = rows.split == splits.TRAIN, rows.in_training
         values = {}
         for feature in schema.encoded_features:
             held_rows = (
@@ -76,14 +76,19 @@ class ImpressionLog(LogKind[Impressions]):
                 held_rows = held_rows[is_train_R]
             if isinstance(feature.encoder, Hash):
                 held_rows = held_rows[:0]  # nothing to learn
-            column = rows.column(feature.name).take(pa.array(held_rows))
-            values[feature.name] = counting.count_feature(feature, column)
+            column = rows.column(feature.name)
+            values[feature.name] = counting.count_feature(feature, column.take(pa.array(held_rows)))
+            if plan.base is not None:
+                new_rows = pa.array(held_rows[~rows.is_counted[held_rows]])
+                values[f"new/{feature.name}"] = counting.count_feature(
+                    feature, column.take(new_rows)
+                )
         no_candidates = np.zeros(len(is_train_E), bool)
-        items = counting.count_items(rows.table, rows.first_use, no_candidates, schema)
-        used_E = rows.first_use != splits.NONE
+        items = counting.count_items(rows.table, rows.catalogue_use, no_candidates, schema)
+        used_E = rows.in_log & (rows.first_use != splits.NONE)
         counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
         counters["train/requests"] = int(is_train_R.sum())
-        counters["clicks"] = int(rows.is_click.sum())
+        counters["clicks"] = int(rows.is_click[rows.in_log].sum())
         counters["used"] = int(used_E.sum())
         counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
         counters["users"] = len(np.unique(rows.users[rows.requests[used_E]]))
@@ -95,16 +100,18 @@ class ImpressionLog(LogKind[Impressions]):
         return tables.read(plan.values(feature.name))
 
     def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
-        """None: there is no base."""
-        raise AssertionError(self.no_tails)
+        """The values counted that the base has not counted."""
+        return tables.read(plan.new_values(feature.name))
 
     def tail(self, plan: Plan, partition: int) -> Tail:
-        """None is kept."""
-        raise AssertionError(self.no_tails)
-
-    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
-        """None are kept."""
-        raise AssertionError(self.no_tails)
+        """The last clicks of each user; of logs without request ids, how many other rows it has."""
+        every, rows = Impressions.whole(plan, partition), Impressions.load(plan, partition)
+        counted_E = np.zeros(every.table.num_rows, bool)
+        counted_E[every.recent()[0]] = rows.is_counted | rows.in_training
+        if self._schema.request is None:
+            return tails.cut(every.table, every.clicks, counted_E, plan.schema, (), [])
+        table = impressions.as_said(every.table)
+        return tails.cut(table, every.clicks, counted_E, plan.schema, [REQUEST], None)
 
     def nothing_to_train_on(
         self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str

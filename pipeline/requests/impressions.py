@@ -18,16 +18,24 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, WEIGHT
-from pipeline.requests.events import Plan, event_ids
+from pipeline.requests import tails
+from pipeline.requests.events import Plan, event_ids, in_log
+from pipeline.requests.tails import COUNTED
 from preprocessing import splits
 from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, history_windows, positions, window_counts
 
 REQUEST_TIME = "#request_time"
 """Column of an impression: the time of its request."""
+
+SAID = "#said"
+"""Column of an impression: the request that it names in the log."""
+
+_OF_BASE = "\0base:"
 
 
 def disagreements(rows: pa.Table, schema: Schema) -> list[tuple[str, np.ndarray]]:
@@ -80,7 +88,7 @@ def sort_impressions(rows: pa.Table, user_key: str) -> pa.Table:
         rows: The rows, in any order.
         user_key: Name of the feature by which rows are grouped.
     """
-    rows = tables.with_dictionaries(rows)
+    rows = tables.with_dictionaries(_of_base_apart(rows))
     file, line = rows[FILE].to_numpy(), rows[LINE].to_numpy()
     request_E = tables.codes(rows[REQUEST])
     _, appearance_R = np.unique(request_E[np.lexsort((line, file))], return_index=True)
@@ -88,15 +96,57 @@ def sort_impressions(rows: pa.Table, user_key: str) -> pa.Table:
     return rows.take(pa.array(np.lexsort((*keys, tables.codes(rows[user_key])))))
 
 
-def as_requests(rows: pa.Table, user_key: str) -> pa.Table:
+def _of_base_apart(rows: pa.Table) -> pa.Table:
+    """Rows in which each click that the base keeps is of a request that no row of the log names.
+
+    Adds SAID if there are such clicks.
+    """
+    is_of_base = ~in_log(rows)
+    if not is_of_base.any():
+        return rows
+    said = tables.one_array(rows[REQUEST])
+    apart = pc.binary_join_element_wise(pa.scalar(_OF_BASE), said, "")
+    columns = {
+        REQUEST: pc.if_else(pa.array(is_of_base), apart, said),
+        REQUEST_TIME: pc.coalesce(rows[REQUEST_TIME], rows[TIME]),
+    }
+    for name, column in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows.append_column(SAID, said)
+
+
+def said_column(rows: pa.Table) -> str:
+    """Column with the request that each row names in the log."""
+    return SAID if SAID in rows.column_names else REQUEST
+
+
+def as_said(rows: pa.Table) -> pa.Table:
+    """Rows whose REQUEST is the one that they name in the log."""
+    said = rows[said_column(rows)]
+    return rows.set_column(rows.column_names.index(REQUEST), REQUEST, said)
+
+
+def as_clicks(rows: pa.Table) -> pa.Table:
+    """Rows in which those that the base keeps have a label: they are clicks."""
+    label = pc.fill_null(rows[LABEL], 1)
+    return rows.set_column(rows.column_names.index(LABEL), LABEL, label)
+
+
+def as_requests(rows: pa.Table, user_key: str, older: pa.Table | None) -> pa.Table:
     """Labelled rows, each a request of its own: with a request id and the request's time.
 
     Args:
         rows: Rows of whole users, sorted by (user, time, row order).
         user_key: Name of the feature by which rows are grouped.
+        older: Counts of the rows of these users that are older than all of them, if any.
     """
     users = tables.one_array(rows[user_key])
-    ids = event_ids(users, positions(tables.group_starts(users)))
+    starts = tables.group_starts(users)
+    index_E = positions(starts)
+    if older is not None:
+        keys = tables.decoded(users.take(pa.array(starts[:-1])))
+        index_E += np.repeat(tails.counts_by_user(older, keys), np.diff(starts))
+    ids = event_ids(users, index_E)
     return rows.append_column(REQUEST, ids).append_column(REQUEST_TIME, rows[TIME])
 
 
@@ -124,23 +174,30 @@ class Impressions:
 
         `min_user_events` counts clicks (1 filters nobody), `max_user_events` requests.
         """
-        arguments = plan.arguments
-        unfiltered = cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
-        clicks_U = np.add.reduceat(
-            unfiltered.is_click, unfiltered.starts[unfiltered.user_starts[:-1]]
-        )
+        every = cls.whole(plan, partition)
+        kept_E, filtered = every.recent()
+        return cls._of(plan, every.table.filter(pa.array(kept_E)), filtered)
+
+    @classmethod
+    def whole(cls, plan: Plan, partition: int) -> "Impressions":
+        """Reads a partition and filters nothing."""
+        return cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
+
+    def recent(self) -> tuple[np.ndarray, collections.Counter[str]]:
+        """Rows that the filters keep, bool [E]; number of rows of the log filtered, by rule."""
+        arguments = self.plan.arguments
+        clicks_U = np.add.reduceat(self.is_click, self.starts[self.user_starts[:-1]])
         enough_U = (clicks_U >= arguments.min_user_events) | (arguments.min_user_events == 1)
-        enough_R = enough_U[unfiltered.users]
-        excess_U = np.diff(unfiltered.user_starts) - arguments.max_user_events
-        place_R = np.arange(len(unfiltered.users)) - unfiltered.user_starts[unfiltered.users]
-        recent_R = place_R >= excess_U[unfiltered.users]
-        sizes_R = np.diff(unfiltered.starts)
+        enough_R = enough_U[self.users]
+        excess_U = np.diff(self.user_starts) - arguments.max_user_events
+        place_R = np.arange(len(self.users)) - self.user_starts[self.users]
+        recent_R = place_R >= excess_U[self.users]
+        sizes_R = np.add.reduceat(self.in_log.astype(np.int64), self.starts[:-1])
         filtered = collections.Counter(
             min_user_events=int(sizes_R[~enough_R].sum()),
             max_user_events=int(sizes_R[enough_R & ~recent_R].sum()),
         )
-        kept_E = np.repeat(enough_R & recent_R, sizes_R)
-        return cls._of(plan, unfiltered.table.filter(pa.array(kept_E)), +filtered)
+        return np.repeat(enough_R & recent_R, np.diff(self.starts)), +filtered
 
     @classmethod
     def _of(cls, plan: Plan, table: pa.Table, filtered: collections.Counter[str]) -> "Impressions":
@@ -158,8 +215,35 @@ class Impressions:
     def is_new(self) -> np.ndarray:
         """Whether the request of each row can be one of the data set, bool [E]."""
         if self.plan.requests_from is None:
-            return np.ones(self.table.num_rows, bool)
-        return self.table[REQUEST_TIME].to_numpy() >= self.plan.requests_from
+            return self.in_log
+        return self.in_log & (self.table[REQUEST_TIME].to_numpy() >= self.plan.requests_from)
+
+    @functools.cached_property
+    def in_log(self) -> np.ndarray:
+        """Whether each row is one of the log, rather than a click that the base keeps: bool [E]."""
+        return in_log(self.table)
+
+    @functools.cached_property
+    def is_counted(self) -> np.ndarray:
+        """Whether training has counted the values of each row in an earlier build, bool [E]."""
+        if self.plan.base is None:
+            return np.zeros(self.table.num_rows, bool)
+        return self.table[COUNTED].to_numpy()
+
+    @functools.cached_property
+    def in_training(self) -> np.ndarray:
+        """Whether a training request holds each row, bool [E]."""
+        is_shown_E = (self.split == splits.TRAIN)[self.requests]
+        return is_shown_E | (self.history_counts[splits.TRAIN] > 0)
+
+    @functools.cached_property
+    def catalogue_use(self) -> np.ndarray:
+        """First split that knows each row's item, int8 [E], or NONE; see `Events`."""
+        if self.plan.requests_from is None:
+            return self.first_use
+        assert self.plan.cutoffs is not None
+        use_E = splits.split_of(self.table[REQUEST_TIME].to_numpy(), self.plan.cutoffs)
+        return np.where(self.in_log, use_E, np.int8(splits.NONE))
 
     @functools.cached_property
     def is_click(self) -> np.ndarray:
@@ -283,7 +367,7 @@ class Impressions:
                 self.users[self.split != splits.NONE], minlength=len(self.user_starts) - 1
             )
             short_R = num_requests_U[self.users] == 0
-        unused_E = self.first_use == splits.NONE
+        unused_E = self.in_log & (self.first_use == splits.NONE)
         short_E = short_R[self.requests]
         return +collections.Counter(
             too_few_events=int((unused_E & short_E).sum()),

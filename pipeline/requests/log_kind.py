@@ -84,14 +84,12 @@ class LogKind(abc.ABC, Generic[RowsT]):
 
     Attributes:
         time_column: Column of the rows with the times at which protocols by time cut.
-        no_tails: Why data sets of such logs keep no tails; None if they do.
 
     Args:
         schema: Schema of the log.
     """
 
     time_column: str
-    no_tails: str | None = None
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -114,12 +112,13 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """
 
     @abc.abstractmethod
-    def sort(self, rows: pa.Table, deduplicate: bool) -> Sorted:
+    def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows of one partition of users in order.
 
         Args:
-            rows: The rows, in any order.
+            rows: The rows, in any order, beside the last events of their users in a base.
             deduplicate: Whether rows that say the same of the same moment are one.
+            older: Counts of the rows of these users that are older than all of them, if any.
         """
 
     @abc.abstractmethod
@@ -146,10 +145,6 @@ class LogKind(abc.ABC, Generic[RowsT]):
     @abc.abstractmethod
     def tail(self, plan: Plan, partition: int) -> Tail:
         """What is kept of the users of a partition for a later build."""
-
-    @abc.abstractmethod
-    def tail_items(self, plan: Plan, partition: int) -> pa.Table:
-        """Items of all rows of the log in a partition, with places: `counting.count_items`."""
 
     @abc.abstractmethod
     def nothing_to_train_on(

@@ -47,15 +47,15 @@ COUNTS = "counts"
 
 
 class Tail(NamedTuple):
-    """What is kept of some users.
+    """What is kept of some users; None in place of a table without rows, which has no file.
 
     Attributes:
         events: Their last events, user by user, oldest first.
-        older: Counts of the items of the events before these: user, item, COUNT. None if there are
-            no such events; neither is there a file of them then.
+        older: Counts of their rows that are not among these: user, item, COUNT; without items, if
+            negatives are not drawn.
     """
 
-    events: pa.Table
+    events: pa.Table | None
     older: pa.Table | None
 
 
@@ -64,50 +64,81 @@ def file_name(kind: str, number: int, num_tails: int) -> str:
     return f"{kind}-{number:05d}-of-{num_tails:05d}.arrow"
 
 
-def cut(table: pa.Table, starts: np.ndarray, counted_E: np.ndarray, schema: Schema) -> Tail:
-    """Splits the events of whole users into the last `max_length` of each and those before.
+def cut(
+    rows: pa.Table,
+    order: np.ndarray,
+    counted_E: np.ndarray,
+    schema: Schema,
+    names: Sequence[str],
+    counted_by: Sequence[str] | None,
+) -> Tail:
+    """Splits the rows of whole users into the last `max_length` events of each and all others.
 
     Args:
-        table: Events in order, user by user.
-        starts: int64 [U + 1], first row of each user, then E.
-        counted_E: Whether training has counted the values of each event, bool.
-        schema: Schema that names keys and the features of histories.
+        rows: The rows, user by user.
+        order: Rows that are events, user by user, oldest first.
+        counted_E: Whether training has counted the values of each row, bool.
+        schema: Schema that names the user and the features of histories.
+        names: Further columns to keep of events.
+        counted_by: Columns by which the other rows are counted beside the user; None if they are
+            not counted.
     """
-    from_end_E = np.repeat(starts[1:], np.diff(starts)) - np.arange(table.num_rows)
-    is_kept = pa.array(from_end_E <= schema.history.max_length)
-    user, item = schema.user_key.name, schema.item_key.name
-    names = list(dict.fromkeys([user, TIME, *(f.name for f in schema.history_features)]))
-    names += [defaulted_column(f.name) for f in schema.history_features if f.default is not None]
-    kept = table.select(names).append_column(COUNTED, pa.array(counted_E)).filter(is_kept)
-    dropped = _decoded(table.select([user, item]).filter(pc.invert(is_kept)))
-    ones = pa.array(np.ones(dropped.num_rows, np.int64))
-    return Tail(_decoded(kept), _merged_older([dropped.append_column(COUNT, ones)]))
+    user = schema.user_key.name
+    starts = tables.group_starts(tables.one_array(rows[user]).take(pa.array(order)))
+    from_end = np.repeat(starts[1:], np.diff(starts)) - np.arange(len(order))
+    kept_rows = order[from_end <= schema.history.max_length]
+    columns = [user, TIME, *(feature.name for feature in schema.history_features)]
+    columns += [defaulted_column(f.name) for f in schema.history_features if f.default is not None]
+    kept = rows.select(list(dict.fromkeys([*columns, *names])))
+    kept = kept.append_column(COUNTED, pa.array(counted_E)).take(pa.array(kept_rows))
+    older = None
+    if counted_by is not None:
+        is_other = np.ones(rows.num_rows, bool)
+        is_other[kept_rows] = False
+        others = _decoded(rows.select([user, *counted_by]).filter(pa.array(is_other)))
+        ones = pa.array(np.ones(others.num_rows, np.int64))
+        older = _merged_older([others.append_column(COUNT, ones)])
+    return Tail(_decoded(kept) if kept.num_rows else None, older)
 
 
 def _merged_older(parts: Sequence[pa.Table | None]) -> pa.Table | None:
-    """Counts of the same user and item added up, sorted by both; None if there are none."""
-    tables_with_rows = [part for part in parts if part is not None and part.num_rows]
-    if not tables_with_rows:
+    """Counts of the same keys added up, sorted by these; None if there are none."""
+    with_rows = [part for part in parts if part is not None and part.num_rows]
+    if not with_rows:
         return None
-    older = pa.concat_tables(tables_with_rows)
+    older = pa.concat_tables(with_rows)
     keys = [name for name in older.column_names if name != COUNT]
     merged = older.group_by(keys).aggregate([(COUNT, "sum")])
     merged = merged.select([*keys, f"{COUNT}_sum"]).rename_columns([*keys, COUNT])
     return merged.sort_by([(key, "ascending") for key in keys])
 
 
+def counts_by_user(older: pa.Table, users: pa.Array) -> np.ndarray:
+    """Number of older rows of each of some users, int64 [U].
+
+    Args:
+        older: Counts, the first column of which has the users.
+        users: [U] keys of users.
+    """
+    places = pc.index_in(older.column(0), value_set=users)
+    is_wanted = pc.is_valid(places).to_numpy()
+    counts_U = np.zeros(len(users), np.int64)
+    wanted_places = places.drop_null().to_numpy()
+    np.add.at(counts_U, wanted_places, older[COUNT].to_numpy()[is_wanted])
+    return counts_U
+
+
 def deal(tail: Tail, user_key: str, num_tails: int) -> list[tuple[int, Tail]]:
     """The users of a tail by the number of their file."""
-    number_E = _file_numbers(tail.events, user_key, num_tails)
-    numbers = np.unique(number_E).tolist()
-    if len(numbers) == 1:
-        return [(numbers[0], tail)]
-    events = [tail.events.filter(pa.array(number_E == number)) for number in numbers]
-    if tail.older is None:
-        return [(number, Tail(own, None)) for number, own in zip(numbers, events, strict=True)]
-    of_older = _file_numbers(tail.older, user_key, num_tails)
-    older = [_merged_older([tail.older.filter(pa.array(of_older == n))]) for n in numbers]
-    return list(zip(numbers, map(Tail, events, older), strict=True))
+    dealt: dict[int, list[pa.Table | None]] = {}
+    for place, table in enumerate(tail):
+        if table is not None:
+            own = _file_numbers(table, user_key, num_tails)
+            numbers = np.unique(own).tolist()
+            for number in numbers:
+                part = table if len(numbers) == 1 else table.filter(pa.array(own == number))
+                dealt.setdefault(number, [None, None])[place] = part.combine_chunks()
+    return [(number, Tail(*parts)) for number, parts in dealt.items()]
 
 
 def _file_numbers(table: pa.Table, user_key: str, num_tails: int) -> np.ndarray:
@@ -116,22 +147,27 @@ def _file_numbers(table: pa.Table, user_key: str, num_tails: int) -> np.ndarray:
 
 
 def joined(parts: Sequence[Tail], user_key: str) -> Tail:
-    """Tails of different users as one, in the order of users.
+    """Tails as one, in the order of users.
 
     Args:
-        parts: At least one tail; counts of older events may name users of several.
+        parts: Tails: the events of a user are in one of them, older counts may be in several.
         user_key: Name of the feature by which events are grouped.
     """
-    events = pa.concat_tables([part.events for part in parts]).combine_chunks()
+    older = _merged_older([part.older for part in parts])
+    with_events = [part.events for part in parts if part.events is not None]
+    if not with_events:
+        return Tail(None, older)
+    events = pa.concat_tables(with_events).combine_chunks()
     users, codes_E = tables.distinct(tables.one_array(events[user_key]))
     rank = np.empty(len(users), np.int64)
     rank[pc.array_sort_indices(users).to_numpy()] = np.arange(len(users))
-    order = np.argsort(rank[codes_E], kind="stable")  # the events of a user are in one part
-    return Tail(events.take(pa.array(order)), _merged_older([part.older for part in parts]))
+    return Tail(events.take(pa.array(np.argsort(rank[codes_E], kind="stable"))), older)
 
 
-def others(tail: Tail, users: pa.Array, user_key: str) -> Tail:
-    """A tail whose events are those of all other users; the counts of older events stay."""
+def without(tail: Tail, users: pa.Array, user_key: str) -> Tail:
+    """A tail without the events of some users; the counts of older ones stay."""
+    if tail.events is None:
+        return tail
     is_other = pc.invert(pc.is_in(tail.events[user_key], value_set=users))
     return Tail(tail.events.filter(is_other), tail.older)
 

@@ -7,7 +7,7 @@ from pipeline.build_examples import build_examples
 from tests.helpers.inline_runner import inline
 from tests.helpers.small_logs import write_log
 
-NAMES = ("user_id", "item_id", "timestamp", "category_id", "price", "platform")
+NAMES = ("user_id", "item_id", "timestamp", "category_id", "price", "platform", "genres", "dwell")
 """Columns of an event."""
 
 
@@ -15,14 +15,18 @@ def schema_file(directory, max_length, min_count=1):
     vocabulary = {"kind": "vocabulary", "min_count": min_count}
     features = [
         {"name": "user_id", "role": "user", "dtype": "string", "encoder": vocabulary},
-        {"name": "platform", "role": "context", "dtype": "string", "encoder": vocabulary},
+        {"name": "platform", "role": "context", "dtype": "string", "encoder": vocabulary,
+         "many": {"max": 3, "separator": "|"}},
         {"name": "item_id", "role": "item", "dtype": "string", "encoder": vocabulary},
         {"name": "category_id", "role": "item", "dtype": "string", "encoder": vocabulary,
          "default": "none"},
         {"name": "price", "role": "item", "dtype": "float32", "encoder": {"kind": "numeric"}},
+        {"name": "genres", "role": "item", "dtype": "string", "encoder": vocabulary,
+         "many": {"max": 2, "separator": "|"}},
+        {"name": "dwell", "role": "weight", "dtype": "float32"},
         {"name": "timestamp", "role": "timestamp", "dtype": "int64"},
     ]  # fmt: skip
-    history = {"max_length": max_length, "features": ["item_id", "category_id"]}
+    history = {"max_length": max_length, "features": ["item_id", "category_id", "genres"]}
     path = directory / "schema.json"
     path.write_text(json.dumps({"features": features, "history": history}))
     return str(path)

@@ -9,6 +9,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.audit import Audit, audit
 from pipeline.build_examples import build_examples
 from pipeline.data_card import write_card
+from pipeline.job import keep_tails, pipelines
 from pipeline.validate import report
 from preprocessing.data_dir import DataDir, word_counts
 from preprocessing.errors import UserError
@@ -24,7 +25,7 @@ SECOND = [event for event in EVENTS if event[2] > 39]
 
 def _full(events):
     """Events with the columns of `days.NAMES`."""
-    return [(*event, f"c{event[1][-1]}", float(len(event[1])), "web") for event in events]
+    return [(*event, f"c{event[1][-1]}", float(len(event[1])), "web", "", 1.0) for event in events]
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +235,48 @@ def test_a_finished_day_is_complete_until_its_base_changes(base, tmp_path, capsy
     (base.path / "manifest.json").write_text(json.dumps(manifest))  # other bytes, another base
     with inline(), pytest.raises(UserError, match="expected no data set in"):
         build_examples(arguments)
+
+
+def _all_bytes(path):
+    names = ["stats.json", *json.loads((path / "manifest.json").read_text())["tails"]["files"]]
+    return shard_bytes(path) | {
+        name: (path / ("" if name == "stats.json" else "tails") / name).read_bytes()
+        for name in names
+    }
+
+
+def test_a_day_that_was_cut_off_goes_on(base, tmp_path, monkeypatch):
+    whole = _day(tmp_path, base, SECOND, output="whole")
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keep_tails, "write", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            _day(tmp_path, base, SECOND, output="cut")
+    cut = tmp_path / "cut"
+    assert not (cut / "_COMPLETED").exists()
+    arguments = json.loads((whole.path / "manifest.json").read_text())["arguments"]
+    with monkeypatch.context() as patch, inline():
+        patch.setattr(pipelines, "write", cut_off)  # it is finished
+        resumed = BuildArguments(
+            **{**arguments, "behaviours": (), "output": str(cut), "resume": True}
+        )
+        build_examples(resumed)
+    assert _all_bytes(cut) == _all_bytes(whole.path)
+
+
+def test_threads_and_processes_give_the_same_bytes(base, tmp_path):
+    one = _day(tmp_path, base, SECOND)
+    arguments = json.loads((one.path / "manifest.json").read_text())["arguments"]
+    for mode in ("multi_threading", "multi_processing"):
+        options = ("--direct_num_workers=2", f"--direct_running_mode={mode}")
+        other = build_examples(
+            BuildArguments(
+                **{**arguments, "behaviours": ()},
+                output=str(tmp_path / mode),
+                beam_options=options,
+            )
+        )
+        assert _all_bytes(other.path) == _all_bytes(one.path)

@@ -36,7 +36,9 @@ def histories(draw):
             int(time),
             f"c{item % 3 + (time > 9)}",
             float(item % 7),
-            f"p{user % 2}",
+            "p0|p1" if item % 2 else f"p{user % 2}",
+            "|".join(f"g{n}" for n in range(item % 4)),
+            float(time % 5),
         )
         for user, item, time in zip(
             np.minimum(rng.geometric(0.25, size), users),
@@ -115,7 +117,7 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=20)
 @given(histories(), ARGUMENTS, st.sampled_from([2, 5]), st.integers(1, 3), st.integers(0, 9))
 def test_days_equal_one_build_over_everything(days, arguments, max_length, min_count, order):
     if arguments["deduplicate"]:

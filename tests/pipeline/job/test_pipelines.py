@@ -96,7 +96,7 @@ def _dealt(directory, plan, rows):
 
 def _write_sorted(directory, plan, kind, rows):
     """Writes the rows as partition 0."""
-    rows, _ = kind.sort([_dealt(directory, plan, rows)], deduplicate=False)
+    rows, _ = kind.sort(tables.read_part(_dealt(directory, plan, rows)), deduplicate=False)
     tables.write(plan.partition(0), rows)
 
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
+from pipeline.job.merging import MergeTables
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME
 from pipeline.requests import counting
@@ -91,7 +92,7 @@ def test_the_combiner_adds_many_tables_up():
         merged = (
             pipeline
             | beam.Create(elements)
-            | beam.CombineGlobally(counting.MergeTables(counting.merge_counts))
+            | beam.CombineGlobally(MergeTables(counting.merge_counts))
             | beam.Map(lambda data: _counts(tables.from_bytes(data)))
         )
         assert_that(merged, equal_to([expected]))
