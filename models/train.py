@@ -118,6 +118,7 @@ def begin(
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
     from models.keras import tf
+    from models.training import pretrained_tables
     from models.training.trainer import Trainer
     from models.training.warm_start import warm_start
 
@@ -135,6 +136,11 @@ def begin(
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
     restored = has_run and trainer.restore()
+    if config.pretrained and not restored:
+        with trainer.distribution.strategy.scope():
+            lines = pretrained_tables.fill(trainer.model, trainer.data, config)
+        trainer.session.filled_with(lines)
+        sys.stdout.write("".join(f"pretrained: {line}\n" for line in lines))
     if config.warm_start and not restored:
         with trainer.distribution.strategy.scope():
             lines = warm_start(trainer.model, trainer.data, config)

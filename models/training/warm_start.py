@@ -105,6 +105,11 @@ def _copy_tables(
     ]
     lines = []
     for title, feature, theirs, ours, reason in chosen:
+        if title in model.embedder.fixed:
+            lines.append(f"{title}: all rows stay the vectors of its file")
+            continue
+        if reason is None and title in tables and not _same_form(source, model, title):
+            reason = "its rows are projected, or of another width, on one side only"
         if reason is None and feature in compressed:
             reason = "compressed tables cannot be matched by value"
         if theirs is None or reason is not None:
@@ -116,6 +121,15 @@ def _copy_tables(
         if reasons[name] is not None:
             lines.append(f"{name}: its vector is new: {reasons[name]}")
     return lines
+
+
+def _same_form(source: CTRModel, model: CTRModel, name: str) -> bool:
+    """Whether the rows of a table mean the same in two models: projected, and of one width."""
+    before, after = (
+        (one.embedder.tables[name].shape[1], name in one.embedder.projections)
+        for one in (source, model)
+    )
+    return before == after
 
 
 def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
