@@ -14,6 +14,7 @@ from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
+_STRING_BYTES, _NUMBER_BYTES = 48, 4  # of a vector, which is kept as bytes
 _LENGTHS = 3  # of the history and of the candidates, and the start of the latter
 
 
@@ -47,8 +48,13 @@ def padded(rows: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
 
 
 def _width(features: Iterable[Feature]) -> int:
-    """Number of values of one row of some features."""
-    return sum(math.prod(feature.value_shape) for feature in features)
+    """Size of one row of some features, in values."""
+    return sum(
+        -(-(_STRING_BYTES + _NUMBER_BYTES * feature.shape[0]) // _VALUE_BYTES)
+        if feature.is_vector
+        else math.prod(feature.value_shape)
+        for feature in features
+    )
 
 
 class DecodedSplit:
@@ -59,7 +65,8 @@ class DecodedSplit:
 
     Args:
         schema: Schema of the data set.
-        blocks: Requests as `preprocessing.dataset.parse` describes them, in order.
+        blocks: Requests as `preprocessing.dataset.parse` describes them, in order; vectors are
+            bytes.
     """
 
     def __init__(self, schema: Schema, blocks: Iterable[Mapping[str, tf.Tensor]]) -> None:
@@ -92,7 +99,7 @@ class DecodedSplit:
     def batch(
         self, positions_B: tf.Tensor, length: tf.Tensor, candidates: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The requests at the given positions, as `preprocessing.dataset.parse` describes them.
+        """The requests at the given positions, in the form of the blocks.
 
         Args:
             positions_B: [B] int64, positions of the requests as in `lengths`.

@@ -25,7 +25,7 @@ Features = Mapping[str, tf.Tensor]
 
 
 class FeatureEmbedder(keras.layers.Layer):
-    """One table per categorical feature, one vector per number.
+    """One table per categorical feature, one vector per number, one projection per vector.
 
     A feature of many values is one field like any other: the vectors of its values are combined.
 
@@ -52,8 +52,9 @@ class FeatureEmbedder(keras.layers.Layer):
         width: Number of columns of a table.
         tables: Table of each categorical feature; for a compressed one, the remainder table.
         quotients: Quotient table of each compressed feature.
-        projections: Projection [W, width] of each feature whose vectors of width W need one.
-        scales: Factor of these vectors ahead of their projection, a scalar.
+        projections: Projection [W, width] of each feature of vectors of W numbers, and of each
+            table of them that needs one.
+        scales: Factor of the vectors of such a table ahead of their projection, a scalar.
         fixed: Names of the features whose tables training does not change.
         vectors: Vector of each numeric feature, [1, d].
     """
@@ -88,6 +89,9 @@ class FeatureEmbedder(keras.layers.Layer):
         for feature in schema.encoded_features:
             name = feature.name
             if not feature.is_categorical:
+                if feature.is_vector:
+                    self._add_projection(name, feature.shape[0])
+                    continue
                 self.vectors[name] = self.add_weight(
                     name=f"{name}_embedding",
                     shape=(1, self.width),
@@ -104,6 +108,9 @@ class FeatureEmbedder(keras.layers.Layer):
             )
             if name in widths:
                 self._add_projection(name, widths[name])
+                self.scales[name] = self.add_weight(
+                    name=f"{name}_scale", shape=(), initializer="ones", trainable=False
+                )
         self.dims = Dims(
             user_fields=len(schema.user_features),
             history_features=len(schema.history_features),
@@ -161,8 +168,10 @@ class FeatureEmbedder(keras.layers.Layer):
             items_BL=items_BL,
             linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
             history_ids=tuple(
-                # The first id of a set is that of its most frequent value.
-                features[history_key(f.name)]
+                # The first id of a set is that of its most frequent value; a vector has no id.
+                tf.zeros_like(items_BL)
+                if f.is_vector
+                else features[history_key(f.name)]
                 if f.many is None
                 else features[history_key(f.name)][..., 0]
                 for f in self._schema.history_features
@@ -243,9 +252,6 @@ class FeatureEmbedder(keras.layers.Layer):
         self.projections[name] = self.add_weight(
             name=f"{name}_projection", shape=(width, self.width), initializer=self._initial_rows
         )
-        self.scales[name] = self.add_weight(
-            name=f"{name}_scale", shape=(), initializer="ones", trainable=False
-        )
 
     def _initial_rows(
         self,
@@ -291,6 +297,8 @@ class FeatureEmbedder(keras.layers.Layer):
 
     def _embed(self, feature: Feature, values: tf.Tensor) -> tf.Tensor:
         name = feature.name
+        if feature.is_vector:
+            return tf.tensordot(values, self.projections[name], 1)
         if not feature.is_categorical:
             return tf.cast(values, tf.float32)[..., None] * self.vectors[name][0]
         if feature.many is None:

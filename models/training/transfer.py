@@ -159,10 +159,12 @@ def _copy_projections(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
     for name, ours in model.embedder.projections.items():
         theirs = source.embedder.projections.get(name)
         size, taken = int(np.prod(ours.shape)), 0
-        if theirs is not None and theirs.shape == ours.shape:
+        scale, their_scale = (one.embedder.scales.get(name) for one in (model, source))
+        is_alike = theirs is not None and theirs.shape == ours.shape
+        if is_alike and (scale is None) == (their_scale is None):
             ours.assign(theirs)
-            # What it projects stays as large as it was.
-            model.embedder.scales[name].assign(source.embedder.scales[name])
+            if scale is not None:  # What it projects stays as large as it was.
+                scale.assign(their_scale)
             taken = size
         yield _Copy(f"projection of {name}", taken, size, size)
 

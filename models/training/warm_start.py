@@ -5,7 +5,7 @@ rows are matched by value. Values that the other run did not know keep their ini
 other weights are matched by feature: see `models.training.transfer`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,8 +17,9 @@ from models.keras import tf
 from models.training.transfer import copy_dense, why_new
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders.fitted import BucketisedEncoder, FittedEncoder, VocabularyEncoder
+from preprocessing.encoders.vector_encoder import VectorEncoder
 from preprocessing.errors import UserError
-from preprocessing.features.feature import PAD_ID
+from preprocessing.features.feature import PAD_ID, Feature
 
 
 def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
@@ -75,6 +76,7 @@ def take_over(
             "with their features"
         )
     transfer, warnings = copy_dense(source, model)
+    _rescale(before, model, after, [f for f in model.schema.encoded_features if f.is_vector])
     lines += [*warnings, str(transfer)]
     if model.ssl is not None:
         lines.append(f"{len(model.ssl.weights):,} weights of self-supervision begin anew")
@@ -121,6 +123,22 @@ def _copy_tables(
         if reasons[name] is not None:
             lines.append(f"{name}: its vector is new: {reasons[name]}")
     return lines
+
+
+def _rescale(
+    before: Mapping[str, FittedEncoder],
+    model: CTRModel,
+    after: Mapping[str, FittedEncoder],
+    features: Sequence[Feature],
+) -> None:
+    """Undoes in copied projections that two data sets divide vectors by different norms."""
+    for name in (feature.name for feature in features):
+        theirs, ours = before.get(name), after[name]
+        if not (isinstance(theirs, VectorEncoder) and isinstance(ours, VectorEncoder)):
+            continue
+        if theirs.feature.shape == ours.feature.shape:
+            projection = model.embedder.projections[name]
+            projection.assign(projection * np.float32(ours.norm / theirs.norm))
 
 
 def _same_form(source: CTRModel, model: CTRModel, name: str) -> bool:

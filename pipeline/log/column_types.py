@@ -105,6 +105,29 @@ def check_many(
     check(path, {feature.column: value_type}, feature.column, feature.dtype)
 
 
+def check_vectors(path: str, types: Mapping[str, pa.DataType], feature: Feature) -> None:
+    """Checks that a column can be read as vectors.
+
+    Args:
+        path: Path of the file.
+        types: Types of the file's columns, as far as it declares them.
+        feature: Feature of the column; its values are vectors.
+
+    Raises:
+        UserError: The column holds neither lists of numbers nor texts.
+    """
+    kind = types.get(feature.column, pa.string())
+    tests = (*_NUMBERS, pa.types.is_float16)
+    is_numbers = is_list(kind) and any(matches(kind.value_type) for matches in tests)
+    if is_numbers or is_text(kind):
+        return
+    raise UserError(
+        f"Expected lists of {feature.shape[0]} numbers in the column {feature.column!r} of {path}, "
+        f"found the type {kind}.",
+        "write lists of floats, or texts such as '0.1 0.2'.",
+    )
+
+
 def check(
     path: str, types: Mapping[str, pa.DataType], column: str, dtype: DType, is_time: bool = False
 ) -> None:
