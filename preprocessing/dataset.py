@@ -23,9 +23,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import tensorflow as tf
 
-from preprocessing import stored_vectors
 from preprocessing.data_dir import DataDir
-from preprocessing.decoded import DecodedSplit, bytes_needed, padded
+from preprocessing.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.errors import UserError
 from preprocessing.example_keys import (
     LABEL,
@@ -81,7 +80,7 @@ def parse(
         string, the raw user, if `with_users`. A candidate or an event is real where the item key is
         not 0.
     """
-    return stored_vectors.decoded(schema, _parse(schema, serialized_B, with_users))
+    return with_numbers(schema, _parse(schema, serialized_B, with_users))
 
 
 def _parse(
@@ -320,7 +319,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
             name: padded(rows, widths[name]) if name in widths else rows
             for name, rows in _rows(block, cut).items()
         }
-        return stored_vectors.decoded(schema, rows)
+        return with_numbers(schema, rows)
 
     return _Source(
         int(files.shape[0]),
@@ -352,7 +351,7 @@ def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
         rows = decoded.batch(_rows(block, cut)[_POSITION], cut.length, cut.candidates)
-        return stored_vectors.decoded(data.schema, rows)
+        return with_numbers(data.schema, rows)
 
     return _Source(
         disk.shards,

@@ -1,6 +1,10 @@
 """A split decoded into main memory, so that reading it many times parses it only once.
 
-Shape suffixes: R requests, B requests of a batch, X values of a row, M values of a set.
+Vectors stay bytes until a batch is made: so one is a single value, which is padded, sliced and
+collected like any other.
+
+Shape suffixes: R requests, B requests of a batch, X values of a row, M values of a set, D numbers
+of a vector.
 """
 
 import math
@@ -10,8 +14,9 @@ import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.features.encoder_specs import Vector
 from preprocessing.features.feature import Feature
-from preprocessing.schema import Schema
+from preprocessing.schema import Schema, encoded_keys
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
 _STRING_BYTES, _NUMBER_BYTES = 48, 4  # of a vector, which is kept as bytes
@@ -45,6 +50,29 @@ def padded(rows: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Rows [B, X] or [B, X, M] with X of a given width: padded, or cut where only padding is."""
     missing = tf.maximum(width - tf.shape(rows, tf.int64)[1], 0)
     return tf.pad(rows[:, :width], [[0, 0], [0, missing], *([[0, 0]] * (rows.shape.rank - 2))])
+
+
+def with_numbers(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Features with the numbers of vectors in place of their bytes.
+
+    Args:
+        schema: Schema of the features.
+        features: Values by key of an example, those of vectors as bytes [...], empty for padding.
+
+    Returns:
+        The features, those of vectors as float32 [..., D], zeros for padding.
+    """
+    keys = {key: feature for key, feature in encoded_keys(schema) if feature.is_vector}
+    return features | {key: _numbers(feature, features[key]) for key, feature in keys.items()}
+
+
+def _numbers(feature: Feature, stored: tf.Tensor) -> tf.Tensor:
+    """The numbers of bytes."""
+    assert isinstance(feature.encoder, Vector)
+    (size,), dtype = feature.shape, tf.dtypes.as_dtype(feature.encoder.storage)
+    zeros = tf.constant(bytes(size * dtype.size))
+    numbers = tf.io.decode_raw(tf.where(stored == "", zeros, stored), dtype)
+    return tf.cast(tf.reshape(numbers, tf.concat([tf.shape(stored), [size]], 0)), tf.float32)
 
 
 def _width(features: Iterable[Feature]) -> int:

@@ -53,6 +53,12 @@ _SAY_MANY = (
 )
 
 
+_SAY_VECTOR = (
+    'say "dtype": "float32", "shape": [64], "encoder": {"kind": "vector"} with the length of the '
+    f"lists in place of 64 (docs/schema.md, Vectors), {_LEAVE_OUT}"
+)
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a column of this type has a list of values in a row."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -151,7 +157,7 @@ def check(
         return
     fix = next((fix for matches, fix in _FIXES if matches(value_type)), _ONE_VALUE)
     if is_list(value_type) and not is_time:
-        fix = _SAY_MANY
+        fix = _SAY_VECTOR if pa.types.is_floating(value_type.value_type) else _SAY_MANY
     if is_time and (pa.types.is_timestamp(value_type) or pa.types.is_date(value_type)):
         fix = 'say "dtype": "datetime" in the schema.'
     elif is_time and any(matches(value_type) for matches in _NUMBERS):

@@ -71,7 +71,8 @@ def _as_lists(values: dict[str, object], separators: Mapping[str, Separator]) ->
     for name, value in values.items():
         if name not in separators:
             if isinstance(value, dict | list):
-                hint = ' ("many" in the schema takes lists)' if isinstance(value, list) else ""
+                takes = ' ("many" or "shape" in the schema takes lists)'
+                hint = takes if isinstance(value, list) else ""
                 return f"column {name!r}: expected one value, found a nested one{hint}"
             continue
         separator = separators[name]

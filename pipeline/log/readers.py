@@ -29,6 +29,7 @@ from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
+_OF_ONE_SIZE = "Expected all lists to be of size"
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
@@ -175,6 +176,12 @@ def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
 
 
 def _unreadable(file: InputFile, error: Exception) -> UserError:
+    if _OF_ONE_SIZE in str(error):
+        return UserError(
+            f"--input: expected a value in each row of lists of a fixed size in {file.path}, found "
+            f"rows without one, which Arrow cannot read: {error}.",
+            "write the column as lists of any size, or lists of zeros for missing ones.",
+        )
     return UserError(
         f"--input: expected {file.format} in {file.path}, found it unreadable: {error}.",
         "check that the file is complete and that its name tells its format.",

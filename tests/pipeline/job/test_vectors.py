@@ -25,20 +25,26 @@ from tests.helpers.vector_logs import PROFILE, SEARCH, SIZES, TEXT
      ("log.jsonl", "|"), ("log.parquet", "fixed"), ("log.parquet", ",")],
 )  # fmt: skip
 def test_every_format_gives_the_same_bytes(tmp_path, name, form):
-    expected = vector_logs.write_data(tmp_path / "a")
-    path = tmp_path / "b"
-    path.mkdir()
-    source = vector_logs.write(path / name, vector_logs.rows(), form)
-    found = vector_logs.write_data(path, input=source)
+    log = vector_logs.rows()
+    for row in log if form == "fixed" else ():
+        row[PROFILE] = row[PROFILE] or [0.0, 0.5, 1.0]
+    expected = vector_logs.write_data(tmp_path / "a", log)
+    source = vector_logs.write(tmp_path / name, log, form)
+    found = vector_logs.write_data(tmp_path / "b", input=source)
     assert shard_bytes(found.path) == shard_bytes(expected.path)
     assert found.stats == expected.stats
 
 
+def test_missing_lists_of_a_fixed_size_are_pointed_out(tmp_path):
+    source = vector_logs.write(tmp_path / "log.parquet", vector_logs.rows(), "fixed")
+    with pytest.raises(UserError, match="rows without one, .* write the column as lists of any"):
+        vector_logs.write_data(tmp_path / "b", input=source)
+
+
 def test_csv_of_data_frames_with_brackets(tmp_path):
     expected = vector_logs.write_data(tmp_path / "a")
-    (tmp_path / "b").mkdir()
-    source = vector_logs.write(tmp_path / "b" / "log.csv", vector_logs.rows())
-    assert '"[' in (tmp_path / "b" / "log.csv").read_text()
+    source = vector_logs.write(tmp_path / "log.csv", vector_logs.rows())
+    assert '"[' in (tmp_path / "log.csv").read_text()
     found = vector_logs.write_data(tmp_path / "b", input=source)
     assert shard_bytes(found.path) == shard_bytes(expected.path)
 
