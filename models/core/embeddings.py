@@ -168,8 +168,8 @@ class FeatureEmbedder(keras.layers.Layer):
             items_BL=items_BL,
             linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
             history_ids=tuple(
-                # The first id of a set is that of its most frequent value; a vector has no id.
-                tf.zeros_like(items_BL)
+                # The first id of a set is that of its most frequent value.
+                None
                 if f.is_vector
                 else features[history_key(f.name)]
                 if f.many is None

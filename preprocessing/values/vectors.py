@@ -60,7 +60,8 @@ def norms(column: pa.Array) -> pa.Array:
     Counts then take as much memory as those of a number, whatever the length of a vector.
     """
     numbers_nD = unpack(column).astype(np.float64)
-    norms_n = np.sqrt(np.einsum("nd,nd->n", numbers_nD, numbers_nD)).astype(np.float32)
+    norms_n = np.sqrt(np.einsum("nd,nd->n", numbers_nD, numbers_nD))
+    norms_n = np.minimum(norms_n, np.finfo(np.float32).max).astype(np.float32)
     return pa.array(norms_n, mask=column.is_null().to_numpy(zero_copy_only=False))
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from models.keras import tf
 from models.training.model_checks import check_user_parts
+from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key, history_key
 from tests.helpers import small_models, vector_models
 
@@ -23,7 +24,9 @@ def test_vectors_are_fields_like_any_other(model):
     assert user.history_BLJd.shape == (6, 9, 3, 8)
     assert candidates.target_BNJd.shape == (6, 3, 3, 8)
     assert candidates.extra_BNEd.shape == (6, 3, 2, 8)
-    assert [ids.shape for ids in user.history_ids] == [(6, 9)] * 3
+    assert [ids if ids is None else ids.shape for ids in user.history_ids] == [
+        (6, 9), (6, 9), None
+    ]  # fmt: skip
     projections = {name: value.numpy() for name, value in model.embedder.projections.items()}
     order = [feature.name for feature in model.schema.user_features]
     np.testing.assert_allclose(
@@ -67,6 +70,11 @@ def test_fixed_rows_get_no_gradient_and_no_slots():
         built.train_step(vector_models.batch())
     np.testing.assert_array_equal(built.embedder.tables["item_id"], before)
     assert "embedding_gradient/ssl" in built.diagnostics(vector_models.batch())
+
+
+def test_a_vector_is_no_category():
+    with pytest.raises(UserError, match="ssl.feature to be a category .* feature 2, whose values"):
+        vector_models.model(vector_models.config("din", "rule", "ssl.feature=2"))
 
 
 def test_a_model_of_ones_own_is_tried_on_vectors():
