@@ -85,6 +85,31 @@ def located(record: Any, base: pathlib.Path) -> Any:
     return {**record, "file": files.absolute(record["file"], base)}
 
 
+def require_same_form(
+    before: Mapping[str, Pretrained], after: Mapping[str, Pretrained], run: str
+) -> None:
+    """Raises `UserError` unless the tables of two runs have vectors of the same features and forms.
+
+    Args:
+        before: Vectors of the earlier run by feature.
+        after: Vectors of the new run by feature.
+        run: Path of the earlier run, for error messages.
+    """
+    forms = [
+        {
+            name: f"{vectors.width} wide, trainable={vectors.trainable}"
+            for name, vectors in one.items()
+        }
+        for one in (before, after)
+    ]
+    if forms[0] != forms[1]:
+        raise UserError(
+            f"Expected the pretrained tables of {run} to go on with it ({forms[0] or 'none'}), "
+            f"found {forms[1] or 'none'}.",
+            "take --warm_start, which copies what fits.",
+        )
+
+
 def check(pretrained: Mapping[str, Pretrained], schema: Schema, compressed: Any = ()) -> None:
     """Raises `UserError` for features that cannot begin with vectors.
 

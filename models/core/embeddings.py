@@ -55,7 +55,8 @@ class FeatureEmbedder(keras.layers.Layer):
         projections: Projection [W, width] of each feature of vectors of W numbers, and of each
             table of them that needs one.
         scales: Factor of the vectors of such a table ahead of their projection, a scalar.
-        fixed: Names of the features whose tables training does not change.
+        pretrained: Names of the features whose tables begin with vectors from a file.
+        fixed: Names of those whose tables training does not change.
         vectors: Vector of each numeric feature, [1, d].
     """
 
@@ -83,6 +84,7 @@ class FeatureEmbedder(keras.layers.Layer):
         self.vectors: dict[str, tf.Variable] = {}
         self.projections: dict[str, tf.Variable] = {}
         self.scales: dict[str, tf.Variable] = {}
+        self.pretrained = frozenset(pretrained)
         self.fixed = frozenset(name for name, p in pretrained.items() if not p.trainable)
         widths = projected_widths(pretrained, embedding_size)
         shapes = table_shapes(cardinalities, self.width, compressed or {}, widths)

@@ -98,8 +98,8 @@ def reproduction(evidence: Evidence) -> Section:
     if filled is not None:
         grids.append(Grid("Pretrained tables", 1, ("pretrained",), [[line] for line in filled]))
     if taken_over is not None:
-        title = f"Weights to begin with, from {run.config.warm_start}"
-        grids.append(Grid(title, 1, ("warm start",), [[line] for line in taken_over]))
+        title = f"Weights to begin with, from {run.config.warm_start or run.config.continues}"
+        grids.append(Grid(title, 1, ("taken over",), [[line] for line in taken_over]))
     return Section("Reproduce", grids, paragraphs=paragraphs, commands=commands)
 
 

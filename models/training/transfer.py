@@ -161,6 +161,7 @@ def _copy_projections(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
         size, taken = int(np.prod(ours.shape)), 0
         scale, their_scale = (one.embedder.scales.get(name) for one in (model, source))
         is_alike = theirs is not None and theirs.shape == ours.shape
+        is_alike &= why_new(name, source.schema, model.schema) is None
         if is_alike and (scale is None) == (their_scale is None):
             ours.assign(theirs)
             if scale is not None:  # What it projects stays as large as it was.

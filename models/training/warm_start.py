@@ -19,7 +19,7 @@ from preprocessing.data_dir import DataDir
 from preprocessing.encoders.fitted import BucketisedEncoder, FittedEncoder, VocabularyEncoder
 from preprocessing.encoders.vector_encoder import VectorEncoder
 from preprocessing.errors import UserError
-from preprocessing.features.feature import PAD_ID, Feature
+from preprocessing.features.feature import PAD_ID
 
 
 def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
@@ -39,7 +39,7 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
         UserError: There is no finished run, or it has another model.
     """
     run = run_directory.open_run(config.warm_start)
-    _check_same_model(run, config)
+    require_same_settings(run, config, "model")
     source = run_directory.load_model(run.path)
     return take_over(source, run.data.encoders, model, data.encoders)
 
@@ -76,7 +76,8 @@ def take_over(
             "with their features"
         )
     transfer, warnings = copy_dense(source, model)
-    _rescale(before, model, after, [f for f in model.schema.encoded_features if f.is_vector])
+    known = [name for name in after if why_new(name, source.schema, model.schema) is None]
+    rescale_projections(before, model, after, known)
     lines += [*warnings, str(transfer)]
     if model.ssl is not None:
         lines.append(f"{len(model.ssl.weights):,} weights of self-supervision begin anew")
@@ -125,18 +126,23 @@ def _copy_tables(
     return lines
 
 
-def _rescale(
+def rescale_projections(
     before: Mapping[str, FittedEncoder],
     model: CTRModel,
     after: Mapping[str, FittedEncoder],
-    features: Sequence[Feature],
+    names: Sequence[str],
 ) -> None:
-    """Undoes in copied projections that two data sets divide vectors by different norms."""
-    for name in (feature.name for feature in features):
-        theirs, ours = before.get(name), after[name]
-        if not (isinstance(theirs, VectorEncoder) and isinstance(ours, VectorEncoder)):
-            continue
-        if theirs.feature.shape == ours.feature.shape:
+    """Undoes in copied projections that two data sets divide vectors by different norms.
+
+    Args:
+        before: Encoders of the features that the projections come from.
+        model: Model that has them.
+        after: Encoders of the features of `model`.
+        names: Features whose projections were copied, and others that have none.
+    """
+    for name in names:
+        theirs, ours = before[name], after[name]
+        if isinstance(theirs, VectorEncoder) and isinstance(ours, VectorEncoder):
             projection = model.embedder.projections[name]
             projection.assign(projection * np.float32(ours.norm / theirs.norm))
 
@@ -150,17 +156,26 @@ def _same_form(source: CTRModel, model: CTRModel, name: str) -> bool:
     return before == after
 
 
-def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
-    """Raises `UserError` unless the run has the same model and settings as the new run."""
-    before, after = run.config.to_json()["model"], config.to_json()["model"]
+def require_same_settings(
+    run: run_directory.Run, config: RunConfig, section: str, keys: Sequence[str] | None = None
+) -> None:
+    """Raises `UserError` unless a new run has the settings of an earlier one.
+
+    Args:
+        run: The earlier run.
+        config: Configuration of the new run.
+        section: Section of the settings to compare.
+        keys: Settings to compare; None for all.
+    """
+    before, after = run.config.to_json()[section], config.to_json()[section]
     changed = [
-        f"model.{key} is {before.get(key)!r} there, {value!r} here"
+        f"{section}.{key} is {before.get(key)!r} there, {value!r} here"
         for key, value in after.items()
-        if before.get(key) != value
+        if (keys is None or key in keys) and before.get(key) != value
     ]
     if changed:
         raise UserError(
-            f"Expected the model of {run.path} for a warm start; {'; '.join(changed)}.",
+            f"Expected the settings of {run.path} to begin with its weights; {'; '.join(changed)}.",
             f"add --config={run.path / run_directory.CONFIG}, or choose another run.",
         )
 
