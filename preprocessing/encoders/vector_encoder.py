@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from preprocessing.encoders.columns import shortest
 from preprocessing.encoders.fitted import FittedEncoder
 from preprocessing.features.encoder_specs import Vector
 from preprocessing.features.feature import Feature
@@ -59,16 +60,18 @@ class VectorEncoder(FittedEncoder):
         return self._scaled(np.where(is_missing_n, np.float32(0.0), numbers_nD))
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:
-        """Raw vectors that encode to the given ones, up to rounding: float32 [..., D]."""
-        return (np.asarray(encoded, np.float64) * self.norm).astype(np.float32)
+        """Raw vectors that encode to the given ones, of few digits: float32 [..., D]."""
+        scaled = np.ravel(encoded).astype(self.storage)
+        raw = (scaled.astype(np.float64) * self.norm).astype(np.float32)
+        return shortest(raw, scaled, self._scaled).reshape(np.shape(encoded))
 
     def _encode(self, column: pa.Array) -> np.ndarray:
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         return self._scaled(vectors.unpack(column))
 
-    def _scaled(self, numbers_nD: np.ndarray) -> np.ndarray:
-        scaled_nD = (numbers_nD.astype(np.float64) / self.norm).astype(np.float32)
+    def _scaled(self, numbers: np.ndarray) -> np.ndarray:
+        scaled = (numbers.astype(np.float64) / self.norm).astype(np.float32)
         if self.storage == np.float16:
-            scaled_nD = np.clip(scaled_nD, -LARGEST_FLOAT16, LARGEST_FLOAT16)
-        return scaled_nD.astype(self.storage)
+            scaled = np.clip(scaled, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+        return scaled.astype(self.storage)
