@@ -67,7 +67,7 @@ class UserSide(NamedTuple):
         linear_B: Sum of the linear weights of the user side, those of a history averaged over its
             events; 0 unless the model uses them (`Backbone.linear_weights`).
         history_ids: Encoded values [B, L] of each of the J history features; of a feature of many
-            values the most frequent value of each event, 0 if it has none.
+            values the most frequent value of each event, 0 if it has none; None of vectors.
     """
 
     fields_BFd: tf.Tensor
@@ -76,7 +76,7 @@ class UserSide(NamedTuple):
     key_B: tf.Tensor
     items_BL: tf.Tensor
     linear_B: tf.Tensor
-    history_ids: tuple[tf.Tensor, ...] = ()
+    history_ids: tuple[tf.Tensor | None, ...] = ()
 
     @property
     def history_BLD(self) -> tf.Tensor:

@@ -120,6 +120,7 @@ def begin(
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
     from models.keras import tf
+    from models.training import pretrained_tables
     from models.training.continuing import continue_run
     from models.training.trainer import Trainer
     from models.training.warm_start import warm_start
@@ -138,6 +139,11 @@ def begin(
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
     restored = has_run and trainer.restore()
+    if config.pretrained and not restored:
+        with trainer.distribution.strategy.scope():
+            lines = pretrained_tables.fill(trainer.model, trainer.data, config)
+        trainer.session.filled_with(lines)
+        sys.stdout.write("".join(f"pretrained: {line}\n" for line in lines))
     earlier = config.warm_start or config.continues
     if earlier and not restored:
         title, take_over = (

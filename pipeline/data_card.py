@@ -155,7 +155,7 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
         top = sorted(train["top_values"].items(), key=lambda item: (-item[1], item[0].encode()))
         summary = ", ".join(f"{shown(value, 24)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
     elif "percentiles" in train:
-        summary = (
+        summary = "norm " * feature.is_vector + (
             f"{train['percentiles'][0]:g} to {train['percentiles'][100]:g}, "
             f"mean {train['mean']:.4g} ± {train['std']:.4g}"
         )

@@ -33,6 +33,7 @@ from preprocessing.data_dir import DataDir, missing_share, word_counts
 from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.errors import UserError
 from preprocessing.features.encoder_specs import Hash, Vocabulary
+from preprocessing.features.feature import Feature
 from preprocessing.json_checks import did_you_mean
 from preprocessing.storage.files import AnyPath
 
@@ -68,7 +69,7 @@ def compare(data: DataDir, other: DataDir) -> list[Drift]:
     names = {feature.name for feature in other.schema.encoded_features}
     drifts = []
     for feature in data.schema.encoded_features:
-        if feature.name in names and feature.encoder == other.schema[feature.name].encoder:
+        if feature.name in names and _is_alike(feature, other.schema[feature.name]):
             if isinstance(feature.encoder, Vocabulary):
                 feature_drift = _vocabulary_drift(feature.name, data, other)
             elif isinstance(feature.encoder, Hash):
@@ -89,6 +90,11 @@ def compare(data: DataDir, other: DataDir) -> list[Drift]:
     counts = [np.array([side.get(value, 0) for value in values]) for side in lengths]
     drifts.append(Drift(HISTORY_LENGTH, drift.kolmogorov_smirnov(*counts)))
     return drifts
+
+
+def _is_alike(feature: Feature, other: Feature) -> bool:
+    """Whether the values of two features can be compared."""
+    return feature.encoder == other.encoder and feature.shape == other.shape
 
 
 def _train(data: DataDir) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.decoded import DecodedSplit, bytes_needed, padded
+from preprocessing.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.errors import UserError
 from preprocessing.example_keys import (
     LABEL,
@@ -73,12 +73,20 @@ def parse(
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
         `history/<history feature>` [B,L], padded with 0 on the right; int64, or float32 if the
         feature is numeric. A feature of many values has one more axis, as wide as its `max` M:
-        [B,M], [B,N,M] or [B,L,M], padded with 0 on the right. `label` [B,N] float32, 0 for padding
+        [B,M], [B,N,M] or [B,L,M], padded with 0 on the right; one of vectors of D numbers float32
+        [B,D], [B,N,D] or [B,L,D]. `label` [B,N] float32, 0 for padding
         and if absent; `label/weight` [B,N] float32, 0 for padding, if the schema has weights.
         `timestamp` [B] int64 and `request_id` [B] string, 0 and "" if absent. `request/user` [B]
         string, the raw user, if `with_users`. A candidate or an event is real where the item key is
         not 0.
     """
+    return with_numbers(schema, _parse(schema, serialized_B, with_users))
+
+
+def _parse(
+    schema: Schema, serialized_B: tf.Tensor, with_users: bool = False
+) -> dict[str, tf.Tensor]:
+    """As `parse`, with vectors as bytes."""
     candidates = {candidate_key(f.name): f for f in schema.item_features}
     histories = {history_key(f.name): f for f in schema.history_features}
     context_spec: dict[str, Any] = {
@@ -105,7 +113,8 @@ def parse(
             features[feature.name] = context[feature.name].to_tensor(shape=[None, feature.many.max])
     for key, feature in (candidates | histories).items():
         if isinstance(features[key], tf.RaggedTensor):
-            features[key] = features[key].to_tensor(shape=[None, None, *feature.value_shape])
+            shape = [None, None] if feature.is_vector else [None, None, *feature.value_shape]
+            features[key] = features[key].to_tensor(shape=shape)
     shape = tf.shape(features[candidate_key(schema.item_key.name)])
     features[LABEL] = tf.cast(context[LABEL].to_tensor(shape=shape), tf.float32)
     if schema.weight is not None:
@@ -298,7 +307,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
     schema, item = data.schema, data.schema.item_key.name
 
     def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
-        block = parse(schema, serialized_R, with_users)
+        block = _parse(schema, serialized_R, with_users)
         return block, _lengths(block[history_key(item)]), _lengths(block[candidate_key(item)])
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -306,10 +315,11 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
         widths = {history_key(feature.name): cut.length for feature in schema.history_features}
         widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
         widths |= {LABEL: cut.candidates, LABEL_WEIGHT: cut.candidates}
-        return {
+        rows = {
             name: padded(rows, widths[name]) if name in widths else rows
             for name, rows in _rows(block, cut).items()
         }
+        return with_numbers(schema, rows)
 
     return _Source(
         int(files.shape[0]),
@@ -328,7 +338,7 @@ def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
         .flat_map(_as_it_is(disk.read))
         .batch(_DECODED_AT_ONCE)
         .map(
-            _as_it_is(lambda serialized_R: parse(data.schema, serialized_R, with_users)),
+            _as_it_is(lambda serialized_R: _parse(data.schema, serialized_R, with_users)),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -340,7 +350,8 @@ def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
     bounds = tf.cumsum(tf.constant([0, *sizes], tf.int64))
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
-        return decoded.batch(_rows(block, cut)[_POSITION], cut.length, cut.candidates)
+        rows = decoded.batch(_rows(block, cut)[_POSITION], cut.length, cut.candidates)
+        return with_numbers(data.schema, rows)
 
     return _Source(
         disk.shards,
@@ -424,4 +435,6 @@ def _candidate_spec(feature: Feature) -> Any:
 
 
 def _dtype(feature: Feature) -> tf.DType:
+    if feature.is_vector:
+        return tf.string
     return tf.int64 if feature.is_categorical else tf.float32

@@ -1,6 +1,10 @@
 """A split decoded into main memory, so that reading it many times parses it only once.
 
-Shape suffixes: R requests, B requests of a batch, X values of a row, M values of a set.
+Vectors stay bytes until a batch is made: so one is a single value, which is padded, sliced and
+collected like any other.
+
+Shape suffixes: R requests, B requests of a batch, X values of a row, M values of a set, D numbers
+of a vector.
 """
 
 import math
@@ -10,10 +14,12 @@ import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.features.encoder_specs import Vector
 from preprocessing.features.feature import Feature
-from preprocessing.schema import Schema
+from preprocessing.schema import Schema, encoded_keys
 
 _VALUE_BYTES, _NAME_BYTES = 8, 48
+_STRING_BYTES, _NUMBER_BYTES = 48, 4  # of a vector, which is kept as bytes
 _LENGTHS = 3  # of the history and of the candidates, and the start of the latter
 
 
@@ -46,9 +52,37 @@ def padded(rows: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     return tf.pad(rows[:, :width], [[0, 0], [0, missing], *([[0, 0]] * (rows.shape.rank - 2))])
 
 
+def with_numbers(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Features with the numbers of vectors in place of their bytes.
+
+    Args:
+        schema: Schema of the features.
+        features: Values by key of an example, those of vectors as bytes [...], empty for padding.
+
+    Returns:
+        The features, those of vectors as float32 [..., D], zeros for padding.
+    """
+    keys = {key: feature for key, feature in encoded_keys(schema) if feature.is_vector}
+    return features | {key: _numbers(feature, features[key]) for key, feature in keys.items()}
+
+
+def _numbers(feature: Feature, stored: tf.Tensor) -> tf.Tensor:
+    """The numbers of bytes."""
+    assert isinstance(feature.encoder, Vector)
+    (size,), dtype = feature.shape, tf.dtypes.as_dtype(feature.encoder.storage)
+    zeros = tf.constant(bytes(size * dtype.size))
+    numbers = tf.io.decode_raw(tf.where(stored == "", zeros, stored), dtype)
+    return tf.cast(tf.reshape(numbers, tf.concat([tf.shape(stored), [size]], 0)), tf.float32)
+
+
 def _width(features: Iterable[Feature]) -> int:
-    """Number of values of one row of some features."""
-    return sum(math.prod(feature.value_shape) for feature in features)
+    """Size of one row of some features, in values."""
+    return sum(
+        -(-(_STRING_BYTES + _NUMBER_BYTES * feature.shape[0]) // _VALUE_BYTES)
+        if feature.is_vector
+        else math.prod(feature.value_shape)
+        for feature in features
+    )
 
 
 class DecodedSplit:
@@ -59,7 +93,8 @@ class DecodedSplit:
 
     Args:
         schema: Schema of the data set.
-        blocks: Requests as `preprocessing.dataset.parse` describes them, in order.
+        blocks: Requests as `preprocessing.dataset.parse` describes them, in order; vectors are
+            bytes.
     """
 
     def __init__(self, schema: Schema, blocks: Iterable[Mapping[str, tf.Tensor]]) -> None:
@@ -92,7 +127,7 @@ class DecodedSplit:
     def batch(
         self, positions_B: tf.Tensor, length: tf.Tensor, candidates: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The requests at the given positions, as `preprocessing.dataset.parse` describes them.
+        """The requests at the given positions, in the form of the blocks.
 
         Args:
             positions_B: [B] int64, positions of the requests as in `lengths`.

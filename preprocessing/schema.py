@@ -205,7 +205,7 @@ class Schema:
             if not key.is_categorical:
                 raise UserError(
                     f"{where}: expected a categorical encoder for the key {key.name!r}, "
-                    "found numeric."
+                    f"found {'vector' if key.is_vector else 'numeric'}."
                 )
             if key.many is not None:
                 raise UserError(
@@ -227,15 +227,16 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
 
 
 def _require_own_columns(schema: Schema, where: str) -> None:
-    """Raises `UserError` if a column of many values is read as one of single values as well."""
+    """Raises `UserError` if a column of many values or numbers is read in another way as well."""
     columns = [feature.column for feature in schema.features]
     if schema.history.behaviours is not None:
         columns.append(schema.history.behaviours.column)
     for feature in schema.features:
-        if feature.many is not None and columns.count(feature.column) > 1:
+        if feature.axes and columns.count(feature.column) > 1:
+            what = "vectors" if feature.is_vector else "many values"
             raise UserError(
-                f"{where}: expected one use of the column {feature.column!r}, which has many "
-                "values, found several.",
+                f"{where}: expected one use of the column {feature.column!r}, which has {what}, "
+                "found several.",
                 "leave the other feature or rule out, or copy the column under another name.",
             )
 

@@ -21,6 +21,7 @@ from preprocessing.encoders.fitted import (
     NumericEncoder,
     VocabularyEncoder,
 )
+from preprocessing.encoders.vector_encoder import LARGEST_FLOAT16, VectorEncoder
 from preprocessing.features.feature import PAD_ID, DType
 from preprocessing.storage import files, tensorflow_files
 from preprocessing.storage.files import AnyPath
@@ -116,6 +117,25 @@ class RawEncoder(tf.Module):
         is_missing = is_real & (kept[..., 0] == PAD_ID)
         first = tf.where(is_missing, default, kept[..., 0])
         return tf.concat([first[..., None], kept[..., 1:]], -1)
+
+    def encode_vectors(self, name: str, raw: tf.Tensor) -> tf.Tensor:
+        """Encodes vectors with the same result as `VectorEncoder.encode`.
+
+        Args:
+            name: Name of a feature of vectors.
+            raw: float32 [..., D]; a vector with a number that is not finite is missing.
+
+        Returns:
+            float32 [..., D], zeros where a vector is missing.
+        """
+        encoder = self._fitted[name]
+        assert isinstance(encoder, VectorEncoder)
+        is_whole = tf.reduce_all(tf.math.is_finite(raw), -1, keepdims=True)
+        numbers = tf.cast(tf.where(is_whole, raw, 0.0), tf.float64)
+        scaled = tf.cast(numbers / encoder.norm, tf.float32)
+        if encoder.storage == np.float16:
+            scaled = tf.clip_by_value(scaled, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+        return tf.cast(tf.cast(scaled, encoder.storage), tf.float32)
 
     def _ids(self, name: str, encoder: FittedEncoder, raw: tf.Tensor) -> tf.Tensor:
         """Ids of values, with the pad value treated like any other."""

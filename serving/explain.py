@@ -91,7 +91,9 @@ def _fields(record: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value; the values of a list with bars between them."""
+    """A value; the values of a list with bars between them; of a vector how many numbers it has."""
+    if isinstance(value, list) and value and all(isinstance(one, float) for one in value):
+        return f"{len(value)} numbers"
     return "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -194,15 +194,20 @@ class Explorer:
     def _is_unknown(self, feature: Feature, encoded: Any) -> bool:
         """Whether a field holds one value, and that is not in its vocabulary."""
         num_oov = self._data.encoders[feature.name].num_oov
-        return feature.many is None and bool(PAD_ID < encoded <= num_oov)
+        return not feature.axes and bool(PAD_ID < encoded <= num_oov)
 
     def _with_unknown(
         self, request: dict[str, Any], features: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
-        """The request with the values of sets that are not in their vocabulary named unknown."""
+        """The request with the values of sets that are not in their vocabulary named unknown.
+
+        Of a vector only its length and norm are told.
+        """
         schema = self._data.schema
 
         def named(feature: Feature, values: Any, ids: np.ndarray) -> Any:
+            if feature.is_vector:
+                return f"{len(values)} numbers of norm {np.linalg.norm(values):.3g}"
             if feature.many is None:
                 return values
             is_known = ids[ids != PAD_ID] > self._data.encoders[feature.name].num_oov

@@ -216,6 +216,8 @@ def _made_up(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
         make = makers[field.dtype]
         if field.is_many:
             return [make(name, i + more) for more in range(1 + i % _MADE_UP_SET)]
+        if field.size:
+            return [make(name, (i + more) % _MADE_UP_VALUES) for more in range(field.size)]
         return make(name, i)
 
     return [

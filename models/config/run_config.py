@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from models import registry
-from models.config import setting_names
+from models.config import pretrained, setting_names
+from models.config.pretrained import Pretrained
 from models.config.training import TrainConfig
 from models.ops.choices import MANY_LABELS
 from preprocessing.data_dir import DataDir
@@ -70,6 +71,7 @@ class RunConfig:
         train: Settings of the training.
         warm_start: Absolute path of the run whose weights this one begins with; "" for none.
         continues: Absolute path of the run that this one goes on with on newer data; "" for none.
+        pretrained: Vectors that tables begin with, by name of a feature.
     """
 
     data: str
@@ -80,6 +82,7 @@ class RunConfig:
     train: TrainConfig
     warm_start: str = ""
     continues: str = ""
+    pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values beyond limits and on parts that are incompatible."""
@@ -127,6 +130,7 @@ class RunConfig:
             "train": dataclasses.asdict(self.train),
             "warm_start": self.warm_start,
             "continues": self.continues,
+            pretrained.SECTION: {n: dataclasses.asdict(p) for n, p in self.pretrained.items()},
         }
 
     def save(self, path: pathlib.Path) -> None:
@@ -135,6 +139,8 @@ class RunConfig:
         for name in _PATHS:
             if content[name]:
                 content[name] = files.relative(content[name], path.parent)
+        for record in content[pretrained.SECTION].values():
+            record["file"] = files.relative(record["file"], path.parent)
         files.write_bytes(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
@@ -151,7 +157,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     """
     sections = {
         **{name: _cast(content.get(name, ""), str, name) for name in _PATHS},
-        **{name: _section(content, name) for name in SECTIONS},
+        **{name: _section(content, name) for name in (*SECTIONS, pretrained.SECTION)},
     }
     _check_known(content, sections, "configuration")
     for override in overrides:
@@ -182,6 +188,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         train=_fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
         warm_start=sections["warm_start"],
         continues=sections["continues"],
+        pretrained={n: pretrained.parse(r, n) for n, r in sections[pretrained.SECTION].items()},
     )
 
 
@@ -289,11 +296,14 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     """
     key, equals, text = override.partition("=")
     section, dot, name = key.partition(".")
+    if equals and dot and section == pretrained.SECTION:
+        return section, name, pretrained.located(_parse(text), pathlib.Path())
     if not equals or not dot or section not in SECTIONS:
         setting = ALIASES.get(key, key)
         is_known = setting in {field.name for field in dataclasses.fields(TrainConfig)}
         raise UserError(
-            f"Expected --set=section.key=value with section model, ssl or train, "
+            f"Expected --set=section.key=value with section model, ssl, train "
+            f"or {pretrained.SECTION}, "
             f"found {override!r}.",
             f"write --set=train.{setting}={text or 'VALUE'}."
             if is_known
@@ -313,6 +323,8 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         if content.get(name):
             location = _cast(content[name], str, f"{path}: {name}")
             content[name] = files.absolute(location, pathlib.Path(path).parent)
+    for name, record in content.get(pretrained.SECTION, {}).items():
+        content[pretrained.SECTION][name] = pretrained.located(record, pathlib.Path(path).parent)
     return content
 
 

@@ -155,6 +155,8 @@ class CTRModel(tfrs.Model):
     def _gradient_norms(self, features: Features, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Gradient norms of both losses with respect to the tables they share, and their ratio.
 
+        Of tables that do not change, the gradient is that of their projections.
+
         The main loss is computed in inference mode, so that no moving average changes.
         """
         with tf.GradientTape(persistent=True) as tape:
@@ -163,7 +165,10 @@ class CTRModel(tfrs.Model):
             main = share(self._main_loss(features[LABEL], logits_BN, candidates.mask_BN))
             terms = self._ssl_terms(features, seed).values()
             ssl = tf.add_n([term.weight * share(term) for term in terms])
-        tables = self._ssl_weights()[0]
+        names = [feature.name for feature in self.schema.history_features]
+        projections = self.embedder.projections
+        tables = self.embedder.table_weights(names)
+        tables += [projections[name] for name in names if name in projections]
         norms = {
             name: tf.linalg.global_norm([sum_duplicates(g) for g in tape.gradient(loss, tables)])
             for name, loss in (("log_loss", main), ("ssl", ssl))
@@ -280,8 +285,7 @@ class CTRModel(tfrs.Model):
         """The tables and the dense weights that `ssl_step` trains."""
         assert self.ssl is not None
         names = [feature.name for feature in self.schema.history_features]
-        vectors = self.embedder.vectors
-        dense = [vectors[name] for name in names if name in vectors]
+        dense = self.embedder.dense_weights(names)
         return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
 
     def _ssl_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from models.backbone_api import Candidates, Dims, UserSide
+from models.config.pretrained import Pretrained
 from models.core.value_bags import combine
 from models.keras import keras, tf
 from models.layers.masking import masked_mean
@@ -24,7 +25,7 @@ Features = Mapping[str, tf.Tensor]
 
 
 class FeatureEmbedder(keras.layers.Layer):
-    """One table per categorical feature, one vector per number.
+    """One table per categorical feature, one vector per number, one projection per vector.
 
     A feature of many values is one field like any other: the vectors of its values are combined.
 
@@ -44,11 +45,18 @@ class FeatureEmbedder(keras.layers.Layer):
         oov_rate: Share of the known values that training replaces by out-of-vocabulary ids.
         compressed: Features whose ids share rows, and how many ids share one; see `ModelConfig`.
         device: Device of the tables; None for the device of the other weights.
+        pretrained: Features whose tables hold vectors from a file, perhaps of another width. The
+            vectors are filled in by `models.training.pretrained_tables`.
 
     Attributes:
         width: Number of columns of a table.
         tables: Table of each categorical feature; for a compressed one, the remainder table.
         quotients: Quotient table of each compressed feature.
+        projections: Projection [W, width] of each feature of vectors of W numbers, and of each
+            table of them that needs one.
+        scales: Factor of the vectors of such a table ahead of their projection, a scalar.
+        pretrained: Names of the features whose tables begin with vectors from a file.
+        fixed: Names of those whose tables training does not change.
         vectors: Vector of each numeric feature, [1, d].
     """
 
@@ -61,9 +69,11 @@ class FeatureEmbedder(keras.layers.Layer):
         oov_rate: float = 0.0,
         compressed: Mapping[str, int] | None = None,
         device: str | None = None,
+        pretrained: Mapping[str, Pretrained] | None = None,
         name: str = "embedder",
     ) -> None:
         super().__init__(name=name)
+        pretrained = pretrained or {}
         self._schema = schema
         self._linear_weights = linear_weights
         self._oov_rate = oov_rate
@@ -72,10 +82,18 @@ class FeatureEmbedder(keras.layers.Layer):
         self.tables: dict[str, tf.Variable] = {}
         self.quotients: dict[str, tf.Variable] = {}
         self.vectors: dict[str, tf.Variable] = {}
-        shapes = table_shapes(cardinalities, self.width, compressed or {})
+        self.projections: dict[str, tf.Variable] = {}
+        self.scales: dict[str, tf.Variable] = {}
+        self.pretrained = frozenset(pretrained)
+        self.fixed = frozenset(name for name, p in pretrained.items() if not p.trainable)
+        widths = projected_widths(pretrained, embedding_size)
+        shapes = table_shapes(cardinalities, self.width, compressed or {}, widths)
         for feature in schema.encoded_features:
             name = feature.name
             if not feature.is_categorical:
+                if feature.is_vector:
+                    self._add_projection(name, feature.shape[0])
+                    continue
                 self.vectors[name] = self.add_weight(
                     name=f"{name}_embedding",
                     shape=(1, self.width),
@@ -87,7 +105,14 @@ class FeatureEmbedder(keras.layers.Layer):
                 self.quotients[name] = self._add_table(
                     f"{name}_quotient", shape, self._initial_quotients
                 )
-            self.tables[name] = self._add_table(f"{name}_embedding", table, self._initial_rows)
+            self.tables[name] = self._add_table(
+                f"{name}_embedding", table, self._initial_rows, name not in self.fixed
+            )
+            if name in widths:
+                self._add_projection(name, widths[name])
+                self.scales[name] = self.add_weight(
+                    name=f"{name}_scale", shape=(), initializer="ones", trainable=False
+                )
         self.dims = Dims(
             user_fields=len(schema.user_features),
             history_features=len(schema.history_features),
@@ -98,15 +123,24 @@ class FeatureEmbedder(keras.layers.Layer):
         )
 
     def table_weights(self, names: Iterable[str] | None = None) -> list[tf.Variable]:
-        """The tables of some features as single variables.
+        """The tables of some features that training changes, as single variables.
 
         Args:
             names: Names of features, categorical or not; None for all.
         """
-        chosen = self.tables if names is None else [name for name in names if name in self.tables]
+        chosen = [
+            name
+            for name in (self.tables if names is None else names)
+            if name in self.tables and name not in self.fixed
+        ]
         tables = [self.tables[name] for name in chosen]
         tables += [self.quotients[name] for name in chosen if name in self.quotients]
         return single_variables(tables)
+
+    def dense_weights(self, names: Iterable[str]) -> list[tf.Variable]:
+        """The weights of some features that are no tables: vectors of numbers, projections."""
+        of_features = (self.vectors, self.projections)
+        return [weights[name] for name in names for weights in of_features if name in weights]
 
     def placed(self) -> contextlib.AbstractContextManager[Any]:
         """A context manager that creates tensors and variables on the device of the tables."""
@@ -137,7 +171,9 @@ class FeatureEmbedder(keras.layers.Layer):
             linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
             history_ids=tuple(
                 # The first id of a set is that of its most frequent value.
-                features[history_key(f.name)]
+                None
+                if f.is_vector
+                else features[history_key(f.name)]
                 if f.many is None
                 else features[history_key(f.name)][..., 0]
                 for f in self._schema.history_features
@@ -202,10 +238,22 @@ class FeatureEmbedder(keras.layers.Layer):
         return tf.where(hidden, tf.minimum(unknown, buckets), ids)
 
     def _add_table(
-        self, name: str, shape: tuple[int, int], initializer: Callable[..., tf.Tensor]
+        self,
+        name: str,
+        shape: tuple[int, int],
+        initializer: Callable[..., tf.Tensor],
+        trainable: bool = True,
     ) -> tf.Variable:
         with self.placed():
-            return self.add_weight(name=name, shape=shape, initializer=initializer)
+            return self.add_weight(
+                name=name, shape=shape, initializer=initializer, trainable=trainable
+            )
+
+    def _add_projection(self, name: str, width: int) -> None:
+        """A projection that gives vectors of norm 1 the initial distribution of plain rows."""
+        self.projections[name] = self.add_weight(
+            name=f"{name}_projection", shape=(width, self.width), initializer=self._initial_rows
+        )
 
     def _initial_rows(
         self,
@@ -251,6 +299,8 @@ class FeatureEmbedder(keras.layers.Layer):
 
     def _embed(self, feature: Feature, values: tf.Tensor) -> tf.Tensor:
         name = feature.name
+        if feature.is_vector:
+            return tf.tensordot(values, self.projections[name], 1)
         if not feature.is_categorical:
             return tf.cast(values, tf.float32)[..., None] * self.vectors[name][0]
         if feature.many is None:
@@ -259,6 +309,9 @@ class FeatureEmbedder(keras.layers.Layer):
 
     def _rows(self, name: str, ids: tf.Tensor) -> tf.Tensor:
         """The vectors [..., width] of ids [...] of a categorical feature."""
+        if name in self.projections:
+            rows = tf.nn.embedding_lookup(self.tables[name], ids)
+            return tf.tensordot(rows * self.scales[name], self.projections[name], 1)
         if name not in self.quotients:
             return tf.nn.embedding_lookup(self.tables[name], ids)
         rows = self.tables[name].shape[0]
@@ -266,8 +319,20 @@ class FeatureEmbedder(keras.layers.Layer):
         return remainder * tf.nn.embedding_lookup(self.quotients[name], ids // rows)
 
 
+def projected_widths(pretrained: Mapping[str, Pretrained], embedding_size: int) -> dict[str, int]:
+    """Widths of the vectors that are projected to the width of a field, by feature."""
+    return {
+        name: vectors.width
+        for name, vectors in pretrained.items()
+        if vectors.is_projected(embedding_size)
+    }
+
+
 def table_shapes(
-    cardinalities: Mapping[str, int], width: int, compressed: Mapping[str, int]
+    cardinalities: Mapping[str, int],
+    width: int,
+    compressed: Mapping[str, int],
+    widths: Mapping[str, int],
 ) -> dict[str, list[tuple[int, int]]]:
     """Shape of the table of each feature, followed by that of its quotient table, if any.
 
@@ -275,11 +340,12 @@ def table_shapes(
         cardinalities: Number of ids of each categorical feature, padding included; 0 for others.
         width: Number of columns.
         compressed: Number of ids that share a row, by compressed feature.
+        widths: Number of columns of tables that have another one, by feature.
     """
     shapes = {}
     for name, ids in cardinalities.items():
         rows = math.ceil(ids / compressed.get(name, 1))
-        shapes[name] = [(rows, width)]
+        shapes[name] = [(rows, widths.get(name, width))]
         if name in compressed:
             shapes[name].append((math.ceil(ids / rows), width))
     return shapes

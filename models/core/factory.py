@@ -68,6 +68,7 @@ def build_sized(
         config.train.oov_rate,
         compressed_features(config.model, schema),
         "CPU:0" if config.train.tables_on_cpu else None,
+        config.pretrained,
     )
     parts = registry.user_parts(config.model_name, config.ssl_name)
     with policy(precision), user_code.explained(parts):

@@ -159,6 +159,8 @@ def kind(feature: Feature) -> str:
     encoder = feature.encoder
     assert encoder is not None
     detail = encoder.normalisation if isinstance(encoder, Numeric) else feature.dtype.value
+    if feature.is_vector:
+        detail = f"{feature.shape[0]} numbers"
     return f"{feature.role.value}, {encoder.kind} of {detail}"
 
 

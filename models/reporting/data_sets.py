@@ -202,8 +202,10 @@ def cut_values(data: DataDir) -> list[str]:
 
 
 def encoding(feature: Feature) -> str:
-    """The kind of a feature's encoder, and how many values a row may have."""
+    """The kind of a feature's encoder, and how many values or numbers a row may have."""
     if feature.encoder is None:
         return ""
+    if feature.is_vector:
+        return f"{feature.encoder.kind}, {feature.shape[0]} numbers"
     up_to = "" if feature.many is None else f", up to {feature.many.max} values"
     return f"{feature.encoder.kind}{up_to}"

@@ -141,5 +141,6 @@ def _origins(run: run_directory.Run) -> dict[str, str]:
     plain = config_module.flat(config_module.resolve(names).to_json())
     values = config_module.flat(run.config.to_json())
     return {
-        key: "default" if value == plain[key] else "config.json" for key, value in values.items()
+        key: "default" if value == plain.get(key) else "config.json"
+        for key, value in values.items()
     }

@@ -94,6 +94,9 @@ def reproduction(evidence: Evidence) -> Section:
         facts += _machine(last["machine"])
     grids = [Grid("", 2, ("what", "value"), [list(fact) for fact in facts])]
     taken_over = next((entry["warm_start"] for entry in sessions if "warm_start" in entry), None)
+    filled = next((entry["pretrained"] for entry in sessions if "pretrained" in entry), None)
+    if filled is not None:
+        grids.append(Grid("Pretrained tables", 1, ("pretrained",), [[line] for line in filled]))
     if taken_over is not None:
         title = f"Weights to begin with, from {run.config.warm_start or run.config.continues}"
         grids.append(Grid(title, 1, ("taken over",), [[line] for line in taken_over]))

@@ -78,6 +78,12 @@ class Rule(Contrastive):
     def draw(self, user: UserSide, seed: tf.Tensor) -> tf.Tensor:
         """Draws a category and the events that each copy keeps, boolean [V, B, L]."""
         category_BL, mask_BL = user.history_ids[self.config.feature], user.mask_BL
+        if category_BL is None:
+            raise UserError(
+                f"Expected ssl.feature to be a category of the history's events, found feature "
+                f"{self.config.feature}, whose values are vectors.",
+                "choose another one of the schema's history.features, counted from 0.",
+            )
         same_BLL = category_BL[:, :, None] == category_BL[:, None]
         same_BLL &= mask_BL[:, :, None] & mask_BL[:, None]
         count_BL = tf.reduce_sum(tf.cast(same_BLL, tf.int32), -1)

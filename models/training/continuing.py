@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from models.config import pretrained
 from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.base import CTRModel
@@ -18,7 +19,7 @@ from models.core.checkpoints import restore_best
 from models.core.factory import build_model, compile_model
 from models.keras import keras, tf
 from models.training.row_growth import Growth
-from models.training.warm_start import require_same_settings
+from models.training.warm_start import require_same_settings, rescale_projections
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders.fitted import BucketisedEncoder, NumericEncoder
 from preprocessing.errors import UserError
@@ -53,6 +54,7 @@ def continue_run(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]
     require_same_settings(run, config, "model")
     require_same_settings(run, config, "ssl")
     require_same_settings(run, config, "train", _STATEFUL_SETTINGS)
+    pretrained.require_same_form(run.config.pretrained, config.pretrained, str(run.path))
     warnings = list(_changed_numbers(run.data, data))
     source = build_model(run.config, run.data, run.config.train.precision)
     compile_model(source, run.config)
@@ -71,9 +73,12 @@ def continue_run(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]
                 "take --warm_start, or leave model.compressed_features out.",
             )
     take_over_state(source, model, growth)
+    rescale_projections(run.data.encoders, model, data.encoders, list(data.encoders))
     lines = [
-        f"{name}: {(~rows.is_new).sum():,} rows taken over, {rows.is_new.sum():,} new with the row "
-        f"of an unknown value, {rows.gone:,} left behind"
+        f"{name}: all rows stay the vectors of its file"
+        if name in model.embedder.fixed
+        else f"{name}: {(~rows.is_new).sum():,} rows taken over, {rows.is_new.sum():,} new with "
+        f"{_beginning(model, name)}, {rows.gone:,} left behind"
         for name, rows in growth.items()
     ]
     steps = int(model.optimizer.iterations.numpy())
@@ -82,6 +87,12 @@ def continue_run(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]
         *lines,
         f"all other weights and the optimisers taken over, at step {steps:,}",
     ]
+
+
+def _beginning(model: CTRModel, name: str) -> str:
+    """What the rows of new values begin with."""
+    is_filled = name in model.embedder.pretrained
+    return "the vector of its file" if is_filled else "the row of an unknown value"
 
 
 def take_over_state(source: CTRModel, model: CTRModel, growth: dict[str, Growth]) -> None:
@@ -93,12 +104,19 @@ def take_over_state(source: CTRModel, model: CTRModel, growth: dict[str, Growth]
         growth: Growth of the table of each feature that has one.
     """
     feature_by_table = {table.ref(): name for table, name in _tables(model)}
+    embedder = model.embedder
+    filled = {embedder.tables[name].ref() for name in embedder.pretrained}
+    fixed = {embedder.tables[name].ref() for name in embedder.fixed}
     for theirs, ours in zip(source.weights, model.weights, strict=True):
         name = feature_by_table.get(ours.ref())
         if name is None or name in model.embedder.quotients:
             ours.assign(theirs)
-        else:
-            ours.assign(tf.gather(theirs, growth[name].sources))
+            continue
+        rows = tf.gather(theirs, growth[name].sources)
+        if ours.ref() in filled:  # New values keep the vectors of the file.
+            rows = tf.where(growth[name].is_new[:, None], ours, rows)
+        if ours.ref() not in fixed:
+            ours.assign(rows)
     if source.loss_scale is not None and model.loss_scale is not None:
         for theirs, ours in zip(
             source.loss_scale.variables, model.loss_scale.variables, strict=True

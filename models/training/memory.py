@@ -13,7 +13,12 @@ from typing import NamedTuple
 from models import registry
 from models.config.run_config import RunConfig
 from models.core.base import CTRModel
-from models.core.embeddings import Features, table_shapes
+from models.core.embeddings import (
+    Features,
+    projected_widths,
+    single_variables,
+    table_shapes,
+)
 from models.core.factory import build_sized, compile_model, compressed_features
 from models.distributed.distribution import Distribution
 from models.keras import tf
@@ -122,6 +127,7 @@ def _table_sizes(config: RunConfig, data: DataDir) -> dict[str, int]:
         {feature.name: data.encoders[feature.name].cardinality for feature in features},
         width,
         compressed_features(config.model, data.schema),
+        projected_widths(config.pretrained, config.model.embedding_size),
     )
     return {name: sum(_FLOAT * n * m for n, m in pairs) for name, pairs in shapes.items()}
 
@@ -144,7 +150,11 @@ def _traced(
     # Tables of backbones have a row per item.
     backbone_tables = _bytes(model.backbone.tables) * cardinalities[key] // small_cardinalities[key]
     tables = sum(sizes.values()) + backbone_tables
-    table_weights = [*model.embedder.table_weights(), *model.backbone.tables]
+    embedder = model.embedder
+    table_weights = [
+        *single_variables([*embedder.tables.values(), *embedder.quotients.values()]),
+        *model.backbone.tables,
+    ]
     dense = {weight.ref() for weight in model.weights} - {table.ref() for table in table_weights}
     dense_bytes = _bytes([ref.deref() for ref in dense]) + _bytes(model.optimizer.variables)
     if model.ssl_optimizer is not None:
@@ -173,11 +183,15 @@ def _slots(config: RunConfig, data: DataDir, sizes: Mapping[str, int], tables: i
         config: Configuration of the run.
         data: Data set of the run.
         sizes: Bytes of the tables of each categorical feature.
-        tables: Bytes of all tables that the main loss trains.
+        tables: Bytes of all tables.
     """
-    history = [f.name for f in data.schema.history_features if f.is_categorical]
+    fixed = [name for name, vectors in config.pretrained.items() if not vectors.trainable]
+    history = [
+        f.name for f in data.schema.history_features if f.is_categorical and f.name not in fixed
+    ]
     ssl_tables = sum(sizes[name] for name in history) if config.train.has_ssl_steps else 0
-    return TABLE_SLOTS[config.train.embedding_optimizer] * (tables + ssl_tables)
+    trained = tables - sum(sizes[name] for name in fixed)
+    return TABLE_SLOTS[config.train.embedding_optimizer] * (trained + ssl_tables)
 
 
 def require_room(needed: MemoryEstimate, distribution: Distribution, tables_on_cpu: bool) -> None:

@@ -27,7 +27,7 @@ class Replay:
     """Batches of requests from the data sets before.
 
     Each data set is drawn from as often as it has requests. Its ids are translated to those that
-    its values have now.
+    its values have now, and its vectors to the norm that they are divided by now.
 
     Args:
         config: Configuration of a run that continues another one.

@@ -10,6 +10,7 @@ from models.core.embeddings import Features
 from models.keras import tf
 from models.training.warm_start import matching_ids
 from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
+from preprocessing.encoders.vector_encoder import VectorEncoder
 from preprocessing.example_keys import candidate_key, history_key
 
 
@@ -68,6 +69,12 @@ def translation(
         for name, encoder in there.items()
         if encoder.cardinality
     }
+    # Vectors are divided by the norm of their data set.
+    ratios = {
+        name: np.float32(encoder.norm / now.norm)
+        for name, encoder in there.items()
+        if isinstance(encoder, VectorEncoder) and isinstance(now := here[name], VectorEncoder)
+    }
 
     @tf.autograph.experimental.do_not_convert
     def translate(features: Features) -> dict[str, tf.Tensor]:
@@ -76,6 +83,10 @@ def translation(
             for key in (name, candidate_key(name), history_key(name)):
                 if key in features:
                     translated[key] = tf.gather(id_of_id, features[key])
+        for name, ratio in ratios.items():
+            for key in (name, candidate_key(name), history_key(name)):
+                if key in features:
+                    translated[key] = features[key] * ratio
         return translated
 
     return translate

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from models import registry
+from models.config import pretrained
 from models.config import run_config as config_module
 from models.config.run_config import RunConfig
 from models.config.setting_names import setting_names
@@ -181,6 +182,8 @@ def setting_hint(flag: str, arguments: Sequence[str]) -> str:
         has a similar name.
     """
     name = flag.replace("-", "_").rpartition(".")[2]
+    if flag.partition(".")[0] == pretrained.SECTION:
+        return f"write --set={pretrained.SECTION}.FEATURE=FILE."
     settings = _known_settings(arguments)
     by_name: dict[str, list[str]] = {}
     for setting in settings:

@@ -48,6 +48,10 @@ class Session:
         """Records the estimate of the memory that training needs beside `memory_before`."""
         self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
 
+    def filled_with(self, lines: Sequence[str]) -> None:
+        """Records the lines on tables that began with vectors from a file."""
+        self._entry["pretrained"] = list(lines)
+
     def began_with(self, lines: Sequence[str]) -> None:
         """Records the lines on what a warm start took over."""
         self._entry["warm_start"] = list(lines)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from tqdm import tqdm
 
+from models.config import pretrained
 from models.config.run_config import RunConfig
 from models.core import run_directory, schedules
 from models.core.checkpoints import Checkpoints
@@ -68,6 +69,7 @@ class Trainer:
         self.data = DataDir.open(config.data)
         data_checks.check_splits(self.data)
         data_checks.check_sample_weight(self.data.schema, config.train.sample_weight)
+        pretrained.check(config.pretrained, self.data.schema, config.model.compressed_features)
         self.steps_per_epoch = steps_per_epoch(self.data, config.train)
         self.evaluate_every = max(
             EVALUATION_INTERVAL, self.steps_per_epoch // config.train.evaluations_per_epoch
@@ -116,7 +118,7 @@ class Trainer:
         content = self.config.to_json()
         settings = {
             f"{section}.{name}": value
-            for section in ("model", "ssl", "train")
+            for section in ("model", "ssl", "train", pretrained.SECTION)
             for name, value in content[section].items()
         }
         self.distribution.require_equal(settings | {"data set": self.data.fingerprint})

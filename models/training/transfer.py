@@ -106,7 +106,8 @@ def copy_dense(source: CTRModel, model: CTRModel) -> tuple[Transfer, list[str]]:
     """
     before, after = _fields_of(source), _fields_of(model)
     difference = Difference.between(before, after)
-    copies = [*_copy_vectors(source, model), *_copy_backbone(source, model, before, after)]
+    copies = [*_copy_vectors(source, model), *_copy_projections(source, model)]
+    copies += [*_copy_backbone(source, model, before, after)]
     undeclared = [copy.name for copy in copies if not copy.is_declared]
     warnings = []
     if undeclared:
@@ -152,6 +153,21 @@ def _copy_vectors(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
         else:
             ours.assign(theirs)
             yield _Copy(f"vector of {name}", size, size, size)
+
+
+def _copy_projections(source: CTRModel, model: CTRModel) -> Iterator[_Copy]:
+    for name, ours in model.embedder.projections.items():
+        theirs = source.embedder.projections.get(name)
+        size, taken = int(np.prod(ours.shape)), 0
+        scale, their_scale = (one.embedder.scales.get(name) for one in (model, source))
+        is_alike = theirs is not None and theirs.shape == ours.shape
+        is_alike &= why_new(name, source.schema, model.schema) is None
+        if is_alike and (scale is None) == (their_scale is None):
+            ours.assign(theirs)
+            if scale is not None:  # What it projects stays as large as it was.
+                scale.assign(their_scale)
+            taken = size
+        yield _Copy(f"projection of {name}", taken, size, size)
 
 
 def _copy_backbone(

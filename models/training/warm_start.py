@@ -17,6 +17,7 @@ from models.keras import tf
 from models.training.transfer import copy_dense, why_new
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders.fitted import BucketisedEncoder, FittedEncoder, VocabularyEncoder
+from preprocessing.encoders.vector_encoder import VectorEncoder
 from preprocessing.errors import UserError
 from preprocessing.features.feature import PAD_ID
 
@@ -75,6 +76,8 @@ def take_over(
             "with their features"
         )
     transfer, warnings = copy_dense(source, model)
+    known = [name for name in after if why_new(name, source.schema, model.schema) is None]
+    rescale_projections(before, model, after, known)
     lines += [*warnings, str(transfer)]
     if model.ssl is not None:
         lines.append(f"{len(model.ssl.weights):,} weights of self-supervision begin anew")
@@ -105,6 +108,11 @@ def _copy_tables(
     ]
     lines = []
     for title, feature, theirs, ours, reason in chosen:
+        if title in model.embedder.fixed:
+            lines.append(f"{title}: all rows stay the vectors of its file")
+            continue
+        if reason is None and title in tables and not _same_form(source, model, title):
+            reason = "its rows are projected, or of another width, on one side only"
         if reason is None and feature in compressed:
             reason = "compressed tables cannot be matched by value"
         if theirs is None or reason is not None:
@@ -116,6 +124,36 @@ def _copy_tables(
         if reasons[name] is not None:
             lines.append(f"{name}: its vector is new: {reasons[name]}")
     return lines
+
+
+def rescale_projections(
+    before: Mapping[str, FittedEncoder],
+    model: CTRModel,
+    after: Mapping[str, FittedEncoder],
+    names: Sequence[str],
+) -> None:
+    """Undoes in copied projections that two data sets divide vectors by different norms.
+
+    Args:
+        before: Encoders of the features that the projections come from.
+        model: Model that has them.
+        after: Encoders of the features of `model`.
+        names: Features whose projections were copied, and others that have none.
+    """
+    for name in names:
+        theirs, ours = before[name], after[name]
+        if isinstance(theirs, VectorEncoder) and isinstance(ours, VectorEncoder):
+            projection = model.embedder.projections[name]
+            projection.assign(projection * np.float32(ours.norm / theirs.norm))
+
+
+def _same_form(source: CTRModel, model: CTRModel, name: str) -> bool:
+    """Whether the rows of a table mean the same in two models: projected, and of one width."""
+    before, after = (
+        (one.embedder.tables[name].shape[1], name in one.embedder.projections)
+        for one in (source, model)
+    )
+    return before == after
 
 
 def require_same_settings(

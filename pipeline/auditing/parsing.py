@@ -21,6 +21,7 @@ from preprocessing.example_keys import (
     history_key,
     lengths_key,
 )
+from preprocessing.features.encoder_specs import Vector
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema, encoded_keys
 
@@ -76,7 +77,7 @@ def parse(schema: Schema, serialized: list[bytes]) -> Requests:
 
 def _spec(feature: Feature, of_candidates: bool) -> Any:
     """How to parse a feature of the user, the context or candidates."""
-    dtype = tf.int64 if feature.is_categorical else tf.float32
+    dtype = _dtype(feature)
     if not of_candidates and feature.many is None:
         return tf.io.FixedLenFeature([], dtype)
     if not of_candidates or feature.many is None:
@@ -87,20 +88,39 @@ def _spec(feature: Feature, of_candidates: bool) -> Any:
 
 def _step_spec(feature: Feature) -> Any:
     """How to parse a feature of the history."""
-    dtype = tf.int64 if feature.is_categorical else tf.float32
+    dtype = _dtype(feature)
     if feature.many is not None:
         return tf.io.RaggedFeature(dtype)
     return tf.io.FixedLenSequenceFeature([], dtype)
 
 
+def _dtype(feature: Feature) -> tf.DType:
+    if feature.is_vector:
+        return tf.string
+    return tf.int64 if feature.is_categorical else tf.float32
+
+
 def _dense(values: Any, feature: Feature | None) -> np.ndarray:
     """Values as an array, see `Requests.values`."""
+    if feature is not None and feature.is_vector:
+        is_ragged = isinstance(values, tf.RaggedTensor)
+        return _numbers(feature, (values.to_tensor() if is_ragged else values).numpy())
     if not isinstance(values, tf.RaggedTensor):
         return values.numpy()
     if feature is None or feature.many is None:
         return values.to_tensor().numpy()
     axes = values.shape.rank - 1
     return values.to_tensor(shape=[*([None] * axes), feature.many.max + 1]).numpy()
+
+
+def _numbers(feature: Feature, stored: np.ndarray) -> np.ndarray:
+    """The numbers of vectors [..., D]; NaN where bytes are not those of D numbers, or padding."""
+    assert isinstance(feature.encoder, Vector)
+    (size,), dtype = feature.shape, np.dtype(feature.encoder.storage).newbyteorder("<")
+    none = np.full(size, np.nan, dtype).tobytes()
+    flat = [one if len(one) == len(none) else none for one in stored.ravel().tolist()]
+    numbers = np.frombuffer(b"".join(flat), dtype).astype(np.float32)
+    return numbers.reshape(*stored.shape, size)
 
 
 def _weights(weights: tf.RaggedTensor, counts_B: np.ndarray, width: int) -> np.ndarray:

@@ -29,7 +29,8 @@ class Requests:
         users: Raw users, large_string [B].
         index_B: Index of the positive among the events of its user; -1 in impression logs.
         values: Encoded features by their key in the example: [B], [B,N] or [B,L], with an axis [M]
-            more for features of many values; M is their `max` + 1, which shows sets too large.
+            more for features of many values; M is their `max` + 1, which shows sets too large. One
+            of vectors has an axis [D] more; padding and what is no such vector are NaN.
         label_BN: Label of each candidate, 1 for the positive.
         is_candidate_BN: Whether each candidate is real; False for padding.
         weight_BN: Weight of each candidate, NaN if its request has not one per candidate; None if

@@ -22,13 +22,14 @@ from preprocessing.data_dir import DataDir, word_counts
 from preprocessing.encoders.fitted import MISSING_ID, VocabularyEncoder
 from preprocessing.errors import shown
 from preprocessing.example_keys import candidate_key, history_key
-from preprocessing.features.encoder_specs import Bucketised, Numeric, Vocabulary
+from preprocessing.features.encoder_specs import Bucketised, Numeric, Vector, Vocabulary
 from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.known_items import UnknownItems
 from preprocessing.schema import encoded_keys
 
 _COMPACT_EVERY = 64
 _TOLERANCE = 1e-4  # of means of float32 numbers whose deviation is 1
+_SQUARE_TOLERANCE = 2e-3  # of squared norms of vectors, which may be held in half precision
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -46,7 +47,7 @@ class StatisticsChecks:
         self._learnt = [
             _Learnt(data, feature)
             for feature in data.schema.encoded_features
-            if isinstance(feature.encoder, (Vocabulary, Numeric))
+            if isinstance(feature.encoder, (Vocabulary, Numeric, Vector))
             and feature in (*data.schema.user_features, *data.schema.history_features)
             and checks.identifies_events
             and not (isinstance(feature.encoder, Numeric) and has_given_encoders(data))
@@ -181,14 +182,21 @@ class _Learnt:
         user_B, index_B = batch.user_B, batch.index_B
         is_user = self._feature in self._data.schema.user_features
         own_B = batch.values[self._feature.name] if is_user else batch.positives(self._feature)
-        self._positives.append((_event_keys(user_B, index_B), own_B))
+        self._positives.append((_event_keys(user_B, index_B), self._seen(own_B)))
         if is_user:
             return
         row, step = np.nonzero(batch.is_event_BL)
         keys_E = _event_keys(user_B[row], (index_B - batch.lengths_B)[row] + step)
-        self._steps.append((keys_E, batch.values[history_key(self._feature.name)][row, step]))
+        steps_E = batch.values[history_key(self._feature.name)][row, step]
+        self._steps.append((keys_E, self._seen(steps_E)))
         if len(self._steps) >= _COMPACT_EVERY:
             self._steps = [_distinct(self._steps)]
+
+    def _seen(self, values: np.ndarray) -> np.ndarray:
+        """What is looked at of values: themselves, or of vectors their squared norms."""
+        if not self._feature.is_vector:
+            return values
+        return np.square(values, dtype=np.float64).sum(axis=-1)
 
     def problems(self) -> Iterator[str]:
         if not self._positives:
@@ -203,6 +211,10 @@ class _Learnt:
             yield from self._miscounted(values_E[values_E != PAD_ID])
         elif isinstance(self._feature.encoder, Vocabulary):
             yield from self._miscounted(values_E)
+        elif self._feature.is_vector:
+            mean = float(values_E.mean())
+            if values_E.any() and abs(mean - 1) > _SQUARE_TOLERANCE:
+                yield f"{self._feature.name}: its training vectors have the mean square {mean:.4g}"
         elif self._feature.encoder.normalisation != "none":  # type: ignore[union-attr]
             yield from self._misplaced(values_E)
 

@@ -34,6 +34,7 @@ class Column:
         is_many: Whether a row has several values; `values` are then sets of them, as
             `preprocessing.values.value_sets` joins them.
         separator: What is between the values of a row of many; None if it is a list.
+        size: How many numbers each value has, if the values are vectors; 0 if they are not.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Column:
     unreadable: str = ""
     is_many: bool = False
     separator: str | None = None
+    size: int = 0
 
     @classmethod
     def of(

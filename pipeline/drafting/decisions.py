@@ -21,6 +21,7 @@ class Decision:
         encoder: Encoder of a user, item or context feature.
         default: Stands in for missing values.
         many: How many values a row may have; None for one.
+        shape: How many numbers a vector has; () for a single value.
         positive: Rule of a label whose values are other than 0 and 1.
         in_history: Whether the events of a history carry it; of item features.
         doubt: What else could be meant, and what to edit then; empty if the data leaves no doubt.
@@ -33,6 +34,7 @@ class Decision:
     encoder: Encoder | None = None
     default: str | float | None = None
     many: Many | None = None
+    shape: tuple[int, ...] = ()
     positive: str | None = None
     in_history: bool = False
     doubt: str = ""
@@ -52,6 +54,7 @@ class Decision:
             encoder=self.encoder,
             default=self.default,
             many=self.many,
+            shape=self.shape,
             description=self.reason,
         )
         positive = {} if self.positive is None else {"positive": self.positive}

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from pipeline.drafting import exclusions, features, keys, labels, several, times
+from pipeline.drafting import exclusions, features, keys, labels, several, times, vectors
 from pipeline.drafting.columns import Column
 from pipeline.drafting.decisions import Decision, left_out
 from pipeline.drafting.features import Keys
@@ -43,22 +43,23 @@ def draft(columns: Iterable[Column]) -> Draft:
     """The draft for a log whose first rows have these columns, in any order."""
     decisions: list[Decision] = []
     candidates: list[Column] = []
-    of_many: list[Column] = []
+    of_several: list[Column] = []
     for column in sorted(columns, key=lambda column: column.name):
         is_time = times.is_named_exactly(column)
+        column = column if is_time or column.is_many else vectors.recognised(column)
         reason = exclusions.first_reason(column, exclusions.SHAPES)
         if reason and not is_time:
             decisions.append(left_out(column, reason))
             continue
-        column = column if is_time else several.taken_apart(column)
-        (of_many if column.is_many else candidates).append(column)
+        column = column if is_time or column.size else several.taken_apart(column)
+        (of_several if column.is_many or column.size else candidates).append(column)
     item = keys.item_key(candidates)
     rest = _without(candidates, [item])
     user = None if item is None else keys.user_key(rest, item.column)
     if item is None or user is None:
-        return _without_keys(decisions, item, [*rest, *of_many])
+        return _without_keys(decisions, item, [*rest, *of_several])
     rest = _without(rest, [user])
-    decisions += [user, item, *_rows(rest, of_many, user.column, item.column)]
+    decisions += [user, item, *_rows(rest, of_several, user.column, item.column)]
     decisions.sort(
         key=lambda one: (_ROLES.index(one.role), one not in (user, item), one.column.name)
     )
@@ -68,9 +69,12 @@ def draft(columns: Iterable[Column]) -> Draft:
 
 
 def _rows(
-    columns: Sequence[Column], of_many: Sequence[Column], user: Column, item: Column
+    columns: Sequence[Column], of_several: Sequence[Column], user: Column, item: Column
 ) -> list[Decision]:
-    """The decisions about all columns but the keys; those of many values are features at most."""
+    """The decisions about all columns but the keys.
+
+    Those of many values and of vectors are features at most.
+    """
     time = times.time(columns, user, item)
     rest = _without(columns, [time])
     has_time = time is not None and time.role is not None
@@ -94,8 +98,9 @@ def _rows(
             decisions.append(dataclasses.replace(left_out(column, reason), doubt=doubt))
         else:
             decisions.append(left_out(column, reason))
-    for column in of_many:
-        reason = exclusions.first_reason(column, (exclusions.prose, *leaks))
+    for column in of_several:
+        shapes = (exclusions.prose,) if column.is_many else ()
+        reason = exclusions.first_reason(column, (*shapes, *leaks))
         decisions.append(left_out(column, reason) if reason else features.feature(column, row_keys))
     return decisions
 

@@ -1,18 +1,12 @@
-"""Columns that are left out of a schema, one rule each: the reason, or an empty text.
+"""Columns that are left out of a schema, one rule each: the reason, or an empty text."""
 
-What the schema cannot say yet (vectors) has rules in `SHAPES`.
-"""
-
-import re
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.drafting import names, several
 from pipeline.drafting.columns import Column, follows
-from pipeline.drafting.sample import vector
 from pipeline.drafting.times import is_named_exactly, unit_of
 from pipeline.log import column_types
 from pipeline.log.values import NOT_FINITE, as_number
@@ -21,8 +15,6 @@ from preprocessing.features.feature import DType
 LIST_TEXT = "a list written as a text: write it as a list, or its values between separators"
 """Why texts of lists are left out."""
 
-_VECTOR_SEPARATORS = re.compile(r"[\s,;|]+")
-_SHORTEST_VECTOR = 3
 _LISTS = (("[", "]"), ("{", "}"), ("(", ")"))
 _MOST_WORDS = 4
 _LONGEST_TEXT = 60
@@ -54,20 +46,10 @@ def constant(column: Column) -> str:
     return "every row has the same value" if is_constant else ""
 
 
-def vector_text(column: Column) -> str:
-    """Texts of as many numbers each, some with fractions."""
-    lengths = set()
-    for text in column.values.to_pylist():
-        parts = _VECTOR_SEPARATORS.split(text.strip("[](){} "))
-        if len(parts) < _SHORTEST_VECTOR or not all(map(_is_number, parts)):
-            return ""
-        lengths.add(len(parts))
-    has_fractions = pc.any(pc.match_substring(column.values, ".")).as_py()
-    return vector(lengths.pop()) if len(lengths) == 1 and has_fractions else ""
-
-
 def list_text(column: Column) -> str:
-    """Texts of lists: [1, 2]."""
+    """Texts of lists: [1, 2], which are no vectors."""
+    if column.size:
+        return ""
     for begin, end in _LISTS:
         is_list = pc.and_(pc.starts_with(column.values, begin), pc.ends_with(column.values, end))
         if pc.all(is_list).as_py():
@@ -158,7 +140,6 @@ SHAPES: tuple[Rule, ...] = (
     row_number,
     empty,
     constant,
-    vector_text,
     list_text,
 )
 """Rules that need to know nothing of other columns."""
@@ -170,10 +151,3 @@ CONTENTS: tuple[Rule, ...] = (dates, mixed_numbers, behaviour, free_text, own_pe
 def first_reason(column: Column, rules: Iterable[Rule]) -> str:
     """The reason of the first rule that leaves a column out; empty if none does."""
     return next(filter(None, (rule(column) for rule in rules)), "")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False

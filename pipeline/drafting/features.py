@@ -14,7 +14,7 @@ from pipeline.drafting.columns import (
     variance_explained,
 )
 from pipeline.drafting.decisions import Decision
-from preprocessing.features.encoder_specs import Encoder, Numeric, Vocabulary
+from preprocessing.features.encoder_specs import Encoder, Numeric, Vector, Vocabulary
 from preprocessing.features.feature import DType, Role
 
 UNKNOWN = "unknown"
@@ -54,6 +54,18 @@ def feature(column: Column, keys: Keys) -> Decision:
             encoder=Vocabulary(),
             many=several.many_of(column),
             in_history=role is Role.ITEM and follows(column, keys.item),
+            doubt=doubt,
+        )
+    if column.size:
+        once = ", which a pretrained table holds once per item" * follows(column, keys.item)
+        return Decision(
+            column=column,
+            role=role,
+            reason=f"{why_role}; vectors of {column.size} numbers{once}",
+            dtype=DType.FLOAT32,
+            encoder=Vector(),
+            shape=(column.size,),
+            default=0.0 if column.missing else None,
             doubt=doubt,
         )
     encoder, why_encoder = encoder_of(column)

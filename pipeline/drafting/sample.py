@@ -9,6 +9,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.drafting.columns import Column
+from pipeline.drafting.vectors import of_lists, texts_of_lists
 from pipeline.log import column_types, readers
 from pipeline.log.raw_batch import InputFile
 from pipeline.log.value_sets import sets_of_texts
@@ -46,6 +47,7 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
     names = sorted(set(itertools.chain.from_iterable(columns.values())))
     unreadable: dict[str, str] = {}
     lists: set[str] = set()
+    vectors: set[str] = set()
     texts: dict[str, list[pa.Array]] = {name: [] for name in names}
     count = 0
     for file, header in columns.items():
@@ -53,6 +55,7 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
             break
         unreadable |= _unreadable(file, header)
         lists |= _lists(file)
+        vectors |= _vectors(file)
         readable = [name for name in sorted(set(header)) if name not in unreadable]
         for batch in readers.batches(file, readable, dict.fromkeys(lists)):
             size = min(len(batch.lines), rows - count)
@@ -60,21 +63,24 @@ def read(columns: Mapping[InputFile, list[str]], rows: int = ROWS) -> Sample:
             for name in names:
                 column = batch.columns.get(name)
                 texts[name].append(
-                    pa.nulls(size, pa.string()) if column is None else _texts(column[:size])
+                    pa.nulls(size, pa.string())
+                    if column is None
+                    else texts_of_lists(column[:size])
+                    if name in vectors
+                    else _texts(column[:size])
                 )
             if count >= rows:
                 break
-    return Sample(
-        tuple(
-            Column(name, np.full(count, -1), pa.array([], pa.string()), unreadable[name])
-            if name in unreadable
-            else Column.of(
-                name, pa.chunked_array(texts[name], pa.string()).combine_chunks(), name in lists
-            )
-            for name in names
-        ),
-        count,
-    )
+
+    def column_of(name: str) -> Column:
+        if name in unreadable:
+            return Column(name, np.full(count, -1), pa.array([], pa.string()), unreadable[name])
+        values = pa.chunked_array(texts[name], pa.string()).combine_chunks()
+        if name in vectors:
+            return of_lists(Column.of(name, values))
+        return Column.of(name, values, name in lists)
+
+    return Sample(tuple(map(column_of, names)), count)
 
 
 def _texts(column: pa.Array) -> pa.Array:
@@ -92,8 +98,10 @@ def _unreadable(file: InputFile, header: list[str]) -> dict[str, str]:
         name: "its name stands twice in the header" for name in header if header.count(name) > 1
     }
     for name, kind in readers.column_types(file).items():
-        if not (column_types.is_understood(kind) or _is_list_of_values(kind)):
-            reasons[name] = _nested_type(kind) or f"the type {kind} is none that can be read"
+        is_list = _is_list_of_values(kind) or _is_vector(kind)
+        if not (column_types.is_understood(kind) or is_list):
+            unknown = f"the type {kind} is none that can be read"
+            reasons[name] = RECORD if pa.types.is_nested(kind) else unknown
     if file.format == "jsonl":
         reasons |= _nested_keys(file)
     return reasons
@@ -107,13 +115,19 @@ def _is_list_of_values(kind: pa.DataType) -> bool:
     return column_types.is_understood(kind.value_type) and not is_measured
 
 
-def _nested_type(kind: pa.DataType) -> str:
-    """What a Parquet type holds in place of values; empty if it is no nested type."""
-    if pa.types.is_fixed_size_list(kind):
-        return vector(kind.list_size)
-    if column_types.is_list(kind) and pa.types.is_floating(kind.value_type):
-        return VECTORS
-    return RECORD if pa.types.is_nested(kind) else ""
+def _is_vector(kind: pa.DataType) -> bool:
+    """Whether a Parquet type holds lists of floats, or lists of numbers of one length."""
+    if not column_types.is_list(kind):
+        return False
+    is_sized = pa.types.is_fixed_size_list(kind) and pa.types.is_integer(kind.value_type)
+    return is_sized or pa.types.is_floating(kind.value_type)
+
+
+def _vectors(file: InputFile) -> set[str]:
+    """Columns of a file with a vector in a row, by its types or its first lines."""
+    if file.format != "jsonl":
+        return {name for name, kind in readers.column_types(file).items() if _is_vector(kind)}
+    return {name for name, values in _first_lists(file).items() if _are_vectors(values)}
 
 
 def _lists(file: InputFile) -> set[str]:
@@ -136,32 +150,32 @@ def _first_values(file: InputFile) -> Iterator[tuple[str, object]]:
 
 def _nested_keys(file: InputFile) -> dict[str, str]:
     """What keys of JSON lines hold in place of values that can be read, by the first lines."""
+    records = {name for name, value in _first_values(file) if isinstance(value, dict)}
+    records |= {
+        name
+        for name, values in _first_lists(file).items()
+        if any(isinstance(one, list | dict) for value in values for one in value)
+    }
+    return dict.fromkeys(sorted(records), RECORD)
+
+
+def _first_lists(file: InputFile) -> dict[str, list[list[object]]]:
+    """The lists of the first lines of a file of JSON lines, by key."""
     lists: dict[str, list[list[object]]] = {}
-    reasons: dict[str, str] = {}
     for name, value in _first_values(file):
         if isinstance(value, list):
             lists.setdefault(name, []).append(value)
-        elif isinstance(value, dict):
-            reasons[name] = RECORD
-    of_lists = {name: _of_lists(values) for name, values in lists.items()}
-    return {name: reason for name, reason in of_lists.items() if reason} | reasons
+    return lists
 
 
-def _of_lists(values: list[list[object]]) -> str:
-    """Why lists are left out: vectors have one length and numbers with fractions; else empty."""
-    if any(isinstance(one, list | dict) for value in values for one in value):
-        return RECORD
-    lengths = {len(value) for value in values}
-    is_vector = len(lengths) == 1 and any(
-        isinstance(one, float) and not one.is_integer() for value in values for one in value
+def _are_vectors(values: list[list[object]]) -> bool:
+    """Whether lists of JSON are vectors: of one length, and numbers, some with fractions."""
+    numbers = [one for value in values for one in value]
+    return (
+        len({len(value) for value in values if value}) == 1
+        and all(isinstance(one, int | float | None) for one in numbers)
+        and any(isinstance(one, float) and not one.is_integer() for one in numbers)
     )
-    return vector(lengths.pop()) if is_vector else ""
 
 
-VECTORS = "vectors of numbers: the schema cannot say that yet"
 RECORD = "a record or map: write its parts as columns of their own"
-
-
-def vector(length: int) -> str:
-    """The reason why a column of vectors is left out."""
-    return f"a vector of {length} numbers: the schema cannot say that yet"

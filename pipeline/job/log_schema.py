@@ -62,7 +62,21 @@ def check(arguments: BuildArguments) -> CheckedLog:
     arguments.check()
     log = list_inputs(arguments.input, dialect=arguments.dialect)
     columns = readers.columns_of_files(log)
-    return CheckedLog(arguments, log, columns, load_schema(arguments, columns))
+    schema = load_schema(arguments, columns)
+    for feature in schema.history_features:
+        if feature.is_vector:
+            sys.stderr.write(f"{_vectors_of_events(feature.name, schema)}\n")
+    return CheckedLog(arguments, log, columns, schema)
+
+
+def _vectors_of_events(name: str, schema: Schema) -> str:
+    """What to consider where each event of a history holds a vector."""
+    return (
+        f"{name}: history.features holds a vector of {schema[name].shape[0]} numbers for each "
+        f"event. If it follows from the item, a table that is shared by candidates and history "
+        f"holds it once: leave {name} out of the schema, and train with "
+        f"--set=pretrained.{schema.item_key.name}=FILE (docs/training.md, Pretrained tables)."
+    )
 
 
 def load_schema(
@@ -280,6 +294,9 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
         for feature in schema.features:
             if feature.many is not None:
                 column_types.check_many(file.path, file.format, types, feature)
+                continue
+            if feature.is_vector:
+                column_types.check_vectors(file.path, types, feature)
                 continue
             is_time = feature.role is Role.TIMESTAMP
             column_types.check(file.path, types, feature.column, feature.dtype, is_time)

@@ -53,6 +53,12 @@ _SAY_MANY = (
 )
 
 
+_SAY_VECTOR = (
+    'say "dtype": "float32", "shape": [64], "encoder": {"kind": "vector"} with the length of the '
+    f"lists in place of 64 (docs/schema.md, Vectors), {_LEAVE_OUT}"
+)
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a column of this type has a list of values in a row."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -105,6 +111,29 @@ def check_many(
     check(path, {feature.column: value_type}, feature.column, feature.dtype)
 
 
+def check_vectors(path: str, types: Mapping[str, pa.DataType], feature: Feature) -> None:
+    """Checks that a column can be read as vectors.
+
+    Args:
+        path: Path of the file.
+        types: Types of the file's columns, as far as it declares them.
+        feature: Feature of the column; its values are vectors.
+
+    Raises:
+        UserError: The column holds neither lists of numbers nor texts.
+    """
+    kind = types.get(feature.column, pa.string())
+    tests = (*_NUMBERS, pa.types.is_float16)
+    is_numbers = is_list(kind) and any(matches(kind.value_type) for matches in tests)
+    if is_numbers or is_text(kind):
+        return
+    raise UserError(
+        f"Expected lists of {feature.shape[0]} numbers in the column {feature.column!r} of {path}, "
+        f"found the type {kind}.",
+        "write lists of floats, or texts such as '0.1 0.2'.",
+    )
+
+
 def check(
     path: str, types: Mapping[str, pa.DataType], column: str, dtype: DType, is_time: bool = False
 ) -> None:
@@ -128,7 +157,7 @@ def check(
         return
     fix = next((fix for matches, fix in _FIXES if matches(value_type)), _ONE_VALUE)
     if is_list(value_type) and not is_time:
-        fix = _SAY_MANY
+        fix = _SAY_VECTOR if pa.types.is_floating(value_type.value_type) else _SAY_MANY
     if is_time and (pa.types.is_timestamp(value_type) or pa.types.is_date(value_type)):
         fix = 'say "dtype": "datetime" in the schema.'
     elif is_time and any(matches(value_type) for matches in _NUMBERS):

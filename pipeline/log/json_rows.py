@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,10 @@ import orjson
 import pyarrow as pa
 
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
+from pipeline.log.vector_columns import numbers_of
+
+Separator = str | re.Pattern[str] | None
+"""What is between the values of a row: a text or a pattern; None if all rows are lists."""
 
 _LARGE = 1 << 63  # orjson turns integers beyond 64 bits into floats
 
@@ -19,7 +24,7 @@ def read(
     block: list[bytes],
     line: int,
     columns: list[str],
-    separators: Mapping[str, str | None],
+    separators: Mapping[str, Separator],
 ) -> RawBatch:
     """The rows of some lines.
 
@@ -61,12 +66,13 @@ def _single(values: Mapping[str, object]) -> Iterator[object]:
             yield value
 
 
-def _as_lists(values: dict[str, object], separators: Mapping[str, str | None]) -> str:
+def _as_lists(values: dict[str, object], separators: Mapping[str, Separator]) -> str:
     """Turns the values of columns of many values into lists; says why if a value is no such."""
     for name, value in values.items():
         if name not in separators:
             if isinstance(value, dict | list):
-                hint = ' ("many" in the schema takes lists)' if isinstance(value, list) else ""
+                takes = ' ("many" or "shape" in the schema takes lists)'
+                hint = takes if isinstance(value, list) else ""
                 return f"column {name!r}: expected one value, found a nested one{hint}"
             continue
         separator = separators[name]
@@ -79,6 +85,9 @@ def _as_lists(values: dict[str, object], separators: Mapping[str, str | None]) -
             values[name] = []
         elif separator is None:
             return f'column {name!r}: expected a list, found one value ("many" has no separator)'
+        elif isinstance(separator, re.Pattern):
+            # Numbers of a text are taken apart where those of CSV are.
+            values[name] = numbers_of(value) if isinstance(value, str) else [value]
         else:
             values[name] = value.split(separator) if isinstance(value, str) else [value]
     return ""

@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from pipeline.log import csv_ranges, csv_records, int96, json_rows, text_files
 from pipeline.log.csv_lines import EndlessRecordError
-from pipeline.log.json_rows import parse_object
+from pipeline.log.json_rows import Separator, parse_object
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.log.text_files import open_text
 from pipeline.log.values import TOO_FINE
@@ -29,6 +29,7 @@ from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
+_OF_ONE_SIZE = "Expected all lists to be of size"
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
@@ -125,15 +126,15 @@ def _cut_csv(file: InputFile) -> list[csv_ranges.ByteRange]:
 def read(
     part: InputRange,
     columns: Iterable[str],
-    separators: Mapping[str, str | None] = types.MappingProxyType({}),
+    separators: Mapping[str, Separator] = types.MappingProxyType({}),
 ) -> Iterator[RawBatch]:
     """Reads the given columns of a part of a file.
 
     Args:
         part: Part to read.
         columns: Columns to read.
-        separators: Separator of each column of many values, None if it holds lists only. JSON has
-            no types of columns, so these tell what a list may stand in.
+        separators: Separator of each column of many values or of vectors, None if it holds lists
+            only. JSON has no types of columns, so these tell what a list may stand in.
 
     Raises:
         UserError: The file is cut short or damaged beyond single lines.
@@ -151,7 +152,7 @@ def read(
 def batches(
     file: InputFile,
     columns: Iterable[str],
-    separators: Mapping[str, str | None] = types.MappingProxyType({}),
+    separators: Mapping[str, Separator] = types.MappingProxyType({}),
 ) -> Iterator[RawBatch]:
     """The given columns of a file from its first row on, one part after the other; see `read`.
 
@@ -175,6 +176,12 @@ def first_batch(file: InputFile, columns: Iterable[str]) -> Iterator[RawBatch]:
 
 
 def _unreadable(file: InputFile, error: Exception) -> UserError:
+    if _OF_ONE_SIZE in str(error):
+        return UserError(
+            f"--input: expected a value in each row of lists of a fixed size in {file.path}, found "
+            f"rows without one, which Arrow cannot read: {error}.",
+            "write the column as lists of any size, or lists of zeros for missing ones.",
+        )
     return UserError(
         f"--input: expected {file.format} in {file.path}, found it unreadable: {error}.",
         "check that the file is complete and that its name tells its format.",
@@ -316,7 +323,7 @@ def _endless(file: InputFile, error: EndlessRecordError) -> UserError:
 
 
 def _read_json(
-    part: InputRange, columns: list[str], separators: Mapping[str, str | None]
+    part: InputRange, columns: list[str], separators: Mapping[str, Separator]
 ) -> Iterator[RawBatch]:
     for first_line, lines, blocks_done in read_lines(part.file.path):
         batch = json_rows.read(part.file, lines, first_line, columns, separators)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.log.json_rows import Separator
 from pipeline.log.raw_batch import RawBatch, Rejection
 from pipeline.log.value_sets import as_sets
 from pipeline.log.values import (
@@ -20,6 +21,7 @@ from pipeline.log.values import (
     line_breaks,
     with_reasons_of_times,
 )
+from pipeline.log.vector_columns import NUMBERS, as_vectors
 from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.schema import Schema
 from preprocessing.values.spelling import as_mask, spelled
@@ -79,9 +81,11 @@ def columns_of(schema: Schema) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def separators_of(schema: Schema) -> dict[str, str | None]:
-    """The separator of each column of many values; None if it holds lists only."""
-    return {f.column: f.many.separator for f in schema.features if f.many is not None}
+def separators_of(schema: Schema) -> dict[str, Separator]:
+    """The separator of each column of many values or of vectors; None if it holds lists only."""
+    separators: dict[str, Separator] = {f.column: NUMBERS for f in schema.features if f.is_vector}
+    many = {f.column: f.many.separator for f in schema.features if f.many is not None}
+    return separators | many
 
 
 def validate(batch: RawBatch, schema: Schema) -> Validated:
@@ -90,7 +94,8 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     A missing value (null, NaN, a text of `spelling.MISSING`, or the reserved pad value of a
     categorical integer) takes the default of its feature. Without a default it stays null for
     numeric and bucketised encoders, which have a place for it, and rejects the row otherwise. Of
-    many values missing ones are left out, and a set of none is null. A label is 0 or 1, or whether
+    many values missing ones are left out, and a set of none is null; the default of a vector is one
+    of zeros. A label is 0 or 1, or whether
     the rule of the schema holds for it.
 
     Args:
@@ -120,7 +125,7 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
                 arrays[defaulted_column(name)] = is_null
             if count := int((as_mask(is_null) & good).sum()):
                 defaulted[feature.name] = count
-            arrays[name] = pc.fill_null(array, pa.scalar(feature.default).cast(array.type))
+            arrays[name] = pc.fill_null(array, _default(feature, array.type))
     arrays.setdefault(TIME, pa.array(np.zeros(num_rows, np.int64)))
     arrays[FILE] = pa.array(np.full(num_rows, batch.file.index, np.int32))
     arrays[LINE] = pa.array(batch.lines)
@@ -128,6 +133,13 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     if not good.all():
         events = events.filter(pa.array(good))
     return Validated(events, batch.filtered, rejections, defaulted)
+
+
+def _default(feature: Feature, column_type: pa.DataType) -> pa.Scalar:
+    """The default of a feature as a value of its column."""
+    if feature.is_vector:
+        return pa.scalar(bytes(column_type.byte_width), column_type)
+    return pa.scalar(feature.default).cast(column_type)
 
 
 def _behaviours(batch: RawBatch, schema: Schema) -> np.ndarray:
@@ -149,6 +161,8 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
     where = f"column {feature.column!r}"
     if feature.many is not None:
         array, faults = as_sets(column, feature)
+    elif feature.is_vector:
+        array, faults = as_vectors(column, feature)
     elif feature.dtype is DType.STRING:
         array, faults = spelled(column)
         faults = {**faults, LINE_BREAK: line_breaks(array)}
@@ -162,7 +176,8 @@ def _judge(column: pa.Array, feature: Feature) -> tuple[pa.Array, list[tuple[str
     if feature.role is Role.TIMESTAMP:
         faults = with_reasons_of_times(column, faults)
     reasons = [(f"{where}: {reason}", bad) for reason, bad in faults.items()]
-    is_needed = feature.encoder is None or feature.encoder.kind in ("vocabulary", "hash")
+    kinds = ("vocabulary", "hash", "vector")
+    is_needed = feature.encoder is None or feature.encoder.kind in kinds
     if is_needed and feature.default is None and feature.many is None:
         # Only the first reason of a bad row counts.
         reasons.append((f"{where}: missing value", as_mask(pc.is_null(array))))

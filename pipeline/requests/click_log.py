@@ -27,6 +27,7 @@ from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key
 from preprocessing.features.encoder_specs import Hash
 from preprocessing.features.feature import Feature
+from preprocessing.schema import Schema
 from preprocessing.sequences import positions
 
 
@@ -126,7 +127,7 @@ class ClickLog(LogKind[Events]):
         if feature not in plan.schema.item_features or isinstance(feature.encoder, Hash):
             return value_counts
         training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
-        candidates = counting.candidate_values(training_items, feature.name)
+        candidates = counting.candidate_values(training_items, feature)
         if feature.many is not None:
             candidates = counting.values_of_sets(candidates)
         return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
@@ -162,14 +163,25 @@ class ClickLog(LogKind[Events]):
         counts = {}
         for key, name, column in counted_columns(schema):
             if key.startswith(candidate_key("")) and key != item_key:
-                counts[name] = _candidate_counts(items, catalogues, schema.item_key.name, column)
+                values = [_counted(schema, catalogue, column) for catalogue in catalogues]
+                counts[name] = _candidate_counts(items, catalogues, schema.item_key.name, values)
             else:
                 counts[name] = tables.read(plan.key_counts(name))
         return counts
 
 
+def _counted(schema: Schema, catalogue: pa.Table, column: str) -> pa.Array:
+    """What is counted of a column of a catalogue: an item feature, or whether it is a default."""
+    values = tables.one_array(catalogue[column])
+    named = [feature for feature in schema.item_features if feature.name == column]
+    return counting.countable(named[0], values) if named else values
+
+
 def _candidate_counts(
-    items: pa.Table, catalogues: Sequence[pa.Table], item_key: str, name: str
+    items: pa.Table,
+    catalogues: Sequence[pa.Table],
+    item_key: str,
+    values: Sequence[pa.Array],
 ) -> pa.Table:
     """Counts of a column of positives, which the split's catalogue gives each item.
 
@@ -177,12 +189,12 @@ def _candidate_counts(
         items: Counts of the item key.
         catalogues: Items of each split with their features.
         item_key: Name of the item key.
-        name: Column of the catalogues: an item feature, or whether it is a default.
+        values: What is counted of each catalogue, a value per item.
     """
     zeros = pa.array(np.zeros(items.num_rows, np.int64))
     parts = []
-    for split, catalogue in zip(splits.SPLITS, catalogues, strict=True):
+    for split, catalogue, of_items in zip(splits.SPLITS, catalogues, values, strict=True):
         rows = pc.index_in(items[VALUE], value_set=tables.one_array(catalogue[item_key]))
         counts = {column: items[split] if column == split else zeros for column in splits.SPLITS}
-        parts.append(pa.table({VALUE: catalogue[name].take(rows), **counts}))
+        parts.append(pa.table({VALUE: of_items.take(rows), **counts}))
     return merge_values(pa.concat_tables(parts))

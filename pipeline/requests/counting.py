@@ -16,7 +16,7 @@ from pipeline.requests.event_order import Places
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
-from preprocessing.values import value_sets
+from preprocessing.values import value_sets, vectors
 
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
@@ -52,7 +52,7 @@ def values_of_sets(counts: pa.Table) -> pa.Table:
 
 def count_feature(feature: Feature, column: pa.Array) -> pa.Table:
     """Distinct values of a feature and how often each occurs, in sets too; nulls are left out."""
-    counts = count_values(column)
+    counts = count_values(countable(feature, column))
     return merge_counts(values_of_sets(counts)) if feature.many is not None else counts
 
 
@@ -69,14 +69,20 @@ def merge_counts(counts: pa.Table) -> pa.Table:
     return merged.rename_columns([VALUE, COUNT]).sort_by(VALUE)
 
 
-def candidate_values(catalogue: pa.Table, name: str) -> pa.Table:
+def countable(feature: Feature, column: pa.Array) -> pa.Array:
+    """What is counted of a column: the values, or of vectors the norms."""
+    return vectors.norms(column) if feature.is_vector else column
+
+
+def candidate_values(catalogue: pa.Table, feature: Feature) -> pa.Table:
     """Values of an item feature that events contribute as candidates only, with their counts.
 
     Args:
         catalogue: Items of the training data, see `catalogue`.
-        name: Name of the feature.
+        feature: The feature.
     """
-    values = pa.table({VALUE: catalogue[name], COUNT: catalogue[CANDIDATES]})
+    column = countable(feature, tables.one_array(catalogue[feature.name]))
+    values = pa.table({VALUE: column, COUNT: catalogue[CANDIDATES]})
     return values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.log.row_checks import defaulted_column
-from pipeline.requests.counting import VALUE, values_of_sets
+from pipeline.requests.counting import VALUE, countable, values_of_sets
 from pipeline.requests.events import Events
 from pipeline.stats.statistics import shortest_period
 from preprocessing import splits
@@ -132,7 +132,7 @@ def count_keys(
         held: Keys of the examples, with the rows that the requests of each split hold.
     """
     for key, feature, times in held:
-        counts = count_column(column(feature.name), times)
+        counts = count_column(countable(feature, column(feature.name)), times)
         yield key, counts if feature.many is None else values_of_sets(counts)
         if feature.default is not None:
             defaulted = column(defaulted_column(feature.name))

@@ -226,7 +226,10 @@ def _constant(
             yield f"{feature.name}: every training value is {_shown(words.pop())}: {consequence}."
         return
     low, high = _extremes(trained)
-    if low == high:
+    if feature.is_vector:
+        if high == 0:
+            yield f"{feature.name}: every training vector is zeros: {consequence}."
+    elif low == high:
         yield f"{feature.name}: every training value is {low:,g}: {consequence}."
     elif isinstance(feature.encoder, Bucketised) and not any(low < b <= high for b in boundaries):
         yield (
@@ -253,7 +256,7 @@ def _large(feature: Feature, held: Sequence[Stats]) -> Iterator[str]:
     """Numbers that float32 rounds, or that dominate the sums they enter."""
     low, high = _extremes(held)
     largest = max(-low, high)
-    if feature.dtype is DType.FLOAT32 and largest >= _FLOAT32_WHOLE:
+    if feature.dtype is DType.FLOAT32 and largest >= _FLOAT32_WHOLE and not feature.is_vector:
         yield (
             f"{feature.name}: values reach {largest:,g}, where float32 numbers lie "
             f"{float(np.spacing(np.float32(largest))):,g} apart, so that close ones become equal; "

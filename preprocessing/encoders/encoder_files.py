@@ -15,8 +15,9 @@ from preprocessing.encoders.fitted import (
     NumericEncoder,
     VocabularyEncoder,
 )
+from preprocessing.encoders.vector_encoder import VectorEncoder
 from preprocessing.errors import UserError
-from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vector
 from preprocessing.features.feature import Feature
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
@@ -63,6 +64,8 @@ def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any])
         return HashEncoder(feature)
     if isinstance(feature.encoder, Numeric):
         return NumericEncoder(feature, numbers["mean"], numbers["std"])
+    if isinstance(feature.encoder, Vector):
+        return VectorEncoder(feature, numbers["norm"])
     if isinstance(feature.encoder, Bucketised):
         return BucketisedEncoder(feature, np.array(numbers["boundaries"], np.float64))
     path = vocabulary_path(feature.name, vocab_dir)

@@ -26,6 +26,7 @@ from preprocessing.encoders.columns import (
     floats,
     is_pad,
     numpy_type,
+    shortest,
     signed_log,
     texts,
     to_numpy,
@@ -210,9 +211,6 @@ class HashEncoder(_TextEncoder):
         return raw.reshape(np.shape(encoded))
 
 
-_FLOAT32_DIGITS = 7  # more digits do not survive in float32
-
-
 class NumericEncoder(FittedEncoder):
     """Encodes to (x - mean) / std as float32, for x or sign(x) log(1 + |x|); 0 where x is missing.
 
@@ -248,26 +246,9 @@ class NumericEncoder(FittedEncoder):
             numbers = np.sign(numbers) * np.expm1(np.abs(numbers))
         if self.feature.dtype is DType.INT64:
             return np.rint(numbers).astype(np.int64).reshape(np.shape(encoded))
-        raw = self._shortest(numbers.astype(np.float32), scaled)
+        raw = shortest(numbers.astype(np.float32), scaled, lambda n: self._encode(pa.array(n)))
         raw[(scaled == 0) & (self._encode(pa.array(raw)) != 0)] = np.nan
         return raw.reshape(np.shape(encoded))
-
-    def _shortest(self, raw: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        """The numbers of fewest digits that encode to the same: 3.04 instead of 3.0399997.
-
-        Args:
-            raw: float32 [n], numbers that encode to `scaled` or close to it.
-            scaled: float32 [n], encoded numbers.
-        """
-        sizes = np.abs(raw.astype(np.float64))
-        exponents = np.floor(np.log10(sizes, where=sizes > 0, out=np.zeros(len(raw))))
-        for digits in range(_FLOAT32_DIGITS, 0, -1):
-            units = 10.0 ** (digits - 1 - exponents)
-            rounded = (np.rint(raw * units) / units).astype(np.float32)
-            is_same = self._encode(pa.array(rounded)) == scaled
-            raw = np.where(is_same, rounded, raw)
-        zero = np.zeros(len(raw), np.float32)
-        return np.where(self._encode(pa.array(zero)) == scaled, zero, raw)
 
 
 class BucketisedEncoder(FittedEncoder):

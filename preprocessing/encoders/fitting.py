@@ -12,7 +12,8 @@ from preprocessing.encoders.fitted import (
     NumericEncoder,
     VocabularyEncoder,
 )
-from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
+from preprocessing.encoders.vector_encoder import VectorEncoder
+from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vector, Vocabulary
 from preprocessing.features.feature import Feature
 from preprocessing.storage.arrow_buffers import as_large_binary
 
@@ -24,7 +25,8 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
 
     Args:
         feature: The feature to encode.
-        values: [n] distinct values of the feature's dtype; nulls, NaN and padding are ignored.
+        values: [n] distinct values of the feature's dtype; nulls, NaN and padding are ignored. Of
+            vectors their norms.
         counts: [n] int64, number of times that each value occurs.
     """
     encoder = feature.encoder
@@ -42,6 +44,9 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
         if encoder.quantiles:
             boundaries = _quantiles(numbers, counts, encoder.quantiles)
         return BucketisedEncoder(feature, boundaries)
+    if isinstance(encoder, Vector):
+        square = float(np.average(numbers**2, weights=counts)) if counts.sum() else 0.0
+        return VectorEncoder(feature, float(np.sqrt(square)) if square > 0 else 1.0)
     assert isinstance(encoder, Numeric)
     if encoder.normalisation == "none" or not counts.sum():
         return NumericEncoder(feature, 0.0, 1.0)

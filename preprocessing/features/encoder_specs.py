@@ -11,6 +11,8 @@ from preprocessing.errors import UserError
 from preprocessing.json_checks import array, check_keys, choice, integer
 
 _NORMALISATIONS = ("none", "standard", "log_standard")
+STORAGES = ("float32", "float16")
+"""Types of the numbers of vectors in examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,15 @@ class Bucketised:
     quantiles: int = 0
 
 
-Encoder = Vocabulary | Hash | Numeric | Bucketised
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vector:
+    """The numbers of a vector, divided by the root mean square norm of the training vectors."""
+
+    kind: str = dataclasses.field(default="vector", init=False)
+    storage: str = "float32"
+
+
+Encoder = Vocabulary | Hash | Numeric | Bucketised | Vector
 
 
 def parse(record: Any, where: str) -> Encoder:
@@ -104,9 +114,16 @@ def _bucketised(record: dict[str, Any], where: str) -> Bucketised:
     return Bucketised(boundaries=tuple(float(b) for b in boundaries), quantiles=quantiles)
 
 
+def _vector(record: dict[str, Any], where: str) -> Vector:
+    check_keys(record, {"storage"}, (), where)
+    storage = record.get("storage", "float32")
+    return Vector(storage=choice(storage, STORAGES, f"{where}: storage"))
+
+
 _PARSERS: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "vocabulary": _vocabulary,
     "hash": _hash,
     "numeric": _numeric,
     "bucketised": _bucketised,
+    "vector": _vector,
 }

@@ -5,7 +5,7 @@ import enum
 from typing import Any
 
 from preprocessing.features import encoder_specs, labels
-from preprocessing.features.encoder_specs import Encoder, Numeric
+from preprocessing.features.encoder_specs import Encoder, Numeric, Vector
 from preprocessing.features.many import Many
 
 PAD_ID = 0
@@ -57,6 +57,7 @@ class Feature:
         default: Value in place of a missing one; None rejects rows with a missing value. Of many
             values, the only one of a set that would be empty; None leaves such sets empty.
         many: How many values a row may have; None for exactly one.
+        shape: Shape of a value: (D,) for a vector of D numbers, () for a single value.
         positive: Rule by which values of a label are positive; None if the values are 0 and 1.
         description: Text for readers of the schema; not part of the hash.
     """
@@ -68,23 +69,29 @@ class Feature:
     encoder: Encoder | None = None
     default: str | int | float | None = None
     many: Many | None = None
+    shape: tuple[int, ...] = ()
     positive: labels.Positive | None = None
     description: str = ""
 
     @property
     def is_categorical(self) -> bool:
-        """True if encoded values are ids of an embedding table (False: one float)."""
-        return self.encoder is not None and not isinstance(self.encoder, Numeric)
+        """True if encoded values are ids of an embedding table (False: floats)."""
+        return self.encoder is not None and not isinstance(self.encoder, (Numeric, Vector))
+
+    @property
+    def is_vector(self) -> bool:
+        """True if a value is a vector of numbers."""
+        return bool(self.shape)
 
     @property
     def axes(self) -> int:
-        """Number of axes that one row's value adds to a tensor: 1 for many values, else 0."""
-        return int(self.many is not None)
+        """Number of axes that one row's value adds to a tensor: 1 for many values or a vector."""
+        return int(self.many is not None or self.is_vector)
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """Shape of one row's value in examples: () or, for many values, (`max`,)."""
-        return () if self.many is None else (self.many.max,)
+        """Shape of one row's value in batches: () or, for many values, (`max`,), or `shape`."""
+        return self.shape if self.many is None else (self.many.max,)
 
     @property
     def pad_value(self) -> str | int | float:
@@ -105,6 +112,8 @@ class Feature:
             record["default"] = self.default
         if self.many is not None:
             record["many"] = self.many.to_json()
+        if self.shape:
+            record["shape"] = list(self.shape)
         if self.positive is not None:
             record["positive"] = str(self.positive)
         if self.description:

@@ -29,6 +29,10 @@ class History:
 
 
 def default_history(items: Sequence[str]) -> tuple[str, ...]:
-    """Default order of item features in a history: the key, category_id, then by name."""
+    """Default order of item features in a history: the key, category_id, then by name.
+
+    Args:
+        items: Names of the item features that have one value or a set of values; the key first.
+    """
     key, *other_names = items
     return (key, *sorted(other_names, key=lambda name: (name != "category_id", name)))

@@ -6,7 +6,14 @@ from typing import Any
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, REQUEST_ID, TIMESTAMP
 from preprocessing.features import encoder_specs, labels, many
-from preprocessing.features.encoder_specs import Bucketised, Encoder, Hash, Numeric, Vocabulary
+from preprocessing.features.encoder_specs import (
+    Bucketised,
+    Encoder,
+    Hash,
+    Numeric,
+    Vector,
+    Vocabulary,
+)
 from preprocessing.features.feature import ENCODED_ROLES, PAD_VALUES, DType, Feature, Role
 from preprocessing.features.history import Behaviours, History, default_history
 from preprocessing.features.many import Many
@@ -20,7 +27,8 @@ _DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
 }
 
 _KEYS = frozenset(
-    ("name", "column", "role", "dtype", "encoder") + ("default", "many", "positive", "description")
+    ("name", "column", "role", "dtype", "encoder", "default")
+    + ("many", "shape", "positive", "description")
 )
 
 
@@ -78,6 +86,7 @@ def parse_feature(record: Any, where: str) -> Feature:
         encoder=encoder,
         default=default,
         many=_many(record, role, encoder, where),
+        shape=_shape(record, dtype, encoder, default, where),
         positive=_positive(record, role, dtype, where),
         description=record.get("description", ""),
     )
@@ -91,7 +100,10 @@ def parse_history(record: Any, features: tuple[Feature, ...], where: str) -> His
     """
     check_keys(record, {"max_length", "features", "behaviours"}, (), where)
     items = [feature.name for feature in features if feature.role is Role.ITEM]
-    names = tuple(array(record.get("features", [*default_history(items)]), f"{where}: features"))
+    # A vector for each event is what a schema has to ask for.
+    usual = [f.name for f in features if f.role is Role.ITEM and not f.is_vector]
+    default = [*default_history(usual or items)]
+    names = tuple(array(record.get("features", default), f"{where}: features"))
     for name in names:
         if name not in items:
             raise UserError(
@@ -148,6 +160,33 @@ def _many(
             "leave 'many' out, or give each value a column of its own.",
         )
     return many.parse(record["many"], f"{where}: many")
+
+
+def _shape(
+    record: Mapping[str, Any], dtype: DType, encoder: Encoder | None, default: Any, where: str
+) -> tuple[int, ...]:
+    """The shape of the values of a vector; () for other features."""
+    hint = 'for example "dtype": "float32", "shape": [64], "encoder": {"kind": "vector"}.'
+    if not isinstance(encoder, Vector):
+        if "shape" in record:
+            raise UserError(f"{where}: expected 'shape' with the encoder 'vector' only.", hint)
+        return ()
+    if "shape" not in record or dtype is not DType.FLOAT32:
+        found = f"dtype {dtype.value}" if "shape" in record else "no 'shape'"
+        raise UserError(
+            f"{where}: expected dtype float32 and a 'shape' with the encoder 'vector', found "
+            f"{found}.",
+            hint,
+        )
+    if default not in (None, 0):
+        raise UserError(
+            f"{where}: expected 0, for a vector of zeros, as 'default' of a vector, found "
+            f"{default}."
+        )
+    sizes = array(record["shape"], f"{where}: shape")
+    if len(sizes) != 1:
+        raise UserError(f"{where}: expected one number, the length, as 'shape', found {sizes}.")
+    return (integer(sizes[0], f"{where}: shape", 1),)
 
 
 def _positive(

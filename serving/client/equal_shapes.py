@@ -35,7 +35,9 @@ def of_equal_shapes(inputs: Mapping[str, Any], schema: Schema, where: str) -> di
     for feature in schema.history_features:
         name = HISTORY_INPUT + feature.name
         column = _sets(feature, equal[name][0], where)[-length:]
-        pad = feature.pad_value if feature.many is None else [feature.pad_value] * feature.many.max
+        pad: Any = feature.pad_value
+        if feature.axes:
+            pad = [pad] * feature.value_shape[0]
         equal[name] = [column + [pad] * (length - len(column))]
     return equal
 

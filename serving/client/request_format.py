@@ -4,7 +4,8 @@
      "candidates": [{"item_id": "i2", "category_id": "c1"}, ...]}
 
 The history is oldest first. The fields of a request follow from the schema or, without it, from
-the metadata of the served model. A field of many values holds a list: `"genres": ["a", "b"]`.
+the metadata of the served model. A field of many values holds a list: `"genres": ["a", "b"]`; so
+does one of vectors: `"text": [0.1, 0.2]`.
 """
 
 import dataclasses
@@ -39,15 +40,24 @@ class Field:
         dtype: Type of a value.
         default: Value of a field that is missing; None if it may not be.
         is_many: Whether the field holds a list of values, in any order and of any length.
+        size: How many numbers a vector of the field has; 0 for a field of other values.
     """
 
     dtype: DType
     default: str | int | float | None = None
     is_many: bool = False
+    size: int = 0
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a value is a list."""
+        return self.is_many or self.size > 0
 
     @property
     def type_name(self) -> str:
         """The type of a value, or of a list of values, for people."""
+        if self.size:
+            return f"list of {self.size} numbers"
         return f"list of {self.dtype.value}" if self.is_many else self.dtype.value
 
 
@@ -88,12 +98,15 @@ class RequestFormat:
         # Sorted because a protobuf map has no order: the same request always gets the same error.
         for name, tensor in sorted(signature["inputs"].items()):
             dtype = _DTYPES.get(tensor["dtype"])
-            rank = len(tensor["tensor_shape"]["dim"])
+            dimensions = tensor["tensor_shape"]["dim"]
+            rank = len(dimensions)
             of_item = name.startswith((HISTORY_INPUT, CANDIDATE_INPUT)) and rank > 1
             axes = rank - 1 - of_item
             if dtype is None or axes not in (0, 1):
                 break
             field = Field(dtype, is_many=axes == 1)
+            if axes and dtype is DType.FLOAT32:
+                field = Field(dtype, size=int(dimensions[-1]["size"]))
             if not of_item:
                 user[name] = field
             elif name.startswith(HISTORY_INPUT):
@@ -163,7 +176,7 @@ class RequestFormat:
                 _require_known(row, self.candidate, place)
                 for name, field in fields.items():
                     columns[name].append(_value(row, name, field, place))
-            if not rows and any(field.is_many for field in fields.values()):
+            if not rows and any(field.is_list for field in fields.values()):
                 # A step of padding, as JSON cannot say how wide no steps are.
                 columns = {name: [_padding(field)] for name, field in fields.items()}
             inputs |= {
@@ -188,13 +201,13 @@ class RequestFormat:
 
 
 def _fields(features: Iterable[Feature]) -> dict[str, Field]:
-    return {f.name: Field(f.dtype, f.default, f.many is not None) for f in features}
+    return {f.name: Field(f.dtype, f.default, f.many is not None, *f.shape) for f in features}
 
 
 def _padding(field: Field) -> Any:
     """The value of a field in a step that is none."""
     pad = PAD_VALUES[field.dtype]
-    return [pad] if field.is_many else pad
+    return [pad] * max(1, field.size) if field.is_list else pad
 
 
 def _of_one_width(field: Field, column: list[Any]) -> list[Any]:
@@ -212,8 +225,10 @@ def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> An
     if name not in record:
         if field.default is None:
             raise _missing(name, record, where)
-        return [field.default] if field.is_many else field.default
+        return [field.default] * max(1, field.size) if field.is_list else field.default
     value = record[name]
+    if field.size:
+        return _vector(value, name, field, where)
     if field.is_many:
         return _values(value, name, field, where)
     return _single(value, name, field, where)
@@ -230,6 +245,18 @@ def _values(value: Any, name: str, field: Field, where: str) -> list[Any]:
             f"{where}: expected a list of values as {name!r}, found {_shown(value)}.",
             f'for example {json.dumps(name)}: ["a", "b"]; an empty list is fine.',
         )
+    return [_single(one, name, field, where) for one in value]
+
+
+def _vector(value: Any, name: str, field: Field, where: str) -> list[Any]:
+    """The numbers of a vector; None is a vector of zeros, as a missing one is in the data set."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if value is None:
+        return [0.0] * field.size
+    if not isinstance(value, (list, tuple)) or len(value) != field.size:
+        found = f"{len(value)}" if isinstance(value, (list, tuple)) else _shown(value)
+        raise UserError(f"{where}: expected {field.size} numbers as {name!r}, found {found}.")
     return [_single(one, name, field, where) for one in value]
 
 

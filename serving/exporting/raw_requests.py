@@ -68,7 +68,7 @@ def decode(data: DataDir, records: list[bytes]) -> RawBatch:
             encoded[:] = texts
             values = encoded.reshape(values.shape)
         raw[name] = values
-    if any(feature.many is not None for feature in data.schema.history_features):
+    if any(feature.axes for feature in data.schema.history_features):
         _keep_a_step(data.schema, raw)
     return RawBatch(examples, features, raw)
 

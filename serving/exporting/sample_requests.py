@@ -59,7 +59,9 @@ def _records(features: tuple[Feature, ...], columns: list[np.ndarray]) -> list[d
 
 
 def _value(feature: Feature, value: Any) -> Any:
-    """A value or, of a feature of many values, the list of a set without padding."""
+    """A value; the list of a set without padding; the list of the numbers of a vector."""
+    if feature.is_vector:
+        return [_plain(number) for number in value]
     if feature.many is None:
         return _plain(value)
     return [one for one in map(_plain, value) if one != feature.pad_value]

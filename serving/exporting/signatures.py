@@ -6,7 +6,8 @@
     explain           inputs of serving_default  ->  scores, and the reasons for them
 
 A feature of many values has one more axis, [B, M], [B, L, M] or [B, N, M], with padding anywhere in
-it; M may differ from input to input.
+it; M may differ from input to input. So has a feature of vectors: [B, D], [B, L, D] or [B, N, D],
+with the D of the schema.
 
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
@@ -17,7 +18,8 @@ padding and at events that were too old to be kept.
 missing values: they become the default of their feature, as in the data that the model was trained
 on, and without a default they are scored as unknown values; see `RawEncoder.encode`.
 
-Shapes: B requests, N candidates, L history length, M values of a set, K interests.
+Shapes: B requests, N candidates, L history length, M values of a set, D numbers of a vector, K
+interests.
 """
 
 import functools
@@ -36,7 +38,7 @@ from preprocessing.features.feature import PAD_ID, DType, Feature
 from preprocessing.schema import Schema
 from preprocessing.transforms import RawEncoder
 from serving.exporting import calibrated_scores
-from serving.exporting.input_forms import VALUES, require_forms
+from serving.exporting.input_forms import VALUES, Form, require_forms
 
 SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
 SCORES = "scores"
@@ -58,8 +60,8 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
     """Inputs of `serving_default` by name: the feature, and its key in encoded examples.
 
     Raises:
-        UserError: Two features would get the same input name, or one of many values that of an
-            input of the history or of candidates.
+        UserError: Two features would get the same input name, or one of many values or of vectors
+            that of an input of the history or of candidates.
     """
     named = [(f.name, f, f.name) for f in schema.user_features]
     named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
@@ -75,10 +77,11 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
     for feature in schema.user_features:
         # Clients tell the inputs of a model by their names and ranks.
         for prefix in (history_input(""), candidate_input("")):
-            if feature.many is not None and feature.name.startswith(prefix):
+            if feature.axes and feature.name.startswith(prefix):
+                what = "vectors" if feature.is_vector else "many values"
                 raise UserError(
-                    f"Expected another name for the feature {feature.name!r} of many values, as "
-                    f"names of inputs that begin with {prefix!r} belong to items.",
+                    f"Expected another name for the feature {feature.name!r} of {what}, as names "
+                    f"of inputs that begin with {prefix!r} belong to items.",
                     "rename the feature in the schema.",
                 )
     return inputs
@@ -105,7 +108,10 @@ class ServingModule(tf.Module):
         scorer = _Scorer(model, data, calibration)
         inputs = raw_inputs(data.schema)
         raw_specs = {
-            name: tf.TensorSpec([None] * len(_form(key, feature)), _DTYPES[feature.dtype])
+            name: tf.TensorSpec(
+                [size if isinstance(size, int) else None for size in _form(key, feature)],
+                _DTYPES[feature.dtype],
+            )
             for name, (feature, key) in inputs.items()
         }
 
@@ -158,6 +164,8 @@ def encode(
     """
 
     def encoded(feature: Feature, values: tf.Tensor, is_real: tf.Tensor | bool) -> tf.Tensor:
+        if feature.is_vector:
+            return encoder.encode_vectors(feature.name, values)
         method = encoder.encode if feature.many is None else encoder.encode_sets
         return method(feature.name, values, is_real)
 
@@ -175,14 +183,14 @@ def encode(
     return features
 
 
-def _form(key: str, feature: Feature) -> str:
+def _form(key: str, feature: Feature) -> Form:
     """The form of a feature by its key in encoded examples; see `input_forms`."""
     form = "B"
     if key.startswith(history_key("")):
         form = "BL"
     elif key.startswith(candidate_key("")):
         form = "BN"
-    return form + VALUES * feature.axes
+    return (*form, *feature.shape) if feature.is_vector else (*form, *VALUES * feature.axes)
 
 
 class _Scorer:
@@ -243,7 +251,7 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     Args:
         schema: Schema that names the history features; an event is a step whose item key is not
             padding.
-        features: Encoded features with `history/<feature>` [B, L] or [B, L, M], as
+        features: Encoded features with `history/<feature>` [B, L], [B, L, M] or [B, L, D], as
             `preprocessing.dataset.parse` describes them, but with padding anywhere.
 
     Returns:

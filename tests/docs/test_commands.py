@@ -62,6 +62,8 @@ def _check_settings(arguments: tuple[str, ...]) -> None:
     """That `--set`s are settings of the command's model and self-supervision."""
     text = " ".join(arguments)
     overrides = re.findall(r"--set[= ](\S+\[[^\]]*\]|\S+)", text)
+    # These name files of the reader.
+    overrides = [one for one in overrides if not one.startswith("pretrained.")]
     named = {section: re.search(rf"--{section}=([\w.:]+)", text) for section in ("model", "ssl")}
     content = {}
     for section, found in named.items():

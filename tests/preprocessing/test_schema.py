@@ -277,8 +277,8 @@ def _drop(*path):
         ),
         (
             _mistake(("features", 0, "encoder"), {"kind": "vocabluary"}),
-            "encoder: kind: expected one of vocabulary, hash, numeric, bucketised, found "
-            "'vocabluary'. Fix: did you mean 'vocabulary'?",
+            "encoder: kind: expected one of vocabulary, hash, numeric, bucketised, vector, "
+            "found 'vocabluary'. Fix: did you mean 'vocabulary'?",
         ),
         (
             _mistake(("features", 0, "encoder"), "hash"),

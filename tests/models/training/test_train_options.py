@@ -330,6 +330,7 @@ def test_another_self_supervision_brings_its_own_schedule(given, tmp_path):
          "write --set=model.heads=2 or --set=ssl.heads=2."),
         (["--epochs=5", "--model=nowhere.model"], "write --set=train.epochs=5."),
         (["--output=x"], ""),
+        (["--pretrained=v.parquet"], "write --set=pretrained.FEATURE=FILE."),
     ],
 )  # fmt: skip
 def test_settings_written_as_flags_are_answered_with_their_spelling(given, arguments, hint):

@@ -17,8 +17,6 @@ NUMBERS = [str(number + 0.5) for number in range(19)]
         (exclusions.row_number, ("Unnamed: 0", [1, 2]), ("unnamed", [1, 2]), "numbers of rows"),
         (exclusions.empty, ("a", [None, "NULL"]), ("a", [None, "x"]), "no row has a value"),
         (exclusions.constant, ("a", ["x", "x"]), ("a", ["x", None]), "the same value"),
-        (exclusions.vector_text, ("a", ["[0.1, 2, 3]", "0.2 1 4"]), ("a", ["0.1, 2, 3", "0.2"]),
-         "a vector of 3 numbers"),
         (exclusions.list_text, ("a", ["[1, 2]", "[]"]), ("a", ["[1, 2]", "1"]), "a list"),
         (exclusions.dates, ("a", ["2024-01-01"]), ("a", ["2024-01-01", "soon"]), "a date or time"),
         (exclusions.mixed_numbers, ("a", [*NUMBERS, "NA"]), ("a", [*NUMBERS, "7"]), "also 'NA'"),

@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.drafting import sample
+from pipeline.drafting.vectors import SEVERAL_LENGTHS
 from pipeline.log import readers
 from pipeline.log.input_files import list_inputs
 from tests.helpers.small_logs import columns, random_events, write_log
@@ -47,9 +48,10 @@ def test_what_json_nests_is_named_and_the_rest_is_read(tmp_path):
         "x": "",
         "n": "",
         "l": "",
-        "v": sample.vector(2),
+        "v": "",
         "r": sample.RECORD,
     }
+    assert (read["v"].size, read["v"].distinct, read["l"].size) == (2, 5, 0)
     assert read["l"].is_many
     assert sorted(read["l"].values.to_pylist()) == ["0\x1f1", "1", "1\x1f2", "1\x1f3", "1\x1f4"]
 
@@ -70,12 +72,13 @@ def test_types_of_parquet_that_hold_no_single_values_are_named(tmp_path):
         "x": "",
         "time": "",
         "l": "",
-        "e": sample.VECTORS,
-        "v": sample.vector(2),
+        "e": SEVERAL_LENGTHS,
+        "v": "",
         "r": sample.RECORD,
         "h": "the type duration[s] is none that can be read",
     }
     assert read["time"].is_times
+    assert (read["v"].size, read["v"].distinct) == (2, 2)
 
 
 def test_a_name_that_stands_twice_is_not_read(tmp_path):

@@ -183,7 +183,7 @@ def test_json_lines_that_are_no_records(tmp_path):
         (
             6,
             "column 'item_id': expected one value, found a nested one "
-            '("many" in the schema takes lists)',
+            '("many" or "shape" in the schema takes lists)',
         ),
     ]
 

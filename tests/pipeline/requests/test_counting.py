@@ -58,7 +58,9 @@ def test_catalogues_hold_items_as_of_their_last_event_in_reach():
     items = counting.count_items(*_items(ROWS), SCHEMA)
 
     trained = counting.catalogue(items, "item_id", TRAIN)
-    assert _counts(counting.candidate_values(trained, "category_id")) == {"late in train": 3}
+    assert _counts(counting.candidate_values(trained, SCHEMA["category_id"])) == {
+        "late in train": 3
+    }
 
     def catalogue(split):
         table = counting.catalogue(items, "item_id", split)
