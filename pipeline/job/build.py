@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
@@ -265,6 +266,10 @@ def _count(
 def _fit_encoders(plan: Plan, kind: AnyLog) -> dict[str, FittedEncoder]:
     fitted = {}
     for feature in plan.schema.encoded_features:
+        if feature.is_gap:
+            nothing = pa.array([], pa.int64())
+            fitted[feature.name] = fitting.fit(feature, nothing, np.zeros(0, np.int64))
+            continue
         value_counts = kind.training_values(plan, feature)
         values = tables.one_array(value_counts[counting.VALUE])
         fitted[feature.name] = fitting.fit(feature, values, value_counts[counting.COUNT].to_numpy())

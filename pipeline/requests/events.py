@@ -18,10 +18,11 @@ from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LINE, TIME, WEIGHT
 from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
 from pipeline.requests.event_order import Places
+from pipeline.requests.event_times import with_request_features
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
-from preprocessing.sequences import event_order, positions
+from preprocessing.sequences import Windows, event_order, history_windows, positions
 from preprocessing.storage.files import AnyPath
 
 
@@ -161,6 +162,7 @@ class Events:
             table = table.filter(pa.array(keep_E)).combine_chunks()
             kept_U = (lengths - excess_U)[enough_U]
             starts = np.concatenate([[0], np.cumsum(kept_U)]).astype(np.int64)
+        table = with_request_features(table, plan.schema, table[TIME].to_numpy())
         return cls(plan, table, starts, +filtered)
 
     def column(self, name: str) -> pa.Array:
@@ -173,6 +175,15 @@ class Events:
         if self.plan.schema.timestamp is None:
             return self.positions
         return self.table[TIME].to_numpy()
+
+    @property
+    def event_times(self) -> np.ndarray:
+        """Time of each event, int64 [E]: every event can be a request."""
+        return self.timestamps
+
+    def windows(self, rows: np.ndarray) -> Windows:
+        """The histories of the requests whose positives are `rows`, as rows of the table."""
+        return history_windows(rows, self.positions[rows], self.plan.schema.history.max_length)
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
