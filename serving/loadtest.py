@@ -202,15 +202,19 @@ def _pool(
         pool["user"].append({name: request[name] for name in request_format.user})
         pool[CANDIDATES] += request[CANDIDATES]
         pool[HISTORY] += request[HISTORY]
-    # A candidate has all fields of an event.
-    pool[HISTORY] = pool[HISTORY] or pool[CANDIDATES]
+    # A candidate has all fields of an event, but for those of what happened at the event.
+    is_event = request_format.history.keys() <= request_format.candidate.keys()
+    pool[HISTORY] = pool[HISTORY] or (
+        pool[CANDIDATES] if is_event else _made_up(request_format.history)
+    )
     if not pool["user"]:
         raise UserError(f"Expected requests in {requests}, found none.", "check --requests.")
     return pool
 
 
 def _made_up(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    makers = {DType.STRING: "{} {}".format, DType.INT64: lambda _, i: i, DType.FLOAT32: _fraction}
+    makers = {DType.STRING: "{} {}".format, DType.FLOAT32: _fraction}
+    makers |= dict.fromkeys((DType.INT64, DType.DATETIME), lambda _, i: i)
 
     def value(name: str, field: Field, i: int) -> Any:
         make = makers[field.dtype]

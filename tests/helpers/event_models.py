@@ -17,6 +17,9 @@ CARDINALITIES = small_models.CARDINALITIES | {
 }  # fmt: skip
 
 
+config = small_models.config
+
+
 def schema() -> Schema:
     """The small schema and features of events: ids, sets, numbers, gaps; the hour of a request."""
     content = small_models.schema().to_json()
