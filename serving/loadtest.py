@@ -22,7 +22,7 @@ import pathlib
 import platform
 import sys
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,8 +213,12 @@ def _pool(
 
 
 def _made_up(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    makers = {DType.STRING: "{} {}".format, DType.FLOAT32: _fraction}
-    makers |= dict.fromkeys((DType.INT64, DType.DATETIME), lambda _, i: i)
+    makers: dict[DType, Callable[[str, int], Any]] = {
+        DType.STRING: "{} {}".format,
+        DType.INT64: lambda _, i: i,
+        DType.FLOAT32: _fraction,
+        DType.DATETIME: lambda _, i: i,
+    }
 
     def value(name: str, field: Field, i: int) -> Any:
         make = makers[field.dtype]
