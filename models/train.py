@@ -6,11 +6,13 @@
     python -m models.train --workdir=RUN --resume
     TF_CONFIG=… python -m models.train --data=DATA --distribute=multi_worker --workdir=RUN
     python -m models.train --data=NEW_DATA --warm_start=RUN --workdir=NEW_RUN
+    python -m models.train --data=NEW_DAY --continue=RUN --workdir=NEW_RUN
 
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),
 schema.json, metrics.json, metrics.csv, pretraining.csv, sessions.json (code, machine, time and
 memory of each process that worked on it), TensorBoard events, checkpoints/ (to resume) and best/
-(weights of the best validation AUC, or log loss where AUC is undefined). SIGTERM and Ctrl-C write
+(weights of the best validation AUC, or log loss where AUC is undefined); with --continue also
+days.csv (what the model scored on each day before it learned from it). SIGTERM and Ctrl-C write
 a checkpoint after the current step and end with status 0 and 130; a second Ctrl-C does not wait.
 """
 
@@ -118,6 +120,7 @@ def begin(
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
     from models.keras import tf
+    from models.training.continuing import continue_run
     from models.training.trainer import Trainer
     from models.training.warm_start import warm_start
 
@@ -135,13 +138,19 @@ def begin(
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()
     restored = has_run and trainer.restore()
-    if config.warm_start and not restored:
+    earlier = config.warm_start or config.continues
+    if earlier and not restored:
+        title, take_over = (
+            ("warm start", warm_start) if config.warm_start else ("continue", continue_run)
+        )
         with trainer.distribution.strategy.scope():
-            lines = warm_start(trainer.model, trainer.data, config)
+            lines = take_over(trainer.model, trainer.data, config)
         trainer.session.began_with(lines)
-        sys.stdout.write("".join(f"warm start: {line}\n" for line in lines))
+        sys.stdout.write("".join(f"{title}: {line}\n" for line in lines))
     if trainer.distribution.is_chief:
         run_directory.begin(workdir, config, trainer.data, origins)
+    if config.continues and not restored:
+        trainer.measure_day()
     return trainer
 
 

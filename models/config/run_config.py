@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.backbone_api import ModelConfig
 
 SECTIONS = ("model", "ssl", "train")
-_PATHS = ("data", "warm_start")
+_PATHS = ("data", "warm_start", "continues")
 DEFAULT = "default"
 """Origin of a value that nothing has set."""
 _INTEGERS = 1 << 31
@@ -69,6 +69,7 @@ class RunConfig:
         ssl: Settings of the self-supervised loss; None with "none".
         train: Settings of the training.
         warm_start: Absolute path of the run whose weights this one begins with; "" for none.
+        continues: Absolute path of the run that this one goes on with on newer data; "" for none.
     """
 
     data: str
@@ -78,11 +79,23 @@ class RunConfig:
     ssl: Any
     train: TrainConfig
     warm_start: str = ""
+    continues: str = ""
 
     def __post_init__(self) -> None:
         """Raises `UserError` on values beyond limits and on parts that are incompatible."""
         for section in SECTIONS:
             limits.check(getattr(self, section), f"{section}.")
+        if self.warm_start and self.continues:
+            raise UserError(
+                f"Expected one run to begin with, found --warm_start={self.warm_start} and "
+                f"--continue={self.continues}.",
+                "--continue takes over weights, optimisers and step; --warm_start weights alone.",
+            )
+        if self.train.replay and not self.continues:
+            raise UserError(
+                f"Expected train.replay with --continue only, found {self.train.replay}: without "
+                "it there are no earlier days to replay."
+            )
         if self.ssl_name == registry.NO_SSL and self.train.has_ssl_steps:
             raise UserError(
                 "Expected no train.pretrain_epochs and no train.ssl_steps without "
@@ -113,6 +126,7 @@ class RunConfig:
             "ssl": {"name": self.ssl_name, **ssl},
             "train": dataclasses.asdict(self.train),
             "warm_start": self.warm_start,
+            "continues": self.continues,
         }
 
     def save(self, path: pathlib.Path) -> None:
@@ -167,6 +181,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         ssl=ssl,
         train=_fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
         warm_start=sections["warm_start"],
+        continues=sections["continues"],
     )
 
 

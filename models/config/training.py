@@ -53,6 +53,8 @@ class TrainConfig:
             alone; 0 for `learning_rate`.
         ssl_embedding_learning_rate: Learning rate of the tables in these steps; 0 for
             `ssl_learning_rate`, or for `learning_rate` if that is 0 too.
+        replay: Steps of the main loss on requests of the days before for each step on the new day,
+            in a run that continues another one: 0.1 means one ahead of every tenth step.
         joint: Whether steps of the main loss minimise its sum with the self-supervised loss (MISS,
             eq. 17), with the optimisers of the main loss.
         sampling_rate: Share of the training samples (candidates with their labels) that is kept.
@@ -101,6 +103,7 @@ class TrainConfig:
     ssl_steps: float = limited(0.0, at_least=0)
     ssl_learning_rate: float = limited(0.0, at_least=0)
     ssl_embedding_learning_rate: float = limited(0.0, at_least=0)
+    replay: float = limited(0.0, at_least=0)
     joint: bool = False
     sampling_rate: float = limited(1.0, above=0, at_most=1)
     label_noise: float = limited(0.0, at_least=0, at_most=1)
@@ -164,4 +167,17 @@ class TrainConfig:
         Args:
             step: Number of the step, counted from 0.
         """
-        return math.ceil((step + 1) * self.ssl_steps) - math.ceil(step * self.ssl_steps)
+        return _steps_ahead(self.ssl_steps, step)
+
+    def replayed_steps_ahead(self, step: int) -> int:
+        """Number of steps on requests of the days before ahead of a step on the new day.
+
+        Args:
+            step: Number of the step, counted from 0.
+        """
+        return _steps_ahead(self.replay, step)
+
+
+def _steps_ahead(rate: float, step: int) -> int:
+    """Number of steps of another kind ahead of a step, if there are `rate` of them per step."""
+    return math.ceil((step + 1) * rate) - math.ceil(step * rate)

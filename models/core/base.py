@@ -3,6 +3,7 @@
 Shapes: B requests, N candidates.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,14 +106,21 @@ class CTRModel(tfrs.Model):
 
     def build_optimizers(self) -> None:
         """Creates the optimisers' slots before the first step, so that they can be restored."""
-        with self.embedder.placed():
-            self.embedding_optimizer.build(self._tables())
-        self.optimizer.build(self._dense_weights())
+        of_tables = (self.embedding_optimizer, self.ssl_embedding_optimizer)
+        for optimizer, weights in self.optimizers():
+            with self.embedder.placed() if optimizer in of_tables else contextlib.nullcontext():
+                optimizer.build(weights)
+
+    def optimizers(self) -> list[tuple[keras.optimizers.Optimizer, list[tf.Variable]]]:
+        """The optimisers with the weights that each of them trains."""
+        pairs = [
+            (self.embedding_optimizer, self._tables()),
+            (self.optimizer, self._dense_weights()),
+        ]
         if self.ssl_optimizer is not None and self.ssl_embedding_optimizer is not None:
             tables, dense = self._ssl_weights()
-            with self.embedder.placed():
-                self.ssl_embedding_optimizer.build(tables)
-            self.ssl_optimizer.build(dense)
+            pairs += [(self.ssl_embedding_optimizer, tables), (self.ssl_optimizer, dense)]
+        return pairs
 
     def call(self, features: Features, training: bool = False) -> tf.Tensor:
         """Logits [B, N] of encoded features (see `preprocessing.dataset.parse`)."""

@@ -2,6 +2,8 @@
 
 CHECKPOINTS/  ckpt-<updates>.index  ckpt-<updates>.data-00000-of-00001
 
+Beside the last ones there is that of the best evaluation: a run of the next day goes on from it.
+
 The index is renamed into place after the data is complete, so a checkpoint either exists in full or
 not at all, whenever the process dies. TensorFlow stores a checksum of each tensor and verifies it
 on reading.
@@ -19,6 +21,8 @@ from models.keras import tf
 from preprocessing.errors import UserError
 
 _NAME = re.compile(r"ckpt-(\d+)")
+_BEST = "best_updates"
+_STATE = "state/.ATTRIBUTES/VARIABLE_VALUE"
 DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
 """Exceptions that TensorFlow raises when it reads a damaged file."""
 
@@ -29,7 +33,7 @@ class Checkpoints:
     Args:
         model: Model whose optimisers are built, so that their slots exist.
         directory: Directory of the checkpoints; created if needed.
-        keep: Number of checkpoints to keep; an older one serves if the last is damaged.
+        keep: Number of the last checkpoints to keep; an older one serves if the last is damaged.
     """
 
     def __init__(self, model: CTRModel, directory: pathlib.Path, keep: int = 2) -> None:
@@ -40,11 +44,12 @@ class Checkpoints:
         self._remove_unfinished()
 
     def save(self, updates: int, state: dict[str, Any]) -> None:
-        """Writes a checkpoint, then removes the oldest ones beyond `keep`.
+        """Writes a checkpoint, then removes those that are neither among the last nor the best.
 
         Args:
             updates: Number of weight updates so far; the checkpoint is named after it.
-            state: JSON content stored with the weights.
+            state: JSON content stored with the weights; `best_updates` in it names the checkpoint
+                of the best evaluation.
 
         Raises:
             UserError: The checkpoint cannot be written; earlier ones are unchanged.
@@ -62,7 +67,8 @@ class Checkpoints:
                 "free space there, then go on with --resume.",
             ) from error
         for number in sorted(_numbers(self._directory))[: -self._keep]:
-            self._remove(number)
+            if number != state.get(_BEST):
+                self._remove(number)
 
     def restore(self) -> dict[str, Any] | None:
         """Reads the last checkpoint; reports a damaged one and falls back to the one before.
@@ -109,6 +115,31 @@ class Checkpoints:
             is_complete = name and int(name[1]) in complete and "temp" not in path.name
             if name and not is_complete:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def restore_best(model: CTRModel, directory: pathlib.Path) -> None:
+    """Reads the checkpoint of the best evaluation: all weights, and the state of the optimisers.
+
+    Args:
+        model: Model of the settings and sizes of the run, whose optimisers are built.
+        directory: Directory of the run's checkpoints, which is only read.
+
+    Raises:
+        UserError: There is no such checkpoint, or it is damaged.
+    """
+    last = directory / f"ckpt-{last_update(directory)}"
+    try:
+        state = json.loads(tf.train.load_checkpoint(str(last)).get_tensor(_STATE))
+        best = directory / f"ckpt-{state[_BEST]}"
+        tf.train.Checkpoint(model=model).read(
+            str(best)
+        ).assert_existing_objects_matched().expect_partial()
+    except (*DAMAGES, AssertionError) as error:
+        raise UserError(
+            f"Expected the checkpoint of the best evaluation in {directory}, found: "
+            f"{_reason(error)}.",
+            "begin with the run's best weights alone: --warm_start instead of --continue.",
+        ) from error
 
 
 def last_update(directory: pathlib.Path) -> int:

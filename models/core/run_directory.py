@@ -2,6 +2,7 @@
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
       sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt  calibration.json
+      days.csv
 """
 
 import json
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
+DAYS = "days.csv"
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 DIVERGED = "diverged.txt"
 """File with the reason why a run ended whose numbers are no longer finite."""

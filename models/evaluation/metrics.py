@@ -13,7 +13,7 @@ Each metric needs certain candidates; without them it is undefined: None, shown 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,6 +51,19 @@ class Scores(NamedTuple):
     history_length: np.ndarray
     ids: Mapping[str, np.ndarray]
     weight: np.ndarray | None = None
+
+
+_PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
+
+
+def concatenated(parts: Sequence[Scores]) -> Scores:
+    """The scores of several splits or batches as one, in order."""
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _PLAIN_FIELDS
+    }
+    ids = {key: np.concatenate([part.ids[key] for part in parts]) for key in parts[0].ids}
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Scores(**columns, ids=ids, weight=np.concatenate(weights) if weights else None)
 
 
 def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from models.evaluation import confidence_intervals, dumped_scores, slices
 from models.evaluation.confidence_intervals import Difference, Estimate
 from models.evaluation.metrics import (
     Scores,
+    concatenated,
     ranking_metrics,
 )
 from models.keras import tf
@@ -33,7 +34,6 @@ from preprocessing.splits import SPLITS
 
 BATCH_SIZE = 512
 """Number of requests that are scored at once."""
-_PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
 
 
 class Scorer:
@@ -117,12 +117,7 @@ class Scorer:
                 f"Expected requests in split {split!r} of {self._data.path}, found none.",
                 "evaluate another split or build the data with more events per user.",
             )
-        ids = {key: np.concatenate([part.ids[key] for part in parts]) for key in parts[0].ids}
-        plain = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _PLAIN_FIELDS
-        }
-        weights = [part.weight for part in parts if part.weight is not None]
-        scores = Scores(**plain, ids=ids, weight=np.concatenate(weights) if weights else None)
+        scores = concatenated(parts)
         _check_finite(scores, split)
         return scores
 

@@ -95,8 +95,8 @@ def reproduction(evidence: Evidence) -> Section:
     grids = [Grid("", 2, ("what", "value"), [list(fact) for fact in facts])]
     taken_over = next((entry["warm_start"] for entry in sessions if "warm_start" in entry), None)
     if taken_over is not None:
-        title = f"Weights to begin with, from {run.config.warm_start}"
-        grids.append(Grid(title, 1, ("warm start",), [[line] for line in taken_over]))
+        title = f"Weights to begin with, from {run.config.warm_start or run.config.continues}"
+        grids.append(Grid(title, 1, ("taken over",), [[line] for line in taken_over]))
     return Section("Reproduce", grids, paragraphs=paragraphs, commands=commands)
 
 

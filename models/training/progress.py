@@ -17,11 +17,13 @@ class Progress:
     Attributes:
         step: Number of steps of the main loss.
         ssl_step: Number of steps of the self-supervised loss alone.
+        replayed_step: Number of steps of the main loss on requests of the days before.
         pretrained: Whether pre-training is over.
         pretraining: Rows of pretraining.csv.
         evaluated_step: Step of the last evaluation.
         best_score: Score of the best evaluation, see `selection.score`; None before the first.
         best_step: Step of the best evaluation.
+        best_updates: Number of updates at the best evaluation, which names its checkpoint.
         evaluations_without_gain: Number of evaluations since the best one.
         seconds: Duration of the training, over all processes that worked on the run.
         history: Rows of metrics.csv.
@@ -31,11 +33,13 @@ class Progress:
 
     step: int = 0
     ssl_step: int = 0
+    replayed_step: int = 0
     pretrained: bool = False
     pretraining: Rows = dataclasses.field(default_factory=list)
     evaluated_step: int = 0
     best_score: float | None = None
     best_step: int = 0
+    best_updates: int = 0
     evaluations_without_gain: int = 0
     seconds: float = 0.0
     history: Rows = dataclasses.field(default_factory=list)
@@ -45,7 +49,7 @@ class Progress:
     @property
     def updates(self) -> int:
         """Number of updates of the weights, by steps of either kind."""
-        return self.step + self.ssl_step
+        return self.step + self.ssl_step + self.replayed_step
 
     @property
     def losses(self) -> Logs:
@@ -81,6 +85,7 @@ class Progress:
         is_best = self.best_score is None or score > self.best_score
         if is_best:
             self.best_score, self.best_step = score, self.step
+            self.best_updates = self.updates
             self.evaluations_without_gain = 0
         else:
             self.evaluations_without_gain += 1

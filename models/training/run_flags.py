@@ -59,6 +59,11 @@ def define_config_flags() -> None:
         flags.DEFINE_string(
             "warm_start", None, "Run directory whose weights the model begins with."
         )
+        flags.DEFINE_string(
+            "continue",
+            None,
+            "Run directory to go on with on newer data: its settings, weights, optimisers, step.",
+        )
         flags.DEFINE_enum("distribute", None, STRATEGIES, "Devices and processes (default auto).")
         define_integer(
             "pretrain_epochs",
@@ -84,8 +89,9 @@ def check_paths(data: str | None) -> None:
     """
     if data:
         DataDir.open(data, verify=False)
-    if flags.FLAGS.warm_start:
-        run_directory.require_run(flags.FLAGS.warm_start)
+    for flag in ("warm_start", "continue"):
+        if path := flags.FLAGS[flag].value:
+            run_directory.require_run(path)
 
 
 def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None = None) -> Resolved:
@@ -102,7 +108,17 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
     flag_values = flags.FLAGS
     content: dict[str, Any] = {}
     layers, stored = [], {}
-    if flag_values.config:
+    if continued := flag_values["continue"].value:
+        if flag_values.config:
+            raise UserError(
+                f"Expected the settings of one run, found --config={flag_values.config} and "
+                f"--continue={continued}.",
+                "leave --config out; --set changes single settings.",
+            )
+        content = config_module.load(pathlib.Path(continued) / run_directory.CONFIG)
+        content |= {"warm_start": "", "train": content["train"] | {"pretrain_epochs": 0}}
+        layers.append((f"--continue={continued}", dict(content)))
+    elif flag_values.config:
         content = config_module.load(flag_values.config)
     elif run is not None:
         content = config_module.load(run / run_directory.CONFIG)
@@ -136,7 +152,8 @@ def resolve_flags(data: str | None, seed: int | None, run: pathlib.Path | None =
         if name is not None:
             from_flags[section] = {"name": name}
             content[section] = content.get(section, {}) | {"name": name}
-    for key, path in (("data", data), ("warm_start", flag_values.warm_start)):
+    paths = {"data": data, "warm_start": flag_values.warm_start, "continues": continued}
+    for key, path in paths.items():
         if path is not None:
             content[key] = from_flags[key] = files.absolute(path, pathlib.Path())
     content["train"] = content.get("train", {}) | from_flags["train"]

@@ -16,11 +16,11 @@ from models.distributed.distribution import Distribution
 from models.evaluation.metrics import ranking_metrics
 from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.training import data_checks, memory, model_checks, selection
+from models.training import data_checks, days, memory, model_checks, selection
 from models.training.batches import steps_per_epoch, training_batches
+from models.training.extra_steps import ExtraSteps
 from models.training.interruption import Interrupted, StopRequest, interrupted
 from models.training.journal import Journal
-from models.training.pretraining import SelfSupervisedSteps
 from models.training.profiling import Profile
 from models.training.progress import Progress
 from models.training.sessions import Session, phase
@@ -92,9 +92,12 @@ class Trainer:
             self.model.build_optimizers()
         data_memory = config.train.data_memory << 20
         self.scorer = Scorer(self.model, self.data, self._stop_if_asked, data_memory)
-        if config.train.has_ssl_steps:
-            self.ssl_steps = SelfSupervisedSteps(config, self.data, self.model)
-        self.progress = Progress(pretrained=not config.train.pretrain_epochs)
+        # The weights that a run continues with are the first to be evaluated.
+        evaluated_step = -1 if config.continues else 0
+        self.progress = Progress(
+            pretrained=not config.train.pretrain_epochs, evaluated_step=evaluated_step
+        )
+        self.extra = ExtraSteps(config, self.data, self.model, self.progress)
         self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
         self.best = run_directory.best_checkpoint(self.model, workdir)
         self.journal = Journal(
@@ -133,6 +136,23 @@ class Trainer:
         self._set_learning_rate()
         return True
 
+    @phase("evaluation")
+    def measure_day(self) -> None:
+        """Scores the new data with the weights of the run that is continued, into days.csv.
+
+        So every day tells how good the model was on requests that it had not learned from.
+
+        Raises:
+            UserError: The disk is full or write-protected.
+        """
+        row = self.distribution.of_chief(
+            lambda: days.measure(self.scorer, self.data, progress=self.shows_progress)
+        )
+        if self.distribution.is_chief:
+            days.append(self.workdir, self.config.continues, row)
+        if self.shows_progress:
+            sys.stdout.write(f"{days.line(row)}\n")
+
     # From start to end.
 
     def run(self) -> dict[str, dict[str, float | None]]:
@@ -157,10 +177,7 @@ class Trainer:
         )
         self.started = time.monotonic() - self.progress.seconds
         try:
-            if self.config.train.has_ssl_steps:
-                self._ssl_updates = self._updates(
-                    self.ssl_steps.dataset, self.progress.ssl_step, ssl=True
-                )
+            self.extra.begin(self._updates)
             if not self.progress.pretrained:
                 self._pretrain()
             self._train()
@@ -185,20 +202,12 @@ class Trainer:
             with self.journal.bar(f"pretraining {epoch + 1}", done) as bar:
                 while done < self.steps_per_epoch:
                     count = min(self.config.train.steps_per_execution, self.steps_per_epoch - done)
-                    self._train_ssl(count)
+                    self.extra.train_ssl(count)
                     if _is_due(done, count):
                         self.journal.show_pretraining_steps(bar)
                     self._after_steps(bar, done, count)
                     done += count
             self._evaluate_pretraining()
-
-    def _train_ssl(self, count: int) -> None:
-        """Performs steps of the self-supervised loss alone."""
-        progress, at_once = self.progress, self.config.train.steps_per_execution
-        for done in range(0, count, at_once):
-            chunk = min(at_once, count - done)
-            progress.ssl_logs = self._ssl_updates(progress.ssl_step, chunk)
-            progress.ssl_step += chunk
 
     # Train.
 
@@ -220,7 +229,7 @@ class Trainer:
                     before = progress.step
                     count = self._steps_ahead()
                     self._profile.at(before)
-                    self._train_ssl(train.ssl_steps_ahead(before))
+                    self.extra.ahead_of(before)
                     progress.logs = updates(before, count)
                     progress.step += count
                     self._after_steps(bar, before, count)
@@ -258,7 +267,7 @@ class Trainer:
         """Number of steps to run until Python has to act between steps."""
         train, step = self.config.train, self.progress.step
         count = 1
-        while count < train.steps_per_execution and not train.ssl_steps_ahead(step + count):
+        while count < train.steps_per_execution and not self.extra.any_ahead_of(step + count):
             count += 1
         return min(
             count,
@@ -293,7 +302,7 @@ class Trainer:
     def _evaluate_pretraining(self) -> None:
         """Evaluates the self-supervised loss on validation histories, writes a checkpoint."""
         self.distribution.join()
-        measured = self.distribution.of_chief(self.ssl_steps.validation_loss)
+        measured = self.distribution.of_chief(self.extra.ssl_steps.validation_loss)
         losses = [row["validation/loss"] for row in self.progress.pretraining] + [measured["loss"]]
         passes_without_gain = len(losses) - 1 - int(np.argmin(losses))
         train = self.config.train

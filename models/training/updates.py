@@ -46,6 +46,9 @@ class Updates:
         self._model, self._data, self._train = model, data, train
         self._distribution, self._workdir = distribution, workdir
         self._remaining, self.ssl = batches, ssl
+        optimizer = model.ssl_optimizer if ssl else model.optimizer
+        assert optimizer is not None
+        self._optimizer = optimizer
         self.steps = steps_of(model.ssl_step if ssl else model.train_step, distribution)
         self._batches = distribution.batches(batches(done))
 
@@ -62,22 +65,22 @@ class Updates:
         Raises:
             UserError: The loss or its gradient is not finite.
         """
+        # Only the optimiser counts the steps of a failed execution that succeeded.
+        first = int(self._optimizer.iterations.numpy()) if count > 1 else 0
         try:
             with dataset.reading(self._data), self._distribution.explained_losses():
                 return self.steps(self._batches, count)
         except tf.errors.InvalidArgumentError as error:
             if "not finite" not in str(error):
                 raise
+            if count > 1:
+                done += int(self._optimizer.iterations.numpy()) - first
             raise self._not_finite(done) from None
 
     def _not_finite(self, done: int) -> UserError:
         """Repeats the failed step; returns an error that names the first tensors not finite."""
-        model, ssl = self._model, self.ssl
-        optimizer = model.ssl_optimizer if ssl else model.optimizer
-        if self._train.steps_per_execution > 1:
-            # Only the optimiser counts the steps of a failed execution that succeeded.
-            done = int(optimizer.iterations.numpy())  # type: ignore[union-attr]
-        where = culprits(model, next(iter(self._remaining(done))), ssl)
+        ssl = self.ssl
+        where = culprits(self._model, next(iter(self._remaining(done))), ssl)
         kind = "step of self-supervision" if ssl else "step"
         error = UserError(
             f"Expected finite numbers, found NaN or infinity at {kind} {done + 1} of "

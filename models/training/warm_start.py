@@ -5,7 +5,7 @@ rows are matched by value. Values that the other run did not know keep their ini
 other weights are matched by feature: see `models.training.transfer`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -38,7 +38,7 @@ def warm_start(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
         UserError: There is no finished run, or it has another model.
     """
     run = run_directory.open_run(config.warm_start)
-    _check_same_model(run, config)
+    require_same_settings(run, config, "model")
     source = run_directory.load_model(run.path)
     return take_over(source, run.data.encoders, model, data.encoders)
 
@@ -141,17 +141,26 @@ def _copy_projections(source: CTRModel, model: CTRModel) -> list[str]:
     return lines
 
 
-def _check_same_model(run: run_directory.Run, config: RunConfig) -> None:
-    """Raises `UserError` unless the run has the same model and settings as the new run."""
-    before, after = run.config.to_json()["model"], config.to_json()["model"]
+def require_same_settings(
+    run: run_directory.Run, config: RunConfig, section: str, keys: Sequence[str] | None = None
+) -> None:
+    """Raises `UserError` unless a new run has the settings of an earlier one.
+
+    Args:
+        run: The earlier run.
+        config: Configuration of the new run.
+        section: Section of the settings to compare.
+        keys: Settings to compare; None for all.
+    """
+    before, after = run.config.to_json()[section], config.to_json()[section]
     changed = [
-        f"model.{key} is {before.get(key)!r} there, {value!r} here"
+        f"{section}.{key} is {before.get(key)!r} there, {value!r} here"
         for key, value in after.items()
-        if before.get(key) != value
+        if (keys is None or key in keys) and before.get(key) != value
     ]
     if changed:
         raise UserError(
-            f"Expected the model of {run.path} for a warm start; {'; '.join(changed)}.",
+            f"Expected the settings of {run.path} to begin with its weights; {'; '.join(changed)}.",
             f"add --config={run.path / run_directory.CONFIG}, or choose another run.",
         )
 

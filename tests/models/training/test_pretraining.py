@@ -189,7 +189,7 @@ def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
     monkeypatch.setattr(SelfSupervisedSteps, "validation_loss", lambda _: {"loss": next(losses)})
     run = _config(data, pretrain_epochs=9, patience=3, batch_size=300, max_steps=1)
     it = trainer.Trainer(run, tmp_path, progress=False)
-    monkeypatch.setattr(it, "_ssl_updates", lambda done, count: {}, raising=False)
+    monkeypatch.setattr(it.extra, "_ssl_updates", lambda done, count: {}, raising=False)
     it._pretrain()
     # The best is that of the second pass; equal is no gain.
     table = pd.read_csv(tmp_path / "pretraining.csv")

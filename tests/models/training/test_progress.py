@@ -10,11 +10,13 @@ from models.training.progress import Progress
 FRESH = {
     "step": 0,
     "ssl_step": 0,
+    "replayed_step": 0,
     "pretrained": False,
     "pretraining": [],
     "evaluated_step": 0,
     "best_score": None,
     "best_step": 0,
+    "best_updates": 0,
     "evaluations_without_gain": 0,
     "seconds": 0.0,
     "history": [],

@@ -1,0 +1,160 @@
+"""Goes on with a run on the data of the next day: `models.train --continue`.
+
+A run that continues another one has its weights, the moments of its optimisers, its batch
+statistics and its step count, all as they were at the best evaluation. Only the tables differ: a
+row belongs to a value, and goes to the id that the value has now. A value that is new was one
+unknown value among others until now, and begins with the row of the out-of-vocabulary bucket that
+it fell into. So before its first step the model scores every request as the earlier run would.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.config.run_config import RunConfig
+from models.core import run_directory
+from models.core.base import CTRModel
+from models.core.checkpoints import restore_best
+from models.core.factory import build_model, compile_model
+from models.keras import keras, tf
+from models.training.row_growth import Growth
+from models.training.warm_start import require_same_settings
+from preprocessing.data_dir import DataDir
+from preprocessing.encoders.fitted import BucketisedEncoder, NumericEncoder
+from preprocessing.errors import UserError
+
+_STATEFUL_SETTINGS = ("embedding_optimizer", "joint", "ssl_steps", "precision")
+_FIX = "build the new days with --base, which keeps them, or take --warm_start."
+
+
+def continue_run(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]:
+    """Copies the state of the run `config.continues` into a new model and its optimisers.
+
+    Args:
+        model: New model, compiled, with its optimisers built.
+        data: Data set of the new run.
+        config: Configuration of the new run.
+
+    Returns:
+        A line per table on its rows, and one on everything else.
+
+    Raises:
+        UserError: There is no such run, or it has no checkpoint of its best evaluation, or its
+            features, settings or intervals are others, or a table cannot grow.
+    """
+    if config.train.distribute == "parameter_server":
+        raise UserError(
+            "Expected one process or multi_worker with --continue, found parameter_server, whose "
+            "optimisers' state is cut into shards.",
+            "take --warm_start, which copies the weights alone.",
+        )
+    run = run_directory.open_run(config.continues)
+    run.data.schema.require_equal(data.schema, f"{run.data.path}", f"{data.path}")
+    require_same_settings(run, config, "model")
+    require_same_settings(run, config, "ssl")
+    require_same_settings(run, config, "train", _STATEFUL_SETTINGS)
+    warnings = list(_changed_numbers(run.data, data))
+    source = build_model(run.config, run.data, run.config.train.precision)
+    compile_model(source, run.config)
+    source.build_optimizers()
+    restore_best(source, run.path / run_directory.CHECKPOINTS)
+    growth = {
+        name: Growth.between(run.data.encoders[name], encoder)
+        for name, encoder in data.encoders.items()
+        if encoder.cardinality
+    }
+    for name in model.embedder.quotients:
+        if growth[name].moves:
+            raise UserError(
+                f"Expected the vocabulary of {run.data.path} for {name!r}, whose table is "
+                f"compressed, found another one in {data.path}: ids that share rows cannot move.",
+                "take --warm_start, or leave model.compressed_features out.",
+            )
+    take_over_state(source, model, growth)
+    lines = [
+        f"{name}: {(~rows.is_new).sum():,} rows taken over, {rows.is_new.sum():,} new with the row "
+        f"of an unknown value, {rows.gone:,} left behind"
+        for name, rows in growth.items()
+    ]
+    steps = int(model.optimizer.iterations.numpy())
+    return [
+        *warnings,
+        *lines,
+        f"all other weights and the optimisers taken over, at step {steps:,}",
+    ]
+
+
+def take_over_state(source: CTRModel, model: CTRModel, growth: dict[str, Growth]) -> None:
+    """Copies weights, and the state of the optimisers, between models of the same settings.
+
+    Args:
+        source: Trained model, with its optimisers built.
+        model: Model to change, with its optimisers built.
+        growth: Growth of the table of each feature that has one.
+    """
+    feature_by_table = {table.ref(): name for table, name in _tables(model)}
+    for theirs, ours in zip(source.weights, model.weights, strict=True):
+        name = feature_by_table.get(ours.ref())
+        if name is None or name in model.embedder.quotients:
+            ours.assign(theirs)
+        else:
+            ours.assign(tf.gather(theirs, growth[name].sources))
+    if source.loss_scale is not None and model.loss_scale is not None:
+        for theirs, ours in zip(
+            source.loss_scale.variables, model.loss_scale.variables, strict=True
+        ):
+            ours.assign(theirs)
+    pairs = zip(source.optimizers(), model.optimizers(), strict=True)
+    for (theirs, _), (ours, weights) in pairs:
+        ours.iterations.assign(theirs.iterations)
+        slots = zip(_slots(theirs, weights), _slots(ours, weights), weights, strict=True)
+        for their_slots, our_slots, weight in slots:
+            name = feature_by_table.get(weight.ref())
+            for before, after in zip(their_slots, our_slots, strict=True):
+                if name is None or name in model.embedder.quotients:
+                    after.assign(before)
+                else:
+                    rows = growth[name]
+                    # What moments a new value would have is not known: they begin as any do.
+                    after.assign(
+                        tf.where(rows.is_new[:, None], after, tf.gather(before, rows.sources))
+                    )
+
+
+def _tables(model: CTRModel) -> Iterator[tuple[tf.Variable, str]]:
+    """The tables of a model with the features that their rows belong to."""
+    for name, table in [*model.embedder.tables.items(), *model.embedder.quotients.items()]:
+        yield table, name
+    for table in model.backbone.tables:
+        yield table, model.schema.item_key.name
+
+
+def _slots(
+    optimizer: keras.optimizers.Optimizer, weights: list[tf.Variable]
+) -> list[list[tf.Variable]]:
+    """The slots of an optimiser by weight; Keras keeps them in this order behind its counter."""
+    slots = optimizer.variables[1:]
+    count = len(slots) // max(1, len(weights))
+    return [slots[place * count : (place + 1) * count] for place in range(len(weights))]
+
+
+def _changed_numbers(before: DataDir, after: DataDir) -> Iterator[str]:
+    """Lines on numeric features that are scaled in another way than before.
+
+    Raises:
+        UserError: A bucketised feature has other intervals, whose rows mean something else.
+    """
+    for name, then in before.encoders.items():
+        now = after.encoders[name]
+        if isinstance(then, BucketisedEncoder) and isinstance(now, BucketisedEncoder):
+            if not np.array_equal(then.boundaries, now.boundaries):
+                raise UserError(
+                    f"Expected the intervals of {before.path} for {name!r}, found others in "
+                    f"{after.path}.",
+                    _FIX,
+                )
+        elif isinstance(then, NumericEncoder) and then.numbers() != now.numbers():
+            yield (
+                f"WARNING: {name} is scaled by mean and deviation of these days, which the model "
+                f"does not know ({then.numbers()} before, {now.numbers()} now). Fix: {_FIX}"
+            )

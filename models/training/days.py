@@ -1,0 +1,72 @@
+"""Progressive validation: how good a model is on each day before it learns from that day.
+
+RUN/days.csv has a row per day of a chain of runs that continue each other.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from models.core import run_directory
+from models.evaluation.metrics import concatenated, ranking_metrics, shown
+from models.evaluation.scoring import Scorer
+from preprocessing.data_dir import DataDir
+from preprocessing.errors import explained_write_errors
+from preprocessing.splits import SPLITS
+from preprocessing.storage import files
+
+_METRICS = ("auc", "gauc", "log_loss", "calibration_error", "bias_ratio")
+
+
+def measure(scorer: Scorer, data: DataDir, progress: bool = False) -> dict[str, Any]:
+    """Scores all requests of a data set.
+
+    Args:
+        scorer: Scorer of the model as it is before it learns from them.
+        data: Data set of the day.
+        progress: Whether to show progress bars on standard error.
+
+    Returns:
+        A row of days.csv; metrics are None where undefined.
+
+    Raises:
+        UserError: A score is not finite.
+    """
+    scores = concatenated(
+        [scorer.score(split, progress) for split in SPLITS if data.num_requests(split)]
+    )
+    metrics = ranking_metrics(scores)
+    return {
+        "data": data.path.name,
+        "fingerprint": data.fingerprint,
+        "requests": metrics["requests"],
+        **{name: metrics[name] for name in _METRICS},
+    }
+
+
+def append(workdir: pathlib.Path, continued: str, row: Mapping[str, Any]) -> None:
+    """Writes days.csv: the days of the continued run, and one more.
+
+    Args:
+        workdir: Run directory.
+        continued: Directory of the run that is continued.
+        row: Row of the new day.
+
+    Raises:
+        UserError: The disk is full or write-protected.
+    """
+    earlier = pathlib.Path(continued, run_directory.DAYS)
+    rows = pd.read_csv(earlier).to_dict("records") if earlier.exists() else []
+    content = pd.DataFrame([*rows, dict(row)]).to_csv(index=False)
+    with explained_write_errors("--workdir", workdir):
+        files.write_bytes(workdir / run_directory.DAYS, content.encode())
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row as a line for people."""
+    return (
+        f"{row['data']} before training on it: {row['requests']:,.0f} requests, "
+        f"AUC {shown(row['auc'])}  GAUC {shown(row['gauc'])}  log loss {shown(row['log_loss'])}"
+    )
