@@ -155,18 +155,17 @@ class FeatureEmbedder(keras.layers.Layer):
             self._schema.history_features, features, history_key, seed
         )
         linear_BJ = masked_mean(linear_BLJ, mask_BL)
-        linear_B = tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1)
-        if self._schema.event_features and not items_only:
+        with_events = bool(self._schema.event_features) and not items_only
+        if with_events:
             events_BLJd, event_linear_BLV = self._events(features, seed)
             history_BLJd += events_BLJd
-            linear_B += tf.reduce_sum(masked_mean(event_linear_BLV, mask_BL), -1)
-        return UserSide(
+        side = UserSide(
             fields_BFd=fields_BFd,
             history_BLJd=tf.where(mask_BL[..., None, None], history_BLJd, 0.0),
             mask_BL=mask_BL,
             key_B=features[self._schema.user_key.name],
             items_BL=items_BL,
-            linear_B=linear_B,
+            linear_B=tf.reduce_sum(linear_BF, -1) + tf.reduce_sum(linear_BJ, -1),
             history_ids=tuple(
                 # The first id of a set is that of its most frequent value.
                 features[history_key(f.name)]
@@ -175,6 +174,10 @@ class FeatureEmbedder(keras.layers.Layer):
                 for f in self._schema.history_features
             ),
         )
+        if with_events:
+            linear_BV = masked_mean(event_linear_BLV, mask_BL)
+            side = side._replace(linear_B=side.linear_B + tf.reduce_sum(linear_BV, -1))
+        return side
 
     def candidates(self, features: Features, *, seed: tf.Tensor | None = None) -> Candidates:
         """Embeds the candidates of each request; see `user_side`."""
