@@ -18,7 +18,7 @@ import pyarrow as pa
 from absl import flags
 from tqdm import tqdm
 
-from pipeline.auditing import log
+from pipeline.auditing import log, times
 from pipeline.auditing.clicks import ClickChecks
 from pipeline.auditing.impressions import ImpressionChecks
 from pipeline.auditing.log_checks import LogChecks
@@ -39,6 +39,7 @@ CHECKS = {
     "ids": "every id is a row of its table, that of the user the user's; every number is finite",
     "candidates": "every request has one positive and N distinct negatives (or what was shown)",
     "order": "no event of a history comes at or after the positive in the order of (time, row)",
+    "times": "hours, weekdays and gaps follow from the times of the request and its events",
     "complete": "histories hold the most recent events, up to max_length",
     "negatives": "no negative is an item of its user, in any split",
     "available": "with --negative_sampling=available every negative had appeared by its request",
@@ -105,7 +106,7 @@ class Audit:
         self._times: list[np.ndarray] = []
         self._trained = {
             feature.name: np.zeros(data.encoders[feature.name].cardinality, bool)
-            for feature in (*data.schema.user_features, *data.schema.history_features)
+            for feature in (*data.schema.user_features, *data.schema.step_features)
             if data.encoders[feature.name].num_oov
         }
         self._num_requests = 0
@@ -184,7 +185,7 @@ class Audit:
             bad_B = (batch.is_candidate_BN & ~is_weight_BN).any(axis=1)
             why = "it has not one weight of 0 or more per candidate"
             self._fail_where(batch.ids, Verdict("candidates", bad_B, why))
-        for verdict in self._checks.alone(batch):
+        for verdict in (*times.verdicts(schema, batch), *self._checks.alone(batch)):
             self._fail_where(batch.ids, verdict)
 
     def _keep(self, batch: Requests, split: int) -> None:
@@ -270,7 +271,7 @@ class Audit:
         """Findings of `run` about the log and the times of requests, one line each."""
         split_R = np.concatenate([np.zeros(0, int), *self._split])
         time_R = np.concatenate([np.zeros(0, np.int64), *self._times])
-        times = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
+        by_split = [(name, time_R[split_R == split]) for split, name in enumerate(splits.SPLITS)]
         known_lines = [
             f"known        {name}: AUC {unknown.auc:.3f} from whether training knows an item "
             f"(unknown: {unknown.positive_share:.1%} of the positives, "
@@ -284,7 +285,7 @@ class Audit:
             *known_lines,
             *(
                 f"time         {name}: {self._time(values.min())} to {self._time(values.max())}"
-                for name, values in times
+                for name, values in by_split
                 if len(values)
             ),
         ]

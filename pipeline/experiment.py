@@ -7,7 +7,7 @@
 The tables: deminet/1 deminet/2 deminet/3 deminet/fig3a deminet/fig3b deminet/fig4 deminet/fig5,
 miss/2 ... miss/10, miss/fig5 miss/fig6 miss/fig7; beyond/miss beyond/rivals
 beyond/schedules beyond/data beyond/width beyond/history beyond/simulation beyond/features
-beyond/best. DATA are
+beyond/events beyond/best. DATA are
 data sets of pipeline.build_examples with the protocol of the paper: time_split for DemiNet,
 leave_last_out for MISS and beyond.
 

@@ -60,7 +60,10 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def parse(
-    schema: Schema, serialized_B: tf.Tensor, with_users: bool = False
+    schema: Schema,
+    serialized_B: tf.Tensor,
+    with_users: bool = False,
+    with_event_times: bool = False,
 ) -> dict[str, tf.Tensor]:
     """Parses serialized SequenceExamples of encoded features.
 
@@ -68,6 +71,8 @@ def parse(
         schema: Schema of the examples.
         serialized_B: [B] strings.
         with_users: Whether to return `request/user` as well, which training does not need.
+        with_event_times: Whether to return `history/timestamp` [B,L] as well, which training does
+            not need either; int64, 0 for padding.
 
     Returns:
         `<user or context feature>` [B]; `candidate/<item feature>` [B,N] and
@@ -80,15 +85,18 @@ def parse(
         string, the raw user, if `with_users`. A candidate or an event is real where the item key is
         not 0.
     """
-    return with_numbers(schema, _parse(schema, serialized_B, with_users))
+    return with_numbers(schema, _parse(schema, serialized_B, with_users, with_event_times))
 
 
 def _parse(
-    schema: Schema, serialized_B: tf.Tensor, with_users: bool = False
+    schema: Schema,
+    serialized_B: tf.Tensor,
+    with_users: bool = False,
+    with_event_times: bool = False,
 ) -> dict[str, tf.Tensor]:
     """As `parse`, with vectors as bytes."""
     candidates = {candidate_key(f.name): f for f in schema.item_features}
-    histories = {history_key(f.name): f for f in schema.history_features}
+    histories = {history_key(f.name): f for f in schema.step_features}
     context_spec: dict[str, Any] = {
         f.name: _spec(f, tf.io.FixedLenFeature) for f in schema.user_features
     }
@@ -100,12 +108,13 @@ def _parse(
     context_spec[REQUEST_ID] = tf.io.FixedLenFeature([], tf.string, "")
     if with_users:
         context_spec[REQUEST_USER] = tf.io.FixedLenFeature([], tf.string)
+    steps_spec = {
+        key: _spec(feature, tf.io.FixedLenSequenceFeature) for key, feature in histories.items()
+    }
+    if with_event_times:
+        steps_spec[history_key(TIMESTAMP)] = tf.io.FixedLenSequenceFeature([], tf.int64)
     context, sequences, _ = tf.io.parse_sequence_example(
-        serialized_B,
-        context_features=context_spec,
-        sequence_features={
-            key: _spec(feature, tf.io.FixedLenSequenceFeature) for key, feature in histories.items()
-        },
+        serialized_B, context_features=context_spec, sequence_features=steps_spec
     )
     features = {**context, **sequences}
     for feature in schema.user_features:
@@ -312,7 +321,7 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
         """Candidates and histories are padded no more than the batch needs."""
-        widths = {history_key(feature.name): cut.length for feature in schema.history_features}
+        widths = {history_key(feature.name): cut.length for feature in schema.step_features}
         widths |= {candidate_key(feature.name): cut.candidates for feature in schema.item_features}
         widths |= {LABEL: cut.candidates, LABEL_WEIGHT: cut.candidates}
         rows = {

@@ -40,7 +40,7 @@ def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
     labels = 1 + (schema.weight is not None)
     values = (
         requests * (_width(schema.user_features) + 1 + _LENGTHS)  # one more is the time
-        + events * _width(schema.history_features)
+        + events * _width(schema.step_features)
         + candidates * (_width(schema.item_features) + labels)
     )
     return _VALUE_BYTES * values + _NAME_BYTES * (1 + with_users) * requests
@@ -99,7 +99,7 @@ class DecodedSplit:
 
     def __init__(self, schema: Schema, blocks: Iterable[Mapping[str, tf.Tensor]]) -> None:
         item = schema.item_key.name
-        self._histories = [history_key(feature.name) for feature in schema.history_features]
+        self._histories = [history_key(feature.name) for feature in schema.step_features]
         candidates = [*(candidate_key(feature.name) for feature in schema.item_features), LABEL]
         candidates += [LABEL_WEIGHT] if schema.weight is not None else []
         parts = list(blocks)

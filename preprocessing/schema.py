@@ -12,7 +12,8 @@ from typing import Any
 
 from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key, history_key
-from preprocessing.features.feature import ENCODED_ROLES, Feature, Role
+from preprocessing.features.derived import Derived
+from preprocessing.features.feature import ENCODED_ROLES, UNITS, DType, Feature, Role
 from preprocessing.features.history import History
 from preprocessing.features.parsing import parse_feature, parse_history
 from preprocessing.json_checks import array, check_keys, read_json
@@ -23,6 +24,7 @@ _ROLE_ORDER = (
     Role.USER,
     Role.CONTEXT,
     Role.ITEM,
+    Role.EVENT,
     Role.REQUEST,
     Role.TIMESTAMP,
     Role.LABEL,
@@ -69,6 +71,40 @@ class Schema:
     def extra_features(self) -> tuple[Feature, ...]:
         """The item features of candidates that history events lack."""
         return tuple(f for f in self.item_features if f.name not in self.history.features)
+
+    @property
+    def event_features(self) -> tuple[Feature, ...]:
+        """Features of role `event`: what history events have and candidates lack."""
+        return self.with_role(Role.EVENT)
+
+    @property
+    def step_features(self) -> tuple[Feature, ...]:
+        """Everything that a step of a history has: item features, then those of events."""
+        return (*self.history_features, *self.event_features)
+
+    @property
+    def request_fields(self) -> tuple[Feature, ...]:
+        """What a caller of a served model sends once: user and context, the time if it is used."""
+        fields = tuple(feature for feature in self.user_features if feature.derived is None)
+        is_used = self.derived - {Derived.GAP_TO_PREVIOUS}
+        return fields + self.with_role(Role.TIMESTAMP) if is_used else fields
+
+    @property
+    def event_fields(self) -> tuple[Feature, ...]:
+        """What a caller of a served model sends of each event: its time too, if that is used."""
+        fields = tuple(feature for feature in self.step_features if feature.derived is None)
+        is_used = any(derived.is_gap for derived in self.derived)
+        return fields + self.with_role(Role.TIMESTAMP) if is_used else fields
+
+    @property
+    def log_features(self) -> tuple[Feature, ...]:
+        """The features that have a column in the log."""
+        return tuple(feature for feature in self.features if feature.derived is None)
+
+    @property
+    def derived(self) -> frozenset[Derived]:
+        """What features of the schema derive from times."""
+        return frozenset(f.derived for f in self.features if f.derived is not None)
 
     @property
     def encoded_features(self) -> tuple[Feature, ...]:
@@ -214,6 +250,7 @@ class Schema:
                     "identify users and items.",
                 )
         _require_own_columns(schema, where)
+        _require_times(schema, where)
         return schema
 
 
@@ -222,13 +259,13 @@ def encoded_keys(schema: Schema) -> list[tuple[str, Feature]]:
     return [
         *((feature.name, feature) for feature in schema.user_features),
         *((candidate_key(feature.name), feature) for feature in schema.item_features),
-        *((history_key(feature.name), feature) for feature in schema.history_features),
+        *((history_key(feature.name), feature) for feature in schema.step_features),
     ]
 
 
 def _require_own_columns(schema: Schema, where: str) -> None:
     """Raises `UserError` if a column of many values or numbers is read in another way as well."""
-    columns = [feature.column for feature in schema.features]
+    columns = [feature.column for feature in schema.log_features]
     if schema.history.behaviours is not None:
         columns.append(schema.history.behaviours.column)
     for feature in schema.features:
@@ -238,6 +275,27 @@ def _require_own_columns(schema: Schema, where: str) -> None:
                 f"{where}: expected one use of the column {feature.column!r}, which has {what}, "
                 "found several.",
                 "leave the other feature or rule out, or copy the column under another name.",
+            )
+
+
+def _require_times(schema: Schema, where: str) -> None:
+    """Raises `UserError` if features derive from times that the log lacks or whose unit is open."""
+    for feature in schema.features:
+        if feature.derived is None:
+            continue
+        source = f'"from": {feature.derived.value!r}'
+        expected = f"{where}: expected times for {feature.name!r} ({source})"
+        if schema.timestamp is None:
+            raise UserError(
+                f"{expected}, found no feature of role 'timestamp'.",
+                "add one, or leave the feature out.",
+            )
+        if schema.timestamp.dtype is not DType.DATETIME and schema.timestamp.unit is None:
+            raise UserError(
+                f"{expected} of a known unit, found int64 without 'unit'.",
+                f'say "unit": "seconds" (or {", ".join([*UNITS][1:])}) for '
+                f"{schema.timestamp.name!r}; positions have no unit, so leave the feature out "
+                "where they stand for times.",
             )
 
 

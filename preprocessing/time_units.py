@@ -1,8 +1,8 @@
-"""Units of time: microseconds for dtype datetime; only the log knows the unit of integers."""
+"""Units of time: microseconds for dtype datetime; of integers what the schema says, if it does."""
 
 import numpy as np
 
-from preprocessing.features.feature import DType
+from preprocessing.features.feature import UNITS, DType
 from preprocessing.schema import Schema
 
 UNIT = "microseconds since 1970-01-01T00:00:00Z"
@@ -12,12 +12,14 @@ _TICKS_PER_SECOND = 1_000_000
 
 
 def is_datetime(schema: Schema) -> bool:
-    """Whether the unit of the times is known."""
+    """Whether times are dates, of a known unit and zero."""
     return schema.timestamp is not None and schema.timestamp.dtype is DType.DATETIME
 
 
 def ticks_per_second(schema: Schema) -> int:
     """Number of units in a second; times whose unit is unknown are assumed to be seconds."""
+    if schema.timestamp is not None and schema.timestamp.unit is not None:
+        return UNITS[schema.timestamp.unit]
     return _TICKS_PER_SECOND if is_datetime(schema) else 1
 
 

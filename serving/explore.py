@@ -150,7 +150,7 @@ class Explorer:
         request = self._with_unknown(to_request(data, batch, 0), features)
         version, servable = self._model()
         explanation = _ask(servable, batch.raw)
-        history = self._records_of(schema.history_features, history_key, features)
+        history = self._records_of(_encoded(schema.event_fields), history_key, features)
         candidates = self._records_of(schema.item_features, candidate_key, features)
         ranked = [
             {
@@ -163,8 +163,9 @@ class Explorer:
             }
             for n in np.argsort(-explanation.scores_N[: len(candidates)], kind="stable")
         ]
-        user = _shown({f.name: request[f.name] for f in schema.user_features})
-        unknown = [f.name for f in schema.user_features if self._is_unknown(f, features[f.name])]
+        user = _shown({f.name: request[f.name] for f in schema.request_fields})
+        fields = _encoded(schema.request_fields)
+        unknown = [f.name for f in fields if self._is_unknown(f, features[f.name])]
         return {
             "version": str(version),
             "index": index,
@@ -213,11 +214,11 @@ class Explorer:
             is_known = ids[ids != PAD_ID] > self._data.encoders[feature.name].num_oov
             return [v if known else "unknown" for v, known in zip(values, is_known, strict=True)]
 
-        for feature in schema.user_features:
+        for feature in _encoded(schema.request_fields):
             name = feature.name
             request[name] = named(feature, request[name], features[name])
         for part, group, key_of in (
-            (HISTORY, schema.history_features, history_key),
+            (HISTORY, _encoded(schema.event_fields), history_key),
             (CANDIDATES, schema.item_features, candidate_key),
         ):
             for feature in group:
@@ -298,6 +299,11 @@ class ExploreApp:
         ):
             return self._explorer.why(int(argument("request")))
         raise _NoSuchError("Nothing is served here.")
+
+
+def _encoded(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    """The features that have ids or numbers; times have neither."""
+    return tuple(feature for feature in features if feature.encoder is not None)
 
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:

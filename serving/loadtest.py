@@ -22,7 +22,7 @@ import pathlib
 import platform
 import sys
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,15 +202,23 @@ def _pool(
         pool["user"].append({name: request[name] for name in request_format.user})
         pool[CANDIDATES] += request[CANDIDATES]
         pool[HISTORY] += request[HISTORY]
-    # A candidate has all fields of an event.
-    pool[HISTORY] = pool[HISTORY] or pool[CANDIDATES]
+    # A candidate has all fields of an event, but for those of what happened at the event.
+    is_event = request_format.history.keys() <= request_format.candidate.keys()
+    pool[HISTORY] = pool[HISTORY] or (
+        pool[CANDIDATES] if is_event else _made_up(request_format.history)
+    )
     if not pool["user"]:
         raise UserError(f"Expected requests in {requests}, found none.", "check --requests.")
     return pool
 
 
 def _made_up(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    makers = {DType.STRING: "{} {}".format, DType.INT64: lambda _, i: i, DType.FLOAT32: _fraction}
+    makers: dict[DType, Callable[[str, int], Any]] = {
+        DType.STRING: "{} {}".format,
+        DType.INT64: lambda _, i: i,
+        DType.FLOAT32: _fraction,
+        DType.DATETIME: lambda _, i: i,
+    }
 
     def value(name: str, field: Field, i: int) -> Any:
         make = makers[field.dtype]

@@ -147,6 +147,7 @@ class CTRModel(tfrs.Model):
         seed = tf.stack([self._seed, 0])
         values = self.backbone.diagnostics(user, candidates, seed=seed)
         if self.ssl is not None:
+            user = self.embedder.user_side(features, items_only=True)
             values |= self.ssl.diagnostics(user, candidates, seed=seed)
         if self._joint:
             values |= self._gradient_norms(features, seed)
@@ -289,13 +290,17 @@ class CTRModel(tfrs.Model):
         return self.embedder.table_weights(names), dense + self.ssl.trainable_variables
 
     def _ssl_terms(self, features: Features, seed: tf.Tensor) -> dict[str, LossTerm]:
-        """The self-supervised losses, computed without out-of-vocabulary dropout.
+        """The self-supervised losses: of items alone, without out-of-vocabulary dropout.
+
+        What events have and candidates lack is left out: fields of an item, its views and its
+        neighbours are those of the papers.
 
         A step of the main loss replaces some values by out-of-vocabulary ids. Here this would let
         users who share no item share the row of such an id, and so count as similar.
         """
         assert self.ssl is not None
-        user, candidates = self.embedder.user_side(features), self.embedder.candidates(features)
+        user = self.embedder.user_side(features, items_only=True)
+        candidates = self.embedder.candidates(features)
         return self.ssl.losses(user, candidates, seed=randomness.for_place(seed, "ssl"))
 
     def _step_seed(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:

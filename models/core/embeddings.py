@@ -1,7 +1,8 @@
 """Embedding tables, and the lookup that turns encoded features into model inputs.
 
 Shapes: B requests, N candidates, L history length, F user and context fields, J item features of
-the history, E further item features, M values of a set, d embedding width per field.
+the history, E further item features, V features of events, M values of a set, d embedding width
+per field.
 """
 
 import contextlib
@@ -23,6 +24,10 @@ from preprocessing.schema import Schema
 
 Features = Mapping[str, tf.Tensor]
 
+_BOUND = 0.05
+_QUOTIENT_BOUND = math.sqrt(3.0)
+"""Bounds of initial embeddings, and of rows that multiply them."""
+
 
 class FeatureEmbedder(keras.layers.Layer):
     """One table per categorical feature, one vector per number, one projection per vector.
@@ -31,6 +36,10 @@ class FeatureEmbedder(keras.layers.Layer):
 
     Candidates and history share the tables of their features: so self-supervision on histories
     trains the rows that candidates read (MISS, section III).
+
+    What events have and candidates lack (role `event`) is added to the item features of each event
+    through a projection that is zero at first: training begins with the model without it. Tables of
+    these features draw from a seed of their own, so that the other weights begin as without them.
 
     The vocabulary is fitted on the training data, so without further measures no training request
     has an out-of-vocabulary id, and the rows of these ids would keep their random initial values.
@@ -47,6 +56,7 @@ class FeatureEmbedder(keras.layers.Layer):
         device: Device of the tables; None for the device of the other weights.
         pretrained: Features whose tables hold vectors from a file, perhaps of another width. The
             vectors are filled in by `models.training.pretrained_tables`.
+        seed: Seed of the tables of event features.
 
     Attributes:
         width: Number of columns of a table.
@@ -58,6 +68,8 @@ class FeatureEmbedder(keras.layers.Layer):
         pretrained: Names of the features whose tables begin with vectors from a file.
         fixed: Names of those whose tables training does not change.
         vectors: Vector of each numeric feature, [1, d].
+        event_projections: Projection of each event feature to the item features of an event,
+            [d, J d]; none if d is 0.
     """
 
     def __init__(
@@ -70,6 +82,7 @@ class FeatureEmbedder(keras.layers.Layer):
         compressed: Mapping[str, int] | None = None,
         device: str | None = None,
         pretrained: Mapping[str, Pretrained] | None = None,
+        seed: int = 0,
         name: str = "embedder",
     ) -> None:
         super().__init__(name=name)
@@ -78,11 +91,13 @@ class FeatureEmbedder(keras.layers.Layer):
         self._linear_weights = linear_weights
         self._oov_rate = oov_rate
         self._device = device
+        self._seed = seed
         self.width = embedding_size + linear_weights
         self.tables: dict[str, tf.Variable] = {}
         self.quotients: dict[str, tf.Variable] = {}
         self.vectors: dict[str, tf.Variable] = {}
         self.projections: dict[str, tf.Variable] = {}
+        self.event_projections: dict[str, tf.Variable] = {}
         self.scales: dict[str, tf.Variable] = {}
         self.pretrained = frozenset(pretrained)
         self.fixed = frozenset(name for name, p in pretrained.items() if not p.trainable)
@@ -90,29 +105,38 @@ class FeatureEmbedder(keras.layers.Layer):
         shapes = table_shapes(cardinalities, self.width, compressed or {}, widths)
         for feature in schema.encoded_features:
             name = feature.name
+            initial_rows: Any = self._initial_rows
+            initial_quotients: Any = self._initial_quotients
+            if feature in schema.event_features:
+                initial_rows = functools.partial(self._seeded_rows, name, _BOUND, 0.0)
+                initial_quotients = functools.partial(
+                    self._seeded_rows, f"{name}_quotient", _QUOTIENT_BOUND, 1.0
+                )
             if not feature.is_categorical:
                 if feature.is_vector:
                     self._add_projection(name, feature.shape[0])
                     continue
                 self.vectors[name] = self.add_weight(
-                    name=f"{name}_embedding",
-                    shape=(1, self.width),
-                    initializer=self._initial_rows,
+                    name=f"{name}_embedding", shape=(1, self.width), initializer=initial_rows
                 )
                 continue
             table, *quotients = shapes[name]
             for shape in quotients:
-                self.quotients[name] = self._add_table(
-                    f"{name}_quotient", shape, self._initial_quotients
-                )
+                self.quotients[name] = self._add_table(f"{name}_quotient", shape, initial_quotients)
             self.tables[name] = self._add_table(
-                f"{name}_embedding", table, self._initial_rows, name not in self.fixed
+                f"{name}_embedding", table, initial_rows, name not in self.fixed
             )
             if name in widths:
                 self._add_projection(name, widths[name])
                 self.scales[name] = self.add_weight(
                     name=f"{name}_scale", shape=(), initializer="ones", trainable=False
                 )
+        for feature in schema.event_features if embedding_size else ():
+            self.event_projections[feature.name] = self.add_weight(
+                name=f"{feature.name}_projection/kernel",
+                shape=(embedding_size, len(schema.history_features) * embedding_size),
+                initializer="zeros",
+            )
         self.dims = Dims(
             user_fields=len(schema.user_features),
             history_features=len(schema.history_features),
@@ -146,13 +170,16 @@ class FeatureEmbedder(keras.layers.Layer):
         """A context manager that creates tensors and variables on the device of the tables."""
         return tf.device(self._device) if self._device else contextlib.nullcontext()
 
-    def user_side(self, features: Features, *, seed: tf.Tensor | None = None) -> UserSide:
+    def user_side(
+        self, features: Features, *, seed: tf.Tensor | None = None, items_only: bool = False
+    ) -> UserSide:
         """Embeds the user features and the history, which all candidates of a request share.
 
         Args:
             features: Encoded features as `preprocessing.dataset.parse` returns them.
             seed: Seed int32 [2] of the out-of-vocabulary replacements of a training step; None
                 for no replacements. `key_B` and `items_BL` hold the original ids either way.
+            items_only: Whether to leave out what events have and candidates lack.
         """
         key = self._schema.item_key.name
         items_BL = features[history_key(key)]
@@ -162,7 +189,11 @@ class FeatureEmbedder(keras.layers.Layer):
             self._schema.history_features, features, history_key, seed
         )
         linear_BJ = masked_mean(linear_BLJ, mask_BL)
-        return UserSide(
+        with_events = bool(self._schema.event_features) and not items_only
+        if with_events:
+            events_BLJd, event_linear_BLV = self._events(features, seed)
+            history_BLJd += events_BLJd
+        side = UserSide(
             fields_BFd=fields_BFd,
             history_BLJd=tf.where(mask_BL[..., None, None], history_BLJd, 0.0),
             mask_BL=mask_BL,
@@ -179,6 +210,10 @@ class FeatureEmbedder(keras.layers.Layer):
                 for f in self._schema.history_features
             ),
         )
+        if with_events:
+            linear_BV = masked_mean(event_linear_BLV, mask_BL)
+            side = side._replace(linear_B=side.linear_B + tf.reduce_sum(linear_BV, -1))
+        return side
 
     def candidates(self, features: Features, *, seed: tf.Tensor | None = None) -> Candidates:
         """Embeds the candidates of each request; see `user_side`."""
@@ -193,6 +228,21 @@ class FeatureEmbedder(keras.layers.Layer):
             key_BN=key_BN,
             linear_BN=tf.reduce_sum(linear, -1),
         )
+
+    def _events(self, features: Features, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """What event features add to the fields of each event [B, L, J, d]; linear weights."""
+        event_features = self._schema.event_features
+        vectors_BLVd, linear_BLV = self._stack(event_features, features, history_key, seed)
+        size, fields = self.dims.embedding_size, self.dims.history_features
+        kernels = [
+            self.event_projections[f.name]
+            for f in event_features
+            if f.name in self.event_projections
+        ]
+        shape = tf.shape(vectors_BLVd)
+        flat = tf.reshape(vectors_BLVd, [shape[0] * shape[1], len(event_features) * size])
+        added = tf.matmul(flat, tf.concat(kernels, axis=0)) if kernels else flat
+        return tf.reshape(added, [shape[0], shape[1], fields, size]), linear_BLV
 
     def _stack(
         self,
@@ -272,7 +322,27 @@ class FeatureEmbedder(keras.layers.Layer):
             partition_offset: Offset of the shard; unused, as rows are random.
         """
         del partition_offset
-        return self._random_rows(partition_shape or shape, dtype, 0.05, 0.0)
+        return self._random_rows(partition_shape or shape, dtype, _BOUND, 0.0)
+
+    def _seeded_rows(
+        self,
+        place: str,
+        bound: float,
+        linear_weight: float,
+        shape: tf.TensorShape,
+        dtype: tf.DType,
+        partition_shape: tuple[int, int] | None = None,
+        partition_offset: tuple[int, int] | None = None,
+    ) -> tf.Tensor:
+        """Initial rows of a table, drawn without moving the random stream of other weights."""
+        seed = tf.constant([self._seed, (partition_offset or (0, 0))[0]])
+        seed = randomness.for_place(seed, f"initial/{place}")
+        rows, width = partition_shape or shape
+        linear = int(self._linear_weights)
+        with self.placed():
+            drawn = randomness.uniform(seed, [rows, width - linear], -bound, bound)
+            rows = tf.pad(drawn, [[0, 0], [0, linear]], constant_values=linear_weight)
+            return tf.cast(rows, dtype)
 
     def _initial_quotients(
         self, shape: tf.TensorShape, dtype: tf.DType, **partition: Any
@@ -283,7 +353,7 @@ class FeatureEmbedder(keras.layers.Layer):
         variance, and linear weights of 0.
         """
         rows = partition.get("partition_shape") or shape
-        return self._random_rows(rows, dtype, math.sqrt(3.0), 1.0)
+        return self._random_rows(rows, dtype, _QUOTIENT_BOUND, 1.0)
 
     def _random_rows(
         self, shape: tf.TensorShape, dtype: tf.DType, bound: float, linear_weight: float

@@ -69,6 +69,7 @@ def build_sized(
         compressed_features(config.model, schema),
         "CPU:0" if config.train.tables_on_cpu else None,
         config.pretrained,
+        seed=config.train.seed,
     )
     parts = registry.user_parts(config.model_name, config.ssl_name)
     with policy(precision), user_code.explained(parts):
@@ -173,6 +174,6 @@ def _one_request(schema: Schema) -> Features:
     features = {f.name: value(f.is_categorical, 1, *f.value_shape) for f in schema.user_features}
     for f in schema.item_features:
         features[candidate_key(f.name)] = value(f.is_categorical, 1, 1, *f.value_shape)
-    for f in schema.history_features:
+    for f in schema.step_features:
         features[history_key(f.name)] = value(f.is_categorical, 1, 1, *f.value_shape)
     return features

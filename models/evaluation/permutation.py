@@ -54,7 +54,7 @@ def inputs(schema: Schema) -> list[Input]:
         schema: Schema of the data set.
     """
     item = schema.item_key.name
-    histories = tuple(history_key(feature.name) for feature in schema.history_features)
+    histories = tuple(history_key(feature.name) for feature in schema.step_features)
     return [
         *(Input(f.name, f.role.value, (f.name,), "") for f in schema.user_features),
         *(
@@ -64,7 +64,7 @@ def inputs(schema: Schema) -> list[Input]:
         Input(WHOLE_HISTORY, HISTORY, histories, ""),
         *(
             Input(f.name, HISTORY, (history_key(f.name),), history_key(item))
-            for f in schema.history_features
+            for f in schema.step_features
         ),
     ]
 

@@ -12,7 +12,7 @@ from models.reporting import html_report
 from models.reporting.html_report import Figure, Grid
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir, missing_share
-from preprocessing.example_keys import candidate_key
+from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
@@ -171,7 +171,11 @@ def _values(data: DataDir) -> Grid:
     by_split = data.stats["splits"]
     rows = []
     for feature in schema.features:
-        key = candidate_key(feature.name) if feature in schema.item_features else feature.name
+        key = feature.name
+        if feature in schema.item_features:
+            key = candidate_key(feature.name)
+        elif feature in schema.event_features:
+            key = history_key(feature.name)
         train, test = (by_split[name]["features"].get(key, {}) for name in ("train", "test"))
         rows.append(
             [
@@ -202,10 +206,11 @@ def cut_values(data: DataDir) -> list[str]:
 
 
 def encoding(feature: Feature) -> str:
-    """The kind of a feature's encoder, and how many values or numbers a row may have."""
+    """The kind of a feature's encoder, how many values or numbers a row may have, its source."""
     if feature.encoder is None:
         return ""
     if feature.is_vector:
         return f"{feature.encoder.kind}, {feature.shape[0]} numbers"
     up_to = "" if feature.many is None else f", up to {feature.many.max} values"
-    return f"{feature.encoder.kind}{up_to}"
+    source = "" if feature.derived is None else f", from {feature.derived.value}"
+    return f"{feature.encoder.kind}{up_to}{source}"

@@ -47,7 +47,7 @@ def description(run: run_directory.Run) -> list[tuple[str, str]]:
                 f"embedding tables; embeddings of {config.model.embedding_size} numbers.",
             )
         )
-    history = _names(schema.history_features)
+    history = _names(schema.step_features)
     users = _names(schema.user_features) or "the user"
     rows += [
         (

@@ -76,6 +76,7 @@ def check_sample_weight(schema: Schema, name: str) -> None:
         feature.name
         for feature in schema.encoded_features
         if feature.encoder == Numeric(normalisation="none")
+        and feature not in schema.event_features  # candidates lack them
     ]
     if name and name not in numeric:
         raise UserError(

@@ -267,7 +267,7 @@ def _requests(schema: Schema, rows: int, candidates: int) -> Features:
     for f in schema.item_features:
         shape = (rows, candidates, *f.value_shape)
         features[candidate_key(f.name)] = spec(f.is_categorical, *shape)
-    for f in schema.history_features:
+    for f in schema.step_features:
         features[history_key(f.name)] = spec(f.is_categorical, rows, length, *f.value_shape)
     features[LABEL] = spec(False, rows, candidates)
     if schema.weight is not None:

@@ -81,7 +81,7 @@ def _requests(schema: Schema) -> Features:
         shape = (_REQUESTS, _CANDIDATES, *f.value_shape)
         features[candidate_key(f.name)] = value(f.is_categorical, *shape)
     mask_BL = np.arange(length) < lengths_B[:, None]
-    for f in schema.history_features:
+    for f in schema.step_features:
         values = value(f.is_categorical, _REQUESTS, length, *f.value_shape)
         mask = mask_BL.reshape(mask_BL.shape + (1,) * f.axes)
         features[history_key(f.name)] = np.where(mask, values, 0).astype(values.dtype)

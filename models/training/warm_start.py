@@ -75,6 +75,7 @@ def take_over(
             f"history.features is {', '.join(ours)} here, {', '.join(theirs)} there: weights go "
             "with their features"
         )
+    lines += _copy_event_projections(source, model)
     transfer, warnings = copy_dense(source, model)
     known = [name for name in after if why_new(name, source.schema, model.schema) is None]
     rescale_projections(before, model, after, known)
@@ -154,6 +155,28 @@ def _same_form(source: CTRModel, model: CTRModel, name: str) -> bool:
         for one in (source, model)
     )
     return before == after
+
+
+def _copy_event_projections(source: CTRModel, model: CTRModel) -> list[str]:
+    """Copies what event features add to item features that both models have; returns lines."""
+    old, new = (each.schema.history.features for each in (source, model))
+    size = model.embedder.dims.embedding_size
+    common = [
+        name for name in new if name in old and not why_new(name, source.schema, model.schema)
+    ]
+    lines = []
+    for name, ours in model.embedder.event_projections.items():
+        theirs = source.embedder.event_projections.get(name)
+        if theirs is None or why_new(name, source.schema, model.schema) is not None:
+            lines.append(f"{name}: what it adds to events begins with nothing")
+            continue
+        kernel, other = (weight.numpy() for weight in (ours, theirs))
+        for item in common:
+            place, source_place = new.index(item) * size, old.index(item) * size
+            kernel[:, place : place + size] = other[:, source_place : source_place + size]
+        ours.assign(kernel)
+        lines.append(f"{name}: what it adds to {', '.join(common) or 'nothing'} taken over")
+    return lines
 
 
 def require_same_settings(

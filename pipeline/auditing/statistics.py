@@ -48,7 +48,7 @@ class StatisticsChecks:
             _Learnt(data, feature)
             for feature in data.schema.encoded_features
             if isinstance(feature.encoder, (Vocabulary, Numeric, Vector))
-            and feature in (*data.schema.user_features, *data.schema.history_features)
+            and feature in (*data.schema.user_features, *data.schema.step_features)
             and checks.identifies_events
             and not (isinstance(feature.encoder, Numeric) and has_given_encoders(data))
         ]
@@ -151,7 +151,8 @@ class _SplitCounts:
             total -= figures["missing"]
             counts_V[PAD_ID] = 0
         if isinstance(feature.encoder, Bucketised):
-            figures["missing"] = int(counts_V[MISSING_ID])
+            # Integers that are missing have the id of padding.
+            figures["missing"] = int(counts_V[PAD_ID] + counts_V[MISSING_ID])
         elif isinstance(encoder, VocabularyEncoder):
             unknown = int(counts_V[1 : encoder.num_oov + 1].sum())
             figures["oov_rate"] = unknown / total if total else 0.0
@@ -180,9 +181,11 @@ class _Learnt:
 
     def add(self, batch: Requests) -> None:
         user_B, index_B = batch.user_B, batch.index_B
-        is_user = self._feature in self._data.schema.user_features
-        own_B = batch.values[self._feature.name] if is_user else batch.positives(self._feature)
-        self._positives.append((_event_keys(user_B, index_B), self._seen(own_B)))
+        schema = self._data.schema
+        is_user = self._feature in schema.user_features
+        if self._feature not in schema.event_features:  # a candidate has none of these
+            own_B = batch.values[self._feature.name] if is_user else batch.positives(self._feature)
+            self._positives.append((_event_keys(user_B, index_B), self._seen(own_B)))
         if is_user:
             return
         row, step = np.nonzero(batch.is_event_BL)
@@ -199,10 +202,10 @@ class _Learnt:
         return np.square(values, dtype=np.float64).sum(axis=-1)
 
     def problems(self) -> Iterator[str]:
-        if not self._positives:
+        if not (self._positives or self._steps):
             return
-        keys_E, values_E = _distinct(self._positives)
-        if self._steps:
+        keys_E, values_E = _distinct(self._positives or self._steps)
+        if self._positives and self._steps:
             step_keys_E, step_values_E = _distinct(self._steps)
             # An event of a history has its own features, a candidate those of the catalogue.
             only_positive_E = ~np.isin(keys_E, step_keys_E)

@@ -18,7 +18,7 @@ class Decision:
         role: Its role; None if it is left out.
         reason: Why, for people.
         dtype: Type of its values.
-        encoder: Encoder of a user, item or context feature.
+        encoder: Encoder of a user, item, context or event feature.
         default: Stands in for missing values.
         many: How many values a row may have; None for one.
         shape: How many numbers a vector has; () for a single value.

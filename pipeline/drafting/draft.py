@@ -13,7 +13,10 @@ from preprocessing.features.feature import ENCODED_ROLES, Role
 from preprocessing.features.history import default_history
 from preprocessing.schema import Schema
 
-_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT, Role.TIMESTAMP, Role.LABEL, Role.REQUEST, None)
+_ROLES = (
+    *(Role.USER, Role.ITEM, Role.CONTEXT, Role.EVENT),
+    *(Role.TIMESTAMP, Role.LABEL, Role.REQUEST, None),
+)
 _RESERVED = (LABEL, REQUEST_ID, TIMESTAMP)
 _MOST_REJECTED = 0.01
 _NUMBERS_IN_A_ROW = 2
@@ -91,13 +94,11 @@ def _rows(
     decisions = [one for one in (time, *outcomes, request) if one is not None]
     for column in rest:
         reason = exclusions.first_reason(column, rules)
-        if not reason:
-            decisions.append(features.feature(column, row_keys))
-        elif exclusions.behaviour(column) == reason:
-            doubt = f"rows of all kinds in {column.name} count: history.behaviours names some"
-            decisions.append(dataclasses.replace(left_out(column, reason), doubt=doubt))
-        else:
+        if reason:
             decisions.append(left_out(column, reason))
+        else:
+            kinds = features.kinds_of_events(column)
+            decisions.append(kinds or features.feature(column, row_keys))
     for column in of_several:
         shapes = (exclusions.prose,) if column.is_many else ()
         reason = exclusions.first_reason(column, (*shapes, *leaks))

@@ -19,7 +19,6 @@ _LISTS = (("[", "]"), ("{", "}"), ("(", ")"))
 _MOST_WORDS = 4
 _LONGEST_TEXT = 60
 _MOSTLY_NUMBERS = 0.8
-_MOST_BEHAVIOURS = 20
 _DATE = r"^\d{1,4}(?:[-/. ]|, )\d{1,2}(?:[-/. ]|, )\d{2,4}\b"
 
 Rule = Callable[[Column], str]
@@ -103,15 +102,6 @@ def own_per_row(column: Column) -> str:
     return "nearly every row has its own value" if column.is_own_per_row and not is_measure else ""
 
 
-def behaviour(column: Column) -> str:
-    """Kinds of events (view, buy), of which a history may want some only."""
-    is_kind = names.mentions(column.name, names.BEHAVIOUR) and column.numbers is None
-    if not is_kind or column.distinct > _MOST_BEHAVIOURS:
-        return ""
-    kinds = ", ".join(sorted(column.values.to_pylist()))
-    return f"kinds of events ({kinds}), all of which count; history.behaviours names some"
-
-
 def copy_of(key: Column) -> Rule:
     """A rule: other names of the users or items that a key names."""
 
@@ -144,7 +134,7 @@ SHAPES: tuple[Rule, ...] = (
 )
 """Rules that need to know nothing of other columns."""
 
-CONTENTS: tuple[Rule, ...] = (dates, mixed_numbers, behaviour, free_text, own_per_row)
+CONTENTS: tuple[Rule, ...] = (dates, mixed_numbers, free_text, own_per_row)
 """Rules for what is neither key nor time nor label."""
 
 

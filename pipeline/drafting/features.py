@@ -1,4 +1,8 @@
-"""What a feature describes, and how its values become ids or numbers."""
+"""What a feature describes, and how its values become ids or numbers.
+
+What is known of a row only after it happened, such as the kind of an action or the time spent, is a
+feature of events: histories have it, candidates do not.
+"""
 
 import dataclasses
 
@@ -23,6 +27,7 @@ UNKNOWN = "unknown"
 _FEW_VALUES = 2
 _SKEW = 2
 _TELLING = 0.3
+_MOST_KINDS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,38 @@ def feature(column: Column, keys: Keys) -> Decision:
         default=default_of(column, encoder),
         in_history=role is Role.ITEM and not is_number and follows(column, keys.item),
         doubt=doubt,
+    )
+
+
+def kinds_of_events(column: Column) -> Decision | None:
+    """The decision about kinds of events (view, buy); None for any other column.
+
+    There is a doubt, because a history, or what is to be predicted, may want some of them only.
+    """
+    is_kind = names.mentions(column.name, names.BEHAVIOUR) and column.numbers is None
+    if not is_kind or column.distinct > _MOST_KINDS:
+        return None
+    encoder = Vocabulary()
+    kinds = ", ".join(sorted(column.values.to_pylist()))
+    return Decision(
+        column=column,
+        role=Role.EVENT,
+        reason=f"kinds of events ({kinds}), all of which count",
+        encoder=encoder,
+        default=default_of(column, encoder),
+        doubt=f"rows of all kinds in {column.name} count: history.behaviours names some",
+    )
+
+
+def known_later(column: Column) -> Decision:
+    """The decision about a number that is known after its row only, in a log without a label."""
+    encoder, why = number_encoder(column)
+    return Decision(
+        column=column,
+        role=Role.EVENT,
+        reason=f"an outcome, known after the row only; {why}",
+        dtype=DType.FLOAT32,
+        encoder=encoder,
     )
 
 
@@ -142,6 +179,12 @@ def encoder_of(column: Column) -> tuple[Encoder, str]:
             return Vocabulary(), "codes, by its name"
         if not names.mentions(column.name, names.NUMBER):
             return Vocabulary(), "whole numbers that may be codes (numeric if they measure)"
+    return number_encoder(column)
+
+
+def number_encoder(column: Column) -> tuple[Numeric, str]:
+    """The encoder of numbers that measure, and why."""
+    assert column.numbers is not None
     values = np.repeat(column.numbers, column.counts)
     if values.min() >= 0 and values.mean() > _SKEW * np.median(values):
         return Numeric(normalisation="log_standard"), "numbers, few of them large"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.drafting import names
+from pipeline.drafting import features, names
 from pipeline.drafting.columns import ALWAYS, Column, follows
 from pipeline.drafting.decisions import Decision, left_out
 from preprocessing.features.feature import DType, Role
@@ -48,7 +48,9 @@ def rule_of(column: Column) -> Rule | None:
 
 
 def label(columns: Sequence[Column], user: Column, item: Column, has_time: bool) -> list[Decision]:
-    """The label, if there is one, and other outcomes, which are left out.
+    """The label, if there is one, and other outcomes.
+
+    Beside a label they are left out; without one they are features of events.
 
     Args:
         columns: Columns other than keys and time.
@@ -66,11 +68,8 @@ def label(columns: Sequence[Column], user: Column, item: Column, has_time: bool)
     ]
     candidates = [c for c in outcomes if _rank(c) < len(names.LABELS) and rule_of(c)]
     if not candidates:
-        known_later = [
-            left_out(column, "an outcome, known after the row only") for column in outcomes
-        ]
         rest = [column for column in columns if column not in outcomes]
-        return [*known_later, *_possible_label(rest, user, item)]
+        return [*map(features.known_later, outcomes), *_possible_label(rest, user, item)]
     chosen = min(candidates, key=lambda column: (_rank(column), column.name))
     others = [column for column in outcomes if column is not chosen]
     decisions = [

@@ -175,6 +175,11 @@ TABLES = (
         ],
     ),
     _table(
+        "events",
+        "AUC by what is known of the events",
+        [Row(label="DIN", settings=_settings("din", "none"))],
+    ),
+    _table(
         "best",
         "The best model for a log, chosen by validation AUC",
         [

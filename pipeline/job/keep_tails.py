@@ -22,6 +22,7 @@ from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
 from preprocessing import data_dir, splits
 from preprocessing.features.encoder_specs import Hash
+from preprocessing.features.feature import Role
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 
@@ -38,6 +39,9 @@ def missing(plan: Plan) -> str | None:
     """Why a data set keeps no tails, or None if it does."""
     if plan.schema.timestamp is None:
         return "its log has no times"
+    for feature in plan.schema.encoded_features:
+        if feature.role is Role.EVENT or feature.derived is not None:
+            return f"{feature.name!r} tells what happened at events or derives from times"
     for name in ("min_user_events", "min_item_events"):
         if getattr(plan.arguments, name) > 1:
             return f"it was built with --{name}, and what was filtered may count on a later day"

@@ -287,11 +287,11 @@ def _check_types(file: readers.InputFile, schema: Schema, raw_columns: Sequence[
     for column in raw_columns:
         column_types.check(file.path, types, column, DType.STRING)
     if raw_columns:  # texts, whatever the file has
-        for feature in schema.features:
+        for feature in schema.log_features:
             if feature.many is not None:
                 column_types.check_many(file.path, "csv", {}, feature)
     else:
-        for feature in schema.features:
+        for feature in schema.log_features:
             if feature.many is not None:
                 column_types.check_many(file.path, file.format, types, feature)
                 continue

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.log import tables
@@ -48,7 +49,9 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
         encoders = plan.base.encoders(plan.schema)
     else:
         encoders = {
-            feature.name: _learnt(feature, counts_so_far(plan, kind, feature))
+            feature.name: _without_values(feature)
+            if feature.is_gap
+            else _learnt(feature, counts_so_far(plan, kind, feature))
             for feature in plan.schema.encoded_features
         }
         return {
@@ -76,6 +79,11 @@ def counts_so_far(plan: Plan, kind: AnyLog, feature: Feature) -> pa.Table:
 
 def _learnt(feature: Feature, counts: pa.Table) -> FittedEncoder:
     return fitting.fit(feature, tables.one_array(counts[VALUE]), counts[COUNT].to_numpy())
+
+
+def _without_values(feature: Feature) -> FittedEncoder:
+    """The encoder of a feature whose intervals are the same for every log."""
+    return fitting.fit(feature, pa.array([], pa.int64()), np.zeros(0, np.int64))
 
 
 def _continued(encoder: VocabularyEncoder, counts: pa.Table) -> VocabularyEncoder:

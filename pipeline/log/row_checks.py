@@ -75,7 +75,7 @@ def defaulted_column(name: str) -> str:
 
 def columns_of(schema: Schema) -> list[str]:
     """Columns of the log that the schema uses, each once."""
-    columns = [feature.column for feature in schema.features]
+    columns = [feature.column for feature in schema.log_features]
     if schema.history.behaviours is not None:
         columns.append(schema.history.behaviours.column)
     return list(dict.fromkeys(columns))
@@ -107,7 +107,7 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
     good = np.ones(num_rows, bool)
     rejections = list(batch.rejections)
     arrays: dict[str, pa.Array] = {}
-    for feature in schema.features:
+    for feature in schema.log_features:
         name = _COLUMNS.get(feature.role, feature.name)
         arrays[name], reasons = _judge(batch.columns[feature.column], feature)
         for reason, bad in reasons:
@@ -116,7 +116,7 @@ def validate(batch: RawBatch, schema: Schema) -> Validated:
             ]
             good &= ~bad
     defaulted = {}
-    for feature in schema.features:
+    for feature in schema.log_features:
         name = _COLUMNS.get(feature.role, feature.name)
         array = arrays[name]
         if feature.default is not None:

@@ -70,9 +70,11 @@ class ClickLog(LogKind[Events]):
         positives = pa.array(np.flatnonzero(is_positive))
         value_counts = {}
         for feature in schema.encoded_features:
+            if feature.is_gap:
+                continue  # nothing to learn
             # Requests carry the user's side once, as it was at the positive. Item features of the
             # positive are those of the catalogue: `counting.candidate_values` adds them.
-            rows = histories if feature in schema.item_features else positives
+            rows = positives if feature in schema.user_features else histories
             if isinstance(feature.encoder, Hash):
                 rows = rows[:0]  # nothing to learn
             column = events.column(feature.name)

@@ -29,6 +29,7 @@ from pipeline.requests.encoded_columns import (
     of_requests,
     of_steps,
 )
+from pipeline.requests.event_times import Timed, gaps
 from pipeline.requests.events import Events, Plan, appeared, event_ids
 from preprocessing import known_items, negatives, splits
 from preprocessing.codec import Ragged, SerializedSteps, encode_examples
@@ -198,6 +199,20 @@ def shard_pieces(
         ]
 
 
+def encoded_gaps(
+    encoders: Mapping[str, FittedEncoder], schema: Schema, rows: Timed, requests: np.ndarray
+) -> dict[str, Ragged]:
+    """The gaps of the steps of some requests, by key of the example; see `event_times.gaps`."""
+    columns = gaps(rows, schema, requests)
+    if not columns:
+        return {}
+    splits_R = rows.windows(requests).row_splits
+    return {
+        history_key(name): Ragged(encoders[name].encode(column), splits_R)
+        for name, column in columns.items()
+    }
+
+
 def count_unknown(
     encoders: Mapping[str, FittedEncoder],
     schema: Schema,
@@ -240,10 +255,12 @@ class _Partition:
         self._encoded = {
             feature.name: encode(encoders[feature.name], events.column(feature.name))
             for feature in plan.schema.encoded_features
+            if not feature.is_gap
         }
         self._steps = {
             history_key(feature.name): of_steps(self._encoded[feature.name])
-            for feature in plan.schema.history_features
+            for feature in plan.schema.step_features
+            if not feature.is_gap
         }
         self._steps[history_key(TIMESTAMP)] = SerializedSteps(events.timestamps)
         self._items = events.items(universe)
@@ -311,9 +328,10 @@ class _Partition:
         context[REQUEST_INDEX] = Ragged.single(events.index[rows].astype(np.int64))
 
         lengths_R = self._history_lengths(rows)
-        history = {
+        history: dict[str, Ragged | pa.LargeBinaryArray] = {
             key: steps.rows(rows - lengths_R, lengths_R) for key, steps in self._steps.items()
         }
+        history |= encoded_gaps(self._encoders, schema, events, rows)
         return from_buffers(*encode_examples(context, history))
 
     def count(self, split: int, rows: np.ndarray, counters: collections.Counter[str]) -> None:

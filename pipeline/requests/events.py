@@ -19,10 +19,11 @@ from pipeline.requests import tails
 from pipeline.requests.base import Base
 from pipeline.requests.counting import FIRST_ROW, FIRST_TIME, VALUE
 from pipeline.requests.event_order import EARLIER, Places
+from pipeline.requests.event_times import with_request_features
 from preprocessing import splits
 from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
-from preprocessing.sequences import event_order, positions
+from preprocessing.sequences import Windows, event_order, history_windows, positions
 from preprocessing.storage.files import AnyPath
 
 
@@ -188,6 +189,7 @@ class Events:
         older = None
         if plan.older(partition).exists():
             older = tables.read(plan.older(partition))
+        table = with_request_features(table, plan.schema, table[TIME].to_numpy())
         return cls(plan, table, starts, +filtered, older)
 
     def column(self, name: str) -> pa.Array:
@@ -200,6 +202,15 @@ class Events:
         if self.plan.schema.timestamp is None:
             return self.positions
         return self.table[TIME].to_numpy()
+
+    @property
+    def event_times(self) -> np.ndarray:
+        """Time of each event, int64 [E]: every event can be a request."""
+        return self.timestamps
+
+    def windows(self, rows: np.ndarray) -> Windows:
+        """The histories of the requests whose positives are `rows`, as rows of the table."""
+        return history_windows(rows, self.positions[rows], self.plan.schema.history.max_length)
 
     @functools.cached_property
     def weights(self) -> np.ndarray:

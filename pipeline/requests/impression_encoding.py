@@ -15,7 +15,8 @@ from pipeline.requests.encoded_columns import (
     of_requests,
     of_steps,
 )
-from pipeline.requests.encoding import ShardPiece, count_unknown, shard_pieces
+from pipeline.requests.encoding import ShardPiece, count_unknown, encoded_gaps, shard_pieces
+from pipeline.requests.event_times import count_gaps
 from pipeline.requests.events import Plan
 from pipeline.requests.impressions import Impressions
 from pipeline.requests.partition_counts import Held, count_keys, count_periods
@@ -61,6 +62,7 @@ class ImpressionEncoder:
         encoded = {
             feature.name: encode(self._encoders[feature.name], impressions.column(feature.name))
             for feature in self._plan.schema.encoded_features
+            if not feature.is_gap
         }
         names = impressions.column(REQUEST)
         for split, name in enumerate(splits.SPLITS):
@@ -116,11 +118,15 @@ class ImpressionEncoder:
         windows = impressions.windows(requests_R)
         steps = {
             history_key(feature.name): of_steps(encoded[feature.name][windows.rows])
-            for feature in schema.history_features
+            for feature in schema.step_features
+            if not feature.is_gap
         }
         steps[history_key(TIMESTAMP)] = SerializedSteps(table[TIME].to_numpy()[windows.rows])
         starts_R = windows.row_splits[:-1]
-        history = {key: rows.rows(starts_R, windows.lengths) for key, rows in steps.items()}
+        history: dict[str, Ragged | pa.LargeBinaryArray] = {
+            key: rows.rows(starts_R, windows.lengths) for key, rows in steps.items()
+        }
+        history |= encoded_gaps(self._encoders, schema, impressions, requests_R)
         return from_buffers(*encode_examples(context, history))
 
 
@@ -166,7 +172,9 @@ class ImpressionCounts:
 
     def values(self) -> Iterator[tuple[str, pa.Table]]:
         """Yields what `partition_counts.count_keys` does."""
-        return count_keys(self._impressions.column, self._held())
+        rows = self._impressions
+        yield from count_keys(rows.column, self._held())
+        yield from count_gaps(rows, rows.plan.schema)
 
     def _held(self) -> Iterator[Held]:
         rows = self._impressions
@@ -178,9 +186,9 @@ class ImpressionCounts:
         for feature in schema.encoded_features:
             if feature in schema.user_features:
                 yield feature.name, feature, once
-            else:
+            elif feature in schema.item_features:
                 yield candidate_key(feature.name), feature, shown
-            if feature in schema.history_features:
+            if feature in schema.step_features and not feature.is_gap:
                 yield history_key(feature.name), feature, list(rows.history_counts)
 
     def periods(self) -> pa.Table:

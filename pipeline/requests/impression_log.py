@@ -69,11 +69,13 @@ class ImpressionLog(LogKind[Impressions]):
         is_train_R, is_train_E = rows.split == splits.TRAIN, rows.in_training
         values = {}
         for feature in schema.encoded_features:
-            held_rows = (
-                np.flatnonzero(is_train_E) if feature in schema.item_features else rows.starts[:-1]
-            )
+            if feature.is_gap:
+                continue  # nothing to learn
+            held_rows = np.flatnonzero(is_train_E)
             if feature in schema.user_features:
-                held_rows = held_rows[is_train_R]
+                held_rows = rows.starts[:-1][is_train_R]
+            elif feature in schema.event_features:
+                held_rows = np.flatnonzero(rows.history_counts[splits.TRAIN])
             if isinstance(feature.encoder, Hash):
                 held_rows = held_rows[:0]  # nothing to learn
             column = rows.column(feature.name)

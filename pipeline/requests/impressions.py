@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pipeline.log import tables
 from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, WEIGHT
 from pipeline.requests import tails
+from pipeline.requests.event_times import with_request_features
 from pipeline.requests.events import Plan, event_ids, in_log
 from pipeline.requests.tails import COUNTED
 from preprocessing import splits
@@ -53,6 +54,8 @@ def disagreements(rows: pa.Table, schema: Schema) -> list[tuple[str, np.ndarray]
     good_E = np.ones(rows.num_rows, bool)
     reasons = []
     for feature in schema.user_features:
+        if feature.derived is not None:
+            continue  # from the time of the request, which its rows share
         codes = tables.one_array(rows[feature.name]).dictionary_encode().indices
         code_E = codes.fill_null(-1).to_numpy()
         bad_E = good_E & (code_E != code_E[first_E])
@@ -181,7 +184,9 @@ class Impressions:
     @classmethod
     def whole(cls, plan: Plan, partition: int) -> "Impressions":
         """Reads a partition and filters nothing."""
-        return cls._of(plan, tables.read(plan.partition(partition)), collections.Counter())
+        rows = tables.read(plan.partition(partition))
+        rows = with_request_features(rows, plan.schema, rows[REQUEST_TIME].to_numpy())
+        return cls._of(plan, rows, collections.Counter())
 
     def recent(self) -> tuple[np.ndarray, collections.Counter[str]]:
         """Rows that the filters keep, bool [E]; number of rows of the log filtered, by rule."""
@@ -269,6 +274,11 @@ class Impressions:
     def timestamps(self) -> np.ndarray:
         """Time of each request, int64 [R]."""
         return self.table[REQUEST_TIME].to_numpy()[self.starts[:-1]]
+
+    @property
+    def event_times(self) -> np.ndarray:
+        """Time of each row, int64 [E]."""
+        return self.table[TIME].to_numpy()
 
     @functools.cached_property
     def clicks(self) -> np.ndarray:

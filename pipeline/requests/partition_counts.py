@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.log.row_checks import defaulted_column
 from pipeline.requests.counting import VALUE, countable, values_of_sets
+from pipeline.requests.event_times import count_gaps
 from pipeline.requests.events import Events
 from pipeline.stats.statistics import shortest_period
 from preprocessing import splits
@@ -58,7 +59,8 @@ class PartitionCounts:
         Features of candidates other than the item key are left out: these follow from the
         catalogues, see `ClickLog.key_counts`.
         """
-        return count_keys(self._events.column, self._held())
+        yield from count_keys(self._events.column, self._held())
+        yield from count_gaps(self._events, self._events.plan.schema)
 
     def _held(self) -> Iterator["Held"]:
         schema = self._events.plan.schema
@@ -67,7 +69,7 @@ class PartitionCounts:
                 yield feature.name, feature, self._is_positive
             elif feature == schema.item_key:
                 yield candidate_key(feature.name), feature, self._is_positive
-            if feature in schema.history_features:
+            if feature in schema.step_features and not feature.is_gap:
                 yield history_key(feature.name), feature, self._in_histories
 
     def periods(self) -> pa.Table:

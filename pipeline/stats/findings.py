@@ -155,8 +155,10 @@ def _of_feature(schema: Schema, stats: Stats, feature: Feature) -> Iterator[str]
         place: missing_share(stats_of_key) for place, stats_of_key in stats_of_place.items()
     }
     default = "" if feature.default is None else f" (the default {feature.default!r} stands in)"
-    defect = f"missing in the log{default}"
-    yield from _nearly_all(feature, missing_shares, defect, "it tells nothing; check its column")
+    defect, consequence = f"missing in the log{default}", "it tells nothing; check its column"
+    if feature.is_gap:
+        defect, consequence = "undefined, as no event is before", "it tells nothing; leave it out"
+    yield from _nearly_all(feature, missing_shares, defect, consequence)
 
     stats_of_place = {
         place: stats_of_key

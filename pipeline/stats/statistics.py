@@ -177,7 +177,7 @@ def shortest_period(schema: Schema) -> int:
 
 def training_key(schema: Schema, feature: Feature) -> str:
     """The key of the example that holds most values of a feature."""
-    if feature in schema.history_features:
+    if feature in schema.step_features:
         return history_key(feature.name)
     return candidate_key(feature.name) if feature in schema.item_features else feature.name
 

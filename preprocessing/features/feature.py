@@ -4,7 +4,9 @@ import dataclasses
 import enum
 from typing import Any
 
+from preprocessing.example_keys import TIMESTAMP
 from preprocessing.features import encoder_specs, labels
+from preprocessing.features.derived import Derived
 from preprocessing.features.encoder_specs import Encoder, Numeric, Vector
 from preprocessing.features.many import Many
 
@@ -18,6 +20,7 @@ class Role(str, enum.Enum):
     USER = "user"
     ITEM = "item"
     CONTEXT = "context"
+    EVENT = "event"
     LABEL = "label"
     WEIGHT = "weight"
     TIMESTAMP = "timestamp"
@@ -33,22 +36,25 @@ class DType(str, enum.Enum):
     DATETIME = "datetime"
 
 
-ENCODED_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT)
+ENCODED_ROLES = (Role.USER, Role.ITEM, Role.CONTEXT, Role.EVENT)
 """Roles of features that have an encoder."""
+UNITS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 10**9}
+"""Units of times that are integers, each with its number in a second."""
 PAD_VALUES: dict[DType, str | int | float] = {
     DType.STRING: "",
     DType.INT64: -1,
     DType.FLOAT32: 0.0,
+    DType.DATETIME: -1,
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One column of the log.
+    """One column of the log, or what follows from the times of the log.
 
     Attributes:
         name: Name of the feature in examples, tensors and requests; an identifier.
-        column: Name of its column in the raw log.
+        column: Name of its column in the raw log; "" if it has none.
         role: Kind of thing that the feature describes. The first feature of role `user` is the key
             by which events are grouped; the first of role `item` identifies the item.
         dtype: Type of a raw value, in the log and in serving requests.
@@ -59,6 +65,8 @@ class Feature:
         many: How many values a row may have; None for exactly one.
         shape: Shape of a value: (D,) for a vector of D numbers, () for a single value.
         positive: Rule by which values of a label are positive; None if the values are 0 and 1.
+        unit: Unit of the integers of a timestamp, one of `UNITS`; None if only the log knows it.
+        derived: What the values follow from, if not from a column of the log.
         description: Text for readers of the schema; not part of the hash.
     """
 
@@ -71,6 +79,8 @@ class Feature:
     many: Many | None = None
     shape: tuple[int, ...] = ()
     positive: labels.Positive | None = None
+    unit: str | None = None
+    derived: Derived | None = None
     description: str = ""
 
     @property
@@ -82,6 +92,16 @@ class Feature:
     def is_vector(self) -> bool:
         """True if a value is a vector of numbers."""
         return bool(self.shape)
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether values are times between an event and its request, or the event before it."""
+        return self.derived is not None and self.derived.is_gap
+
+    @property
+    def key_name(self) -> str:
+        """Its name in the keys of examples; times have one name for all schemas."""
+        return TIMESTAMP if self.role is Role.TIMESTAMP else self.name
 
     @property
     def axes(self) -> int:
@@ -100,6 +120,10 @@ class Feature:
 
     def to_json(self) -> dict[str, Any]:
         """The record of this feature in schema.json."""
+        description = {"description": self.description} if self.description else {}
+        if self.derived is not None:
+            names = {"name": self.name, "role": self.role.value, "from": self.derived.value}
+            return names | description
         record: dict[str, Any] = {
             "name": self.name,
             "column": self.column,
@@ -116,6 +140,6 @@ class Feature:
             record["shape"] = list(self.shape)
         if self.positive is not None:
             record["positive"] = str(self.positive)
-        if self.description:
-            record["description"] = self.description
-        return record
+        if self.unit is not None:
+            record["unit"] = self.unit
+        return record | description

@@ -6,6 +6,7 @@ from typing import Any
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, REQUEST_ID, TIMESTAMP
 from preprocessing.features import encoder_specs, labels, many
+from preprocessing.features.derived import Derived
 from preprocessing.features.encoder_specs import (
     Bucketised,
     Encoder,
@@ -14,10 +15,18 @@ from preprocessing.features.encoder_specs import (
     Vector,
     Vocabulary,
 )
-from preprocessing.features.feature import ENCODED_ROLES, PAD_VALUES, DType, Feature, Role
+from preprocessing.features.feature import ENCODED_ROLES, PAD_VALUES, UNITS, DType, Feature, Role
 from preprocessing.features.history import Behaviours, History, default_history
 from preprocessing.features.many import Many
-from preprocessing.json_checks import array, check_keys, did_you_mean, integer, member, string
+from preprocessing.json_checks import (
+    array,
+    check_keys,
+    choice,
+    did_you_mean,
+    integer,
+    member,
+    string,
+)
 from preprocessing.values.spelling import InexactError, spell
 
 _DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
@@ -28,7 +37,7 @@ _DEFAULT_TYPES: dict[DType, tuple[type, ...]] = {
 
 _KEYS = frozenset(
     ("name", "column", "role", "dtype", "encoder", "default")
-    + ("many", "shape", "positive", "description")
+    + ("many", "shape", "positive", "unit", "description")
 )
 
 
@@ -38,21 +47,27 @@ def parse_feature(record: Any, where: str) -> Feature:
     Raises:
         UserError: Unknown keys, a missing key, or a value that the role or the type excludes.
     """
-    check_keys(record, _KEYS, {"name", "role", "dtype"}, where)
+    is_derived = isinstance(record, Mapping) and "from" in record
+    if is_derived:
+        check_keys(record, {"name", "role", "from", "description"}, {"name", "role"}, where)
+    else:
+        check_keys(record, _KEYS, {"name", "role", "dtype"}, where)
     name = record["name"]
     if not isinstance(name, str) or not name.isidentifier():
         raise UserError(f"{where}: expected an identifier as 'name', found {name!r}.")
     where = f"{where} ({name})"
     role = member(Role, record["role"], f"{where}: role")
+    if role in ENCODED_ROLES and name in (TIMESTAMP, REQUEST_ID, LABEL):
+        raise UserError(
+            f"{where}: expected a name other than {TIMESTAMP}, {REQUEST_ID} and {LABEL} for "
+            f"role {role.value!r}: examples use these for themselves.",
+            "choose another 'name' and keep the column's with \"column\".",
+        )
+    if is_derived:
+        return _derived(record, role, where)
     dtype = member(DType, record["dtype"], f"{where}: dtype")
     encoder = None
     if role in ENCODED_ROLES:
-        if name in (TIMESTAMP, REQUEST_ID, LABEL):
-            raise UserError(
-                f"{where}: expected a name other than {TIMESTAMP}, {REQUEST_ID} and {LABEL} for "
-                f"role {role.value!r}: examples use these for themselves.",
-                "choose another 'name' and keep the column's with \"column\".",
-            )
         if "encoder" not in record:
             raise UserError(
                 f"{where}: expected an 'encoder' for role {role.value!r}, found none.",
@@ -88,6 +103,7 @@ def parse_feature(record: Any, where: str) -> Feature:
         many=_many(record, role, encoder, where),
         shape=_shape(record, dtype, encoder, default, where),
         positive=_positive(record, role, dtype, where),
+        unit=_unit(record, role, dtype, where),
         description=record.get("description", ""),
     )
 
@@ -127,6 +143,39 @@ def parse_history(record: Any, features: tuple[Feature, ...], where: str) -> His
     return History(max_length=max_length, features=names, behaviours=behaviours)
 
 
+def _derived(record: Mapping[str, Any], role: Role, where: str) -> Feature:
+    """The feature of a record that says "from", whose type and encoder follow from that."""
+    derived = member(Derived, record["from"], f"{where}: from")
+    expected = Role.EVENT if derived.is_gap else Role.CONTEXT
+    if role is not expected:
+        raise UserError(
+            f'{where}: expected the role {expected.value!r} for "from": {derived.value!r}, found '
+            f"{role.value!r}."
+        )
+    return Feature(
+        name=record["name"],
+        column="",
+        role=role,
+        dtype=DType.INT64,
+        encoder=derived.encoder,
+        derived=derived,
+        description=record.get("description", ""),
+    )
+
+
+def _unit(record: Mapping[str, Any], role: Role, dtype: DType, where: str) -> str | None:
+    """The unit of a record, if any; only times that are integers may have one."""
+    if "unit" not in record:
+        return None
+    if role is not Role.TIMESTAMP or dtype is not DType.INT64:
+        raise UserError(
+            f"{where}: expected 'unit' for the role 'timestamp' and dtype int64 only, found it for "
+            f"the role {role.value!r} and dtype {dtype.value}.",
+            "leave it out; times of dtype datetime are microseconds.",
+        )
+    return choice(record["unit"], UNITS, f"{where}: unit")
+
+
 def _default(value: Any, dtype: DType, where: str) -> Any:
     """The default of a feature if it is of the feature's type and not its pad value."""
     if value is None:
@@ -155,7 +204,7 @@ def _many(
     if not isinstance(encoder, (Vocabulary, Hash)):
         kind = f"role {role.value!r}" if encoder is None else f"the encoder {encoder.kind!r}"
         raise UserError(
-            f"{where}: expected 'many' for user, context and item features with the encoder "
+            f"{where}: expected 'many' for user, context, item and event features with the encoder "
             f"'vocabulary' or 'hash' only, found it for {kind}.",
             "leave 'many' out, or give each value a column of its own.",
         )

@@ -26,13 +26,13 @@ def of_equal_shapes(inputs: Mapping[str, Any], schema: Schema, where: str) -> di
             the model knows.
     """
     equal = dict(inputs)
-    for feature in schema.user_features:
+    for feature in schema.request_fields:
         equal[feature.name] = _sets(feature, equal[feature.name], where)
     for feature in schema.item_features:
         name = CANDIDATE_INPUT + feature.name
         equal[name] = [_sets(feature, equal[name][0], where)]
     length = schema.history.max_length
-    for feature in schema.history_features:
+    for feature in schema.event_fields:
         name = HISTORY_INPUT + feature.name
         column = _sets(feature, equal[name][0], where)[-length:]
         pad: Any = feature.pad_value

@@ -5,10 +5,13 @@
 
 The history is oldest first. The fields of a request follow from the schema or, without it, from
 the metadata of the served model. A field of many values holds a list: `"genres": ["a", "b"]`; so
-does one of vectors: `"text": [0.1, 0.2]`.
+does one of vectors: `"text": [0.1, 0.2]`. If the model uses times, the request and its events have
+them under the name of the schema's times, in the unit of the schema; with a schema of dates (dtype
+datetime) ISO texts will do.
 """
 
 import dataclasses
+import datetime
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -29,6 +32,7 @@ _EXPECTED = {
     DType.STRING: "a string or an exact number",
     DType.INT64: "an integer",
     DType.FLOAT32: "a number",
+    DType.DATETIME: "a time (ISO text, or microseconds since 1970)",
 }
 
 
@@ -58,7 +62,8 @@ class Field:
         """The type of a value, or of a list of values, for people."""
         if self.size:
             return f"list of {self.size} numbers"
-        return f"list of {self.dtype.value}" if self.is_many else self.dtype.value
+        dtype = DType.INT64 if self.dtype is DType.DATETIME else self.dtype  # as models take it
+        return f"list of {dtype.value}" if self.is_many else dtype.value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +84,8 @@ class RequestFormat:
     def from_schema(cls, schema: Schema) -> "RequestFormat":
         """The format that a schema asks for, with its defaults for missing fields."""
         return cls(
-            _fields(schema.user_features),
-            _fields(schema.history_features),
+            _fields(schema.request_fields),
+            _fields(schema.event_fields),
             _fields(schema.item_features),
         )
 
@@ -173,7 +178,7 @@ class RequestFormat:
                 place = f"{where}: {key}[{i}]"
                 _require_object(row, place)
                 # An event may have all fields of a candidate; the model ignores the further ones.
-                _require_known(row, self.candidate, place)
+                _require_known(row, {**self.candidate, **fields}, place)
                 for name, field in fields.items():
                     columns[name].append(_value(row, name, field, place))
             if not rows and any(field.is_list for field in fields.values()):
@@ -266,7 +271,7 @@ def _single(value: Any, name: str, field: Field, where: str) -> Any:
         value = value.item()
     try:
         return _CONVERSIONS[field.dtype](value)
-    except (InexactError, TypeError):
+    except (InexactError, TypeError, ValueError):
         expected = _EXPECTED[field.dtype]
         raise UserError(
             f"{where}: expected {expected} as {name!r}, found {_shown(value)}."
@@ -324,4 +329,21 @@ def _as_float(value: Any) -> float:
     return value
 
 
-_CONVERSIONS = {DType.STRING: _as_text, DType.INT64: _as_integer, DType.FLOAT32: _as_float}
+def _as_time(value: Any) -> int:
+    """Microseconds since 1970 of an ISO text or a datetime, in UTC if it names no other zone."""
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+    if not isinstance(value, datetime.datetime):
+        return _as_integer(value)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.timezone.utc)
+    return (value - _EPOCH) // datetime.timedelta(microseconds=1)
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_CONVERSIONS = {
+    DType.STRING: _as_text,
+    DType.INT64: _as_integer,
+    DType.FLOAT32: _as_float,
+    DType.DATETIME: _as_time,
+}

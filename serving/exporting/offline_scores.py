@@ -53,7 +53,7 @@ def difference(found_BN: np.ndarray, expected_BN: np.ndarray) -> float:
 def _padded(schema: Schema, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The features with histories padded to the full length; served ones get the least padding."""
     padded = dict(features)
-    for feature in schema.history_features:
+    for feature in schema.step_features:
         history_BL = features[history_key(feature.name)]
         missing = schema.history.max_length - tf.shape(history_BL)[1]
         more_axes = [[0, 0]] * feature.axes

@@ -16,7 +16,8 @@ import numpy as np
 from models.keras import tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
-from preprocessing.features.feature import DType
+from preprocessing.example_keys import TIMESTAMP, history_key
+from preprocessing.features.feature import PAD_ID, DType
 from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import read_records
 from serving.exporting.signatures import history_input, raw_inputs
@@ -58,9 +59,22 @@ def batches(data: DataDir, split: str, batch_size: int, limit: int = 0) -> Itera
 def decode(data: DataDir, records: list[bytes]) -> RawBatch:
     """Parses serialized examples into a batch with their encoded and raw values."""
     examples = np.array(records, object)
-    features = dataset.parse(data.schema, tf.constant(examples))
+    schema = data.schema
+    inputs = raw_inputs(schema)
+    time_key = history_key(TIMESTAMP)
+    with_times = any(key == time_key for _, key in inputs.values())
+    features = dataset.parse(schema, tf.constant(examples), with_event_times=with_times)
+    # The model reads what derives from times of events, not the times.
+    times_BL = features.pop(time_key).numpy() if with_times else np.zeros(0)
     raw = {}
-    for name, (feature, key) in raw_inputs(data.schema).items():
+    for name, (feature, key) in inputs.items():
+        if key == time_key:
+            is_event_BL = features[history_key(schema.item_key.name)].numpy() != PAD_ID
+            raw[name] = np.where(is_event_BL, times_BL, feature.pad_value)
+            continue
+        if feature == schema.timestamp:
+            raw[name] = features[key].numpy()
+            continue
         values = data.encoders[feature.name].decode(features[key].numpy())
         if feature.dtype is DType.STRING:
             texts = [text.encode() for text in values.ravel()]
@@ -68,14 +82,14 @@ def decode(data: DataDir, records: list[bytes]) -> RawBatch:
             encoded[:] = texts
             values = encoded.reshape(values.shape)
         raw[name] = values
-    if any(feature.axes for feature in data.schema.history_features):
-        _keep_a_step(data.schema, raw)
+    if any(feature.axes for feature in schema.event_fields):
+        _keep_a_step(schema, raw)
     return RawBatch(examples, features, raw)
 
 
 def _keep_a_step(schema: Schema, raw: dict[str, np.ndarray]) -> None:
     """Gives histories without any step one of padding: JSON cannot say how wide no steps are."""
-    for feature in schema.history_features:
+    for feature in schema.event_fields:
         name = history_input(feature.name)
         values = raw[name]
         if not values.shape[1]:

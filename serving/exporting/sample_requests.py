@@ -38,12 +38,12 @@ def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:
     """
     schema = data.schema
     named = {key: batch.raw[name][row] for name, (_, key) in raw_inputs(schema).items()}
-    request = {f.name: _value(f, named[f.name]) for f in schema.user_features}
+    request = {f.name: _value(f, named[f.key_name]) for f in schema.request_fields}
     for part, features, key_of in (
-        (HISTORY, schema.history_features, history_key),
+        (HISTORY, schema.event_fields, history_key),
         (CANDIDATES, schema.item_features, candidate_key),
     ):
-        request[part] = _records(features, [named[key_of(f.name)] for f in features])
+        request[part] = _records(features, [named[key_of(f.key_name)] for f in features])
     return request
 
 

@@ -7,7 +7,9 @@
 
 A feature of many values has one more axis, [B, M], [B, L, M] or [B, N, M], with padding anywhere in
 it; M may differ from input to input. So has a feature of vectors: [B, D], [B, L, D] or [B, N, D],
-with the D of the schema.
+with the D of the schema. What events have and candidates lack is `history_<feature>` as well. Of
+features that derive from times the inputs are the times, in the unit of the schema: `<timestamp>`
+[B] of the request, `history_<timestamp>` [B, L] of its events.
 
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
@@ -34,16 +36,22 @@ from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.example_keys import candidate_key, history_key
-from preprocessing.features.feature import PAD_ID, DType, Feature
-from preprocessing.schema import Schema
+from preprocessing.features.feature import PAD_ID, DType, Feature, Role
+from preprocessing.schema import Schema, encoded_keys
 from preprocessing.transforms import RawEncoder
 from serving.exporting import calibrated_scores
+from serving.exporting.event_times import with_gaps, with_request_features
 from serving.exporting.input_forms import VALUES, Form, require_forms
 
 SERVING_DEFAULT, SERIALIZED, EXPLAIN = "serving_default", "serialized", "explain"
 SCORES = "scores"
 EXAMPLES = "examples"
-_DTYPES = {DType.STRING: tf.string, DType.INT64: tf.int64, DType.FLOAT32: tf.float32}
+_DTYPES = {
+    DType.STRING: tf.string,
+    DType.INT64: tf.int64,
+    DType.FLOAT32: tf.float32,
+    DType.DATETIME: tf.int64,
+}
 
 
 def history_input(name: str) -> str:
@@ -63,8 +71,8 @@ def raw_inputs(schema: Schema) -> dict[str, tuple[Feature, str]]:
         UserError: Two features would get the same input name, or one of many values or of vectors
             that of an input of the history or of candidates.
     """
-    named = [(f.name, f, f.name) for f in schema.user_features]
-    named += [(history_input(f.name), f, history_key(f.name)) for f in schema.history_features]
+    named = [(f.name, f, f.key_name) for f in schema.request_fields]
+    named += [(history_input(f.name), f, history_key(f.key_name)) for f in schema.event_fields]
     named += [(candidate_input(f.name), f, candidate_key(f.name)) for f in schema.item_features]
     inputs: dict[str, tuple[Feature, str]] = {}
     for name, feature, key in named:
@@ -105,7 +113,7 @@ class ServingModule(tf.Module):
         super().__init__(name="serving")
         self.encoder = RawEncoder(data.encoders, data.vocab_dir)
         self.weights = [*model.embedder.variables, *model.backbone.variables]
-        scorer = _Scorer(model, data, calibration)
+        scorer = _Scorer(model, data, calibration, self.encoder)
         inputs = raw_inputs(data.schema)
         raw_specs = {
             name: tf.TensorSpec(
@@ -125,7 +133,13 @@ class ServingModule(tf.Module):
         def serialized(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             examples = require_forms({EXAMPLES: examples}, {EXAMPLES: "B"})[EXAMPLES]
             features = dataset.parse(data.schema, examples)
-            forms = {key: _form(key, feature) for feature, key in inputs.values()}
+            forms = {
+                key: _form(key, feature)
+                for key, feature in (
+                    *((k, f) for f, k in inputs.values() if f != data.schema.timestamp),
+                    *((k, f) for k, f in encoded_keys(data.schema) if f.derived is not None),
+                )
+            }
             return scorer.scores(require_forms(features, forms))
 
         def explain(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -160,7 +174,8 @@ def encode(
         raw: Inputs by name, as `raw_inputs` lists them.
 
     Returns:
-        Encoded features by their keys in examples, with padding in the same places.
+        Encoded features by their keys in examples, with padding in the same places; the times that
+        features derive from are left raw.
     """
 
     def encoded(feature: Feature, values: tf.Tensor, is_real: tf.Tensor | bool) -> tf.Tensor:
@@ -169,9 +184,14 @@ def encode(
         method = encoder.encode if feature.many is None else encoder.encode_sets
         return method(feature.name, values, is_real)
 
-    features = {f.name: encoded(f, raw[f.name], True) for f in schema.user_features}
+    times = schema.with_role(Role.TIMESTAMP)
+    fields = [feature for feature in schema.request_fields if feature not in times]
+    features = {f.name: encoded(f, raw[f.name], True) for f in fields}
+    if len(fields) < len(schema.request_fields):
+        features |= {time.key_name: raw[time.name] for time in times}
+        features = with_request_features(schema, encoder, features)
     for group, input_of, key_of in (
-        (schema.history_features, history_input, history_key),
+        (schema.event_fields, history_input, history_key),
         (schema.item_features, candidate_input, candidate_key),
     ):
         item_feature, *side_features = group  # the item key comes first
@@ -179,6 +199,9 @@ def encode(
         features[key_of(item_feature.name)] = ids
         for feature in side_features:
             values = raw[input_of(feature.name)]
+            if feature in times:
+                features[key_of(feature.key_name)] = values
+                continue
             features[key_of(feature.name)] = encoded(feature, values, ids != PAD_ID)
     return features
 
@@ -196,21 +219,28 @@ def _form(key: str, feature: Feature) -> Form:
 class _Scorer:
     """Scores encoded features."""
 
-    def __init__(self, model: CTRModel, data: DataDir, calibration: Calibration | None) -> None:
+    def __init__(
+        self,
+        model: CTRModel,
+        data: DataDir,
+        calibration: Calibration | None,
+        encoder: RawEncoder,
+    ) -> None:
         self._model = model
+        self._encoder = encoder
         self._calibration = calibration
         self._schema = data.schema
         self._num_oov = {name: encoder.num_oov for name, encoder in data.encoders.items()}
 
     def scores(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Probabilities, 0 for padded candidates."""
-        features = compact_history(self._schema, features)
+        features = self._complete(features)
         return {SCORES: self._probabilities(features, self._model(features))}
 
     def explanation(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Scores, interest weights, attention over the request's history, unknown values."""
         slots_BL = history_slots(self._schema, features)
-        features = compact_history(self._schema, features)
+        features = self._complete(features)
         backbone, embedder = self._model.backbone, self._model.embedder
         state = backbone.encode_user(embedder.user_side(features))
         candidates = embedder.candidates(features)
@@ -221,6 +251,10 @@ class _Scorer:
             "attention": _at_steps(reasons["attention_BNKL"], slots_BL),
             "unknown_ids": self._unknown(features),
         }
+
+    def _complete(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The features with compact histories, and with the gaps of the events that are kept."""
+        return with_gaps(self._schema, self._encoder, compact_history(self._schema, features))
 
     def _probabilities(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> tf.Tensor:
         mask_BN = features[candidate_key(self._schema.item_key.name)] != PAD_ID
@@ -235,7 +269,7 @@ class _Scorer:
         """Numbers of values of each request that are not in their vocabulary, [B] int64."""
         counts_B = []
         for feature, key in raw_inputs(self._schema).values():
-            num_oov = self._num_oov[feature.name]
+            num_oov = self._num_oov.get(feature.name, 0)  # times have no ids
             if num_oov:
                 ids = features[key]
                 unknown = tf.cast((ids > PAD_ID) & (ids <= num_oov), tf.int64)
@@ -270,8 +304,11 @@ def compact_history(schema: Schema, features: Mapping[str, tf.Tensor]) -> dict[s
     places_BL = tf.where(is_kept_BL, (counts_B - kept_B)[:, None] + slots_L, 0)
     sources_BL = tf.gather(order_BL, places_BL, batch_dims=1)
     compacted = dict(features)
-    for feature in schema.history_features:
-        key = history_key(feature.name)
+    keys = {history_key(feature.name): feature for feature in schema.step_features}
+    keys |= {history_key(f.key_name): f for f in schema.with_role(Role.TIMESTAMP)}
+    for key, feature in keys.items():
+        if key not in features:
+            continue  # gaps are computed afterwards, from times; without gaps there are no times
         padded_BL = tf.pad(features[key], [[0, 0], [0, 1], *([[0, 0]] * feature.axes)])
         values_BL = tf.gather(padded_BL, sources_BL, batch_dims=1)
         is_kept = is_kept_BL[..., None] if feature.axes else is_kept_BL

@@ -268,8 +268,8 @@ def _drop(*path):
         ),
         (
             _mistake(("features", 0, "role"), "usr"),
-            "features[0] (user_id): role: expected one of user, item, context, label, weight, "
-            "timestamp, request, found 'usr'. Fix: did you mean 'user'?",
+            "features[0] (user_id): role: expected one of user, item, context, event, label, "
+            "weight, timestamp, request, found 'usr'. Fix: did you mean 'user'?",
         ),
         (
             _mistake(("features", 0, "dtype"), "int46"),

@@ -25,14 +25,15 @@ import numpy as np
 from models.keras import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.helpers import many_models, small_models, vector_models
+from tests.helpers import event_models, many_models, small_models, vector_models
 from models.distributed.distribution import Distribution
 from models.training.steps import Steps
 """
 _REPLICAS = """
 model_name, ssl, requests, steps, path = sys.argv[1:]
-small_models = {"sets": many_models, "vectors": vector_models}.get(ssl, small_models)
-ssl = "none" if ssl in ("sets", "vectors") else ssl
+schemas = {"sets": many_models, "vectors": vector_models, "events": event_models}
+small_models = schemas.get(ssl, small_models)
+ssl = "none" if ssl in schemas else ssl
 for name in ("one_device", "mirrored"):
     distribution = Distribution(name)
     settings = ["train.l2=0.01", "train.clip_norm=0.5", "train.oov_rate=0.05"]
@@ -100,6 +101,7 @@ def _run(program, *arguments):
         ("din", "none", 17),
         pytest.param("din", "sets", 17, marks=pytest.mark.slow),
         pytest.param("din", "vectors", 17, marks=pytest.mark.slow),
+        pytest.param("din", "events", 17, marks=pytest.mark.slow),
         # With 17, rounding decides one entry's gradient under MISS, and a unit of DemiNet crosses a
         # kink of its activation, where the gradient jumps and the loss does not. One replica whose
         # weights begin 1e-7 larger ends as far from itself; with the numbers below, within 3e-7.

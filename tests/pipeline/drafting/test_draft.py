@@ -123,10 +123,11 @@ def test_doubts_are_marked_and_listed():
     assert "user (uncertain)" in table(drafted)
 
 
-def test_kinds_of_events_are_left_out_in_doubt():
+def test_kinds_of_events_are_features_of_events_in_doubt():
     action = np.random.default_rng(0).choice(["view", "buy"], len(USER))
     drafted = _draft(_clicks(action=action))
-    assert _roles(drafted)["action"] is None
+    assert _roles(drafted)["action"] is Role.EVENT
+    assert [feature.name for feature in drafted.schema.event_features] == ["action"]
     (doubt,) = drafted.doubts
     assert "history.behaviours" in doubt
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.drafting.labels import label, request, rule_of
+from preprocessing.features.encoder_specs import Numeric
 from preprocessing.features.feature import DType, Role
 from tests.helpers.foreign_logs import column, keys
 
@@ -63,13 +64,14 @@ def test_two_labels_are_in_doubt_and_other_outcomes_left_out():
     assert others[0].reason == "an outcome of the row like click, which it would give away"
 
 
-def test_outcomes_are_left_out_of_a_log_without_a_label():
+def test_outcomes_are_features_of_events_in_a_log_without_a_label():
     (decision,) = _label(column("dwell_time", np.random.default_rng(1).random(len(USER))))
     assert (decision.role, decision.reason, decision.doubt) == (
-        None,
-        "an outcome, known after the row only",
+        Role.EVENT,
+        "an outcome, known after the row only; numbers",
         "",
     )
+    assert decision.encoder == Numeric()
 
 
 def test_a_label_needs_a_time():

@@ -24,8 +24,6 @@ NUMBERS = [str(number + 0.5) for number in range(19)]
          "free text"),
         (exclusions.own_per_row, ("a", [f"r{i}" for i in range(50)]), ("a", ["x", "y"] * 25),
          "own value"),
-        (exclusions.behaviour, ("action", ["view", "buy"]), ("brand", ["view", "buy"]),
-         "kinds of events (buy, view)"),
     ],
 )  # fmt: skip
 def test_a_rule(rule, left_out, stays, reason):

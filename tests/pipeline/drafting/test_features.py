@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from pipeline.drafting.features import Keys, default_of, encoder_of, feature, role_of
+from pipeline.drafting.features import (
+    Keys,
+    default_of,
+    encoder_of,
+    feature,
+    kinds_of_events,
+    role_of,
+)
 from preprocessing.features.encoder_specs import Numeric, Vocabulary
 from preprocessing.features.feature import DType, Role
 from tests.helpers.foreign_logs import column, keys
@@ -16,6 +23,19 @@ CLICKS = Keys(column("user", USER), column("item", ITEM))
 CLICK = column("click", RNG.integers(0, 2, len(USER)))
 ROWS = Keys(CLICKS.user, CLICKS.item, label=CLICK)
 SHOWN = Keys(CLICKS.user, CLICKS.item, column("request", REQUESTS), CLICK)
+
+
+def test_kinds_of_events_are_few_texts_with_a_name_that_says_so():
+    decision = kinds_of_events(column("action", ["view", "buy", None]))
+    assert (decision.role, decision.encoder, decision.default) == (
+        Role.EVENT,
+        Vocabulary(),
+        "unknown",
+    )
+    assert decision.reason == "kinds of events (buy, view), all of which count"
+    assert kinds_of_events(column("brand", ["view", "buy"])) is None
+    assert kinds_of_events(column("action", [1, 2])) is None
+    assert kinds_of_events(column("action", [f"kind {i}" for i in range(21)])) is None
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_a_schema_keeps_it_and_its_hash_depends_on_it():
     ("name", "changes", "message"),
     [
         ("genres", {"encoder": {"kind": "numeric"}, "dtype": "float32", "default": None},
-         "expected 'many' for user, context and item features with the encoder 'vocabulary' or "
-         "'hash' only, found it for the encoder 'numeric'"),
+         "expected 'many' for user, context, item and event features with the encoder "
+         "'vocabulary' or 'hash' only, found it for the encoder 'numeric'"),
         ("genres", {"encoder": {"kind": "bucketised", "quantiles": 3}, "dtype": "float32",
                     "default": None}, "found it for the encoder 'bucketised'"),
         ("timestamp", {"many": {"max": 2}}, "found it for role 'timestamp'"),
