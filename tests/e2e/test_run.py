@@ -171,12 +171,12 @@ def test_a_build_that_was_cut_off_goes_on_if_it_is_the_same(log, tmp_path, capsy
         return stages
 
     with inline():
-        for seed, left in ((1, ["Writing"]), (2, ["Reading", "Counting values", "Writing"])):
+        for seed, left in ((1, []), (2, ["Reading", "Counting values"])):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(pipelines, "write", _reach)
                 with pytest.raises(_ReachedError):
                     building.build_examples(dataclasses.replace(arguments(1), overwrite=True))
-            assert built(seed) == left
+            assert built(seed) == [*left, "Writing", "Keeping tails"]
     assert "the data set is begun anew: seed was 1, is 2" in capsys.readouterr().out
 
 

@@ -138,7 +138,7 @@ def test_what_a_killed_build_left_is_removed(tmp_path):
         (output / name).write_text("")
     _build(_csv(tmp_path, _rows()), tmp_path)
     assert sorted(path.name for path in output.iterdir()) == [
-        "_COMPLETED", "manifest.json", "schema.json", "stats.json",
+        "_COMPLETED", "manifest.json", "schema.json", "stats.json", "tails",
         *(f"{split}-00000-of-00001.tfrecord.gz" for split in ("test", "train", "validation")),
         "vocab",
     ]  # fmt: skip

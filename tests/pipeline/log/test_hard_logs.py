@@ -72,7 +72,9 @@ def test_shards_do_not_depend_on_how_the_log_is_cut_and_dealt(tmp_path, monkeypa
     monkeypatch.setattr(stages, "_SMALL_PARTITION_BYTES", 2000)
     cut = build.build_examples(_arguments(tmp_path, log, "cut", **arguments))
     assert shard_bytes(cut.path) == shard_bytes(whole.path)
-    assert cut.manifest == whole.manifest
+    # Tails are kept in files of their own for each part that the log is dealt into.
+    manifests = [{**each.manifest, "tails": ""} for each in (cut, whole)]
+    assert manifests[0] == manifests[1]
     rejected = [
         sorted(line for path in data.path.glob("rejected/*") for line in path.open())
         for data in (whole, cut)
