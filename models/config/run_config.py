@@ -8,20 +8,19 @@ An unknown key is an error that names the closest match; it is never ignored.
 
 import dataclasses
 import json
-import math
 import pathlib
-import typing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from models import registry
 from models.config import pretrained, setting_names
+from models.config.json_values import ALIASES, cast, check_known, fill
 from models.config.pretrained import Pretrained
 from models.config.training import TrainConfig
 from models.ops.choices import MANY_LABELS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.json_checks import did_you_mean, read_json
+from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.values import limits
 
@@ -32,30 +31,6 @@ SECTIONS = ("model", "ssl", "train")
 _PATHS = ("data", "warm_start", "continues")
 DEFAULT = "default"
 """Origin of a value that nothing has set."""
-_INTEGERS = 1 << 31
-"""Bound on the size of integers: TensorFlow's seeds and steps have no more bits."""
-
-ALIASES = {
-    "lr": "learning_rate",
-    "embedding_lr": "embedding_learning_rate",
-    "ssl_lr": "ssl_learning_rate",
-    "bs": "batch_size",
-    "num_epochs": "epochs",
-    "num_steps": "max_steps",
-    "early_stopping": "patience",
-    "weight_decay": "l2",
-    "grad_clip": "clip_norm",
-    "random_seed": "seed",
-    "random_state": "seed",
-    "class_weight": "positive_weight",
-    "optimizer": "embedding_optimizer",
-    "embedding_dim": "embedding_size",
-    "emb_dim": "embedding_size",
-    "hidden_units": "units",
-    "num_heads": "heads",
-    "tau": "temperature",
-}
-"""Common names of settings in other projects, with the names here."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,16 +131,16 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
         UserError: A section, key, model or ssl is unknown, or a value has the wrong type.
     """
     sections = {
-        **{name: _cast(content.get(name, ""), str, name) for name in _PATHS},
+        **{name: cast(content.get(name, ""), str, name) for name in _PATHS},
         **{name: _section(content, name) for name in (*SECTIONS, pretrained.SECTION)},
     }
-    _check_known(content, sections, "configuration")
+    check_known(content, sections, "configuration")
     for override in overrides:
         section, name, value = parse_override(override)
         sections[section][name] = value
 
-    model_name = _cast(sections["model"].pop("name", "din"), str, "model.name")
-    ssl_name = _cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
+    model_name = cast(sections["model"].pop("name", "din"), str, "model.name")
+    ssl_name = cast(sections["ssl"].pop("name", registry.NO_SSL), str, "ssl.name")
     if model_name in registry.ALIASES:
         model_name, ssl_name = registry.ALIASES[model_name]
     _check_names(model_name, ssl_name, sections)
@@ -173,7 +148,7 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     ssl = None
     if ssl_name != registry.NO_SSL:
         ssl_class, ssl_settings = registry.load_ssl_class(ssl_name)
-        ssl = _fill(ssl_class.Config, ssl_settings | sections["ssl"], "ssl")
+        ssl = fill(ssl_class.Config, ssl_settings | sections["ssl"], "ssl")
     elif sections["ssl"]:
         raise UserError(
             f"Expected no settings of ssl without self-supervision, found {sections['ssl']}.",
@@ -182,10 +157,10 @@ def resolve(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunCon
     return RunConfig(
         data=sections["data"],
         model_name=model_name,
-        model=_fill(model_class.Config, model_settings | sections["model"], "model"),
+        model=fill(model_class.Config, model_settings | sections["model"], "model"),
         ssl_name=ssl_name,
         ssl=ssl,
-        train=_fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
+        train=fill(TrainConfig, schedule(ssl_name, sections["data"]) | sections["train"], "train"),
         warm_start=sections["warm_start"],
         continues=sections["continues"],
         pretrained={n: pretrained.parse(r, n) for n, r in sections[pretrained.SECTION].items()},
@@ -197,11 +172,11 @@ def _check_names(model_name: str, ssl_name: str, sections: Mapping[str, Any]) ->
     entries = {"model": registry.model_entry(model_name)}
     if ssl_name != registry.NO_SSL:
         entries["ssl"] = registry.ssl_entry(ssl_name)
-    _fill(TrainConfig, sections["train"], "train")
+    fill(TrainConfig, sections["train"], "train")
     for section, entry in entries.items():
         if entry in (*registry.MODELS.values(), *registry.SSL.values()):
             names = sorted(setting_names.of_class(entry.path))
-            _check_known(sections[section], names, f"section {section!r}")
+            check_known(sections[section], names, f"section {section!r}")
 
 
 def schedule(ssl_name: str, data: str) -> dict[str, Any]:
@@ -239,7 +214,7 @@ def without_schedule(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     train = content.get("train", {})
     ssl_name = content.get("ssl", {}).get("name", registry.NO_SSL)
-    defaults = [_fill(TrainConfig, settings, "") for settings in _schedules(ssl_name)]
+    defaults = [fill(TrainConfig, settings, "") for settings in _schedules(ssl_name)]
     return {
         key: value
         for key, value in train.items()
@@ -321,7 +296,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
     content = read_json(pathlib.Path(path), "a configuration")
     for name in _PATHS:
         if content.get(name):
-            location = _cast(content[name], str, f"{path}: {name}")
+            location = cast(content[name], str, f"{path}: {name}")
             content[name] = files.absolute(location, pathlib.Path(path).parent)
     for name, record in content.get(pretrained.SECTION, {}).items():
         content[pretrained.SECTION][name] = pretrained.located(record, pathlib.Path(path).parent)
@@ -361,50 +336,3 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(section, Mapping):
         raise UserError(f"Expected an object as section {name!r}, found {section!r}.")
     return dict(section)
-
-
-def _check_known(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    known = list(known)
-    for key in values:
-        if key not in known:
-            alias = ALIASES.get(key)
-            raise UserError(
-                f"Unknown key {key!r} in {where}; known are {', '.join(known)}.",
-                f"did you mean {alias!r}?" if alias in known else did_you_mean(key, known),
-            )
-
-
-def _fill(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
-    """Builds a dataclass from JSON values, checking names and types."""
-    types = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind) if field.init}
-    _check_known(values, sorted(fields), f"section {section!r}")
-    return kind(
-        **{key: _cast(value, types[key], f"{section}.{key}") for key, value in values.items()}
-    )
-
-
-def _cast(value: Any, expected: Any, where: str) -> Any:
-    """The value, converted to the type of a setting; numbers must be finite."""
-    origin = typing.get_origin(expected) or expected
-    if origin is tuple and isinstance(value, (list, tuple)):
-        item = typing.get_args(expected)[0]
-        return tuple(_cast(element, item, where) for element in value)
-    if isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
-        raise UserError(f"Expected {where} to be smaller than 2^31 in size, found {value}.")
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"Expected {where} to be a finite number, found {value}.")
-    options = typing.get_args(expected) if origin not in (tuple, float, int, str, bool) else ()
-    if options:
-        for option in options:
-            try:
-                return _cast(value, option, where)
-            except UserError:
-                continue
-    elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
-        return value
-    name = str(expected) if typing.get_args(expected) else expected.__name__
-    hint = "write a list, as in [200, 80]." if origin is tuple else ""
-    raise UserError(f"Expected {where} of type {name}, found {value!r}.", hint)

@@ -15,11 +15,10 @@ from models.config.run_config import RunConfig
 from models.core.base import CTRModel
 from models.core.embeddings import (
     Features,
-    projected_widths,
     single_variables,
-    table_shapes,
 )
 from models.core.factory import build_sized, compile_model, compressed_features
+from models.core.table_shapes import projected_widths, table_shapes
 from models.distributed.distribution import Distribution
 from models.keras import tf
 from models.ops.optimizers import TABLE_SLOTS

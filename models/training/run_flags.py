@@ -10,6 +10,7 @@ from absl import flags
 from models import registry
 from models.config import pretrained
 from models.config import run_config as config_module
+from models.config.json_values import ALIASES
 from models.config.run_config import RunConfig
 from models.config.setting_names import setting_names
 from models.config.training import TrainConfig
@@ -188,7 +189,7 @@ def setting_hint(flag: str, arguments: Sequence[str]) -> str:
     by_name: dict[str, list[str]] = {}
     for setting in settings:
         by_name.setdefault(setting.partition(".")[2], []).append(setting)
-    name = name if name in by_name else config_module.ALIASES.get(name, name)
+    name = name if name in by_name else ALIASES.get(name, name)
     close = [name] if name in by_name else difflib.get_close_matches(name, by_name, 1, 0.75)
     if not close:
         return ""

@@ -10,6 +10,7 @@ from models.core import run_directory
 from models.training.run_flags import Resolved
 from pipeline import daily
 from pipeline.arguments import BuildArguments
+from pipeline.job.day_states import STATE
 from preprocessing.errors import UserError
 from serving import export as exporting
 from serving.exporting import publishing
@@ -163,6 +164,6 @@ def test_days_are_names_of_directories(tmp_path, name):
 
 
 def test_a_damaged_state_is_named(tmp_path):
-    (tmp_path / daily.STATE).write_text('{"days": [{"nane": "day1"}]}')
+    (tmp_path / STATE).write_text('{"days": [{"nane": "day1"}]}')
     with pytest.raises(UserError, match=r"state of the daily job in .*daily.json"):
         daily.Days.load(tmp_path)

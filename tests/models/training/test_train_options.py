@@ -16,6 +16,7 @@ from absl import flags
 
 from models import registry, train
 from models.config import run_config
+from models.config.json_values import ALIASES
 from models.config.setting_names import setting_names
 from models.core import run_directory
 from models.core.base import MAIN_LOSS
@@ -372,8 +373,8 @@ def test_every_alias_stands_for_a_setting():
         for ssl in registry.SSL
         for name in setting_names(model, ssl)
     }
-    assert set(run_config.ALIASES.values()) <= names
-    assert not set(run_config.ALIASES) & names
+    assert set(ALIASES.values()) <= names
+    assert not set(ALIASES) & names
 
 
 def test_a_resumed_run_remembers_the_origins(given, data, tmp_path):
