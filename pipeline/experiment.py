@@ -7,9 +7,8 @@
 The tables: deminet/1 deminet/2 deminet/3 deminet/fig3a deminet/fig3b deminet/fig4 deminet/fig5,
 miss/2 ... miss/10, miss/fig5 miss/fig6 miss/fig7; beyond/miss beyond/rivals
 beyond/schedules beyond/data beyond/width beyond/history beyond/simulation beyond/features
-beyond/events beyond/best. DATA are
-data sets of pipeline.build_examples with the protocol of the paper: time_split for DemiNet,
-leave_last_out for MISS and beyond.
+beyond/events beyond/best. DATA are data sets of pipeline.build_examples with the protocol of the
+paper: time_split for DemiNet, leave_last_out for MISS and beyond.
 
 Every model is trained once per data set and seed, in WORK/runs, at the learning rate that is best
 on the validation split for the first seed (`--learning_rate` names others to choose from). A

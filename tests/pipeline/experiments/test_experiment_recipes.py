@@ -10,7 +10,7 @@ IDS = [
     *(f"deminet/{number}" for number in ("1", "2", "3", "fig3a", "fig3b", "fig4", "fig5")),
     *(f"miss/{number}" for number in (*range(2, 11), "fig5", "fig6", "fig7")),
     *(f"beyond/{name}" for name in ("miss", "rivals", "schedules", "data", "width")),
-    *(f"beyond/{name}" for name in ("history", "simulation", "features", "best")),
+    *(f"beyond/{name}" for name in ("history", "simulation", "features", "events", "best")),
 ]
 
 
