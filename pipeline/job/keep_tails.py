@@ -25,6 +25,7 @@ from preprocessing.features.encoder_specs import Hash
 from preprocessing.features.feature import Role
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
+from preprocessing.storage.files import remove_tree
 
 TIMES = "times"
 """Tag of an output, beside that of `reading`."""
@@ -50,6 +51,9 @@ def missing(plan: Plan) -> str | None:
 
 def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]) -> None:
     """Writes the tails of a data set whose requests are written."""
+    # What an attempt that was cut off has left, half-written files among it.
+    remove_tree(plan.arguments.output_path / data_dir.TAILS)
+    remove_tree(plan.work / "tails")
     construct = functools.partial(_keep, plan, kind, partitions)
     stage("Keeping tails", construct, watch=plan.work / "kept", total=len(partitions))
     key = plan.schema.item_key.name

@@ -32,7 +32,7 @@ def test_build_then_audit(tmp_path):
     audited = _run("pipeline.audit", str(data))
     assert audited.returncode == 0, audited.stderr
     assert "FAILED" not in audited.stdout
-    assert audited.stdout.count(" ok: ") == 13
+    assert audited.stdout.count(" ok: ") == 14
 
 
 def test_a_mistake_is_one_line(tmp_path):
