@@ -127,10 +127,9 @@ class Backtest:
         if way in (CONTINUED, REPLAYED):
             path, seconds = self._day(number)
             before = self._trained(way, number - 1, seed)
-            content = run_config.load(before.run / run_directory.CONFIG)
-            replay = self.replay if way == REPLAYED else 0.0
-            content |= {"data": str(path), "continues": str(before.run), "warm_start": ""}
-            content["train"] |= {"pretrain_epochs": 0, "replay": replay}
+            content = run_config.load_to_continue(before.run / run_directory.CONFIG)
+            content |= {"data": str(path), "continues": str(before.run)}
+            content["train"]["replay"] = self.replay if way == REPLAYED else 0.0
             return self._train(name, path, seconds, run_config.resolve(content))
         first = 0 if way != LATEST else max(0, number + 1 - self.window)
         path, seconds = self._set(first, number)
@@ -221,30 +220,18 @@ def measure(trained: Trained, following: pathlib.Path) -> dict[str, Any]:
     Returns:
         A row of backtest.csv, but for its keys.
     """
-    from models.evaluation.metrics import concatenated, ranking_metrics
-    from models.evaluation.scoring import BATCH_SIZE, Scorer
+    from models.evaluation.scoring import Scorer
+    from models.training import days
     from models.training.row_growth import translation
-    from preprocessing import dataset
-    from preprocessing.splits import SPLITS
 
     run, day = run_directory.open_run(trained.run), DataDir.open(following, verify=False)
     scorer = Scorer(run_directory.load_model(run.path), day)
     translate = translation(day.encoders, run.data.encoders)
-    parts = [
-        scorer.score_batches(
-            dataset.read(day, split, batch_size=BATCH_SIZE, shuffle_seed=None, with_users=True).map(
-                translate
-            ),
-            split,
-        )
-        for split in SPLITS
-        if day.num_requests(split)
-    ]
-    metrics = ranking_metrics(concatenated(parts))
+    metrics = days.measure(scorer, day, translate=translate)
     sessions = run_directory.read_sessions(run.path)
     seconds = sum(sum(entry["seconds"].values()) for entry in sessions)
     return {
-        "requests": int(metrics["requests"] or 0),
+        "requests": int(metrics["requests"]),
         **{name: metrics[name] for name in _METRICS},
         "build_seconds": trained.build_seconds,
         "train_seconds": round(seconds, 3),

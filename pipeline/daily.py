@@ -62,19 +62,23 @@ class DayArguments:
     export: exporting.ExportOptions
 
 
-def run_day(days: Days, day: Day, arguments: DayArguments) -> None:
+def run_day(
+    days: Days, day: Day, arguments: DayArguments, log: log_schema.CheckedLog | None = None
+) -> None:
     """Runs the stages of a day that are not yet complete.
 
     Args:
         days: The days so far.
         day: One of them.
         arguments: Arguments of the day.
+        log: The log as `log_schema.check` found it with the arguments of `build_arguments`, if that
+            was done already.
 
     Raises:
         UserError: A stage refuses. Its reason is in the state; the live version is as it was.
     """
     work: dict[str, Callable[[], str]] = {
-        "build": lambda: _build(days, day, arguments.build),
+        "build": lambda: _build(days, day, arguments.build, log),
         "audit": lambda: _audit(days.set_of(day)),
         "drift": lambda: _drift(days, day, arguments.max_drift),
         "train": lambda: _train(days, day, arguments.resolve),
@@ -103,27 +107,19 @@ def run_day(days: Days, day: Day, arguments: DayArguments) -> None:
         _say(f"{title}: {time.monotonic() - started:.0f} s{result and f'  {result}'}")
 
 
-def _build(days: Days, day: Day, arguments: BuildArguments) -> str:
-    """Builds the data set on top of that of the last day that has one."""
-    _require_whole(days, day)
+def build_arguments(days: Days, day: Day, build: BuildArguments) -> BuildArguments:
+    """The arguments of a day's data set, on top of that of the last day that has one."""
     before = days.last("build", day)
     base = None if before is None else str(days.set_of(before))
-    arguments = dataclasses.replace(arguments, base=base, output=str(days.set_of(day)))
+    return dataclasses.replace(build, base=base, output=str(days.set_of(day)))
+
+
+def _build(days: Days, day: Day, build: BuildArguments, log: log_schema.CheckedLog | None) -> str:
+    """Builds the data set."""
+    arguments, before = build_arguments(days, day, build), days.last("build", day)
     if not (days.set_of(day) / COMPLETED).exists():
-        building.build_or_resume(arguments)
+        building.build_or_resume(arguments, log)
     return "" if before is None else f"on top of {before.name}"
-
-
-def _require_whole(days: Days, day: Day) -> None:
-    """Raises `UserError` if the events of an earlier day would be missing from histories."""
-    for earlier in days.days[: days.days.index(day)]:
-        if "build" not in earlier.done and days.set_of(earlier).exists():
-            raise UserError(
-                f"Expected the data set of {earlier.name} before that of {day.name}, found it "
-                f"unfinished: {earlier.refused or 'the build was interrupted'}",
-                f"finish it with --day={earlier.name}, or remove {days.set_of(earlier)} to go on "
-                "without its events.",
-            )
 
 
 def _audit(data: pathlib.Path) -> str:
@@ -293,12 +289,11 @@ def main() -> int | None:
         if not day.stage:
             _say("\n".join(_summary(days, day)))
             return None
+        log = None
         if "build" not in day.done:
-            before = days.last("build", day)
-            base = None if before is None else str(days.set_of(before))
-            log_schema.check(dataclasses.replace(build, base=base, output=str(days.set_of(day))))
+            log = log_schema.check(build_arguments(days, day, build))
         days.save()
-        run_day(days, day, arguments)
+        run_day(days, day, arguments, log)
         _say("\n".join(_summary(days, day)))
     return None
 

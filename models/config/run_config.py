@@ -303,6 +303,21 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
     return content
 
 
+def load_to_continue(path: str | pathlib.Path) -> dict[str, Any]:
+    """The content of a config.json for `resolve`, for a run that continues the one it is from.
+
+    What the earlier run began with is not done again: passes ahead, and weights to start from.
+
+    Args:
+        path: As in `load`.
+
+    Raises:
+        UserError: The conditions of `load`.
+    """
+    content = load(path)
+    return content | {"warm_start": "", "train": content["train"] | {"pretrain_epochs": 0}}
+
+
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     """The values of sections by `section.key`, and values outside of sections by their key."""
     values: dict[str, Any] = {}

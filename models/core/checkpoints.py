@@ -117,7 +117,7 @@ class Checkpoints:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def restore_best(model: CTRModel, directory: pathlib.Path) -> None:
+def restore_best_state(model: CTRModel, directory: pathlib.Path) -> None:
     """Reads the checkpoint of the best evaluation: all weights, and the state of the optimisers.
 
     Args:

@@ -15,7 +15,7 @@ from models.config import pretrained
 from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.base import CTRModel
-from models.core.checkpoints import restore_best
+from models.core.checkpoints import restore_best_state
 from models.core.factory import build_model, compile_model
 from models.keras import keras, tf
 from models.training.row_growth import Growth
@@ -59,7 +59,7 @@ def continue_run(model: CTRModel, data: DataDir, config: RunConfig) -> list[str]
     source = build_model(run.config, run.data, run.config.train.precision)
     compile_model(source, run.config)
     source.build_optimizers()
-    restore_best(source, run.path / run_directory.CHECKPOINTS)
+    restore_best_state(source, run.path / run_directory.CHECKPOINTS)
     growth = {
         name: Growth.between(run.data.encoders[name], encoder)
         for name, encoder in data.encoders.items()
@@ -122,7 +122,8 @@ def take_over_state(source: CTRModel, model: CTRModel, growth: dict[str, Growth]
             source.loss_scale.variables, model.loss_scale.variables, strict=True
         ):
             ours.assign(theirs)
-    pairs = zip(source.optimizers(), model.optimizers(), strict=True)
+    # Those of self-supervision come last. A run that took its steps ahead only goes on without.
+    pairs = zip(source.optimizers(), model.optimizers(), strict=False)
     for (theirs, _), (ours, weights) in pairs:
         ours.iterations.assign(theirs.iterations)
         slots = zip(_slots(theirs, weights), _slots(ours, weights), weights, strict=True)

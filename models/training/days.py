@@ -4,14 +4,17 @@ RUN/days.csv has a row per day of a chain of runs that continue each other.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from models.core import run_directory
+from models.core.embeddings import Features
 from models.evaluation.metrics import concatenated, ranking_metrics, shown
-from models.evaluation.scoring import Scorer
+from models.evaluation.scoring import BATCH_SIZE, Scorer
+from models.keras import tf
+from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import explained_write_errors
 from preprocessing.splits import SPLITS
@@ -20,13 +23,20 @@ from preprocessing.storage import files
 _METRICS = ("auc", "gauc", "log_loss", "calibration_error", "bias_ratio")
 
 
-def measure(scorer: Scorer, data: DataDir, progress: bool = False) -> dict[str, Any]:
+def measure(
+    scorer: Scorer,
+    data: DataDir,
+    progress: bool = False,
+    translate: Callable[[Features], dict[str, tf.Tensor]] | None = None,
+) -> dict[str, Any]:
     """Scores all requests of a data set.
 
     Args:
         scorer: Scorer of the model as it is before it learns from them.
         data: Data set of the day.
         progress: Whether to show progress bars on standard error.
+        translate: Function that gives batches the ids of the model, see `row_growth.translation`;
+            None if they have them.
 
     Returns:
         A row of days.csv; metrics are None where undefined.
@@ -34,10 +44,18 @@ def measure(scorer: Scorer, data: DataDir, progress: bool = False) -> dict[str, 
     Raises:
         UserError: A score is not finite.
     """
-    scores = concatenated(
-        [scorer.score(split, progress) for split in SPLITS if data.num_requests(split)]
-    )
-    metrics = ranking_metrics(scores)
+    scores = []
+    for split in filter(data.num_requests, SPLITS):
+        batches = dataset.read(
+            data, split, batch_size=BATCH_SIZE, shuffle_seed=None, with_users=True
+        )
+        with dataset.reading(data):
+            scores.append(
+                scorer.score_batches(
+                    batches if translate is None else batches.map(translate), split, progress
+                )
+            )
+    metrics = ranking_metrics(concatenated(scores))
     return {
         "data": data.path.name,
         "fingerprint": data.fingerprint,

@@ -33,9 +33,6 @@ class Replay:
         config: Configuration of a run that continues another one.
         data: Data set of the run.
 
-    Attributes:
-        data: Data set of the run that is continued.
-
     Raises:
         UserError: The data set of the run that is continued is gone.
     """
@@ -43,7 +40,6 @@ class Replay:
     def __init__(self, config: RunConfig, data: DataDir) -> None:
         self._train = config.train
         sets = list(itertools.islice(_earlier_sets(config), MAX_SETS))
-        self.data = sets[0]
         self._weights = [float(one.num_requests("train")) for one in sets]
         self._streams = [self._stream(one, data) for one in sets]
 

@@ -118,8 +118,7 @@ def resolve_flags(
                 f"--continue={continued}.",
                 "leave --config out; --set changes single settings.",
             )
-        content = config_module.load(pathlib.Path(continued) / run_directory.CONFIG)
-        content |= {"warm_start": "", "train": content["train"] | {"pretrain_epochs": 0}}
+        content = config_module.load_to_continue(pathlib.Path(continued) / run_directory.CONFIG)
         layers.append((f"--continue={continued}", dict(content)))
     elif flag_values.config:
         content = config_module.load(flag_values.config)

@@ -76,7 +76,8 @@ class Days:
         """The day of a name, which is added unless it is there.
 
         Raises:
-            UserError: The name is no name of a directory, or later days have begun already.
+            UserError: The name is no name of a directory, later days have begun already, or the
+                events of an earlier day would be missing from the histories of a new one.
         """
         if not _NAME.fullmatch(name):
             raise UserError(
@@ -92,6 +93,14 @@ class Days:
                         "data sets stand on each other in the order in which days were built.",
                     )
                 return day
+        for earlier in self.days:
+            if "build" not in earlier.done:
+                raise UserError(
+                    f"Expected the data set of {earlier.name} before that of {name}, found it "
+                    f"unfinished: {earlier.refused or 'the build was interrupted'}",
+                    f"finish it with --day={earlier.name}, or take it out of "
+                    f"{self.workdir / STATE} to go on without its events.",
+                )
         self.days.append(Day(name))
         return self.days[-1]
 

@@ -1,12 +1,8 @@
 """Logs of what happened at an event: its kind, dwell time, price, and the gaps between events."""
 
-import json
-
 import numpy as np
 
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
-from tests.helpers.inline_runner import inline
+from tests.helpers import built_logs
 from tests.helpers.small_logs import write_log
 
 VOCABULARY = {"kind": "vocabulary"}
@@ -64,18 +60,8 @@ def write(path, log: list[dict]) -> str:
 
 
 def write_data(path, *features: dict, log: list[dict] | None = None, **arguments):
-    """A data set of a log, by default with all events of a user as training positives."""
+    """A data set of a log, see `built_logs.build`."""
     path.mkdir(parents=True, exist_ok=True)
     content = arguments.pop("content", None) or schema(*(features or (*EVENTS, *TIMES)))
-    (path / "schema.json").write_text(json.dumps(content))
-    settings = {
-        "input": write(path / "log.parquet", log or rows()),
-        "schema": str(path / "schema.json"),
-        "output": str(path / "data"),
-        "protocol": "leave_last_out",
-        "train_prefixes": "all",
-        "negatives": 2,
-        "num_shards": 2,
-    }
-    with inline():
-        return build_examples(BuildArguments(**(settings | arguments)))
+    source = write(path / "log.parquet", log or rows())
+    return built_logs.build(path, source, content, **arguments)

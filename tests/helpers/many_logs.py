@@ -4,9 +4,7 @@ import json
 
 import numpy as np
 
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
-from tests.helpers.inline_runner import inline
+from tests.helpers import built_logs
 from tests.helpers.small_logs import write_log
 
 GENRES, LANGUAGES, TAGS = "genres", "languages", "tags"
@@ -73,20 +71,10 @@ def write(path, log: list[dict], separator: str | None = None) -> str:
 
 
 def write_data(path, log: list[dict] | None = None, content: dict | None = None, **arguments):
-    """A data set of a log, by default with all events of a user as training positives."""
+    """A data set of a log, see `built_logs.build`."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "schema.json").write_text(json.dumps(content or schema()))
-    settings = {
-        "input": write(path / "log.parquet", log or rows()),
-        "schema": str(path / "schema.json"),
-        "output": str(path / "data"),
-        "protocol": "leave_last_out",
-        "train_prefixes": "all",
-        "negatives": 2,
-        "num_shards": 2,
-    }
-    with inline():
-        return build_examples(BuildArguments(**(settings | arguments)))
+    source = write(path / "log.parquet", log or rows())
+    return built_logs.build(path, source, content or schema(), **arguments)
 
 
 def plain(content: dict) -> dict:

@@ -6,9 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
-from tests.helpers.inline_runner import inline
+from tests.helpers import built_logs
 
 PROFILE, SEARCH, TEXT = "profile", "search", "text"
 SIZES = {PROFILE: 3, SEARCH: 2, TEXT: 5}
@@ -96,17 +94,7 @@ def _cell(value) -> str:
 
 
 def write_data(path, log: list[dict] | None = None, content: dict | None = None, **arguments):
-    """A data set of a log, by default with all events of a user as training positives."""
+    """A data set of a log, see `built_logs.build`."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "schema.json").write_text(json.dumps(content or schema()))
-    settings = {
-        "input": write(path / "log.parquet", log or rows()),
-        "schema": str(path / "schema.json"),
-        "output": str(path / "data"),
-        "protocol": "leave_last_out",
-        "train_prefixes": "all",
-        "negatives": 2,
-        "num_shards": 2,
-    }
-    with inline():
-        return build_examples(BuildArguments(**(settings | arguments)))
+    source = write(path / "log.parquet", log or rows())
+    return built_logs.build(path, source, content or schema(), **arguments)

@@ -1,10 +1,9 @@
 """The reader of data sets with vectors: the same from disk and from memory."""
 
-import numpy as np
 import pytest
 
-from preprocessing import dataset, decoded
-from tests.helpers import vector_logs
+from preprocessing import decoded
+from tests.helpers import built_logs, vector_logs
 from tests.helpers.vector_logs import PROFILE, SEARCH, TEXT
 
 
@@ -13,13 +12,8 @@ def data(tmp_path_factory):
     return vector_logs.write_data(tmp_path_factory.mktemp("vector_dataset"))
 
 
-def _batches(data, **options):
-    arguments = {"batch_size": 16, "shuffle_seed": 3, "epochs": 2, "history_buckets": (2, 4)}
-    return list(dataset.read(data, "train", **(arguments | options)))
-
-
 def test_padding_is_zeros(data):
-    for batch in _batches(data):
+    for batch in built_logs.batches(data):
         requests, length = batch["history/item_id"].shape
         candidates = batch["candidate/item_id"].shape[1]
         assert batch[PROFILE].shape == (requests, 3)
@@ -33,11 +27,7 @@ def test_padding_is_zeros(data):
 
 
 def test_memory_and_disk_give_the_same_batches(data):
-    needed = decoded.bytes_needed(data, "train")
-    for ours, theirs in zip(_batches(data), _batches(data, memory_budget=needed), strict=True):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+    built_logs.require_same_from_memory(data)
 
 
 def test_the_bound_on_memory_counts_the_bytes_of_vectors(data, tmp_path):

@@ -61,3 +61,27 @@ def toy_url(toy_version):
     """Address of the exported run."""
     with embedded_server.running(toy_version.parent, "ctr") as running:
         yield running.url
+
+
+# Of a module with a fixture `data`: a small model that is trained on it, exported and served.
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return toy_runs.write_run(tmp_path_factory.mktemp("served_run") / "run", data, "deminet")
+
+
+@pytest.fixture(scope="module")
+def version(run, tmp_path_factory):
+    return exporting.export(run, tmp_path_factory.mktemp("served_model") / "model").path
+
+
+@pytest.fixture(scope="module")
+def servable(version):
+    return Servable(version)
+
+
+@pytest.fixture(scope="module")
+def running(version, data):
+    with embedded_server.running(version.parent, "ctr", explore=str(data.path)) as started:
+        yield started

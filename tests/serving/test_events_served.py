@@ -7,15 +7,15 @@ import pytest
 from models.core import run_directory
 from models.evaluation import importance, permutation
 from preprocessing import dataset
-from serving import embedded_server, export, loadtest, parity
+from serving import loadtest
 from serving.client import Client
 from serving.explain import describe
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT
 from serving.load.generator import Bounds, Level
-from serving.tfserving.models.servable import Servable
-from tests.helpers import event_logs, toy_runs
+from tests.helpers import event_logs
+from tests.helpers.served_models import require_parity
 
 pytestmark = pytest.mark.slow
 
@@ -32,31 +32,8 @@ def data(tmp_path_factory):
     return event_logs.write_data(tmp_path_factory.mktemp("events_served"), *features, log=log)
 
 
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    return toy_runs.write_run(tmp_path_factory.mktemp("events_run") / "run", data, "deminet")
-
-
-@pytest.fixture(scope="module")
-def version(run, tmp_path_factory):
-    return export.export(run, tmp_path_factory.mktemp("events_model") / "model").path
-
-
-@pytest.fixture(scope="module")
-def servable(version):
-    return Servable(version)
-
-
-@pytest.fixture(scope="module")
-def running(version, data):
-    with embedded_server.running(version.parent, "ctr", explore=str(data.path)) as started:
-        yield started
-
-
 def test_all_ways_agree(run, version):
-    result = parity.parity(run, version)
-    assert result["ok"], parity.describe(result)
-    assert max(result["max_difference"].values()) <= 1e-6
+    require_parity(run, version)
 
 
 def test_inputs_are_those_of_events_and_times(servable):

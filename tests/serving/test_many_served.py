@@ -11,14 +11,13 @@ from models.evaluation import importance, permutation, slices
 from models.evaluation.scoring import Scorer
 from preprocessing import dataset
 from preprocessing.errors import UserError
-from serving import embedded_server, export, parity
 from serving.client import Client
 from serving.explain import describe
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT
-from serving.tfserving.models.servable import Servable
-from tests.helpers import many_logs, toy_runs
+from tests.helpers import many_logs
+from tests.helpers.served_models import require_parity
 
 pytestmark = pytest.mark.slow
 
@@ -28,31 +27,8 @@ def data(tmp_path_factory):
     return many_logs.write_data(tmp_path_factory.mktemp("many_served"))
 
 
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    return toy_runs.write_run(tmp_path_factory.mktemp("many_run") / "run", data, "deminet")
-
-
-@pytest.fixture(scope="module")
-def version(run, tmp_path_factory):
-    return export.export(run, tmp_path_factory.mktemp("many_model") / "model").path
-
-
-@pytest.fixture(scope="module")
-def servable(version):
-    return Servable(version)
-
-
-@pytest.fixture(scope="module")
-def running(version, data):
-    with embedded_server.running(version.parent, "ctr", explore=str(data.path)) as started:
-        yield started
-
-
 def test_all_ways_agree(run, version):
-    result = parity.parity(run, version)
-    assert result["ok"], parity.describe(result)
-    assert max(result["max_difference"].values()) <= 1e-6
+    require_parity(run, version)
 
 
 def test_the_signature_has_one_more_axis(servable):

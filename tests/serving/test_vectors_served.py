@@ -9,14 +9,13 @@ import pytest
 from models.core import run_directory
 from models.evaluation import importance
 from preprocessing.errors import UserError
-from serving import embedded_server, export, parity
 from serving.client import Client
 from serving.explain import describe
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT
-from serving.tfserving.models.servable import Servable
-from tests.helpers import toy_runs, vector_logs
+from tests.helpers import vector_logs
+from tests.helpers.served_models import require_parity
 
 pytestmark = pytest.mark.slow
 
@@ -26,31 +25,8 @@ def data(tmp_path_factory):
     return vector_logs.write_data(tmp_path_factory.mktemp("vectors_served"))
 
 
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    return toy_runs.write_run(tmp_path_factory.mktemp("vectors_run") / "run", data, "deminet")
-
-
-@pytest.fixture(scope="module")
-def version(run, tmp_path_factory):
-    return export.export(run, tmp_path_factory.mktemp("vectors_model") / "model").path
-
-
-@pytest.fixture(scope="module")
-def servable(version):
-    return Servable(version)
-
-
-@pytest.fixture(scope="module")
-def running(version, data):
-    with embedded_server.running(version.parent, "ctr", explore=str(data.path)) as started:
-        yield started
-
-
 def test_all_ways_agree(run, version):
-    result = parity.parity(run, version)
-    assert result["ok"], parity.describe(result)
-    assert max(result["max_difference"].values()) <= 1e-6
+    require_parity(run, version)
 
 
 def test_the_signature_has_the_length_of_a_vector(servable):

@@ -11,7 +11,7 @@ import pytest
 from models import train
 from models.config import run_config
 from models.core import run_directory
-from models.core.checkpoints import restore_best
+from models.core.checkpoints import restore_best_state
 from models.core.factory import build_model, compile_model
 from models.evaluation.metrics import concatenated, ranking_metrics
 from models.evaluation.scoring import Scorer
@@ -118,7 +118,7 @@ def _best_state(run):
     model = build_model(run.config, run.data)
     compile_model(model, run.config)
     model.build_optimizers()
-    restore_best(model, run.path / run_directory.CHECKPOINTS)
+    restore_best_state(model, run.path / run_directory.CHECKPOINTS)
     return model
 
 
@@ -251,7 +251,7 @@ def test_a_run_without_the_checkpoint_says_what_else_to_do(days, tmp_path):
     run_directory.begin(tmp_path / "run", config, days[0])
     model = build_model(config, days[0])
     with pytest.raises(UserError, match="--warm_start instead of --continue"):
-        restore_best(model, tmp_path / "run" / run_directory.CHECKPOINTS)
+        restore_best_state(model, tmp_path / "run" / run_directory.CHECKPOINTS)
 
 
 def test_two_runs_to_begin_with_are_refused(days):
@@ -298,3 +298,16 @@ def test_replay_takes_a_step_ahead_of_every_second(days, monday, tmp_path, monke
 def test_replay_needs_earlier_days(days):
     with pytest.raises(UserError, match="train.replay with --continue only"):
         _config(days[1], train={"replay": 0.1})
+
+
+def test_a_run_that_took_passes_ahead_goes_on_without_them(days, tmp_path, monkeypatch):
+    """It has optimisers of self-supervision, which the next day does not need."""
+    monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 4)
+    joint = {"joint": True, "ssl_steps": 0}
+    first = _config(days[0], train=joint | {"pretrain_epochs": 1, "max_steps": 4})
+    train.train(first, tmp_path / "first", progress=False)
+    second = _config(days[1], continues=str(tmp_path / "first"), train=joint)
+    begun = train.begin(second, tmp_path / "second", progress=False)
+    source = _best_state(run_directory.open_run(tmp_path / "first"))
+    assert len(source.optimizers()) == 4
+    assert begun.model.optimizer.iterations == source.optimizer.iterations
