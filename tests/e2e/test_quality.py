@@ -20,7 +20,8 @@ from preprocessing import dataset
 pytestmark = pytest.mark.slow
 
 REACHED = 0.97
-"""Share of the way from 0.5 to the best AUC. Measured: DemiNet .974, DIN+MISS .975."""
+"""Share of the way from 0.5 to the best AUC. Measured: DemiNet .973 to .974 (five runs of one seed,
+which differ by the order of additions), DIN+MISS .975. With 4,000 users DemiNet has .970 ± .001."""
 
 FEW_USERS_MARGIN = 0.05
 """AUC that MISS adds to DIN with 600 users by its default schedule. Measured: .086 and .081."""
@@ -64,8 +65,8 @@ def _auc(data, path, model, ssl, epochs, seed=1):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """4,000 users, trained on every prefix of their histories; the data and the best AUC."""
-    truth, data = _data(tmp_path_factory.mktemp("many"), 4000, "all")
+    """6,000 users, trained on every prefix of their histories; the data and the best AUC."""
+    truth, data = _data(tmp_path_factory.mktemp("many"), 6000, "all")
     return data, _best_auc(truth, data)
 
 
