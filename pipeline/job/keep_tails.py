@@ -22,7 +22,6 @@ from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
 from preprocessing import data_dir, splits
 from preprocessing.features.encoder_specs import Hash
-from preprocessing.features.feature import Role
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import remove_tree
@@ -40,9 +39,6 @@ def missing(plan: Plan) -> str | None:
     """Why a data set keeps no tails, or None if it does."""
     if plan.schema.timestamp is None:
         return "its log has no times"
-    for feature in plan.schema.encoded_features:
-        if feature.role is Role.EVENT or feature.derived is not None:
-            return f"{feature.name!r} tells what happened at events or derives from times"
     for name in ("min_user_events", "min_item_events"):
         if getattr(plan.arguments, name) > 1:
             return f"it was built with --{name}, and what was filtered may count on a later day"
@@ -62,7 +58,7 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
         items = tails.with_items_of_base(plan.base.items(), items, key)
     _write_file(plan, tails.ITEMS, tails.items_of_file(items))
     for feature in plan.schema.encoded_features:
-        if not isinstance(feature.encoder, Hash):
+        if not isinstance(feature.encoder, Hash) and not feature.is_gap:
             counts = vocabularies.counts_so_far(plan, kind, feature)
             _write_file(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
 

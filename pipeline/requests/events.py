@@ -242,13 +242,6 @@ class Events:
         return self.in_log & (self.timestamps >= self.plan.requests_from)
 
     @functools.cached_property
-    def is_counted(self) -> np.ndarray:
-        """Whether training has counted the values of each event in an earlier build, bool [E]."""
-        if self.plan.base is None:
-            return np.zeros(self.table.num_rows, bool)
-        return self.table[tails.COUNTED].to_numpy()
-
-    @functools.cached_property
     def _users_of_older(self) -> np.ndarray:
         """Number of the user of each row of `older`, int64."""
         assert self.older is not None

@@ -1,6 +1,7 @@
 """Days of a small log, and builds of them."""
 
 import json
+import zlib
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
@@ -11,7 +12,29 @@ NAMES = ("user_id", "item_id", "timestamp", "category_id", "price", "platform", 
 """Columns of an event."""
 
 
-def schema_file(directory, max_length, min_count=1):
+def happened(event):
+    """What happened at an event, beside its columns: its action, amount and tags."""
+    number = zlib.crc32(repr(event).encode())
+    tags = "|".join(f"t{n}" for n in range(number % 4))
+    return f"a{number % 5}", None if number % 3 == 0 else number % 90 / 4, tags
+
+
+def _event_features(vocabulary):
+    return [
+        {"name": "action", "role": "event", "dtype": "string", "encoder": vocabulary},
+        {"name": "amount", "role": "event", "dtype": "float32", "default": 1.5,
+         "encoder": {"kind": "numeric"}},
+        {"name": "tags", "role": "event", "dtype": "string", "encoder": vocabulary,
+         "many": {"max": 2, "separator": "|"}},
+        {"name": "age", "role": "event", "from": "gap_to_request"},
+        {"name": "pause", "role": "event", "from": "gap_to_previous"},
+        {"name": "hour", "role": "context", "from": "hour"},
+        {"name": "weekday", "role": "context", "from": "weekday"},
+    ]  # fmt: skip
+
+
+def schema_file(directory, max_length, min_count=1, with_events=False):
+    """Writes schema.json, perhaps with features of events and of times; returns its path."""
     vocabulary = {"kind": "vocabulary", "min_count": min_count}
     features = [
         {"name": "user_id", "role": "user", "dtype": "string", "encoder": vocabulary},
@@ -26,24 +49,35 @@ def schema_file(directory, max_length, min_count=1):
         {"name": "dwell", "role": "weight", "dtype": "float32"},
         {"name": "timestamp", "role": "timestamp", "dtype": "int64"},
     ]  # fmt: skip
+    if with_events:
+        features[-1]["unit"] = "seconds"
+        features += _event_features(vocabulary)
     history = {"max_length": max_length, "features": ["item_id", "category_id", "genres"]}
     path = directory / "schema.json"
     path.write_text(json.dumps({"features": features, "history": history}))
     return str(path)
 
 
-def build(directory, days, output, order=0, max_length=4, min_count=1, **arguments):
-    """Builds from some days, given by number and events."""
+def build(
+    directory, days, output, order=0, max_length=4, min_count=1, with_events=False, **arguments
+):
+    """Builds from some days, given by number and events; with events, times count quarter hours."""
     paths = []
     for number, events in days:
         log = {name: [event[i] for event in events] for i, name in enumerate(NAMES)}
+        if with_events:
+            log["timestamp"] = [900 * time for time in log["timestamp"]]
+            log |= {
+                name: [happened(event)[i] for event in events]
+                for i, name in enumerate(("action", "amount", "tags"))
+            }
         paths.append(write_log(directory / f"day{number}.jsonl", log))
     with inline(order):
         return build_examples(
             BuildArguments(
                 input=",".join(paths),
                 output=str(directory / output),
-                schema=schema_file(directory, max_length, min_count),
+                schema=schema_file(directory, max_length, min_count, with_events),
                 num_shards=2,
                 max_bad_fraction=1.0,
                 **arguments,

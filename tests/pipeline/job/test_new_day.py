@@ -113,6 +113,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "negatives": st.integers(0, 4),
         "negative_sampling": st.sampled_from(["uniform", "popularity", "available"]),
         "deduplicate": st.booleans(),
+        "with_events": st.booleans(),
     }
 )
 
