@@ -15,7 +15,7 @@ from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.log.row_checks import TIME
-from pipeline.requests import counting, tails
+from pipeline.requests import counting, last_seen, tails
 from pipeline.requests.event_order import Places
 from pipeline.requests.events import Plan, in_log
 from pipeline.requests.log_kind import AnyLog
@@ -61,6 +61,9 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
         if not isinstance(feature.encoder, Hash) and not feature.is_gap:
             counts = vocabularies.counts_so_far(plan, kind, feature)
             _write_file(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
+    for feature in last_seen.features(plan.schema) if plan.arguments.expire_days else ():
+        seen = last_seen.so_far(plan, feature)
+        _write_file(plan, f"{tails.SEEN}/{feature.name}.arrow", seen)
 
 
 def record(plan: Plan) -> dict[str, Any]:

@@ -108,6 +108,8 @@ def manifest(
         "metadata": by_prefix(counters, "metadata/"),
         "tails": dict(kept),
     }
+    if plan.arguments.expire_days:
+        content["expired"] = by_prefix(counters, "expired/")
     return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
 
 

@@ -83,6 +83,10 @@ class Plan:
         """Those of the values that the base has not counted yet."""
         return self.values(f"new/{feature}")
 
+    def seen(self, feature: str) -> AnyPath:
+        """Table of the values of a feature in the log, and when each was last seen."""
+        return self.work / "seen" / f"{feature}.arrow"
+
     def key_counts(self, name: str) -> AnyPath:
         """Table of the values in the requests, and how often each split holds each.
 

@@ -4,6 +4,7 @@
     tails/older-00000-of-00008.arrow    counts of the items of their events before these
     tails/items.arrow                   every item with its latest features, by first appearance
     tails/counts/<feature>.arrow        values that training has counted, with their counts
+    tails/seen/<feature>.arrow          values with the time of their last event, if values expire
 
 The files with events hold the users of one hash each and are in the order of users, so that their
 bytes depend neither on workers nor on partitions. Events keep what histories need and nothing else:
@@ -46,7 +47,7 @@ EVENTS, OLDER = "events", "older"
 """The two files of a number."""
 
 ITEMS = "items.arrow"
-COUNTS = "counts"
+COUNTS, SEEN = "counts", "seen"
 
 
 class Tail(NamedTuple):

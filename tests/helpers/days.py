@@ -33,7 +33,7 @@ def _event_features(vocabulary):
     ]  # fmt: skip
 
 
-def schema_file(directory, max_length, min_count=1, with_events=False):
+def schema_file(directory, max_length, min_count=1, with_events=False, unit=None):
     """Writes schema.json, perhaps with features of events and of times; returns its path."""
     vocabulary = {"kind": "vocabulary", "min_count": min_count}
     features = [
@@ -49,8 +49,8 @@ def schema_file(directory, max_length, min_count=1, with_events=False):
         {"name": "dwell", "role": "weight", "dtype": "float32"},
         {"name": "timestamp", "role": "timestamp", "dtype": "int64"},
     ]  # fmt: skip
+    features[-1] |= {"unit": unit} if unit else {}
     if with_events:
-        features[-1]["unit"] = "seconds"
         features += _event_features(vocabulary)
     history = {"max_length": max_length, "features": ["item_id", "category_id", "genres"]}
     path = directory / "schema.json"
@@ -59,14 +59,28 @@ def schema_file(directory, max_length, min_count=1, with_events=False):
 
 
 def build(
-    directory, days, output, order=0, max_length=4, min_count=1, with_events=False, **arguments
+    directory,
+    days,
+    output,
+    order=0,
+    max_length=4,
+    min_count=1,
+    with_events=False,
+    in_seconds=None,
+    **arguments,
 ):
-    """Builds from some days, given by number and events; with events, times count quarter hours."""
+    """Builds from some days, given by number and events.
+
+    With features of events, and where values expire, or `in_seconds`, times count quarter hours and
+    become seconds.
+    """
+    in_seconds = in_seconds or with_events or bool(arguments.get("expire_days"))
     paths = []
     for number, events in days:
         log = {name: [event[i] for event in events] for i, name in enumerate(NAMES)}
-        if with_events:
+        if in_seconds:
             log["timestamp"] = [900 * time for time in log["timestamp"]]
+        if with_events:
             log |= {
                 name: [happened(event)[i] for event in events]
                 for i, name in enumerate(("action", "amount", "tags"))
@@ -77,7 +91,9 @@ def build(
             BuildArguments(
                 input=",".join(paths),
                 output=str(directory / output),
-                schema=schema_file(directory, max_length, min_count, with_events),
+                schema=schema_file(
+                    directory, max_length, min_count, with_events, "seconds" if in_seconds else None
+                ),
                 num_shards=2,
                 max_bad_fraction=1.0,
                 **arguments,

@@ -114,6 +114,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "negative_sampling": st.sampled_from(["uniform", "popularity", "available"]),
         "deduplicate": st.booleans(),
         "with_events": st.booleans(),
+        "expire_days": st.sampled_from([0, 0, 1]),
     }
 )
 

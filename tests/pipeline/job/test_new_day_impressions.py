@@ -48,7 +48,7 @@ def _columns(rows):
     """The columns, and what happened at each row."""
     numbers = [zlib.crc32(repr(row).encode()) for row in rows]
     return columns(rows) | {
-        "time": [1000 * row[2] for row in rows],
+        "time": [9000 * row[2] for row in rows],
         "place": [f"p{n % 4}" if n % 3 else None for n in numbers],
         "dwell": [n % 9 for n in numbers],
     }
@@ -107,9 +107,10 @@ def _whole(directory, days, day, data, watermark, without, **arguments):
     st.integers(0, 3),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([0, 0, 1]),
 )
 def test_days_equal_one_build_over_everything(
-    seed, late, without, protocol, min_history, deduplicate, with_events
+    seed, late, without, protocol, min_history, deduplicate, with_events, expire_days
 ):
     days = _days(seed, late)
     # Tails keep clicks alone: another row of the base's latest time is not known again.
@@ -117,6 +118,7 @@ def test_days_equal_one_build_over_everything(
         "min_history": min_history,
         "deduplicate": deduplicate and without is None,
         "with_events": with_events,
+        "expire_days": expire_days if with_events else 0,
     }
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
