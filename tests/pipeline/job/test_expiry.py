@@ -13,50 +13,14 @@ from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
 from preprocessing.encoders import encoder_files
 from preprocessing.errors import UserError
-from tests.helpers import days
+from tests.helpers import days, expiring
 from tests.helpers.small_data_sets import read_examples, shard_bytes
 from tests.helpers.small_logs import write_log
-
-DAY = 86_400 // 900  # in the quarter hours of `days.build`
-COMMON = {
-    "protocol": "day",
-    "max_length": 30,
-    "validation_fraction": 0.2,
-    "negatives": 1,
-    "expire_days": 2,
-}
-
-
-def _log(day, size=70):
-    """Events of a day; every item, genre and user has days on which it is not seen."""
-    rng = np.random.default_rng(day)
-    events = []
-    for time in DAY * day + np.sort(rng.integers(0, DAY, size)):
-        is_old = rng.random() < 0.2
-        item = int(rng.integers(30) if is_old else rng.integers(15) + 12 * (day % 5))
-        user = int(rng.integers(12)) + 3 * (day // 2)
-        genres = "|".join(f"g{n}" for n in {item % 3, day})
-        events.append((f"u{user}", f"i{item}", int(time), f"c{item % 4}", 1.0, "p0", genres, 1.0))
-    return events
-
-
-LOGS = [_log(day) for day in range(7)]
-
-
-def _chain(directory, cuts, **arguments):
-    """Data sets of days on top of each other, each of the logs from one cut to the next."""
-    sets = []
-    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
-        base = {"base": str(sets[-1].path)} if sets else {}
-        parts = [(day, LOGS[day]) for day in range(first, last)]
-        name = f"days{first}-{last}"
-        sets.append(days.build(directory, parts, name, **(COMMON | arguments | base)))
-    return sets
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    return _chain(tmp_path_factory.mktemp("chain"), range(8))
+    return expiring.chain(tmp_path_factory.mktemp("chain"), range(8))
 
 
 def _expired(data, name="item_id"):
@@ -73,7 +37,7 @@ def _last_seen(day, name):
     """Time of the last event of each value up to a day, in quarter hours."""
     return {
         value: event[2]
-        for log in LOGS[: day + 1]
+        for log in expiring.LOGS[: day + 1]
         for event in log
         for value in _values(event, name)
     }
@@ -87,7 +51,7 @@ def test_expired_are_the_words_without_events_since_the_days_before_the_log(chai
     ever = set()
     assert not _expired(chain[0], name)
     for day, data in enumerate(chain[1:], 1):
-        since = max(event[2] for event in LOGS[day - 1]) - 2 * DAY
+        since = max(event[2] for event in expiring.LOGS[day - 1]) - 2 * expiring.DAY
         words = set(data.encoders[name].vocabulary.to_pylist())
         last = _last_seen(day, name)
         expected = {word for word in words if last[word] < since}
@@ -125,14 +89,14 @@ def test_no_request_holds_an_expired_value_under_its_id(chain):
 
 def test_expired_items_are_no_negatives(chain):
     for day, data in enumerate(chain[1:], 1):
-        since = max(event[2] for event in LOGS[day - 1]) - 2 * DAY
+        since = max(event[2] for event in expiring.LOGS[day - 1]) - 2 * expiring.DAY
         drawable = {item for item, time in _last_seen(day, "item_id").items() if time >= since}
         assert data.stats["splits"]["validation"]["items_to_draw_from"] == len(drawable)
 
 
 @pytest.mark.parametrize("cuts", [[0, 2, 3, 6, 7], [0, 5, 6, 7], [0, 6, 7]])
 def test_other_cuts_of_the_log_expire_the_same_values(chain, tmp_path, cuts):
-    other = _chain(tmp_path, cuts)[-1]
+    other = expiring.chain(tmp_path, cuts)[-1]
     for name in NAMES:
         words = set(other.encoders[name].vocabulary.to_pylist())
         assert _expired(other, name) == _expired(chain[-1], name) & words
@@ -141,8 +105,8 @@ def test_other_cuts_of_the_log_expire_the_same_values(chain, tmp_path, cuts):
 
 def test_workers_and_resumed_files_give_the_same_bytes(chain, tmp_path):
     again = days.build(
-        tmp_path, [(6, LOGS[6])], "again", order=3, num_partitions=3,
-        base=str(chain[5].path), **COMMON,
+        tmp_path, [(6, expiring.LOGS[6])], "again", order=3, num_partitions=3,
+        base=str(chain[5].path), **expiring.COMMON,
     )  # fmt: skip
     assert shard_bytes(again.path) == shard_bytes(chain[6].path)
     assert again.manifest["tails"] == chain[6].manifest["tails"]
@@ -151,13 +115,19 @@ def test_workers_and_resumed_files_give_the_same_bytes(chain, tmp_path):
 
 def test_a_base_that_kept_no_times_counts_from_its_end(tmp_path):
     """As if all of its values had been seen when its log ended."""
-    first = COMMON | {"expire_days": 0, "in_seconds": True}
-    data = days.build(tmp_path, list(enumerate(LOGS[:2])), "first", **first)
+    first = expiring.COMMON | {"expire_days": 0, "in_seconds": True}
+    data = days.build(tmp_path, list(enumerate(expiring.LOGS[:2])), "first", **first)
     assert not any(name.startswith(tails.SEEN) for name in data.manifest["tails"]["files"])
-    of_first, end = _last_seen(1, "item_id"), max(event[2] for event in LOGS[1])
+    of_first, end = _last_seen(1, "item_id"), max(event[2] for event in expiring.LOGS[1])
     for day in (2, 3, 4, 5):
-        since = max(event[2] for event in LOGS[day - 1]) - 2 * DAY
-        data = days.build(tmp_path, [(day, LOGS[day])], f"day{day}", base=str(data.path), **COMMON)
+        since = max(event[2] for event in expiring.LOGS[day - 1]) - 2 * expiring.DAY
+        data = days.build(
+            tmp_path,
+            [(day, expiring.LOGS[day])],
+            f"day{day}",
+            base=str(data.path),
+            **expiring.COMMON,
+        )
         last = _last_seen(day, "item_id")
         last |= {item: max(last[item], end) for item in of_first}
         words = data.encoders["item_id"].vocabulary.to_pylist()
@@ -166,8 +136,8 @@ def test_a_base_that_kept_no_times_counts_from_its_end(tmp_path):
 
 
 def test_without_the_flag_all_values_are_back(chain, tmp_path):
-    more = COMMON | {"expire_days": 0, "in_seconds": True}
-    data = days.build(tmp_path, [(6, LOGS[6])], "data", base=str(chain[5].path), **more)
+    more = expiring.COMMON | {"expire_days": 0, "in_seconds": True}
+    data = days.build(tmp_path, [(6, expiring.LOGS[6])], "data", base=str(chain[5].path), **more)
     assert not _expired(data)
     assert "expired" not in data.manifest
     assert [path.name for path in data.vocab_dir.iterdir() if "expired" in path.name] == []
@@ -175,7 +145,12 @@ def test_without_the_flag_all_values_are_back(chain, tmp_path):
 
 def test_ranked_anew_a_vocabulary_has_no_expired_values(chain, tmp_path):
     data = days.build(
-        tmp_path, [(6, LOGS[6])], "data", base=str(chain[5].path), rerank=True, **COMMON
+        tmp_path,
+        [(6, expiring.LOGS[6])],
+        "data",
+        base=str(chain[5].path),
+        rerank=True,
+        **expiring.COMMON,
     )
     words = set(data.encoders["item_id"].vocabulary.to_pylist())
     assert not _expired(data)
@@ -204,7 +179,7 @@ def test_files_of_expired_values(chain):
 
 
 def test_times_without_a_unit_are_refused(tmp_path):
-    log = {name: [event[i] for event in LOGS[0]] for i, name in enumerate(days.NAMES)}
+    log = {name: [event[i] for event in expiring.LOGS[0]] for i, name in enumerate(days.NAMES)}
     arguments = BuildArguments(
         input=write_log(tmp_path / "log.jsonl", log),
         output=str(tmp_path / "data"),
