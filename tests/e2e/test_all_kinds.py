@@ -12,6 +12,7 @@ from models.config import run_config
 from models.core import run_directory
 from models.core.factory import build_model, compile_model
 from models.evaluation import importance
+from models.keras import tf
 from models.reporting import run_report
 from models.training import trainer
 from models.training.warm_start import warm_start
@@ -23,12 +24,14 @@ from serving.explain import describe
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT
+from serving.tfserving.grpc import tensors
 from serving.tfserving.models.servable import Servable
 from tests.helpers import all_kinds_logs
 from tests.helpers.served_models import require_parity
 from tests.helpers.small_data_sets import shard_bytes
 
 FIELDS = {"languages", "profile", "genres", "text", "price", "action", "dwell", "tags"}
+DEFAULTS = {"age": 40.0, "profile": [0.0] * 3, "genres": ["none"], "price": 9.0, "dwell": 1}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,40 @@ def test_clients_and_pages_show_it(data, run, version):
                                                        shown["history"][0])))  # fmt: skip
     assert fields >= FIELDS
     assert "worth" not in json.dumps(shown)  # the weight is no input
+
+
+@pytest.mark.slow
+def test_what_has_a_default_may_be_absent(data, version):
+    """From a gRPC request, and from one of a client that knows no schema."""
+    servable = Servable(version)
+    signature = servable.signature_defs.signature_def[SERVING_DEFAULT]
+    assert set(signature.defaults) == {
+        "age", "profile", "history_dwell", "history_genres",
+        "candidate_genres", "candidate_price",
+    }  # fmt: skip
+    batch = next(raw_requests.batches(data, "test", 8))
+    sent = {name: tf.make_tensor_proto(values) for name, values in batch.raw.items()
+            if name not in signature.defaults}  # fmt: skip
+    expected_BN = servable.predict(SERVING_DEFAULT, tensors.inputs(sent, signature))[SCORES]
+    with (
+        embedded_server.running(version.parent, "ctr") as running,
+        Client(running.url) as client,
+    ):
+        for row, request in enumerate(sample_requests(data, "test", 8)):
+            left_out, filled = _with(request, {}), _with(request, DEFAULTS)
+            scores = client.score(left_out)
+            np.testing.assert_allclose(scores, expected_BN[row][: len(scores)], atol=1e-6)
+            np.testing.assert_allclose(scores, client.score(filled), atol=1e-6)
+
+
+def _with(request, defaults):
+    """A request whose fields with a default are left out, or have it."""
+    fields = {name: value for name, value in request.items() if name not in DEFAULTS}
+    fields |= {name: value for name, value in defaults.items() if name in request}
+    for side in ("history", "candidates"):
+        if side in request:
+            fields[side] = [_with(record, defaults) for record in request[side]]
+    return fields
 
 
 @pytest.mark.slow
