@@ -147,6 +147,7 @@ def write(log: SyntheticLog, output: str | pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: The path has another extension, or cannot be written.
     """
+    require_local(output, "--output")
     output = pathlib.Path(output)
     truth_path = output.with_name(f"{output.name}.truth.json")
     _write_table(log.table(), output)
@@ -168,6 +169,7 @@ def write_days(log: days.DailyLog, output: str | pathlib.Path) -> list[pathlib.P
     Raises:
         UserError: The path has another extension, or cannot be written.
     """
+    require_local(output, "--output")
     output = pathlib.Path(output)
     num_files = int(log.file_E.max()) + 1
     width = max(2, len(str(num_files)))
@@ -181,7 +183,6 @@ def write_days(log: days.DailyLog, output: str | pathlib.Path) -> list[pathlib.P
 
 
 def _write_table(table: pa.Table, output: pathlib.Path) -> None:
-    require_local(output, "--output")
     writer = _WRITERS.get(output.suffix)
     if writer is None:
         raise UserError(

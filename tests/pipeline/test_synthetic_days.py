@@ -95,6 +95,12 @@ def test_without_drift_nothing_changes():
     assert log.state_E.max() == ARGUMENTS.users - 1
 
 
+@pytest.mark.parametrize("output", ["s3://bucket/day.csv", "day.txt"])
+def test_paths_that_cannot_be_written_are_refused(log, output):
+    with pytest.raises(UserError, match="--output: "):
+        synthesize.write_days(log, output)
+
+
 def test_a_drift_that_is_no_share_is_refused():
     with pytest.raises(UserError, match=r"Expected --drift in \[0, 1\], found 2"):
         days.draw(ARGUMENTS, DailyArguments(days=3, drift=2.0))
