@@ -8,13 +8,18 @@ from serving.client import Client
 from serving.exporting import raw_requests
 from serving.exporting.sample_requests import sample_requests
 from serving.exporting.signatures import SCORES, SERVING_DEFAULT
-from tests.helpers import expiring
+from tests.helpers import expiring, toy_runs
 from tests.helpers.served_models import require_parity
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return expiring.chain(tmp_path_factory.mktemp("expired_served"), range(7))[-1]
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return toy_runs.write_run(tmp_path_factory.mktemp("expired_run") / "run", data, "din")
 
 
 def _words(data, name, is_expired):
