@@ -173,12 +173,12 @@ def _train(
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores equal offline ones, scores a few requests."""
     from serving import embedded_server
-    from serving.exporting.sample_requests import sample_requests
+    from serving.exporting.sample_requests import known_requests
 
     requests_file = workdir / "requests.jsonl"
     data = run_directory.open_run(run_dir).data
     split = "test" if data.num_requests("test") else "validation"
-    requests = sample_requests(data, split, _SMOKE_REQUESTS)
+    requests = known_requests(data, split, _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
     version = exporting.latest_version(model_dir)
     with embedded_server.running(model_dir, MODEL_NAME) as running:
