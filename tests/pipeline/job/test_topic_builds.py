@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from pipeline import data_card
+from pipeline import data_card, infer_schema
 from pipeline.arguments import BuildArguments
 from pipeline.audit import Audit
 from pipeline.build_examples import build_examples, build_or_resume
 from pipeline.job import build, log_schema
 from pipeline.job.output import OtherBuildError
 from pipeline.log import topic_files
+from pipeline.log.topics import client
 from preprocessing.errors import UserError
 from tests.helpers import topics
 from tests.helpers.inline_runner import inline
@@ -168,6 +169,36 @@ def test_a_build_that_goes_on_reads_what_it_began_with(broker, topic, tmp_path, 
         other = build_or_resume(_arguments(topic, tmp_path / "other", seed=2))
     ends = [len(DAYS[0][number]) + len(DAYS[1][number]) for number in range(topics.PARTITIONS)]
     assert other.manifest["topics"][topic.rpartition("/")[2]]["next"] == ends
+
+
+def test_a_build_whose_broker_is_lost_goes_on_with_its_offsets(
+    broker, topic, tmp_path, monkeypatch
+):
+    arguments = _arguments(topic, tmp_path / "data")
+    checked = log_schema.check(arguments)
+
+    def values(self, messages):
+        raise client.BrokerError(f"{messages.url} is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.Connection, "values", values)
+        with pytest.raises(
+            UserError,
+            match=r"'Reading' to finish, found: .*BrokerError: kafka://.* is lost.*--resume goes on",
+        ):
+            build_examples(arguments, checked)
+    broker.send(topic.rpartition("/")[2], DAYS[1])
+    with inline():
+        resumed = build_examples(_arguments(topic, tmp_path / "data", resume=True))
+    assert resumed.manifest["conservation"]["read"] == sum(map(len, DAYS[0].values()))
+
+
+def test_a_schema_is_drafted_from_a_topic(topic, tmp_path):
+    drafted = infer_schema.infer(topic).schema
+    assert (
+        drafted.to_json()
+        == infer_schema.infer(str(_file(tmp_path / "a.jsonl", DAYS[0]))).schema.to_json()
+    )
 
 
 def test_no_message_disappears_without_a_word(broker, topic, tmp_path):
