@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import java_processes
 
 PASSWORD = "s3cret"
-"""Password of the user `reader`."""
+"""Password of the user `reader`, who may do nothing but what somebody allows."""
 
 _PATIENCE = 60  # seconds
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
@@ -27,6 +27,8 @@ listener.security.protocol.map=PLAIN:PLAINTEXT,LOGIN:SASL_PLAINTEXT,CONTROLLER:P
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=PLAIN
 listener.name.login.plain.sasl.jaas.config={module} required user_reader="{password}";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 log.dirs={scratch}/data
 auto.create.topics.enable=true
 offsets.topic.replication.factor=1

@@ -205,8 +205,15 @@ def test_a_topic_made_anew_is_refused_though_it_is_longer(cluster, topic, tmp_pa
             build_examples(_arguments(topic, tmp_path / "two", base=str(first.path)))
 
 
-def test_a_password_comes_from_a_file_and_is_never_shown(servers, topic, tmp_path):
+def test_a_password_comes_from_a_file_and_is_never_shown(servers, cluster, topic, tmp_path):
+    """All that its user may do is to read the topic."""
     _send(topic, DAYS[0])
+    may_read = admin.AclBinding(
+        *(admin.ResourceType.TOPIC, topic.name, admin.ResourcePatternType.LITERAL),
+        *("User:reader", "*", admin.AclOperation.READ, admin.AclPermissionType.ALLOW),
+    )
+    (allowed,) = cluster.create_acls([may_read]).values()
+    allowed.result(20)
     asking = Topic(servers[1], topic.name)
     config = tmp_path / "client.properties"
     lines = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=reader\n"

@@ -16,7 +16,8 @@ PARTITIONS = 4
 def broker() -> Iterator["Topics"]:
     """A broker, until the block ends."""
     settings = {"test.mock.num.brokers": 1, "bootstrap.servers": "mock", "log_level": 0}
-    yield Topics(confluent_kafka.Producer(settings))
+    limit = {"queue.buffering.max.messages": 1_000_000}
+    yield Topics(confluent_kafka.Producer({**settings, **limit}))
 
 
 class Topics:

@@ -33,6 +33,7 @@ _DEFAULTS = {
     "log_level": 0,  # errors are raised
     "fetch.wait.max.ms": 100,
     # A range ends amid a partition: what is fetched ahead of its end is thrown away.
+    "fetch.queue.backoff.ms": 10,
     "queued.min.messages": 10_000,
     "queued.max.messages.kbytes": 16_384,
 }
@@ -192,26 +193,28 @@ class Connection:
             asked = time.monotonic()
             wanted = min(messages.end - position, _AT_ONCE)
             arrived = self._consumer.consume(wanted, timeout=_POLL_SECONDS)
-            waited = 0.0 if arrived else waited + time.monotonic() - asked
+            waited += time.monotonic() - asked
+            for message in arrived:
+                offset = message.offset()
+                if message.error() is not None:
+                    if not self._has_ended(messages, message.error()):
+                        continue
+                elif offset < messages.end:
+                    yield offset, message.value()
+                    offset += 1
+                position, waited = offset, 0.0
             if waited > PATIENCE:
                 raise BrokerError(
                     f"{messages.url} gave no message from offset {position} up to {messages.end} "
                     f"for {waited:.0f} s{self._last()}"
                 )
-            for message in arrived:
-                position = self._position(messages, message)
-                if position > messages.end:
-                    return
-                if message.error() is None:
-                    yield position - 1, message.value()
 
-    def _position(self, messages: Messages, message: "confluent_kafka.Message") -> int:
-        """The position after a message, or after the notice that a partition has ended."""
-        error = message.error()
-        if error is None:
-            return message.offset() + 1
+    def _has_ended(self, messages: Messages, error: "confluent_kafka.KafkaError") -> bool:
+        """Whether what came in place of a message says that the partition has no further one."""
         if error.code() == self._kafka.KafkaError._PARTITION_EOF:
-            return message.offset()
+            return True
+        if error.code() == self._kafka.KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return False  # the client looks for a group, which it never joins
         if error.code() == self._kafka.KafkaError._AUTO_OFFSET_RESET:
             raise UserError(
                 f"--input: expected the messages of {messages.url} from offset {messages.begin} "
