@@ -195,11 +195,11 @@ class Connection:
             arrived = self._consumer.consume(wanted, timeout=_POLL_SECONDS)
             waited += time.monotonic() - asked
             for message in arrived:
-                offset = message.offset()
-                if message.error() is not None:
-                    if not self._has_ended(messages, message.error()):
-                        continue
-                elif offset < messages.end:
+                error, offset = message.error(), message.offset()
+                if error is not None and not self._has_ended(messages, error):
+                    continue
+                assert offset is not None  # a message has one, and so has the end of a partition
+                if error is None and offset < messages.end:
                     yield offset, message.value()
                     offset += 1
                 position, waited = offset, 0.0
