@@ -245,6 +245,8 @@ def _draft_command(arguments: BuildArguments) -> str:
     command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
     if arguments.csv_delimiter != BuildArguments.csv_delimiter:
         command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    if arguments.kafka_config is not None:
+        command += f" --kafka_config={shlex.quote(arguments.kafka_config)}"
     return f"{command} --output=schema.json"
 
 
