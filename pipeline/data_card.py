@@ -145,7 +145,10 @@ def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
 def _file_rows(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Names and accounts of the first files, then the total of all others."""
     kinds = ("read", "used", "filtered", "rejected", "continued")
-    rows = [(shown(file["path"]), [file[kind] for kind in kinds]) for file in inputs[:_SHOWN_FILES]]
+    rows = [
+        (file_accounts.title(file), [file[kind] for kind in kinds])
+        for file in inputs[:_SHOWN_FILES]
+    ]
     if other_files := inputs[_SHOWN_FILES:]:
         totals = [sum(file[kind] for file in other_files) for kind in kinds]
         rows.append((f"{len(other_files):,} others", totals))

@@ -111,7 +111,9 @@ def run(
 
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
     """Stores the arguments of each stage; raises `UserError` if a begun stage had other ones."""
-    inputs = filter(None, (arguments.input, arguments.metadata))
+    # A topic has no size: what was read of it stands in the manifest of the data set.
+    log = None if arguments.reads_topic else arguments.input
+    inputs = filter(None, (log, arguments.metadata))
     sizes = {file.path: file.size for paths in inputs for file in list_inputs(paths)}
     claim = {
         "data": {**arguments.to_json(), "sizes": sizes},
