@@ -14,9 +14,10 @@ from pipeline.arguments import BuildArguments
 from pipeline.drafting import draft as drafting
 from pipeline.drafting import sample, several, table
 from pipeline.drafting.columns import Column
+from pipeline.job import log_files
 from pipeline.log import column_types, readers
-from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import columns_of
+from pipeline.log.topic_files import explained_broker_errors
 from pipeline.log.values import as_number, as_time
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir
@@ -49,8 +50,16 @@ class CheckedLog(NamedTuple):
     schema: Schema
 
     def resuming(self) -> "CheckedLog":
-        """The same log, for a build that goes on where one was cut off."""
-        return self._replace(arguments=dataclasses.replace(self.arguments, resume=True))
+        """The same log, for a build that goes on where one was cut off.
+
+        Of a topic that build began to read up to where it ended then.
+        """
+        log = self._replace(arguments=dataclasses.replace(self.arguments, resume=True))
+        begun = log_files.begun_files(log.arguments) if log.arguments.reads_topic else []
+        if not begun:
+            return log
+        names = next(iter(self.columns.values()))
+        return log._replace(files=begun, columns={file: names for file in begun if file.size})
 
 
 def check(arguments: BuildArguments) -> CheckedLog:
@@ -60,9 +69,10 @@ def check(arguments: BuildArguments) -> CheckedLog:
         UserError: Wrong arguments, or a log that cannot be read or has other columns.
     """
     arguments.check()
-    log = list_inputs(arguments.input, dialect=arguments.dialect)
-    columns = readers.columns_of_files(log)
-    schema = load_schema(arguments, columns)
+    log = log_files.list_log(arguments)
+    with explained_broker_errors():
+        columns = readers.columns_of_files(log)
+        schema = load_schema(arguments, columns)
     for feature in schema.history_features:
         if feature.is_vector:
             sys.stderr.write(f"{_vectors_of_events(feature.name, schema)}\n")
@@ -236,6 +246,8 @@ def _draft_command(arguments: BuildArguments) -> str:
     command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
     if arguments.csv_delimiter != BuildArguments.csv_delimiter:
         command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    if arguments.kafka_config is not None:
+        command += f" --kafka_config={shlex.quote(arguments.kafka_config)}"
     return f"{command} --output=schema.json"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.job.log_files import TOPICS, topics_read
 from pipeline.job.vocabularies import Fitted
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
@@ -110,6 +111,8 @@ def manifest(
     }
     if plan.arguments.expire_days:
         content["expired"] = by_prefix(counters, "expired/")
+    if topics := topics_read(log, {} if plan.base is None else plan.base.topics):
+        content[TOPICS] = topics
     return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
 
 

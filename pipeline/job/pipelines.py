@@ -56,7 +56,7 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     )
     rows, counters = read[ROWS], [read[COUNTERS]]
     if kind.deal_key != plan.schema.user_key.name:
-        files = {part.file.index: part.file.path for part in parts}
+        files = {part.file.index: part.file for part in parts}
         checked = (
             rows
             | "GroupByRequest" >> beam.GroupByKey()
