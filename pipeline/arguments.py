@@ -23,7 +23,10 @@ NEGATIVE_SAMPLING = ("uniform", "popularity", *AVAILABLE)
 CORE_FILTERS = ("once", "fixed_point")
 LATE = ("histories", "reject")
 
-_LATER_ARGUMENTS = ("base", "late", "rerank", "vocabularies", "train_from", "kafka_lost")
+_LATER_ARGUMENTS = (
+    *("base", "late", "rerank", "vocabularies", "train_from"),
+    *("kafka_lost", "expire_days"),
+)
 """Arguments that a manifest names only where they are used."""
 
 
@@ -60,6 +63,8 @@ class BuildArguments:
             base and the log count; else the base's ids keep their meaning and new values follow.
         vocabularies: Data set whose encoders to take over as they are, or None to learn them.
         train_from: Time from which on events are requests, as text; earlier ones are histories.
+        expire_days: Days after whose end a value that no event has is out of vocabulary, counted
+            back from the first request of a build with a base or `train_from`; 0 for never.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
         validation_fraction: `time_split`: share of those rows in validation; `day`: share of all
@@ -103,6 +108,7 @@ class BuildArguments:
     rerank: bool = False
     vocabularies: str | None = None
     train_from: str | None = None
+    expire_days: int = limited(0, at_least=0)
     protocol: str = "leave_last_out"
     split_fraction: float = limited(0.8, above=0, below=1)
     validation_fraction: float = limited(0.1, at_least=0, below=1)

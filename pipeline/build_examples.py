@@ -157,6 +157,11 @@ def define_log_flags() -> None:
         )
         flags.DEFINE_bool("rerank", False, "--base: rank and fit all vocabularies anew.")
         text("vocabularies", "Data set whose vocabularies to take over instead of learning them.")
+        integer(
+            "expire_days",
+            "Days without an event after which a value is out of vocabulary, its id reserved; "
+            "0: never.",
+        )
         text("train_from", "Time at which requests begin; events before it are histories only.")
     with cli.flag_group("Splits"):
         choice(

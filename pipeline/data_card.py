@@ -128,6 +128,10 @@ def _base_rows(data: DataDir) -> list[tuple[str, str]]:
         ("latest time", time_units.text(data.schema, record["watermark"])),
         ("rankings of its vocabularies", f"{record['generation'] + 1:,}"),
         *((f"new words of {name}", f"{count:,}") for name, count in new_words.items()),
+        *(
+            (f"expired values of {name}", f"{count:,}")
+            for name, count in data.manifest.get("expired", {}).items()
+        ),
         ("late rows", f"{record['late']:,}"),
         ("repeated rows", f"{record['duplicates']:,}"),
     ]

@@ -23,7 +23,7 @@ from preprocessing import time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, shown
 from preprocessing.example_keys import TIMESTAMP
-from preprocessing.features.feature import DType, Role
+from preprocessing.features.feature import UNITS, DType, Role
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import POSITION, infer_schema
 from preprocessing.splits import BY_TIME
@@ -112,6 +112,7 @@ def load_schema(
         _check_same_columns(columns)
         schema = _said(_inferred(arguments, columns), "Inferred schema")
     _check_impression_log(arguments, schema)
+    _check_expiry(arguments, schema)
     if schema.timestamp is None and arguments.protocol in BY_TIME:
         raise UserError(
             f"--protocol={arguments.protocol}: expected a feature of role 'timestamp', found none.",
@@ -369,6 +370,20 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
             raise UserError(
                 f"--{name}={value}: expected no such flag for an impression log: {why}."
             )
+
+
+def _check_expiry(arguments: BuildArguments, schema: Schema) -> None:
+    """Raises `UserError` if days are to be counted in a log that does not say what a day is."""
+    time = schema.timestamp
+    if arguments.expire_days and (
+        time is None or (time.dtype is not DType.DATETIME and time.unit is None)
+    ):
+        raise UserError(
+            "--expire_days: expected times of a known unit, found "
+            f"{'none' if time is None else 'int64 without a unit'}.",
+            f'name a schema whose timestamp has a "unit" ({", ".join(UNITS)}), from the first day '
+            "on.",
+        )
 
 
 def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[str]) -> None:

@@ -111,6 +111,8 @@ def manifest(
     }
     if topics := topics_read(log, {} if plan.base is None else plan.base.topics):
         content[TOPICS] = topics
+    if plan.arguments.expire_days:
+        content["expired"] = by_prefix(counters, "expired/")
     return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
 
 

@@ -196,7 +196,8 @@ def _with_base(plan: Plan, partition: int, rows: pa.Table) -> tuple[pa.Table, pa
     if plan.base is None:
         return rows, None
     users = rows[plan.schema.user_key.name].unique()
-    rows = rows.append_column(tails.COUNTED, pa.array(np.zeros(rows.num_rows, bool)))
+    for name in tails.counted_columns(plan.schema):
+        rows = rows.append_column(name, pa.array(np.zeros(rows.num_rows, bool)))
     earlier = plan.base.events_of(partition, users, rows.schema)
     if earlier is not None:
         rows = pa.concat_tables([rows, earlier], promote_options="default")

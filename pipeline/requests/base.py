@@ -126,6 +126,11 @@ class Base:
         """Values of a feature that training has counted, VALUE and COUNT."""
         return tails.read(self.file(f"{tails.COUNTS}/{name}.arrow"))
 
+    def seen(self, name: str) -> pa.Table | None:
+        """When each value of a feature was last seen, VALUE and TIME; None if it kept no times."""
+        file = f"{tails.SEEN}/{name}.arrow"
+        return tails.read(self.file(file)) if file in self.names else None
+
     def encoders(self, schema: Schema) -> dict[str, FittedEncoder]:
         """Its encoders by feature."""
         return {
