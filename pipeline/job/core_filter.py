@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import counting
@@ -90,14 +91,17 @@ class CountKeptItems(beam.PTransform):
 
 
 def _count_kept(plan: Plan, round_number: int, partition: int) -> bytes:
+    with piece_of_work("filter", plan.work):
+        item_counts = _kept_items(plan, partition)
+    mark_done(plan.work / f"core_{round_number:02d}", str(partition))
+    return tables.to_bytes(item_counts)
+
+
+def _kept_items(plan: Plan, partition: int) -> pa.Table:
     user_key, item_key = plan.schema.user_key.name, plan.schema.item_key.name
     events = tables.read(plan.partition(partition)).select([user_key, item_key])
     kept_items = tables.read(plan.kept_items)[VALUE]
     events = events.filter(pc.is_in(events[item_key], value_set=kept_items))
     lengths = np.diff(tables.group_starts(tables.one_array(events[user_key])))
     has_enough_E = np.repeat(lengths >= plan.arguments.min_user_events, lengths)
-    item_counts = counting.count_values(
-        tables.one_array(events[item_key]).filter(pa.array(has_enough_E))
-    )
-    mark_done(plan.work / f"core_{round_number:02d}", str(partition))
-    return tables.to_bytes(item_counts)
+    return counting.count_values(tables.one_array(events[item_key]).filter(pa.array(has_enough_E)))

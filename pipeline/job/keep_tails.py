@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.job import vocabularies
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged, WriteTimeRanges
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
@@ -115,6 +116,10 @@ class CutTail(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Cuts one partition."""
+        with piece_of_work("cut_tail", self._plan.work):
+            yield from self._cut(partition)
+
+    def _cut(self, partition: int) -> Iterator[Any]:
         plan, kind = self._plan, self._kind
         user_key = plan.schema.user_key.name
         for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
@@ -151,6 +156,11 @@ class WriteTail(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
         """Writes one tail; emits nothing."""
+        with piece_of_work("write_tail", self._plan.work):
+            self._write(element)
+        return ()
+
+    def _write(self, element: tuple[int, Iterable[_Piece | None]]) -> None:
         number, pieces = element
         plan, base = self._plan, self._plan.base
         user_key = plan.schema.user_key.name
@@ -161,7 +171,7 @@ class WriteTail(beam.DoFn):
         if base is not None and not parts:
             for name in base.names.intersection(names):
                 _write_bytes(plan, name, base.file(name).read_bytes())
-            return ()
+            return
         if base is not None:
             events = [part.events[user_key] for part in parts if part.events is not None]
             users = pa.chunked_array([chunk for column in events for chunk in column.chunks])
@@ -169,7 +179,6 @@ class WriteTail(beam.DoFn):
         for name, table in zip(names, tails.joined(parts, user_key), strict=True):
             if table is not None:
                 _write_file(plan, name, table)
-        return ()
 
 
 def _items(plan: Plan, rows: pa.Table) -> pa.Table:

@@ -22,6 +22,7 @@ from apache_beam.utils import shared
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteCounters, WriteMerged, WriteMergedByName, WriteTimeRanges
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done
 from pipeline.job.sink import WriteShards
@@ -148,10 +149,12 @@ class CountTimes(beam.PTransform):
 
 
 def _count_times(plan: Plan, kind: AnyLog, partition: int) -> bytes:
-    rows = kind.load(plan, partition)
-    time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
+    with piece_of_work("count_times", plan.work):
+        rows = kind.load(plan, partition)
+        times = rows.column(kind.time_column).filter(pa.array(rows.is_new))
+        time_counts = tables.to_bytes(counting.count_values(times))
     mark_done(plan.work / "time", str(partition))
-    return tables.to_bytes(time_counts)
+    return time_counts
 
 
 @beam.typehints.with_output_types(tuple[str, bytes], **{COUNTERS: dict[str, int], ITEMS: bytes})
@@ -171,6 +174,10 @@ class CountTraining(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Counts one partition."""
+        with piece_of_work("fit", self._plan.work):
+            yield from self._count(partition)
+
+    def _count(self, partition: int) -> Iterator[Any]:
         values, items, counters = self._kind.count_training(self._plan, partition)
         file_indices = tables.read(self._plan.partition(partition))[FILE]
         counters |= file_accounts.by_file("dealt", file_indices.to_numpy())
@@ -235,6 +242,10 @@ class EncodeRequests(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Encodes one partition."""
+        with piece_of_work("encode", self._plan.work):
+            yield from self._encode(partition)
+
+    def _encode(self, partition: int) -> Iterator[Any]:
         counters: collections.Counter[str] = collections.Counter()
         rows = keep_values(self._kind.load(self._plan, partition), self._encoding.fitted, counters)
         for number, pieces in enumerate(self._encoding.encoder.encode(rows, counters)):
