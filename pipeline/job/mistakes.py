@@ -26,16 +26,22 @@ class Cancellable(Protocol):
 
 
 def report(work: AnyPath, error: UserError) -> None:
-    """Tells the driver, unless another attempt may help: what an `OSError` caused may pass.
+    """Tells the driver, unless another attempt may help.
 
     Args:
         work: Work directory of the build.
         error: The mistake, which the worker raises as well.
     """
-    if isinstance(error.__cause__, OSError):
+    if _may_pass(error):
         return
     with contextlib.suppress(OSError):  # the mistake itself is raised, which takes longer
         files.write_bytes(work / _FILE, str(error).encode())
+
+
+def _may_pass(error: UserError) -> bool:
+    """Whether a file system or an object store caused the error; damaged content has no number."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and (cause.errno is not None or "://" in str(error))
 
 
 def reported(work: AnyPath) -> UserError | None:

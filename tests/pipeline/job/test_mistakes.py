@@ -30,10 +30,18 @@ def test_a_reported_mistake_cancels_the_pipeline_and_is_told_in_full(tmp_path):
 
 
 def test_what_another_attempt_may_mend_is_not_reported(tmp_path):
-    error = UserError("Expected access to s3://logs.")
-    error.__cause__ = ConnectionError("reset")
+    for text, cause in (
+        ("Expected access to s3://logs.", OSError("AWS Error NETWORK_CONNECTION")),
+        ("Expected access to /mnt/logs.", OSError(116, "Stale file handle")),
+    ):
+        error = UserError(text)
+        error.__cause__ = cause
+        mistakes.report(tmp_path, error)
+        assert mistakes.reported(tmp_path) is None
+    error = UserError("Expected Parquet in /mnt/logs.")
+    error.__cause__ = OSError("Corrupt snappy compressed data.")
     mistakes.report(tmp_path, error)
-    assert mistakes.reported(tmp_path) is None
+    assert str(mistakes.reported(tmp_path)) == "Expected Parquet in /mnt/logs."
 
 
 def test_a_mistake_that_cannot_be_reported_is_raised_all_the_same(tmp_path):
