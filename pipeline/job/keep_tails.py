@@ -116,8 +116,7 @@ class CutTail(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Cuts one partition."""
-        with piece_of_work("cut_tail", self._plan.work):
-            yield from self._cut(partition)
+        return piece_of_work("cut_tail", self._plan.work, lambda: self._cut(partition))
 
     def _cut(self, partition: int) -> Iterator[Any]:
         plan, kind = self._plan, self._kind
@@ -156,11 +155,9 @@ class WriteTail(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
         """Writes one tail; emits nothing."""
-        with piece_of_work("write_tail", self._plan.work):
-            self._write(element)
-        return ()
+        return piece_of_work("write_tail", self._plan.work, lambda: self._write(element))
 
-    def _write(self, element: tuple[int, Iterable[_Piece | None]]) -> None:
+    def _write(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
         number, pieces = element
         plan, base = self._plan, self._plan.base
         user_key = plan.schema.user_key.name
@@ -171,7 +168,7 @@ class WriteTail(beam.DoFn):
         if base is not None and not parts:
             for name in base.names.intersection(names):
                 _write_bytes(plan, name, base.file(name).read_bytes())
-            return
+            return ()
         if base is not None:
             events = [part.events[user_key] for part in parts if part.events is not None]
             users = pa.chunked_array([chunk for column in events for chunk in column.chunks])
@@ -179,6 +176,7 @@ class WriteTail(beam.DoFn):
         for name, table in zip(names, tails.joined(parts, user_key), strict=True):
             if table is not None:
                 _write_file(plan, name, table)
+        return ()
 
 
 def _items(plan: Plan, rows: pa.Table) -> pa.Table:

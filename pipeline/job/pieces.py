@@ -5,9 +5,9 @@ counted row by row. The runner adds the numbers up over all workers and shows th
 docs/operations.md lists them.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from apache_beam.metrics import Metrics
 
@@ -18,24 +18,39 @@ from preprocessing.storage.files import AnyPath
 NAMESPACE = "sequence_ctr"
 ROWS_READ, ROWS_REJECTED = "rows_read", "rows_rejected"
 REQUESTS_WRITTEN, BYTES_WRITTEN = "requests_written", "bytes_written"
+_LOOK_SECONDS = 1.0
+_Output = TypeVar("_Output")
 
 
-@contextlib.contextmanager
-def piece_of_work(kind: str, work: AnyPath) -> Iterator[None]:
-    """Times a piece of work, and reports a user's mistake in it to the driver.
+def piece_of_work(
+    kind: str, work: AnyPath, do: Callable[[], Iterable[_Output]]
+) -> Iterator[_Output]:
+    """Does a piece of work and times it; a user's mistake in it, or in another one, ends it.
 
     Args:
         kind: Kind of the piece; the distribution is `<kind>_milliseconds`.
         work: Work directory of the build.
+        do: Function that does it.
+
+    Yields:
+        What `do` yields.
 
     Raises:
-        UserError: The piece raised it.
+        UserError: `do` raised one that another attempt may mend.
     """
-    start = time.perf_counter()
+    if mistakes.is_reported(work):
+        return
+    start = looked = time.perf_counter()
     try:
-        yield
+        for output in do():
+            yield output
+            if time.perf_counter() - looked > _LOOK_SECONDS:
+                if mistakes.is_reported(work):
+                    return
+                looked = time.perf_counter()
     except UserError as error:
-        mistakes.report(work, error)
+        if mistakes.report(work, error):
+            return
         raise
     milliseconds = round(1000 * (time.perf_counter() - start))
     Metrics.distribution(NAMESPACE, f"{kind}_milliseconds").update(milliseconds)

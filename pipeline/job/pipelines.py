@@ -145,16 +145,18 @@ class CountTimes(beam.PTransform):
     def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
         """Counts the times of each partition."""
         count = functools.partial(_count_times, self._plan, self._kind)
-        return partitions | "Count" >> beam.Map(count)
+        return partitions | "Count" >> beam.FlatMap(count)
 
 
-def _count_times(plan: Plan, kind: AnyLog, partition: int) -> bytes:
-    with piece_of_work("count_times", plan.work):
-        rows = kind.load(plan, partition)
-        times = rows.column(kind.time_column).filter(pa.array(rows.is_new))
-        time_counts = tables.to_bytes(counting.count_values(times))
+def _count_times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
+    return piece_of_work("count_times", plan.work, lambda: _times(plan, kind, partition))
+
+
+def _times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
+    rows = kind.load(plan, partition)
+    time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
     mark_done(plan.work / "time", str(partition))
-    return time_counts
+    yield tables.to_bytes(time_counts)
 
 
 @beam.typehints.with_output_types(tuple[str, bytes], **{COUNTERS: dict[str, int], ITEMS: bytes})
@@ -174,8 +176,7 @@ class CountTraining(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Counts one partition."""
-        with piece_of_work("fit", self._plan.work):
-            yield from self._count(partition)
+        return piece_of_work("fit", self._plan.work, lambda: self._count(partition))
 
     def _count(self, partition: int) -> Iterator[Any]:
         values, items, counters = self._kind.count_training(self._plan, partition)
@@ -242,8 +243,7 @@ class EncodeRequests(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Encodes one partition."""
-        with piece_of_work("encode", self._plan.work):
-            yield from self._encode(partition)
+        return piece_of_work("encode", self._plan.work, lambda: self._encode(partition))
 
     def _encode(self, partition: int) -> Iterator[Any]:
         counters: collections.Counter[str] = collections.Counter()

@@ -53,8 +53,7 @@ class ReadEvents(beam.DoFn):
 
     def process(self, part: InputRange) -> Iterator[Any]:
         """Reads one range."""
-        with piece_of_work("read", self._plan.work):
-            yield from self._read(part)
+        return piece_of_work("read", self._plan.work, lambda: self._read(part))
 
     def _read(self, part: InputRange) -> Iterator[Any]:
         schema = self._plan.schema
@@ -117,8 +116,7 @@ class CheckRequests(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         """Checks the requests of one partition."""
-        with piece_of_work("check", self._plan.work):
-            yield from self._check(element)
+        return piece_of_work("check", self._plan.work, lambda: self._check(element))
 
     def _check(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         partition, parts = element
@@ -183,8 +181,7 @@ class SortPartition(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         """Sorts one partition."""
-        with piece_of_work("sort", self._plan.work):
-            yield from self._sort(element)
+        return piece_of_work("sort", self._plan.work, lambda: self._sort(element))
 
     def _sort(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         partition, parts = element

@@ -147,11 +147,8 @@ def run_stage(
     work = watch.parent
 
     def run() -> None:
-        pipeline = beam.Pipeline(runner, options)
-        construct(pipeline)
-        result = pipeline.run()
-        with mistakes.ends_job(result, work):
-            result.wait_until_finish()
+        with beam.Pipeline(runner, options) as pipeline:
+            construct(pipeline)
 
     start = time.perf_counter()
     watch.mkdir(parents=True, exist_ok=True)
@@ -165,7 +162,9 @@ def run_stage(
     except Exception as error:
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
             worker_errors.ignore_threads_of_beam()
-        raise mistakes.reported(work) or worker_errors.explained(title, error) from error
+        mistakes.check(work)
+        raise worker_errors.explained(title, error) from error
+    mistakes.check(work)
     seconds = time.perf_counter() - start
     tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
     return seconds

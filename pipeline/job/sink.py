@@ -108,11 +108,12 @@ class WriteShard(beam.DoFn):
         self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
     ) -> Iterable[None]:
         """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
-        with pieces.piece_of_work("write", self._reports.parent):
-            self._write(element)
-        return ()
+        work = self._reports.parent
+        return list(pieces.piece_of_work("write", work, lambda: self._write(element)))
 
-    def _write(self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]) -> None:
+    def _write(
+        self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
+    ) -> Iterable[None]:
         (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])
         num_records = 0
@@ -133,3 +134,4 @@ class WriteShard(beam.DoFn):
         }
         data_dir.write_json(self._reports / f"{name}.json", report)
         pieces.count({pieces.REQUESTS_WRITTEN: num_records, pieces.BYTES_WRITTEN: size})
+        return ()

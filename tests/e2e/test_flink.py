@@ -21,6 +21,7 @@ from pipeline.build_examples import build_examples
 from pipeline.job.runner import check_options
 from preprocessing.errors import UserError
 from tests.helpers import beam_metrics
+from tests.helpers.damaged_logs import damaged_parquet
 from tests.helpers.small_data_sets import shard_bytes
 from tests.helpers.small_logs import columns, random_events, write_log
 
@@ -114,13 +115,11 @@ def test_flink_writes_the_bytes_of_the_embedded_runner(tmp_path, cluster, alone)
 
 
 def test_a_mistake_that_a_worker_finds_is_one_line_at_once(tmp_path, cluster, alone):
-    log = pathlib.Path(write_log(tmp_path / "log.parquet", columns(random_events(users=500))))
-    content = bytearray(log.read_bytes())
-    content[100:300] = bytes(200)  # a page of the first column; what the driver reads is whole
-    log.write_bytes(content)
     start = time.monotonic()
     with pytest.raises(UserError, match=r"^--input: expected parquet in .*, found it unreadable"):
-        build_examples(_on_flink(alone[0], cluster, tmp_path / "data", input=str(log)))
+        build_examples(
+            _on_flink(alone[0], cluster, tmp_path / "data", input=damaged_parquet(tmp_path))
+        )
     assert time.monotonic() - start < _SOON
 
 
