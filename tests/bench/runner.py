@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "deminet_items": model_steps.deminet_items,
     "deminet_candidates": model_steps.deminet_candidates,
     "din_miss": model_steps.din_miss,
+    "din_many": model_steps.din_many,
     "xla": model_steps.xla,
     "dha_pair_tensor": pair_tensor.measure,
     "training_peers": training_peers.measure,
