@@ -128,7 +128,7 @@ def run_stage(
         Seconds that the pipeline took.
 
     Raises:
-        UserError: A worker raised it.
+        UserError: A worker found a mistake.
         StageError: The pipeline ended for another reason.
     """
     options = PipelineOptions(list(beam_options))

@@ -129,13 +129,20 @@ class Cluster:
 
     def cancel_jobs(self) -> None:
         """Ends all jobs for good, as Flink does after the last attempt."""
-        address = f"http://127.0.0.1:{self.rest}/jobs"
-        with urllib.request.urlopen(address, timeout=20) as reply:
-            jobs = json.load(reply)["jobs"]
-        for job in jobs:
-            if job["status"] == "RUNNING":
-                cancel = urllib.request.Request(f"{address}/{job['id']}", method="PATCH")
+        for job in self._jobs():
+            if job["state"] == "RUNNING":
+                address = f"http://127.0.0.1:{self.rest}/jobs/{job['jid']}"
+                cancel = urllib.request.Request(address, method="PATCH")
                 urllib.request.urlopen(cancel, timeout=20).close()
+
+    def last_state(self) -> str:
+        """What has become of the last job that was sent."""
+        return max(self._jobs(), key=lambda job: job["start-time"])["state"]
+
+    def _jobs(self) -> list[dict]:
+        address = f"http://127.0.0.1:{self.rest}/jobs/overview"
+        with urllib.request.urlopen(address, timeout=20) as reply:
+            return json.load(reply)["jobs"]
 
 
 def missing() -> str:
