@@ -30,7 +30,7 @@ test-slow: install  ## The tests marked slow: training to a known AUC, faults by
 
 # An interrupt lets the test end the processes that it started.
 test-flink: install  ## The job on a Flink cluster of this machine (needs Java and Maven)
-	timeout --signal=INT --kill-after=30 420 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
+	timeout --signal=INT --kill-after=30 900 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
 
 test-kafka: install  ## Builds on topics of a broker of this machine (needs Java and Maven)
 	timeout --signal=INT --kill-after=30 300 $(BIN)/python -m pytest -m kafka -rs tests/e2e/test_kafka.py

@@ -24,13 +24,8 @@ CORE_FILTERS = ("once", "fixed_point")
 LATE = ("histories", "reject")
 
 _LATER_ARGUMENTS = (
-    "base",
-    "late",
-    "rerank",
-    "vocabularies",
-    "train_from",
-    "expire_days",
-    "kafka_lost",
+    *("base", "late", "rerank", "vocabularies", "train_from"),
+    *("kafka_lost", "expire_days"),
 )
 """Arguments that a manifest names only where they are used."""
 

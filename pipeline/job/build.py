@@ -74,6 +74,7 @@ def build(log: CheckedLog) -> bool:
             remove_tree(plan.work)
             raise
         remove_tree(plan.work)
+        remove_cut_files(output)  # of workers that died, whose work others did again
         data_dir.finish(output)
     return True
 

@@ -8,7 +8,7 @@ a user who fell out in an earlier round has no more events of the items that are
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import counting
@@ -86,10 +87,14 @@ class CountKeptItems(beam.PTransform):
     def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
         """Counts the items of each partition, in a table (as bytes)."""
         count = functools.partial(_count_kept, self._plan, self._round_number)
-        return partitions | "Count" >> beam.Map(count)
+        return partitions | "Count" >> beam.FlatMap(count)
 
 
-def _count_kept(plan: Plan, round_number: int, partition: int) -> bytes:
+def _count_kept(plan: Plan, round_number: int, partition: int) -> Iterator[bytes]:
+    return piece_of_work("filter", plan.work, lambda: _kept_items(plan, round_number, partition))
+
+
+def _kept_items(plan: Plan, round_number: int, partition: int) -> Iterator[bytes]:
     user_key, item_key = plan.schema.user_key.name, plan.schema.item_key.name
     events = tables.read(plan.partition(partition)).select([user_key, item_key])
     kept_items = tables.read(plan.kept_items)[VALUE]
@@ -100,4 +105,4 @@ def _count_kept(plan: Plan, round_number: int, partition: int) -> bytes:
         tables.one_array(events[item_key]).filter(pa.array(has_enough_E))
     )
     mark_done(plan.work / f"core_{round_number:02d}", str(partition))
-    return tables.to_bytes(item_counts)
+    yield tables.to_bytes(item_counts)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.job import vocabularies
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMerged, WriteTimeRanges
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
@@ -114,6 +115,9 @@ class CutTail(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Cuts one partition."""
+        return piece_of_work("cut_tail", self._plan.work, lambda: self._cut(partition))
+
+    def _cut(self, partition: int) -> Iterator[Any]:
         plan, kind = self._plan, self._kind
         user_key = plan.schema.user_key.name
         for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
@@ -150,6 +154,9 @@ class WriteTail(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
         """Writes one tail; emits nothing."""
+        return piece_of_work("write_tail", self._plan.work, lambda: self._write(element))
+
+    def _write(self, element: tuple[int, Iterable[_Piece | None]]) -> Iterable[None]:
         number, pieces = element
         plan, base = self._plan, self._plan.base
         user_key = plan.schema.user_key.name

@@ -109,10 +109,10 @@ def manifest(
         "metadata": by_prefix(counters, "metadata/"),
         "tails": dict(kept),
     }
-    if plan.arguments.expire_days:
-        content["expired"] = by_prefix(counters, "expired/")
     if topics := topics_read(log, {} if plan.base is None else plan.base.topics):
         content[TOPICS] = topics
+    if plan.arguments.expire_days:
+        content["expired"] = by_prefix(counters, "expired/")
     return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
 
 

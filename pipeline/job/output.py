@@ -3,6 +3,7 @@
 import re
 
 from pipeline.arguments import BuildArguments
+from pipeline.requests import tails
 from preprocessing import data_dir
 from preprocessing.errors import UserError
 from preprocessing.storage import files
@@ -63,8 +64,9 @@ def prepare_output(arguments: BuildArguments) -> None:
 
 
 def remove_cut_files(output: AnyPath) -> None:
-    """Removes files that a build was writing when it was cut off, and leaves complete ones."""
-    for directory in (output, output / data_dir.VOCABULARIES, output / REJECTED):
+    """Removes files that a build or a worker was writing when it died, and leaves complete ones."""
+    folders = (data_dir.VOCABULARIES, REJECTED, data_dir.TAILS, f"{data_dir.TAILS}/{tails.COUNTS}")
+    for directory in (output, *(output / folder for folder in folders)):
         if directory.is_dir():
             for path in files.children(directory, ".*.tmp"):
                 path.unlink()

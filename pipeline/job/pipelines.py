@@ -22,6 +22,7 @@ from apache_beam.utils import shared
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteCounters, WriteMerged, WriteMergedByName, WriteTimeRanges
+from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done
 from pipeline.job.sink import WriteShards
@@ -150,14 +151,18 @@ class CountTimes(beam.PTransform):
     def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
         """Counts the times of each partition."""
         count = functools.partial(_count_times, self._plan, self._kind)
-        return partitions | "Count" >> beam.Map(count)
+        return partitions | "Count" >> beam.FlatMap(count)
 
 
-def _count_times(plan: Plan, kind: AnyLog, partition: int) -> bytes:
+def _count_times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
+    return piece_of_work("count_times", plan.work, lambda: _times(plan, kind, partition))
+
+
+def _times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
     rows = kind.load(plan, partition)
     time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
     mark_done(plan.work / "time", str(partition))
-    return tables.to_bytes(time_counts)
+    yield tables.to_bytes(time_counts)
 
 
 @beam.typehints.with_output_types(
@@ -180,6 +185,9 @@ class CountTraining(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Counts one partition."""
+        return piece_of_work("fit", self._plan.work, lambda: self._count(partition))
+
+    def _count(self, partition: int) -> Iterator[Any]:
         values, items, counters = self._kind.count_training(self._plan, partition)
         rows = tables.read(self._plan.partition(partition))
         counters |= file_accounts.by_file("dealt", rows[FILE].to_numpy())
@@ -247,6 +255,9 @@ class EncodeRequests(beam.DoFn):
 
     def process(self, partition: int) -> Iterator[Any]:
         """Encodes one partition."""
+        return piece_of_work("encode", self._plan.work, lambda: self._encode(partition))
+
+    def _encode(self, partition: int) -> Iterator[Any]:
         counters: collections.Counter[str] = collections.Counter()
         rows = keep_values(self._kind.load(self._plan, partition), self._encoding.fitted, counters)
         for number, pieces in enumerate(self._encoding.encoder.encode(rows, counters)):

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.datasets import open_adapter, read_canonical
 from pipeline.job.beam import beam
 from pipeline.job.output import REJECTED
+from pipeline.job.pieces import count_rows, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
@@ -52,6 +53,9 @@ class ReadEvents(beam.DoFn):
 
     def process(self, part: InputRange) -> Iterator[Any]:
         """Reads one range."""
+        return piece_of_work("read", self._plan.work, lambda: self._read(part))
+
+    def _read(self, part: InputRange) -> Iterator[Any]:
         schema = self._plan.schema
         counters: collections.Counter[str] = collections.Counter()
         output = self._plan.arguments.output_path
@@ -69,6 +73,7 @@ class ReadEvents(beam.DoFn):
                 path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
                 yield from _deal(self._plan, result.events, self._kind.deal_key, path)
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
+        count_rows(counters)
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
 
     def _judge_late(
@@ -111,6 +116,9 @@ class CheckRequests(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         """Checks the requests of one partition."""
+        return piece_of_work("check", self._plan.work, lambda: self._check(element))
+
+    def _check(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         partition, parts = element
         schema, work = self._plan.schema, self._plan.work
         rows = impressions.requests_sorted(parts)
@@ -130,6 +138,7 @@ class CheckRequests(beam.DoFn):
         rows = impressions.with_request_times(rows.filter(pa.array(good)).combine_chunks())
         path = work / "dealt" / f"requests-{partition:05d}.arrow"
         yield from _deal(self._plan, rows, schema.user_key.name, path)
+        count_rows(counters)
         yield beam.pvalue.TaggedOutput(COUNTERS, dict(counters))
 
 
@@ -173,6 +182,9 @@ class SortPartition(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         """Sorts one partition."""
+        return piece_of_work("sort", self._plan.work, lambda: self._sort(element))
+
+    def _sort(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         partition, parts = element
         arguments = self._plan.arguments
         rows, older = _with_base(

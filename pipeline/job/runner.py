@@ -28,7 +28,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.job import worker_errors
+from pipeline.job import mistakes, worker_errors
 from preprocessing.cli import Hint
 from preprocessing.errors import UserError, one_line
 from preprocessing.storage.files import AnyPath
@@ -119,7 +119,8 @@ def run_stage(
         title: Title of the stage, for people.
         construct: Function that adds the transforms to the pipeline.
         beam_options: Options from the command line.
-        watch: Directory to which workers add a file for each finished piece of work.
+        watch: Directory to which workers add a file for each finished piece of work; the one above
+            is the work directory of the build.
         total: Number of pieces of work.
         parallelism: Number of pieces that can be worked on at the same time.
 
@@ -127,7 +128,7 @@ def run_stage(
         Seconds that the pipeline took.
 
     Raises:
-        UserError: A worker raised it.
+        UserError: A worker found a mistake.
         StageError: The pipeline ended for another reason.
     """
     options = PipelineOptions(list(beam_options))
@@ -143,12 +144,15 @@ def run_stage(
         direct.direct_running_mode == "multi_processing"
     )
 
+    work = watch.parent
+
     def run() -> None:
         with beam.Pipeline(runner, options) as pipeline:
             construct(pipeline)
 
     start = time.perf_counter()
     watch.mkdir(parents=True, exist_ok=True)
+    mistakes.forget(work)
     try:
         with _progress(title, watch, total), _quiet():
             if uses_processes:
@@ -158,7 +162,9 @@ def run_stage(
     except Exception as error:
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
             worker_errors.ignore_threads_of_beam()
+        mistakes.check(work)
         raise worker_errors.explained(title, error) from error
+    mistakes.check(work)
     seconds = time.perf_counter() - start
     tqdm.write(f"{title}: {seconds:.1f} s", file=sys.stderr)
     return seconds

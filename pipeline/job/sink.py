@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.job import pieces
 from pipeline.job.beam import beam
 from pipeline.log import tables
 from pipeline.requests.encoding import KEY, RECORD
@@ -71,7 +72,7 @@ class WriteShards(beam.PTransform):
 
     Args:
         output: The data directory.
-        reports: Directory of the JSON files that say what was written.
+        reports: Directory of the JSON files that say what was written, in the work directory.
         num_shards: Number of files of each split.
     """
 
@@ -94,7 +95,7 @@ class WriteShard(beam.DoFn):
 
     Args:
         output: The data directory.
-        reports: Directory of the JSON files that say what was written.
+        reports: Directory of the JSON files that say what was written, in the work directory.
         num_shards: Number of files of each split.
     """
 
@@ -107,6 +108,12 @@ class WriteShard(beam.DoFn):
         self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
     ) -> Iterable[None]:
         """Writes one shard, perhaps an empty one (its only element is None); emits nothing."""
+        work = self._reports.parent
+        return list(pieces.piece_of_work("write", work, lambda: self._write(element)))
+
+    def _write(
+        self, element: tuple[tuple[int, int], Iterable[tables.Reference | None]]
+    ) -> Iterable[None]:
         (split, shard), parts = element
         name = shard_name(SPLITS[split], shard, self._num_shards[split])
         num_records = 0
@@ -126,4 +133,5 @@ class WriteShard(beam.DoFn):
             "sha256": sha256,
         }
         data_dir.write_json(self._reports / f"{name}.json", report)
+        pieces.count({pieces.REQUESTS_WRITTEN: num_records, pieces.BYTES_WRITTEN: size})
         return ()

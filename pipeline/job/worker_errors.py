@@ -19,6 +19,11 @@ _PYTHON_ERROR = re.compile(r"^(?!java|org\.)[\w.]*(Error|Exception)\b.*", re.MUL
 _END_OF_ERROR = re.compile(r"\n\s*\n|\n\s+at |\nTraceback")
 _WRAPPED = re.compile(r"^RuntimeError: (?=[\w.]*(Error|Exception)\b)")
 _EXIT = re.compile(r"Worker subprocess exited with return code (-?\d+)")
+_LOST = re.compile(
+    r"client cancelled|recipient is unreachable|no longer reachable|remote task manager|"
+    r"heartbeat of TaskManager"
+)
+_NO_SLOTS = "NoResourceAvailableException"
 _WORKER_THREAD, _WORKER_MODULE = "run_worker", b"apache_beam.runners.worker.sdk_worker_main"
 
 
@@ -67,6 +72,18 @@ def explained(title: str, error: Exception) -> Exception:
         cause = one_line(_WRAPPED.sub("", _WHERE.sub("", text)))
     else:
         cause = one_line(error)
+    if _NO_SLOTS in text:
+        return StageError(
+            title,
+            f"no free slots in the cluster: {cause}",
+            "add task managers, or lower --parallelism",
+        )
+    if _LOST.search(text):
+        return StageError(
+            title,
+            f"a worker or its machine was lost: {cause}",
+            "let the cluster start jobs again by itself (docs/running_on_clusters.md)",
+        )
     return StageError(title, cause, "mend the cause (--debug shows where it arose)")
 
 

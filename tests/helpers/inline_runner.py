@@ -13,7 +13,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.core import _MultiParDo
 
-from pipeline.job import build
+from pipeline.job import build, mistakes
 
 _PRIMITIVES = (
     beam.Create,
@@ -112,6 +112,7 @@ def inline(seed=0):
     def run_stage(title, construct, watch: pathlib.Path, **_):
         watch.mkdir(parents=True, exist_ok=True)
         construct(_Pipeline(f"{seed} {title}"))
+        mistakes.check(watch.parent)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "run_stage", run_stage)

@@ -135,7 +135,17 @@ def test_a_killed_worker_process_ends_the_job(tmp_path):
         (
             "Pipeline job-1 failed in state FAILED: java.util.concurrent.TimeoutException: The "
             "heartbeat of TaskManager with id 4 timed out.",
-            "Pipeline job-1 failed in state FAILED: java.util.concurrent.TimeoutException",
+            "a worker or its machine was lost: RuntimeError: Pipeline job-1 failed in",
+        ),
+        (
+            "Pipeline job-1 failed in state FAILED: org.apache.beam.vendor.grpc.v1p60p1.io.grpc."
+            "StatusRuntimeException: CANCELLED: client cancelled",
+            "a worker or its machine was lost: RuntimeError: Pipeline job-1 failed in",
+        ),
+        (
+            "Pipeline job-1 failed in state FAILED: org.apache.flink.runtime.jobmanager.scheduler."
+            "NoResourceAvailableException: Could not acquire the minimum required resources.",
+            "no free slots in the cluster: RuntimeError: Pipeline job-1",
         ),
     ],
 )
