@@ -27,6 +27,7 @@ from . import (
     serving_payload,
     serving_tail,
     startup,
+    topic,
     training_peers,
     value_bags,
 )
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "help": help.measure,
     "build_examples": build_examples.measure,
     "new_day": new_day.measure,
+    "topic": topic.measure,
     "serving_payload": serving_payload.measure,
     "server_overhead": serving_overhead.overhead,
     "server_throughput": serving_overhead.throughput,
