@@ -18,6 +18,7 @@ def sum_duplicates(gradient: Any) -> Any:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
+@keras.saving.register_keras_serializable("sequence_ctr")
 class LazyAdam(keras.optimizers.Adam):
     """Adam that updates only the rows whose ids occur in the batch.
 

@@ -122,7 +122,7 @@ def test_trained_rows_move_and_need_no_projection_of_one_width(data, vectors, si
     np.testing.assert_array_equal(before[2 + words.index("i7")], vectors[1]["i7"])
     trainer.compile_model(model, run)
     features = small_models.batch()
-    model.train_step(features)
+    model.main_step(features)
     changed = np.flatnonzero((_rows(model, data)[0] != before).any(axis=1))
     assert len(changed) > 2
     sides = [features[f"{side}/item_id"].numpy().ravel() for side in ("candidate", "history")]
