@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from models.core import optimizer_pairs, samples, saved_weights
-from models.core.optimizer_pairs import Optimizer, SharedRate
+from models.core.compiled import ClassWeight, Compiled, Means, require_probabilities
+from models.core.optimizer_pairs import SharedRate
 from models.keras import keras, tf, tfrs
 from models.ops import replicas
 from preprocessing.errors import UserError
@@ -29,36 +30,6 @@ _OPTIMIZERS = ("optimizer", "embedding_optimizer", "ssl_optimizer", "ssl_embeddi
 _HAS_SLOTS = "has_slots"
 
 _as_it_is = tf.autograph.experimental.do_not_convert
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """The settings of `CTRModel.compile` beside optimisers and metrics; see there."""
-
-    joint: bool = False
-    l2: float = 0.0
-    clip_norm: float = 0.0
-    embedding_clip_norm: float = 0.0
-    positive_weight: float = 1.0
-    sample_weight: str = ""
-
-
-class _Means:
-    """Means over an epoch by name.
-
-    A plain class: as attributes of the model the metrics would become part of its checkpoints.
-    """
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, keras.metrics.Mean] = {}
-
-    def update(self, values: Mapping[str, tf.Tensor], weight: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Adds values with their weight; returns the means of these names so far."""
-        for name, value in values.items():
-            if name not in self.by_name:
-                self.by_name[name] = keras.metrics.Mean(name=name)
-            self.by_name[name].update_state(value, sample_weight=weight)
-        return {name: self.by_name[name].result() for name in values}
 
 
 class KerasModel(tfrs.Model, abc.ABC):
@@ -87,7 +58,7 @@ class KerasModel(tfrs.Model, abc.ABC):
         """Weight of each sample in the training loss [B, N]; 0 for padding."""
 
     @abc.abstractmethod
-    def optimizers(self) -> list[tuple[Optimizer, list[tf.Variable]]]:
+    def optimizers(self) -> list[tuple[keras.optimizers.Optimizer, list[tf.Variable]]]:
         """The optimisers with the weights that each of them trains."""
 
     @abc.abstractmethod
@@ -98,13 +69,13 @@ class KerasModel(tfrs.Model, abc.ABC):
 
     def compile(
         self,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | keras.optimizers.Optimizer = "adam",
         loss: str | None = None,
         metrics: Any = None,
         *,
-        embedding_optimizer: str | Optimizer | None = None,
-        ssl_optimizer: str | Optimizer | None = None,
-        ssl_embedding_optimizer: str | Optimizer | None = None,
+        embedding_optimizer: str | keras.optimizers.Optimizer | None = None,
+        ssl_optimizer: str | keras.optimizers.Optimizer | None = None,
+        ssl_embedding_optimizer: str | keras.optimizers.Optimizer | None = None,
         weighted_metrics: Any = None,
         loss_weights: None = None,
         joint: bool = False,
@@ -145,15 +116,16 @@ class KerasModel(tfrs.Model, abc.ABC):
             UserError: There is another loss, an optimiser of another Keras, or a metric of logits.
         """
         if (loss not in (None, LOSS)) or loss_weights is not None:
+            found = loss_weights if loss in (None, LOSS) else loss
             raise UserError(
                 "Expected no loss and no loss_weights, since the model has losses of its own (log "
-                f"loss and auxiliary ones), found {loss_weights if loss in (None, LOSS) else loss!r}.",
+                f"loss and auxiliary ones), found {found!r}.",
                 "leave them out; the settings of the model weigh its losses.",
             )
         for metric in tf.nest.flatten([metrics, weighted_metrics]):
-            _require_probabilities(metric)
+            require_probabilities(metric)
         optimizer = optimizer_pairs.resolved(optimizer)
-        self._means, self._class_weight = _Means(), _ClassWeight(None)
+        self._means, self._class_weight = Means(), ClassWeight(None)
         super().compile(
             optimizer=optimizer, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -226,7 +198,8 @@ class KerasModel(tfrs.Model, abc.ABC):
             features = samples.weighted(features, self._class_weight.values)
         samples.require_features(self.schema, features, labelled=True)
         self._shared_rate.follow()
-        ssl_logs = {} if self.joint or self.ssl_optimizer is None else self.ssl_step(features)
+        has_steps = not self.joint and self.ssl_optimizer is not None
+        ssl_logs = self.ssl_step(features) if has_steps else {}
         logs, logits_BN = self.predicted_step(features)
         logs |= {f"ssl_{name}" if name in logs else name: v for name, v in ssl_logs.items()}
         weights_BN = self.weights_of_samples(features)
@@ -349,7 +322,6 @@ class KerasModel(tfrs.Model, abc.ABC):
 
     def get_build_config(self) -> None:
         """Nothing: weights exist once the model does."""
-        return None
 
     # Parts of the above.
 
@@ -364,7 +336,7 @@ class KerasModel(tfrs.Model, abc.ABC):
         weights = samples.class_weights(class_weight)
         self._assert_compile_was_called()
         if weights != self._class_weight.values:
-            self._class_weight = _ClassWeight(weights)
+            self._class_weight = ClassWeight(weights)
             self.train_function = None  # Traced with other weights.
 
     def _mask(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -390,23 +362,5 @@ class KerasModel(tfrs.Model, abc.ABC):
         return means | _results(self.compiled_metrics.metrics)
 
 
-@dataclasses.dataclass(frozen=True)
-class _ClassWeight:
-    """Weights of the labels 0 and 1; in a class of its own, as Keras wraps tuples."""
-
-    values: tuple[float, float] | None
-
-
 def _results(metrics: Iterable[keras.metrics.Metric]) -> dict[str, tf.Tensor]:
     return {metric.name: metric.result() for metric in metrics}
-
-
-def _require_probabilities(metric: Any) -> None:
-    """Raises `UserError` for a metric that expects logits."""
-    if not isinstance(metric, keras.metrics.Metric):
-        return
-    if metric.get_config().get("from_logits"):
-        raise UserError(
-            f"Expected metrics of probabilities, found {metric.name} with from_logits=True.",
-            "leave from_logits out.",
-        )

@@ -7,10 +7,8 @@ from models.keras import keras, tf
 from models.ops.optimizers import LazyAdam
 from preprocessing.errors import UserError
 
-Optimizer = keras.optimizers.Optimizer
 
-
-def resolved(optimizer: Any) -> Optimizer:
+def resolved(optimizer: Any) -> keras.optimizers.Optimizer:
     """An optimiser from what `compile` takes: an optimiser, its name or its configuration.
 
     Raises:
@@ -28,7 +26,7 @@ def resolved(optimizer: Any) -> Optimizer:
                 f"Expected the name of an optimiser of Keras, found {optimizer!r}.",
                 "write for example compile('adam').",
             ) from error
-    if not isinstance(optimizer, Optimizer):
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
         kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
         raise UserError(
             f"Expected an optimiser of Keras 2, found {kind}.",
@@ -37,7 +35,7 @@ def resolved(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def for_tables(optimizer: Optimizer) -> Optimizer:
+def for_tables(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """An optimiser of the same rule and settings for embedding tables.
 
     Adam becomes `LazyAdam`, which leaves rows alone that a step does not touch; what it lacks
@@ -56,7 +54,7 @@ def for_tables(optimizer: Optimizer) -> Optimizer:
     return type(optimizer).from_config(config)
 
 
-def copy_of(optimizer: Optimizer) -> Optimizer:
+def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A new optimiser of the same class and settings, with moments of its own."""
     return type(optimizer).from_config(optimizer.get_config())
 
@@ -72,9 +70,11 @@ class SharedRate:
         others: Optimisers that follow.
     """
 
-    def __init__(self, leader: Optimizer, others: Sequence[Optimizer]) -> None:
+    def __init__(
+        self, leader: keras.optimizers.Optimizer, others: Sequence[keras.optimizers.Optimizer]
+    ) -> None:
         self._rate = leader._learning_rate
-        self._seen: tf.Variable | None = None
+        self._seen: Any = None
         self._followers: list[tuple[tf.Variable, float]] = []
         if _is_constant(leader) and (rate := float(self._rate.numpy())):
             rates = [other._learning_rate for other in others if _is_constant(other)]
@@ -98,5 +98,5 @@ class SharedRate:
         self._seen.assign(rate)
 
 
-def _is_constant(optimizer: Optimizer) -> bool:
+def _is_constant(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer._learning_rate, tf.Variable)
