@@ -181,6 +181,7 @@ def test_callbacks_set_the_rates_of_all_optimisers(name, ssl):
     assert rates() == pytest.approx([0.0005] + [0.005] * (3 if ssl == "miss" else 1))
     plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, min_delta=1e9)
     built.fit(batches, epochs=3, callbacks=[plateau], verbose=0)
+    built.train_on_batch(small_models.batch())  # Plateaus act at the end of an epoch.
     assert max(rates()) < 0.005
     assert max(rates()) == pytest.approx(10 * min(rates()))
     built.embedding_optimizer.learning_rate = 0.25  # Holds until the leading rate changes.
@@ -194,7 +195,9 @@ def test_a_schedule_of_the_tables_is_left_alone():
     built.compile("adam", embedding_optimizer=keras.optimizers.SGD(decay))
     built.optimizer.learning_rate = 0.5
     built.train_on_batch(small_models.batch())
-    assert float(built.embedding_optimizer.learning_rate) == pytest.approx(0.05)
+    assert float(built.embedding_optimizer.learning_rate) == pytest.approx(
+        0.1
+    )  # Of the step taken.
 
 
 def _loss(built, batch, **options):
