@@ -8,7 +8,7 @@ XDIST := -n 3 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 DEMO ?= build/demo
 
-.PHONY: help install demo test test-slow test-flink test-modern lint format bench docs lock clean
+.PHONY: help install demo test test-slow test-flink test-kafka test-modern lint format bench docs lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-slow: install  ## The tests marked slow: training to a known AUC, faults by
 # An interrupt lets the test end the processes that it started.
 test-flink: install  ## The job on a Flink cluster of this machine (needs Java and Maven)
 	timeout --signal=INT --kill-after=30 420 $(BIN)/python -m pytest -m flink -rs tests/e2e/test_flink.py
+
+test-kafka: install  ## Builds on topics of a broker of this machine (needs Java and Maven)
+	timeout --signal=INT --kill-after=30 300 $(BIN)/python -m pytest -m kafka -rs tests/e2e/test_kafka.py
 
 test-modern:  ## The test suite on the newest TensorFlow
 	@VENV=.venv-modern scripts/install.sh requirements-modern.lock
@@ -59,7 +62,7 @@ lock: install  ## Write both lock files anew
 	uv pip compile pyproject.toml -c requirements.in $(LOCK_FLAGS) -o requirements.lock
 	cd build/lock && uv pip compile pyproject.toml -c requirements-modern.in $(LOCK_FLAGS) -o $(CURDIR)/requirements-modern.lock
 
-LOCK_FLAGS := --quiet --extra dev --extra bench --extra docs --universal --python-version 3.10 \
+LOCK_FLAGS := --quiet --extra dev --extra bench --extra docs --extra kafka --universal --python-version 3.10 \
   --generate-hashes --no-annotate --no-header
 
 clean:  ## Remove what the targets made

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.datasets import ADAPTERS, Adapter
 from pipeline.log.csv_dialect import Dialect
+from pipeline.log.topics.topic import PREFIX, Topic
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.splits import BY_TIME, PROTOCOLS
@@ -22,8 +23,18 @@ NEGATIVE_SAMPLING = ("uniform", "popularity", *AVAILABLE)
 CORE_FILTERS = ("once", "fixed_point")
 LATE = ("histories", "reject")
 
-_LATER_ARGUMENTS = ("base", "late", "rerank", "vocabularies", "train_from")
+_LATER_ARGUMENTS = (
+    *("base", "late", "rerank", "vocabularies", "train_from"),
+    *("kafka_lost", "expire_days"),
+)
 """Arguments that a manifest names only where they are used."""
+
+
+_NOT_KEPT = (
+    *("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"),
+    "kafka_config",
+)
+"""Arguments that the content of a data set does not depend on, or that are nobody's business."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,13 +42,17 @@ class BuildArguments:
     """Arguments of a build; the manifest keeps them.
 
     Attributes:
-        input: Files, as a comma-separated list of paths, directories and glob patterns.
+        input: Files, as a comma-separated list of paths, directories and glob patterns; or a topic
+            of Kafka, as kafka://HOST:PORT/TOPIC.
         output: The data directory to write. Inputs and output may be on object stores.
         work_dir: Directory for intermediate files, which all workers share; None for the output.
         csv_delimiter: Delimiter of the values of CSV files, see `Dialect.from_flags`.
         csv_escape: Character that escapes a quotation mark in CSV files, or None if it is doubled.
         dataset: Name of a published log (a key of `pipeline.datasets.ADAPTERS`), or None for any
             other.
+        kafka_config: File with settings of the client of Kafka, such as those of SASL and TLS. The
+            manifest names neither the file nor what it holds.
+        kafka_lost: Number of offsets that the topic may have lost since the base.
         metadata: Files that describe the items of a published log, if it has such files.
         behaviours: Kinds of events of a published log that count; empty for those of the paper.
         schema: Path of schema.json; None to take the schema of the published log, or to infer it.
@@ -48,6 +63,8 @@ class BuildArguments:
             base and the log count; else the base's ids keep their meaning and new values follow.
         vocabularies: Data set whose encoders to take over as they are, or None to learn them.
         train_from: Time from which on events are requests, as text; earlier ones are histories.
+        expire_days: Days after whose end a value that no event has is out of vocabulary, counted
+            back from the first request of a build with a base or `train_from`; 0 for never.
         protocol: One of `preprocessing.splits.PROTOCOLS`.
         split_fraction: `time_split`: share of the rows in train and validation together.
         validation_fraction: `time_split`: share of those rows in validation; `day`: share of all
@@ -80,6 +97,8 @@ class BuildArguments:
     work_dir: str | None = None
     csv_delimiter: str = ","
     csv_escape: str | None = None
+    kafka_config: str | None = None
+    kafka_lost: int = limited(0, at_least=0)
     dataset: str | None = None
     metadata: str | None = None
     behaviours: tuple[str, ...] = ()
@@ -89,6 +108,7 @@ class BuildArguments:
     rerank: bool = False
     vocabularies: str | None = None
     train_from: str | None = None
+    expire_days: int = limited(0, at_least=0)
     protocol: str = "leave_last_out"
     split_fraction: float = limited(0.8, above=0, below=1)
     validation_fraction: float = limited(0.1, at_least=0, below=1)
@@ -123,6 +143,11 @@ class BuildArguments:
         return files.path(self.work_dir, "--work_dir") / f"_work-{build}"
 
     @property
+    def reads_topic(self) -> bool:
+        """Whether the log is a topic of Kafka."""
+        return PREFIX in self.input
+
+    @property
     def adapter(self) -> type[Adapter] | None:
         """The adapter of the published log, None for any other log."""
         return None if self.dataset is None else ADAPTERS[self.dataset]
@@ -146,7 +171,7 @@ class BuildArguments:
     def to_json(self) -> dict[str, Any]:
         """The arguments in the manifest: all that the content of the data set depends on."""
         record = dataclasses.asdict(self)
-        for name in ("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"):
+        for name in _NOT_KEPT:
             del record[name]
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in _LATER_ARGUMENTS:
@@ -172,8 +197,20 @@ class BuildArguments:
         self._check_parts()
         Dialect.from_flags(self.csv_delimiter, self.csv_escape)
         limits.check(self, "--")
+        self._check_topic()
         if self.num_partitions is not None and self.num_partitions < 1:
             raise ValueError(f"expected at least one partition, found {self.num_partitions}")
+
+    def _check_topic(self) -> None:
+        """Raises `UserError` where the log is no topic that can be read, or flags need a topic."""
+        if self.reads_topic:
+            Topic.parse(self.input)
+        for name, is_useful, needs in (
+            ("kafka_config", self.reads_topic, f"a topic ({PREFIX}HOST:PORT/TOPIC) as --input"),
+            ("kafka_lost", self.reads_topic and self.base is not None, "a topic and a --base"),
+        ):
+            if getattr(self, name) != getattr(BuildArguments, name) and not is_useful:
+                raise UserError(f"--{name}: expected {needs} beside it, found none.")
 
     def _check_parts(self) -> None:
         """Raises `UserError` where flags of parts of a log do not go together."""

@@ -29,6 +29,7 @@ from pipeline.requests import base
 from pipeline.stats import statistics
 from preprocessing import cli, splits, time_units
 from preprocessing.data_dir import MANIFEST, DataDir
+from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.errors import UserError, shown
 from preprocessing.schema import encoded_keys
 from preprocessing.storage.files import AnyPath
@@ -229,7 +230,9 @@ class Audit:
                 continue  # a value may be beyond the `max` of every set that has it
             encoder = self._data.encoders[name]
             first = encoder.num_oov + 1 + self._data.stats["vocabularies"][name].get("given", 0)
-            unknown = np.flatnonzero(~trained[first:]) + first
+            assert isinstance(encoder, VocabularyEncoder)
+            is_expired = encoder.is_expired[first - 1 - encoder.num_oov :]
+            unknown = np.flatnonzero(~trained[first:] & ~is_expired) + first
             if len(unknown):
                 value = encoder.decode(unknown[:1])[0]
                 self._fail(

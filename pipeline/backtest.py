@@ -265,6 +265,11 @@ def main() -> None:
     build = building.arguments_from_flags(output="", hint=run_flags.setting_hint)
     if flag_values["protocol"].using_default_value:
         build = dataclasses.replace(build, protocol="day")
+    if build.reads_topic:
+        raise UserError(
+            f"--input: expected a file per day, found the topic {build.input}.",
+            "write the messages of each day to a file of JSON lines.",
+        )
     logs = [file.path for file in list_inputs(build.input)]
     if len(logs) < 3:
         raise UserError(

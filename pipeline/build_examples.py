@@ -8,22 +8,24 @@
     python -m pipeline.build_examples --base=DATA --input=logs/day2.csv --output=DATA2 ...
 
 Logs are CSV, JSON lines (both also .gz) or Parquet, one row per event; --csv_delimiter and
---csv_escape say how CSV is written (docs/schema.md). --dataset names a published
-log of the papers in its raw form (docs/datasets.md). Of any other, without --schema, the log
-needs the columns user_id and item_id; its order is timestamp, or position (the place of an event
-among those of its user), or else the order of rows; every further column describes the item. In a
-log of other columns they are recognised as pipeline.infer_schema does it, if the data leaves no
-doubt. The schema is then printed and written.
+--csv_escape say how CSV is written (docs/schema.md). --input=kafka://HOST:PORT/TOPIC reads what a
+topic of JSON messages holds when the command begins (docs/operations.md, "Fresh in minutes").
+--dataset names a published log of the papers in its raw form (docs/datasets.md). Of any other,
+without --schema, the log needs the columns user_id and item_id; its order is timestamp, or position
+(the place of an event among those of its user), or else the order of rows; every further column
+describes the item. In a log of other columns they are recognised as pipeline.infer_schema does it,
+if the data leaves no doubt. The schema is then printed and written.
 
 --base names the data set that the log continues, and reads the log of the new day alone: every
 event of the day is a request, histories reach back into what DATA keeps of each user, and known
 values keep their ids (docs/operations.md, "A new day").
 
-Bad rows go to DATA/rejected with file, line and reason; more than --max_bad_fraction of them fail
-the build. What speaks against the data set (a split without a positive, a feature that is missing
-throughout, ...) is printed as findings, a line each. The same log and the same flags give
-byte-identical shards for any number of workers. A build that was cut off leaves its finished steps
-in DATA; the same command with --resume goes on with the one that it was at.
+Bad rows go to DATA/rejected with file, line (or topic, partition, offset) and reason; more than
+--max_bad_fraction of them fail the build. What speaks against the data set (a split without a
+positive, a feature that is missing throughout, ...) is printed as findings, a line each. The same
+log and the same flags give byte-identical shards for any number of workers. A build that was cut
+off leaves its finished steps in DATA; the same command with --resume goes on with the one that it
+was at.
 Flags that are not listed below go to Beam, for example --runner=FlinkRunner or
 --direct_num_workers=4 --direct_running_mode=multi_threading.
 """
@@ -120,10 +122,16 @@ def define_log_flags() -> None:
         flags.DEFINE_enum(name, default[name], choices, meaning)
 
     with cli.flag_group("The log"):
-        text("input", "Log files: paths, directories and glob patterns, separated by commas.")
+        text(
+            "input",
+            "Log files: paths, directories and glob patterns, separated by commas; or a topic, "
+            "kafka://HOST:PORT/TOPIC.",
+        )
         flags.mark_flag_as_required("input")
         text("schema", "schema.json; inferred if left out.")
         flags.DEFINE_enum("dataset", None, list(ADAPTERS), "A published log, in its raw form.")
+        text("kafka_config", "Topics: file with settings of the client, such as SASL and TLS.")
+        integer("kafka_lost", "Topics, --base: messages that may be deleted before they were read.")
         text("metadata", "--dataset: files that describe the items.")
         flags.DEFINE_list("behaviours", [], "--dataset: kinds of events that count.")
         flags.DEFINE_string(
@@ -149,6 +157,11 @@ def define_log_flags() -> None:
         )
         flags.DEFINE_bool("rerank", False, "--base: rank and fit all vocabularies anew.")
         text("vocabularies", "Data set whose vocabularies to take over instead of learning them.")
+        integer(
+            "expire_days",
+            "Days without an event after which a value is out of vocabulary, its id reserved; "
+            "0: never.",
+        )
         text("train_from", "Time at which requests begin; events before it are histories only.")
     with cli.flag_group("Splits"):
         choice(

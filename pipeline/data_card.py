@@ -19,6 +19,7 @@ from models.reporting import data_sets, html_report
 from models.reporting.html_report import Figure
 from pipeline.log import file_accounts
 from pipeline.stats import statistics
+from pipeline.stats.drift import by_chance
 from preprocessing import cli, time_units
 from preprocessing.data_dir import DataDir, missing_share, word_counts
 from preprocessing.errors import UserError, explained_write_errors, shown
@@ -47,8 +48,11 @@ _MISSING = (
 _LEGEND = (
     "Unknown: share of the values out of vocabulary. Drift: distance from train, from 0 (the same "
     "distribution) to 1 (disjoint ones); Jensen-Shannon divergence of categories, "
-    "Kolmogorov-Smirnov statistic of numbers."
+    "Kolmogorov-Smirnov statistic of numbers. Much: above .02, and more than twice what two "
+    "samples of one distribution, as large as these, differ by in the mean."
 )
+_NEGLIGIBLE = 0.02
+"""Drift that is not much, however large the samples are."""
 
 
 def write_card(path: str | AnyPath) -> AnyPath:
@@ -124,6 +128,10 @@ def _base_rows(data: DataDir) -> list[tuple[str, str]]:
         ("latest time", time_units.text(data.schema, record["watermark"])),
         ("rankings of its vocabularies", f"{record['generation'] + 1:,}"),
         *((f"new words of {name}", f"{count:,}") for name, count in new_words.items()),
+        *(
+            (f"expired values of {name}", f"{count:,}")
+            for name, count in data.manifest.get("expired", {}).items()
+        ),
         ("late rows", f"{record['late']:,}"),
         ("repeated rows", f"{record['duplicates']:,}"),
     ]
@@ -141,7 +149,10 @@ def _unknown_cells(stats: Mapping[str, Any]) -> list[str]:
 def _file_rows(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Names and accounts of the first files, then the total of all others."""
     kinds = ("read", "used", "filtered", "rejected", "continued")
-    rows = [(shown(file["path"]), [file[kind] for kind in kinds]) for file in inputs[:_SHOWN_FILES]]
+    rows = [
+        (file_accounts.title(file), [file[kind] for kind in kinds])
+        for file in inputs[:_SHOWN_FILES]
+    ]
     if other_files := inputs[_SHOWN_FILES:]:
         totals = [sum(file[kind] for file in other_files) for kind in kinds]
         rows.append((f"{len(other_files):,} others", totals))
@@ -176,8 +187,19 @@ def _drift_cells(by_split: list[Mapping[str, Any]]) -> list[str]:
     """Rates of unknown values in all splits, then the drift of all splits but the first."""
     return [
         *(f"{stats['oov_rate']:.2%}" if "oov_rate" in stats else "" for stats in by_split),
-        *("" if stats["drift"] is None else f"{stats['drift']:.3f}" for stats in by_split[1:]),
+        *(_drift(by_split[0], stats) for stats in by_split[1:]),
     ]
+
+
+def _drift(train: Mapping[str, Any], stats: Mapping[str, Any]) -> str:
+    """The drift of a split from train, and whether it is much."""
+    drift = stats["drift"]
+    if drift is None:
+        return ""
+    distinct = max(train["distinct"], stats["distinct"])
+    is_number = "percentiles" in train
+    chance = by_chance(distinct, train["count"], stats["count"], is_number)
+    return f"{drift:.3f}{', much' * (drift > max(_NEGLIGIBLE, 2 * chance))}"
 
 
 def _figures(data: DataDir) -> list[Figure]:

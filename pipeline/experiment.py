@@ -121,7 +121,7 @@ def quick_experiment(
             functools.partial(planned_runs.plan_runs, table, named, _seeds(table, seeds), workdir),
             scheduler.run_here,
         )
-        return rendering.write(table, named, planned, workdir, command)
+        return rendering.write(table, named, planned, workdir, command, quick=True)
 
 
 def _train(

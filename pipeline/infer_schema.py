@@ -17,30 +17,43 @@ user or the item.
 
 import json
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
 from pipeline.drafting import sample, table
 from pipeline.drafting.draft import Draft, draft
-from pipeline.log import readers
+from pipeline.log import readers, topic_files
 from pipeline.log.csv_dialect import Dialect
 from pipeline.log.input_files import list_inputs
+from pipeline.log.raw_batch import InputFile
+from pipeline.log.topics.topic import PREFIX, Topic
 from preprocessing import cli
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage import files
 
 
-def infer(patterns: str, dialect: Dialect | None = None) -> Draft:
+def infer(patterns: str, dialect: Dialect | None = None, kafka_config: str | None = None) -> Draft:
     """The draft for a log.
 
     Args:
-        patterns: Files of the log, see `list_inputs`.
+        patterns: Files of the log, see `list_inputs`, or a topic, as kafka://HOST:PORT/TOPIC.
         dialect: Dialect of CSV files, if not the default one.
+        kafka_config: File with settings of the client of Kafka, or None.
 
     Raises:
         UserError: A file is missing or unreadable, or its columns have another delimiter.
     """
-    columns = readers.columns_of_files(list_inputs(patterns, dialect=dialect))
+    if PREFIX in patterns:
+        log = topic_files.list_topic(Topic.parse(patterns, kafka_config))
+    else:
+        log = list_inputs(patterns, dialect=dialect)
+    with topic_files.explained_broker_errors():
+        return _draft(log)
+
+
+def _draft(log: Sequence[InputFile]) -> Draft:
+    columns = readers.columns_of_files(log)
     for file, names in columns.items():
         if flag := file.dialect.other_delimiter(names):
             raise UserError(
@@ -55,8 +68,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "input",
         None,
-        "Log files: paths, directories and glob patterns, separated by commas.",
+        "Log files: paths, directories and glob patterns, separated by commas; or a topic, "
+        "kafka://HOST:PORT/TOPIC.",
         required=True,
+    )
+    flags.DEFINE_string(
+        "kafka_config", None, "Topics: file with settings of the client, such as SASL and TLS."
     )
     flags.DEFINE_string("output", None, "schema.json to write; a file that exists is kept.")
     flags.DEFINE_string(
@@ -78,7 +95,7 @@ def main() -> None:
             "choose another name, or remove the file.",
         )
     dialect = Dialect.from_flags(flags.FLAGS.csv_delimiter, flags.FLAGS.csv_escape)
-    result = infer(flags.FLAGS.input, dialect)
+    result = infer(flags.FLAGS.input, dialect, flags.FLAGS.kafka_config)
     sys.stdout.write(table.table(result))
     if result.schema is None:
         raise UserError(

@@ -111,7 +111,9 @@ def run(
 
 def _claim(workdir: pathlib.Path, arguments: BuildArguments, config: RunConfig) -> None:
     """Stores the arguments of each stage; raises `UserError` if a begun stage had other ones."""
-    inputs = filter(None, (arguments.input, arguments.metadata))
+    # A topic has no size: what was read of it stands in the manifest of the data set.
+    log = None if arguments.reads_topic else arguments.input
+    inputs = filter(None, (log, arguments.metadata))
     sizes = {file.path: file.size for paths in inputs for file in list_inputs(paths)}
     claim = {
         "data": {**arguments.to_json(), "sizes": sizes},
@@ -173,12 +175,12 @@ def _train(
 def _serve(workdir: pathlib.Path, run_dir: pathlib.Path, model_dir: pathlib.Path) -> dict[str, Any]:
     """Serves the model, checks that served scores equal offline ones, scores a few requests."""
     from serving import embedded_server
-    from serving.exporting.sample_requests import sample_requests
+    from serving.exporting.sample_requests import known_requests
 
     requests_file = workdir / "requests.jsonl"
     data = run_directory.open_run(run_dir).data
     split = "test" if data.num_requests("test") else "validation"
-    requests = sample_requests(data, split, _SMOKE_REQUESTS)
+    requests = known_requests(data, split, _SMOKE_REQUESTS)
     requests_file.write_text("".join(f"{json.dumps(r)}\n" for r in requests), encoding="utf-8")
     version = exporting.latest_version(model_dir)
     with embedded_server.running(model_dir, MODEL_NAME) as running:

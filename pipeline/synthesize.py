@@ -22,6 +22,16 @@ interest k, the next item is the unseen item c of interest k with probability
 A negative drawn uniformly from the items other than the user's own is c with probability
 (1 - p(c | history)) / (M - n - 1) if M items exist. The log of the ratio of both, a function of the
 history and the candidate alone, has the largest AUC of all scorers (Neyman-Pearson lemma).
+
+A log over days:
+
+    python -m pipeline.synthesize --output=logs/day.csv --days=15 --drift=0.03
+
+writes logs/day-01.csv to logs/day-15.csv. The first file holds the past, 15 days, each one after it
+a day. Every day each user gets new interests with a chance of --drift, and each item leaves with
+that chance; a new one takes its place: its interest, its category and its popularity. Users have
+their events at any time of these days. What is the best scorer of such a log is not known, so that
+there is no file with the truth.
 """
 
 import contextlib
@@ -29,7 +39,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -39,6 +49,16 @@ import pyarrow.csv
 import pyarrow.parquet
 from absl import flags
 
+from pipeline.synthetic import days
+from pipeline.synthetic.days import DailyArguments
+from pipeline.synthetic.drawing import (
+    COLUMNS,
+    DAY_SECONDS,
+    draw_catalogue,
+    draw_items,
+    draw_within,
+    event_table,
+)
 from pipeline.synthetic.truth import (
     Floats,
     Ints,
@@ -46,7 +66,6 @@ from pipeline.synthetic.truth import (
     Truth,
     contains,
     log_odds,
-    numbered_ids,
     pooled_auc,
 )
 from preprocessing import cli
@@ -57,9 +76,7 @@ from preprocessing.values.limits import with_limit
 # Shapes: U users, E events, M items, G interests, C categories per interest,
 #         B requests, N candidates per request, H history events of all requests.
 
-_COLUMNS = ("user_id", "item_id", "category_id", "timestamp")
 _FIRST_TIMESTAMP = 1_700_000_000
-_DAY_SECONDS = 86_400
 _START_DAYS = 30  # users arrive within this period
 _SCORED_USERS = 20_000  # users are exchangeable: so many make the error of the best AUC small
 
@@ -84,18 +101,8 @@ class SyntheticLog:
 
     def table(self) -> pa.Table:
         """The log as it is written: in the order of time, with the canonical columns."""
-        order_E = np.lexsort((self.user_E, self.timestamp_E))
-        item_E = self.item_E[order_E]
-        category_M = self.truth.category_M
-        return pa.table(
-            [
-                _take(numbered_ids("u", len(self.theta_UG)), self.user_E[order_E]),
-                _take(numbered_ids("i", len(category_M)), item_E),
-                _take(numbered_ids("c", int(category_M.max()) + 1), category_M[item_E]),
-                pa.array(self.timestamp_E[order_E]),
-            ],
-            names=list(_COLUMNS),
-        )
+        category_E = self.truth.category_M[self.item_E]
+        return event_table(self.user_E, self.item_E, category_E, self.timestamp_E)
 
 
 def synthesize(args: SynthesizeArguments) -> SyntheticLog:
@@ -106,21 +113,23 @@ def synthesize(args: SynthesizeArguments) -> SyntheticLog:
     """
     args.check()
     rng = np.random.default_rng(args.seed)
-    truth = _draw_catalogue(args, rng)
+    truth = draw_catalogue(args, rng)
     theta_UG = rng.dirichlet(np.full(args.interests, args.concentration), args.users)
     length_U = rng.integers(args.shortest, args.longest, args.users, endpoint=True)
     user_E = np.repeat(np.arange(args.users), length_U)
-    interest_E = _draw_within(theta_UG.ravel(), np.full(args.users, args.interests), user_E, rng)
+    interest_E = draw_within(theta_UG.ravel(), np.full(args.users, args.interests), user_E, rng)
     interest_E -= user_E * args.interests
-    gap_E = 1 + (_DAY_SECONDS * rng.standard_exponential(len(user_E))).astype(np.int64)
-    start_U = _FIRST_TIMESTAMP + rng.integers(0, _START_DAYS * _DAY_SECONDS, args.users)
+    gap_E = 1 + (DAY_SECONDS * rng.standard_exponential(len(user_E))).astype(np.int64)
+    start_U = _FIRST_TIMESTAMP + rng.integers(0, _START_DAYS * DAY_SECONDS, args.users)
     elapsed_E = np.cumsum(gap_E)
     elapsed_before_U = (elapsed_E - gap_E)[np.cumsum(length_U) - length_U]
+    always, same_day_E = np.arange(args.items)[None], np.zeros(len(user_E), np.int64)
+    _, item_E = draw_items(truth, always, user_E, same_day_E, interest_E, rng)
     return SyntheticLog(
         truth=truth,
         theta_UG=theta_UG,
         user_E=user_E,
-        item_E=_draw_items(truth, user_E, interest_E, rng),
+        item_E=item_E,
         timestamp_E=(start_U - elapsed_before_U)[user_E] + elapsed_E,
     )
 
@@ -141,25 +150,66 @@ def write(log: SyntheticLog, output: str | pathlib.Path) -> pathlib.Path:
     require_local(output, "--output")
     output = pathlib.Path(output)
     truth_path = output.with_name(f"{output.name}.truth.json")
+    _write_table(log.table(), output)
+    with _explained(output):
+        log.truth.save(truth_path)
+    return truth_path
+
+
+def write_days(log: days.DailyLog, output: str | pathlib.Path) -> list[pathlib.Path]:
+    """Writes a log over days.
+
+    Args:
+        log: Log drawn by `days.draw`.
+        output: Path like those to write: `logs/day.csv` gives logs/day-01.csv, logs/day-02.csv, ...
+
+    Returns:
+        The paths.
+
+    Raises:
+        UserError: The path has another extension, or cannot be written.
+    """
+    require_local(output, "--output")
+    output = pathlib.Path(output)
+    num_files = int(log.file_E.max()) + 1
+    width = max(2, len(str(num_files)))
+    paths = [
+        output.with_name(f"{output.stem}-{file + 1:0{width}d}{output.suffix}")
+        for file in range(num_files)
+    ]
+    for file, path in enumerate(paths):
+        _write_table(log.table(file), path)
+    return paths
+
+
+def _write_table(table: pa.Table, output: pathlib.Path) -> None:
     writer = _WRITERS.get(output.suffix)
     if writer is None:
         raise UserError(
             f"--output: expected a path ending in {', '.join(_WRITERS)}, found {str(output)!r}."
         )
     partial = output.with_name(f".{output.name}.partial")
+    with _explained(output):
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                writer(table, file)
+            os.replace(partial, output)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def _explained(output: pathlib.Path) -> Iterator[None]:
+    """Makes an error of the file system one of `--output`."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            writer(log.table(), file)
-        os.replace(partial, output)
-        log.truth.save(truth_path)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise UserError(
             f"--output: expected a path that can be written, found {str(output)!r}: {error}."
         ) from None
-    return truth_path
 
 
 def best_auc(log: SyntheticLog, negatives: int = 100) -> tuple[float, float]:
@@ -195,76 +245,8 @@ def best_auc(log: SyntheticLog, negatives: int = 100) -> tuple[float, float]:
     return pooled_auc(score_BN[:, 0], score_BN[:, 1:])
 
 
-def _draw_catalogue(args: SynthesizeArguments, rng: np.random.Generator) -> Truth:
-    """Deals items out to interests and categories, popular and rare ones alike."""
-    rank_M, interest_M = np.divmod(np.arange(args.items), args.interests)
-    weight_M = (rank_M + 1.0) ** -args.popularity_exponent
-    weight_M /= np.bincount(interest_M, weight_M)[interest_M]
-    category_M = interest_M * args.categories_per_interest + rank_M % args.categories_per_interest
-    category_M = rng.permutation(args.interests * args.categories_per_interest)[category_M]
-    order_M = rng.permutation(args.items)  # an item's number says nothing about it
-    return Truth(
-        arguments=args,
-        interest_M=interest_M[order_M],
-        category_M=category_M[order_M],
-        weight_M=weight_M[order_M],
-    )
-
-
-def _draw_items(truth: Truth, user_E: Ints, interest_E: Ints, rng: np.random.Generator) -> Ints:
-    """Draws an item of the interest of each event, none twice for a user.
-
-    Draws with repetition, then redraws every event whose item an earlier event of its user holds,
-    until none does. That is exactly "draw until the item is new", event after event: once an event
-    holds an item, that event or an earlier one keeps it, hence an event only rejects items that
-    earlier events end up with.
-    """
-    args = truth.arguments
-    by_interest_M = np.argsort(truth.interest_M, kind="stable")
-    weight_M = truth.weight_M[by_interest_M]
-    size_G = np.bincount(truth.interest_M, minlength=args.interests)
-    item_E = by_interest_M[_draw_within(weight_M, size_G, interest_E, rng)]
-    active = np.arange(len(user_E))  # events of the users that may still hold an item twice
-    while len(active):
-        key = user_E[active] * args.items + item_E[active]
-        order = np.argsort(key, kind="stable")  # stable: the earlier event comes first
-        key = key[order]
-        repeated = np.sort(active[order[1:][key[1:] == key[:-1]]])
-        item_E[repeated] = by_interest_M[_draw_within(weight_M, size_G, interest_E[repeated], rng)]
-        unsettled_U = np.zeros(args.users, bool)
-        unsettled_U[user_E[repeated]] = True
-        active = active[unsettled_U[user_E[active]]]
-    return item_E
-
-
-def _draw_within(probability: Floats, size: Ints, group_E: Ints, rng: np.random.Generator) -> Ints:
-    """Draws an entry of a group for each event, by inverting the distribution function.
-
-    Args:
-        probability: Probability of each entry, group after group; each group sums to 1.
-        size: Number of entries of each group.
-        group_E: Group to draw from, for each event.
-        rng: Source of one uniform number per event.
-
-    Returns:
-        Positions in `probability`, [E].
-    """
-    end = np.cumsum(size)
-    start = end - size
-    cumulative = np.cumsum(probability)
-    # Group g takes [g, g + 1): one search over all groups. Clipping catches rounding at the ends.
-    before = np.repeat(cumulative[start] - probability[start], size)
-    steps = cumulative - before + np.repeat(np.arange(len(size)), size)
-    entry_E = np.searchsorted(steps, group_E + rng.random(len(group_E)), side="right")
-    return np.clip(entry_E, start[group_E], end[group_E] - 1)
-
-
-def _take(names: list[str], index_E: Ints) -> pa.Array:
-    return pa.array(names, pa.string()).take(pa.array(index_E))
-
-
 def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
-    file.write(f"{','.join(_COLUMNS)}\n".encode())
+    file.write(f"{','.join(COLUMNS)}\n".encode())
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     pyarrow.csv.write_csv(table, file, options)
 
@@ -299,22 +281,44 @@ def define_flags() -> None:
     for name, meaning in _MEANINGS.items():
         default = getattr(SynthesizeArguments, name)
         flags.DEFINE_integer(name, default, with_limit(meaning, SynthesizeArguments, name))
+    meaning = "Files of a log over days, the first of which holds the past; 0: one log, no days."
+    flags.DEFINE_integer("days", DailyArguments.days, with_limit(meaning, DailyArguments, "days"))
+    meaning = "Share of users and of items that change, every day of a log over days."
+    flags.DEFINE_float("drift", DailyArguments.drift, with_limit(meaning, DailyArguments, "drift"))
 
 
 def main() -> None:
     """Draws and writes a log and prints its size and its best reachable AUC."""
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in _MEANINGS}
     args = SynthesizeArguments(**values)
+    daily = DailyArguments(days=flags.FLAGS.days, drift=flags.FLAGS.drift)
+    daily.check()
+    lines = _write_days(args, daily) if daily.days else _write_one(args)
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _write_one(args: SynthesizeArguments) -> list[str]:
+    """Writes a log without days; returns lines for people."""
     log = synthesize(args)
     truth_path = write(log, flags.FLAGS.output)
     auc, error = best_auc(log)
-    lines = (
+    return [
         f"{args.users:,} users, {len(log.item_E):,} events, "
         f"{len(np.unique(log.item_E)):,} of {args.items:,} items",
         f"best reachable AUC (leave-last-out, 1 uniform negative): {auc:.3f} ± {error:.3f}",
         f"wrote {flags.FLAGS.output} and {truth_path}",
-    )
-    sys.stdout.write("\n".join(lines) + "\n")
+    ]
+
+
+def _write_days(args: SynthesizeArguments, daily: DailyArguments) -> list[str]:
+    """Writes a log over days; returns lines for people."""
+    log = days.draw(args, daily)
+    paths = write_days(log, flags.FLAGS.output)
+    return [
+        f"{args.users:,} users, {len(log.item_E):,} events, {len(np.unique(log.item_E)):,} items, "
+        f"of which {args.items:,} at a time",
+        f"wrote {paths[0]} to {paths[-1]}",
+    ]
 
 
 def console_main() -> None:

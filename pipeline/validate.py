@@ -107,16 +107,17 @@ def _described(data: DataDir, name: str) -> dict[str, Any]:
 
 
 def _vocabulary_drift(name: str, data: DataDir, other: DataDir) -> Drift:
-    words, counts, rare = [], [], []
+    words, counts, rare, is_expired = [], [], [], []
     for side in (data, other):
         encoder, vocabulary_stats = side.encoders[name], side.stats["vocabularies"][name]
         assert isinstance(encoder, VocabularyEncoder)
         words.append(encoder.vocabulary)
+        is_expired.append(encoder.is_expired)
         counts.append(word_counts(vocabulary_stats))
         rare.append(vocabulary_stats["rare"])
     # Words of both, words of OTHER alone, and one class of all values that are in neither.
     row_V = pc.fill_null(pc.index_in(words[1], value_set=words[0]), -1).to_numpy()
-    is_new_V = ~np.isin(np.arange(len(words[0])), row_V)
+    is_new_V = ~np.isin(np.arange(len(words[0])), row_V[~is_expired[1]])
     there_V = np.zeros(len(words[0]), np.int64)
     there_V[row_V[row_V >= 0]] = counts[1][row_V >= 0]
     only_there_V = counts[1][row_V < 0]
@@ -171,8 +172,18 @@ def report(
     drifts = compare(data, other)
     limits = parse_limits(max_drift, [row.name for row in drifts])
     lines = "".join(f"schema: {line}\n" for line in differences)
+    lines += "".join(f"{line}\n" for line in expired_values(data, other))
     is_alike = not differences and not any(exceeds(row, limits) for row in drifts)
     return lines + table(drifts, limits), is_alike
+
+
+def expired_values(data: DataDir, other: DataDir) -> list[str]:
+    """A line on each vocabulary that has expired values, here or in the other data set."""
+    here, there = (side.manifest.get("expired", {}) for side in (data, other))
+    return [
+        f"expired: {here.get(name, 0):,} values of {name}, {there.get(name, 0):,} in OTHER"
+        for name in sorted(here.keys() | there.keys())
+    ]
 
 
 def parse_limits(text: str | None, names: list[str]) -> dict[str, float]:

@@ -43,6 +43,11 @@ class RawEncoder(tf.Module):
             for name, encoder in fitted.items()
             if isinstance(encoder, VocabularyEncoder) and len(encoder.vocabulary)
         }
+        self._expired = {
+            name: _table(encoder_files.expired_path(name, vocab_dir), int(encoder.is_expired.sum()))
+            for name, encoder in fitted.items()
+            if isinstance(encoder, VocabularyEncoder) and encoder.is_expired.any()
+        }
 
     def encode(self, name: str, raw: tf.Tensor, is_real: tf.Tensor | bool = False) -> tf.Tensor:
         """Encodes raw values of one feature.
@@ -148,7 +153,10 @@ class RawEncoder(tf.Module):
         if name not in self._tables:
             return oov
         line = self._tables[name].lookup(text)
-        return tf.where(line >= 0, line + (1 + encoder.num_oov), oov)
+        is_known = line >= 0
+        if name in self._expired:
+            is_known &= self._expired[name].lookup(text) < 0
+        return tf.where(is_known, line + (1 + encoder.num_oov), oov)
 
 
 class _VocabularyFile(tf.lookup.TextFileInitializer):

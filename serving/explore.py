@@ -35,6 +35,7 @@ from preprocessing.example_keys import (
     history_key,
 )
 from preprocessing.features.feature import PAD_ID, Feature
+from preprocessing.known_items import are_unknown
 from preprocessing.schema import Schema
 from preprocessing.storage.tfrecord import read_records
 from serving.client.core import Explanation
@@ -77,6 +78,7 @@ class Explorer:
     Attributes:
         split: Split of the requests: test, or validation if test is empty, or else train.
         users: Indices of each user's requests, by user key.
+        unknown: The users that are not in the model's vocabulary.
 
     Args:
         data: The data set; only the first 20,000 requests of a split are shown.
@@ -103,6 +105,8 @@ class Explorer:
         records = itertools.chain.from_iterable(read_records(path) for path in data.shards(split))
         self._records: list[bytes] = []
         self.users: dict[str, list[int]] = {}
+        self.unknown: set[str] = set()
+        user_key = data.schema.user_key.name
         total = min(data.num_requests(split), _MAX_REQUESTS)
         with tqdm(total=total, desc="explore", disable=None if progress else True) as bar:
             for block in iter(lambda: list(itertools.islice(records, _BLOCK)), []):
@@ -110,20 +114,32 @@ class Explorer:
                 if not block:
                     break
                 parsed = dataset.parse(data.schema, tf.constant(block), with_users=True)
-                for index, key in enumerate(parsed[REQUEST_USER].numpy(), len(self._records)):
-                    self.users.setdefault(key.decode(), []).append(index)
+                users = [key.decode() for key in parsed[REQUEST_USER].numpy()]
+                for index, user in enumerate(users, len(self._records)):
+                    self.users.setdefault(user, []).append(index)
+                is_unknown = are_unknown(data.encoders[user_key], parsed[user_key].numpy())
+                self.unknown.update(itertools.compress(users, is_unknown))
                 self._records += block
                 bar.update(len(block))
 
     def find_users(self, text: str) -> dict[str, Any]:
-        """Users whose key contains a text in any case; keys that begin with it come first."""
+        """Users whose key contains a text in any case.
+
+        Users that the model knows come first; among those, keys that begin with the text.
+        """
         needle = text.strip().casefold()
         matches = [user for user in self.users if needle in user.casefold()]
-        matches.sort(key=lambda user: not user.casefold().startswith(needle))
+        matches.sort(
+            key=lambda user: (user in self.unknown, not user.casefold().startswith(needle))
+        )
         shown = [
-            {"user": user, "requests": len(self.users[user])} for user in matches[:_MAX_USERS_SHOWN]
+            {"user": user, "requests": len(self.users[user]), "unknown": user in self.unknown}
+            for user in matches[:_MAX_USERS_SHOWN]
         ]
-        return {"users": shown, "found": len(matches), "split": self.split}
+        num_unknown = sum(user in self.unknown for user in matches)
+        return {
+            "users": shown, "found": len(matches), "unknown": num_unknown, "split": self.split,
+        }  # fmt: skip
 
     def requests(self, user: str) -> list[int]:
         """Indices of a user's requests."""

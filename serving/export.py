@@ -218,8 +218,7 @@ def _fill(version: pathlib.Path, run: run_directory.Run, module: "ServingModule"
     from models.keras import tf
     from serving.exporting import warmup
 
-    signatures = module.signatures
-    tf.saved_model.save(module, str(version), signatures=signatures)
+    tf.saved_model.save(module, str(version), signatures=module.to_save())
     assets = version / "assets"
     assets.mkdir(exist_ok=True)
     run.data.schema.save(assets / "schema.json")
@@ -227,7 +226,7 @@ def _fill(version: pathlib.Path, run: run_directory.Run, module: "ServingModule"
     del config["data"]  # a path on the machine that trained the model
     text = json.dumps(config, indent=2) + "\n"
     (assets / "config.json").write_text(text, encoding="utf-8")
-    warmup.write(version, _warmup_requests(run.data, signatures))
+    warmup.write(version, _warmup_requests(run.data, module.signatures))
 
 
 def _version_exists(target: pathlib.Path) -> UserError:

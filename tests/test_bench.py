@@ -183,7 +183,7 @@ def test_output_needs_a_directory(tmp_path):
 def test_the_command_measures_and_writes(tmp_path):
     output = tmp_path / "bench.json"
     # The others train models, which is slow.
-    names = "codec,many_codec,many_bag,lazy_adam,build_examples,serving_payload"
+    names = "codec,many_codec,many_bag,lazy_adam,build_examples,topic,serving_payload"
     flags = [f"--output={output}", "--quick", f"--only={names}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", *flags],
@@ -205,7 +205,7 @@ def test_the_command_measures_and_writes(tmp_path):
             "build_polars",
         ),
         *("build_examples_last", "build_polars_last", "build_scaling"),
-        *("serving_payload", "serving_latency"),
+        *("topic", "serving_payload", "serving_latency"),
     ]
     for name, record in records.items():
         assert list(record) == ["value", "unit", "target", "ok", "baseline", "command"]

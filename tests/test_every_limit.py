@@ -13,6 +13,7 @@ from models import registry
 from models.config import run_config
 from models.config.run_config import RunConfig
 from pipeline.arguments import BuildArguments
+from pipeline.synthetic.days import DailyArguments
 from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.errors import UserError
 from preprocessing.values import limits
@@ -22,6 +23,7 @@ from tests import command_page
 ARGUMENTS = (
     BuildArguments(input="log.csv", output="data"),
     SynthesizeArguments(),
+    DailyArguments(),
     ServerOptions(model_base_path="/models"),
 )
 

@@ -32,6 +32,9 @@ _WRONG = {
     # Values that a flag does not have.
     "models.train --precision=float8": "precision=float8: value should be one of <float32|",
     "pipeline.run --workdir=w --input=l --negatives=many": "flag --negatives=many: ",
+    # Topics.
+    "pipeline.run --workdir=w --input=kafka://h/t": "expected kafka://HOST:PORT/TOPIC, found",
+    "pipeline.backtest --workdir=w --input=kafka://h:1/t": "expected a file per day, found the",
     # Missing flags.
     "models.train": "Expected --workdir, found none. Fix: see --help.",
     "pipeline.run": "Expected --workdir and --input, found none. Fix: see --help.",

@@ -20,6 +20,7 @@ from preprocessing.storage import files
 from preprocessing.values import vector_table
 
 SECTION = "pretrained"
+FACTOR = "learning_rate_factor"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,15 @@ class Pretrained:
     Attributes:
         file: Absolute path of a Parquet file with the columns `value` and `vector`.
         trainable: Whether training changes the vectors; if not, only their projection is learned.
+        learning_rate_factor: Factor on the learning rate of the tables, for this one: below 1 the
+            vectors stay closer to what they were. In steps of self-supervision, too.
         width: Width W of the vectors.
         sha256: SHA-256 of the file.
     """
 
     file: str
     trainable: bool = False
+    learning_rate_factor: float = 1.0
     width: int
     sha256: str
 
@@ -49,8 +53,8 @@ def parse(record: Any, name: str) -> Pretrained:
     A run stores the width and the digest of its file, so that no later command needs the file.
 
     Args:
-        record: Object with `file` and, perhaps, `trainable`, `width` and `sha256`; or the path of
-            the file alone.
+        record: Object with `file` and, perhaps, `trainable`, `learning_rate_factor`, `width` and
+            `sha256`; or the path of the file alone.
         name: Name of the feature.
 
     Raises:
@@ -58,18 +62,34 @@ def parse(record: Any, name: str) -> Pretrained:
     """
     where = f"{SECTION}.{name}"
     record = located(record, pathlib.Path())
-    check_keys(record, {"file", "trainable", "width", "sha256"}, {"file"}, where)
+    keys = {"file", "trainable", FACTOR, "width", "sha256"}
+    check_keys(record, keys, {"file"}, where)
     file = string(record["file"], f"{where}: file")
     trainable = record.get("trainable", False)
     if not isinstance(trainable, bool):
         raise UserError(f"{where}: trainable: expected true or false, found {trainable!r}.")
+    factor = record.get(FACTOR, 1.0)
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
+        raise UserError(f"{where}: {FACTOR}: expected a number above 0, found {factor!r}.")
+    if factor != 1.0 and not trainable:
+        raise UserError(
+            f"{where}: expected {FACTOR} for vectors that training changes, found {factor} and "
+            "trainable=false.",
+            'add "trainable": true, or leave the factor out.',
+        )
     if "width" in record and "sha256" in record:
         width = integer(record["width"], f"{where}: width", 1)
         sha256 = string(record["sha256"], f"{where}: sha256")
     else:
         width = vector_table.width(file, where)
         sha256 = sha256_file(files.path(file))
-    return Pretrained(file=file, trainable=trainable, width=width, sha256=sha256)
+    return Pretrained(
+        file=file,
+        trainable=trainable,
+        learning_rate_factor=float(factor),
+        width=width,
+        sha256=sha256,
+    )
 
 
 def located(record: Any, base: pathlib.Path) -> Any:

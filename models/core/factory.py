@@ -168,6 +168,11 @@ def compile_model(model: CTRModel, config: RunConfig) -> None:
         positive_weight=train.positive_weight,
         sample_weight=train.sample_weight,
     )
+    for name, vectors in config.pretrained.items():
+        for optimizer in (model.embedding_optimizer, model.ssl_embedding_optimizer):
+            if optimizer is not None and vectors.learning_rate_factor != 1.0:
+                tables = model.embedder.table_weights([name])
+                optimizer.set_factor(tables, vectors.learning_rate_factor)
 
 
 def _one_request(schema: Schema) -> Features:

@@ -2,23 +2,27 @@
 
 The file has a column per field of `Scores`, `weight` only if there are weights; those of
 `Scores.ids` begin with "ids/", so that no feature of a user's schema can have the name of another
-column.
+column. For people "values/" has the raw values of ids in a vocabulary, null for unknown ones.
 """
 
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core import run_directory
 from models.evaluation.metrics import Scores
+from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
+from preprocessing.example_keys import candidate_key
 from preprocessing.storage import files
 
 _WEIGHT = "weight"
 _FIELDS = tuple(name for name in Scores._fields if name not in ("ids", _WEIGHT))
-_IDS = "ids/"
+_IDS, _VALUES = "ids/", "values/"
 
 
 class Origin(NamedTuple):
@@ -43,7 +47,13 @@ def path(run_dir: pathlib.Path, split: str) -> pathlib.Path:
     return run_dir / f"scores-{split}.parquet"
 
 
-def write(run_dir: pathlib.Path, split: str, scores: Scores, of: Origin) -> None:
+def write(
+    run_dir: pathlib.Path,
+    split: str,
+    scores: Scores,
+    of: Origin,
+    encoders: Mapping[str, FittedEncoder] = types.MappingProxyType({}),
+) -> None:
     """Writes the scores of a split.
 
     Args:
@@ -51,14 +61,29 @@ def write(run_dir: pathlib.Path, split: str, scores: Scores, of: Origin) -> None
         split: train, validation or test.
         scores: Scores of its candidates.
         of: Origin of the scores, determined before the weights were read.
+        encoders: Encoders of the data set; without that of a feature its raw values are left out.
     """
     columns = {name: getattr(scores, name) for name in _FIELDS}
     columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
+    for key, ids in scores.ids.items():
+        encoder = encoders.get(key.removeprefix(candidate_key("")))
+        if isinstance(encoder, VocabularyEncoder):
+            columns[f"{_VALUES}{key}"] = _values(encoder, ids)
     if scores.weight is not None:
         columns[_WEIGHT] = scores.weight
     table = pa.table(columns).replace_schema_metadata(of._asdict())
     with files.create(path(run_dir, split)) as file:
         pq.write_table(table, file)
+
+
+def _values(encoder: VocabularyEncoder, ids: np.ndarray) -> pa.Array:
+    """The values of ids, each text stored once."""
+    is_known = ids > encoder.num_oov
+    known, places = np.unique(ids[is_known], return_inverse=True)
+    indices = np.zeros(len(ids), np.int64)
+    indices[is_known] = places
+    words = encoder.vocabulary.take(pa.array(known - encoder.num_oov - 1))
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=~is_known), words)
 
 
 def are_current(run_dir: pathlib.Path, split: str) -> bool:
@@ -89,7 +114,8 @@ def is_current(run_dir: pathlib.Path, stored: Mapping[str, str]) -> bool:
 def read(run_dir: pathlib.Path, split: str) -> Scores:
     """Reads the scores that `write` has written."""
     table = pq.read_table(path(run_dir, split))
-    columns = {name: table[name].to_numpy() for name in table.column_names}
+    names = [name for name in table.column_names if not name.startswith(_VALUES)]
+    columns = {name: table[name].to_numpy() for name in names}
     ids = {
         key.removeprefix(_IDS): values for key, values in columns.items() if key.startswith(_IDS)
     }

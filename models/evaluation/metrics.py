@@ -40,7 +40,8 @@ class Scores(NamedTuple):
         label: Label, 0 or 1.
         logit: Logit, not clipped.
         history_length: Number of events in the request's history.
-        ids: Encoded values by key of the example: the user's key, categorical item features.
+        ids: Encoded values by key of the example: categorical features of users, requests and
+            items; of many values the most frequent one.
         weight: Weight of the candidate as a sample, 0 or more; None if the log has no weights.
     """
 

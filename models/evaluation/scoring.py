@@ -58,10 +58,10 @@ class Scorer:
         self._memory_budget = memory_budget
         self._candidate = candidate_key(data.schema.item_key.name)
         self._history = history_key(data.schema.item_key.name)
-        self._user = data.schema.user_key.name
-        self._categorical = {
-            candidate_key(f.name): f for f in data.schema.item_features if f.is_categorical
-        }
+        features = data.schema.user_features
+        self._of_request = {f.name: f for f in features if f.is_categorical}
+        features = data.schema.item_features
+        self._of_candidate = {candidate_key(f.name): f for f in features if f.is_categorical}
         self._logits = tf.function(lambda features: model(features), autograph=False)
         self._batches: dict[str, tf.data.Dataset] = {}
 
@@ -133,10 +133,13 @@ class Scorer:
             logit=logits_BN.numpy()[mask_BN],
             history_length=lengths[request],
             ids={
-                self._user: features[self._user].numpy()[request],
+                **{
+                    key: _first_values(feature, features[key].numpy()[request])
+                    for key, feature in self._of_request.items()
+                },
                 **{
                     key: _first_values(feature, features[key].numpy()[mask_BN])
-                    for key, feature in self._categorical.items()
+                    for key, feature in self._of_candidate.items()
                 },
             },
             weight=features[LABEL_WEIGHT].numpy()[mask_BN] if LABEL_WEIGHT in features else None,
@@ -207,7 +210,8 @@ def record(
     Returns:
         Metrics by name.
     """
-    dumped_scores.write(run_dir, split, scores, origin or dumped_scores.origin(run_dir))
+    origin = origin or dumped_scores.origin(run_dir)
+    dumped_scores.write(run_dir, split, scores, origin, data.encoders)
     metrics = ranking_metrics(scores, slices.known_items(scores, data))
     run_directory.write_metrics(run_dir, {split: metrics})
     return metrics

@@ -1,4 +1,4 @@
-"""Metrics by history length, item popularity, item features, and known or new users and items.
+"""Metrics by history length, popularity, features of users, requests and items, known and new ones.
 
 Shapes: C candidates, V values of a vocabulary.
 """
@@ -62,6 +62,10 @@ def slices(scores: Scores, data: DataDir) -> Iterator[Slice]:
     for feature in schema.history_features:
         if feature.is_categorical and feature != item_key:
             yield from _values(data, feature, scores.ids[candidate_key(feature.name)])
+    for feature in schema.user_features:
+        # Scores that were dumped by an earlier version have no ids of these.
+        if feature != schema.user_key and feature.name in scores.ids:
+            yield from _values(data, feature, scores.ids[feature.name])
 
 
 def known_items(scores: Scores, data: DataDir) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Optimisers of embedding tables with sparse gradients."""
 
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.keras import keras, tf
@@ -59,10 +61,59 @@ class LazyAdam(keras.optimizers.Adam):
         variable.scatter_sub(tf.IndexedSlices(change, rows))
 
 
-TABLE_OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
-    "lazy_adam": LazyAdam,
-    "adagrad": keras.optimizers.Adagrad,
-    "adam": keras.optimizers.Adam,
+class _OwnRates(keras.optimizers.Optimizer):
+    """Mixin ahead of an optimiser: some tables learn at a share of its rate.
+
+    What the optimiser changed is scaled afterwards, which is exact for any optimiser whose changes
+    are proportional to its rate. Tables without a factor are updated as if this class was not here.
+    """
+
+    updates_all_rows = False
+    """Whether a sparse gradient changes rows that it does not name."""
+    _factors: Mapping[Any, float] = types.MappingProxyType({})
+
+    def set_factor(self, tables: Iterable[tf.Variable], factor: float) -> None:
+        """Multiplies the learning rate of some tables."""
+        added = {self._var_key(table): factor for table in tables}
+        # A plain dictionary would become part of checkpoints.
+        self._factors = types.MappingProxyType({**self._factors, **added})
+
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
+        """Applies one gradient, in place."""
+        factor = self._factors.get(self._var_key(variable), 1.0)
+        if factor == 1.0:
+            super().update_step(gradient, variable)
+            return
+        if self.updates_all_rows or not isinstance(gradient, tf.IndexedSlices):
+            before = tf.identity(variable)
+            super().update_step(gradient, variable)
+            variable.assign(before + factor * (variable - before))
+            return
+        rows = gradient.indices
+        before = tf.gather(variable, rows)
+        super().update_step(gradient, variable)
+        change = factor * (tf.gather(variable, rows) - before)
+        variable.scatter_update(tf.IndexedSlices(before + change, rows))
+
+
+class _TableLazyAdam(_OwnRates, LazyAdam):
+    """Lazy Adam of tables."""
+
+
+class _TableAdagrad(_OwnRates, keras.optimizers.Adagrad):
+    """Adagrad of tables."""
+
+
+class _TableAdam(_OwnRates, keras.optimizers.Adam):
+    """Adam of tables."""
+
+    updates_all_rows = True
+
+
+TABLE_OPTIMIZERS: dict[str, type[_OwnRates]] = {
+    "lazy_adam": _TableLazyAdam,
+    "adagrad": _TableAdagrad,
+    "adam": _TableAdam,
 }
 """Optimisers by name in `train.embedding_optimizer`. The cost of lazy Adam and Adagrad is
 proportional to the rows that a step touches; Adam decays the moments of all rows at every step, as
@@ -72,7 +123,7 @@ TABLE_SLOTS = {"lazy_adam": 2, "adagrad": 1, "adam": 2}
 """Number of slots of each optimiser per weight."""
 
 
-def table_optimizer(name: str, learning_rate: Any) -> keras.optimizers.Optimizer:
+def table_optimizer(name: str, learning_rate: Any) -> _OwnRates:
     """The optimiser of the tables.
 
     Args:

@@ -24,6 +24,8 @@ _DIMENSIONS = {
     ITEMS: "Whether training has events of the item.",
     "item popularity": "How many events of the item training has.",
 }
+_FEW = 0.05
+"""Share of the candidates of a split below which the interval of a slice may leave its figure."""
 _Z = 1.96  # Normal quantile of a 95% interval.
 
 
@@ -180,14 +182,25 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
                 for name, count in zip(part["slice"], part["candidates"], strict=True)
             ],
         )
-        axes.set(xlabel="AUC", ylim=(-0.6, len(part) - 0.4))
+        left, right = _limits(part, auc)
+        axes.set(xlabel="AUC", xlim=(left, right), ylim=(-0.6, len(part) - 0.4))
         svg = html_report.svg(figure)
     bounds = zip(part["slice"], value, low, high, strict=True)
     text = "; ".join(
         f"{name}: {v:.3f} {shown_interval(lo, hi, '.3f')}" for name, v, lo, hi in bounds
     )
     caption = _DIMENSIONS.get(dimension, f"The most frequent values of {dimension}.")
+    if (low < left).any() or (high > right).any():
+        caption += " Intervals of small slices go on beyond the figure."
     return Figure(f"AUC by {dimension}", caption, svg, f"{text}.")
+
+
+def _limits(part: pd.DataFrame, auc: float) -> tuple[float, float]:
+    """The range of AUC that a figure shows: all values, and the intervals of the larger slices."""
+    is_large = part["candidates"] >= _FEW * part["candidates"].sum()
+    ends = [auc, *part["auc"], *part.loc[is_large, "auc_low"], *part.loc[is_large, "auc_high"]]
+    margin = 0.05 * (np.nanmax(ends) - np.nanmin(ends)) + 0.005
+    return float(np.nanmin(ends) - margin), float(np.nanmax(ends) + margin)
 
 
 def how_to_read(auc: Estimate, split: str) -> str:

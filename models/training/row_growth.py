@@ -19,7 +19,7 @@ class Growth(NamedTuple):
 
     Attributes:
         sources: For each id now, the id whose row it takes over, int64 [rows].
-        is_new: Whether the value of the id was unknown before, bool [rows].
+        is_new: Whether the value of the id was unknown before, or expired, bool [rows].
         gone: Number of earlier rows that nothing takes over.
     """
 

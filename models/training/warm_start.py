@@ -220,7 +220,10 @@ def _copy_rows(
 
 
 def matching_ids(before: FittedEncoder, after: FittedEncoder) -> np.ndarray:
-    """For each id of `after`, the id of the same value in `before`; -1 if there is none."""
+    """For each id of `after`, the id of the same value in `before`; -1 if there is none.
+
+    A value that was expired before and is no more has none: it was out of vocabulary.
+    """
     ids = np.full(after.cardinality, -1, np.int64)
     if isinstance(before, VocabularyEncoder) and isinstance(after, VocabularyEncoder):
         ids[PAD_ID] = PAD_ID
@@ -230,7 +233,9 @@ def matching_ids(before: FittedEncoder, after: FittedEncoder) -> np.ndarray:
         if before.vocabulary.type == after.vocabulary.type:
             ranks = pc.index_in(after.vocabulary, value_set=before.vocabulary)
             places = pc.fill_null(ranks, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-            ids[1 + after.num_oov :] = np.where(places < 0, -1, places + 1 + before.num_oov)
+            is_back = np.append(before.is_expired, False)[places] & ~after.is_expired
+            is_new = (places < 0) | is_back
+            ids[1 + after.num_oov :] = np.where(is_new, -1, places + 1 + before.num_oov)
     elif _same_ids(before, after):
         ids[:] = np.arange(after.cardinality)
     return ids

@@ -2,7 +2,7 @@
 
 Python's csv module counts the lines of CSV; JSON has a row per line that is not blank; the metadata
 of Parquet has the count. A file that is gone or has changed since the build is reported as not
-counted.
+counted. So is a topic; it cannot have given more rows than it has offsets.
 """
 
 import csv
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet
 
 from pipeline.datasets import ADAPTERS
+from pipeline.log import file_accounts
 from pipeline.log.csv_dialect import Dialect
 from pipeline.log.input_files import format_of
 from pipeline.log.text_files import open_text
@@ -52,7 +53,10 @@ def count_files(manifest: Mapping[str, Any]) -> Iterator[FileCount]:
     dataset = arguments["dataset"]
     has_header = dataset is None or ADAPTERS[dataset].header is None
     for account in manifest["inputs"]:
-        name = shown(account["path"])
+        name = file_accounts.title(account)
+        if "begin" in account:
+            yield _count_offsets(name, account)
+            continue
         path = files.path(account["path"])
         if not path.is_file():
             yield FileCount(f"{name}: {account['read']:,} rows read, not counted: it is gone")
@@ -76,6 +80,16 @@ def count_files(manifest: Mapping[str, Any]) -> Iterator[FileCount]:
             "blank)",
             is_bad=lines.rows != read + continued,
         )
+
+
+def _count_offsets(name: str, account: Mapping[str, Any]) -> FileCount:
+    """Compares rows with offsets: an offset has one message, or none."""
+    num_offsets = account["end"] - account["begin"]
+    return FileCount(
+        f"{name}: {account['read']:,} rows read of {num_offsets:,} offsets, not counted: it is a "
+        "topic",
+        is_bad=account["read"] > num_offsets,
+    )
 
 
 def _count(path: str, dialect: Dialect, has_header: bool) -> _Lines:

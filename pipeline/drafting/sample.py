@@ -18,8 +18,6 @@ from preprocessing.values.spelling import spelled
 ROWS = 100_000
 """Number of rows that a draft looks at."""
 
-_LINES = 1000
-
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -139,8 +137,7 @@ def _lists(file: InputFile) -> set[str]:
 
 def _first_values(file: InputFile) -> Iterator[tuple[str, object]]:
     """Keys and values of the first lines of a file of JSON lines."""
-    _, lines, _ = next(readers.read_lines(file.path), (1, [], 0))
-    for line in lines[:_LINES]:
+    for line in readers.first_lines(file):
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:

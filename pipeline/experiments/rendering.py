@@ -40,6 +40,10 @@ _ARGUMENTS = (
     "seed",
 )
 """Arguments of a build that determine the prediction task."""
+_QUICK = (
+    "A quick run, to see that everything works: every model had a few steps, so the figures below "
+    "say nothing about the models. Without --quick the same command makes the table."
+)
 
 
 def write(
@@ -48,6 +52,7 @@ def write(
     planned: Sequence[PlannedRun],
     workdir: pathlib.Path,
     command: str,
+    quick: bool = False,
 ) -> pathlib.Path:
     """Writes the pages and the CSV files of an experiment, with the runs that are finished.
 
@@ -57,6 +62,7 @@ def write(
         planned: Runs of the table.
         workdir: Directory of the experiment.
         command: Command that was called.
+        quick: Whether the runs had a few steps only, of which the pages then warn.
 
     Returns:
         The path of the HTML file.
@@ -73,6 +79,7 @@ def write(
     content = {
         "id": table.id,
         "title": table.title,
+        "quick": _QUICK if quick else "",
         "claim": table.claim,
         "facts": _facts(planned, command),
         "settings": dict(table.settings),

@@ -20,7 +20,7 @@ from pipeline.job.runner import require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
-from pipeline.requests import appearances, counting, tails
+from pipeline.requests import appearances, counting, last_seen, tails
 from pipeline.requests.base import Base
 from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
@@ -140,6 +140,7 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
     vocab_dir.mkdir(exist_ok=True)
     for encoder, _ in fitted.values():
         encoder_files.save_vocabulary(encoder, vocab_dir)
+    counters |= vocabularies.num_expired(fitted)
     numbers = {name: encoder.numbers() for name, (encoder, _) in fitted.items()}
 
     def write() -> dict[str, int]:
@@ -298,7 +299,11 @@ def _count(
 
 
 def _write_catalogues(plan: Plan) -> list[pa.Table]:
-    """Writes the catalogue of each split; returns its items, or the places of their appearance."""
+    """Writes the catalogue of each split; returns its items, or the places of their appearance.
+
+    Expired items are in none: out of vocabulary and never clicked, they would be the only negatives
+    of an id that new items have, too.
+    """
     names = [plan.schema.item_key.name]
     if plan.arguments.draws_available:
         names = [counting.FIRST_TIME, counting.FIRST_ROW]
@@ -306,6 +311,10 @@ def _write_catalogues(plan: Plan) -> list[pa.Table]:
     items = tables.read(plan.work / "items.arrow")
     if plan.base is not None:
         items = tails.with_items_of_base(plan.base.items(), items, plan.schema.item_key.name)
+    expired = last_seen.expired(plan, plan.schema.item_key)
+    if expired is not None:
+        is_expired = pc.is_in(items[plan.schema.item_key.name], value_set=expired)
+        items = items.filter(pc.invert(is_expired))
     for split, name in enumerate(splits.SPLITS):
         rows = counting.catalogue(items, plan.schema.item_key.name, split)
         tables.write(plan.catalogue(name), rows)

@@ -9,7 +9,7 @@ files once more.
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pipeline
@@ -24,6 +24,9 @@ from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 
+BUILD = "build.json"
+"""Name of the file in WORK that says which build it belongs to."""
+
 
 class FinishedSteps:
     """Steps of one build, each of which is done once.
@@ -34,7 +37,7 @@ class FinishedSteps:
 
     def __init__(self, work: AnyPath) -> None:
         self._work = work
-        self._build = work / "build.json"
+        self._build = work / BUILD
 
     def is_begun(self) -> bool:
         """Whether a build was begun that did not come to its end."""
@@ -80,14 +83,23 @@ def is_complete(plan: Plan, log: list[InputFile]) -> bool:
     if not (output / data_dir.COMPLETED).exists():
         return False
     manifest = DataDir.open(output, verify=False).manifest
-    inputs = [(account["path"], account["bytes"]) for account in manifest["inputs"]]
     completed = (output / data_dir.COMPLETED).stat().st_mtime_ns
     return (
         manifest["arguments"] == _as_stored(plan.arguments.to_json())
         and manifest.get("base", {}).get("sha256") == _fingerprint(plan)
         and manifest["schema_hash"] == plan.schema.hash()
-        and inputs == [(file.path, file.size) for file in log]
-        and all(_modified(file) <= completed for file in _inputs(plan, log))
+        and _same_inputs(manifest["inputs"], log)
+        and all(
+            _modified(file) <= completed for file in _inputs(plan, log) if file.messages is None
+        )
+    )
+
+
+def _same_inputs(accounts: Sequence[Mapping[str, Any]], log: list[InputFile]) -> bool:
+    """Whether accounts of a manifest are those of the files of a log, as far as they tell."""
+    return len(accounts) == len(log) and all(
+        file.identity.items() <= account.items()
+        for account, file in zip(accounts, log, strict=True)
     )
 
 
@@ -96,7 +108,7 @@ def _identity(plan: Plan, log: list[InputFile]) -> dict[str, Any]:
     facts = {
         **plan.arguments.to_json(),
         "schema.json": plan.schema.hash(),
-        "log": {file.path: [file.size, _modified(file)] for file in _inputs(plan, log)},
+        "log": {file.path: _state(file) for file in _inputs(plan, log)},
         "num_partitions": plan.num_partitions,
         "base's manifest": _fingerprint(plan),
         "program": _program(),
@@ -118,6 +130,13 @@ def _inputs(plan: Plan, log: list[InputFile]) -> list[InputFile]:
     """The files of the log, and those that describe its items."""
     metadata = plan.arguments.metadata
     return log if metadata is None else [*log, *list_inputs(metadata, "--metadata")]
+
+
+def _state(file: InputFile) -> list[Any]:
+    """What tells whether a file of the log is still the same, or which messages are read."""
+    if file.messages is None:
+        return [file.size, _modified(file)]
+    return [file.messages.begin, file.messages.end, file.messages.topic.id]
 
 
 def _modified(file: InputFile) -> int:

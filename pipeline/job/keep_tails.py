@@ -15,14 +15,13 @@ from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.log.row_checks import TIME
-from pipeline.requests import counting, tails
+from pipeline.requests import counting, last_seen, tails
 from pipeline.requests.event_order import Places
 from pipeline.requests.events import Plan, in_log
 from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
 from preprocessing import data_dir, splits
 from preprocessing.features.encoder_specs import Hash
-from preprocessing.features.feature import Role
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import remove_tree
@@ -40,9 +39,6 @@ def missing(plan: Plan) -> str | None:
     """Why a data set keeps no tails, or None if it does."""
     if plan.schema.timestamp is None:
         return "its log has no times"
-    for feature in plan.schema.encoded_features:
-        if feature.role is Role.EVENT or feature.derived is not None:
-            return f"{feature.name!r} tells what happened at events or derives from times"
     for name in ("min_user_events", "min_item_events"):
         if getattr(plan.arguments, name) > 1:
             return f"it was built with --{name}, and what was filtered may count on a later day"
@@ -62,9 +58,12 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
         items = tails.with_items_of_base(plan.base.items(), items, key)
     _write_file(plan, tails.ITEMS, tails.items_of_file(items))
     for feature in plan.schema.encoded_features:
-        if not isinstance(feature.encoder, Hash):
+        if not isinstance(feature.encoder, Hash) and not feature.is_gap:
             counts = vocabularies.counts_so_far(plan, kind, feature)
             _write_file(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
+    for feature in last_seen.features(plan.schema) if plan.arguments.expire_days else ():
+        seen = last_seen.so_far(plan, feature)
+        _write_file(plan, f"{tails.SEEN}/{feature.name}.arrow", seen)
 
 
 def record(plan: Plan) -> dict[str, Any]:

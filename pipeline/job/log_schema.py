@@ -14,15 +14,16 @@ from pipeline.arguments import BuildArguments
 from pipeline.drafting import draft as drafting
 from pipeline.drafting import sample, several, table
 from pipeline.drafting.columns import Column
+from pipeline.job import log_files
 from pipeline.log import column_types, readers
-from pipeline.log.input_files import list_inputs
 from pipeline.log.row_checks import columns_of
+from pipeline.log.topic_files import explained_broker_errors
 from pipeline.log.values import as_number, as_time
 from preprocessing import time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, shown
 from preprocessing.example_keys import TIMESTAMP
-from preprocessing.features.feature import DType, Role
+from preprocessing.features.feature import UNITS, DType, Role
 from preprocessing.schema import Schema
 from preprocessing.schema_inference import POSITION, infer_schema
 from preprocessing.splits import BY_TIME
@@ -49,8 +50,16 @@ class CheckedLog(NamedTuple):
     schema: Schema
 
     def resuming(self) -> "CheckedLog":
-        """The same log, for a build that goes on where one was cut off."""
-        return self._replace(arguments=dataclasses.replace(self.arguments, resume=True))
+        """The same log, for a build that goes on where one was cut off.
+
+        Of a topic that build began to read up to where it ended then.
+        """
+        log = self._replace(arguments=dataclasses.replace(self.arguments, resume=True))
+        begun = log_files.begun_files(log.arguments) if log.arguments.reads_topic else []
+        if not begun:
+            return log
+        names = next(iter(self.columns.values()))
+        return log._replace(files=begun, columns={file: names for file in begun if file.size})
 
 
 def check(arguments: BuildArguments) -> CheckedLog:
@@ -60,9 +69,10 @@ def check(arguments: BuildArguments) -> CheckedLog:
         UserError: Wrong arguments, or a log that cannot be read or has other columns.
     """
     arguments.check()
-    log = list_inputs(arguments.input, dialect=arguments.dialect)
-    columns = readers.columns_of_files(log)
-    schema = load_schema(arguments, columns)
+    log = log_files.list_log(arguments)
+    with explained_broker_errors():
+        columns = readers.columns_of_files(log)
+        schema = load_schema(arguments, columns)
     for feature in schema.history_features:
         if feature.is_vector:
             sys.stderr.write(f"{_vectors_of_events(feature.name, schema)}\n")
@@ -102,6 +112,7 @@ def load_schema(
         _check_same_columns(columns)
         schema = _said(_inferred(arguments, columns), "Inferred schema")
     _check_impression_log(arguments, schema)
+    _check_expiry(arguments, schema)
     if schema.timestamp is None and arguments.protocol in BY_TIME:
         raise UserError(
             f"--protocol={arguments.protocol}: expected a feature of role 'timestamp', found none.",
@@ -235,6 +246,8 @@ def _draft_command(arguments: BuildArguments) -> str:
     command = f"python -m pipeline.infer_schema --input={shlex.quote(arguments.input)}"
     if arguments.csv_delimiter != BuildArguments.csv_delimiter:
         command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
+    if arguments.kafka_config is not None:
+        command += f" --kafka_config={shlex.quote(arguments.kafka_config)}"
     return f"{command} --output=schema.json"
 
 
@@ -357,6 +370,20 @@ def _check_impression_log(arguments: BuildArguments, schema: Schema) -> None:
             raise UserError(
                 f"--{name}={value}: expected no such flag for an impression log: {why}."
             )
+
+
+def _check_expiry(arguments: BuildArguments, schema: Schema) -> None:
+    """Raises `UserError` if days are to be counted in a log that does not say what a day is."""
+    time = schema.timestamp
+    if arguments.expire_days and (
+        time is None or (time.dtype is not DType.DATETIME and time.unit is None)
+    ):
+        raise UserError(
+            "--expire_days: expected times of a known unit, found "
+            f"{'none' if time is None else 'int64 without a unit'}.",
+            f'name a schema whose timestamp has a "unit" ({", ".join(UNITS)}), from the first day '
+            "on.",
+        )
 
 
 def check_columns(file: readers.InputFile, names: list[str], wanted: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.job.log_files import TOPICS, topics_read
 from pipeline.job.vocabularies import Fitted
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
@@ -108,6 +109,10 @@ def manifest(
         "metadata": by_prefix(counters, "metadata/"),
         "tails": dict(kept),
     }
+    if topics := topics_read(log, {} if plan.base is None else plan.base.topics):
+        content[TOPICS] = topics
+    if plan.arguments.expire_days:
+        content["expired"] = by_prefix(counters, "expired/")
     return content if plan.base is None else {**content, "base": _of_base(plan, counters)}
 
 

@@ -28,7 +28,7 @@ from pipeline.job.sink import WriteShards
 from pipeline.log import file_accounts, tables
 from pipeline.log.readers import InputRange
 from pipeline.log.row_checks import FILE
-from pipeline.requests import counting
+from pipeline.requests import counting, last_seen
 from pipeline.requests.encoding import load_encoders
 from pipeline.requests.events import Plan
 from pipeline.requests.kept_values import keep_values
@@ -43,6 +43,7 @@ RECORDS = "records"
 TIMES = "times"
 VALUES = "values"
 PERIODS = "periods"
+SEEN = "seen"
 """Tags of outputs, beside those of `reading`."""
 
 
@@ -55,7 +56,7 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     )
     rows, counters = read[ROWS], [read[COUNTERS]]
     if kind.deal_key != plan.schema.user_key.name:
-        files = {part.file.index: part.file.path for part in parts}
+        files = {part.file.index: part.file for part in parts}
         checked = (
             rows
             | "GroupByRequest" >> beam.GroupByKey()
@@ -84,16 +85,21 @@ def count_times(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.
 
 
 def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
-    """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`."""
+    """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`.
+
+    If values expire, also to times: `seen/<feature>.arrow`.
+    """
     counted = (
         pipeline
         | "Partitions" >> beam.Create(partitions, reshuffle=True)
         | "CountTraining"
-        >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, main=VALUES)
+        >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, SEEN, main=VALUES)
     )
     merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
     _ = counted[VALUES] | "WriteValues" >> WriteMergedByName(plan.values, counting.merge_counts)
     _ = counted[ITEMS] | "WriteItems" >> WriteMerged(plan.work / "items.arrow", merge_items)
+    if plan.arguments.expire_days:
+        _ = counted[SEEN] | "WriteSeen" >> WriteMergedByName(plan.seen, last_seen.merge)
     _ = counted[COUNTERS] | "WriteCounters" >> WriteCounters(plan.work / "counters" / "fit.json")
 
 
@@ -154,11 +160,14 @@ def _count_times(plan: Plan, kind: AnyLog, partition: int) -> bytes:
     return tables.to_bytes(time_counts)
 
 
-@beam.typehints.with_output_types(tuple[str, bytes], **{COUNTERS: dict[str, int], ITEMS: bytes})
+@beam.typehints.with_output_types(
+    tuple[str, bytes], **{COUNTERS: dict[str, int], ITEMS: bytes, SEEN: tuple[str, bytes]}
+)
 class CountTraining(beam.DoFn):
     """Counts values and items of the training data of a partition.
 
-    Emits (feature, table of counts); tagged ITEMS: table of items; tagged COUNTERS: counters.
+    Emits (feature, table of counts); tagged ITEMS: table of items; tagged COUNTERS: counters;
+    tagged SEEN, if values expire: (feature, table of times).
 
     Args:
         plan: Arguments, schema and cut-offs.
@@ -172,8 +181,11 @@ class CountTraining(beam.DoFn):
     def process(self, partition: int) -> Iterator[Any]:
         """Counts one partition."""
         values, items, counters = self._kind.count_training(self._plan, partition)
-        file_indices = tables.read(self._plan.partition(partition))[FILE]
-        counters |= file_accounts.by_file("dealt", file_indices.to_numpy())
+        rows = tables.read(self._plan.partition(partition))
+        counters |= file_accounts.by_file("dealt", rows[FILE].to_numpy())
+        if self._plan.arguments.expire_days:
+            for name, seen in last_seen.of_rows(rows, self._plan.schema):
+                yield beam.pvalue.TaggedOutput(SEEN, (name, tables.to_bytes(seen)))
         for name, value_counts in values.items():
             yield name, tables.to_bytes(value_counts)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))

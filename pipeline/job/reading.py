@@ -16,7 +16,7 @@ from pipeline.job.beam import beam
 from pipeline.job.output import REJECTED
 from pipeline.job.runner import mark_done
 from pipeline.log import file_accounts, tables
-from pipeline.log.raw_batch import RawBatch, Rejection
+from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.log.readers import InputRange
 from pipeline.log.row_checks import FILE, LINE, TIME, Validated, validate
 from pipeline.requests import counting, impressions, tails
@@ -65,7 +65,7 @@ class ReadEvents(beam.DoFn):
                 counters.update({f"defaulted/{name}": n for name, n in result.defaulted.items()})
                 for rejection in result.rejections:
                     counters[f"rejected/{rejection.reason}"] += 1
-                    file.write(rejection._asdict())
+                    file.write(part.file.record(rejection))
                 path = self._plan.work / "dealt" / f"{part_name(part)}.{number}.arrow"
                 yield from _deal(self._plan, result.events, self._kind.deal_key, path)
                 mark_done(self._plan.work / "read", f"{part_name(part)}.{batch.blocks_done}")
@@ -102,10 +102,10 @@ class CheckRequests(beam.DoFn):
 
     Args:
         plan: Arguments and schema.
-        files: Paths of the log's files by their index.
+        files: The log's files by their index.
     """
 
-    def __init__(self, plan: Plan, files: Mapping[int, str]) -> None:
+    def __init__(self, plan: Plan, files: Mapping[int, InputFile]) -> None:
         self._plan = plan
         self._files = files
 
@@ -124,8 +124,9 @@ class CheckRequests(beam.DoFn):
                 for row in rows.filter(pa.array(bad)).to_pylist():
                     counters[f"rejected/{reason}"] += 1
                     counters[file_accounts.counter(row[FILE], "rejected")] += 1
-                    rejection = Rejection.of(self._files[row[FILE]], row[LINE], reason, row)
-                    file.write(rejection._asdict())
+                    origin = self._files[row[FILE]]
+                    rejection = Rejection.of(origin.path, row[LINE], reason, row)
+                    file.write(origin.record(rejection))
         rows = impressions.with_request_times(rows.filter(pa.array(good)).combine_chunks())
         path = work / "dealt" / f"requests-{partition:05d}.arrow"
         yield from _deal(self._plan, rows, schema.user_key.name, path)
@@ -195,7 +196,8 @@ def _with_base(plan: Plan, partition: int, rows: pa.Table) -> tuple[pa.Table, pa
     if plan.base is None:
         return rows, None
     users = rows[plan.schema.user_key.name].unique()
-    rows = rows.append_column(tails.COUNTED, pa.array(np.zeros(rows.num_rows, bool)))
+    for name in tails.counted_columns(plan.schema):
+        rows = rows.append_column(name, pa.array(np.zeros(rows.num_rows, bool)))
     earlier = plan.base.events_of(partition, users, rows.schema)
     if earlier is not None:
         rows = pa.concat_tables([rows, earlier], promote_options="default")

@@ -1,12 +1,14 @@
 """The encoders of a build: learnt from its log, continued from its base, or taken over."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.log import tables
-from pipeline.requests import counting
+from pipeline.requests import counting, last_seen
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
 from pipeline.requests.log_kind import AnyLog
@@ -36,7 +38,8 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
 
     With a base the ids of its vocabularies keep their meaning, values that have become frequent
     enough are appended, by count and then by bytes, and numbers stay as they were fitted. With
-    `rerank` everything is learnt anew from all that was counted so far.
+    `rerank` everything is learnt anew from all that was counted so far. Expired values keep their
+    ids in reserve; a vocabulary that is learnt leaves them out.
 
     Args:
         plan: Plan of a build that has counted its training values.
@@ -51,11 +54,12 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
         encoders = {
             feature.name: _without_values(feature)
             if feature.is_gap
-            else _learnt(feature, counts_so_far(plan, kind, feature))
+            else _learnt(feature, _unexpired(plan, feature, counts_so_far(plan, kind, feature)))
             for feature in plan.schema.encoded_features
         }
+        is_given = plan.base is not None or bool(arguments.expire_days)
         return {
-            name: Fitted(encoder, _num_words(encoder) if plan.base is not None else None)
+            name: Fitted(encoder, _num_words(encoder) if is_given else None)
             for name, encoder in encoders.items()
         }
     fitted = {}
@@ -64,8 +68,20 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
         given = _num_words(encoder)
         if plan.base is not None and isinstance(encoder, VocabularyEncoder):
             encoder = _continued(encoder, counts_so_far(plan, kind, feature))
+        if isinstance(encoder, VocabularyEncoder):
+            expired = last_seen.expired(plan, feature)
+            encoder = VocabularyEncoder(feature, encoder.vocabulary, expired)
         fitted[feature.name] = Fitted(encoder, given)
     return fitted
+
+
+def num_expired(fitted: Mapping[str, Fitted]) -> dict[str, int]:
+    """Counters of the expired values of each vocabulary: `expired/<feature>`."""
+    return {
+        f"expired/{name}": int(encoder.is_expired.sum())
+        for name, (encoder, _) in fitted.items()
+        if isinstance(encoder, VocabularyEncoder)
+    }
 
 
 def counts_so_far(plan: Plan, kind: AnyLog, feature: Feature) -> pa.Table:
@@ -81,6 +97,14 @@ def _learnt(feature: Feature, counts: pa.Table) -> FittedEncoder:
     return fitting.fit(feature, tables.one_array(counts[VALUE]), counts[COUNT].to_numpy())
 
 
+def _unexpired(plan: Plan, feature: Feature, counts: pa.Table) -> pa.Table:
+    """The counts without those of expired values."""
+    expired = last_seen.expired(plan, feature)
+    if expired is None:
+        return counts
+    return counts.filter(pc.invert(pc.is_in(counts[VALUE], value_set=expired)))
+
+
 def _without_values(feature: Feature) -> FittedEncoder:
     """The encoder of a feature whose intervals are the same for every log."""
     return fitting.fit(feature, pa.array([], pa.int64()), np.zeros(0, np.int64))
@@ -91,9 +115,7 @@ def _continued(encoder: VocabularyEncoder, counts: pa.Table) -> VocabularyEncode
     ranked = _learnt(encoder.feature, counts)
     assert isinstance(ranked, VocabularyEncoder)
     known = encoder.vocabulary
-    new_words = ranked.vocabulary.filter(
-        pa.compute.invert(pa.compute.is_in(ranked.vocabulary, known))
-    )
+    new_words = ranked.vocabulary.filter(pc.invert(pc.is_in(ranked.vocabulary, known)))
     return VocabularyEncoder(encoder.feature, pa.concat_arrays([known, new_words]))
 
 

@@ -65,7 +65,7 @@ def accounts(log: Sequence[InputFile], counters: Mapping[str, int]) -> list[dict
         if account["read"] != account["dealt"] + account["filtered"] + account["rejected"]:
             raise AssertionError(f"rows of {file.path} are not conserved: {account}")
         account["filtered"] += account.pop("dealt") - account["used"]
-        result.append({"path": file.path, "bytes": file.size, **account})
+        result.append({**file.identity, **account})
     return result
 
 
@@ -87,6 +87,16 @@ def remarks(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
             "they should be rows, a quotation mark is not closed, or needs --csv_escape)"
         )
     return lines
+
+
+def title(file: Mapping[str, Any]) -> str:
+    """The name of a file for people; of a partition with the offsets that were read.
+
+    Args:
+        file: Its account, as returned by `accounts`.
+    """
+    name = shown(file["path"])
+    return f"{name}, offsets {file['begin']} to {file['end']}" if "begin" in file else name
 
 
 def _named(files: Sequence[Mapping[str, Any]]) -> str:

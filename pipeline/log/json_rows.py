@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _LARGE = 1 << 63  # orjson turns integers beyond 64 bits into floats
 def read(
     file: InputFile,
     block: list[bytes],
-    line: int,
+    numbers: Sequence[int],
     columns: list[str],
     separators: Mapping[str, Separator],
 ) -> RawBatch:
@@ -31,14 +31,14 @@ def read(
     Args:
         file: File that the lines are from.
         block: Lines.
-        line: Number of the first line.
+        numbers: Number of each line.
         columns: Columns to read.
         separators: Separator of each column of many values, None if it holds lists only. These
             columns become Arrow lists; all others hold single values.
     """
     rows: list[dict[str, Any]] = []
     lines, rejections = [], []
-    for number, raw in enumerate(block, line):
+    for number, raw in zip(numbers, block, strict=True):
         row, reason = parse_object(raw)
         if row is not None:
             values = {name: row.get(name) for name in columns}

@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.log.csv_dialect import Dialect
+from pipeline.log.topics.topic import Messages
 from preprocessing.errors import shown
 
 _PATH = 4096
@@ -31,14 +32,16 @@ class Rejection(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """One file of the log.
+    """One file of the log, or what is read of one partition of a topic.
 
     Attributes:
-        path: Path of the file.
+        path: Path of the file; URL of the partition.
         index: Place of the file among those of the log, in the order of rows.
         format: `csv`, `jsonl` or `parquet`.
-        size: Size in bytes, as stored.
+        size: Size in bytes, as stored; of messages an estimate.
         dialect: Dialect of the file, if it is CSV.
+        messages: What is read of the partition; None for a file. The first of its offsets is line
+            1, and each offset a line, whether or not it has a message.
     """
 
     path: str
@@ -46,6 +49,27 @@ class InputFile:
     format: str
     size: int
     dialect: Dialect = Dialect()
+    messages: Messages | None = None
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What the manifest tells of it: path and size, or partition and offsets."""
+        if self.messages is None:
+            return {"path": self.path, "bytes": self.size}
+        return {"path": self.path, "begin": self.messages.begin, "end": self.messages.end}
+
+    def record(self, rejection: Rejection) -> dict[str, Any]:
+        """What is kept of a bad row of it: where it stands, why it is bad, and how it begins."""
+        record = rejection._asdict()
+        if self.messages is None:
+            return record
+        del record["file"], record["line"]
+        return {
+            "topic": self.messages.topic.name,
+            "partition": self.messages.partition,
+            "offset": self.messages.begin + rejection.line - 1,
+            **record,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Log files as Arrow batches with line numbers: CSV, JSON lines (both also gzipped) and Parquet.
 
+The messages of a partition of a topic are read as the lines of a file of JSON lines.
+
 Readers do not check values: they find the columns, keep the types of the file and reject only the
 lines that are no records. `pipeline.log.row_checks` checks values.
 """
@@ -19,30 +21,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline.log import csv_ranges, csv_records, int96, json_rows, text_files
+from pipeline.log import csv_ranges, csv_records, int96, json_rows, text_files, topic_files
 from pipeline.log.csv_lines import EndlessRecordError
 from pipeline.log.json_rows import Separator, parse_object
 from pipeline.log.raw_batch import InputFile, RawBatch, Rejection
 from pipeline.log.text_files import open_text
+from pipeline.log.topics.topic import Messages
 from pipeline.log.values import TOO_FINE
 from preprocessing.errors import UserError, shown
 from preprocessing.storage import files
 
 BATCH_ROWS = 1 << 17
+_FIRST_LINES = 1000
 _OF_ONE_SIZE = "Expected all lists to be of size"
 _READ_ERRORS = (pa.ArrowInvalid, OSError, EOFError, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
 class InputRange:
-    """The input of one worker: a row group of a Parquet file, a text file or a part of it.
+    """The input of one worker: a row group of a Parquet file, a text file or a part of either.
 
     Attributes:
-        file: The file.
+        file: The file, or the messages of a partition.
         number: Index of the row group or of the part; None for a whole text file.
         first_line: Line number of the first row.
         start: First byte of a part of a text file.
         end: End (exclusive) of the part; None at the end of the file.
+        messages: The part of messages; None for a file.
     """
 
     file: InputFile
@@ -50,15 +55,20 @@ class InputRange:
     first_line: int
     start: int = 0
     end: int | None = None
+    messages: Messages | None = None
 
 
 def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
     """Columns of each file that has rows; JSON lines have all keys of the first thousand lines.
 
+    All partitions of a topic have the same columns: the keys of the first thousand messages of any.
+
     Raises:
         UserError: No file has rows, or one cannot be read as its format.
     """
     columns = {}
+    if log[0].messages is not None:
+        return _columns_of_topic(log)
     for file in log:
         names, has_rows = _columns(file)
         if has_rows:
@@ -71,6 +81,16 @@ def columns_of_files(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
     return columns
 
 
+def _columns_of_topic(log: Sequence[InputFile]) -> dict[InputFile, list[str]]:
+    """The columns of the partitions of a topic that have messages to read."""
+    topic = log[0].path.rpartition("/")[0]
+    with topic_files.first_values(log, _FIRST_LINES) as values:
+        names, has_rows = _json_keys(topic, values, "message")
+    if not has_rows:
+        raise topic_files.nothing_new(log)
+    return {file: names for file in log if file.size}
+
+
 def _columns(file: InputFile) -> tuple[list[str], bool]:
     """The columns of a file, and whether it has rows."""
     try:
@@ -79,7 +99,10 @@ def _columns(file: InputFile) -> tuple[list[str], bool]:
             if parquet is None:
                 return [], False
             return parquet.schema_arrow.names, parquet.metadata.num_rows > 0
-        return _csv_header(file) if file.format == "csv" else _json_keys(file.path)
+        if file.format == "csv":
+            return _csv_header(file)
+        with open_text(file.path) as (lines, _):
+            return _json_keys(file.path, itertools.islice(lines, _FIRST_LINES), "line")
     except _READ_ERRORS as error:
         raise _unreadable(file, error) from error
 
@@ -94,6 +117,9 @@ def column_types(file: InputFile) -> dict[str, pa.DataType]:
 
 def ranges(file: InputFile) -> list[InputRange]:
     """Splits a file into parts that can be read on their own."""
+    if file.messages is not None:
+        cut = enumerate(topic_files.cut(file.messages))
+        return [InputRange(file, number, 1, messages=part) for number, part in cut]
     if file.format != "parquet":
         has_header = file.format == "csv" and file.dialect.header is None
         parts = _cut_csv(file) if file.format == "csv" else []
@@ -160,7 +186,8 @@ def batches(
         UserError: The file is cut short or damaged beyond single lines.
     """
     # Finding the ranges of a text file would read all of it.
-    parts = ranges(file) if file.format == "parquet" else [_whole(file)]
+    is_cut = file.format == "parquet" or file.messages is not None
+    parts = ranges(file) if is_cut else [_whole(file)]
     names = list(columns)
     for part in parts:
         yield from read(part, names, separators)
@@ -192,6 +219,8 @@ def num_blocks(part: InputRange) -> int:
     """Number of blocks of a range, which `RawBatch.blocks_done` counts."""
     if part.file.format == "parquet":
         return 1
+    if part.messages is not None:
+        return topic_files.num_blocks(part.messages)
     end = part.file.size if part.end is None else part.end
     return (end - part.start) // text_files.BLOCK_BYTES + 1
 
@@ -209,31 +238,37 @@ def _csv_header(file: InputFile) -> tuple[list[str], bool]:
         return list(header), any(line.strip() for line in text)
 
 
-def _json_keys(path: str) -> tuple[list[str], bool]:
-    """Keys of the first lines, twice if a line repeats them; and whether there are lines."""
+def _json_keys(path: str, lines: Iterable[bytes], unit: str) -> tuple[list[str], bool]:
+    """Keys of the first lines, twice if a line repeats them; and whether there are lines.
+
+    Args:
+        path: Name of what they come from.
+        lines: The lines.
+        unit: What they are called there.
+    """
     keys: dict[str, None] = {}
     twice: set[str] = set()
     reason, is_first = "", True
-    with open_text(path) as (file, _):
-        for line in itertools.islice(file, 1000):
-            if not line.strip():
-                continue
-            if is_first and line.lstrip().startswith(b"["):
-                raise UserError(
-                    f"--input: expected one JSON object per line in {path}, found an array.",
-                    f"write one object per line, for example: jq -c '.[]' {path} > log.jsonl",
-                )
-            is_first = False
-            row, problem = parse_object(line)
-            reason = reason or f"{problem}: {shown(line.rstrip(), 80)}"
-            keys.update(dict.fromkeys(row or ()))
-            if row is not None:
-                twice.update(_repeated_keys(line))
+    for line in lines:
+        if not line.strip():
+            continue
+        if is_first and line.lstrip().startswith(b"["):
+            example = f", for example: jq -c '.[]' {path} > log.jsonl" if unit == "line" else "."
+            raise UserError(
+                f"--input: expected one JSON object per {unit} in {path}, found an array.",
+                f"write one object per {unit}{example}",
+            )
+        is_first = False
+        row, problem = parse_object(line)
+        reason = reason or f"{problem}: {shown(line.rstrip(), 80)}"
+        keys.update(dict.fromkeys(row or ()))
+        if row is not None:
+            twice.update(_repeated_keys(line))
     if not keys and not is_first:
         raise UserError(
-            f"--input: expected one JSON object per line in {path}, found none in its beginning "
+            f"--input: expected one JSON object per {unit} in {path}, found none in its beginning "
             f"({reason}).",
-            "write every object on a line of its own.",
+            f"write every object as a {unit} of its own.",
         )
     return [*keys, *sorted(twice)], not is_first
 
@@ -325,9 +360,22 @@ def _endless(file: InputFile, error: EndlessRecordError) -> UserError:
 def _read_json(
     part: InputRange, columns: list[str], separators: Mapping[str, Separator]
 ) -> Iterator[RawBatch]:
+    if part.messages is not None:
+        yield from topic_files.read(part.file, part.messages, columns, separators)
+        return
     for first_line, lines, blocks_done in read_lines(part.file.path):
-        batch = json_rows.read(part.file, lines, first_line, columns, separators)
+        numbers = range(first_line, first_line + len(lines))
+        batch = json_rows.read(part.file, lines, numbers, columns, separators)
         yield dataclasses.replace(batch, blocks_done=blocks_done)
+
+
+def first_lines(file: InputFile) -> list[bytes]:
+    """The first lines of a file of JSON lines, or the first messages of a partition."""
+    if file.messages is not None:
+        with topic_files.first_values([file], _FIRST_LINES) as values:
+            return list(values)
+    _, lines, _ = next(read_lines(file.path), (1, [], 0))
+    return lines[:_FIRST_LINES]
 
 
 def read_lines(path: str) -> Iterator[tuple[int, list[bytes], int]]:

@@ -35,6 +35,7 @@ class Base:
         names: Names of the files of its tails; there is none without rows.
         generation: How often the vocabularies were ranked anew since the first data set.
         numbers: Numbers that encoders learnt beside vocabularies, by feature.
+        topics: Where builds so far have ended in the topics that they have read, by topic.
     """
 
     location: str
@@ -44,6 +45,7 @@ class Base:
     names: frozenset[str]
     generation: int
     numbers: dict[str, dict[str, Any]]
+    topics: dict[str, Any]
 
     @classmethod
     def open(cls, location: str) -> "Base":
@@ -69,6 +71,7 @@ class Base:
             frozenset(kept["files"]),
             data.manifest.get("base", {}).get("generation", 0),
             data.stats["encoders"],
+            data.manifest.get("topics", {}),
         )
 
     @property
@@ -122,6 +125,11 @@ class Base:
     def counts(self, name: str) -> pa.Table:
         """Values of a feature that training has counted, VALUE and COUNT."""
         return tails.read(self.file(f"{tails.COUNTS}/{name}.arrow"))
+
+    def seen(self, name: str) -> pa.Table | None:
+        """When each value of a feature was last seen, VALUE and TIME; None if it kept no times."""
+        file = f"{tails.SEEN}/{name}.arrow"
+        return tails.read(self.file(file)) if file in self.names else None
 
     def encoders(self, schema: Schema) -> dict[str, FittedEncoder]:
         """Its encoders by feature."""

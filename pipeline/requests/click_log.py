@@ -80,7 +80,8 @@ class ClickLog(LogKind[Events]):
             column = events.column(feature.name)
             value_counts[feature.name] = counting.count_feature(feature, column.take(rows))
             if plan.base is not None:
-                new_rows = rows.filter(pa.array(~events.is_counted[rows.to_numpy()]))
+                was_counted_E = tails.was_counted(events.table, tails.counted_column(feature))
+                new_rows = rows.filter(pa.array(~was_counted_E[rows.to_numpy()]))
                 value_counts[f"new/{feature.name}"] = counting.count_feature(
                     feature, column.take(new_rows)
                 )
@@ -109,13 +110,18 @@ class ClickLog(LogKind[Events]):
         events = Events.load(plan, partition)
         excess_U = np.diff(starts) - np.diff(events.starts)  # the cap takes the oldest events
         is_in_events_E = positions(starts) >= np.repeat(excess_U, np.diff(starts))
-        counted_E = np.zeros(rows.num_rows, bool)
-        counted_E[is_in_events_E] = (
-            events.is_counted | events.in_training_history | (events.split == splits.TRAIN)
-        )
+        in_history_E = events.in_training_history
+        now = {
+            tails.COUNTED: in_history_E | (events.split == splits.TRAIN),
+            tails.COUNTED_STEP: in_history_E,
+        }
+        counted = {name: np.zeros(rows.num_rows, bool) for name in now}
+        for name, is_counted_E in now.items():
+            before_E = tails.was_counted(events.table, name)
+            counted[name][is_in_events_E] = before_E | is_counted_E
         item_key = plan.schema.item_key.name
         every_row = np.arange(rows.num_rows)
-        return tails.cut(rows, every_row, counted_E, plan.schema, (), [item_key])
+        return tails.cut(rows, every_row, counted, plan.schema, (), [item_key])
 
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted, and those that the training catalogue gives to positives."""

@@ -83,6 +83,10 @@ class Plan:
         """Those of the values that the base has not counted yet."""
         return self.values(f"new/{feature}")
 
+    def seen(self, feature: str) -> AnyPath:
+        """Table of the values of a feature in the log, and when each was last seen."""
+        return self.work / "seen" / f"{feature}.arrow"
+
     def key_counts(self, name: str) -> AnyPath:
         """Table of the values in the requests, and how often each split holds each.
 
@@ -240,13 +244,6 @@ class Events:
         if self.plan.requests_from is None:
             return self.in_log
         return self.in_log & (self.timestamps >= self.plan.requests_from)
-
-    @functools.cached_property
-    def is_counted(self) -> np.ndarray:
-        """Whether training has counted the values of each event in an earlier build, bool [E]."""
-        if self.plan.base is None:
-            return np.zeros(self.table.num_rows, bool)
-        return self.table[tails.COUNTED].to_numpy()
 
     @functools.cached_property
     def _users_of_older(self) -> np.ndarray:

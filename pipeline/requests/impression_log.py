@@ -75,13 +75,14 @@ class ImpressionLog(LogKind[Impressions]):
             if feature in schema.user_features:
                 held_rows = rows.starts[:-1][is_train_R]
             elif feature in schema.event_features:
-                held_rows = np.flatnonzero(rows.history_counts[splits.TRAIN])
+                held_rows = np.flatnonzero(rows.in_training_history)
             if isinstance(feature.encoder, Hash):
                 held_rows = held_rows[:0]  # nothing to learn
             column = rows.column(feature.name)
             values[feature.name] = counting.count_feature(feature, column.take(pa.array(held_rows)))
             if plan.base is not None:
-                new_rows = pa.array(held_rows[~rows.is_counted[held_rows]])
+                was_counted_E = tails.was_counted(rows.table, tails.counted_column(feature))
+                new_rows = pa.array(held_rows[~was_counted_E[held_rows]])
                 values[f"new/{feature.name}"] = counting.count_feature(
                     feature, column.take(new_rows)
                 )
@@ -108,12 +109,18 @@ class ImpressionLog(LogKind[Impressions]):
     def tail(self, plan: Plan, partition: int) -> Tail:
         """The last clicks of each user; of logs without request ids, how many other rows it has."""
         every, rows = Impressions.whole(plan, partition), Impressions.load(plan, partition)
-        counted_E = np.zeros(every.table.num_rows, bool)
-        counted_E[every.recent()[0]] = rows.is_counted | rows.in_training
+        now = {
+            tails.COUNTED: rows.in_training,
+            tails.COUNTED_STEP: rows.in_training_history,
+        }
+        counted = {name: np.zeros(every.table.num_rows, bool) for name in now}
+        for name, is_counted_E in now.items():
+            before_E = tails.was_counted(rows.table, name)
+            counted[name][every.recent()[0]] = before_E | is_counted_E
         if self._schema.request is None:
-            return tails.cut(every.table, every.clicks, counted_E, plan.schema, (), [])
+            return tails.cut(every.table, every.clicks, counted, plan.schema, (), [])
         table = impressions.as_said(every.table)
-        return tails.cut(table, every.clicks, counted_E, plan.schema, [REQUEST], None)
+        return tails.cut(table, every.clicks, counted, plan.schema, [REQUEST], None)
 
     def nothing_to_train_on(
         self, arguments: BuildArguments, counters: Mapping[str, int], filtered: str

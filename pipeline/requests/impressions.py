@@ -25,7 +25,6 @@ from pipeline.log.row_checks import FILE, LABEL, LINE, REQUEST, TIME, WEIGHT
 from pipeline.requests import tails
 from pipeline.requests.event_times import with_request_features
 from pipeline.requests.events import Plan, event_ids, in_log
-from pipeline.requests.tails import COUNTED
 from preprocessing import splits
 from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, history_windows, positions, window_counts
@@ -229,17 +228,14 @@ class Impressions:
         return in_log(self.table)
 
     @functools.cached_property
-    def is_counted(self) -> np.ndarray:
-        """Whether training has counted the values of each row in an earlier build, bool [E]."""
-        if self.plan.base is None:
-            return np.zeros(self.table.num_rows, bool)
-        return self.table[COUNTED].to_numpy()
+    def in_training_history(self) -> np.ndarray:
+        """Whether each row is in the history of a training request, bool [E]."""
+        return self.history_counts[splits.TRAIN] > 0
 
     @functools.cached_property
     def in_training(self) -> np.ndarray:
         """Whether a training request holds each row, bool [E]."""
-        is_shown_E = (self.split == splits.TRAIN)[self.requests]
-        return is_shown_E | (self.history_counts[splits.TRAIN] > 0)
+        return (self.split == splits.TRAIN)[self.requests] | self.in_training_history
 
     @functools.cached_property
     def catalogue_use(self) -> np.ndarray:

@@ -4,15 +4,17 @@
     tails/older-00000-of-00008.arrow    counts of the items of their events before these
     tails/items.arrow                   every item with its latest features, by first appearance
     tails/counts/<feature>.arrow        values that training has counted, with their counts
+    tails/seen/<feature>.arrow          values with the time of their last event, if values expire
 
 The files with events hold the users of one hash each and are in the order of users, so that their
 bytes depend neither on workers nor on partitions. Events keep what histories need and nothing else:
-the user, the time, the features of histories, and whether training has counted their values.
+the user, the time, the features of steps, and whether training has counted their values. Gaps
+follow from the times.
 
 Shape suffixes: E events, K items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,20 +32,22 @@ from pipeline.requests.counting import (
     merge_items,
 )
 from pipeline.requests.event_order import EARLIER
+from preprocessing.features.feature import Feature, Role
 from preprocessing.schema import Schema
 from preprocessing.splits import TRAIN
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 from preprocessing.values.farmhash import fingerprint64
 
-COUNTED = "#counted"
-"""Column of an event: whether the values that it brings to histories are among the counts."""
+COUNTED, COUNTED_STEP = "#counted", "#counted_step"
+"""Columns of an event: whether the item features that it brings to histories are among the counts,
+and whether its event features are. A positive brings the former to training, but not the latter."""
 
 EVENTS, OLDER = "events", "older"
 """The two files of a number."""
 
 ITEMS = "items.arrow"
-COUNTS = "counts"
+COUNTS, SEEN = "counts", "seen"
 
 
 class Tail(NamedTuple):
@@ -64,10 +68,33 @@ def file_name(kind: str, number: int, num_tails: int) -> str:
     return f"{kind}-{number:05d}-of-{num_tails:05d}.arrow"
 
 
+def counted_columns(schema: Schema) -> list[str]:
+    """Those of `COUNTED` and `COUNTED_STEP` that tails of a schema have."""
+    has_events = any(feature.derived is None for feature in schema.event_features)
+    return [COUNTED, COUNTED_STEP] if has_events else [COUNTED]
+
+
+def counted_column(feature: Feature) -> str:
+    """The one of `COUNTED` and `COUNTED_STEP` that tells of the values of a feature."""
+    return COUNTED_STEP if feature.role is Role.EVENT else COUNTED
+
+
+def was_counted(rows: pa.Table, column: str) -> np.ndarray:
+    """Whether training has counted values of each row in an earlier build, bool [E].
+
+    Args:
+        rows: Rows of a partition.
+        column: One of `COUNTED` and `COUNTED_STEP`.
+    """
+    if column not in rows.column_names:  # There is no base.
+        return np.zeros(rows.num_rows, bool)
+    return rows[column].to_numpy()
+
+
 def cut(
     rows: pa.Table,
     order: np.ndarray,
-    counted_E: np.ndarray,
+    counted: Mapping[str, np.ndarray],
     schema: Schema,
     names: Sequence[str],
     counted_by: Sequence[str] | None,
@@ -77,8 +104,9 @@ def cut(
     Args:
         rows: The rows, user by user.
         order: Rows that are events, user by user, oldest first.
-        counted_E: Whether training has counted the values of each row, bool.
-        schema: Schema that names the user and the features of histories.
+        counted: Whether training has counted values of each row, bool [E] for each of
+            `counted_columns`; others are left out.
+        schema: Schema that names the user and the features of steps.
         names: Further columns to keep of events.
         counted_by: Columns by which the other rows are counted beside the user; None if they are
             not counted.
@@ -87,10 +115,13 @@ def cut(
     starts = tables.group_starts(tables.one_array(rows[user]).take(pa.array(order)))
     from_end = np.repeat(starts[1:], np.diff(starts)) - np.arange(len(order))
     kept_rows = order[from_end <= schema.history.max_length]
-    columns = [user, TIME, *(feature.name for feature in schema.history_features)]
-    columns += [defaulted_column(f.name) for f in schema.history_features if f.default is not None]
+    features = [feature for feature in schema.step_features if feature.derived is None]
+    columns = [user, TIME, *(feature.name for feature in features)]
+    columns += [defaulted_column(f.name) for f in features if f.default is not None]
     kept = rows.select(list(dict.fromkeys([*columns, *names])))
-    kept = kept.append_column(COUNTED, pa.array(counted_E)).take(pa.array(kept_rows))
+    for column in counted_columns(schema):
+        kept = kept.append_column(column, pa.array(counted[column]))
+    kept = kept.take(pa.array(kept_rows))
     older = None
     if counted_by is not None:
         is_other = np.ones(rows.num_rows, bool)

@@ -41,3 +41,22 @@ def kolmogorov_smirnov(counts_V: np.ndarray, others_V: np.ndarray) -> float | No
         return None
     cdf_V, other_cdf_V = np.cumsum(counts_V), np.cumsum(others_V)
     return round(float(np.abs(cdf_V / cdf_V[-1] - other_cdf_V / other_cdf_V[-1]).max()), _DIGITS)
+
+
+def by_chance(distinct: int, count: int, other_count: int, is_number: bool) -> float:
+    """The mean distance of two samples of one distribution, for samples that are not small.
+
+    Args:
+        distinct: Number of distinct values V; of no matter for numbers.
+        count: Size of a sample, at least 1.
+        other_count: Size of the other sample, at least 1.
+        is_number: Whether the distance is that of Kolmogorov and Smirnov.
+
+    Example:
+        >>> round(by_chance(distinct=100, count=5_000, other_count=1_000, is_number=False), 4)
+        0.0214
+    """
+    spread = 1.0 / count + 1.0 / other_count
+    if is_number:
+        return math.sqrt(math.pi / 2) * math.log(2) * math.sqrt(spread)  # mean of Kolmogorov's law
+    return min(1.0, (distinct - 1) * spread / (8.0 * math.log(2)))  # chi-squared, to base 2

@@ -141,8 +141,8 @@ def describe_given_vocabulary(
 ) -> dict[str, Any]:
     """As `describe_vocabulary`, of a vocabulary that is not ranked by these counts.
 
-    `in_order` has the counts of its lines, 0 for a word that no training request holds. `rare`
-    counts the values that it lacks.
+    `in_order` has the counts of its lines, 0 for a word that no training request holds or that is
+    expired. `rare` counts the values that it lacks, and those that are expired.
 
     Args:
         encoder: Encoder with the vocabulary.
@@ -152,6 +152,7 @@ def describe_given_vocabulary(
     """
     rows = pc.index_in(encoder.vocabulary, value_set=values.cast(encoder.vocabulary.type))
     of_words = np.append(counts_V, 0)[pc.fill_null(rows, len(counts_V)).to_numpy()]
+    of_words[encoder.is_expired] = 0
     distinct_counts, words = np.unique(of_words, return_counts=True)
     return {
         "words_by_count": dict(

@@ -1,1 +1,1 @@
-"""The distribution that generated logs are drawn from."""
+"""The distributions that generated logs are drawn from."""

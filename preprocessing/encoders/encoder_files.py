@@ -26,6 +26,8 @@ from preprocessing.storage.files import AnyPath
 def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | AnyPath) -> None:
     """Writes `<feature>.txt`, one value per line in the order of ids, if there is a vocabulary.
 
+    If values of it are expired, `<feature>.expired.txt` has them in the same order.
+
     Raises:
         UserError: A value holds a line break.
     """
@@ -39,14 +41,20 @@ def save_vocabulary(encoder: FittedEncoder, vocab_dir: str | AnyPath) -> None:
             f"{broken[0].as_py()!r}.",
             "replace the line breaks in the log, or give the feature a hash encoder.",
         )
-    lines = "".join(f"{word}\n" for word in words.to_pylist())
-    path = vocabulary_path(encoder.feature.name, vocab_dir)
-    path.write_bytes(lines.encode())
+    name = encoder.feature.name
+    _write_lines(vocabulary_path(name, vocab_dir), words)
+    if encoder.is_expired.any():
+        _write_lines(expired_path(name, vocab_dir), words.filter(pa.array(encoder.is_expired)))
 
 
 def vocabulary_path(name: str, vocab_dir: str | AnyPath) -> AnyPath:
     """The vocabulary file of a feature."""
     return files.path(vocab_dir) / f"{name}.txt"
+
+
+def expired_path(name: str, vocab_dir: str | AnyPath) -> AnyPath:
+    """The file of the expired values of a feature, which is there if it has any."""
+    return files.path(vocab_dir) / f"{name}.expired.txt"
 
 
 def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any]) -> FittedEncoder:
@@ -68,11 +76,21 @@ def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any])
         return VectorEncoder(feature, numbers["norm"])
     if isinstance(feature.encoder, Bucketised):
         return BucketisedEncoder(feature, np.array(numbers["boundaries"], np.float64))
-    path = vocabulary_path(feature.name, vocab_dir)
+    words = _read_lines(feature, vocabulary_path(feature.name, vocab_dir))
+    path = expired_path(feature.name, vocab_dir)
+    return VocabularyEncoder(feature, words, _read_lines(feature, path) if path.exists() else None)
+
+
+def _write_lines(path: AnyPath, words: pa.Array) -> None:
+    path.write_bytes("".join(f"{word}\n" for word in words.to_pylist()).encode())
+
+
+def _read_lines(feature: Feature, path: AnyPath) -> pa.Array:
+    """The values of a vocabulary file, or of some of it."""
     try:
         # `splitlines` would also split at other characters, which values may hold.
         words = path.read_bytes().decode().split("\n")[:-1]
-        column = pa.array(words, pa.large_string()).cast(ARROW_TYPES[feature.dtype])
+        return pa.array(words, pa.large_string()).cast(ARROW_TYPES[feature.dtype])
     except FileNotFoundError:
         raise UserError(
             f"Expected the vocabulary of {feature.name!r}, found no file {path}.",
@@ -83,4 +101,3 @@ def load(feature: Feature, vocab_dir: str | AnyPath, numbers: Mapping[str, Any])
             f"Expected {feature.dtype.value} values in {path}, found: {error}.",
             "build the data anew.",
         ) from None
-    return VocabularyEncoder(feature, column)

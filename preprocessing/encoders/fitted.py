@@ -2,7 +2,7 @@
 
 Ids start with `feature.PAD_ID` = 0 for padding, followed by
 
-    vocabulary  1..k        out of vocabulary, by fingerprint of the value
+    vocabulary  1..k        out of vocabulary or expired, by fingerprint of the value
                 k+1..       the vocabulary by count in the training data, ties by bytes of the value
     hash        1..buckets  by fingerprint of the value
     bucketised  1           missing
@@ -152,17 +152,31 @@ class VocabularyEncoder(_TextEncoder):
     Args:
         feature: The feature to encode; its encoder is `encoder_specs.Vocabulary`.
         vocabulary: [v] distinct large_string or int64 values in the order of their ids.
+        expired: Values, in the vocabulary or not, that are treated as unknown; None for none.
+
+    Attributes:
+        vocabulary: The vocabulary.
+        is_expired: Whether each of its values is expired: its id stays reserved, and the value is
+            out of vocabulary. bool [v].
     """
 
-    def __init__(self, feature: Feature, vocabulary: pa.Array) -> None:
+    def __init__(
+        self, feature: Feature, vocabulary: pa.Array, expired: pa.Array | None = None
+    ) -> None:
         super().__init__(feature)
         assert isinstance(feature.encoder, Vocabulary)
         self.vocabulary = vocabulary.cast(ARROW_TYPES[feature.dtype])
+        self.is_expired = np.zeros(len(vocabulary), bool)
+        if expired is not None:
+            values = expired.cast(self.vocabulary.type)
+            self.is_expired = pc.is_in(self.vocabulary, values).to_numpy(zero_copy_only=False)
         self.num_oov = self._buckets = feature.encoder.oov_buckets
         self.cardinality = 1 + self.num_oov + len(vocabulary)
 
     def _encode(self, column: pa.Array) -> np.ndarray:
         ranks = pc.fill_null(pc.index_in(column, self.vocabulary), -1).to_numpy().astype(np.int64)
+        if self.is_expired.any():
+            ranks[np.append(self.is_expired, False)[ranks]] = -1
         ids = ranks + (1 + self.num_oov)
         pads = is_pad(self.feature, column)
         unknown = np.flatnonzero((ranks < 0) & ~pads)

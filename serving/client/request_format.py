@@ -100,6 +100,7 @@ class RequestFormat:
             UserError: The model was not written by serving.export.
         """
         user, history, candidate = {}, {}, {}
+        optional = signature.get("defaults", {})
         # Sorted because a protobuf map has no order: the same request always gets the same error.
         for name, tensor in sorted(signature["inputs"].items()):
             dtype = _DTYPES.get(tensor["dtype"])
@@ -109,9 +110,11 @@ class RequestFormat:
             axes = rank - 1 - of_item
             if dtype is None or axes not in (0, 1):
                 break
-            field = Field(dtype, is_many=axes == 1)
-            if axes and dtype is DType.FLOAT32:
-                field = Field(dtype, size=int(dimensions[-1]["size"]))
+            size = int(dimensions[-1]["size"]) if axes and dtype is DType.FLOAT32 else 0
+            # A missing value; the model knows the default that stands in for it.
+            missing = math.nan if dtype is DType.FLOAT32 and not size else PAD_VALUES[dtype]
+            default = missing if name in optional else None
+            field = Field(dtype, default, is_many=axes == 1 and not size, size=size)
             if not of_item:
                 user[name] = field
             elif name.startswith(HISTORY_INPUT):
@@ -227,11 +230,11 @@ def widened(column: list[list[Any]], least: int, pad: str | int | float) -> list
 
 
 def _value(record: Mapping[str, Any], name: str, field: Field, where: str) -> Any:
-    if name not in record:
-        if field.default is None:
-            raise _missing(name, record, where)
+    value = record.get(name)
+    if value is None and field.default is not None:
         return [field.default] * max(1, field.size) if field.is_list else field.default
-    value = record[name]
+    if name not in record:
+        raise _missing(name, record, where)
     if field.size:
         return _vector(value, name, field, where)
     if field.is_many:

@@ -62,13 +62,15 @@ function bar(share, against = false) {
 }
 
 const findUsers = latest(async (text) => {
-  const { users, found, split } = await ask("users", { q: text });
+  const { users, found, unknown, split } = await ask("users", { q: text });
   return () => {
     const shown = users.length < found ? `, the first ${users.length} shown` : "";
-    byId("found").textContent = `${found} ${found === 1 ? "user" : "users"} in the ${split} split${shown}`;
-    byId("users").replaceChildren(...users.map(({ user, requests }) => {
+    const strangers = unknown ? `; ${unknown} unknown to the model, dashed and last` : "";
+    byId("found").textContent = `${found} ${found === 1 ? "user" : "users"} in the ${split} split${shown}${strangers}`;
+    byId("users").replaceChildren(...users.map(({ user, requests, unknown: isUnknown }) => {
       const label = requests > 1 ? `${user} (${requests})` : user;
-      const button = element("button", { type: "button", "aria-pressed": "false", "data-user": user }, label);
+      const mark = isUnknown && { class: "unknown", title: "Not in the model's vocabulary" };
+      const button = element("button", { type: "button", "aria-pressed": "false", "data-user": user, ...mark }, label);
       button.addEventListener("click", () => { location.hash = new URLSearchParams({ user }); });
       return element("li", {}, button);
     }));
@@ -116,6 +118,12 @@ function show(user, indices, request) {
   if (isNew) byId("user-title").focus();
 }
 
+// Weights that differ by less than a tenth of their size: bars would suggest an order.
+function isFlat(weights) {
+  const largest = Math.max(...weights), least = Math.min(...weights);
+  return weights.length > 1 && largest - least < 0.1 * Math.max(Math.abs(largest), Math.abs(least));
+}
+
 function showCandidates() {
   const { candidates } = state.request;
   const experts = candidates[0].confidence.length;
@@ -123,6 +131,9 @@ function showCandidates() {
     ? "Bars: how much each interest expert counts for the score. Choose a candidate to see what its experts looked at."
     : experts ? "Choose a candidate to see what the model looked at."
       : "This model gives no reasons, only scores.";
+  if (experts > 1 && candidates.every(({ confidence }) => isFlat(confidence))) {
+    byId("candidates-help").textContent += ` All experts count alike (${percent(1 / experts)} each): none is chosen.`;
+  }
   byId("candidates").replaceChildren(...candidates.map((candidate, i) => {
     const radio = element("input", { type: "radio", name: "candidate", value: i });
     radio.checked = i === state.candidate;
@@ -164,7 +175,9 @@ function showHistory() {
   const largest = Math.max(...weights.map(Math.abs), 1e-12);
   byId("history-help").textContent = !history.length ? "This user has no history."
     : has ? `Attention of candidate ${state.candidate + 1} to each of the ${history.length} events; the longest bar is the largest.` +
-        (weights.some((weight) => weight < 0) ? " Orange counts against." : "")
+        (weights.some((weight) => weight < 0) ? " Orange counts against." : "") +
+        ` From ${Math.min(...weights).toFixed(3)} to ${Math.max(...weights).toFixed(3)}` +
+        (isFlat(weights) ? ": flat, so that these events are hardly told apart." : ".")
       : `${history.length} events.`;
   byId("history").replaceChildren(...history.map((event, i) => {
     const row = element("div", { class: "row" }, element("span", { class: "number place" }, String(i + 1)), named(event));

@@ -8,9 +8,13 @@ import numpy as np
 from preprocessing.data_dir import DataDir
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import Feature
+from preprocessing.known_items import are_unknown
 from serving.client.request_format import CANDIDATES, HISTORY
 from serving.exporting.raw_requests import RawBatch, batches
 from serving.exporting.signatures import raw_inputs
+
+_LOOKED_AT = 200
+"""Number of requests among which the most familiar ones are found."""
 
 
 def sample_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any]]:
@@ -26,6 +30,32 @@ def sample_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any
     """
     batch = next(batches(data, split, count, limit=count), None)
     return [] if batch is None else [to_request(data, batch, i) for i in range(len(batch.examples))]
+
+
+def known_requests(data: DataDir, split: str, count: int) -> list[dict[str, Any]]:
+    """Requests to show to people: those with the fewest unknown values among the first of a split.
+
+    A data set holds ids. What stands for an unknown value is made up, and says nothing to whoever
+    knows the log.
+
+    Args:
+        data: Data set to read.
+        split: Split to read: train, validation or test.
+        count: Largest number of requests; they stand in the order of the split.
+
+    Raises:
+        UserError: The conditions of `sample_requests`.
+    """
+    batch = next(batches(data, split, _LOOKED_AT, limit=_LOOKED_AT), None)
+    if batch is None:
+        return []
+    unknown_B = np.zeros(len(batch.examples), int)
+    for feature, key in raw_inputs(data.schema).values():
+        if feature.is_categorical:
+            ids = batch.features[key].numpy().reshape(len(unknown_B), -1)
+            unknown_B += are_unknown(data.encoders[feature.name], ids).sum(axis=1)
+    chosen = np.sort(np.argsort(unknown_B, kind="stable")[:count])
+    return [to_request(data, batch, int(row)) for row in chosen]
 
 
 def to_request(data: DataDir, batch: RawBatch, row: int) -> dict[str, Any]:

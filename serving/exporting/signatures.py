@@ -11,6 +11,9 @@ with the D of the schema. What events have and candidates lack is `history_<feat
 features that derive from times the inputs are the times, in the unit of the schema: `<timestamp>`
 [B] of the request, `history_<timestamp>` [B, L] of its events.
 
+An input of a feature with a default may be left out, where the interface of the server allows it;
+see `absent_inputs`.
+
 Dimension 0 is the same everywhere, so that a server may batch requests. A history may hold padding
 anywhere and be longer than the model's: events are moved together in order, and the most recent
 ones kept. The attention of `explain` [B, N, K, L] has the history steps of the request: it is 0 at
@@ -40,6 +43,7 @@ from preprocessing.features.feature import PAD_ID, DType, Feature, Role
 from preprocessing.schema import Schema, encoded_keys
 from preprocessing.transforms import RawEncoder
 from serving.exporting import calibrated_scores
+from serving.exporting.absent_inputs import filled, may_be_absent, with_defaults
 from serving.exporting.event_times import with_gaps, with_request_features
 from serving.exporting.input_forms import VALUES, Form, require_forms
 
@@ -123,9 +127,18 @@ class ServingModule(tf.Module):
             for name, (feature, key) in inputs.items()
         }
 
+        forms = {name: _form(key, feature) for name, (feature, key) in inputs.items()}
+        self._optional = {
+            name: (feature, forms[name])
+            for name, (feature, _) in inputs.items()
+            if may_be_absent(data.schema, feature)
+        }
+        item = data.schema.item_key.name
+        keys = data.schema.user_key.name, history_input(item), candidate_input(item)
+
         def encoded(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            forms = {name: _form(key, feature) for name, (feature, key) in inputs.items()}
-            return encode(data.schema, self.encoder, require_forms(raw, forms))
+            raw = require_forms(filled(raw, self._optional, keys), forms)
+            return encode(data.schema, self.encoder, raw)
 
         def serving_default(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
             return scorer.scores(encoded(raw))
@@ -156,6 +169,16 @@ class ServingModule(tf.Module):
     def signatures(self) -> dict[str, Any]:
         """Concrete functions by name; `explain` only if the model can explain its scores."""
         return {name: self.trace(name) for name in self._functions}
+
+    def to_save(self) -> dict[str, Any]:
+        """The signatures as `tf.saved_model.save` takes them, with defaults for absent inputs."""
+        forms = {name: form for name, (_, form) in self._optional.items()}
+        return {
+            name: with_defaults(function, self._functions[name][1], forms)
+            if forms and name != SERIALIZED
+            else function
+            for name, function in self.signatures.items()
+        }
 
     def trace(self, name: str) -> Any:
         """Traces the concrete function of one signature anew."""

@@ -16,6 +16,7 @@ from models.core.base import CTRModel
 from models.core.factory import build_model, compile_model
 from models.keras import tf
 from preprocessing.data_dir import DataDir
+from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 
 from . import flops
@@ -24,6 +25,7 @@ from .figures import Figure, compare
 _LENGTH = 50
 _CARDINALITIES = {"user_id": 5000, "item_id": 20_000, "category_id": 500}
 _SCHEMA = infer_schema([*_CARDINALITIES, "timestamp"], max_length=_LENGTH)
+_LARGEST_SET = 8
 _CANDIDATES = 2  # a positive and a negative
 _FEW_ITEMS, _MANY_ITEMS = 100_000, 4_000_000
 _SIDE = 1024  # of the matrices whose product shows what the machine can do
@@ -115,6 +117,42 @@ def din_miss(quick: bool) -> list[Figure]:
     return [times.cost("din_miss", baseline, at_most=1.35)]
 
 
+def din_many(quick: bool) -> list[Figure]:
+    """What a feature of many values adds to a step, in histories and candidates."""
+    plain = batch(8 if quick else 128)
+    without = {name: ids for name, ids in plain.items() if not name.endswith("/category_id")}
+    sets = {name: ids if name in without else _sets(ids) for name, ids in plain.items()}
+    no_category = infer_schema(["user_id", "item_id", "timestamp"], max_length=_LENGTH)
+    times = compare(
+        _step("din", sets, schema=_schema_of_sets()),
+        _step("din", without, schema=no_category),
+        rounds=20,
+    )
+    size = f"B={len(plain['user_id'])} L={_LENGTH}"
+    baseline = f"the step of din without the feature, of 3 values on average, {size}"
+    return [times.cost("din_many", baseline, at_most=1.35)]
+
+
+def _schema_of_sets() -> Schema:
+    """The schema with sets of categories."""
+    content = _SCHEMA.to_json()
+    for feature in content["features"]:
+        if feature["name"] == "category_id":
+            feature["many"] = {"max": _LARGEST_SET}
+    return Schema.from_json(content)
+
+
+def _sets(ids: tf.Tensor) -> tf.Tensor:
+    """Sets that begin with these ids, [...] to [..., M], with padding on the right."""
+    rng = np.random.default_rng(1)
+    shape = (*ids.shape, _LARGEST_SET)
+    values = rng.integers(2, _CARDINALITIES["category_id"], shape)
+    values[..., 0] = ids
+    sizes = np.minimum(1 + rng.poisson(2, (*ids.shape, 1)), _LARGEST_SET)
+    values[np.arange(_LARGEST_SET) >= sizes] = 0
+    return tf.constant(values)
+
+
 def deminet_candidates(quick: bool) -> list[Figure]:
     """What it saves to encode a user once for all candidates."""
     count = 20 if quick else 200
@@ -165,7 +203,13 @@ def _backbone_step(whole: CTRModel, requests: Batch, jit: bool) -> Callable[[], 
     return lambda: float(step()[0])
 
 
-def model(name: str, ssl: str = "none", items: int = 0, settings: Sequence[str] = ()) -> CTRModel:
+def model(
+    name: str,
+    ssl: str = "none",
+    items: int = 0,
+    settings: Sequence[str] = (),
+    schema: Schema = _SCHEMA,
+) -> CTRModel:
     """A model of the papers' sizes, ready to train.
 
     Args:
@@ -173,6 +217,7 @@ def model(name: str, ssl: str = "none", items: int = 0, settings: Sequence[str] 
         ssl: Likewise; its loss is part of the training step.
         items: Rows of the table of items; 0 for a small one.
         settings: As `--set` takes them.
+        schema: The schema of its requests.
     """
     content = {"model": {"name": name}, "ssl": {"name": ssl}, "train": {"joint": True}}
     config = resolve(content, settings)
@@ -180,7 +225,7 @@ def model(name: str, ssl: str = "none", items: int = 0, settings: Sequence[str] 
         feature: types.SimpleNamespace(cardinality=rows)
         for feature, rows in _cardinalities(items).items()
     }
-    data = types.SimpleNamespace(schema=_SCHEMA, encoders=encoders)  # all that a model asks of it
+    data = types.SimpleNamespace(schema=schema, encoders=encoders)  # all that a model asks of it
     built = build_model(config, cast(DataDir, data))
     compile_model(built, config)
     return built
@@ -209,8 +254,10 @@ def training_step(trained: CTRModel, like: Batch) -> Callable[[Batch], float]:
     return lambda requests: float(step(requests)["loss"])
 
 
-def _step(name: str, requests: Batch, ssl: str = "none", items: int = 0) -> Callable[[], float]:
-    step = training_step(model(name, ssl, items), requests)
+def _step(
+    name: str, requests: Batch, ssl: str = "none", items: int = 0, schema: Schema = _SCHEMA
+) -> Callable[[], float]:
+    step = training_step(model(name, ssl, items, schema=schema), requests)
     return lambda: step(requests)
 
 

@@ -27,6 +27,7 @@ from . import (
     serving_payload,
     serving_tail,
     startup,
+    topic,
     training_peers,
     value_bags,
 )
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "deminet_items": model_steps.deminet_items,
     "deminet_candidates": model_steps.deminet_candidates,
     "din_miss": model_steps.din_miss,
+    "din_many": model_steps.din_many,
     "xla": model_steps.xla,
     "dha_pair_tensor": pair_tensor.measure,
     "training_peers": training_peers.measure,
@@ -52,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "help": help.measure,
     "build_examples": build_examples.measure,
     "new_day": new_day.measure,
+    "topic": topic.measure,
     "serving_payload": serving_payload.measure,
     "server_overhead": serving_overhead.overhead,
     "server_throughput": serving_overhead.throughput,

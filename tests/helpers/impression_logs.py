@@ -24,8 +24,16 @@ def rows_of_impressions(seed=0, users=20, items=30, requests=9, shown=5, days=60
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def schema_file(tmp_path, without=None, label=()):
-    """Writes schema.json: all roles but one, the label with further keys; returns its path."""
+def schema_file(tmp_path, without=None, label=(), time=(), more=()):
+    """Writes schema.json: all roles but one, the label with further keys; returns its path.
+
+    Args:
+        tmp_path: Directory.
+        without: Role to leave out.
+        label: Further keys of the label.
+        time: Further keys of the time.
+        more: Further features.
+    """
     content = {
         "features": [
             {"name": "user_id", "role": "user", "dtype": "string", "encoder": VOCABULARY},
@@ -34,12 +42,13 @@ def schema_file(tmp_path, without=None, label=()):
              "encoder": {"kind": "bucketised", "boundaries": [3, 6]}, "default": 0},
             {"name": "hour", "role": "context", "dtype": "int64", "default": 0,
              "encoder": {"kind": "vocabulary"}},
-            {"name": "time", "role": "timestamp", "dtype": "int64"},
+            {"name": "time", "role": "timestamp", "dtype": "int64", **dict(time)},
             {"name": "session", "role": "request", "dtype": "string"},
             {"name": "click", "role": "label", "dtype": "int64", **dict(label)},
         ],
         "history": {"max_length": MAX_LENGTH, "features": ["item_id"]},
     }  # fmt: skip
+    content["features"] += more
     content["features"] = [f for f in content["features"] if f["role"] != without]
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(content))

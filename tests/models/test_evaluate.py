@@ -33,6 +33,7 @@ def _data():
         {
             "features": [
                 {"name": "user_id", "role": "user", "dtype": "string", "encoder": vocabulary},
+                {"name": "device", "role": "context", "dtype": "string", "encoder": vocabulary},
                 {"name": "item_id", "role": "item", "dtype": "string", "encoder": vocabulary},
                 {"name": "brand", "role": "item", "dtype": "string", "encoder": vocabulary},
             ],
@@ -41,7 +42,12 @@ def _data():
     )
     return types.SimpleNamespace(
         schema=schema,
-        encoders={"user_id": _Encoder("uvw"), "item_id": _Encoder("abcd"), "brand": _Encoder("xy")},
+        encoders={
+            "user_id": _Encoder("uvw"),
+            "item_id": _Encoder("abcd"),
+            "brand": _Encoder("xy"),
+            "device": _Encoder("pt"),
+        },
         stats={
             "vocabularies": {
                 "user_id": {"words_by_count": {"2": 3}},
@@ -68,6 +74,7 @@ def scores():
             "user_id": np.repeat(user, 2),
             "candidate/item_id": item.ravel(),
             "candidate/brand": np.where(item.ravel() > 2, 3, 2),
+            "device": np.repeat([2, 2, 2, 3, 3, 2], 2),
         },
     )
 
@@ -94,10 +101,17 @@ def test_slices_tell_candidates_apart(scores):
         ("item popularity", "20-49"): np.flatnonzero(item == 2),
         ("brand", "x"): np.flatnonzero(item <= 2),
         ("brand", "y"): np.flatnonzero(item > 2),
+        ("device", "p"): [0, 1, 2, 3, 4, 5, 10, 11],
+        ("device", "t"): [6, 7, 8, 9],
     }
     assert found.keys() == expected.keys()
     for key, places in expected.items():
         np.testing.assert_array_equal(found[key], places, str(key))
+
+
+def test_scores_of_before_have_no_ids_of_requests(scores):
+    del scores.ids["device"]
+    assert "device" not in {part.dimension for part in slices.slices(scores, _data())}
 
 
 def test_rare_values_share_a_slice(scores, monkeypatch):

@@ -29,6 +29,8 @@ def _make(work, table_id, seeds=1, learning_rates=()):
     )
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert not re.search(r'(src|href)="(?!#|data:)', html)
+    assert "A quick run, to see that everything works" in html
+    assert "**A quick run, to see that everything works" in text
     assert all(row.label in text for row in TABLES[table_id].rows)
     table = [line for line in text.split("###")[1].splitlines() if "(no model)" not in line]
     assert "–" not in "".join(table)  # No number is missing from the first table.

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from preprocessing.encoders import encoder_files, fitting
+from preprocessing.encoders.fitted import VocabularyEncoder
 from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vocabulary
 from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.transforms import RawEncoder
@@ -60,6 +61,44 @@ def test_graph_encodes_as_numpy(tmp_path, case):
     expected = fitted.encode(raw)
     assert graph.dtype.as_numpy_dtype == expected.dtype
     np.testing.assert_array_equal(graph.numpy(), expected)
+
+
+@pytest.mark.parametrize("default", [None, "a", "ü"])
+@pytest.mark.parametrize("buckets", [1, 13])
+def test_expired_values_are_unknown_in_all_encoders(tmp_path, default, buckets):
+    feature = _feature(Vocabulary(oov_buckets=buckets), DType.STRING, default)
+    gone = pa.array(["a", "\u2028", "tab\tbed", "of another day"])
+    expired = VocabularyEncoder(feature, pa.array(_WORDS), gone)
+    assert expired.is_expired.sum() == 3
+    encoder_files.save_vocabulary(expired, tmp_path)
+    loaded = encoder_files.load(feature, tmp_path, {})
+    graph = RawEncoder({"f": loaded}, tmp_path)
+    live = VocabularyEncoder(feature, pa.array(_WORDS))
+    unknown = VocabularyEncoder(feature, pa.array([], pa.large_string()))
+    is_gone = np.isin(_TEXTS, gone.to_pylist())
+    expected = np.where(is_gone, unknown.encode(_TEXTS), live.encode(_TEXTS))
+    assert (expected[is_gone] <= buckets).all()
+    for encoder in (expired, loaded):
+        np.testing.assert_array_equal(encoder.encode(_TEXTS), expected)
+        assert encoder.cardinality == live.cardinality
+    np.testing.assert_array_equal(graph.encode("f", tf.constant(_TEXTS)), expected)
+    missing = graph.encode("f", tf.constant([""]), True).numpy()
+    if default is not None:
+        assert missing[0] == loaded.encode([None])[0]
+        assert (missing[0] <= buckets) == (default == "a")
+    np.testing.assert_array_equal(loaded.encode(loaded.decode(expected)), expected)
+
+
+def test_expired_integers_are_unknown_in_all_encoders(tmp_path):
+    feature = _feature(Vocabulary(oov_buckets=4), DType.INT64)
+    expired = VocabularyEncoder(feature, pa.array([7, 10, -2, 0]), pa.array([10, -2]))
+    encoder_files.save_vocabulary(expired, tmp_path)
+    loaded = encoder_files.load(feature, tmp_path, {})
+    raw = np.array(_NUMBERS)
+    np.testing.assert_array_equal(loaded.is_expired, [False, True, True, False])
+    graph = RawEncoder({"f": loaded}, tmp_path).encode("f", tf.constant(raw))
+    np.testing.assert_array_equal(graph, loaded.encode(raw))
+    assert (loaded.encode([10, -2]) <= 4).all()
 
 
 @pytest.mark.parametrize(

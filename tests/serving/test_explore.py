@@ -51,6 +51,10 @@ def test_every_request_belongs_to_its_user(http, given):
         indices = http.get("/explore/requests", params={"user": row["user"]}).json()
         assert indices == [i for i, name in enumerate(names) if name == row["user"]]
         assert row["requests"] == len(indices)
+        assert row["unknown"] == row["user"].startswith("stranger")
+    known = [not row["unknown"] for row in users["users"]]
+    assert known == sorted(known, reverse=True)  # strangers are apart, at the end
+    assert users["unknown"] == known.count(False)
 
 
 def test_users_are_found_by_a_part_of_their_key(toy_servable, toy_data):

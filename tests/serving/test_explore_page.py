@@ -67,7 +67,15 @@ def page(browser, request):
 def staged(page, address):
     """The page with answers made up here: two experts, and values that look like markup."""
     answers = {
-        "users": {"users": [{"user": NASTY, "requests": 2}], "found": 80, "split": "test"},
+        "users": {
+            "users": [
+                {"user": NASTY, "requests": 2, "unknown": False},
+                {"user": "stranger", "requests": 1, "unknown": True},
+            ],
+            "found": 80,
+            "unknown": 3,
+            "split": "test",
+        },
         "requests": [2, 9],
         "why": WHY,
     }
@@ -141,6 +149,23 @@ def test_attention_is_that_of_the_chosen_candidate_and_expert(staged):
     assert attention(staged) == [1.0, 0.0, 0.0]
     staged.get_by_label("Attention of").select_option("all experts, by confidence")
     assert attention(staged) == [0.5, 0.0, 0.5]
+
+
+def test_strangers_are_told_apart(staged):
+    expect(staged.locator("#found")).to_contain_text("3 unknown to the model, dashed and last")
+    expect(staged.locator("#users button.unknown")).to_have_text(["stranger"])
+
+
+def test_the_spread_of_attention_is_told_and_flat_weights_are_called_so(staged, page):
+    help_text = staged.locator("#history-help")
+    expect(help_text).to_contain_text("From -0.125 to 0.500.")
+    expect(staged.locator("#candidates-help")).not_to_contain_text("alike")
+    flat = [{**one, "confidence": [0.51, 0.49], "attention": [[0.33, 0.34, 0.33]] * 2}
+            for one in WHY["candidates"]]  # fmt: skip
+    page.route("**/explore/why?*", lambda route: route.fulfill(json=WHY | {"candidates": flat}))
+    staged.get_by_label("Request", exact=True).select_option("2 of 2")
+    expect(help_text).to_contain_text("From 0.330 to 0.340: flat")
+    expect(staged.locator("#candidates-help")).to_contain_text("count alike (50% each)")
 
 
 def test_values_are_text_never_markup(staged):

@@ -66,7 +66,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             servable.input_types(signature_name)  # refuses a signature without inputs
             inputs = tensors.inputs(request.inputs, signature)
             aliases = _wanted_outputs(request.output_filter, list(signature.outputs))
-            first_input = next(iter(inputs.values()))
+            # Not a default of the signature: those know nothing of the number of examples.
+            first_input = inputs[min(request.inputs or inputs)]
             number = len(first_input) if first_input.ndim else 1
             with self._computing("Predict", request.model_spec.name, number):
                 outputs = servable.predict(signature_name, inputs)

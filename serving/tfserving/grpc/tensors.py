@@ -40,11 +40,12 @@ def inputs(tensors: Mapping[str, Any], signature: Any) -> dict[str, np.ndarray]:
         signature: SignatureDef of the signature that is run.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, with the name of the input: it is missing, unknown, of
-            another type than the signature's or larger than a message can be, or its values do not
-            fill its shape.
+        ServingError: INVALID_ARGUMENT, with the name of the input: it is missing and has no
+            default, is unknown, of another type than the signature's or larger than a message can
+            be, or its values do not fill its shape.
     """
-    _require_aliases(set(tensors), set(signature.inputs))
+    _require_aliases(set(tensors), signature)
+    tensors = {**signature.defaults, **tensors}
     remaining_bytes = MAX_BYTES
     arrays = {}
     for alias, proto in sorted(tensors.items()):
@@ -84,18 +85,26 @@ def fill(proto: Any, array: np.ndarray) -> None:
     getattr(proto, _FIELDS[dtype]).extend(values.tolist())
 
 
-def _require_aliases(sent: set[str], expected: set[str]) -> None:
-    if len(sent) != len(expected):
+def _require_aliases(sent: set[str], signature: Any) -> None:
+    """Raises what TensorFlow Serving says; of several missing inputs it names the first here."""
+    expected, defaults = set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(expected) or (len(sent) < len(expected) and not defaults):
         raise invalid(
             f"input size does not match signature: {len(sent)}!={len(expected)} "
             f"len({braces(sent)}) != len({braces(expected)}). "
             f"Sent extra: {braces(sent - expected)}. "
             f"Missing but required: {braces(expected - sent)}."
         )
-    for alias in sorted(sent - expected):
+    for alias in sorted(expected - sent - defaults):
         raise invalid(
-            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the "
-            f"set {braces(expected)}."
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found "
+            "in request and no default value provided. Inputs expected to be in the request "
+            f"{braces(sent)}, or default input alias set: {','.join(sorted(defaults))}"
+        )
+    if sent - expected:
+        raise invalid(
+            "Inputs contains invalid name. Used request inputs: "
+            f"{','.join(sorted(sent & expected))}, request input: {','.join(sorted(sent))}"
         )
 
 

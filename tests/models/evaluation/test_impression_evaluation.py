@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
@@ -251,7 +252,7 @@ def test_p_values_are_those_of_scipy_over_users(scores, candidates, run):
 def test_slices_and_reports_of_features_with_the_names_of_columns(run, tmp_path):
     found = scoring.analyse(run, "test", progress=False)
     assert set(found.slices["dimension"]) == {
-        *("history length", "item popularity", slices.USERS, slices.ITEMS, GROUP)
+        *("history length", "item popularity", slices.USERS, slices.ITEMS, GROUP, CONTEXT)
     }
     for _, part in found.slices.groupby("dimension"):
         assert part["candidates"].sum() == run_directory.read_metrics(run)["test"]["candidates"]
@@ -281,6 +282,20 @@ def test_scores_and_ids_of_any_name_survive_the_disk(name, tmp_path):
         name: [7, 8, 9],
         f"candidate/{name}": [4, 5, 6],
     }
+
+
+def test_dumped_scores_have_the_values_of_known_ids(run):
+    scoring.evaluate(run, "test", progress=False)
+    data = run_directory.open_run(run).data
+    table = pq.read_table(dumped_scores.path(run, "test"))
+    key = f"candidate/{data.schema.item_key.name}"
+    encoder = data.encoders[data.schema.item_key.name]
+    ids = table[f"ids/{key}"].to_numpy()
+    values = table[f"values/{key}"].to_pylist()
+    assert len(values) > 1
+    for identifier, value in zip(ids, values, strict=True):
+        known = identifier > encoder.num_oov
+        assert value == (encoder.decode(np.array([identifier]))[0] if known else None)
 
 
 def test_scores_of_other_weights_are_computed_anew(run, tmp_path):

@@ -153,3 +153,24 @@ def test_cost_follows_rows_touched_not_table_size():
     turns = [(seconds(small), seconds(large)) for _ in range(200)]
     small_seconds, large_seconds = map(min, zip(*turns, strict=True))
     assert large_seconds < 3.0 * small_seconds
+
+
+@pytest.mark.parametrize("name", list(TABLE_OPTIMIZERS))
+def test_a_table_with_a_factor_learns_as_at_that_share_of_the_rate(name):
+    """Within one optimiser; the other table of it is changed by no bit."""
+    rng = np.random.default_rng(0)
+    initial = rng.normal(size=(6, 3)).astype(np.float32)
+    slow, other, expected, plain = (tf.Variable(initial) for _ in range(4))
+    optimizer = table_optimizer(name, 0.1)
+    optimizer.build([slow, other])
+    optimizer.set_factor([slow], 0.25)
+    at_a_quarter, at_the_rate = table_optimizer(name, 0.025), table_optimizer(name, 0.1)
+    for _ in range(5):
+        ids = rng.integers(0, 5, 7)
+        gradient = _sparse(ids, rng.normal(size=(7, 3)), 6)
+        optimizer.apply_gradients([(gradient, slow), (gradient, other)])
+        at_a_quarter.apply_gradients([(gradient, expected)])
+        at_the_rate.apply_gradients([(gradient, plain)])
+    np.testing.assert_allclose(slow.numpy(), expected.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(other.numpy(), plain.numpy())
+    assert np.abs(slow.numpy() - initial)[:5].max() > 0.01

@@ -129,6 +129,24 @@ def test_trained_rows_move_and_need_no_projection_of_one_width(data, vectors, si
     assert set(changed) <= {1, *np.concatenate(sides)}
 
 
+def test_trained_rows_may_learn_at_a_share_of_the_rate(data, vectors):
+    """In both pairs of optimisers; one step of Adam moves a weight by the rate."""
+    moved = {}
+    for factor in (1.0, 0.125):
+        run = _config(data, vectors, "train.ssl_steps=1", "ssl.name=miss", embedding_size=WIDTH,
+                      trainable=True, learning_rate_factor=factor)  # fmt: skip
+        model = trainer.build_model(run, data)
+        fill(model, data, run)
+        trainer.compile_model(model, run)
+        features = small_models.batch()
+        for step in (model.train_step, model.ssl_step):
+            before, _ = _rows(model, data)
+            step(features)
+            moved[step.__name__, factor] = np.abs(_rows(model, data)[0] - before).max()
+    for name in ("train_step", "ssl_step"):
+        np.testing.assert_allclose(moved[name, 1.0], 8 * moved[name, 0.125], rtol=0.02)
+
+
 @pytest.mark.parametrize("name", ["lr", "fm", "xdeepfm"])
 @pytest.mark.parametrize("trainable", [True, False])
 def test_scalar_weights_begin_at_zero(data, vectors, name, trainable):
@@ -201,6 +219,10 @@ def test_what_cannot_begin_with_vectors_is_refused(data, vectors, tmp_path):
         begin(_config(data, (strange, {})))
     with pytest.raises(UserError, match="trainable: expected true or false, found 'no'"):
         _config(data, vectors, trainable="no")
+    with pytest.raises(UserError, match="learning_rate_factor: expected a number above 0, found 0"):
+        _config(data, vectors, trainable=True, learning_rate_factor=0)
+    with pytest.raises(UserError, match="expected learning_rate_factor for vectors that training"):
+        _config(data, vectors, learning_rate_factor=0.5)
     with pytest.raises(UserError, match=r"pretrained.item_id: unknown key 'trainabel'.*trainable"):
         _config(data, vectors, trainabel=False)
     with pytest.raises(UserError, match="pretrained.item_id: expected a Parquet file"):

@@ -113,6 +113,8 @@ ARGUMENTS = st.fixed_dictionaries(
         "negatives": st.integers(0, 4),
         "negative_sampling": st.sampled_from(["uniform", "popularity", "available"]),
         "deduplicate": st.booleans(),
+        "with_events": st.booleans(),
+        "expire_days": st.sampled_from([0, 0, 1]),
     }
 )
 

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import tempfile
+import zlib
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from pipeline.build_examples import build_examples
 from pipeline.log.row_checks import FILE
 from pipeline.requests.impressions import REQUEST_TIME, Impressions
 from preprocessing.errors import UserError
-from tests.helpers.impression_logs import columns, rows_of_impressions, schema_file
+from tests.helpers.impression_logs import (
+    VOCABULARY,
+    columns,
+    rows_of_impressions,
+    schema_file,
+)
 from tests.helpers.inline_runner import inline
 from tests.helpers.small_data_sets import shard_bytes
 from tests.helpers.small_logs import write_log
@@ -25,14 +31,38 @@ SETTINGS = settings(
 )
 
 
-def _build(directory, numbers, days, output, without, **arguments):
-    paths = [write_log(directory / f"day{n}.jsonl", columns(days[n])) for n in numbers]
+EVENT_FEATURES = (
+    {"name": "place", "role": "event", "dtype": "string", "encoder": VOCABULARY, "default": "none"},
+    {"name": "dwell", "role": "event", "dtype": "int64",
+     "encoder": {"kind": "bucketised", "boundaries": [3, 6]}},
+    {"name": "age", "role": "event", "from": "gap_to_request"},
+    {"name": "pause", "role": "event", "from": "gap_to_previous"},
+    {"name": "hour_of_day", "role": "context", "from": "hour"},
+)  # fmt: skip
+
+
+EVENTS = {"time": {"unit": "seconds"}, "more": EVENT_FEATURES}
+
+
+def _columns(rows):
+    """The columns, and what happened at each row."""
+    numbers = [zlib.crc32(repr(row).encode()) for row in rows]
+    return columns(rows) | {
+        "time": [9000 * row[2] for row in rows],
+        "place": [f"p{n % 4}" if n % 3 else None for n in numbers],
+        "dwell": [n % 9 for n in numbers],
+    }
+
+
+def _build(directory, numbers, days, output, without, with_events=False, **arguments):
+    of = _columns if with_events else columns
+    paths = [write_log(directory / f"day{n}.jsonl", of(days[n])) for n in numbers]
     with inline():
         return build_examples(
             BuildArguments(
                 input=",".join(paths),
                 output=str(directory / output),
-                schema=schema_file(directory, without),
+                schema=schema_file(directory, without, **EVENTS if with_events else {}),
                 num_shards=2,
                 **arguments,
             )
@@ -76,13 +106,20 @@ def _whole(directory, days, day, data, watermark, without, **arguments):
     st.sampled_from(["day", "time_split"]),
     st.integers(0, 3),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([0, 0, 1]),
 )
 def test_days_equal_one_build_over_everything(
-    seed, late, without, protocol, min_history, deduplicate
+    seed, late, without, protocol, min_history, deduplicate, with_events, expire_days
 ):
     days = _days(seed, late)
     # Tails keep clicks alone: another row of the base's latest time is not known again.
-    arguments = {"min_history": min_history, "deduplicate": deduplicate and without is None}
+    arguments = {
+        "min_history": min_history,
+        "deduplicate": deduplicate and without is None,
+        "with_events": with_events,
+        "expire_days": expire_days if with_events else 0,
+    }
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         first = {**arguments, "protocol": "day", "min_history": 0}

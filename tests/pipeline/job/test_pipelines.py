@@ -18,6 +18,7 @@ from pipeline.job.pipelines import COUNTERS, ITEMS, PERIODS, RECORDS, ROWS, TIME
 from pipeline.job.sink import WriteShards
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
+from pipeline.log.raw_batch import InputFile
 from pipeline.log.row_checks import REQUEST, validate
 from pipeline.requests import counting, impressions
 from pipeline.requests.click_log import ClickLog
@@ -140,9 +141,9 @@ def test_rows_of_a_request_meet_in_one_partition_and_agree(tmp_path):
         checked = (
             pipeline
             | beam.Create([(3, [_dealt(tmp_path, plan, rows)])])
-            | beam.ParDo(reading.CheckRequests(plan, {0: "log.csv"})).with_outputs(
-                COUNTERS, main=ROWS
-            )
+            | beam.ParDo(
+                reading.CheckRequests(plan, {0: InputFile("log.csv", 0, "csv", 1)})
+            ).with_outputs(COUNTERS, main=ROWS)
         )
         kept = checked[ROWS] | beam.FlatMap(lambda dealt: _rows(dealt[1], REQUEST, REQUEST_TIME))
         expected = [("r1", 5), ("r2", 2), ("r2", 2), ("r3", 3), ("r4", 4)]

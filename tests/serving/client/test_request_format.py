@@ -59,7 +59,10 @@ def test_default_stands_in_for_a_missing_field():
 
 
 def test_null_is_a_missing_number():
-    assert math.isnan(FORMAT.inputs(REQUEST | {"age": None}, "")["age"][0])
+    assert FORMAT.inputs(REQUEST | {"age": None}, "")["age"] == [30.0]
+    candidates = [CANDIDATE | {"price": None}]
+    inputs = FORMAT.inputs(REQUEST | {"candidates": candidates}, "")
+    assert math.isnan(inputs["candidate_price"][0][0])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,8 @@ def test_metadata_says_the_same_as_the_schema(toy_url):
     with Client(toy_url) as client:
         served = RequestFormat.from_signature(client.signature("serving_default"))
     FORMAT.require_equal(served, "here", "there")
-    assert served.user["age"].default is None
+    assert math.isnan(served.user["age"].default)  # the model knows which number that is
+    assert served.user["hour"].default is None
 
 
 def test_other_schema_is_refused():

@@ -158,7 +158,14 @@ def test_G2_output_filter(stub):
             "Sent extra: {}. Missing but required: {names}.",
             id="G2-missing-input",
         ),
-        pytest.param(ask({}, y=X), "INVALID_ARGUMENT", "alias not found", id="G2-other-input"),
+        pytest.param(
+            ask({}, y=X),
+            "INVALID_ARGUMENT",
+            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no "
+            "default value provided. Inputs expected to be in the request {y}, or default input "
+            "alias set: ",
+            id="G2-other-input",
+        ),
         pytest.param(
             ask({"signature": "none"}, x=X),
             "FAILED_PRECONDITION",
@@ -291,9 +298,9 @@ def test_shapes_that_do_not_belong_together_are_named(toy_version):
             assert code == "INVALID_ARGUMENT"
             assert "[user_id [B]:] [2]" in details
             assert "[history_item_id [B, L]:] [1 3]" in details
-            del raw["age"]
+            del raw["hour"]
             code, details = refused(predict, ask({"name": "ctr"}, **raw))
-            assert "Missing but required: {age}." in details
+            assert "alias: hour(feed name: serving_default_hour:0) not found in request" in details
     finally:
         running.stop(1)
         store.stop()
