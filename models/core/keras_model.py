@@ -27,7 +27,7 @@ PACKAGE = "sequence_ctr"
 LOSS = "binary_crossentropy"
 _OPTIMIZERS = ("optimizer", "embedding_optimizer", "ssl_optimizer", "ssl_embedding_optimizer")
 
-_HAS_SLOTS = "has_slots"
+_HAS_SLOTS, _FACTORS = "has_slots", "learning_rate_factors"
 
 _as_it_is = tf.autograph.experimental.do_not_convert
 
@@ -164,14 +164,22 @@ class KerasModel(tfrs.Model, abc.ABC):
         found = {name: getattr(self, name) for name in _OPTIMIZERS}
         base = super().get_compile_config() or {}
         metrics = {name: base.get(name) for name in ("metrics", "weighted_metrics")}
+        content[_FACTORS] = [
+            optimizer.factors(weights) if hasattr(optimizer, "factors") else []
+            for optimizer, weights in self.optimizers()
+        ]
         content |= {_HAS_SLOTS: all(optimizer._built for optimizer, _ in self.optimizers())}
         return content | metrics | keras.saving.serialize_keras_object(found)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as `get_compile_config` says, with slots whose content Keras then loads."""
         settings = keras.saving.deserialize_keras_object(config)
-        has_slots = settings.pop(_HAS_SLOTS)
+        has_slots, factors = settings.pop(_HAS_SLOTS), settings.pop(_FACTORS)
         self.compile(**settings)
+        for (optimizer, weights), of_weights in zip(self.optimizers(), factors, strict=True):
+            for weight, factor in zip(weights, of_weights, strict=bool(of_weights)):
+                if factor != 1.0:
+                    optimizer.set_factor([weight], factor)
         if has_slots:
             self.build_optimizers()
 

@@ -78,6 +78,10 @@ class _OwnRates(keras.optimizers.Optimizer):
         # A plain dictionary would become part of checkpoints.
         self._factors = types.MappingProxyType({**self._factors, **added})
 
+    def factors(self, tables: Iterable[tf.Variable]) -> list[float]:
+        """Factors of the learning rate of some tables, in their order."""
+        return [self._factors.get(self._var_key(table), 1.0) for table in tables]
+
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
         """Applies one gradient, in place."""
         factor = self._factors.get(self._var_key(variable), 1.0)

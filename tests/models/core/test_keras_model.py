@@ -324,6 +324,20 @@ def test_a_saved_model_scores_and_trains_on_as_before(name, ssl, tmp_path):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
+def test_learning_rates_of_single_tables_are_saved(tmp_path):
+    built = small_models.model(small_models.config("din"))
+    tables = built.embedder.table_weights()
+    built.embedding_optimizer.set_factor(tables[:1], 0.25)
+    built.build_optimizers()
+    built.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    factors = loaded.embedding_optimizer.factors(loaded.embedder.table_weights())
+    assert factors == [0.25, *[1.0] * (len(tables) - 1)]
+    batch = small_models.batch()
+    assert _loss(built, batch) == _loss(loaded, batch)
+    assert _loss(built, batch) == _loss(loaded, batch)
+
+
 def test_a_saved_model_names_no_path_of_this_machine(model, tmp_path):
     model.save(tmp_path / "model.keras")
     config = model.get_config()["run"]

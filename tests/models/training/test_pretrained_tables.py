@@ -139,7 +139,7 @@ def test_trained_rows_may_learn_at_a_share_of_the_rate(data, vectors):
         fill(model, data, run)
         trainer.compile_model(model, run)
         features = small_models.batch()
-        for step in (model.train_step, model.ssl_step):
+        for step in (model.main_step, model.ssl_step):
             before, _ = _rows(model, data)
             step(features)
             moved[step.__name__, factor] = np.abs(_rows(model, data)[0] - before).max()
