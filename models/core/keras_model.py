@@ -168,7 +168,11 @@ class KerasModel(tfrs.Model, abc.ABC):
             optimizer.factors(weights) if hasattr(optimizer, "factors") else []
             for optimizer, weights in self.optimizers()
         ]
-        content |= {_HAS_SLOTS: all(optimizer._built for optimizer, _ in self.optimizers())}
+        content |= {
+            _HAS_SLOTS: all(
+                getattr(optimizer, "_built", False) for optimizer, _ in self.optimizers()
+            )
+        }
         return content | metrics | keras.saving.serialize_keras_object(found)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

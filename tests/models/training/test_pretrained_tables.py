@@ -143,7 +143,7 @@ def test_trained_rows_may_learn_at_a_share_of_the_rate(data, vectors):
             before, _ = _rows(model, data)
             step(features)
             moved[step.__name__, factor] = np.abs(_rows(model, data)[0] - before).max()
-    for name in ("train_step", "ssl_step"):
+    for name in ("main_step", "ssl_step"):
         np.testing.assert_allclose(moved[name, 1.0], 8 * moved[name, 0.125], rtol=0.02)
 
 
