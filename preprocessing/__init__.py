@@ -1,7 +1,41 @@
 """The data contract: schema, encoders, sequences, splits, negatives, example codec, reader."""
 
+import importlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 # Level 3 hides the "unable to register factory" lines that TensorFlow 2.17 prints on every start.
 # It has an effect only before the first import of TensorFlow, so the lowest package sets it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_NAMES = {
+    "DataDir": "preprocessing.data_dir",
+    "Schema": "preprocessing.schema",
+    "batches": "preprocessing.dataset:read",
+}
+
+
+def lazy_name(package: str, places: Mapping[str, str], name: str) -> Any:
+    """What a package offers under a name, loaded when it is asked for.
+
+    Args:
+        package: Name of the package, for the error.
+        places: Module of each name, with `:other` where it has another name there.
+        name: Name that is asked for.
+
+    Raises:
+        AttributeError: The package has no such name.
+    """
+    if name not in places:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    module, _, other = places[name].partition(":")
+    return getattr(importlib.import_module(module), other or name)
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_name(__name__, _NAMES, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_NAMES]

@@ -1,4 +1,4 @@
-"""The trainable model: embeddings, a backbone, perhaps self-supervision, and the one train_step.
+"""The trainable model: embeddings, a backbone, perhaps self-supervision, and its steps.
 
 Shapes: B requests, N candidates.
 """
@@ -8,19 +8,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.backbone_api import Backbone, LossTerm, SelfSupervision, require_logits
+from models.config.run_config import resolve
 from models.core import update_step
 from models.core.embeddings import FeatureEmbedder, Features, single_variables
+from models.core.keras_model import PACKAGE, KerasModel
+from models.core.recipe import Recipe
+from models.core.samples import SAMPLE_WEIGHT
 from models.keras import keras, tf, tfrs
 from models.ops import randomness, replicas
 from models.ops.optimizers import sum_duplicates
 from models.ops.precision import LossScale
+from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key
+from preprocessing.features.feature import PAD_ID
 from preprocessing.schema import Schema
 
 MAIN_LOSS = "log_loss"
 
 
-class CTRModel(tfrs.Model):
+@keras.saving.register_keras_serializable(PACKAGE)
+class CTRModel(KerasModel):
     """Scores the candidates of a request; the only class that trains.
 
     Losses are averaged over the global batch for any number of replicas: each replica divides its
@@ -32,6 +39,7 @@ class CTRModel(tfrs.Model):
         backbone: Turns embedded requests into logits.
         ssl: Self-supervised losses, used in training only.
         seed: Seed of the random draws of a training step.
+        recipe: What the model was built from, so that Keras can save it.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class CTRModel(tfrs.Model):
         backbone: Backbone,
         ssl: SelfSupervision | None = None,
         seed: int = 0,
+        recipe: Recipe | None = None,
     ) -> None:
         # Float features are not rounded, whatever precision policy the layers are built with.
         super().__init__(name="ctr_model", dtype="float32")
@@ -48,60 +57,14 @@ class CTRModel(tfrs.Model):
         self.embedder = embedder
         self.backbone = backbone
         self.ssl = ssl
-        self._seed = seed
+        self._seed, self._recipe = seed, recipe
         self.loss_scale: LossScale | None = None
-        # The logs of train_step are global already; Keras would sum them over replicas.
+        # The logs of steps are global already; Keras would sum them over replicas.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(
             loss=keras.losses.BinaryCrossentropy(
                 from_logits=True, reduction=keras.losses.Reduction.NONE
             )
-        )
-
-    def compile(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        embedding_optimizer: keras.optimizers.Optimizer,
-        ssl_optimizer: keras.optimizers.Optimizer | None = None,
-        ssl_embedding_optimizer: keras.optimizers.Optimizer | None = None,
-        joint: bool = False,
-        l2: float = 0.0,
-        clip_norm: float = 0.0,
-        embedding_clip_norm: float = 0.0,
-        positive_weight: float = 1.0,
-        sample_weight: str = "",
-        **kwargs: Any,
-    ) -> None:
-        """Prepares for training.
-
-        Args:
-            optimizer: Optimiser of all dense weights in `train_step`.
-            embedding_optimizer: Optimiser of the embedding tables in `train_step`.
-            ssl_optimizer: Optimiser of the dense weights that `ssl_step` trains; needed only if
-                `ssl_step` is called.
-            ssl_embedding_optimizer: Optimiser of the tables that `ssl_step` trains; needed only
-                if `ssl_step` is called.
-            joint: Whether `train_step` minimises the sum of the main loss and the self-supervised
-                one (MISS, eq. 17).
-            l2: Factor of the squared norm of the dense kernels in the loss.
-            clip_norm: Bound on the global norm of all gradients; 0 for none.
-            embedding_clip_norm: Bound on the global norm of the tables' gradients; `clip_norm` then
-                bounds those of the dense weights alone. 0 for one bound on all gradients.
-            positive_weight: Weight of samples with label 1 in the log loss; label 0 has weight 1.
-            sample_weight: Numeric feature that weighs the samples in the log loss; "" for none.
-            **kwargs: Further arguments of `keras.Model.compile`.
-        """
-        super().compile(optimizer=optimizer, **kwargs)
-        self.embedding_optimizer = embedding_optimizer
-        self.ssl_optimizer = ssl_optimizer
-        self.ssl_embedding_optimizer = ssl_embedding_optimizer
-        self._joint = joint and self.ssl is not None
-        self._l2 = l2
-        self._clip_norm, self._embedding_clip_norm = clip_norm, embedding_clip_norm
-        self._positive_weight = positive_weight
-        items = [feature.name for feature in self.schema.item_features]
-        self._sample_weight = (
-            candidate_key(sample_weight) if sample_weight in items else sample_weight
         )
 
     def build_optimizers(self) -> None:
@@ -149,7 +112,7 @@ class CTRModel(tfrs.Model):
         if self.ssl is not None:
             user = self.embedder.user_side(features, items_only=True)
             values |= self.ssl.diagnostics(user, candidates, seed=seed)
-        if self._joint:
+        if self.joint:
             values |= self._gradient_norms(features, seed)
         return values
 
@@ -184,6 +147,12 @@ class CTRModel(tfrs.Model):
             features: Encoded features with labels.
             seed: int32 [2]; the same seed gives the same draws.
         """
+        return self._forward(features, seed)[0]
+
+    def _forward(
+        self, features: Features, seed: tf.Tensor
+    ) -> tuple[dict[str, LossTerm], tf.Tensor]:
+        """The terms of `loss_terms`, and the logits [B, N] of the same forward pass."""
         user = self.embedder.user_side(features, seed=seed)
         candidates = self.embedder.candidates(features, seed=seed)
         state = self.backbone.encode_user(user, training=True, seed=seed)
@@ -194,9 +163,9 @@ class CTRModel(tfrs.Model):
         for name, auxiliary in self.backbone.auxiliary_logits(state, candidates).items():
             term = self._main_loss(features[LABEL], auxiliary.logits_BN, weights_BN)
             terms[name] = term._replace(weight=auxiliary.weight)
-        if self._joint:
+        if self.joint:
             terms |= self._ssl_terms(features, seed)
-        return terms
+        return terms, logits_BN
 
     def ssl_loss(
         self, features: Features, seed: tf.Tensor
@@ -217,28 +186,40 @@ class CTRModel(tfrs.Model):
 
         Args:
             features: Encoded features with labels.
-            ssl: Whether the next step is an `ssl_step` rather than a `train_step`.
+            ssl: Whether the next step is an `ssl_step` rather than a `main_step`.
         """
         optimizer = self.ssl_optimizer if ssl else self.optimizer
         seed = self._step_seed(optimizer)
         return self._ssl_terms(features, seed) if ssl else self.loss_terms(features, seed)
 
     def compute_loss(self, inputs: Features, training: bool = False) -> tf.Tensor:
-        """The total training loss of a batch; tensorflow-recommenders requires this method."""
-        del training
+        """The loss of a batch; tensorflow-recommenders requires this method.
+
+        Args:
+            inputs: Encoded features with labels.
+            training: Whether to return this replica's share of all losses of a training step,
+                rather than the log loss at inference.
+        """
+        if not training:
+            mask_BN = self.embedder.candidates(inputs).mask_BN
+            return self.log_loss(inputs, self(inputs), mask_BN)
         terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
         return self._total(terms, self._dense_weights())[0]
 
-    def train_step(self, inputs: Features) -> dict[str, tf.Tensor]:
-        """One update of all weights.
+    def main_step(self, inputs: Features) -> dict[str, tf.Tensor]:
+        """One update of all weights from the main loss; `models.train` calls it.
 
         Returns:
             The total loss, each of its terms, the ratio of each other weighted term to the main
             one and the gradient norms, over the global batch.
         """
+        return self.predicted_step(inputs)[0]
+
+    def predicted_step(self, inputs: Features) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The update of `main_step`, with the logits [B, N] from before it."""
         tables, dense = self._tables(), self._dense_weights()
         with tf.GradientTape() as tape:
-            terms = self.loss_terms(inputs, self._step_seed(self.optimizer))
+            terms, logits_BN = self._forward(inputs, self._step_seed(self.optimizer))
             total, logs = self._total(terms, dense)
         optimizers = self.embedding_optimizer, self.optimizer
         norms = self._update(total, tape, (tables, dense), optimizers)
@@ -248,7 +229,7 @@ class CTRModel(tfrs.Model):
             for name, term in terms.items()
             if name != MAIN_LOSS
         }
-        return logs | ratios | norms
+        return logs | ratios | norms, logits_BN
 
     def ssl_step(self, inputs: Features) -> dict[str, tf.Tensor]:
         """One update from the self-supervised loss alone, for pre-training or alternating training.
@@ -266,19 +247,40 @@ class CTRModel(tfrs.Model):
         optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
         return logs | self._update(total, tape, self._ssl_weights(), optimizers)
 
-    def test_step(self, inputs: Features) -> dict[str, tf.Tensor]:
-        """The main loss of a batch. Rankings are measured on dumped scores (models.evaluate)."""
-        candidates = self.embedder.candidates(inputs)
-        term = self._main_loss(inputs[LABEL], self(inputs), candidates.mask_BN)
-        return {MAIN_LOSS: replicas.all_sum(share(term))}
+    def get_config(self) -> dict[str, Any]:
+        """What the model was built from; called by Keras when it saves.
+
+        Raises:
+            UserError: The model was built by hand.
+        """
+        if self._recipe is None:
+            raise UserError(
+                "Expected a model of models.build_model, found one without the configuration that "
+                "its parts were built from.",
+                "save its weights with save_weights, or build it with models.build_model.",
+            )
+        return {"schema": self.schema.to_json(), **self._recipe.to_json()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "CTRModel":
+        """A model with new weights, from what `get_config` returns."""
+        del cls, custom_objects
+        from models.core.factory import build_sized  # The factory builds models of this class.
+
+        return build_sized(
+            resolve(config["run"]),
+            Schema.from_json(config["schema"]),
+            config["cardinalities"],
+            config["precision"],
+        )
 
     def _tables(self) -> list[tf.Variable]:
         return [*self.embedder.table_weights(), *single_variables(self.backbone.tables)]
 
     def _dense_weights(self) -> list[tf.Variable]:
-        """The weights that `train_step` trains, without the tables."""
+        """The weights that `main_step` trains, without the tables."""
         excluded = {table.ref() for table in self._tables()}
-        if self.ssl is not None and not self._joint:
+        if self.ssl is not None and not self.joint:
             excluded |= {weight.ref() for weight in self.ssl.trainable_variables}
         return [weight for weight in self.trainable_variables if weight.ref() not in excluded]
 
@@ -320,8 +322,8 @@ class CTRModel(tfrs.Model):
             tape,
             weights,
             optimizers,
-            clip_norm=self._clip_norm,
-            table_clip_norm=self._embedding_clip_norm,
+            clip_norm=self.compiled.clip_norm,
+            table_clip_norm=self.compiled.embedding_clip_norm,
             loss_scale=self.loss_scale,
         )
 
@@ -330,14 +332,27 @@ class CTRModel(tfrs.Model):
         weights_BN = tf.cast(mask_BN, tf.float32)
         if self.schema.weight is not None:
             weights_BN *= features[LABEL_WEIGHT]
-        if self._positive_weight != 1.0:
-            weights_BN *= tf.where(features[LABEL] > 0, self._positive_weight, 1.0)
-        if self._sample_weight:
-            sample_weights = tf.cast(features[self._sample_weight], tf.float32)
+        if self.compiled.positive_weight != 1.0:
+            weights_BN *= tf.where(features[LABEL] > 0, self.compiled.positive_weight, 1.0)
+        if name := self.compiled.sample_weight:
+            items = [feature.name for feature in self.schema.item_features]
+            name = candidate_key(name) if name in items else name
+            sample_weights = tf.cast(features[name], tf.float32)
             weights_BN *= tf.maximum(
                 sample_weights if sample_weights.shape.rank == 2 else sample_weights[:, None], 0.0
             )
+        if SAMPLE_WEIGHT in features:
+            weights_BN *= features[SAMPLE_WEIGHT]
         return weights_BN
+
+    def weights_of_samples(self, inputs: Features) -> tf.Tensor:
+        """Weight of each sample in the log loss [B, N]; 0 for padding."""
+        key_BN = inputs[candidate_key(self.schema.item_key.name)]
+        return self._weights(inputs, key_BN != PAD_ID)
+
+    def log_loss(self, inputs: Features, logits_BN: tf.Tensor, weights_BN: tf.Tensor) -> tf.Tensor:
+        """The main loss of the global batch, a scalar, for weights of samples [B, N]."""
+        return replicas.all_sum(share(self._main_loss(inputs[LABEL], logits_BN, weights_BN)))
 
     def _main_loss(
         self, label_BN: tf.Tensor, logits_BN: tf.Tensor, weights_BN: tf.Tensor
@@ -362,10 +377,10 @@ class CTRModel(tfrs.Model):
         """
         shares = {name: share(term) for name, term in terms.items()}
         total = tf.add_n([terms[name].weight * value for name, value in shares.items()])
-        if self._l2:
+        if self.compiled.l2:
             kernels = [weight for weight in weights if "kernel" in weight.name]
             penalty = sum(tf.reduce_sum(tf.square(kernel)) for kernel in kernels)
-            total += self._l2 * penalty / replicas.count()
+            total += self.compiled.l2 * penalty / replicas.count()
         logs = {"loss": total} | shares
         return total, {name: replicas.all_sum(value) for name, value in logs.items()}
 

@@ -7,6 +7,7 @@ from models.backbone_api import Backbone, ModelConfig, SelfSupervision
 from models.config.run_config import RunConfig
 from models.core.base import CTRModel
 from models.core.embeddings import FeatureEmbedder, Features
+from models.core.recipe import Recipe
 from models.core.schedules import learning_rate
 from models.keras import keras, tf
 from models.ops.optimizers import table_optimizer
@@ -80,7 +81,8 @@ def build_sized(
             ssl = ssl_class(config.ssl, embedder.dims)
         for part in parts:
             user_code.require_keras_2(part, backbone if part.flag == "model" else ssl)
-        model = CTRModel(schema, embedder, backbone, ssl, seed=config.train.seed)
+        recipe = Recipe(config=config, cardinalities=cardinalities, precision=precision)
+        model = CTRModel(schema, embedder, backbone, ssl, config.train.seed, recipe)
         _create_weights(model)
     if precision == "mixed_float16":
         model.loss_scale = LossScale()
@@ -130,6 +132,9 @@ def _create_weights(model: CTRModel) -> None:
     model.backbone.auxiliary_logits(state, candidates)
     if model.ssl is not None:
         model.ssl.losses(user, candidates, seed=seed)
+    for layer in model.layers:
+        # Their methods are called, not they themselves; Keras would count no weights of theirs.
+        layer.built = True
 
 
 def compile_model(model: CTRModel, config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from models.config.training import TrainConfig
 from models.keras import keras, tf
 
 
+@keras.saving.register_keras_serializable("sequence_ctr")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning-rate schedule: base * warm-up * cosine * scale.
 

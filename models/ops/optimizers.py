@@ -20,6 +20,7 @@ def sum_duplicates(gradient: Any) -> Any:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
+@keras.saving.register_keras_serializable("sequence_ctr")
 class LazyAdam(keras.optimizers.Adam):
     """Adam that updates only the rows whose ids occur in the batch.
 
@@ -76,6 +77,10 @@ class _OwnRates(keras.optimizers.Optimizer):
         added = {self._var_key(table): factor for table in tables}
         # A plain dictionary would become part of checkpoints.
         self._factors = types.MappingProxyType({**self._factors, **added})
+
+    def factors(self, tables: Iterable[tf.Variable]) -> list[float]:
+        """Factors of the learning rate of some tables, in their order."""
+        return [self._factors.get(self._var_key(table), 1.0) for table in tables]
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
         """Applies one gradient, in place."""

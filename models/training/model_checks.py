@@ -93,7 +93,7 @@ def _requests(schema: Schema) -> Features:
 
 
 def _losses(model: CTRModel, features: Features) -> tf.Tensor:
-    """The sum of the losses of `train_step` and, if it is used, `ssl_step`."""
+    """The sum of the losses of `main_step` and, if it is used, `ssl_step`."""
     seed = tf.zeros([2], tf.int32)
     terms = list(model.loss_terms(features, seed).values())
     if model.ssl_optimizer is not None:

@@ -55,7 +55,7 @@ class Progress:
     def losses(self) -> Logs:
         """Losses and norms of the last steps.
 
-        Values of `ssl_step` get the prefix `ssl_` if `train_step` has values of the same names; the
+        Values of `ssl_step` get the prefix `ssl_` if `main_step` has values of the same names; the
         other terms of self-supervision keep their names.
         """
         ssl_losses = {

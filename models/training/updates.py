@@ -49,7 +49,7 @@ class Updates:
         optimizer = model.ssl_optimizer if ssl else model.optimizer
         assert optimizer is not None
         self._optimizer = optimizer
-        self.steps = steps_of(model.ssl_step if ssl else model.train_step, distribution)
+        self.steps = steps_of(model.ssl_step if ssl else model.main_step, distribution)
         self._batches = distribution.batches(batches(done))
 
     def __call__(self, done: int, count: int) -> Logs:

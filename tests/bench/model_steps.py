@@ -250,7 +250,7 @@ def batch(requests: int, candidates: int = _CANDIDATES, items: int = 0) -> Batch
 
 def training_step(trained: CTRModel, like: Batch) -> Callable[[Batch], float]:
     """The training step as one graph for batches of any size; it returns the loss."""
-    step = tf.function(trained.train_step, input_signature=[_specs(like)])
+    step = tf.function(trained.main_step, input_signature=[_specs(like)])
     return lambda requests: float(step(requests)["loss"])
 
 

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     batches = iter(
         dataset.read(data, "train", batch_size=given.batch_size, shuffle_seed=1, epochs=_EPOCHS)
     )
-    steps = Steps(model.train_step, strategy)
+    steps = Steps(model.main_step, strategy)
 
     def train() -> dict[str, float]:
         steps.waited()

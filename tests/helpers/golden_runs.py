@@ -43,7 +43,7 @@ def losses(name: str) -> dict[str, list[float]]:
     for step in range(STEPS):
         batch = small_models.batch(seed=step)
         of_ssl = built.ssl_step(batch) if run.train.has_ssl_steps else {}
-        logs.append({**{f"ssl_{key}": of_ssl[key] for key in of_ssl}, **built.train_step(batch)})
+        logs.append({**{f"ssl_{key}": of_ssl[key] for key in of_ssl}, **built.main_step(batch)})
     keys = [key for key in logs[0] if key.removeprefix("ssl_") in ("loss", "gradient_norm")]
     return {key: [float(np.float32(each[key])) for each in logs] for key in keys}
 

@@ -16,7 +16,7 @@ def _slow_but(names, fast):
 def _train(run):
     model = event_models.model(run)
     for step in range(2):
-        assert np.isfinite(model.train_step(event_models.batch(seed=step))["loss"].numpy())
+        assert np.isfinite(model.main_step(event_models.batch(seed=step))["loss"].numpy())
     scores = model(event_models.batch())
     assert scores.shape == (6, 3)
     assert np.isfinite(scores.numpy()).all()

@@ -18,7 +18,7 @@ def _train(run):
     embedder = model.embedder
     table, projections = embedder.tables["item_id"].numpy(), dict(embedder.projections)
     before = {name: value.numpy() for name, value in projections.items()}
-    logs = model.train_step(vector_models.batch())
+    logs = model.main_step(vector_models.batch())
     assert np.isfinite(logs["loss"].numpy())
     scores = model(vector_models.batch())
     assert scores.shape == (6, 3)

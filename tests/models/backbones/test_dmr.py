@@ -184,7 +184,7 @@ def test_the_table_of_item_vectors_trains_by_rows_touched():
     built = small_models.model(small_models.config("dmr", "none", "model.sampled_negatives=3"))
     table = built.backbone.item_vectors
     before, features = table.numpy(), small_models.batch(requests=2, candidates=1)
-    built.train_step(features)
+    built.main_step(features)
     changed = (table.numpy() != before).any(1)
     items = np.concatenate([np.ravel(features[f"{k}/item_id"]) for k in ("history", "candidate")])
     # The first history is empty and its user vector still 0, so only the second candidate learns.

@@ -102,7 +102,7 @@ def _mean(term):
 
 def test_one_step_moves_every_weight(model, features):
     before = [weight.numpy() for weight in model.trainable_variables]
-    logs = model.train_step(features)
+    logs = model.main_step(features)
     assert ("miss_interest" in logs) == (model.ssl is not None)
     assert all(np.isfinite(value) for value in logs.values())
     weights = model.trainable_variables

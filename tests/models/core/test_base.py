@@ -128,7 +128,7 @@ def test_every_weight_gets_a_gradient(trained):
 
 def test_train_step_lowers_the_loss_and_reports_every_term(trained):
     features = small_models.batch(requests=32)
-    step = tf.function(trained.train_step)
+    step = tf.function(trained.main_step)
     logs = [{name: float(v) for name, v in step(features).items()} for _ in range(60)]
     assert logs[-1]["log_loss"] < logs[0]["log_loss"]
     terms = set(trained.loss_terms(features, SEED))
@@ -154,7 +154,7 @@ def _weights_after_steps(run, steps=3):
     """Weights by place and name: the layers of a stack share names."""
     model = small_models.model(run)
     for i in range(steps):
-        model.train_step(small_models.batch(seed=i))
+        model.main_step(small_models.batch(seed=i))
     weights = [*model.embedder.trainable_variables, *model.backbone.trainable_variables]
     return {(i, weight.name): weight.numpy() for i, weight in enumerate(weights)}
 
@@ -201,7 +201,7 @@ def test_gradient_is_clipped_to_its_global_norm():
     for bound in (0.0, 1e-3):
         model = small_models.model(small_models.config("din", "none", f"train.clip_norm={bound}"))
         model.optimizer.learning_rate = 0.0
-        norms[bound] = float(model.train_step(features)["gradient_norm"])
+        norms[bound] = float(model.main_step(features)["gradient_norm"])
         moments = model.optimizer.variables[2]
         norms[bound, "first moment"] = float(tf.reduce_max(tf.abs(moments)))
     assert norms[0.0] == pytest.approx(norms[1e-3])
@@ -214,7 +214,7 @@ def test_l2_is_the_squared_norm_of_the_kernels():
     decayed = small_models.model(small_models.config("din", "none", "train.l2=0.5"))
     kernels = [w for w in plain.trainable_variables if "kernel" in w.name]
     expected = 0.5 * sum(float(tf.reduce_sum(kernel**2)) for kernel in kernels)
-    difference = decayed.compute_loss(features) - plain.compute_loss(features)
+    difference = decayed.compute_loss(features, True) - plain.compute_loss(features, True)
     assert float(difference) == pytest.approx(expected, rel=1e-4)
 
 
@@ -222,4 +222,4 @@ def test_a_loss_that_is_not_finite_stops_the_step():
     model = small_models.model(small_models.config("din"))
     model.embedder.tables["item_id"].assign(tf.fill([30, 8], np.nan))
     with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
-        model.train_step(small_models.batch())
+        model.main_step(small_models.batch())

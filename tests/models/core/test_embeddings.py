@@ -106,7 +106,7 @@ def test_a_step_changes_only_the_rows_of_its_batch():
     model = small_models.model(small_models.config("fm"))
     table = model.embedder.tables["item_id"]
     before, features = table.numpy(), small_models.batch()
-    model.train_step(features)
+    model.main_step(features)
     changed = (table.numpy() != before).any(1)
     items = np.concatenate([np.ravel(features[f"{k}/item_id"]) for k in ("history", "candidate")])
     # A row of padding enters nothing that is summed.
@@ -171,7 +171,7 @@ def test_only_training_hides_values_and_so_trains_the_row_of_unknown_ones():
     before = {name: table.numpy()[1] for name, table in built.embedder.tables.items()}
     scores = built(features).numpy()
     np.testing.assert_array_equal(built(features), scores)
-    built.train_step(features)
+    built.main_step(features)
     for name, table in built.embedder.tables.items():
         assert (table.numpy()[1] != before[name]).any(), name
 
@@ -202,7 +202,7 @@ def test_compressed_tables_start_like_plain_ones_and_train_sparsely():
     assert (quotients.numpy()[:, -1] == 1.0).all()
     before = table.numpy(), quotients.numpy()
     features = small_models.batch(requests=1, candidates=1, length=1)
-    model.train_step(features)
+    model.main_step(features)
     # The only request has an empty history, so its candidate is the only item.
     item = int(features["candidate/item_id"][0, 0])
     assert np.flatnonzero((table.numpy() != before[0]).any(1)).tolist() == [item % 10]

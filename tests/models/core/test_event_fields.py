@@ -110,7 +110,7 @@ def test_tables_of_events_train_from_the_second_step_and_have_hidden_values():
     names = (*built.embedder.event_projections, *built.embedder.tables)
     before = {name: built.embedder.tables[name].numpy() for name in ("action", "gap", "tags")}
     for step in range(3):
-        built.train_step(event_models.batch(seed=step))
+        built.main_step(event_models.batch(seed=step))
     assert len(set(names)) > 4
     for name, table in before.items():
         assert (built.embedder.tables[name].numpy() != table).any(), name

@@ -78,8 +78,8 @@ def test_one_value_trains_like_a_plain_feature_bit_for_bit(name, ssl, overrides,
     many, plain = many_models.model(run), many_models.model(run, is_many=False)
     for _ in range(3):
         logs = (
-            many.train_step(many_models.batch("one")),
-            plain.train_step(many_models.batch("plain")),
+            many.main_step(many_models.batch("one")),
+            plain.main_step(many_models.batch("plain")),
         )
         for key in logs[1]:
             np.testing.assert_array_equal(logs[0][key].numpy(), logs[1][key].numpy(), err_msg=key)
@@ -96,7 +96,7 @@ def test_only_rows_of_the_batch_change():
     built = many_models.model(many_models.config("din"))
     before = built.embedder.tables["category_id"].numpy()
     features = many_models.batch()
-    built.train_step(features)
+    built.main_step(features)
     after = built.embedder.tables["category_id"].numpy()
     touched = np.unique(
         np.concatenate([features[key].numpy().ravel() for key in _KEYS if "category" in key])

@@ -67,7 +67,7 @@ def test_fixed_rows_get_no_gradient_and_no_slots():
     names = [variable.name for variable in built.embedding_optimizer.variables]
     assert not any("item_id" in name for name in names)
     for _ in range(3):
-        built.train_step(vector_models.batch())
+        built.main_step(vector_models.batch())
     np.testing.assert_array_equal(built.embedder.tables["item_id"], before)
     assert "embedding_gradient/ssl" in built.diagnostics(vector_models.batch())
 

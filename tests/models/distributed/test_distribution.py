@@ -44,7 +44,7 @@ for name in ("one_device", "mirrored"):
     features = small_models.batch(requests=int(requests))
     dataset = tf.data.Dataset.from_tensor_slices(features).batch(8).repeat()
     batches = distribution.batches(dataset)
-    kinds = [model.ssl_step] * (ssl != "none") + [model.train_step]
+    kinds = [model.ssl_step] * (ssl != "none") + [model.main_step]
     kinds = [Steps(kind, distribution.strategy) for kind in kinds]
     logs = [
         [{k: float(v) for k, v in train(batches, 1).items()} for train in kinds]
@@ -67,7 +67,7 @@ for on_cpu in (False, True):
         run = small_models.config("din", "none", f"train.tables_on_cpu={str(on_cpu).lower()}")
         model = small_models.model(run)
         model.build_optimizers()
-        train = Steps(model.train_step, distribution.strategy)
+        train = Steps(model.main_step, distribution.strategy)
         batches = distribution.batches(tf.data.Dataset.from_tensors(small_models.batch()).repeat())
         losses.append([float(train(batches, 1)["loss"]) for _ in range(3)])
 ends = lambda values: sorted({v.device[-5:] for v in values if v.shape.rank})

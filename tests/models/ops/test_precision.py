@@ -75,7 +75,7 @@ def test_scores_and_losses_are_close_to_float32(exact, precision):
 )
 def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
     model = _model(name, ssl, precision)
-    steps = [model.train_step] + [model.ssl_step] * (ssl != "none")
+    steps = [model.main_step] + [model.ssl_step] * (ssl != "none")
     features = small_models.batch(requests=32)
     for step in map(tf.function, steps):
         losses = [float(step(features)["loss"]) for _ in range(20)]
@@ -86,11 +86,11 @@ def test_training_stays_finite_and_lowers_the_loss(name, ssl, precision):
 def test_an_overflow_leaves_the_step_out_and_halves_the_scale():
     model = _model("din", "none", "mixed_float16")
     features = small_models.batch()
-    model.train_step(features)
+    model.main_step(features)
     scale, before = float(model.loss_scale.value), [w.numpy() for w in model.trainable_variables]
     assert scale == 2.0**15
     model.loss_scale.value.assign(3e38)  # Overflows float16, and float32 too.
-    step = tf.function(model.train_step)
+    step = tf.function(model.main_step)
     assert not np.isfinite(float(step(features)["gradient_norm"]))
     assert float(model.loss_scale.value) == pytest.approx(1.5e38)
     for weight, value in zip(model.trainable_variables, before, strict=True):
@@ -110,7 +110,7 @@ def test_the_scale_cancels():
     for scale in (1.0, 1024.0):
         model = _model("din", "none", "mixed_float16")
         model.loss_scale.value.assign(scale)
-        norms.append(float(model.train_step(features)["gradient_norm"]))
+        norms.append(float(model.main_step(features)["gradient_norm"]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 

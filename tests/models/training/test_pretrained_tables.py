@@ -122,7 +122,7 @@ def test_trained_rows_move_and_need_no_projection_of_one_width(data, vectors, si
     np.testing.assert_array_equal(before[2 + words.index("i7")], vectors[1]["i7"])
     trainer.compile_model(model, run)
     features = small_models.batch()
-    model.train_step(features)
+    model.main_step(features)
     changed = np.flatnonzero((_rows(model, data)[0] != before).any(axis=1))
     assert len(changed) > 2
     sides = [features[f"{side}/item_id"].numpy().ravel() for side in ("candidate", "history")]
@@ -139,11 +139,11 @@ def test_trained_rows_may_learn_at_a_share_of_the_rate(data, vectors):
         fill(model, data, run)
         trainer.compile_model(model, run)
         features = small_models.batch()
-        for step in (model.train_step, model.ssl_step):
+        for step in (model.main_step, model.ssl_step):
             before, _ = _rows(model, data)
             step(features)
             moved[step.__name__, factor] = np.abs(_rows(model, data)[0] - before).max()
-    for name in ("train_step", "ssl_step"):
+    for name in ("main_step", "ssl_step"):
         np.testing.assert_allclose(moved[name, 1.0], 8 * moved[name, 0.125], rtol=0.02)
 
 

@@ -119,7 +119,7 @@ def test_stages_train_what_they_should():
     assert not _same(initial[2], first[2])
     assert not any(np.any(v) for v in model.optimizer.variables[1:])  # moments are still fresh
 
-    logs = model.train_step(features)
+    logs = model.main_step(features)
     assert "miss_interest" not in logs
     second = _parts(model)
     assert all((second[0][name] != first[0][name]).any() for name in first[0])
@@ -132,7 +132,7 @@ def test_both_losses_train_in_joint_steps():
         small_models.config("din", "miss", "train.joint=true", "train.ssl_steps=0")
     )
     before = _parts(model)
-    logs = model.train_step(small_models.batch())
+    logs = model.main_step(small_models.batch())
     expected = logs[MAIN_LOSS] + 0.1 * (logs["miss_interest"] + logs["miss_feature"])
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
     after = _parts(model)

@@ -64,7 +64,7 @@ def test_the_scale_reaches_both_optimisers():
     model.build_optimizers()
     optimizers = [model.optimizer, model.embedding_optimizer]
     set_scale(optimizers, 0.25)
-    model.train_step(small_models.batch())
+    model.main_step(small_models.batch())
     for optimizer in optimizers:
         assert float(optimizer.learning_rate) == 0.125
     set_scale([keras.optimizers.Adam(0.1)], 0.5)  # a constant rate stays
@@ -78,7 +78,7 @@ def test_the_first_step_of_a_warm_up_is_small():
             small_models.config("lr", "none", "train.learning_rate=0.1", *settings)
         )
         before = [weight.numpy() for weight in model.trainable_variables]
-        model.train_step(small_models.batch())
+        model.main_step(small_models.batch())
         after = [weight.numpy() for weight in model.trainable_variables]
         moved.append([np.abs(a - b).max() for a, b in zip(after, before, strict=True)])
     assert len(moved[0]) > 3

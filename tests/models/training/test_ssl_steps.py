@@ -51,7 +51,7 @@ def test_each_loss_moves_what_it_trains_at_a_rate_of_its_own():
         ]
 
     assert moved(model.ssl_step) == pytest.approx([0.4, 0.0, 0.3], rel=1e-3)
-    assert moved(model.train_step) == pytest.approx([0.2, 0.1, 0.0], rel=1e-3)
+    assert moved(model.main_step) == pytest.approx([0.2, 0.1, 0.0], rel=1e-3)
 
 
 def test_the_gradient_of_self_supervision_is_clipped_by_its_own_norm():

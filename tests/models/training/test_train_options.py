@@ -176,7 +176,7 @@ def _loss(*settings, features=None):
     small_models.randomise(model)
     features = features or small_models.batch()
     logits_BN = model(features).numpy().astype(np.float64)
-    logs = model.train_step(features)
+    logs = model.main_step(features)
     label_BN = features["label"].numpy()
     losses_BN = np.logaddexp(0, logits_BN) - label_BN * logits_BN
     return float(logs[MAIN_LOSS]), losses_BN, label_BN, features["candidate/item_id"].numpy() > 0
@@ -211,7 +211,7 @@ def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, at_once):
     it = trainer.Trainer(
         _config(data, model="fm", steps_per_execution=at_once), tmp_path, progress=False
     )
-    train_step = it.model.train_step
+    train_step = it.model.main_step
     table = it.model.embedder.tables["item_id"]
 
     def poison(batch):
@@ -220,7 +220,7 @@ def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, at_once):
         with tf.control_dependencies([table.assign(table * value)]):
             return train_step({name: tf.identity(each) for name, each in batch.items()})
 
-    monkeypatch.setattr(it.model, "train_step", poison)
+    monkeypatch.setattr(it.model, "main_step", poison)
     with pytest.raises(UserError) as failed:
         it.fit()
     message = str(failed.value)
@@ -242,7 +242,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight():
     call = model.backbone.interact
     model.backbone.interact = lambda fields: broken(call(fields))
     with pytest.raises(tf.errors.InvalidArgumentError, match="gradient is not finite"):
-        tf.function(model.train_step)(small_models.batch())
+        tf.function(model.main_step)(small_models.batch())
     for weight, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
 
