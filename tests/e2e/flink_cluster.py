@@ -8,37 +8,23 @@ end with the block that started them, or with the test process however that ends
 """
 
 import contextlib
-import ctypes
 import dataclasses
-import hashlib
 import itertools
 import json
-import os
 import pathlib
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-ROOT = pathlib.Path(__file__).parents[2]
-POM = ROOT / "scripts" / "flink" / "pom.xml"
+import java_processes
+
 TASK_MANAGERS = 2
 WORKER_LOG = "workers.txt"
 HOLD = "hold"
 _PATIENCE = 100  # seconds, for each process
 _HELD_PATIENCE = 300  # seconds, until a worker comes to the place where it is to be held
-_MAVEN_OPTIONS = [
-    "-Dmaven.artifact.threads=8",
-    # By default Maven waits half an hour for a server that has stopped sending.
-    "-Dmaven.wagon.rto=20000",
-    "-Dmaven.wagon.http.retryHandler.count=5",
-    "-Daether.connector.requestTimeout=20000",
-]
 _JAVA_OPTIONS = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
@@ -86,7 +72,7 @@ heartbeat.interval: 5000
 heartbeat.timeout: 120000
 {restarts}io.tmp.dirs: {scratch}
 """
-_DOCUMENTED = ROOT / "docs" / "running_on_clusters.md"
+_DOCUMENTED = java_processes.ROOT / "docs" / "running_on_clusters.md"
 
 
 @dataclasses.dataclass
@@ -145,12 +131,6 @@ class Cluster:
             return json.load(reply)["jobs"]
 
 
-def missing() -> str:
-    """Why no cluster can be started here; empty if one can."""
-    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    return f"{' and '.join(absent)} not found on PATH" if absent else ""
-
-
 @contextlib.contextmanager
 def running(scratch: pathlib.Path) -> Iterator[Cluster]:
     """Starts job manager, task managers and job server.
@@ -161,8 +141,8 @@ def running(scratch: pathlib.Path) -> Iterator[Cluster]:
     Yields:
         The cluster.
     """
-    jars = _jars()
-    rpc, rest, job, artifacts, expansion = _free_ports(5)
+    jars = java_processes.jars("flink")
+    rpc, rest, job, artifacts, expansion = java_processes.free_ports(5)
     config = scratch / "conf"
     config.mkdir()
     (config / "flink-conf.yaml").write_text(
@@ -171,7 +151,7 @@ def running(scratch: pathlib.Path) -> Iterator[Cluster]:
     worker = scratch / "worker.sh"
     worker.write_text(
         f"#!/bin/sh\nexport WORKER_LOG='{scratch / WORKER_LOG}' HOLD='{scratch / HOLD}' "
-        f"PYTHONPATH='{ROOT}'\n"
+        f"PYTHONPATH='{java_processes.ROOT}'\n"
         f"exec '{sys.executable}' '{pathlib.Path(__file__).with_name('flink_worker.py')}' \"$@\"\n",
         encoding="utf-8",
     )
@@ -194,12 +174,8 @@ def running(scratch: pathlib.Path) -> Iterator[Cluster]:
 
         def start(name: str, command: Sequence[object], is_up: Callable[[], bool]) -> None:
             log = scratch / f"{name}.log"
-            process = stack.enter_context(_process(list(map(str, command)), log))
-            deadline = time.monotonic() + _PATIENCE
-            while not is_up():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} does not start: {log.read_text()[-2000:]}")
-                time.sleep(0.5)
+            started = java_processes.process(list(map(str, command)), log, is_up, _PATIENCE)
+            stack.enter_context(started)
 
         numbers = itertools.count()
 
@@ -214,7 +190,11 @@ def running(scratch: pathlib.Path) -> Iterator[Cluster]:
         start("job-manager", [*in_cluster, *job_manager], lambda: _task_managers(rest) is not None)
         for _ in range(TASK_MANAGERS):
             start_task_manager()
-        start("job-server", [*java, *_job_server_path(jars), *job_server], lambda: _listens(job))
+        start(
+            "job-server",
+            [*java, *_job_server_path(jars), *job_server],
+            lambda: java_processes.listens(job),
+        )
         flags = (
             "--runner=FlinkRunner",
             f"--job_endpoint=127.0.0.1:{job}",
@@ -243,59 +223,6 @@ def _job_server_path(jars: pathlib.Path) -> list[str]:
     for jar in sorted(jars.iterdir()):
         (uploaded if jar.name.startswith(_UPLOADED) else others).append(str(jar))
     return [f"-Xbootclasspath/a:{':'.join(others)}", "-cp", ":".join(uploaded)]
-
-
-def _jars() -> pathlib.Path:
-    """The directory of the jars, filled by Maven unless it holds those of this pom.xml already."""
-    version = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
-    jars = ROOT / "build" / "flink" / version
-    if not jars.exists():
-        partial = jars.with_name(f"{version}.{os.getpid()}")
-        plugin = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-        command = ["mvn", "-B", "-q", "-ntp", "-f", POM, *_MAVEN_OPTIONS, plugin]
-        command += ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
-        subprocess.run(list(map(str, command)), check=True)
-        partial.rename(jars)
-    return jars
-
-
-@contextlib.contextmanager
-def _process(command: list[str], log: pathlib.Path) -> Iterator[subprocess.Popen]:
-    libc = ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-            preexec_fn=die_with_parent,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _task_managers(port: int) -> set[str] | None:

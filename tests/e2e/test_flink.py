@@ -13,6 +13,7 @@ import threading
 
 import flink_cluster
 import flink_worker
+import java_processes
 import pytest
 
 from pipeline.arguments import BuildArguments
@@ -26,7 +27,7 @@ from tests.helpers.small_logs import columns, random_events, write_log
 
 pytestmark = [
     pytest.mark.flink,
-    pytest.mark.skipif(bool(flink_cluster.missing()), reason=flink_cluster.missing() or "-"),
+    pytest.mark.skipif(bool(java_processes.missing()), reason=java_processes.missing() or "-"),
 ]
 _STAGES = 3  # reading, counting values, writing
 
