@@ -226,6 +226,29 @@ def arguments_from_flags(output: str, hint: cli.Hint | None = None) -> BuildArgu
     return BuildArguments(**{**values, "output": output})
 
 
+_FEW = 0.2
+"""Share of the rows below which training requests are few."""
+
+
+def hints(data: DataDir) -> list[str]:
+    """What a first build leaves unused and most users want: a line each, [] if there is nothing.
+
+    Args:
+        data: A data set that was just built.
+    """
+    arguments, account = data.manifest["arguments"], data.manifest["conservation"]
+    if arguments["protocol"] != "leave_last_out" or arguments["train_prefixes"] != "last":
+        return []
+    rows, requests = account["used"] + account["filtered"].get("protocol", 0), data.num_requests
+    if requests("train") >= _FEW * rows:
+        return []
+    return [
+        f"{requests('train'):,} training requests of {rows:,} rows, since leave_last_out trains on "
+        "one per user, as the papers do. With --train_prefixes=all every earlier row is one as "
+        "well, on the same validation and test requests: often worth more than another model."
+    ]
+
+
 def define_flags() -> None:
     """Defines the flags of this command."""
     define_log_flags()
@@ -238,6 +261,7 @@ def main() -> None:
     """Builds a data set as the flags say, prints its findings, and writes its data card."""
     data = build_examples(arguments_from_flags(flags.FLAGS.output))
     sys.stdout.write("".join(f"finding: {line}\n" for line in data.findings))
+    sys.stdout.write("".join(f"hint: {line}\n" for line in hints(data)))
     from pipeline import data_card  # loads Matplotlib, which nothing else here needs
 
     data_card.write_card(data.path)

@@ -158,7 +158,10 @@ def _build(arguments: BuildArguments, log: CheckedLog | None) -> AnyPath:
     """Builds the data set; goes on with what an interruption has left of it."""
     from pipeline import data_card  # loads Matplotlib
 
-    return data_card.write_card(building.build_or_resume(arguments, log).path)
+    data = building.build_or_resume(arguments, log)
+    for line in building.hints(data):
+        _say(f"hint: {line}")
+    return data_card.write_card(data.path)
 
 
 def _train(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.arguments import BuildArguments
 from pipeline.audit import audit
-from pipeline.build_examples import build_examples
+from pipeline.build_examples import build_examples, hints
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from tests.helpers.small_data_sets import read_examples, shard_bytes
@@ -409,3 +409,17 @@ def test_manifest_and_stats_add_up(tmp_path):
     assert data.stats["splits"]["train"]["features"]["history/item_id"]["oov_rate"] == 0
     assert not (data.path / "_work").exists()
     assert not (data.path / "rejected").exists()
+
+
+def test_rows_that_no_training_request_uses_are_hinted_at(tmp_path):
+    log = write_log(tmp_path / "log.parquet", columns(random_events(seed=1, users=20, days=900)))
+    last, every = (
+        build_examples(
+            BuildArguments(input=log, output=str(tmp_path / prefixes), train_prefixes=prefixes)
+        )
+        for prefixes in ("last", "all")
+    )
+    assert last.num_requests("train") < every.num_requests("train")
+    (hint,) = hints(last)
+    assert hint.startswith(f"{last.num_requests('train')} training requests of ")
+    assert not hints(every)
