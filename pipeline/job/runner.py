@@ -35,6 +35,11 @@ from preprocessing.storage.files import AnyPath
 
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
+_OF_NOTEBOOKS = {
+    "is_in_ipython": lambda: False,
+    "alter_label_if_ipython": lambda transform, pvalueish: None,
+}
+"""What Beam's pipelines ask about notebooks, with the answers for a program."""
 _MAX_THREADS = 4  # each holds a partition; more threads would mostly wait for the interpreter
 
 
@@ -147,7 +152,7 @@ def run_stage(
     work = watch.parent
 
     def run() -> None:
-        with beam.Pipeline(runner, options) as pipeline:
+        with _as_in_a_program(), beam.Pipeline(runner, options) as pipeline:
             construct(pipeline)
 
     start = time.perf_counter()
@@ -199,6 +204,22 @@ def _progress(title: str, watch: AnyPath, total: int) -> Iterator[None]:
             stop.set()
             if thread.is_alive():
                 thread.join()
+
+
+@contextlib.contextmanager
+def _as_in_a_program() -> Iterator[None]:
+    """Lets Beam treat a pipeline alike in a notebook and in a program.
+
+    In a notebook it would load its interactive parts, which need pandas 2 and more packages, to
+    name transforms after cells, and would leave the pipeline's temporary directory to them.
+    """
+    module = sys.modules[beam.Pipeline.__module__]
+    before = {name: getattr(module, name) for name in _OF_NOTEBOOKS}
+    vars(module).update(_OF_NOTEBOOKS)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
 
 
 @contextlib.contextmanager
