@@ -158,8 +158,10 @@ class KerasModel(tfrs.Model, abc.ABC):
         others = [each for each, _ in self.optimizers() if each is not self.optimizer]
         self._shared_rate = SharedRate(self.optimizer, others)
 
-    def get_compile_config(self) -> dict[str, Any]:
-        """What `compile_from_config` needs; called by Keras when it saves."""
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """What `compile_from_config` needs; called by Keras when it saves. None if not compiled."""
+        if not self._is_compiled:
+            return None
         content: dict[str, Any] = dataclasses.asdict(self.compiled)
         found = {name: getattr(self, name) for name in _OPTIMIZERS}
         base = super().get_compile_config() or {}
