@@ -11,6 +11,7 @@ _NAMES = {
     "train_run": "models.train:train",
     "evaluate_run": "models.evaluation.scoring:evaluate",
     "load_model": "models.core.run_directory",
+    "save_run": "models.training.fitted",
 }
 
 

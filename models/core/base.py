@@ -247,8 +247,9 @@ class CTRModel(KerasModel):
         optimizers = self.ssl_embedding_optimizer, self.ssl_optimizer
         return logs | self._update(total, tape, self._ssl_weights(), optimizers)
 
-    def get_config(self) -> dict[str, Any]:
-        """What the model was built from; called by Keras when it saves.
+    @property
+    def recipe(self) -> Recipe:
+        """What the model was built from.
 
         Raises:
             UserError: The model was built by hand.
@@ -259,7 +260,11 @@ class CTRModel(KerasModel):
                 "its parts were built from.",
                 "save its weights with save_weights, or build it with models.build_model.",
             )
-        return {"schema": self.schema.to_json(), **self._recipe.to_json()}
+        return self._recipe
+
+    def get_config(self) -> dict[str, Any]:
+        """What the model was built from; called by Keras when it saves."""
+        return {"schema": self.schema.to_json(), **self.recipe.to_json()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "CTRModel":

@@ -24,10 +24,11 @@ def test_every_block_runs(tmp_path, monkeypatch):
     build_examples(BuildArguments(input="l.csv", output="work/data", num_shards=2))
     names = {}
     found = [block for block in markdown_blocks.blocks(PAGE) if block.language == "python"]
-    assert len(found) == 2
+    assert len(found) == 3
     for block in found:
         exec(compile("\n" * block.line + block.text, str(PAGE), "exec"), names)
-    assert (tmp_path / "model" / "1" / "saved_model.pb").exists()
+    for exported in ("model", "fitted_model"):
+        assert (tmp_path / exported / "1" / "saved_model.pb").exists()
 
 
 def test_the_page_names_what_there_is():
