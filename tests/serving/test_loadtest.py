@@ -168,7 +168,7 @@ def test_requests_are_drawn_from_a_file(toy_url, toy_data, tmp_path, monkeypatch
 def test_requests_of_another_model_are_refused(toy_url, tmp_path):
     path = tmp_path / "requests.jsonl"
     path.write_text('{"user_id": "u"}\n')
-    with pytest.raises(UserError, match="requests.jsonl:1: expected the field 'age'"):
+    with pytest.raises(UserError, match="requests.jsonl:1: expected the field 'hour'"):
         loadtest(toy_url, [ONE_CALLER], [1], [1], Bounds(1, 1), requests=path)
     path.write_text("\n")
     with pytest.raises(UserError, match="Expected requests in .*, found none"):

@@ -307,7 +307,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize("ssl", ["none", "miss"])
+@pytest.mark.parametrize("ssl", [pytest.param("none", marks=pytest.mark.slow), "miss"])
 def test_two_replicas_fit_and_evaluate_as_one(ssl):
     command = [sys.executable, "-c", _REPLICAS, ssl]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)

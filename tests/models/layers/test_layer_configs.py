@@ -16,7 +16,9 @@ def _layers():
         if module.startswith("models.layers."):
             for name, value in vars(importlib.import_module(module)).items():
                 is_layer = inspect.isclass(value) and issubclass(value, keras.layers.Layer)
-                if is_layer and value.__module__ == module and not name.startswith("_"):
+                is_own = is_layer and value.__module__ == module and not name.startswith("_")
+                # A base class without a call is used through the layers that derive from it.
+                if is_own and value.call is not keras.layers.Layer.call:
                     yield pytest.param(value, id=name)
 
 
@@ -42,8 +44,6 @@ def _use(kind, monkeypatch):
 @pytest.mark.parametrize("kind", list(_layers()))
 def test_a_layer_comes_back_from_its_config(kind, monkeypatch):
     calls = _use(kind, monkeypatch)
-    if not calls:
-        pytest.skip("has no call of its own")
     layer, args, kwargs, result = calls[0]
     copy = kind.from_config(layer.get_config())
     assert copy.get_config() == layer.get_config()
