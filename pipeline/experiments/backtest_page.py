@@ -50,6 +50,7 @@ def write_page(
     content = {
         "id": "backtest",
         "title": "ways to train every day",
+        "quick": "",
         "claim": "",
         "facts": [("command", command), ("code", provenance.code()["version"])],
         "settings": {"model": config["model"]["name"], "ssl": config["ssl"]["name"]},
