@@ -34,7 +34,7 @@ _NOT_KEPT = (
     *("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"),
     "kafka_config",
 )
-"""Arguments that the content of a data set does not depend on, or that are nobody's business."""
+"""Arguments that the content of a data set does not depend on, or that may lead to a secret."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -239,11 +239,12 @@ def hints(data: DataDir) -> list[str]:
     arguments, account = data.manifest["arguments"], data.manifest["conservation"]
     if arguments["protocol"] != "leave_last_out" or arguments["train_prefixes"] != "last":
         return []
-    rows, requests = account["used"] + account["filtered"].get("protocol", 0), data.num_requests
-    if requests("train") >= _FEW * rows:
+    rows = account["used"] + account["filtered"].get("protocol", 0)
+    requests = data.num_requests("train")
+    if requests >= _FEW * rows:
         return []
     return [
-        f"{requests('train'):,} training requests of {rows:,} rows, since leave_last_out trains on "
+        f"{requests:,} training requests of {rows:,} rows, since leave_last_out trains on "
         "one per user, as the papers do. With --train_prefixes=all every earlier row is one as "
         "well, on the same validation and test requests: often worth more than another model."
     ]

@@ -116,10 +116,10 @@ class KerasModel(tfrs.Model, abc.ABC):
             UserError: There is another loss, an optimiser of another Keras, or a metric of logits.
         """
         if (loss not in (None, LOSS)) or loss_weights is not None:
-            found = loss_weights if loss in (None, LOSS) else loss
+            refused = loss_weights if loss in (None, LOSS) else loss
             raise UserError(
                 "Expected no loss and no loss_weights, since the model has losses of its own (log "
-                f"loss and auxiliary ones), found {found!r}.",
+                f"loss and auxiliary ones), found {refused!r}.",
                 "leave them out; the settings of the model weigh its losses.",
             )
         for metric in tf.nest.flatten([metrics, weighted_metrics]):
@@ -163,7 +163,7 @@ class KerasModel(tfrs.Model, abc.ABC):
         if not self._is_compiled:
             return None
         content: dict[str, Any] = dataclasses.asdict(self.compiled)
-        found = {name: getattr(self, name) for name in _OPTIMIZERS}
+        optimizers = {name: getattr(self, name) for name in _OPTIMIZERS}
         base = super().get_compile_config() or {}
         metrics = {name: base.get(name) for name in ("metrics", "weighted_metrics")}
         content[_FACTORS] = [
@@ -175,7 +175,7 @@ class KerasModel(tfrs.Model, abc.ABC):
                 getattr(optimizer, "_built", False) for optimizer, _ in self.optimizers()
             )
         }
-        return content | metrics | keras.saving.serialize_keras_object(found)
+        return content | metrics | keras.saving.serialize_keras_object(optimizers)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as `get_compile_config` says, with slots whose content Keras then loads."""

@@ -27,8 +27,8 @@ def save_run(
         Metrics of the splits that have requests, see `ranking_metrics`.
 
     Raises:
-        UserError: There is something in the directory; the data set has another schema or other
-            vocabularies than that of the model; the model was built by hand.
+        UserError: There is something in the directory; the data set has another schema than the
+            model or vocabularies of other sizes; the model was built by hand.
 
     Example:
         >>> from models import build_model, configure

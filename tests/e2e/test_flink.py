@@ -120,28 +120,19 @@ def test_a_mistake_that_a_worker_finds_is_one_line(tmp_path, cluster, alone):
     assert cluster.last_state() == "FINISHED"  # nothing for Flink to try again
 
 
-def test_a_worker_that_is_killed_while_it_reads_changes_nothing(tmp_path, cluster, alone):
+@pytest.mark.parametrize(
+    ("point", "victim"),
+    [(flink_worker.READING, "worker"), (flink_worker.WRITING, "task manager")],
+)
+def test_what_is_killed_while_it_works_changes_nothing(tmp_path, cluster, alone, point, victim):
     arguments, expected = alone
-    with (
-        beam_metrics.recorded() as found,
-        _meanwhile(
-            cluster, flink_worker.READING, lambda worker, _: os.kill(worker, signal.SIGKILL)
-        ),
-    ):
-        data = build_examples(_on_flink(arguments, cluster, tmp_path / "data"))
-    _assert_equal(data, expected)
-    assert found.counters() == beam_metrics.of_manifest(expected.manifest)
+    if victim == "task manager":
+        cluster.start_task_manager()  # the one that is left when one of three is killed
 
+    def kill(worker: int, task_manager: int) -> None:
+        os.kill(worker if victim == "worker" else task_manager, signal.SIGKILL)
 
-def test_a_task_manager_that_is_killed_while_it_writes_changes_nothing(tmp_path, cluster, alone):
-    arguments, expected = alone
-    cluster.start_task_manager()  # the one that is left when one of three is killed
-    with (
-        beam_metrics.recorded() as found,
-        _meanwhile(
-            cluster, flink_worker.WRITING, lambda _, manager: os.kill(manager, signal.SIGKILL)
-        ),
-    ):
+    with beam_metrics.recorded() as found, _meanwhile(cluster, point, kill):
         data = build_examples(_on_flink(arguments, cluster, tmp_path / "data"))
     _assert_equal(data, expected)
     assert found.counters() == beam_metrics.of_manifest(expected.manifest)

@@ -19,6 +19,7 @@ import pytest
 from preprocessing.schema import Schema
 from serving.client import Client
 from tests.helpers import notebooks
+from tests.helpers.python_runs import python
 from tests.helpers.reflected_grpc import ReflectedClient
 
 pytestmark = pytest.mark.slow
@@ -29,18 +30,6 @@ EVENT = ("movieId", "genres")
 MOST_GENRES = 6
 MISSING = {"movieId": "", "genres": "", "price_EUR": float("nan")}
 """How callers that know no schema write what is missing, and padding."""
-
-
-def _run(module, *flags):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +48,25 @@ def log(home):
 @pytest.fixture(scope="module")
 def model(home, log):
     """Directory of versions that the commands wrote."""
-    drafted = _run(
-        "pipeline.infer_schema", f"--input={log['log_file']}", f"--output={home / 'schema.json'}"
+    drafted = python(
+        "-m",
+        "pipeline.infer_schema",
+        f"--input={log['log_file']}",
+        f"--output={home / 'schema.json'}",
     )
     assert "uncertain" not in drafted
-    _run(
+    python(
+        "-m",
         *("pipeline.build_examples", f"--input={log['log_file']}", f"--output={home / 'data'}"),
         *(f"--schema={home / 'schema.json'}", "--protocol=time_split", "--num_shards=2"),
     )
-    _run(
+    python(
+        "-m",
         *("models.train", f"--data={home / 'data'}", f"--workdir={home / 'run'}"),
         *("--model=din", "--max_steps=120", "--set=train.batch_size=64"),
     )
-    exported = _run(
+    exported = python(
+        "-m",
         *("serving.export", f"--run={home / 'run'}", f"--output={home / 'model'}"),
         "--calibrate=isotonic",
     )

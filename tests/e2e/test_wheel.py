@@ -1,13 +1,11 @@
 """A wheel of the checkout works away from it: entry points, files of packages, a small run."""
 
-import os
 import pathlib
-import subprocess
-import sys
 import zipfile
 
 import pytest
 
+from tests.helpers.python_runs import python
 from tests.helpers.small_logs import columns, random_events, write_log
 
 pytestmark = pytest.mark.slow
@@ -26,19 +24,6 @@ print(len(entries))
 """
 
 
-def _python(*arguments, cwd, home=""):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel of the files that belong to the project, built without a network."""
@@ -50,7 +35,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     pip = ("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index")
-    _python(*pip, "--wheel-dir", path, source, cwd=path)
+    python(*pip, "--wheel-dir", path, source, cwd=path, PYTHONPATH="")
     (built,) = path.glob("*.whl")
     return built
 
@@ -70,11 +55,13 @@ def test_a_small_run_away_from_the_checkout(wheel, tmp_path):
     home, away = tmp_path / "home", tmp_path / "away"
     away.mkdir()
     pip = ("-m", "pip", "install", "-q", "--no-deps", "--no-index")
-    _python(*pip, "--target", home, wheel, cwd=away)
-    assert int(_python("-c", _ENTRIES, home, cwd=away, home=home)) >= 20
-    assert "models.train" in _python(home / "bin" / "ctr-train", "--help", cwd=away, home=home)
+    python(*pip, "--target", home, wheel, cwd=away, PYTHONPATH="")
+    assert int(python("-c", _ENTRIES, home, cwd=away, PYTHONPATH=str(home))) >= 20
+    assert "models.train" in python(
+        home / "bin" / "ctr-train", "--help", cwd=away, PYTHONPATH=str(home)
+    )
     write_log(away / "log.csv", columns(random_events()))
-    printed = _python(
+    printed = python(
         "-m",
         "pipeline.run",
         "--input=log.csv",

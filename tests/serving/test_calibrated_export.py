@@ -3,8 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from serving.exporting.sample_requests import sample_requests
 from serving.parity import parity
 from serving.score import score
 from serving.tfserving.models.servable import Servable
+from tests.helpers.python_runs import python
 from tests.reference import calibrations
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -204,28 +203,18 @@ def test_prior_of_a_data_set_that_does_not_say_how_it_was_built(run, tmp_path):
         exporting.export(run, tmp_path / "model", ExportOptions(calibrate="prior"))
 
 
-def command(module, *flags):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on a small generated log, by the commands."""
     work = tmp_path_factory.mktemp("work")
     log, data = work / "log.csv", work / "data"
     size = ("--users=300", "--items=200", "--interests=5")
-    command("pipeline.synthesize", f"--output={log}", *size)
-    command("pipeline.build_examples", f"--input={log}", f"--output={data}", "--num_shards=2")
+    python("-m", "pipeline.synthesize", f"--output={log}", *size)
+    python("-m", "pipeline.build_examples", f"--input={log}", f"--output={data}", "--num_shards=2")
     path = work / "run"
-    command("models.train", f"--data={data}", f"--workdir={path}", "--model=din", "--max_steps=60")
+    python(
+        "-m", "models.train", f"--data={data}", f"--workdir={path}", "--model=din", "--max_steps=60"
+    )
     return run_directory.open_run(path)
 
 
@@ -234,7 +223,7 @@ def trained(tmp_path_factory):
 def test_from_a_log_to_calibrated_scores(method, trained, tmp_path):
     output = tmp_path / "model"
     run = f"--run={trained.path}"
-    said = command("serving.export", run, f"--output={output}", f"--calibrate={method}")
+    said = python("-m", "serving.export", run, f"--output={output}", f"--calibrate={method}")
     assert f"Calibrated ({method}): " in said
     assert said.count("bias ratio") == 2
     version = output / "1"
@@ -245,9 +234,9 @@ def test_from_a_log_to_calibrated_scores(method, trained, tmp_path):
         scores = model.predict("serving_default", batch.raw)["scores"]
         for request_id, row in zip(batch.features["request_id"].numpy(), scores, strict=True):
             np.testing.assert_allclose(row, expected[request_id.decode()], atol=1e-6)
-    assert "agree with" in command("serving.parity", run, f"--model={version}")
+    assert "agree with" in python("-m", "serving.parity", run, f"--model={version}")
     report = tmp_path / "report.html"
-    command("models.report", run, f"--output={report}")
+    python("-m", "models.report", run, f"--output={report}")
     text = report.with_suffix(".md").read_text()
     assert "## Calibration of the export" in text
     assert f"--calibrate={method}: {record.how}" in text

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from models.training.batches import training_batches
 from preprocessing import dataset
 from preprocessing.errors import UserError
 from tests.helpers import small_models, toy_runs
+from tests.helpers.python_runs import python
 
 PAIRS = [("din", "none"), ("din", "miss"), ("deminet", "none")]
 
@@ -309,10 +308,8 @@ print(json.dumps(results))
 
 @pytest.mark.parametrize("ssl", [pytest.param("none", marks=pytest.mark.slow), "miss"])
 def test_two_replicas_fit_and_evaluate_as_one(ssl):
-    command = [sys.executable, "-c", _REPLICAS, ssl]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (first, scores), (second, others) = json.loads(done.stdout.splitlines()[-1])
+    printed = python("-c", _REPLICAS, ssl)
+    (first, scores), (second, others) = json.loads(printed.splitlines()[-1])
     assert first.keys() == second.keys()
     for name, values in first.items():
         assert values == pytest.approx(second[name], rel=1e-4, abs=1e-5), name

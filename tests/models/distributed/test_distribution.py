@@ -5,10 +5,6 @@ own.
 """
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from models.distributed import distribution
 from models.distributed.distribution import Distribution
 from models.keras import tf
 from preprocessing.errors import UserError
+from tests.helpers.python_runs import python
 
 STEPS = 20
 _START = """
@@ -81,17 +78,7 @@ print(json.dumps({
 
 def _run(program, *arguments):
     """The JSON lines that a program prints in a process with two logical CPUs."""
-    root = pathlib.Path(__file__).parents[3]
-    done = subprocess.run(
-        [sys.executable, "-c", _START + program, *map(str, arguments)],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in python("-c", _START + program, *arguments).splitlines()]
 
 
 @pytest.mark.parametrize(

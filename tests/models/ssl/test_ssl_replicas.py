@@ -5,13 +5,11 @@ own. Both draw the same pairs, and negatives come from the whole batch.
 """
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from tests.helpers.python_runs import python
 
 NAMES = ("miss", "rule", "irssl", "s3rec", "cl4srec")
 
@@ -56,17 +54,7 @@ print(json.dumps(result))
 
 @pytest.fixture(scope="module")
 def found():
-    root = pathlib.Path(__file__).parents[3]
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *NAMES],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(python("-c", _PROGRAM, *NAMES).splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
