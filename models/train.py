@@ -17,6 +17,7 @@ a checkpoint after the current step and end with status 0 and 130; a second Ctrl
 """
 
 import contextlib
+import os
 import pathlib
 import signal
 import sys
@@ -119,7 +120,6 @@ def begin(
     workdir = pathlib.Path(workdir)
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
-    from models.keras import tf
     from models.training import pretrained_tables
     from models.training.continuing import continue_run
     from models.training.trainer import Trainer
@@ -128,7 +128,7 @@ def begin(
     if has_run:
         _check_resumable(run_directory.open_run(workdir).config, config)
     if config.train.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        _make_deterministic(config.train.distribute)
     with _directory(workdir):
         trainer = Trainer(config, workdir, **options)
     if trainer.shows_progress:
@@ -185,6 +185,32 @@ def _directory(workdir: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # The directory may hold files by now.
                 workdir.rmdir()
         raise
+
+
+def _make_deterministic(distribute: str) -> None:
+    """Makes every step the same, bit for bit, in every run.
+
+    Beside deterministic operations, those of one device run one after another: a sum of three or
+    more gradients (AddN) begins with the first term that no other operation reads any more, so its
+    last bit would depend on which operation ended first. Replicas wait for each other within
+    operations, which therefore have to run at once.
+    """
+    from models.keras import tf
+
+    tf.config.experimental.enable_op_determinism()
+    if distribute not in ("auto", "one_device") or tf.config.list_physical_devices("GPU"):
+        return
+    if tf.config.threading.get_inter_op_parallelism_threads() == 1:
+        return
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # A notebook, or a program that has used TensorFlow before.
+        if os.environ.get("TF_NUM_INTEROP_THREADS") != "1":
+            sys.stderr.write(
+                "note: TensorFlow was in use before --deterministic was set, so that sums of "
+                "gradients may differ in their last bits; set TF_NUM_INTEROP_THREADS=1 before it "
+                "starts for results that repeat exactly.\n"
+            )
 
 
 def _check_resumable(stored: RunConfig, config: RunConfig) -> None:

@@ -67,7 +67,11 @@ def define_config_flags() -> None:
             "Passes with the self-supervised loss alone before the training (default 0).",
         )
         define_integer("max_steps", "Largest number of steps (default: no limit).")
-        flags.DEFINE_bool("deterministic", None, "Use deterministic operations only.")
+        flags.DEFINE_bool(
+            "deterministic",
+            None,
+            "Use deterministic operations, one after another: a run repeats bit for bit on a CPU.",
+        )
         flags.DEFINE_enum("precision", None, PRECISIONS, "Precision of training (default float32).")
 
 

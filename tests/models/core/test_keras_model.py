@@ -335,9 +335,10 @@ def test_a_saved_model_scores_and_trains_on_as_before(name, ssl, tmp_path):
     for mine, theirs in zip(built.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
     first = built.train_on_batch(batch, return_dict=True)
-    assert first == loaded.train_on_batch(batch, return_dict=True)
+    assert first == pytest.approx(loaded.train_on_batch(batch, return_dict=True), rel=1e-5)
+    # Without --deterministic, TensorFlow adds up three or more gradients in an order of its own.
     for mine, theirs in zip(built.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_learning_rates_of_single_tables_are_saved(tmp_path):

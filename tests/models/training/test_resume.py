@@ -23,6 +23,7 @@ from models.training import trainer
 from models.training.interruption import Interrupted, on_stop_signals
 from models.training.updates import Updates
 from preprocessing.errors import UserError
+from tests.helpers.python_runs import python
 
 
 def _config(data, **settings):
@@ -373,3 +374,38 @@ def test_thirty_kills_change_nothing(data, tmp_path):
     assert kills == 30
     counts = _weights(whole)["model/backbone/counts/.ATTRIBUTES/VARIABLE_VALUE"]
     assert counts.sum() == 60 / 6 * data.num_requests("train")
+
+
+@pytest.mark.slow
+def test_deterministic_runs_of_many_gradient_terms_are_equal(data, tmp_path):
+    """Graph attention adds up gradients whose buffers other operations read at the same time."""
+    paths = [tmp_path / name for name in ("first", "second")]
+    for path in paths:
+        flags = ["--deterministic", "--model=deminet", "--max_steps=150"]
+        flags += ["--set=train.batch_size=50", "--set=train.patience=100"]
+        command = ["-m", "models.train", f"--data={data.path}", f"--workdir={path}", *flags]
+        python(*command, TF_NUM_INTRAOP_THREADS="2")
+    _require_same(*paths)
+
+
+@pytest.mark.slow
+def test_determinism_that_comes_too_late_is_said(data, tmp_path):
+    code = (
+        "import sys, tensorflow as tf; tf.constant(1.0) + 1.0;"
+        "from models import train; from models.config import run_config;"
+        "config = run_config.resolve(run_config.load(sys.argv[1]));"
+        "train.train(config, sys.argv[2], progress=False)"
+    )
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(_config(data, deterministic=True, max_steps=2).to_json()))
+    runs = {"0": "note: TensorFlow was in use before --deterministic", "1": ""}
+    for threads, note in runs.items():
+        done = subprocess.run(
+            [sys.executable, "-c", code, file, tmp_path / f"run{threads}"],
+            env=os.environ | {"TF_NUM_INTEROP_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr.count("note: ") == bool(note)
+        assert note in done.stderr
