@@ -50,6 +50,7 @@ _RESUMABLE_SETTINGS = (
     "data_memory",
     "steps_per_execution",
     "checkpoint_minutes",
+    "histograms",
 )
 
 
@@ -155,6 +156,7 @@ def begin(
         sys.stdout.write("".join(f"{title}: {line}\n" for line in lines))
     if trainer.distribution.is_chief:
         run_directory.begin(workdir, config, trainer.data, origins)
+        trainer.journal.begin_run(config)
     if config.continues and not restored:
         trainer.measure_day()
     return trainer

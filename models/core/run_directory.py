@@ -1,8 +1,8 @@
 """A run directory: the output of training, and the input of all later commands.
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
-      sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt  calibration.json
-      days.csv
+      sessions.json  data.sha256  checkpoints/  best/  events.*  overview/  diverged.txt
+      calibration.json  days.csv
 """
 
 import json

@@ -88,6 +88,15 @@ class Scorer:
         with dataset.reading(self._data):
             return self.score_batches(self._batches[split], split, progress)
 
+    def graph(self, split: str) -> tf.Graph:
+        """The graph of the function that scores, as it was traced for the first batch of a split.
+
+        Args:
+            split: A split that `score` has scored.
+        """
+        features = next(iter(self._batches[split]))
+        return self._logits.get_concrete_function(features).graph
+
     def score_batches(
         self, batches: Iterable[dict[str, tf.Tensor]], split: str, progress: bool = False
     ) -> Scores:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from models.config.run_config import RunConfig
 from models.config.training import TrainConfig
 from models.core import run_directory
 from models.core.base import CTRModel
 from models.keras import tf
 from models.training import records, selection
 from models.training.batches import steps_per_epoch
+from models.training.board import Board
 from models.training.progress import Progress, Rows
 from models.training.steps import Logs, Speed, StepRunner
 from preprocessing import dataset
@@ -51,10 +53,16 @@ class Journal:
         self._requests = data.num_requests("train")
         self._steps_per_epoch = steps_per_epoch(data, train)
         self._records = records.Records(workdir, writes=writes)
+        self._board = Board(workdir, writes=writes)
+        self._histograms = train.histograms
         candidates = data.manifest["splits"]["train"]["candidates"]
         self._speed = Speed(candidates / self._requests * train.batch_size)
         self._measured: dict[str, float] = {}
         self._sample: dict[str, tf.Tensor] | None = None
+
+    def begin_run(self, config: RunConfig) -> None:
+        """Writes what does not change while a run trains; the run directory is there."""
+        self._board.begin(config)
 
     def bar(self, title: str, done: int) -> tqdm:
         """The progress bar of an epoch, of which `done` steps are done."""
@@ -78,7 +86,7 @@ class Journal:
         speed = self._measured = self._speed.measure(steps, progress.step)
         rate = self._model.optimizer.learning_rate
         values = {**progress.losses, **speed, "learning_rate": rate}
-        self._records.scalars(progress.step, values, "train")
+        self._board.scalars(progress.step, values, "train")
         shown = {
             "loss": f"{float(progress.logs['loss']):.4f}",
             **selection.best(progress.history),
@@ -91,7 +99,7 @@ class Journal:
     def show_pretraining_steps(self, bar: tqdm) -> None:
         """Shows the self-supervised losses in the progress bar and in TensorBoard."""
         losses = self._progress.ssl_logs
-        self._records.scalars(self._progress.ssl_step, losses, "pretraining/train")
+        self._board.scalars(self._progress.ssl_step, losses, "pretraining/train")
         bar.set_postfix(loss=f"{float(losses['loss']):.4f}")
 
     def record_evaluation(self, metrics: Mapping[str, float | None], last_step: int) -> None:
@@ -104,8 +112,12 @@ class Journal:
         progress = self._progress
         values = self._add_row(progress.history, progress.step, progress.losses, metrics)
         self._records.table(run_directory.HISTORY, progress.history)
-        self._records.scalars(progress.step, values)
-        self._records.flush()
+        self._board.scalars(progress.step, values)
+        if progress.best_step == progress.step:
+            self._board.best(progress.step, {"validation": metrics})
+        if self._histograms:
+            self._board.histograms(progress.step, self._model.trainable_variables)
+        self._board.flush()
         if self._writes_lines:
             began, since = self._began
             left = None
@@ -118,14 +130,26 @@ class Journal:
         progress = self._progress
         values = self._add_row(progress.pretraining, progress.ssl_step, progress.ssl_logs, measured)
         self._records.table(run_directory.PRETRAINING, progress.pretraining)
-        self._records.scalars(progress.ssl_step, values, "pretraining")
-        self._records.flush()
+        self._board.scalars(progress.ssl_step, values, "pretraining")
+        self._board.flush()
         if self._writes_lines:
             sys.stderr.write(f"pretraining: {records.line(progress.pretraining[-1])}\n")
 
-    def close(self) -> None:
-        """Closes the files."""
-        self._records.close()
+    def show_graph(self, graph: tf.Graph) -> None:
+        """Shows the graph of the model in TensorBoard."""
+        self._board.graph(graph)
+
+    def record_result(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Shows the metrics of the best weights, by split, beside the settings of the run."""
+        self._board.best(self._progress.best_step, metrics)
+
+    def __enter__(self) -> "Journal":
+        """Begins the training."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the training, perhaps by an error; closes the files."""
+        self._board.close()
 
     def _add_row(
         self, rows: Rows, step: int, logs: Logs, measured: Mapping[str, float | None]

@@ -167,13 +167,19 @@ class Trainer:
             UserError: The loss is not finite; the disk is full.
             Interrupted: The run was asked to stop; a checkpoint is written.
         """
-        self.fit()
-        measured = self.distribution.of_chief(self._measure)
+        with self.journal:
+            self._fit()
+            measured = self.distribution.of_chief(self._measure)
+            self.journal.record_result(measured)
         self.session.save(self.progress.step)
         return measured
 
     def fit(self) -> None:
-        """Trains to the end; raises as `run` does."""
+        """Trains to the end without measuring the best weights; raises as `run` does."""
+        with self.journal:
+            self._fit()
+
+    def _fit(self) -> None:
         self.distribution.require_equal(
             {"last checkpoint (--workdir must be shared)": self.progress.step}
         )
@@ -188,7 +194,6 @@ class Trainer:
             raise
         finally:
             self._profile.close()
-            self.journal.close()
 
     # Pre-train.
 
@@ -326,6 +331,8 @@ class Trainer:
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
         self.journal.record_evaluation(metrics, self._last_step())
+        if len(self.progress.history) == 1 and self.distribution.is_chief:
+            self.journal.show_graph(self.scorer.graph("validation"))
         self.save()
         self._set_learning_rate()
         if self._on_evaluation is not None:
