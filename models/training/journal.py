@@ -1,4 +1,4 @@
-"""What a run tells while it trains: progress bars, TensorBoard, and the rows of its tables."""
+"""What a run tells while it trains: progress bars, TensorBoard, MLflow, the rows of its tables."""
 
 import pathlib
 import sys
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from models.config.run_config import RunConfig
-from models.config.training import TrainConfig
 from models.core import run_directory
 from models.core.base import CTRModel
 from models.keras import tf
@@ -17,6 +16,7 @@ from models.training.batches import steps_per_epoch
 from models.training.board import Board
 from models.training.progress import Progress, Rows
 from models.training.steps import Logs, Speed, StepRunner
+from models.training.tracking import Tables, Tracker
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 
@@ -28,11 +28,12 @@ class Journal:
         workdir: Run directory.
         model: Model that is trained.
         data: Data set of the run.
-        train: Settings of the training.
+        config: Configuration of the run.
         progress: Progress to report; rows are added to its tables.
         writes: Whether this process writes files; exactly one of several processes does.
         shows: Whether to show progress on standard error: bars on a terminal, elsewhere a line per
             evaluation.
+        tracker: The run in MLflow, if it is tracked there.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class Journal:
         workdir: pathlib.Path,
         model: CTRModel,
         data: DataDir,
-        train: TrainConfig,
+        config: RunConfig,
         progress: Progress,
         *,
         writes: bool,
         shows: bool,
+        tracker: Tracker | None = None,
     ) -> None:
+        train = config.train
+        self._config, self._tracker = config, tracker
         self._model, self._data, self._progress = model, data, progress
         self._batch_size, self._shows = train.batch_size, shows
         self._writes_lines = shows and not sys.stderr.isatty()
@@ -59,10 +63,6 @@ class Journal:
         self._speed = Speed(candidates / self._requests * train.batch_size)
         self._measured: dict[str, float] = {}
         self._sample: dict[str, tf.Tensor] | None = None
-
-    def begin_run(self, config: RunConfig) -> None:
-        """Writes what does not change while a run trains; the run directory is there."""
-        self._board.begin(config)
 
     def bar(self, title: str, done: int) -> tqdm:
         """The progress bar of an epoch, of which `done` steps are done."""
@@ -118,6 +118,8 @@ class Journal:
         if self._histograms:
             self._board.histograms(progress.step, self._model.trainable_variables)
         self._board.flush()
+        if self._tracker:
+            self._tracker.rows(self._tables())
         if self._writes_lines:
             began, since = self._began
             left = None
@@ -132,6 +134,8 @@ class Journal:
         self._records.table(run_directory.PRETRAINING, progress.pretraining)
         self._board.scalars(progress.ssl_step, values, "pretraining")
         self._board.flush()
+        if self._tracker:
+            self._tracker.rows(self._tables())
         if self._writes_lines:
             sys.stderr.write(f"pretraining: {records.line(progress.pretraining[-1])}\n")
 
@@ -142,14 +146,26 @@ class Journal:
     def record_result(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Shows the metrics of the best weights, by split, beside the settings of the run."""
         self._board.best(self._progress.best_step, metrics)
+        if self._tracker:
+            self._tracker.result(self._progress.best_step, metrics, self._tables())
 
     def __enter__(self) -> "Journal":
-        """Begins the training."""
+        """Begins the training; the run directory is there."""
+        self._board.begin(self._config)
+        if self._tracker:
+            self._tracker.begin(self._config, self._data)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Ends the training, perhaps by an error; closes the files."""
         self._board.close()
+        if self._tracker:
+            was_stopped = kind is not None and issubclass(kind, SystemExit | KeyboardInterrupt)
+            self._tracker.end("FINISHED" if kind is None else "KILLED" if was_stopped else "FAILED")
+
+    def _tables(self) -> Tables:
+        """The rows so far, as MLflow gets them."""
+        return {"pretraining/": self._progress.pretraining, "": self._progress.history}
 
     def _add_row(
         self, rows: Rows, step: int, logs: Logs, measured: Mapping[str, float | None]

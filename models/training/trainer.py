@@ -25,6 +25,7 @@ from models.training.journal import Journal
 from models.training.profiling import Profile
 from models.training.progress import Progress
 from models.training.sessions import Session, phase
+from models.training.tracking import Tracker
 from models.training.updates import Updates
 from preprocessing.data_dir import DataDir
 
@@ -47,6 +48,7 @@ class Trainer:
         profile: Steps to profile.
         on_evaluation: Callback for the validation metrics of each evaluation; an exception in it
             ends the run.
+        tracker: The run in MLflow, if it is tracked there.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Trainer:
         stop: StopRequest | None = None,
         profile: Profile | None = None,
         on_evaluation: Callable[[Mapping[str, float | None]], None] | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.config = config
         self.workdir = workdir
@@ -106,10 +109,11 @@ class Trainer:
             workdir,
             self.model,
             self.data,
-            config.train,
+            config,
             self.progress,
             writes=self.distribution.is_chief,
             shows=self.shows_progress,
+            tracker=tracker if self.distribution.is_chief else None,
         )
         self.started = self._saved = time.monotonic()
 
@@ -168,18 +172,14 @@ class Trainer:
             Interrupted: The run was asked to stop; a checkpoint is written.
         """
         with self.journal:
-            self._fit()
+            self.fit()
             measured = self.distribution.of_chief(self._measure)
             self.journal.record_result(measured)
         self.session.save(self.progress.step)
         return measured
 
     def fit(self) -> None:
-        """Trains to the end without measuring the best weights; raises as `run` does."""
-        with self.journal:
-            self._fit()
-
-    def _fit(self) -> None:
+        """Trains to the end, with the journal open; raises as `run` does."""
         self.distribution.require_equal(
             {"last checkpoint (--workdir must be shared)": self.progress.step}
         )
