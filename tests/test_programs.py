@@ -51,6 +51,28 @@ def test_so_do_the_processes_of_a_build(elsewhere):
     assert (elsewhere / "data" / "_COMPLETED").exists()
 
 
+@pytest.mark.parametrize("module", ["pipeline.run", "serving.server"])
+def test_a_module_says_whose_packages_it_found(tmp_path, module):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("")
+    for program in (("-m", module), ("-c", f"import {module}")):
+        done = subprocess.run(
+            [sys.executable, *program, "--help"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        line = done.stderr.splitlines()[-1]
+        assert f"Expected the package 'models' in {ROOT}, found another one in {tmp_path}" in line
+        assert "ctr-run" in line
+        if program[0] == "-m":
+            assert done.stderr == f"{line}\n"
+            assert line.startswith("error: ")
+
+
 def test_other_processes_look_where_this_one_does(monkeypatch):
     monkeypatch.setattr(sys, "path", ["", "/a"])
     monkeypatch.setenv("PYTHONPATH", "/b")
