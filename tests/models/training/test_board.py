@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+from tensorboard import default
 from tensorboard.plugins.hparams import metadata as hparams
 
 from models import train
@@ -74,6 +75,10 @@ def runs(data, tmp_path_factory):
         config = _config(data, "din", learning_rate=0.01, histograms=True, epochs=20)
         train.train(config, home / "two", progress=False)
     return home
+
+
+def test_tensorboard_starts_with_the_plugin():
+    assert any("hparams" in str(plugin) for plugin in default.get_plugins())
 
 
 def test_two_runs_can_be_compared_by_their_settings(runs, data):
