@@ -331,8 +331,8 @@ class Trainer:
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
         self.journal.record_evaluation(metrics, self._last_step())
-        if len(self.progress.history) == 1 and self.distribution.is_chief:
-            self.journal.show_graph(self.scorer.graph("validation"))
+        if len(self.progress.history) == 1 and (graph := self.scorer.graph()):
+            self.journal.show_graph(graph)
         self.save()
         self._set_learning_rate()
         if self._on_evaluation is not None:
