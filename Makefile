@@ -62,7 +62,7 @@ lock: install  ## Write both lock files anew
 	uv pip compile pyproject.toml -c requirements.in $(LOCK_FLAGS) -o requirements.lock
 	cd build/lock && uv pip compile pyproject.toml -c requirements-modern.in $(LOCK_FLAGS) -o $(CURDIR)/requirements-modern.lock
 
-LOCK_FLAGS := --quiet --extra dev --extra bench --extra docs --extra kafka --universal --python-version 3.10 \
+LOCK_FLAGS := --quiet --extra dev --extra bench --extra docs --extra kafka --extra mlflow --universal --python-version 3.10 \
   --generate-hashes --no-annotate --no-header
 
 clean:  ## Remove what the targets made

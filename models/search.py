@@ -152,7 +152,8 @@ def _run_trial(
         trainer = training.begin(
             config, path, has_run, progress=False, stop=stop, on_evaluation=report
         )
-        trainer.fit()
+        with trainer.journal:
+            trainer.fit()
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError):

@@ -10,10 +10,11 @@
 
 Leaves in RUN: config.json (every default spelled out), origins.json (where each value comes from),
 schema.json, metrics.json, metrics.csv, pretraining.csv, sessions.json (code, machine, time and
-memory of each process that worked on it), TensorBoard events, checkpoints/ (to resume) and best/
-(weights of the best validation AUC, or log loss where AUC is undefined); with --continue also
-days.csv (what the model scored on each day before it learned from it). SIGTERM and Ctrl-C write
-a checkpoint after the current step and end with status 0 and 130; a second Ctrl-C does not wait.
+memory of each process that worked on it), TensorBoard events, also in overview/ (to compare runs),
+checkpoints/ (to resume) and best/ (weights of the best validation AUC, or log loss where AUC is
+undefined); with --continue also days.csv (what the model scored on each day before it learned from
+it); with --tracking also tracking.json (the run's id in MLflow). SIGTERM and Ctrl-C write a
+checkpoint after the current step and end with status 0 and 130; a second Ctrl-C does not wait.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from models.config import run_config as config_module
 from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.evaluation.metrics import shown
-from models.training import data_checks, run_flags
+from models.training import data_checks, run_flags, tracking
 from models.training.interruption import Interrupted, interrupted, on_stop_signals
 from models.training.profiling import Profile
 from preprocessing import cli
@@ -50,6 +51,7 @@ _RESUMABLE_SETTINGS = (
     "data_memory",
     "steps_per_execution",
     "checkpoint_minutes",
+    "histograms",
 )
 
 
@@ -60,6 +62,7 @@ def train(
     progress: bool = True,
     profile: Profile | None = None,
     origins: Mapping[str, str] | None = None,
+    tracker: tracking.Tracker | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Trains a model; the library function behind this command.
 
@@ -72,6 +75,7 @@ def train(
             standard error.
         profile: Steps to profile.
         origins: Origins of the values of the configuration, for origins.json.
+        tracker: The run in MLflow, if it is tracked there.
 
     Returns:
         Metrics of the best weights by split; None where undefined.
@@ -84,7 +88,14 @@ def train(
     with on_stop_signals() as stop:
         try:
             trainer = begin(
-                config, workdir, resume, origins, progress=progress, stop=stop, profile=profile
+                config,
+                workdir,
+                resume,
+                origins,
+                progress=progress,
+                stop=stop,
+                profile=profile,
+                tracker=tracker,
             )
             if trainer.shows_progress:
                 sys.stdout.write("".join(f"finding: {line}\n" for line in trainer.data.findings))
@@ -244,6 +255,7 @@ def define_flags() -> None:
     run_flags.define_config_flags()
     with cli.flag_group("The training"):
         run_flags.define_integer("seed", "Seed of weights, data order and draws (default 1).")
+        tracking.define_flag()
         flags.DEFINE_string("profile", None, "Profile these steps, FIRST:LAST, for TensorBoard.")
 
 
@@ -260,6 +272,7 @@ def main() -> None:
     profile = Profile.parse(flag_values.profile, workdir)
     continued = flag_values["continue"].value
     run_flags.check_paths(flag_values.data, continued)
+    tracker = tracking.open_tracker(flag_values.tracking, workdir)
     config, origins = run_flags.resolve_flags(
         flag_values.data, flag_values.seed, existing_run, continued
     )
@@ -272,7 +285,14 @@ def main() -> None:
     sys.stdout.write(f"all settings: {workdir / run_directory.CONFIG}\n")
     sys.stdout.flush()
     try:
-        measured = train(config, workdir, flag_values.resume, profile=profile, origins=origins)
+        measured = train(
+            config,
+            workdir,
+            flag_values.resume,
+            profile=profile,
+            origins=origins,
+            tracker=tracker,
+        )
     except Interrupted as interruption:
         sys.stdout.write(f"{interruption.message}\n")
         raise

@@ -25,7 +25,7 @@ from models import train as training
 from models.config.run_config import RunConfig, differences, flat
 from models.core import run_directory
 from models.evaluation.metrics import shown
-from models.training import run_flags
+from models.training import run_flags, tracking
 from models.training.interruption import Interrupted
 from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
@@ -53,6 +53,7 @@ def run(
     workdir: str | pathlib.Path,
     origins: Mapping[str, str] | None = None,
     log: CheckedLog | None = None,
+    tracker: tracking.Tracker | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Runs all stages that are not yet complete.
 
@@ -62,6 +63,7 @@ def run(
         workdir: Directory to fill; created if needed.
         origins: Origins of the values of the configuration, by setting.
         log: The log as `log_schema.check` found it with these arguments, if that was done already.
+        tracker: The training run in MLflow, if it is tracked there.
 
     Returns:
         Metrics of the model by split; None where undefined.
@@ -80,7 +82,7 @@ def run(
         2,
         "train",
         lambda: run_directory.is_measured(run_dir, DataDir.open(arguments.output, verify=False)),
-        lambda: _train(config, run_dir, origins),
+        lambda: _train(config, run_dir, origins, tracker),
     )
     is_exported = any(model_dir.glob("[0-9]*/saved_model.pb"))
     _stage(3, "export", lambda: is_exported, lambda: exporting.export(run_dir, model_dir))
@@ -94,6 +96,8 @@ def run(
 
     report = workdir / "report.html"
     _stage(5, "report", lambda: False, lambda: write_report(run_dir, report, serving_facts))
+    if tracker:
+        tracker.attach(report)
 
     metrics = run_directory.read_metrics(run_dir)
     _say(f"scores over REST, candidates from best to worst:\n{serving_facts['scores']}")
@@ -165,11 +169,14 @@ def _build(arguments: BuildArguments, log: CheckedLog | None) -> AnyPath:
 
 
 def _train(
-    config: RunConfig, run_dir: pathlib.Path, origins: Mapping[str, str] | None
+    config: RunConfig,
+    run_dir: pathlib.Path,
+    origins: Mapping[str, str] | None,
+    tracker: tracking.Tracker | None,
 ) -> dict[str, dict[str, float | None]]:
     is_begun = (run_dir / run_directory.CONFIG).exists()
     try:
-        return training.train(config, run_dir, resume=is_begun, origins=origins)
+        return training.train(config, run_dir, resume=is_begun, origins=origins, tracker=tracker)
     except Interrupted as interruption:
         _say(f"{interruption.message}, or go on with the same command as before")
         raise
@@ -216,6 +223,8 @@ def define_flags() -> None:
         flags.DEFINE_string("workdir", None, "Directory to fill.", required=True)
     building.define_log_flags()
     run_flags.define_config_flags()
+    with cli.flag_group("The training"):
+        tracking.define_flag()
 
 
 def main() -> int | None:
@@ -229,9 +238,10 @@ def main() -> int | None:
     run_flags.check_paths(None)
     is_built = (pathlib.Path(arguments.output) / COMPLETED).exists()
     log = None if is_built else log_schema.check(arguments)
+    tracker = tracking.open_tracker(flags.FLAGS.tracking, pathlib.Path(workdir) / "run")
     resolved = run_flags.resolve_flags(data=arguments.output, seed=arguments.seed)
     try:
-        run(arguments, resolved.config, workdir, resolved.origins, log)
+        run(arguments, resolved.config, workdir, resolved.origins, log, tracker)
     except KeyboardInterrupt:
         _say("stopped by Ctrl-C; go on with the same command as before")
         return cli.STOPPED

@@ -1,7 +1,10 @@
 """The data contract: schema, encoders, sequences, splits, negatives, example codec, reader."""
 
 import importlib
+import importlib.util
 import os
+import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +34,34 @@ def lazy_name(package: str, places: Mapping[str, str], name: str) -> Any:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     module, _, other = places[name].partition(":")
     return getattr(importlib.import_module(module), other or name)
+
+
+def require_neighbours(*packages: str) -> None:
+    """Ends `python -m` with one line where the current directory has packages of our names.
+
+    Args:
+        packages: Names of our packages, none of which is imported here.
+
+    Raises:
+        SystemExit: A package is another one, and the process was started by `python -m`.
+        ImportError: The same, for programs that import us.
+    """
+    home = pathlib.Path(__file__).resolve().parents[1]
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        found = [
+            pathlib.Path(p).resolve() for p in (spec and spec.submodule_search_locations) or ()
+        ]
+        if not found or home / name in found:
+            continue
+        message = (
+            f"Expected the package {name!r} in {home}, found another one in {found[0]}, which "
+            "`python -m` finds first. Fix: start the program instead (ctr-run for python -m "
+            "pipeline.run), or work in another directory."
+        )
+        if sys.argv[:1] == ["-m"]:
+            raise SystemExit(f"error: {message}")
+        raise ImportError(message)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from preprocessing import lazy_name
+from preprocessing import lazy_name, require_neighbours
+
+require_neighbours("models")
 
 _NAMES = {
     "export_run": "serving.export:export",

@@ -25,14 +25,15 @@ BY_MACHINE = ("rest_api_num_threads", "grpc_max_threads")  # their defaults coun
 _INTRODUCTION = """\
 # Commands
 
-Every command is a module of Python and, where the package is installed, a program. `--help` prints
-what stands here, `--debug` shows the stack trace of an error. A flag without a default in its line
-may be left out unless it is marked as required. This page is written from the commands, by
+Every command is a program, in the `bin` of the environment that it is installed in, and a module of
+Python: `ctr-train` and `python -m models.train` are the same. `--help` prints what stands here,
+`--debug` shows the stack trace of an error. A flag without a default in its line may be left out
+unless it is marked as required. This page is written from the commands, by
 `python -m tests.command_page`.
 
-Python looks for modules in the current directory first: where that has a folder `models` (or
-`pipeline`, `serving`) of its own, `python -m models.train` finds the wrong one, and `ctr-train` the
-right one.
+Programs work in any directory. `python -m` looks for modules in the current one first: where that
+has a folder `models`, `pipeline`, `serving` or `preprocessing` of its own, `python -m models.train`
+may find the wrong one.
 """
 
 
@@ -68,18 +69,19 @@ def takes_argument(module: str) -> bool:
 def page() -> str:
     """The content of docs/commands.md."""
     rows = [
-        f"| [`python -m {module}`](#{module.replace('.', '')}) | `{name}` | {_purpose(module)} |"
+        f"| [`{name}`](#{name}) | `python -m {module}` | {_purpose(module)} |"
         for name, module in scripts().items()
     ]
-    head = "| command | program | what it does |\n| --- | --- | --- |"
-    sections = ("\n".join(_section(module)) for module in scripts().values())
+    head = "| program | as a module | what it does |\n| --- | --- | --- |"
+    sections = ("\n".join(_section(name, module)) for name, module in scripts().items())
     return "\n".join([_INTRODUCTION, head, *rows, "", *sections]).rstrip("\n") + "\n"
 
 
-def _section(module: str) -> Iterator[str]:
-    """A command: its docstring, its flags in groups."""
-    yield f"## {module}\n"
-    yield f"```text\n{inspect.cleandoc(command(module).__doc__ or '')}\n```\n"
+def _section(name: str, module: str) -> Iterator[str]:
+    """A command: its docstring with the names of programs, its flags in groups."""
+    yield f"## {name}\n"
+    yield f"As a module: `python -m {module}`.\n"
+    yield f"```text\n{_with_programs(inspect.cleandoc(command(module).__doc__ or ''))}\n```\n"
     groups: dict[str, list[Any]] = {}
     for flag in flags_of(module).values():
         groups.setdefault(cli.title_of(flag), []).append(flag)
@@ -87,6 +89,13 @@ def _section(module: str) -> Iterator[str]:
         yield f"{title}:\n\n| flag | default | meaning |\n| --- | --- | --- |"
         yield from map(_row, found)
         yield ""
+
+
+def _with_programs(text: str) -> str:
+    """A text in which commands are programs."""
+    for name, module in scripts().items():
+        text = re.sub(rf"\bpython -m {re.escape(module)}\b", name, text)
+    return text
 
 
 def _row(flag: Any) -> str:

@@ -254,6 +254,33 @@ def origins(
     return {key: origin_by_key.get(key, DEFAULT) for key in flat(config.to_json())}
 
 
+def changed(config: RunConfig) -> dict[str, Any]:
+    """The names of model and self-supervision, and the values that are not those of their classes.
+
+    What a variant or the schedule of a self-supervision sets counts as changed.
+
+    Args:
+        config: The resolved configuration.
+
+    Returns:
+        Value by `section.key`.
+    """
+    values = flat(config.to_json())
+    kept = set()
+    for section in SECTIONS:
+        settings = getattr(config, section)
+        for field in dataclasses.fields(settings) if settings is not None else ():
+            made = field.default_factory
+            default = field.default if made is dataclasses.MISSING else made()
+            if getattr(settings, field.name) == default:
+                kept.add(f"{section}.{field.name}")
+    return {
+        key: value
+        for key, value in values.items()
+        if value != "" and ".".join(key.split(".")[:2]) not in kept
+    }
+
+
 def describe(config: RunConfig, found: Mapping[str, str]) -> str:
     """A line per value that is no default, with its origin, as `origins` returns it."""
     values = {key: v for key, v in flat(config.to_json()).items() if found[key] != DEFAULT}

@@ -67,6 +67,8 @@ class TrainConfig:
             weights are the same.
         checkpoint_minutes: Maximum age of the last checkpoint in minutes before another one is
             written; evaluations write one in any case.
+        histograms: Whether TensorBoard gets the distributions of all trained weights at every
+            evaluation.
         seed: Seed of initial weights, order of the data and random draws.
         deterministic: Whether TensorFlow uses deterministic operations only (slower).
         distribute: Strategy: auto, one_device, mirrored, multi_worker or parameter_server; see
@@ -111,6 +113,7 @@ class TrainConfig:
     data_memory: int = limited(512, at_least=0)
     steps_per_execution: int = limited(1, at_least=1)
     checkpoint_minutes: float = limited(10.0, above=0)
+    histograms: bool = False
     seed: int = limited(1, at_least=0)
     deterministic: bool = False
     distribute: str = "auto"

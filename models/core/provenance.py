@@ -38,7 +38,7 @@ def command() -> str:
 
 def code() -> dict[str, Any]:
     """Version of the project; in a git checkout also `commit` and whether files were `modified`."""
-    info: dict[str, Any] = {"version": _project_version()}
+    info: dict[str, Any] = {"version": project_version()}
     if (_ROOT / ".git").exists() and (commit := _git("rev-parse", "HEAD")):
         changed = _git("status", "--porcelain", "--untracked-files=no")
         info |= {"commit": commit, "modified": bool(changed)}
@@ -79,7 +79,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _project_version() -> str:
+def project_version() -> str:
+    """The version of the project as it is installed."""
     try:
         return importlib.metadata.version(_PROJECT)
     except importlib.metadata.PackageNotFoundError:

@@ -1,8 +1,8 @@
 """A run directory: the output of training, and the input of all later commands.
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
-      sessions.json  data.sha256  checkpoints/  best/  events.*  diverged.txt  calibration.json
-      days.csv
+      sessions.json  data.sha256  checkpoints/  best/  events.*  overview/  diverged.txt
+      calibration.json  days.csv  tracking.json
 """
 
 import json
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 DAYS = "days.csv"
+TRACKING = "tracking.json"
+"""File with the id of the run in MLflow."""
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
 DIVERGED = "diverged.txt"
 """File with the reason why a run ended whose numbers are no longer finite."""

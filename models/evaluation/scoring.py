@@ -64,6 +64,7 @@ class Scorer:
         self._of_candidate = {candidate_key(f.name): f for f in features if f.is_categorical}
         self._logits = tf.function(lambda features: model(features), autograph=False)
         self._batches: dict[str, tf.data.Dataset] = {}
+        self._first: dict[str, tf.Tensor] | None = None
 
     def score(self, split: str, progress: bool = False) -> Scores:
         """Scores every candidate of a split.
@@ -88,6 +89,12 @@ class Scorer:
         with dataset.reading(self._data):
             return self.score_batches(self._batches[split], split, progress)
 
+    def graph(self) -> tf.Graph | None:
+        """The graph of the function that scores, as it was traced for the first batch, if any."""
+        if self._first is None:
+            return None
+        return self._logits.get_concrete_function(self._first).graph
+
     def score_batches(
         self, batches: Iterable[dict[str, tf.Tensor]], split: str, progress: bool = False
     ) -> Scores:
@@ -109,6 +116,7 @@ class Scorer:
             disable=None if progress else True,
         ) as bar:
             for features in batches:
+                self._first = self._first or features
                 parts.append(self._collect(features, self._logits(features)))
                 self._between()
                 bar.update(int(features[REQUEST_ID].shape[0]))

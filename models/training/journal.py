@@ -1,4 +1,4 @@
-"""What a run tells while it trains: progress bars, TensorBoard, and the rows of its tables."""
+"""What a run tells while it trains: progress bars, TensorBoard, MLflow, the rows of its tables."""
 
 import pathlib
 import sys
@@ -7,14 +7,16 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from models.config.training import TrainConfig
+from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.base import CTRModel
 from models.keras import tf
 from models.training import records, selection
 from models.training.batches import steps_per_epoch
+from models.training.board import Board
 from models.training.progress import Progress, Rows
 from models.training.steps import Logs, Speed, StepRunner
+from models.training.tracking import Tables, Tracker
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 
@@ -26,11 +28,12 @@ class Journal:
         workdir: Run directory.
         model: Model that is trained.
         data: Data set of the run.
-        train: Settings of the training.
+        config: Configuration of the run.
         progress: Progress to report; rows are added to its tables.
         writes: Whether this process writes files; exactly one of several processes does.
         shows: Whether to show progress on standard error: bars on a terminal, elsewhere a line per
             evaluation.
+        tracker: The run in MLflow, if it is tracked there.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class Journal:
         workdir: pathlib.Path,
         model: CTRModel,
         data: DataDir,
-        train: TrainConfig,
+        config: RunConfig,
         progress: Progress,
         *,
         writes: bool,
         shows: bool,
+        tracker: Tracker | None = None,
     ) -> None:
+        train = config.train
+        self._config, self._tracker = config, tracker
         self._model, self._data, self._progress = model, data, progress
         self._batch_size, self._shows = train.batch_size, shows
         self._writes_lines = shows and not sys.stderr.isatty()
@@ -51,6 +57,8 @@ class Journal:
         self._requests = data.num_requests("train")
         self._steps_per_epoch = steps_per_epoch(data, train)
         self._records = records.Records(workdir, writes=writes)
+        self._board = Board(workdir, writes=writes)
+        self._histograms = train.histograms
         candidates = data.manifest["splits"]["train"]["candidates"]
         self._speed = Speed(candidates / self._requests * train.batch_size)
         self._measured: dict[str, float] = {}
@@ -78,7 +86,7 @@ class Journal:
         speed = self._measured = self._speed.measure(steps, progress.step)
         rate = self._model.optimizer.learning_rate
         values = {**progress.losses, **speed, "learning_rate": rate}
-        self._records.scalars(progress.step, values, "train")
+        self._board.scalars(progress.step, values, "train")
         shown = {
             "loss": f"{float(progress.logs['loss']):.4f}",
             **selection.best(progress.history),
@@ -91,7 +99,7 @@ class Journal:
     def show_pretraining_steps(self, bar: tqdm) -> None:
         """Shows the self-supervised losses in the progress bar and in TensorBoard."""
         losses = self._progress.ssl_logs
-        self._records.scalars(self._progress.ssl_step, losses, "pretraining/train")
+        self._board.scalars(self._progress.ssl_step, losses, "pretraining/train")
         bar.set_postfix(loss=f"{float(losses['loss']):.4f}")
 
     def record_evaluation(self, metrics: Mapping[str, float | None], last_step: int) -> None:
@@ -104,8 +112,14 @@ class Journal:
         progress = self._progress
         values = self._add_row(progress.history, progress.step, progress.losses, metrics)
         self._records.table(run_directory.HISTORY, progress.history)
-        self._records.scalars(progress.step, values)
-        self._records.flush()
+        self._board.scalars(progress.step, values)
+        if progress.best_step == progress.step:
+            self._board.best(progress.step, {"validation": metrics})
+        if self._histograms:
+            self._board.histograms(progress.step, self._model.trainable_variables)
+        self._board.flush()
+        if self._tracker:
+            self._tracker.rows(self._tables())
         if self._writes_lines:
             began, since = self._began
             left = None
@@ -118,14 +132,40 @@ class Journal:
         progress = self._progress
         values = self._add_row(progress.pretraining, progress.ssl_step, progress.ssl_logs, measured)
         self._records.table(run_directory.PRETRAINING, progress.pretraining)
-        self._records.scalars(progress.ssl_step, values, "pretraining")
-        self._records.flush()
+        self._board.scalars(progress.ssl_step, values, "pretraining")
+        self._board.flush()
+        if self._tracker:
+            self._tracker.rows(self._tables())
         if self._writes_lines:
             sys.stderr.write(f"pretraining: {records.line(progress.pretraining[-1])}\n")
 
-    def close(self) -> None:
-        """Closes the files."""
-        self._records.close()
+    def show_graph(self, graph: tf.Graph) -> None:
+        """Shows the graph of the model in TensorBoard."""
+        self._board.graph(graph)
+
+    def record_result(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Shows the metrics of the best weights, by split, beside the settings of the run."""
+        self._board.best(self._progress.best_step, metrics)
+        if self._tracker:
+            self._tracker.result(self._progress.best_step, metrics, self._tables())
+
+    def __enter__(self) -> "Journal":
+        """Begins the training; the run directory is there."""
+        self._board.begin(self._config)
+        if self._tracker:
+            self._tracker.begin(self._config, self._data)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the training, perhaps by an error; closes the files."""
+        self._board.close()
+        if self._tracker:
+            was_stopped = kind is not None and issubclass(kind, SystemExit | KeyboardInterrupt)
+            self._tracker.end("FINISHED" if kind is None else "KILLED" if was_stopped else "FAILED")
+
+    def _tables(self) -> Tables:
+        """The rows so far, as MLflow gets them."""
+        return {"pretraining/": self._progress.pretraining, "": self._progress.history}
 
     def _add_row(
         self, rows: Rows, step: int, logs: Logs, measured: Mapping[str, float | None]

@@ -1,4 +1,4 @@
-"""Output of a run while it trains: tables, TensorBoard events, progress bars, lines."""
+"""Output of a run while it trains: tables, progress bars, lines."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from models.keras import tf
 from preprocessing.errors import explained_write_errors
 from preprocessing.storage import files
 
@@ -15,7 +14,7 @@ _TOLD = ("auc", "log_loss", "loss")
 
 
 class Records:
-    """Tables and TensorBoard events of a run directory.
+    """Tables of a run directory.
 
     Args:
         workdir: Run directory.
@@ -24,11 +23,6 @@ class Records:
 
     def __init__(self, workdir: pathlib.Path, writes: bool = True) -> None:
         self._workdir, self._writes = workdir, writes
-        self._events = (
-            tf.summary.create_file_writer(str(workdir))
-            if writes
-            else tf.summary.create_noop_writer()
-        )
 
     def table(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rewrites a table, so that a resumed run has the same rows as an uninterrupted one.
@@ -41,27 +35,6 @@ class Records:
         content = pd.DataFrame(list(rows)).to_csv(index=False)
         with explained_write_errors("--workdir", self._workdir / file):
             files.write_bytes(self._workdir / file, content.encode())
-
-    def scalars(self, step: int, values: Mapping[str, Any], group: str = "") -> None:
-        """Writes numbers to TensorBoard.
-
-        Args:
-            step: Step of the run.
-            values: Values by name; None is left out.
-            group: Prefix of the names.
-        """
-        with self._events.as_default(step=step):
-            for name, value in values.items():
-                if value is not None:
-                    tf.summary.scalar(f"{group}/{name}" if group else name, value)
-
-    def flush(self) -> None:
-        """Makes the events visible to TensorBoard."""
-        self._events.flush()
-
-    def close(self) -> None:
-        """Closes the file of events."""
-        self._events.close()
 
 
 def bar(title: str, requests: int, done: int, shown: bool) -> tqdm:

@@ -25,6 +25,7 @@ from models.training.journal import Journal
 from models.training.profiling import Profile
 from models.training.progress import Progress
 from models.training.sessions import Session, phase
+from models.training.tracking import Tracker
 from models.training.updates import Updates
 from preprocessing.data_dir import DataDir
 
@@ -47,6 +48,7 @@ class Trainer:
         profile: Steps to profile.
         on_evaluation: Callback for the validation metrics of each evaluation; an exception in it
             ends the run.
+        tracker: The run in MLflow, if it is tracked there.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Trainer:
         stop: StopRequest | None = None,
         profile: Profile | None = None,
         on_evaluation: Callable[[Mapping[str, float | None]], None] | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.config = config
         self.workdir = workdir
@@ -106,10 +109,11 @@ class Trainer:
             workdir,
             self.model,
             self.data,
-            config.train,
+            config,
             self.progress,
             writes=self.distribution.is_chief,
             shows=self.shows_progress,
+            tracker=tracker if self.distribution.is_chief else None,
         )
         self.started = self._saved = time.monotonic()
 
@@ -167,13 +171,15 @@ class Trainer:
             UserError: The loss is not finite; the disk is full.
             Interrupted: The run was asked to stop; a checkpoint is written.
         """
-        self.fit()
-        measured = self.distribution.of_chief(self._measure)
+        with self.journal:
+            self.fit()
+            measured = self.distribution.of_chief(self._measure)
+            self.journal.record_result(measured)
         self.session.save(self.progress.step)
         return measured
 
     def fit(self) -> None:
-        """Trains to the end; raises as `run` does."""
+        """Trains to the end, with the journal open; raises as `run` does."""
         self.distribution.require_equal(
             {"last checkpoint (--workdir must be shared)": self.progress.step}
         )
@@ -188,7 +194,6 @@ class Trainer:
             raise
         finally:
             self._profile.close()
-            self.journal.close()
 
     # Pre-train.
 
@@ -326,6 +331,8 @@ class Trainer:
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
         self.journal.record_evaluation(metrics, self._last_step())
+        if len(self.progress.history) == 1 and (graph := self.scorer.graph()):
+            self.journal.show_graph(graph)
         self.save()
         self._set_learning_rate()
         if self._on_evaluation is not None:

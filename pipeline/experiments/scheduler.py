@@ -23,6 +23,7 @@ from tqdm import tqdm
 from models import train
 from models.core import run_directory
 from pipeline.experiments.planned_runs import PlannedRun
+from pipeline.job import search_path
 
 _POLL_SECONDS = 0.5
 _SHOW_SECONDS = 2.0
@@ -115,7 +116,7 @@ def _start(run: PlannedRun) -> "subprocess.Popen[bytes] | None":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+            env={**os.environ, **search_path.variables(), **dict.fromkeys(_THREADS, "1")},
         )
 
 

@@ -28,7 +28,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.job import mistakes, worker_errors
+from pipeline.job import mistakes, search_path, worker_errors
 from preprocessing.cli import Hint
 from preprocessing.errors import UserError, one_line
 from preprocessing.storage.files import AnyPath
@@ -161,7 +161,8 @@ def run_stage(
     try:
         with _progress(title, watch, total), _quiet():
             if uses_processes:
-                worker_errors.until_a_worker_dies(run)
+                with search_path.inherited():
+                    worker_errors.until_a_worker_dies(run)
             else:
                 run()
     except Exception as error:

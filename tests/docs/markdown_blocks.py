@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
+from tests import command_page
+
+SCRIPTS = command_page.scripts()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 _FILE = re.compile(r"<!-- file: (\S+) -->")
 _HEREDOC = re.compile(r"<<'?(\w+)'?")
+_PROGRAM = re.compile(r"(?:^|[\s/=])ctr-[a-z-]+(?:\s|$)")
 _END = {"|", "||", "&", "&&", ";", ">", ">>", "2>&1", "done"}
 
 
@@ -26,7 +30,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A call `python -m module arguments` in a block."""
+    """A call `python -m module arguments`, or of the program of a module, in a block."""
 
     module: str
     arguments: tuple[str, ...]
@@ -73,7 +77,8 @@ def statements(block: Block) -> Iterator[tuple[int, list[str]]]:
     for number, line in lines:
         while line.endswith("\\"):
             line = line[:-1] + next(lines)[1]
-        if "python -m " not in line and not line.lstrip(" $").startswith(("ctr-", "make ")):
+        is_ours = _PROGRAM.search(line) or line.lstrip(" $").startswith("make ")
+        if "python -m " not in line and not is_ours:
             continue
         if heredoc := _HEREDOC.search(line):
             while next(lines)[1] != heredoc.group(1):
@@ -82,14 +87,15 @@ def statements(block: Block) -> Iterator[tuple[int, list[str]]]:
 
 
 def commands(block: Block) -> Iterator[Command]:
-    """The Python commands of a block."""
+    """The commands of a block."""
     for number, words in statements(block):
         for place, word in enumerate(words):
+            module, rest = SCRIPTS.get(word.rpartition("/")[2], ""), words[place + 1 :]
             if word == "-m" and words[place - 1].endswith("python"):
-                rest = words[place + 2 :]
+                module, rest = rest[0].rstrip(";"), rest[1:]
+            if module:
                 end = next((i for i, one in enumerate(rest) if one in _END), len(rest))
-                arguments = tuple(_argument(one) for one in rest[:end])
-                yield Command(words[place + 1].rstrip(";"), arguments, number)
+                yield Command(module, tuple(_argument(one) for one in rest[:end]), number)
 
 
 def _argument(word: str) -> str:

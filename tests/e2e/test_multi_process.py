@@ -34,6 +34,7 @@ SETTINGS = (
     "train.ssl_learning_rate=0.001",
     "train.ssl_steps=1",  # so that a checkpoint has twice the number of its step
     "model.embedding_size=16",
+    "train.histograms=true",
 )
 SCHEMA = {
     "features": [
@@ -158,6 +159,7 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
         *[_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
     )
     assert codes == [0, 0], errors
+    assert len(list(workdir.glob("events.*"))) == 2  # of the chief alone, before and after
 
     tables = [pd.read_csv(tmp_path / run / "metrics.csv") for run in ("one", "two")]
     assert tables[0]["step"].tolist() == tables[1]["step"].tolist() == [40, 60]

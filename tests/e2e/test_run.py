@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import mlflow
 import pytest
 
 from models.config import run_config
@@ -41,10 +43,11 @@ def log(tmp_path_factory):
     return path
 
 
-def _command(*flags):
+def _command(*flags, **environment):
     return subprocess.run(
         [sys.executable, "-m", "pipeline.run", *flags],
         cwd=ROOT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -55,7 +58,16 @@ def _command(*flags):
 def work(log, tmp_path_factory):
     """A finished working directory, and what the command printed."""
     path = tmp_path_factory.mktemp("run") / "work"
-    done = _command(f"--input={log}", f"--workdir={path}", *SETTINGS)
+    store = f"sqlite:///{path.parent}/mlflow.db"
+    files = str(path.parent / "files")
+    mlflow.MlflowClient(store).create_experiment("clicks", artifact_location=files)
+    done = _command(
+        f"--input={log}",
+        f"--workdir={path}",
+        f"--tracking=mlflow:{store}",
+        *SETTINGS,
+        MLFLOW_EXPERIMENT_NAME="clicks",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return path, done.stdout
 
@@ -69,6 +81,16 @@ def test_fills_the_working_directory(work):
     assert (path / "report.md").exists()
     assert f"report: {path / 'report.html'}" in out
     assert f"--model_base_path={path / 'model'}" in out
+
+
+def test_the_run_is_tracked_with_its_report(work):
+    path, _ = work
+    client = mlflow.MlflowClient(f"sqlite:///{path.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name("clicks")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("work/run", "FINISHED")
+    files = [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert files == ["config.json", "report.html"]
 
 
 def test_the_findings_are_the_last_lines(work):

@@ -9,6 +9,7 @@ import pytest
 from models import registry
 from models.backbones.deminet import DemiNetConfig
 from models.config import run_config
+from models.config.pretrained import Pretrained
 from models.config.training import TrainConfig
 from models.ssl.miss import MISS
 from preprocessing.errors import UserError
@@ -132,3 +133,22 @@ def test_missing_and_broken_files(tmp_path):
             run_config.load(tmp_path / "broken.json")
     with pytest.raises(UserError, match="found: Is a directory"):
         run_config.load(tmp_path)
+
+
+def test_what_differs_from_defaults_is_listed_with_both_names():
+    plain = run_config.changed(run_config.resolve({"model": {"name": "din"}}))
+    assert plain == {"model.name": "din", "ssl.name": "none"}
+    content = {
+        "model": {"name": "deminet_moe", "embedding_size": 8},
+        "ssl": {"name": "miss", "alpha": 0.5},
+        "train": {"epochs": 20, "seed": 7},
+    }
+    vectors = Pretrained(file="/vectors.parquet", width=4, sha256="0")
+    config = dataclasses.replace(run_config.resolve(content), pretrained={"item_id": vectors})
+    found = run_config.changed(config)
+    assert found["pretrained.item_id.file"] == "/vectors.parquet"
+    assert (found["model.embedding_size"], found["ssl.alpha"], found["train.seed"]) == (8, 0.5, 7)
+    assert "train.epochs" not in found  # as by default
+    assert found["train.ssl_steps"] == 4  # by the schedule of the self-supervision
+    _, of_variant = registry.load_model_class("deminet_moe")
+    assert {f"model.{name}" for name in of_variant} <= set(found)
