@@ -15,6 +15,7 @@ copyright = "the authors of sequence-ctr, under the Apache License 2.0"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 highlight_language = "none"  # of blocks without a language
+smartquotes = False  # They would make a dash of the hyphens of a flag.
 myst_heading_anchors = 4  # slugs as GitHub makes them
 
 html_theme = "furo"

@@ -42,6 +42,9 @@ is legible on both."""
 WIDTH = 4.4
 """Width of a figure in inches: a point is about a pixel on a phone."""
 
+_FEW_COLUMNS, _WIDTH_IN_LETTERS = 6, 80
+"""A table of more columns and letters than these is wide."""
+
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -144,7 +147,11 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"breakable": _breakable, "with_flags": _with_flags}
+    environment.filters |= {
+        "breakable": _breakable,
+        "is_wide": _is_wide,
+        "with_flags": _with_flags,
+    }
     environment.globals["themes"] = list(_THEMES.values())
     output = files.path(output)
     for ending in (".html", ".md"):
@@ -159,6 +166,13 @@ def _breakable(text: object) -> markupsafe.Markup:
     if " " in escaped:
         return escaped
     return markupsafe.Markup(re.sub(r"(?<=[\w>][_./])(?=[^\W\d])", "<wbr>", escaped))
+
+
+def _is_wide(table: Grid | Mapping[str, Any]) -> bool:
+    """Whether a table of many columns needs smaller letters to fit a desk."""
+    rows = table["rows"] if isinstance(table, Mapping) else table.rows
+    lengths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    return len(lengths) > _FEW_COLUMNS and sum(lengths) > _WIDTH_IN_LETTERS
 
 
 def _with_flags(text: object) -> markupsafe.Markup:

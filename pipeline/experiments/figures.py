@@ -87,7 +87,7 @@ def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
                     color=html_report.BLUE,
                     capsize=3,
                 )
-                axes.set(xlabel=series, xticks=range(len(series_rows)))
+                axes.set_xticks(range(len(series_rows)))
                 axes.set_title(title, fontsize=9, loc="left")
                 axes.set_xticklabels([f"{measured_row.row.x:g}" for measured_row in series_rows])
                 # Values that hardly differ keep their digits, and look as flat as they are.
@@ -96,6 +96,7 @@ def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
                 spare = max(0.0, _LEAST_RANGE - (high - low)) / 2
                 axes.set_ylim(low - spare, high + spare)
                 axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
+            figure.supxlabel(series, fontsize=9, color=html_report.INK)
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
             title = f"{series[:1].upper()}{series[1:]}"
             series_figures.append(html_report.Figure(title, caption, html_report.svg(figure)))
