@@ -11,12 +11,16 @@ from pygments.lexers.special import TextLexer
 
 project = "sequence-ctr"
 author = "The authors of sequence-ctr"
+copyright = "the authors of sequence-ctr, under the Apache License 2.0"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 highlight_language = "none"  # of blocks without a language
+smartquotes = False  # They would make a dash of the hyphens of a flag.
 myst_heading_anchors = 4  # slugs as GitHub makes them
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = "sequence-ctr"
 html_show_sphinx = False
 html_copy_source = False

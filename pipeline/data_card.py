@@ -30,7 +30,7 @@ from preprocessing.splits import SPLITS
 from preprocessing.storage.files import AnyPath
 
 CARD = "data_card.html"
-_SHOWN_VALUES = 4
+_SHOWN_VALUES, _WIDTH = 4, 28
 _SHOWN_FILES = 20
 _DRIFT_COLUMNS = (
     *(f"unknown, {name}" for name in SPLITS),
@@ -71,6 +71,7 @@ def write_card(path: str | AnyPath) -> AnyPath:
     statistics.require(data)
     by_split = data.stats["splits"]
     content = {
+        "name": data.path.name,
         "input": data.manifest["arguments"]["input"],
         "headline": [
             ("rows read", data.manifest["conservation"]["read"]),
@@ -83,7 +84,10 @@ def write_card(path: str | AnyPath) -> AnyPath:
         "missing": " ".join([_MISSING, *data_sets.cut_values(data)]),
         "drift_columns": _DRIFT_COLUMNS,
         "legend": _LEGEND,
-        "account": data_sets.account(data.manifest["conservation"]),
+        "account": [
+            (name, [f"{count:,}"])
+            for name, count in data_sets.account(data.manifest["conservation"])
+        ],
         "base": _base_rows(data),
         "file_columns": ("read", "used", "filtered", "rejected", "lines within values"),
         "files": _file_rows(data.manifest.get("inputs", [])),
@@ -164,10 +168,13 @@ def _value_cells(key: str, feature: Feature, train: Mapping[str, Any]) -> list[s
     summary = ""
     if "top_values" in train:
         top = sorted(train["top_values"].items(), key=lambda item: (-item[1], item[0].encode()))
-        summary = ", ".join(f"{shown(value, 24)} ({n:,})" for value, n in top[:_SHOWN_VALUES])
+        summary = ", ".join(
+            f"{html_report.shortened(shown(value), _WIDTH)} ({n:,})"
+            for value, n in top[:_SHOWN_VALUES]
+        )
     elif "percentiles" in train:
         summary = "norm " * feature.is_vector + (
-            f"{train['percentiles'][0]:g} to {train['percentiles'][100]:g}, "
+            f"{train['percentiles'][0]:.4g} to {train['percentiles'][100]:.4g}, "
             f"mean {train['mean']:.4g} ± {train['std']:.4g}"
         )
     return [

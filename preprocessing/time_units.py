@@ -9,6 +9,8 @@ UNIT = "microseconds since 1970-01-01T00:00:00Z"
 """Unit of times of dtype datetime."""
 
 _TICKS_PER_SECOND = 1_000_000
+_NUMPY_UNITS = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
+_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
 def is_datetime(schema: Schema) -> bool:
@@ -29,3 +31,17 @@ def text(schema: Schema, time: int) -> str:
         return str(time)
     moment = np.datetime64(time, "us")
     return str(np.datetime_as_string(moment, unit="auto", timezone="UTC"))
+
+
+def readable(schema: Schema, time: int) -> str:
+    """A time for readers: as `text`, and in ISO form too if the schema says the unit of integers.
+
+    What is plausible in seconds, of an unknown unit, has the day of these seconds behind it.
+    """
+    unit = None if schema.timestamp is None else schema.timestamp.unit
+    if unit is not None:
+        moment = np.datetime64(time, _NUMPY_UNITS[unit])
+        return str(np.datetime_as_string(moment, unit="auto", timezone="UTC"))
+    if is_datetime(schema) or not _EARLIEST <= time < _LATEST:
+        return text(schema, time)
+    return f"{time} ({np.datetime64(time, 's').astype('datetime64[D]')} if in seconds)"

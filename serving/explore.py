@@ -179,21 +179,31 @@ class Explorer:
             }
             for n in np.argsort(-explanation.scores_N[: len(candidates)], kind="stable")
         ]
-        user = _shown({f.name: request[f.name] for f in schema.request_fields})
+        # The time stands beside the fields, whether the model uses it or not.
+        user = _shown(
+            {f.name: request[f.name] for f in schema.request_fields if f is not schema.timestamp}
+        )
         fields = _encoded(schema.request_fields)
         unknown = [f.name for f in fields if self._is_unknown(f, features[f.name])]
         return {
             "version": str(version),
             "index": index,
             "request_id": features[REQUEST_ID].decode(),
-            "timestamp": time_units.text(data.schema, int(features[TIMESTAMP])),
+            "timestamp": time_units.readable(schema, int(features[TIMESTAMP])),
             "user": {"fields": user, "unknown": unknown},
             "history": [
-                {"fields": _shown(fields), "unknown": names}
+                {"fields": _shown(self._with_dates(fields)), "unknown": names}
                 for fields, names in zip(request[HISTORY], history, strict=True)
             ],
             "candidates": ranked,
         }
+
+    def _with_dates(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of an event with its time, if it has one, for readers."""
+        time = self._data.schema.timestamp
+        if time is None or time.name not in fields:
+            return dict(fields)
+        return {**fields, time.name: time_units.readable(self._data.schema, int(fields[time.name]))}
 
     def _records_of(
         self,

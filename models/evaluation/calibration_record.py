@@ -164,8 +164,15 @@ def table(record: Record) -> Table:
 
 def _cells(measured: Measured) -> list[str]:
     return [
-        shown(side[name], ".4g") for name in METRICS for side in (measured.before, measured.after)
+        shown(side[name], _form(side[name]))
+        for name in METRICS
+        for side in (measured.before, measured.after)
     ]
+
+
+def _form(value: float | None) -> str:
+    """Four decimals as everywhere, or three digits of what these do not show: rates of `prior`."""
+    return ".4f" if value is None or abs(value) >= 0.001 or value == 0.0 else ".3g"
 
 
 def write(run_dir: pathlib.Path, record: Record, version: int, origin: Origin) -> None:

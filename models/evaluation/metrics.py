@@ -115,15 +115,20 @@ def defined(value: float) -> float | None:
 
 
 def shown(value: float | None, form: str = ".4f") -> str:
-    """A number as text; `UNDEFINED` for None and NaN."""
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:{form}}"
+    """A number as text, zero without a sign; `UNDEFINED` for None and NaN."""
+    return UNDEFINED if value is None or math.isnan(value) else _formatted(value, form)
 
 
 def shown_interval(low: float | None, high: float | None, form: str = ".4f") -> str:
     """Both bounds of an interval as text; `UNDEFINED` if there are none."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return UNDEFINED
-    return f"[{low:{form}}, {high:{form}}]"
+    return f"[{_formatted(low, form)}, {_formatted(high, form)}]"
+
+
+def _formatted(value: float, form: str) -> str:
+    text = f"{value:{form}}"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
@@ -242,7 +247,7 @@ def relative_improvement(auc: float | None, baseline: float | None) -> float:
 
     The result is NaN if the baseline gains nothing, or an AUC is undefined.
     """
-    if auc is None or baseline is None or baseline == 0.5:
+    if auc is None or baseline is None or not baseline > 0.5:
         return math.nan
     return (auc - 0.5) / (baseline - 0.5) - 1.0
 

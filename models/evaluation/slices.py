@@ -13,6 +13,7 @@ from tqdm import tqdm
 from models.evaluation import confidence_intervals
 from models.evaluation.metrics import Scores, calibration_error, sigmoid
 from preprocessing.data_dir import DataDir, word_counts
+from preprocessing.encoders.fitted import BucketisedEncoder
 from preprocessing.example_keys import candidate_key
 from preprocessing.features.feature import PAD_ID, Feature
 from preprocessing.known_items import are_unknown
@@ -123,13 +124,23 @@ def _bins(dimension: str, value_C: np.ndarray, lows: tuple[int, ...]) -> Iterato
 def _values(data: DataDir, feature: Feature, id_C: np.ndarray) -> Iterator[Slice]:
     """Slices by the most frequent values of a feature, and one of all others.
 
+    Intervals of numbers stand in their order, other values by their frequency.
     Of a feature of many values, candidates count by the most frequent value of each.
     """
     dimension = feature.name if feature.many is None else f"{feature.name}, most frequent value"
     values, counts = np.unique(id_C, return_counts=True)
     frequent = values[np.argsort(-counts, kind="stable")][:_VALUES]
-    for value, name in zip(frequent, data.encoders[feature.name].decode(frequent), strict=True):
-        yield Slice(dimension, "no value" if value == PAD_ID else str(name), id_C == value)
+    encoder = data.encoders[feature.name]
+    names = [str(value) for value in encoder.decode(frequent)]
+    if isinstance(encoder, BucketisedEncoder):
+        frequent = np.sort(frequent)
+        # Intervals of hours and weekdays hold one number each.
+        names = [
+            encoder.interval(value) if feature.derived is None else str(number)
+            for value, number in zip(frequent, encoder.decode(frequent), strict=True)
+        ]
+    for value, name in zip(frequent, names, strict=True):
+        yield Slice(dimension, "no value" if value == PAD_ID else name, id_C == value)
     if len(values) > _VALUES:
         yield Slice(dimension, "all others", ~np.isin(id_C, frequent))
 

@@ -23,7 +23,7 @@ def section(evidence: Evidence) -> Section | None:
     if evidence.scores is not None and evidence.split in record.splits:
         figures.append(_reliability(evidence.scores, record, evidence.split))
     return Section(
-        "Calibration of the export",
+        "Exported calibration",
         [Grid("", 1, *calibration_record.table(record))],
         figures,
         [

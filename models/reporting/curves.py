@@ -16,7 +16,7 @@ from models.reporting import html_report
 from models.reporting.html_report import Figure
 from models.training import selection
 
-_TRAIN, _DIAGNOSTICS = "train/", "diagnostics/"
+_TRAIN, _DIAGNOSTICS, _NORM = "train/", "diagnostics/", "gradient_norm"
 _RATE_POINTS = 200
 _LEGEND_COLUMNS = 3
 _LOG_SPREAD = 50.0
@@ -34,12 +34,44 @@ _CAPTIONS = {
         "they share.",
     ),
 }
+_LIKENESS, _CHOICE, _PARTS = "Likeness inside the model", "Attention and experts", "Parts"
 _MEANINGS = {
-    "view_cosine": "View cosine: how alike the interests of two views with dropped edges are; at "
-    "1 self-supervision has nothing to learn.",
-    "expert_usage_entropy": "Expert usage entropy: from 0, where all but one expert are never "
-    "listened to, to 1, where all are equally often.",
+    "event_cosine": (
+        _LIKENESS,
+        "Event cosine: of two events of a history, behind the graph; at 1 they are the same.",
+    ),
+    "view_cosine": (
+        _LIKENESS,
+        "View cosine: how alike the interests of two views with dropped edges are; at 1 "
+        "self-supervision has nothing to learn.",
+    ),
+    "interest_cosine": (
+        _LIKENESS,
+        "Interest cosine: of two interests, its sign aside; at 1 all are one.",
+    ),
+    "interest_cosine_candidates": (
+        _LIKENESS,
+        "Interest cosine candidates: of an interest for two candidates; at 1 the candidate has no "
+        "effect.",
+    ),
+    "attention_entropy": (
+        _CHOICE,
+        "Attention entropy: at 1 all events of a history have equal weight.",
+    ),
+    "confidence_max": (_CHOICE, "Confidence max: mean weight of the most trusted expert."),
+    "expert_usage_min": (_CHOICE, "Expert usage min: mean weight of the least used expert."),
+    "expert_usage_entropy": (
+        _CHOICE,
+        "Expert usage entropy: from 0, where all but one expert are never listened to, to 1, where "
+        "all are equally often.",
+    ),
+    "expert_information": (
+        _CHOICE,
+        "Expert information: how far the choice of an expert depends on the candidate; at 0 it "
+        "does not.",
+    ),
 }
+"""Figure and explanation of each diagnostic of a model."""
 _SPLIT_COLOURS = {"train": html_report.ORANGE, "validation": html_report.BLUE}
 _LINES = ("-", "--", ":", "-.")
 _OF_VIEWS = (
@@ -67,7 +99,7 @@ def training(history: pd.DataFrame, kept: pd.Series, train: TrainConfig) -> list
         if column.startswith(_TRAIN)
         and not column.endswith("_ratio")
         and column.removeprefix(_TRAIN) not in ("loss", MAIN_LOSS)
-        and not column.startswith(f"{_TRAIN}gradient_norm")
+        and _NORM not in column
     ]
     if terms:
         caption = (
@@ -75,10 +107,14 @@ def training(history: pd.DataFrame, kept: pd.Series, train: TrainConfig) -> list
             "evaluation."
         )
         figures.append(_panels(history, terms, "Further loss terms", caption))
-    norms = [c for c in history.columns if c.startswith(f"{_TRAIN}gradient_norm")]
-    if norms:
-        caption = "Length of the gradient of the whole loss, before any clipping."
-        figures.append(_lines(history, norms, "Gradient norm", caption))
+    for start, title, loss in (
+        (_NORM, "Gradient norm", "the whole loss"),
+        (f"ssl_{_NORM}", "Gradient norm of self-supervision", "the self-supervised loss"),
+    ):
+        norms = [c for c in history.columns if c.startswith(f"{_TRAIN}{start}")]
+        if norms:
+            caption = f"Length of the gradient of {loss}, before any clipping."
+            figures.append(_lines(history, norms, title, caption))
     if train.schedule != "constant" or train.warmup_steps:
         figures.append(_learning_rate(history, train))
     return figures
@@ -112,19 +148,20 @@ def diagnostics(history: pd.DataFrame) -> list[Figure]:
             name = column.removeprefix(_DIAGNOSTICS)
             group = name.partition("/")[0] if "/" in name else ""
             group = "edge_density" if name.startswith("edge_density_") else group
+            group = group or _MEANINGS.get(name, (_PARTS, ""))[0]
             groups.setdefault(group, []).append(column)
     figures = []
     for group, columns in groups.items():
         names = [column.rpartition("/")[2] for column in columns]
         if group in _CAPTIONS:
             title, caption = _CAPTIONS[group]
-        elif not group:
-            title = "Parts of the model"
-            caption = " ".join(_MEANINGS.get(name, f"{_words(name)}.") for name in names)
+        elif group in (_LIKENESS, _CHOICE):
+            title, caption = group, " ".join(_MEANINGS[name][1] for name in names)
         elif shown := [c for c in columns if c.rpartition("/")[2] in _SHOWN_OF_VIEWS]:
             title, caption, columns = f"Views of {_words(group)}", _OF_VIEWS, shown
         else:
             title, caption = _words(group).capitalize(), f"{', '.join(map(_words, names))}."
+            caption = f"{caption[:1].upper()}{caption[1:]}"
         figures.append(_lines(history, columns, title, caption))
     return figures
 
@@ -216,7 +253,9 @@ def _lines(
                 label=_label(column),
             )  # fmt: skip
         values = table[columns].to_numpy(np.float64)
-        if np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > _LOG_SPREAD:
+        if title in (_LIKENESS, _CHOICE):
+            axes.set_ylim(min(0.0, np.nanmin(values)) - 0.03, max(1.0, np.nanmax(values)) + 0.03)
+        elif np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > _LOG_SPREAD:
             html_report.log_scale(axes, "y")
         axes.set_xlabel("pass" if by == "epoch" else by)
         axes.xaxis.set_major_locator(ticker.MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
@@ -277,8 +316,8 @@ def _colours(columns: list[str]) -> list[str]:
 def _label(column: str) -> str:
     """Label of a column: the last part of its name, or the split for train and validation."""
     head, _, name = column.rpartition("/")
-    if name.startswith("gradient_norm"):
-        return name.removeprefix("gradient_norm").removeprefix("_") or "all weights"
+    if _NORM in name:
+        return name.partition(_NORM)[2].removeprefix("_") or "all weights"
     if head in _SPLIT_COLOURS:
         return head
     return _words(name.removeprefix("edge_density_"))

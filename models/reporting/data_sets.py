@@ -60,8 +60,9 @@ def split_cells(schema: Schema, stats: Mapping[str, Any]) -> list[str]:
 
 def as_time(schema: Schema, time: int) -> str:
     """A time in full if its unit is known, else as a date if it is plausible in seconds."""
-    if time_units.is_datetime(schema) or not _EARLIEST <= time < _LATEST:
-        return time_units.text(schema, time)
+    has_unit = schema.timestamp is not None and schema.timestamp.unit is not None
+    if has_unit or time_units.is_datetime(schema) or not _EARLIEST <= time < _LATEST:
+        return time_units.readable(schema, time)
     return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
 
 

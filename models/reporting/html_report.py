@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
+import markupsafe
 import matplotlib
 
 from preprocessing.storage import files
@@ -40,6 +41,9 @@ is legible on both."""
 
 WIDTH = 4.4
 """Width of a figure in inches: a point is about a pixel on a phone."""
+
+_FEW_COLUMNS, _WIDTH_IN_LETTERS = 6, 80
+"""A table of more columns and letters than these is wide."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -143,12 +147,39 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {
+        "breakable": _breakable,
+        "is_wide": _is_wide,
+        "with_flags": _with_flags,
+    }
     environment.globals["themes"] = list(_THEMES.values())
     output = files.path(output)
     for ending in (".html", ".md"):
         text = environment.get_template(f"{template}{ending}.j2").render(content)
         output.with_suffix(ending).write_text(text, encoding="utf-8")
     return output
+
+
+def _breakable(text: object) -> markupsafe.Markup:
+    """A name or path that may be broken behind its separators; other text breaks at its spaces."""
+    escaped = markupsafe.escape(text)
+    if " " in escaped:
+        return escaped
+    return markupsafe.Markup(re.sub(r"(?<=[\w>][_./])(?=[^\W\d])", "<wbr>", escaped))
+
+
+def _is_wide(table: Grid | Mapping[str, Any]) -> bool:
+    """Whether a table of many columns needs smaller letters to fit a desk."""
+    rows = table["rows"] if isinstance(table, Mapping) else table.rows
+    lengths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    return len(lengths) > _FEW_COLUMNS and sum(lengths) > _WIDTH_IN_LETTERS
+
+
+def _with_flags(text: object) -> markupsafe.Markup:
+    """Text whose flags each stay on one line as far as that is wide enough."""
+    escaped = str(markupsafe.escape(text))
+    flags = re.sub(r"(?<!\S)(?:&#39;)?--\w\S*", r'<span class="flag">\g<0></span>', escaped)
+    return markupsafe.Markup(flags)
 
 
 class _PlainNumbers(ticker.LogFormatter):
@@ -168,8 +199,18 @@ def log_scale(axes: Axes, *names: str) -> None:
 
 
 def shortened(text: str, width: int = 22) -> str:
-    """The text of a label, cut to a number of characters so that it leaves space for the axes."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """The text of a label, cut to a number of characters so that it leaves space for the axes.
+
+    What is cut stands in the middle, since paths and ids differ at their ends.
+
+    Example:
+        >>> shortened("https://shop.example/products/1540")
+        'https://sh…oducts/1540'
+    """
+    if len(text) <= width:
+        return text
+    tail = width // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
 
 
 def svg(figure: plt.Figure) -> str:

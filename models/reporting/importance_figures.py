@@ -29,7 +29,7 @@ def section(tables: Mapping[str, pd.DataFrame]) -> Section | None:
     if not tables:
         return None
     return Section(
-        "Importance of inputs",
+        "Importance",
         [_grid(table, split) for split, table in tables.items()],
         [_bars(table, split) for split, table in tables.items()],
         [_HOW_TO_READ],

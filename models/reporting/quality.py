@@ -26,6 +26,8 @@ _DIMENSIONS = {
 }
 _FEW = 0.05
 """Share of the candidates of a split below which the interval of a slice may leave its figure."""
+_TINY = 0.005
+"""Share below which its AUC may lie beyond the figure too."""
 _Z = 1.96  # Normal quantile of a 95% interval.
 
 
@@ -160,7 +162,9 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
     """AUC and confidence interval of each slice of a dimension."""
     places = np.arange(len(part))[::-1]
     value, low, high = (part[name].to_numpy() for name in ("auc", "auc_low", "auc_high"))
-    below, above = high < auc, low > auc
+    is_interval = low < high  # Draws of a handful of candidates may all give the same AUC.
+    below, above = is_interval & (high < auc), is_interval & (low > auc)
+    left, right = _limits(part, auc)
     with plt.rc_context(html_report.STYLE):
         figure, axes = plt.subplots(figsize=(html_report.WIDTH, 0.9 + 0.24 * len(part)))
         axes.axvline(auc, color=html_report.INK, linewidth=1.0, linestyle=":")
@@ -182,7 +186,11 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
                 for name, count in zip(part["slice"], part["candidates"], strict=True)
             ],
         )
-        left, right = _limits(part, auc)
+        for beyond, edge, marker in ((value < left, left, "<"), (value > right, right, ">")):
+            axes.plot(
+                np.full(beyond.sum(), edge), places[beyond], marker, color=html_report.INK,
+                markersize=7, clip_on=False,
+            )  # fmt: skip
         axes.set(xlabel="AUC", xlim=(left, right), ylim=(-0.6, len(part) - 0.4))
         svg = html_report.svg(figure)
     bounds = zip(part["slice"], value, low, high, strict=True)
@@ -190,15 +198,18 @@ def _slices(dimension: str, part: pd.DataFrame, auc: float) -> Figure:
         f"{name}: {v:.3f} {shown_interval(lo, hi, '.3f')}" for name, v, lo, hi in bounds
     )
     caption = _DIMENSIONS.get(dimension, f"The most frequent values of {dimension}.")
-    if (low < left).any() or (high > right).any():
+    if (value < left).any() or (value > right).any():
+        caption += " An arrow: the AUC of a small slice lies beyond the figure."
+    elif (low < left).any() or (high > right).any():
         caption += " Intervals of small slices go on beyond the figure."
     return Figure(f"AUC by {dimension}", caption, svg, f"{text}.")
 
 
 def _limits(part: pd.DataFrame, auc: float) -> tuple[float, float]:
-    """The range of AUC that a figure shows: all values, and the intervals of the larger slices."""
-    is_large = part["candidates"] >= _FEW * part["candidates"].sum()
-    ends = [auc, *part["auc"], *part.loc[is_large, "auc_low"], *part.loc[is_large, "auc_high"]]
+    """The range of AUC of a figure: values of all but tiny slices, intervals of large ones."""
+    share = part["candidates"] / part["candidates"].sum()
+    large = part[share >= _FEW]
+    ends = [auc, *part["auc"][share >= _TINY], *large["auc_low"], *large["auc_high"]]
     margin = 0.05 * (np.nanmax(ends) - np.nanmin(ends)) + 0.005
     return float(np.nanmin(ends) - margin), float(np.nanmax(ends) + margin)
 

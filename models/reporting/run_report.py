@@ -109,7 +109,8 @@ def write_report(
         reproduction.reproduction(evidence),
     ]
     content = {
-        "title": evidence.title,
+        "title": f"{evidence.title} on {evidence.run.data.path.name}",
+        "day": _day(evidence),
         "subtitle": _origin(evidence),
         "headline": _headline(evidence),
         "alarms": findings.alarms(evidence),
@@ -120,19 +121,28 @@ def write_report(
 
 def _origin(evidence: Evidence) -> str:
     """Data set, day and directory of the run."""
-    data, run = evidence.run.data.path, evidence.run.path.resolve()
+    data, run, day = evidence.run.data.path, evidence.run.path.resolve(), _day(evidence)
+    return f"Trained {f'on {day} ' if day else ''}with the data set {data}, in {run}"
+
+
+def _day(evidence: Evidence) -> str:
+    """The day on which the last process of the run started; "" if that was not recorded."""
     days = [str(session["started"])[:10] for session in evidence.sessions if "started" in session]
-    return f"Trained {f'on {days[-1]} ' if days else ''}with the data set {data}, in {run}"
+    return days[-1] if days else ""
 
 
 def _headline(evidence: Evidence) -> list[tuple[str, str, str]]:
-    """Name, value and confidence interval of the main metrics."""
+    """Name, value and confidence interval of the main metrics, beside the best yardstick."""
     split = evidence.split or next(reversed(evidence.metrics))
     numbers = []
     for name in ("auc", "log_loss", "calibration_error", "bias_ratio"):
         title, digits, _ = _METRICS[name]
         value = _cell(evidence.metrics[split], name, digits)
         numbers.append((f"{split} {title}", value, _around(evidence, name, digits)))
+    measured = [yardstick for yardstick in evidence.yardsticks if yardstick.auc is not None]
+    if measured:
+        best = max(measured, key=lambda yardstick: yardstick.auc or 0.0)
+        numbers.insert(1, ("AUC without a model", shown(best.auc), best.name))
     return numbers
 
 
@@ -293,7 +303,7 @@ def _inside(evidence: Evidence) -> Section | None:
         history = evidence.history
         rows = [
             [column.removeprefix("diagnostics/")]
-            + [f"{row[column]:.4g}" for row in (history.iloc[0], evidence.kept, history.iloc[-1])]
+            + [shown(row[column]) for row in (history.iloc[0], evidence.kept, history.iloc[-1])]
             for column in columns
         ]
         titles = ("on a batch of validation", "first", "kept", "last")

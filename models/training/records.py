@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from models.core.base import MAIN_LOSS
 from preprocessing.errors import explained_write_errors
 from preprocessing.storage import files
 
@@ -67,6 +68,8 @@ def line(row: Mapping[str, Any], seconds_left: float | None = None) -> str:
     for column, value in row.items():
         group, _, name = column.partition("/")
         is_told = name.endswith("loss") if group == "train" else name in _TOLD
+        if column == f"train/{MAIN_LOSS}" and value == row.get("train/loss"):
+            continue  # Nothing else is in the loss.
         if value is not None and group in ("train", "validation") and is_told:
             words.append(f"{column} {value:.4f}")
     if (speed := row.get("speed/samples_per_second")) is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 from models.config import run_config
 from models.core import provenance, run_directory
@@ -44,7 +45,13 @@ def write_page(
             [way, *(f"{means.loc[way, day]:.{digits}f}" for day in days)] for way in means.index
         ]
         grids.append(
-            Grid(f"{title} on the day after", 1, ("way", *map(str, days)), cells, folded=True)
+            Grid(
+                f"{title[0].upper()}{title[1:]} by day",
+                1,
+                ("way", *(f"day {day + 1}" for day in days)),
+                cells,
+                folded=True,
+            )
         )
     config = run_config.load(workdir / "runs" / "first-1" / run_directory.CONFIG)
     content = {
@@ -52,7 +59,8 @@ def write_page(
         "title": "ways to train every day",
         "quick": "",
         "claim": "",
-        "facts": [("command", command), ("code", provenance.code()["version"])],
+        "command": command,
+        "facts": [("code", provenance.code()["version"])],
         "settings": {"model": config["model"]["name"], "ssl": config["ssl"]["name"]},
         "data": Grid(
             "Days",
@@ -93,7 +101,8 @@ def _costs(table: pd.DataFrame, ways: Sequence[str]) -> Grid:
     rows = []
     for way in ways:
         ours = table[table["way"] == way][["build_seconds", "train_seconds", "steps"]].mean()
-        rows.append([way, *(f"{value:,.1f}" for value in ours)])
+        *seconds, steps = ours
+        rows.append([way, *(f"{value:,.1f}" for value in seconds), f"{steps:,.0f}"])
     return Grid(
         "Cost of a day, mean over days and seeds",
         1,
@@ -110,6 +119,7 @@ def _figure(table: pd.DataFrame, ways: Sequence[str]) -> Figure:
             means = table[table["way"] == way].groupby("day")["auc"].mean()
             axes.plot(means.index + 1, means.to_numpy(), marker="o", markersize=3, label=way)
         axes.set(xlabel="day", ylabel="AUC")
+        axes.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
         figure.legend(loc="outside upper center", ncols=3, fontsize=8)
         caption = "AUC on the requests of each day, of models trained on the days before it."
         return Figure("AUC by day", caption, html_report.svg(figure))

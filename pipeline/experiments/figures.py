@@ -5,12 +5,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 from models.core import run_directory
 from models.evaluation.metrics import shown
 from models.reporting import html_report
 from pipeline.experiments.comparisons import Measured
 from pipeline.experiments.recipe import TITLES
+
+_COLUMNS = 2
+"""Panels beside each other in the figure of a series."""
+_LEAST_RANGE = 0.004
+"""Range of a metric that a panel shows at least."""
 
 
 def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
@@ -21,7 +27,7 @@ def overview(measured: Sequence[Measured], paper: str) -> html_report.Figure:
         paper: Name of the paper's data set.
     """
     with plt.rc_context(html_report.STYLE):
-        figure, axes = plt.subplots(figsize=(5.2, 0.6 + 0.3 * len(measured)))
+        figure, axes = plt.subplots(figsize=(html_report.WIDTH, 0.6 + 0.3 * len(measured)))
         places = range(len(measured))[::-1]
         axes.errorbar(
             [measured_row.mean("auc") for measured_row in measured],
@@ -66,8 +72,13 @@ def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
             measured_row for measured_row in measured if measured_row.row.series == series
         ]
         with plt.rc_context(html_report.STYLE):
-            figure, panels = plt.subplots(1, len(TITLES), figsize=(5.2, 2.6))
-            for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
+            rows = -(-len(TITLES) // _COLUMNS)
+            figure, panels = plt.subplots(
+                rows, _COLUMNS, squeeze=False, figsize=(html_report.WIDTH, 1.9 * rows)
+            )
+            for axes in panels.flat[len(TITLES) :]:
+                axes.set_axis_off()
+            for axes, (metric, title) in zip(panels.flat, TITLES.items(), strict=False):
                 axes.errorbar(
                     range(len(series_rows)),
                     [measured_row.mean(metric) for measured_row in series_rows],
@@ -76,10 +87,19 @@ def sweeps(measured: Sequence[Measured]) -> list[html_report.Figure]:
                     color=html_report.BLUE,
                     capsize=3,
                 )
-                axes.set(xlabel=series, ylabel=title, xticks=range(len(series_rows)))
+                axes.set_xticks(range(len(series_rows)))
+                axes.set_title(title, fontsize=9, loc="left")
                 axes.set_xticklabels([f"{measured_row.row.x:g}" for measured_row in series_rows])
+                # Values that hardly differ keep their digits, and look as flat as they are.
+                axes.ticklabel_format(axis="y", useOffset=False)
+                low, high = axes.get_ylim()
+                spare = max(0.0, _LEAST_RANGE - (high - low)) / 2
+                axes.set_ylim(low - spare, high + spare)
+                axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
+            figure.supxlabel(series, fontsize=9, color=html_report.INK)
             caption = f"Test metrics by {series}: mean and standard deviation over the seeds."
-            series_figures.append(html_report.Figure(series, caption, html_report.svg(figure)))
+            title = f"{series[:1].upper()}{series[1:]}"
+            series_figures.append(html_report.Figure(title, caption, html_report.svg(figure)))
     return series_figures
 
 

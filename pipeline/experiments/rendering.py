@@ -81,7 +81,8 @@ def write(
         "title": table.title,
         "quick": _QUICK if quick else "",
         "claim": table.claim,
-        "facts": _facts(planned, command),
+        "command": command,
+        "facts": _facts(planned),
         "settings": dict(table.settings),
         "data": _data_grid(data),
         "sections": sections,
@@ -148,18 +149,22 @@ def _figures(table: Table, measured: Sequence[Measured], paper: str) -> list[htm
     return [figures.overview(finished, paper)]
 
 
-def _facts(planned: Sequence[PlannedRun], command: str) -> list[tuple[str, str]]:
+def _facts(planned: Sequence[PlannedRun]) -> list[tuple[str, str]]:
     """Facts on how the page was made."""
-    facts = [("command", command), ("code", _version())]
+    facts = [("code", _version())]
     if planned:
         unique = {run.path: run for run in planned}.values()
         seconds = sum(comparisons.seconds_of(run.path) for run in unique)
         facts += [
             ("seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in planned}))),
             ("runs", f"{sum(run.is_finished for run in unique)} of {len(unique)} finished"),
-            ("training, all runs together", f"{seconds / 60.0:.1f} minutes"),
+            ("training, all runs together", _duration(seconds)),
         ]
     return facts
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} seconds" if seconds < 120.0 else f"{seconds / 60.0:.1f} minutes"
 
 
 def _version() -> str:

@@ -300,6 +300,32 @@ class BucketisedEncoder(FittedEncoder):
         by_id[MISSING_ID + 1 :] = self._members()
         return by_id[ids].reshape(np.shape(encoded))
 
+    def interval(self, value_id: int) -> str:
+        """What the values of an id have in common, for readers.
+
+        Example:
+            >>> from preprocessing.features.encoder_specs import Bucketised
+            >>> from preprocessing.features.feature import DType, Feature, Role
+            >>> encoder = Bucketised(boundaries=(18.0, 25.0))
+            >>> age = Feature(
+            ...     name="age", column="age", role=Role.USER, dtype=DType.FLOAT32, encoder=encoder
+            ... )
+            >>> fitted = BucketisedEncoder(age, [18, 25])
+            >>> [fitted.interval(i) for i in range(1, 5)]
+            ['missing', 'below 18', '18 to below 25', '25 or more']
+        """
+        number = value_id - MISSING_ID - 1
+        if number < 0:
+            return "missing"
+        bounds = [f"{boundary:.6g}" for boundary in self.boundaries]
+        if not bounds:
+            return "any number"
+        if number == 0:
+            return f"below {bounds[0]}"
+        return f"{bounds[number - 1]} " + (
+            f"to below {bounds[number]}" if number < len(bounds) else "or more"
+        )
+
     def _members(self) -> np.ndarray:
         """[boundaries + 1] A raw value of each interval."""
         if not len(self.boundaries):

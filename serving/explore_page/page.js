@@ -46,7 +46,7 @@ function valueOf(record, name) {
 
 function named(record) {
   const parts = Object.keys(record.fields).flatMap((name) =>
-    [element("span", { class: "soft" }, name), ` ${valueOf(record, name)}  `]);
+    [element("span", { class: "pair" }, element("span", { class: "soft" }, name), ` ${valueOf(record, name)}`), "  "]);
   const line = element("span", { class: "name" }, ...parts);
   if (record.unknown.length) {
     const title = `Not in the model's vocabulary: ${record.unknown.join(", ")}`;
@@ -65,8 +65,9 @@ const findUsers = latest(async (text) => {
   const { users, found, unknown, split } = await ask("users", { q: text });
   return () => {
     const shown = users.length < found ? `, the first ${users.length} shown` : "";
+    const many = users.some(({ requests }) => requests > 1) ? "; in brackets, of how many requests" : "";
     const strangers = unknown ? `; ${unknown} unknown to the model, dashed and last` : "";
-    byId("found").textContent = `${found} ${found === 1 ? "user" : "users"} in the ${split} split${shown}${strangers}`;
+    byId("found").textContent = `${found} ${found === 1 ? "user" : "users"} in the ${split} split${shown}${strangers}${many}`;
     byId("users").replaceChildren(...users.map(({ user, requests, unknown: isUnknown }) => {
       const label = requests > 1 ? `${user} (${requests})` : user;
       const mark = isUnknown && { class: "unknown", title: "Not in the model's vocabulary" };

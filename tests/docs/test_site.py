@@ -10,6 +10,8 @@ import markdown_blocks
 import pytest
 from markdown_blocks import PAGES, ROOT
 
+from tests.helpers import browsers
+
 
 class _Page(html.parser.HTMLParser):
     """Anchors of a page, and what it refers to."""
@@ -81,3 +83,14 @@ def test_the_site_loads_nothing_from_elsewhere(site):
         text = path.read_text(encoding="utf-8")
         assert '<script src="http' not in text
         assert '<link rel="stylesheet" type="text/css" href="http' not in text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["index", "commands", "results/index"])
+@pytest.mark.browser
+@pytest.mark.skipif(browsers.CHROMIUM is None, reason="found no Chromium")
+def test_no_page_scrolls_sideways(site, browser, name, width):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((site / f"{name}.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()

@@ -10,8 +10,10 @@ from sklearn.metrics import roc_auc_score
 from models.evaluation import scoring, slices
 from models.evaluation.metrics import Scores, ranking_metrics
 from models.keras import tf
-from preprocessing.encoders.fitted import VocabularyEncoder
+from preprocessing.encoders.fitted import BucketisedEncoder, VocabularyEncoder
 from preprocessing.errors import UserError
+from preprocessing.features.encoder_specs import Bucketised
+from preprocessing.features.feature import DType, Feature, Role
 from preprocessing.schema import Schema
 
 
@@ -118,6 +120,21 @@ def test_rare_values_share_a_slice(scores, monkeypatch):
     monkeypatch.setattr(slices, "_VALUES", 1)
     names = [part.name for part in slices.slices(scores, _data()) if part.dimension == "brand"]
     assert names == ["y", "all others"] or names == ["x", "all others"]
+
+
+def test_slices_of_numbers_are_intervals_in_their_order():
+    age = Feature(
+        name="age", column="age", role=Role.USER, dtype=DType.FLOAT32,
+        encoder=Bucketised(boundaries=(18.0, 25.5, 40.0)),
+    )  # fmt: skip
+    encoder = BucketisedEncoder(age, np.array([18.0, 25.5, 40.0]))
+    ids = encoder.encode(np.array([50, 17, 20, 50, 39.9, 18, np.nan], np.float32))
+    data = types.SimpleNamespace(encoders={"age": encoder})
+    found = {part.name: part.chosen_C.sum() for part in slices._values(data, age, ids)}
+    assert list(found.items()) == [
+        ("missing", 1), ("below 18", 1), ("18 to below 25.5", 2), ("25.5 to below 40", 1),
+        ("40 or more", 2),
+    ]  # fmt: skip
 
 
 def test_metrics_of_slices(scores, monkeypatch):

@@ -148,7 +148,13 @@ def test_both_files_have_the_same_figures_with_numbers(written):
         *("Calibration", "ROC", "AUC by history length", "AUC by item popularity"),
         *("Log loss", "Validation AUC", "Further loss terms", "Gradient norm", "Learning rate"),
         *("Pre-training", "Pre-training, miss interest", "Views of miss interest"),
-        *("Relations", "Parts of the model", "Pull at the embeddings", "Histories"),
+        *(
+            "Relations",
+            "Likeness inside the model",
+            "Attention and experts",
+            "Pull at the embeddings",
+            "Histories",
+        ),
         *("Interests", "Confidence", "Relations of events"),
     } <= set(titles)
     assert re.findall(r"^\*\*(.+?)\.\*\* ", markdown, re.MULTILINE) == titles

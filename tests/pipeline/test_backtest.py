@@ -99,5 +99,5 @@ def test_page(past):
     mean = pd.DataFrame(rows).set_index("way").loc[CONTINUED]["auc"].mean() + 0.005
     assert f"| {CONTINUED} | {mean:.4f} ± 0.0071 |" in text
     assert "window: 2." in text
-    assert "* command: the command" in text
+    assert "* command: `the command`" in text
     assert "<svg" in path.read_text()

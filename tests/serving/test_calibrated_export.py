@@ -238,5 +238,5 @@ def test_from_a_log_to_calibrated_scores(method, trained, tmp_path):
     report = tmp_path / "report.html"
     python("-m", "models.report", run, f"--output={report}")
     text = report.with_suffix(".md").read_text()
-    assert "## Calibration of the export" in text
+    assert "## Exported calibration" in text
     assert f"--calibrate={method}: {record.how}" in text

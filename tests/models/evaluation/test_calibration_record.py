@@ -83,6 +83,8 @@ def test_lines_for_people():
 def test_table_for_people():
     columns, rows, notes = calibration_record.table(RECORD)
     assert len(columns) == len(rows[0]) == 8
-    assert rows[0] == ["validation", "2,000", "0.75", "0.75", "0.125", "0.01", "1.5", "n/a"]
+    assert rows[0] == [
+        *("validation", "2,000", "0.7500", "0.7500", "0.1250", "0.0100", "1.5000", "n/a"),
+    ]
     assert notes[-1].endswith("that it stands for: 12.5 (validation), 14 (test).")
     assert len(calibration_record.table(RECORD._replace(method="platt")).notes) == 1

@@ -13,7 +13,7 @@ from absl import flags
 from models import evaluate
 from models.core import run_directory
 from models.evaluation import confidence_intervals, importance, permutation, scoring
-from models.evaluation.metrics import overall_auc
+from models.evaluation.metrics import overall_auc, shown, shown_interval
 from models.keras import tf
 from preprocessing import dataset
 from preprocessing.errors import UserError
@@ -172,8 +172,8 @@ def test_the_command_prints_a_row_per_input_and_how_it_was_measured(run, printed
     assert table["auc_drop"].is_monotonic_decreasing
     for line, (_, row) in zip(rows, table.iterrows(), strict=True):
         assert line.startswith(row["feature"])
-        assert f"{row['auc_drop']:+.5f}" in line
-        assert f"[{row['low']:+.5f}, {row['high']:+.5f}]" in line
+        assert shown(row["auc_drop"], "+.5f") in line
+        assert shown_interval(row["low"], row["high"], "+.5f") in line
         assert line.endswith("includes 0") == (row["low"] <= 0 <= row["high"])
     assert set(table["part"]) == {"user", "context", "candidate", "history"}
 

@@ -65,7 +65,7 @@ def _pages(run):
 def test_the_report_shows_it_as_long_as_it_belongs_to_the_weights(run):
     html, markdown = _pages(run)
     assert html.count("<b>Drop in AUC by input, validation.</b>") == 1
-    assert "## Importance of inputs" in markdown
+    assert "## Importance\n" in markdown
     first = importance.read_current(run, "validation").iloc[0]
     cells = f"| {first['feature']} | {first['part']} | {first['auc_drop']:.4f} | "
     assert f"{cells}[{first['low']:.4f}, {first['high']:.4f}] |" in markdown
@@ -77,4 +77,4 @@ def test_the_report_shows_it_as_long_as_it_belongs_to_the_weights(run):
     run_directory.write_metrics(run, {"test": {"auc": 0.5}})
     for page in _pages(run):
         assert "Drop in AUC by input" not in page
-        assert "Importance of inputs" not in page
+        assert "## Importance\n" not in page

@@ -13,7 +13,9 @@ from models.evaluation import slices
 from models.evaluation.confidence_intervals import Estimate
 from models.evaluation.metrics import Scores, reliability, sigmoid
 from models.reporting import curves, data_sets, html_report, interest_figures, quality
+from preprocessing import time_units
 from preprocessing.features.feature import DType
+from preprocessing.schema import Schema
 from preprocessing.schema_inference import infer_schema
 
 AUC = Estimate(0.7, 0.68, 0.72)
@@ -66,6 +68,41 @@ def test_slices_away_from_the_whole_have_their_colour():
     for colour in ("--orange", "--blue", "--green"):
         assert f"var({colour}, #" in figure.svg
     assert "1  (1,000)" in figure.svg
+
+
+def test_a_handful_of_candidates_neither_stretches_an_axis_nor_takes_a_colour():
+    names = ["dimension", "slice", "candidates", "auc", "auc_low", "auc_high"]
+    rows = [
+        ("history length", "1", 4, 0.2, np.nan, np.nan),
+        ("history length", "2", 8, 1.0, 1.0, 1.0),
+        ("history length", "3+", 6000, 0.7, 0.68, 0.72),
+        ("history length", "8+", 6000, 0.69, 0.67, 0.71),
+    ]
+    part = pd.DataFrame(rows, columns=names)
+    low, high = quality._limits(part, AUC.value)
+    assert 0.65 < low < 0.67 < 0.72 < high < 0.74
+    (figure,) = quality.of_slices(part, AUC)
+    assert "An arrow: the AUC of a small slice lies beyond the figure." in figure.caption
+    assert "var(--green" not in figure.svg
+    assert "2: 1.000" in figure.text
+
+
+def test_gradients_and_parts_of_the_model_have_figures_with_explanations():
+    steps = [10, 20]
+    columns = ["train/ssl_loss", "train/gradient_norm", "train/ssl_gradient_norm_dense"]
+    parts = ["event_cosine", "expert_information", "own_measure"]
+    history = pd.DataFrame(
+        {"step": steps, "validation/auc": [0.6, 0.7]}
+        | {name: [0.5, 0.4] for name in ("train/log_loss", "validation/log_loss", *columns)}
+        | {f"diagnostics/{name}": [0.1, 1e-5] for name in parts}
+    )
+    figures = {f.title: f for f in curves.training(history, history.iloc[1], TrainConfig())}
+    assert "gradient" not in figures["Further loss terms"].text
+    assert {"Gradient norm", "Gradient norm of self-supervision"} <= set(figures)
+    inside = {figure.title: figure for figure in curves.diagnostics(history)}
+    assert list(inside) == ["Likeness inside the model", "Attention and experts", "Parts"]
+    assert "at 1 they are the same" in inside["Likeness inside the model"].caption
+    assert inside["Parts"].caption == "Own measure."
 
 
 @pytest.mark.parametrize("tables", [0.0, 0.02])
@@ -166,6 +203,23 @@ def test_times_of_a_known_unit_are_dates_in_full():
         "train: 4 events from 2023-11-14 to 2023-11-14; "
         "test: 1 events from 2023-11-16 to 2023-11-16."
     )
+
+
+def test_times_whose_unit_the_schema_says_are_dates():
+    record = {"name": "ts", "role": "timestamp", "dtype": "int64", "unit": "milliseconds"}
+    keys = [
+        {"name": f"{role}_id", "role": role, "dtype": "string", "encoder": {"kind": "vocabulary"}}
+        for role in ("user", "item")
+    ]
+    schema = Schema.from_json({"features": [*keys, record]})
+    assert data_sets.as_time(schema, 1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
+    assert time_units.readable(schema, 1_700_000_000_000) == "2023-11-14T22:13:20Z"
+    seconds = Schema.from_json({"features": [*keys, {**record, "unit": "seconds"}]})
+    assert time_units.readable(seconds, 1_700_000_000) == "2023-11-14T22:13:20Z"
+    del record["unit"]
+    bare = Schema.from_json({"features": [*keys, record]})
+    assert time_units.readable(bare, 1_700_000_000) == "1700000000 (2023-11-14 if in seconds)"
+    assert time_units.readable(bare, 17) == "17"
 
 
 def test_lengths_of_histories_in_numbers():

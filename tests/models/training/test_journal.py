@@ -66,3 +66,10 @@ def test_what_is_not_measured_is_left_out():
         "step 3  epoch 0.50  train/loss 0.5000  validation/log_loss 0.2500"
     )
     assert records.line(row, 3723.0).endswith("  at most 1:02:03 left")
+
+
+def test_a_loss_without_further_terms_is_told_once():
+    row = {"step": 3, "epoch": 0.5, "train/loss": 0.5, "train/log_loss": 0.5}
+    assert records.line(row) == "step 3  epoch 0.50  train/loss 0.5000"
+    row["train/log_loss"] = 0.4
+    assert records.line(row).endswith("train/loss 0.5000  train/log_loss 0.4000")
