@@ -24,19 +24,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.errors import UserError
-from preprocessing.example_keys import (
-    LABEL,
-    LABEL_WEIGHT,
-    REQUEST_ID,
-    REQUEST_USER,
-    TIMESTAMP,
-    candidate_key,
-    history_key,
-    lengths_key,
-)
-from preprocessing.features.feature import Feature
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.reading import cores
+from preprocessing.reading.decoded import DecodedSplit, bytes_needed, padded, with_numbers
+from preprocessing.reading.parsing import parse_in_pieces, parse_stored
 from preprocessing.schema import Schema
 from preprocessing.storage import tensorflow_files
 
@@ -48,6 +40,9 @@ _BATCHES_PER_BLOCK = 32
 _REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
 _DECODED_AT_ONCE = 1 << 12
+_BLOCKS_AT_ONCE = 2
+"""Number of blocks that are parsed at once, each by an equal part of the cores: more of them would
+take more memory, and one would leave cores idle while its requests are sorted."""
 _POSITION = "position"
 
 _SHARED: contextvars.ContextVar[dict[Hashable, tf.data.Dataset] | None] = contextvars.ContextVar(
@@ -85,50 +80,7 @@ def parse(
         string, the raw user, if `with_users`. A candidate or an event is real where the item key is
         not 0.
     """
-    return with_numbers(schema, _parse(schema, serialized_B, with_users, with_event_times))
-
-
-def _parse(
-    schema: Schema,
-    serialized_B: tf.Tensor,
-    with_users: bool = False,
-    with_event_times: bool = False,
-) -> dict[str, tf.Tensor]:
-    """As `parse`, with vectors as bytes."""
-    candidates = {candidate_key(f.name): f for f in schema.item_features}
-    histories = {history_key(f.name): f for f in schema.step_features}
-    context_spec: dict[str, Any] = {
-        f.name: _spec(f, tf.io.FixedLenFeature) for f in schema.user_features
-    }
-    context_spec |= {key: _candidate_spec(feature) for key, feature in candidates.items()}
-    context_spec[LABEL] = tf.io.RaggedFeature(tf.int64)
-    if schema.weight is not None:
-        context_spec[LABEL_WEIGHT] = tf.io.RaggedFeature(tf.float32)
-    context_spec[TIMESTAMP] = tf.io.FixedLenFeature([], tf.int64, 0)
-    context_spec[REQUEST_ID] = tf.io.FixedLenFeature([], tf.string, "")
-    if with_users:
-        context_spec[REQUEST_USER] = tf.io.FixedLenFeature([], tf.string)
-    steps_spec = {
-        key: _spec(feature, tf.io.FixedLenSequenceFeature) for key, feature in histories.items()
-    }
-    if with_event_times:
-        steps_spec[history_key(TIMESTAMP)] = tf.io.FixedLenSequenceFeature([], tf.int64)
-    context, sequences, _ = tf.io.parse_sequence_example(
-        serialized_B, context_features=context_spec, sequence_features=steps_spec
-    )
-    features = {**context, **sequences}
-    for feature in schema.user_features:
-        if feature.many is not None:
-            features[feature.name] = context[feature.name].to_tensor(shape=[None, feature.many.max])
-    for key, feature in (candidates | histories).items():
-        if isinstance(features[key], tf.RaggedTensor):
-            shape = [None, None] if feature.is_vector else [None, None, *feature.value_shape]
-            features[key] = features[key].to_tensor(shape=shape)
-    shape = tf.shape(features[candidate_key(schema.item_key.name)])
-    features[LABEL] = tf.cast(context[LABEL].to_tensor(shape=shape), tf.float32)
-    if schema.weight is not None:
-        features[LABEL_WEIGHT] = context[LABEL_WEIGHT].to_tensor(shape=shape)
-    return features
+    return with_numbers(schema, parse_stored(schema, serialized_B, with_users, with_event_times))
 
 
 @contextlib.contextmanager
@@ -214,7 +166,8 @@ def read(
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
     requests = data.num_requests(split)
     in_memory = requests > 0 and bytes_needed(data, split, with_users) <= memory_budget
-    source = (_memory if in_memory else _disk)(data, split, with_users)
+    threads = cores.available()
+    source = (_memory if in_memory else _disk)(data, split, with_users, threads)
     block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
     @_as_it_is
@@ -248,7 +201,7 @@ def read(
     dataset = (
         tf.data.Dataset.range(first_epoch, first_epoch + epochs)
         .flat_map(read_epoch)
-        .map(parse_block, num_parallel_calls=2)
+        .map(parse_block, num_parallel_calls=min(threads, _BLOCKS_AT_ONCE))
         .prefetch(1)  # the next block is parsed while batches are cut from this one
         .flat_map(with_cuts)
         .map(_as_it_is(source.batch))
@@ -310,13 +263,14 @@ class _Source(NamedTuple):
     threads: int | None
 
 
-def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
+def _disk(data: DataDir, split: str, with_users: bool, threads: int) -> _Source:
     """Source that reads the shards; its elements are serialized examples."""
+    pieces = -(-threads // _BLOCKS_AT_ONCE)
     files = tf.constant([str(path) for path in data.shards(split)], tf.string)
     schema, item = data.schema, data.schema.item_key.name
 
     def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
-        block = _parse(schema, serialized_R, with_users)
+        block = parse_in_pieces(schema, serialized_R, with_users, pieces)
         return block, _lengths(block[history_key(item)]), _lengths(block[candidate_key(item)])
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -335,20 +289,20 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
         lambda shard: tf.data.TFRecordDataset(files[shard], compression_type="GZIP"),
         parse_all,
         batch,
-        threads=2,
+        threads=min(threads, _SHARDS_IN_TURNS),
     )
 
 
-def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
+def _memory(data: DataDir, split: str, with_users: bool, threads: int) -> _Source:
     """Source that holds the decoded split in memory; its elements are positions of requests."""
-    disk = _disk(data, split, with_users)
+    disk = _disk(data, split, with_users, threads)
     blocks = (
         tf.data.Dataset.range(disk.shards)
         .flat_map(_as_it_is(disk.read))
         .batch(_DECODED_AT_ONCE)
         .map(
-            _as_it_is(lambda serialized_R: _parse(data.schema, serialized_R, with_users)),
-            num_parallel_calls=2,
+            _as_it_is(lambda serialized_R: parse_stored(data.schema, serialized_R, with_users)),
+            num_parallel_calls=threads,
             deterministic=True,
         )
         .prefetch(1)
@@ -426,24 +380,3 @@ def _rows(block: _Block, cut: _Cuts) -> _Block:
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:
     """Number of ids before the padding, int64 [R]."""
     return tf.math.count_nonzero(ids_RX, axis=1)
-
-
-def _spec(feature: Feature, single: Any) -> Any:
-    """How to parse a feature: a list of ids if it has many values, else as a `single` value."""
-    return single([], _dtype(feature)) if feature.many is None else tf.io.RaggedFeature(tf.int64)
-
-
-def _candidate_spec(feature: Feature) -> Any:
-    """How to parse an item feature of candidates; sets stand beside their lengths."""
-    if feature.many is None:
-        return tf.io.RaggedFeature(_dtype(feature))
-    lengths = tf.io.RaggedFeature.RowLengths(lengths_key(feature.name))
-    return tf.io.RaggedFeature(
-        tf.int64, candidate_key(feature.name), [lengths], row_splits_dtype=tf.int64
-    )
-
-
-def _dtype(feature: Feature) -> tf.DType:
-    if feature.is_vector:
-        return tf.string
-    return tf.int64 if feature.is_categorical else tf.float32
