@@ -26,7 +26,7 @@ import tensorflow as tf
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
-from preprocessing.reading import cores
+from preprocessing.reading import cores, parts
 from preprocessing.reading.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.reading.parsing import parse_in_pieces, parse_stored
 from preprocessing.schema import Schema
@@ -125,6 +125,7 @@ def read(
     history_buckets: Sequence[int] = (8, 16, 32),
     memory_budget: int = 0,
     with_users: bool = False,
+    part: parts.Part = parts.WHOLE,
 ) -> tf.data.Dataset:
     """Epochs of a split in batches of requests, each epoch in an order of its own.
 
@@ -146,13 +147,17 @@ def read(
         memory_budget: Number of bytes. If the split takes no more than this in memory, it is
             decoded at once and read from there; the batches are the same.
         with_users: Whether to read `request/user` as well, see `parse`.
+        part: One of several readers that share every epoch, see `preprocessing.reading.parts`. It
+            reads its shards alone and gives its part of each batch. The order depends on the number
+            of readers.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
 
     Raises:
-        UserError: The data set has no such split, TensorFlow cannot read from its file system, or a
-            shard of a split that is decoded at once is damaged.
+        UserError: The data set has no such split or too few shards for the readers, TensorFlow
+            cannot read from its file system, or a shard of a split that is decoded at once is
+            damaged.
 
     Example:
         >>> data = DataDir.open("work/data")  # from pipeline.run --workdir=work
@@ -164,25 +169,28 @@ def read(
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
-    requests = data.num_requests(split)
-    in_memory = requests > 0 and bytes_needed(data, split, with_users) <= memory_budget
+    own = parts.share(data, split, batch_size, part)
+    needed = bytes_needed(data, split, with_users, own.requests)
+    in_memory = own.requests > 0 and needed <= memory_budget
     threads = cores.available()
-    source = (_memory if in_memory else _disk)(data, split, with_users, threads)
-    block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
+    source = (_memory if in_memory else _disk)(data, split, with_users, threads, own.shards)
+    # As many batches for every part, so that parts of one batch have histories of one length.
+    in_block = max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
     @_as_it_is
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         """Blocks of elements, each with the seed of the epoch and its number in the epoch."""
         seed = tf.stack([tf.cast(shuffle_seed or 0, tf.int64), epoch])
-        elements = _elements(source, requests, None if shuffle_seed is None else seed)
-        blocks = elements.batch(block_size).enumerate()
+        elements = _elements(source, own.requests, None if shuffle_seed is None else seed)
+        blocks = own.blocks(elements, in_block).enumerate()
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(seed).repeat(), blocks))
 
     @_as_it_is
     def parse_block(seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]) -> tuple[_Block, _Cuts]:
         """A parsed block, its requests sorted by bucket, and where to cut it into batches."""
         index, elements_R = block
-        arranged, cuts = _arrange(source, elements_R, batch_size, buckets)
+        starts = own.starts(index, tf.size(elements_R, tf.int64), in_block)
+        arranged, cuts = _arrange(source, elements_R, starts, buckets)
         if shuffle_seed is not None:
             block_seed = tf.random.experimental.stateless_fold_in(seed, index)
             batches = tf.range(tf.size(cuts.rows))
@@ -263,10 +271,13 @@ class _Source(NamedTuple):
     threads: int | None
 
 
-def _disk(data: DataDir, split: str, with_users: bool, threads: int) -> _Source:
+def _disk(
+    data: DataDir, split: str, with_users: bool, threads: int, shards: Sequence[int]
+) -> _Source:
     """Source that reads the shards; its elements are serialized examples."""
     pieces = -(-threads // _BLOCKS_AT_ONCE)
-    files = tf.constant([str(path) for path in data.shards(split)], tf.string)
+    paths = data.shards(split)
+    files = tf.constant([str(paths[shard]) for shard in shards], tf.string)
     schema, item = data.schema, data.schema.item_key.name
 
     def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
@@ -293,9 +304,11 @@ def _disk(data: DataDir, split: str, with_users: bool, threads: int) -> _Source:
     )
 
 
-def _memory(data: DataDir, split: str, with_users: bool, threads: int) -> _Source:
+def _memory(
+    data: DataDir, split: str, with_users: bool, threads: int, shards: Sequence[int]
+) -> _Source:
     """Source that holds the decoded split in memory; its elements are positions of requests."""
-    disk = _disk(data, split, with_users, threads)
+    disk = _disk(data, split, with_users, threads, shards)
     blocks = (
         tf.data.Dataset.range(disk.shards)
         .flat_map(_as_it_is(disk.read))
@@ -309,7 +322,8 @@ def _memory(data: DataDir, split: str, with_users: bool, threads: int) -> _Sourc
     )
     with reading(data):
         decoded = DecodedSplit(data.schema, blocks)
-    sizes = [shard["requests"] for shard in data.manifest["splits"][split]["shards"]]
+    described = data.manifest["splits"][split]["shards"]
+    sizes = [described[shard]["requests"] for shard in shards]
     bounds = tf.cumsum(tf.constant([0, *sizes], tf.int64))
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -347,7 +361,7 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
 
 
 def _arrange(
-    source: _Source, elements_R: tf.Tensor, batch_size: int, buckets: Sequence[int]
+    source: _Source, elements_R: tf.Tensor, start: tf.Tensor, buckets: Sequence[int]
 ) -> tuple[_Block, _Cuts]:
     """Sorts a block by history bucket.
 
@@ -361,11 +375,11 @@ def _arrange(
     bucket_R = tf.searchsorted(boundaries, lengths_R)
     order_R = tf.argsort(bucket_R, stable=True)
     requests = tf.size(order_R, tf.int64)
-    start = tf.range(0, requests, batch_size)
-    batch_R = tf.range(requests) // batch_size
+    rows = tf.concat([start[1:], requests[None]], 0) - start
+    batch_R = tf.repeat(tf.range(tf.size(start)), rows)
     cuts = _Cuts(
         start,
-        tf.minimum(requests - start, batch_size),
+        rows,
         tf.math.segment_max(tf.gather(candidates_R, order_R), batch_R),
         tf.gather(boundaries, tf.math.segment_max(tf.gather(bucket_R, order_R), batch_R)),
     )
