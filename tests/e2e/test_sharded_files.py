@@ -205,3 +205,23 @@ def test_too_few_requests_for_a_worker_are_refused_before_anything_is_written(da
         assert "Expected a request for each of 300 batches of 'train'" in output
         assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_continued_run_replays_from_the_shards_of_each_worker(data, tmp_path):
+    codes, outputs, _ = _train(data, tmp_path, 2, *_flags(data, "train.max_steps=3"))
+    assert codes == [0, 0], outputs[0][-3000:]
+    codes, outputs, records = _train(
+        data,
+        tmp_path,
+        2,
+        f"--data={data.path}",
+        f"--continue={tmp_path / 'run'}",
+        "--set=train.replay=0.5",
+        "--max_steps=6",
+        name="next",
+    )
+    assert codes == [0, 0], outputs[0][-3000:]
+    seen = [{name for step in record["requests"] for name in step} for record in records]
+    assert [len(record["requests"]) for record in records] == [6 + 3, 6 + 3]
+    assert all(seen)
+    assert not seen[0] & seen[1]
