@@ -119,7 +119,9 @@ def _batch(
     """Number of requests in the batch of a replica, and of candidates of each request."""
     split = data.manifest["splits"]["train"]
     candidates = -(-split["candidates"] // max(split["requests"], 1))
-    rows = share(data, "train", config.train.batch_size, part).batch_size * part.count
+    rows = config.train.batch_size
+    if part.count > 1:
+        rows = share(data, "train", rows, part).batch_size * part.count
     return -(-rows // distribution.replicas), candidates
 
 
