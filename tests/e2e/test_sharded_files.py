@@ -172,26 +172,24 @@ def test_each_worker_reads_its_part_and_losses_are_those_of_one_process(
 
 
 def test_a_run_goes_on_with_as_many_workers_or_after_a_pass(data, tmp_path):
-    """Eight steps at once, and seven with one more; three workers go on after a pass."""
-    flags = _flags(data, "train.max_steps=8")
-    assert _train(data, tmp_path, 2, *flags, name="whole")[0] == [0, 0]
+    """A pass at once, and after an interruption; three workers go on behind it, not within it."""
+    assert _train(data, tmp_path, 2, *_flags(data, "train.max_steps=19"), name="whole")[0] == [0, 0]
     whole = json.loads((tmp_path / "whole-2-0.json").read_text())
 
     assert _train(data, tmp_path, 2, *_flags(data, "train.max_steps=7"))[0] == [0, 0]
-    codes, outputs, _ = _train(data, tmp_path, 3, "--resume", "--max_steps=8")
+    codes, outputs, _ = _train(data, tmp_path, 3, "--resume", "--max_steps=19")
     assert codes == [1, 1, 1]
     for output in outputs:
         assert "Expected train.sharding=files with 2 processes, as for the first 7 of 19" in output
         assert "found train.sharding=files with 3 processes" in output
         assert "--max_steps=19" in output
         assert "Traceback" not in output
-    codes, _, records = _train(data, tmp_path, 2, "--resume", "--max_steps=8")
+    codes, _, records = _train(data, tmp_path, 2, "--resume", "--max_steps=19")
     assert codes == [0, 0]
     assert records[0]["requests"] == whole["requests"][7:]
     for name, value in whole["main"][7].items():
-        np.testing.assert_allclose(records[0]["main"][0][name], value, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(records[0]["main"][0][name], value, rtol=1e-5, err_msg=name)
 
-    assert _train(data, tmp_path, 2, "--resume", "--max_steps=19")[0] == [0, 0]
     codes, outputs, records = _train(data, tmp_path, 3, "--resume", "--max_steps=38")
     assert codes == [0, 0, 0], outputs[0][-3000:]
     seen = [name for record in records for step in record["requests"] for name in step]
