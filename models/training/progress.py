@@ -70,7 +70,10 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """The content that a checkpoint stores; waits for the last steps."""
         logs = {"logs": _read(self.logs), "ssl_logs": _read(self.ssl_logs)}
-        return vars(self) | logs
+        content = vars(self) | logs
+        if self.parts == 1:  # As in all checkpoints before there were parts.
+            del content["parts"]
+        return content
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Takes over the content of a checkpoint; what it lacks stays as it is."""
