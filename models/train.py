@@ -46,6 +46,7 @@ _RESUMABLE_SETTINGS = (
     "max_steps",
     "patience",
     "distribute",
+    "sharding",
     "peer_timeout",
     "tables_on_cpu",
     "data_memory",
@@ -131,7 +132,7 @@ def begin(
     workdir = pathlib.Path(workdir)
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
-    from models.training import pretrained_tables
+    from models.training import pretrained_tables, sharing
     from models.training.continuing import continue_run
     from models.training.trainer import Trainer
     from models.training.warm_start import warm_start
@@ -146,6 +147,7 @@ def begin(
         lines = [
             *data_checks.remarks(trainer.data),
             data_checks.schedule_remark(config, trainer.data),
+            sharing.remark(trainer.data, config.train, trainer.part),
         ]
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()

@@ -24,19 +24,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from preprocessing.data_dir import DataDir
-from preprocessing.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.errors import UserError
-from preprocessing.example_keys import (
-    LABEL,
-    LABEL_WEIGHT,
-    REQUEST_ID,
-    REQUEST_USER,
-    TIMESTAMP,
-    candidate_key,
-    history_key,
-    lengths_key,
-)
-from preprocessing.features.feature import Feature
+from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.reading import cores, parts
+from preprocessing.reading.decoded import DecodedSplit, bytes_needed, padded, with_numbers
+from preprocessing.reading.parsing import parse_in_pieces, parse_stored
 from preprocessing.schema import Schema
 from preprocessing.storage import tensorflow_files
 
@@ -48,6 +40,9 @@ _BATCHES_PER_BLOCK = 32
 _REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
 _DECODED_AT_ONCE = 1 << 12
+_BLOCKS_AT_ONCE = 2
+"""Number of blocks that are parsed at once, each by an equal part of the cores: more of them would
+take more memory, and one would leave cores idle while its requests are sorted."""
 _POSITION = "position"
 
 _SHARED: contextvars.ContextVar[dict[Hashable, tf.data.Dataset] | None] = contextvars.ContextVar(
@@ -85,50 +80,7 @@ def parse(
         string, the raw user, if `with_users`. A candidate or an event is real where the item key is
         not 0.
     """
-    return with_numbers(schema, _parse(schema, serialized_B, with_users, with_event_times))
-
-
-def _parse(
-    schema: Schema,
-    serialized_B: tf.Tensor,
-    with_users: bool = False,
-    with_event_times: bool = False,
-) -> dict[str, tf.Tensor]:
-    """As `parse`, with vectors as bytes."""
-    candidates = {candidate_key(f.name): f for f in schema.item_features}
-    histories = {history_key(f.name): f for f in schema.step_features}
-    context_spec: dict[str, Any] = {
-        f.name: _spec(f, tf.io.FixedLenFeature) for f in schema.user_features
-    }
-    context_spec |= {key: _candidate_spec(feature) for key, feature in candidates.items()}
-    context_spec[LABEL] = tf.io.RaggedFeature(tf.int64)
-    if schema.weight is not None:
-        context_spec[LABEL_WEIGHT] = tf.io.RaggedFeature(tf.float32)
-    context_spec[TIMESTAMP] = tf.io.FixedLenFeature([], tf.int64, 0)
-    context_spec[REQUEST_ID] = tf.io.FixedLenFeature([], tf.string, "")
-    if with_users:
-        context_spec[REQUEST_USER] = tf.io.FixedLenFeature([], tf.string)
-    steps_spec = {
-        key: _spec(feature, tf.io.FixedLenSequenceFeature) for key, feature in histories.items()
-    }
-    if with_event_times:
-        steps_spec[history_key(TIMESTAMP)] = tf.io.FixedLenSequenceFeature([], tf.int64)
-    context, sequences, _ = tf.io.parse_sequence_example(
-        serialized_B, context_features=context_spec, sequence_features=steps_spec
-    )
-    features = {**context, **sequences}
-    for feature in schema.user_features:
-        if feature.many is not None:
-            features[feature.name] = context[feature.name].to_tensor(shape=[None, feature.many.max])
-    for key, feature in (candidates | histories).items():
-        if isinstance(features[key], tf.RaggedTensor):
-            shape = [None, None] if feature.is_vector else [None, None, *feature.value_shape]
-            features[key] = features[key].to_tensor(shape=shape)
-    shape = tf.shape(features[candidate_key(schema.item_key.name)])
-    features[LABEL] = tf.cast(context[LABEL].to_tensor(shape=shape), tf.float32)
-    if schema.weight is not None:
-        features[LABEL_WEIGHT] = context[LABEL_WEIGHT].to_tensor(shape=shape)
-    return features
+    return with_numbers(schema, parse_stored(schema, serialized_B, with_users, with_event_times))
 
 
 @contextlib.contextmanager
@@ -173,6 +125,7 @@ def read(
     history_buckets: Sequence[int] = (8, 16, 32),
     memory_budget: int = 0,
     with_users: bool = False,
+    part: parts.Part = parts.WHOLE,
 ) -> tf.data.Dataset:
     """Epochs of a split in batches of requests, each epoch in an order of its own.
 
@@ -194,13 +147,17 @@ def read(
         memory_budget: Number of bytes. If the split takes no more than this in memory, it is
             decoded at once and read from there; the batches are the same.
         with_users: Whether to read `request/user` as well, see `parse`.
+        part: One of several readers that share every epoch, see `preprocessing.reading.parts`. It
+            reads its shards alone and gives its part of each batch. The order depends on the number
+            of readers.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
 
     Raises:
-        UserError: The data set has no such split, TensorFlow cannot read from its file system, or a
-            shard of a split that is decoded at once is damaged.
+        UserError: The data set has no such split or too few shards for the readers, TensorFlow
+            cannot read from its file system, or a shard of a split that is decoded at once is
+            damaged.
 
     Example:
         >>> data = DataDir.open("work/data")  # from pipeline.run --workdir=work
@@ -212,24 +169,28 @@ def read(
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
-    requests = data.num_requests(split)
-    in_memory = requests > 0 and bytes_needed(data, split, with_users) <= memory_budget
-    source = (_memory if in_memory else _disk)(data, split, with_users)
-    block_size = batch_size * max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
+    own = parts.share(data, split, batch_size, part)
+    needed = bytes_needed(data, split, with_users, own.requests)
+    in_memory = own.requests > 0 and needed <= memory_budget
+    threads = cores.available()
+    source = (_memory if in_memory else _disk)(data, split, with_users, threads, own.shards)
+    # As many batches for every part, so that parts of one batch have histories of one length.
+    in_block = max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
     @_as_it_is
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         """Blocks of elements, each with the seed of the epoch and its number in the epoch."""
         seed = tf.stack([tf.cast(shuffle_seed or 0, tf.int64), epoch])
-        elements = _elements(source, requests, None if shuffle_seed is None else seed)
-        blocks = elements.batch(block_size).enumerate()
+        elements = _elements(source, own.requests, None if shuffle_seed is None else seed)
+        blocks = own.blocks(elements, in_block).enumerate()
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(seed).repeat(), blocks))
 
     @_as_it_is
     def parse_block(seed: tf.Tensor, block: tuple[tf.Tensor, tf.Tensor]) -> tuple[_Block, _Cuts]:
         """A parsed block, its requests sorted by bucket, and where to cut it into batches."""
         index, elements_R = block
-        arranged, cuts = _arrange(source, elements_R, batch_size, buckets)
+        starts = own.starts(index, tf.size(elements_R, tf.int64), in_block)
+        arranged, cuts = _arrange(source, elements_R, starts, buckets)
         if shuffle_seed is not None:
             block_seed = tf.random.experimental.stateless_fold_in(seed, index)
             batches = tf.range(tf.size(cuts.rows))
@@ -248,7 +209,7 @@ def read(
     dataset = (
         tf.data.Dataset.range(first_epoch, first_epoch + epochs)
         .flat_map(read_epoch)
-        .map(parse_block, num_parallel_calls=2)
+        .map(parse_block, num_parallel_calls=min(threads, _BLOCKS_AT_ONCE))
         .prefetch(1)  # the next block is parsed while batches are cut from this one
         .flat_map(with_cuts)
         .map(_as_it_is(source.batch))
@@ -310,13 +271,17 @@ class _Source(NamedTuple):
     threads: int | None
 
 
-def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
+def _disk(
+    data: DataDir, split: str, with_users: bool, threads: int, shards: Sequence[int]
+) -> _Source:
     """Source that reads the shards; its elements are serialized examples."""
-    files = tf.constant([str(path) for path in data.shards(split)], tf.string)
+    pieces = -(-threads // _BLOCKS_AT_ONCE)
+    paths = data.shards(split)
+    files = tf.constant([str(paths[shard]) for shard in shards], tf.string)
     schema, item = data.schema, data.schema.item_key.name
 
     def parse_all(serialized_R: tf.Tensor) -> tuple[_Block, tf.Tensor, tf.Tensor]:
-        block = _parse(schema, serialized_R, with_users)
+        block = parse_in_pieces(schema, serialized_R, with_users, pieces)
         return block, _lengths(block[history_key(item)]), _lengths(block[candidate_key(item)])
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -335,27 +300,30 @@ def _disk(data: DataDir, split: str, with_users: bool) -> _Source:
         lambda shard: tf.data.TFRecordDataset(files[shard], compression_type="GZIP"),
         parse_all,
         batch,
-        threads=2,
+        threads=min(threads, _SHARDS_IN_TURNS),
     )
 
 
-def _memory(data: DataDir, split: str, with_users: bool) -> _Source:
+def _memory(
+    data: DataDir, split: str, with_users: bool, threads: int, shards: Sequence[int]
+) -> _Source:
     """Source that holds the decoded split in memory; its elements are positions of requests."""
-    disk = _disk(data, split, with_users)
+    disk = _disk(data, split, with_users, threads, shards)
     blocks = (
         tf.data.Dataset.range(disk.shards)
         .flat_map(_as_it_is(disk.read))
         .batch(_DECODED_AT_ONCE)
         .map(
-            _as_it_is(lambda serialized_R: _parse(data.schema, serialized_R, with_users)),
-            num_parallel_calls=2,
+            _as_it_is(lambda serialized_R: parse_stored(data.schema, serialized_R, with_users)),
+            num_parallel_calls=threads,
             deterministic=True,
         )
         .prefetch(1)
     )
     with reading(data):
         decoded = DecodedSplit(data.schema, blocks)
-    sizes = [shard["requests"] for shard in data.manifest["splits"][split]["shards"]]
+    described = data.manifest["splits"][split]["shards"]
+    sizes = [described[shard]["requests"] for shard in shards]
     bounds = tf.cumsum(tf.constant([0, *sizes], tf.int64))
 
     def batch(block: _Block, cut: _Cuts) -> dict[str, tf.Tensor]:
@@ -393,7 +361,7 @@ def _elements(source: _Source, requests: int, seed: tf.Tensor | None) -> tf.data
 
 
 def _arrange(
-    source: _Source, elements_R: tf.Tensor, batch_size: int, buckets: Sequence[int]
+    source: _Source, elements_R: tf.Tensor, start: tf.Tensor, buckets: Sequence[int]
 ) -> tuple[_Block, _Cuts]:
     """Sorts a block by history bucket.
 
@@ -407,11 +375,11 @@ def _arrange(
     bucket_R = tf.searchsorted(boundaries, lengths_R)
     order_R = tf.argsort(bucket_R, stable=True)
     requests = tf.size(order_R, tf.int64)
-    start = tf.range(0, requests, batch_size)
-    batch_R = tf.range(requests) // batch_size
+    rows = tf.concat([start[1:], requests[None]], 0) - start
+    batch_R = tf.repeat(tf.range(tf.size(start)), rows)
     cuts = _Cuts(
         start,
-        tf.minimum(requests - start, batch_size),
+        rows,
         tf.math.segment_max(tf.gather(candidates_R, order_R), batch_R),
         tf.gather(boundaries, tf.math.segment_max(tf.gather(bucket_R, order_R), batch_R)),
     )
@@ -426,24 +394,3 @@ def _rows(block: _Block, cut: _Cuts) -> _Block:
 def _lengths(ids_RX: tf.Tensor) -> tf.Tensor:
     """Number of ids before the padding, int64 [R]."""
     return tf.math.count_nonzero(ids_RX, axis=1)
-
-
-def _spec(feature: Feature, single: Any) -> Any:
-    """How to parse a feature: a list of ids if it has many values, else as a `single` value."""
-    return single([], _dtype(feature)) if feature.many is None else tf.io.RaggedFeature(tf.int64)
-
-
-def _candidate_spec(feature: Feature) -> Any:
-    """How to parse an item feature of candidates; sets stand beside their lengths."""
-    if feature.many is None:
-        return tf.io.RaggedFeature(_dtype(feature))
-    lengths = tf.io.RaggedFeature.RowLengths(lengths_key(feature.name))
-    return tf.io.RaggedFeature(
-        tf.int64, candidate_key(feature.name), [lengths], row_splits_dtype=tf.int64
-    )
-
-
-def _dtype(feature: Feature) -> tf.DType:
-    if feature.is_vector:
-        return tf.string
-    return tf.int64 if feature.is_categorical else tf.float32

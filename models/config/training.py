@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from models.ops.choices import EMBEDDING_OPTIMIZERS, PRECISIONS
+from models.ops.choices import EMBEDDING_OPTIMIZERS, PRECISIONS, SHARDINGS
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.values.limits import limited
@@ -73,6 +73,8 @@ class TrainConfig:
         deterministic: Whether TensorFlow uses deterministic operations only (slower).
         distribute: Strategy: auto, one_device, mirrored, multi_worker or parameter_server; see
             `models.distributed.distribution`.
+        sharding: What each of several synchronous processes reads: batches, all of them, to train
+            on its rows of each; or files, shards of its own, each of which one process reads.
         peer_timeout: Seconds to wait for the other processes of a cluster.
         embedding_optimizer: Optimiser of the tables: lazy_adam, adagrad or adam; see
             `models.ops.optimizers`.
@@ -117,6 +119,7 @@ class TrainConfig:
     seed: int = limited(1, at_least=0)
     deterministic: bool = False
     distribute: str = "auto"
+    sharding: str = "batches"
     peer_timeout: float = limited(300.0, above=0)
     embedding_optimizer: str = "lazy_adam"
     embedding_clip_norm: float = limited(0.0, at_least=0)
@@ -126,6 +129,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raises `UserError` on unknown names and on a schedule that makes no sense."""
         self._check_schedule()
+        self._check_sharding()
         if self.embedding_optimizer not in EMBEDDING_OPTIMIZERS:
             raise UserError(
                 "Expected train.embedding_optimizer to be one of "
@@ -137,6 +141,21 @@ class TrainConfig:
                 f"Expected train.precision to be one of {', '.join(PRECISIONS)}, "
                 f"found {self.precision!r}.",
                 did_you_mean(self.precision, PRECISIONS),
+            )
+
+    def _check_sharding(self) -> None:
+        """Raises `UserError` for an unknown sharding, or one that the strategy does not have."""
+        if self.sharding not in SHARDINGS:
+            raise UserError(
+                f"Expected train.sharding to be one of {', '.join(SHARDINGS)}, found "
+                f"{self.sharding!r}.",
+                did_you_mean(self.sharding, SHARDINGS),
+            )
+        if self.sharding == "files" and self.distribute == "parameter_server":
+            raise UserError(
+                "Expected train.sharding=batches with --distribute=parameter_server, whose "
+                "coordinator reads all shards for its workers, found 'files'.",
+                "leave train.sharding out, or choose --distribute=multi_worker.",
             )
 
     def _check_schedule(self) -> None:

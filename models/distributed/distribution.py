@@ -93,7 +93,16 @@ class Distribution:
             return True
         return self.cluster.index == 0 and "chief" not in self.cluster.addresses
 
-    def batches(self, dataset: tf.data.Dataset) -> Iterator[Any]:
+    @property
+    def place(self) -> tuple[int, int]:
+        """The number of this process among the synchronous ones, and how many there are."""
+        if self.cluster is None or self.asynchronous:
+            return 0, 1
+        ahead = len(self.cluster.addresses.get("chief", ()))
+        index = self.cluster.index + (0 if self.cluster.kind == "chief" else ahead)
+        return index, len(self.cluster.peers) + 1
+
+    def batches(self, dataset: tf.data.Dataset, *, is_part: bool = False) -> Iterator[Any]:
         """An iterator over the batches of the replicas.
 
         Every worker reads the whole data set and keeps the rows of its replicas: consecutive equal
@@ -102,6 +111,7 @@ class Distribution:
 
         Args:
             dataset: Batches of features, whose first axis is the request.
+            is_part: Whether the batches hold the rows of this worker's replicas alone.
         """
         if self.asynchronous:
             return iter(dataset)
@@ -109,9 +119,9 @@ class Distribution:
             return iter(self.strategy.experimental_distribute_dataset(dataset))
 
         def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            total = context.num_replicas_in_sync
-            num_local = total // context.num_input_pipelines
-            first_replica = num_local * context.input_pipeline_id
+            num_local = context.num_replicas_in_sync // context.num_input_pipelines
+            total = num_local if is_part else context.num_replicas_in_sync
+            first_replica = 0 if is_part else num_local * context.input_pipeline_id
 
             @tf.autograph.experimental.do_not_convert
             def parts(batch: Mapping[str, tf.Tensor]) -> tf.data.Dataset:

@@ -5,6 +5,7 @@ from models.keras import tf
 from models.training.label_noise import stressed
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
+from preprocessing.reading.parts import WHOLE, Part
 
 
 def steps_per_epoch(data: DataDir, train: TrainConfig) -> int:
@@ -13,7 +14,12 @@ def steps_per_epoch(data: DataDir, train: TrainConfig) -> int:
 
 
 def training_batches(
-    data: DataDir, train: TrainConfig, done: int, epochs: int, first_epoch: int = 0
+    data: DataDir,
+    train: TrainConfig,
+    done: int,
+    epochs: int,
+    first_epoch: int = 0,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """The batches that remain after `done` steps, to the end of the last pass.
 
@@ -23,6 +29,7 @@ def training_batches(
         done: Number of steps done, of one batch each.
         epochs: Total number of passes.
         first_epoch: Number of the first pass; seed and number determine the order of a pass.
+        part: The reader, if several share every pass; their number too determines the order then.
     """
     epoch, skipped = divmod(done, steps_per_epoch(data, train))
     batches = dataset.read(
@@ -33,5 +40,6 @@ def training_batches(
         first_epoch=first_epoch + epoch,
         epochs=max(1, epochs - epoch),
         memory_budget=train.data_memory << 20,
+        part=part,
     )
     return stressed(batches.skip(skipped), data.schema, train)

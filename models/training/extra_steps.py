@@ -13,6 +13,7 @@ from models.training.progress import Progress
 from models.training.replay import Replay
 from models.training.updates import Updates
 from preprocessing.data_dir import DataDir
+from preprocessing.reading.parts import WHOLE, Part
 
 
 class ExtraSteps:
@@ -23,19 +24,25 @@ class ExtraSteps:
         data: Data set of the run.
         model: Compiled model.
         progress: Progress of the run, in which the steps are counted.
+        part: The reader, if several share the streams.
 
     Attributes:
         ssl_steps: Batches and validation of the self-supervised loss; only if there are such steps.
     """
 
     def __init__(
-        self, config: RunConfig, data: DataDir, model: CTRModel, progress: Progress
+        self,
+        config: RunConfig,
+        data: DataDir,
+        model: CTRModel,
+        progress: Progress,
+        part: Part = WHOLE,
     ) -> None:
         self._train, self._progress = config.train, progress
         if config.train.has_ssl_steps:
-            self.ssl_steps = SelfSupervisedSteps(config, data, model)
+            self.ssl_steps = SelfSupervisedSteps(config, data, model, part)
         if config.train.replay:
-            self._replay = Replay(config, data)
+            self._replay = Replay(config, data, part)
 
     def begin(self, updates: Callable[..., Updates]) -> None:
         """Opens the streams of batches after the steps that are done.

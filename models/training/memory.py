@@ -25,6 +25,7 @@ from models.ops.optimizers import TABLE_SLOTS
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
+from preprocessing.reading.parts import WHOLE, Part, share
 from preprocessing.schema import Schema
 
 _VIEWS = (
@@ -83,16 +84,19 @@ class MemoryEstimate(NamedTuple):
         )
 
 
-def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> MemoryEstimate:
+def estimate(
+    config: RunConfig, data: DataDir, distribution: Distribution, part: Part = WHOLE
+) -> MemoryEstimate:
     """Estimates the memory of a training run.
 
     Args:
         config: Configuration of the run.
         data: Data set, which determines the sizes of tables and requests.
         distribution: Distribution, which determines the number of replicas.
+        part: What this process reads of every batch, if several share them.
     """
     sizes = _table_sizes(config, data)
-    rows, candidates = _batch(config, data, distribution)
+    rows, candidates = _batch(config, data, distribution, part)
     length = data.schema.history.max_length
     width = len(data.schema.history_features) * max(config.model.embedding_size, 1)
     numbers = _ITEM_VECTORS * (candidates + 2) * width + _EVENT_PAIRS * length
@@ -109,11 +113,16 @@ def estimate(config: RunConfig, data: DataDir, distribution: Distribution) -> Me
     return _traced(config, data, rows, candidates, sizes)._replace(copies=bound.copies)
 
 
-def _batch(config: RunConfig, data: DataDir, distribution: Distribution) -> tuple[int, int]:
+def _batch(
+    config: RunConfig, data: DataDir, distribution: Distribution, part: Part
+) -> tuple[int, int]:
     """Number of requests in the batch of a replica, and of candidates of each request."""
     split = data.manifest["splits"]["train"]
     candidates = -(-split["candidates"] // max(split["requests"], 1))
-    return -(-config.train.batch_size // distribution.replicas), candidates
+    rows = config.train.batch_size
+    if part.count > 1:
+        rows = share(data, "train", rows, part).batch_size * part.count
+    return -(-rows // distribution.replicas), candidates
 
 
 def _table_sizes(config: RunConfig, data: DataDir) -> dict[str, int]:

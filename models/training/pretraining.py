@@ -6,6 +6,7 @@ from models.keras import tf
 from models.training.batches import training_batches
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
+from preprocessing.reading.parts import WHOLE, Part
 
 _FIRST_EPOCH = 1 << 20
 """Number of the first epoch of this stream, so that its orders differ from the main loss's."""
@@ -23,10 +24,13 @@ class SelfSupervisedSteps:
         config: Configuration of the run.
         data: Data set of the run.
         model: Model compiled with optimisers for these steps.
+        part: The reader, if several share the stream.
     """
 
-    def __init__(self, config: RunConfig, data: DataDir, model: CTRModel) -> None:
-        self._config, self._data = config, data
+    def __init__(
+        self, config: RunConfig, data: DataDir, model: CTRModel, part: Part = WHOLE
+    ) -> None:
+        self._config, self._data, self._part = config, data, part
         self._validation = dataset.read(
             data,
             "validation",
@@ -47,7 +51,14 @@ class SelfSupervisedSteps:
             done: Number of steps done, after which the stream starts.
         """
         train = self._config.train
-        return training_batches(self._data, train, done, _FIRST_EPOCH, first_epoch=_FIRST_EPOCH)
+        return training_batches(
+            self._data,
+            train,
+            done,
+            _FIRST_EPOCH,
+            first_epoch=_FIRST_EPOCH,
+            part=self._part,
+        )
 
     def validation_loss(self) -> dict[str, float]:
         """The self-supervised loss, and its terms, on the histories of the validation split.

@@ -18,6 +18,8 @@ class Progress:
         step: Number of steps of the main loss.
         ssl_step: Number of steps of the self-supervised loss alone.
         replayed_step: Number of steps of the main loss on requests of the days before.
+        parts: Number of processes that shared the last pass, each reading shards of its own; 1 if
+            every process read all of them.
         pretrained: Whether pre-training is over.
         pretraining: Rows of pretraining.csv.
         evaluated_step: Step of the last evaluation.
@@ -34,6 +36,7 @@ class Progress:
     step: int = 0
     ssl_step: int = 0
     replayed_step: int = 0
+    parts: int = 1
     pretrained: bool = False
     pretraining: Rows = dataclasses.field(default_factory=list)
     evaluated_step: int = 0
@@ -67,7 +70,10 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """The content that a checkpoint stores; waits for the last steps."""
         logs = {"logs": _read(self.logs), "ssl_logs": _read(self.ssl_logs)}
-        return vars(self) | logs
+        content = vars(self) | logs
+        if self.parts == 1:  # As in all checkpoints before there were parts.
+            del content["parts"]
+        return content
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Takes over the content of a checkpoint; what it lacks stays as it is."""

@@ -17,6 +17,7 @@ from models.training.label_noise import stressed
 from models.training.row_growth import translation
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
+from preprocessing.reading.parts import WHOLE, Part
 
 MAX_SETS = 8
 """Number of data sets that requests are drawn from, the latest ones: each is shuffled in memory."""
@@ -32,13 +33,15 @@ class Replay:
     Args:
         config: Configuration of a run that continues another one.
         data: Data set of the run.
+        part: The reader, if several share the batches; each of them draws from the same data sets.
 
     Raises:
-        UserError: The data set of the run that is continued is gone.
+        UserError: The data set of the run that is continued is gone, or one of the data sets has
+            fewer shards than there are readers.
     """
 
-    def __init__(self, config: RunConfig, data: DataDir) -> None:
-        self._train = config.train
+    def __init__(self, config: RunConfig, data: DataDir, part: Part = WHOLE) -> None:
+        self._train, self._part = config.train, part
         sets = list(itertools.islice(_earlier_sets(config), MAX_SETS))
         self._weights = [float(one.num_requests("train")) for one in sets]
         self._streams = [self._stream(one, data) for one in sets]
@@ -61,6 +64,7 @@ class Replay:
             batch_size=self._train.batch_size,
             shuffle_seed=self._train.seed,
             epochs=_PASSES,
+            part=self._part,
         )
         translate = translation(earlier.encoders, data.encoders)
         return stressed(batches.map(translate), data.schema, self._train)

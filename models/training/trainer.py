@@ -17,7 +17,7 @@ from models.distributed.distribution import Distribution
 from models.evaluation.metrics import ranking_metrics
 from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.training import data_checks, days, memory, model_checks, selection
+from models.training import data_checks, days, memory, model_checks, selection, sharing
 from models.training.batches import steps_per_epoch, training_batches
 from models.training.extra_steps import ExtraSteps
 from models.training.interruption import Interrupted, StopRequest, interrupted
@@ -86,7 +86,8 @@ class Trainer:
         self.session = Session(workdir, writes=self.distribution.is_chief)
         self.shows_progress = progress and self.distribution.is_chief
         self._check_workers()
-        needed = memory.estimate(config, self.data, self.distribution)
+        self.part = sharing.part_of(config.train, self.distribution)
+        needed = memory.estimate(config, self.data, self.distribution, self.part)
         if self.shows_progress:
             sys.stderr.write(f"{needed}\n")
         memory.require_room(needed, self.distribution, config.train.tables_on_cpu)
@@ -102,7 +103,7 @@ class Trainer:
         self.progress = Progress(
             pretrained=not config.train.pretrain_epochs, evaluated_step=evaluated_step
         )
-        self.extra = ExtraSteps(config, self.data, self.model, self.progress)
+        self.extra = ExtraSteps(config, self.data, self.model, self.progress, self.part)
         self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
         self.best = run_directory.best_checkpoint(self.model, workdir)
         self.journal = Journal(
@@ -130,15 +131,16 @@ class Trainer:
     # Restore.
 
     def restore(self) -> bool:
-        """Restores the last checkpoint, if there is one.
+        """Restores the last checkpoint; returns whether there is one.
 
-        Returns:
-            Whether there was a checkpoint.
+        Raises:
+            UserError: Another number of processes shared the pass that it is in the middle of.
         """
         content = self.checkpoints.restore()
         if content is None:
             return False
         self.progress.restore(content)
+        sharing.require_whole_pass(self.progress, self.part, self.steps_per_epoch)
         self._set_learning_rate()
         return True
 
@@ -184,6 +186,7 @@ class Trainer:
             {"last checkpoint (--workdir must be shared)": self.progress.step}
         )
         self.started = time.monotonic() - self.progress.seconds
+        self.progress.parts = self.part.count
         try:
             self.extra.begin(self._updates)
             if not self.progress.pretrained:
@@ -263,12 +266,13 @@ class Trainer:
             batches=batches,
             done=done,
             ssl=ssl,
+            are_parts=self.part.count > 1,
         )
 
     def _dataset(self, step: int) -> tf.data.Dataset:
         """The batches of the main loss after `step` steps, to the end of the last epoch."""
         train = self.config.train
-        return training_batches(self.data, train, step, train.epochs)
+        return training_batches(self.data, train, step, train.epochs, part=self.part)
 
     def _steps_ahead(self) -> int:
         """Number of steps to run until Python has to act between steps."""

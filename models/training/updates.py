@@ -7,6 +7,7 @@ from models.config.training import TrainConfig
 from models.core import run_directory
 from models.core.base import CTRModel
 from models.distributed.distribution import Distribution
+from models.distributed.equal_widths import with_equal_widths
 from models.keras import tf
 from models.training.not_finite import culprits
 from models.training.steps import Logs
@@ -29,6 +30,7 @@ class Updates:
         batches: Function from a number of steps done to the batches that remain.
         done: Number of steps done.
         ssl: Whether the steps are those of the self-supervised loss alone.
+        are_parts: Whether each process has batches of its own, which make up one together.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Updates:
         batches: Callable[[int], tf.data.Dataset],
         done: int,
         ssl: bool,
+        are_parts: bool = False,
     ) -> None:
         self._model, self._data, self._train = model, data, train
         self._distribution, self._workdir = distribution, workdir
@@ -49,8 +52,9 @@ class Updates:
         optimizer = model.ssl_optimizer if ssl else model.optimizer
         assert optimizer is not None
         self._optimizer = optimizer
-        self.steps = steps_of(model.ssl_step if ssl else model.main_step, distribution)
-        self._batches = distribution.batches(batches(done))
+        step = model.ssl_step if ssl else model.main_step
+        self.steps = steps_of(with_equal_widths(step) if are_parts else step, distribution)
+        self._batches = distribution.batches(batches(done), is_part=are_parts)
 
     def __call__(self, done: int, count: int) -> Logs:
         """Trains on the next batches.

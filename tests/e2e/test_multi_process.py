@@ -1,12 +1,7 @@
 """Trainings of several processes on loopback: workers in step, and parameter servers."""
 
 import json
-import os
-import pathlib
 import re
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -22,11 +17,10 @@ from pipeline.build_examples import build_examples
 from pipeline.synthesize import synthesize, write
 from pipeline.synthetic.truth import SynthesizeArguments
 from serving import export as exporting
+from tests.helpers.clusters import SECONDS, addresses, end, start
 
 pytestmark = pytest.mark.slow
 
-ROOT = pathlib.Path(__file__).parents[2]
-SECONDS = 900  # Of a busy machine; seconds of an idle one.
 SETTINGS = (
     "train.batch_size=65",
     # At .002 and .003 a process whose weights begin 1e-7 larger is 4e-4 from itself in step 60.
@@ -73,42 +67,6 @@ def data(tmp_path_factory):
     )
 
 
-def _cluster(**counts):
-    """A TF_CONFIG cluster on free ports."""
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(sum(counts.values()))]
-    ports = iter([one.getsockname()[1] for one in taken])
-    for one in taken:
-        one.close()
-    return {
-        kind: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for kind, count in counts.items()
-    }
-
-
-def _start(logs, cluster, kind, index, *flags):
-    """Starts `models.train` as one of the processes of a cluster; returns it and its output."""
-    task = {"cluster": cluster, "task": {"type": kind, "index": index}}
-    path = logs / f"{cluster[kind][index]}.log"  # A pipe that nobody reads would stop it.
-    with path.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "models.train", *map(str, flags)],
-            cwd=ROOT,
-            env=os.environ | {"TF_CONFIG": json.dumps(task)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    return process, path
-
-
-def _end(*started):
-    """Waits for processes; returns their exit codes and what they wrote."""
-    try:
-        codes = [process.wait(timeout=SECONDS) for process, _ in started]
-    finally:
-        for process, _ in started:
-            process.kill()
-    return codes, [path.read_text() for _, path in started]
-
-
 def _flags(data, workdir, strategy, *settings):
     return (
         f"--data={data.path}",
@@ -139,12 +97,12 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     )
 
     workdir = tmp_path / "two"
-    cluster = _cluster(worker=2)
+    cluster = addresses(worker=2)
     flags = _flags(data, workdir, "multi_worker", "train.max_steps=5000", "train.epochs=1000")
-    workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
+    workers = [start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
     _wait_for(workdir / "checkpoints" / "ckpt-80.index", *workers[0])
     workers[1][0].kill()
-    (code, _), (error, _) = _end(*workers)
+    (code, _), (error, _) = end(*workers)
     assert code == 1
     assert "lost worker 1" in error
     assert "--resume" in error
@@ -153,11 +111,9 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
     for path in (workdir / "checkpoints").glob("ckpt-*"):
         if not path.name.startswith("ckpt-80."):
             path.unlink()
-    cluster = _cluster(worker=2)
+    cluster = addresses(worker=2)
     flags = (f"--workdir={workdir}", "--resume", "--max_steps=60", "--set=train.epochs=20")
-    codes, errors = _end(
-        *[_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
-    )
+    codes, errors = end(*[start(tmp_path, cluster, "worker", index, *flags) for index in range(2)])
     assert codes == [0, 0], errors
     assert len(list(workdir.glob("events.*"))) == 2  # of the chief alone, before and after
 
@@ -181,12 +137,12 @@ def test_workers_train_as_one_process_does_even_if_one_dies(data, tmp_path):
 
 
 def test_sigterm_to_one_worker_stops_all_after_the_same_step(data, tmp_path):
-    cluster = _cluster(worker=2)
+    cluster = addresses(worker=2)
     flags = _flags(data, tmp_path / "run", "multi_worker", "train.epochs=1000")
-    workers = [_start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
+    workers = [start(tmp_path, cluster, "worker", index, *flags) for index in range(2)]
     _wait_for(tmp_path / "run" / "checkpoints" / "ckpt-80.index", *workers[0])
     workers[1][0].terminate()
-    codes, outputs = _end(*workers)
+    codes, outputs = end(*workers)
     assert codes == [0, 0], outputs
     steps = [re.search(r"stopped by SIGTERM at step (\d+)", output)[1] for output in outputs]
     assert steps[0] == steps[1]
@@ -194,11 +150,11 @@ def test_sigterm_to_one_worker_stops_all_after_the_same_step(data, tmp_path):
 
 
 def test_unequal_workers_are_refused(data, tmp_path):
-    cluster = _cluster(worker=2)
+    cluster = addresses(worker=2)
     flags = _flags(data, tmp_path / "run", "multi_worker")
-    codes, errors = _end(
-        _start(tmp_path, cluster, "worker", 0, *flags),
-        _start(tmp_path, cluster, "worker", 1, *flags, "--set=train.l2=0.5"),
+    codes, errors = end(
+        start(tmp_path, cluster, "worker", 0, *flags),
+        start(tmp_path, cluster, "worker", 1, *flags, "--set=train.l2=0.5"),
     )
     assert codes == [1, 1]
     for error in errors:
@@ -207,9 +163,9 @@ def test_unequal_workers_are_refused(data, tmp_path):
 
 
 def test_a_missing_worker_is_named(data, tmp_path):
-    cluster = _cluster(worker=2)
+    cluster = addresses(worker=2)
     flags = _flags(data, tmp_path / "run", "multi_worker", "train.peer_timeout=1")
-    (code,), (error,) = _end(_start(tmp_path, cluster, "worker", 0, *flags))
+    (code,), (error,) = end(start(tmp_path, cluster, "worker", 0, *flags))
     assert code == 1
     assert f"no answer from worker 1 ({cluster['worker'][1]}) within 1 s" in error
     assert "Traceback" not in error
@@ -217,16 +173,16 @@ def test_a_missing_worker_is_named(data, tmp_path):
 
 
 def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
-    cluster = _cluster(chief=1, worker=1, ps=2)
+    cluster = addresses(chief=1, worker=1, ps=2)
     workdir = tmp_path / "run"
     flags = _flags(data, workdir, "parameter_server", "train.max_steps=60")
     servers = [
-        _start(tmp_path, cluster, kind, index, *flags)
+        start(tmp_path, cluster, kind, index, *flags)
         for kind in ("worker", "ps")
         for index in range(2)
         if index < len(cluster[kind])
     ]
-    codes, errors = _end(_start(tmp_path, cluster, "chief", 0, *flags), *servers)
+    codes, errors = end(start(tmp_path, cluster, "chief", 0, *flags), *servers)
     assert codes == [0] * 4, [error[-2000:] for error in errors]
     history = pd.read_csv(workdir / "metrics.csv")
     assert history["step"].tolist() == [40, 60]
@@ -239,10 +195,10 @@ def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
     assert [20_001, 16] in [shape for name, shape in shapes.items() if "user_id" in name]
     assert exporting.export(workdir, tmp_path / "model").path.is_dir()
 
-    cluster = _cluster(chief=1, worker=1, ps=1)
+    cluster = addresses(chief=1, worker=1, ps=1)
     flags = (f"--workdir={workdir}", "--resume", "--max_steps=80")
-    codes, errors = _end(
-        *[_start(tmp_path, cluster, kind, 0, *flags) for kind in ("chief", "worker", "ps")]
+    codes, errors = end(
+        *[start(tmp_path, cluster, kind, 0, *flags) for kind in ("chief", "worker", "ps")]
     )
     assert codes == [0, 0, 0], [error[-2000:] for error in errors]
     one = run_config.resolve(

@@ -1,12 +1,14 @@
 """Data sets of small logs, by default with all events of a user as training positives."""
 
 import json
+from unittest import mock
 
 import numpy as np
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
-from preprocessing import dataset, decoded
+from preprocessing import dataset
+from preprocessing.reading import cores, decoded
 from tests.helpers.inline_runner import inline
 from tests.helpers.small_data_sets import shard_bytes
 
@@ -55,9 +57,12 @@ def batches(data, **options):
 
 
 def require_same_from_memory(data):
-    """Asserts that a split that is held in memory gives the batches that the disk gives."""
+    """Asserts that a split gives the same batches from memory, from the disk and on more cores."""
     needed = decoded.bytes_needed(data, "train")
-    for ours, theirs in zip(batches(data), batches(data, memory_budget=needed), strict=True):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+    with mock.patch.object(cores, "available", return_value=7):
+        on_more_cores = batches(data)
+    for others in (batches(data, memory_budget=needed), on_more_cores):
+        for ours, theirs in zip(batches(data), others, strict=True):
+            assert ours.keys() == theirs.keys()
+            for key in ours:
+                np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)

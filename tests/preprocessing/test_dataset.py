@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from preprocessing import dataset, decoded
+from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
+from preprocessing.reading import cores, decoded
 from preprocessing.storage.tfrecord import read_records
 
 MAX_LENGTH = 20  # of the data set in conftest.py
@@ -114,6 +115,21 @@ def test_memory_holds_the_same_batches_in_the_same_order(data, monkeypatch, seed
     assert _same(_read(data, **kwargs), from_memory)
     for batch in from_memory:
         _check(batch)
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_batches_do_not_depend_on_the_number_of_cores(data, monkeypatch, seed, budget):
+    """Several blocks, the last one with fewer requests than eight cores have pieces."""
+    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(dataset, "_DECODED_AT_ONCE", 64)
+    kwargs = {"batch_size": 19, "shuffle_seed": seed, "epochs": 2, "memory_budget": budget}
+    read = {}
+    for count in (1, 2, 4, 8):
+        monkeypatch.setattr(cores, "available", lambda count=count: count)
+        read[count] = _read(data, **kwargs)
+    assert len(read[2]) == 2 * -(-REQUESTS // 19)
+    assert all(_same(read[2], read[count]) for count in (1, 4, 8))
 
 
 def test_memory_is_used_if_the_split_fits(data):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preprocessing import decoded
+from preprocessing.reading import decoded
 from tests.helpers import built_logs, many_logs
 from tests.helpers.many_logs import GENRES, LANGUAGES, TAGS
 

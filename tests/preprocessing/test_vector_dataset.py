@@ -2,7 +2,7 @@
 
 import pytest
 
-from preprocessing import decoded
+from preprocessing.reading import decoded
 from tests.helpers import built_logs, vector_logs
 from tests.helpers.vector_logs import PROFILE, SEARCH, TEXT
 

@@ -31,7 +31,9 @@ def test_the_form_in_checkpoints_is_that_of_all_before():
 
 
 def test_progress_is_the_same_after_a_checkpoint():
-    progress = Progress(step=7, pretraining=[{"step": 6}], seconds=1.5, ssl_logs={"loss": 2.0})
+    progress = Progress(
+        step=7, parts=2, pretraining=[{"step": 6}], seconds=1.5, ssl_logs={"loss": 2.0}
+    )
     progress.evaluated(0.75)
     progress.history.append({"validation/auc": 0.75, "validation/mrr": None})
     restored = Progress()

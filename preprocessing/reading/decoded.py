@@ -23,20 +23,26 @@ _STRING_BYTES, _NUMBER_BYTES = 48, 4  # of a vector, which is kept as bytes
 _LENGTHS = 3  # of the history and of the candidates, and the start of the latter
 
 
-def bytes_needed(data: DataDir, split: str, with_users: bool = False) -> int:
+def bytes_needed(
+    data: DataDir, split: str, with_users: bool = False, part: int | None = None
+) -> int:
     """Upper bound on the memory of a decoded split: as if every history had its maximum length.
 
     Args:
         data: The data set.
         split: `train`, `validation` or `test`.
         with_users: Whether raw users are decoded as well, see `preprocessing.dataset.parse`.
+        part: Number of requests of a part of the split, as if each had as many candidates; None for
+            the whole split.
 
     Raises:
         UserError: The data set has no such split.
     """
-    schema, requests = data.schema, data.num_requests(split)
+    schema, total = data.schema, data.num_requests(split)
+    requests = total if part is None else part
     events = requests * schema.history.max_length
     candidates = int(data.manifest["splits"][split]["candidates"])
+    candidates = -(-candidates * requests // max(1, total))
     labels = 1 + (schema.weight is not None)
     values = (
         requests * (_width(schema.user_features) + 1 + _LENGTHS)  # one more is the time
