@@ -18,7 +18,7 @@ from pipeline.log import tables
 from pipeline.log.row_checks import TIME
 from pipeline.requests import counting, last_seen, tails
 from pipeline.requests.event_order import Places
-from pipeline.requests.events import Plan, in_log
+from pipeline.requests.events import Plan, every_row, in_log
 from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
 from preprocessing import data_dir, splits
@@ -118,26 +118,36 @@ class CutTail(beam.DoFn):
         return piece_of_work("cut_tail", self._plan.work, lambda: self._cut(partition))
 
     def _cut(self, partition: int) -> Iterator[Any]:
-        plan, kind = self._plan, self._kind
-        user_key = plan.schema.user_key.name
-        for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
-            name = f"{partition:05d}.{number:05d}.arrow"
-            yield (
-                number,
-                [
-                    None
-                    if table is None
-                    else tables.write_parts(plan.work / kind_of / name, [table])[0]
-                    for kind_of, table in zip(("cut_events", "cut_older"), part, strict=True)
-                ],
-            )
-        rows = tables.read(plan.partition(partition)).combine_chunks()
-        rows = rows.filter(pa.array(in_log(rows)))
-        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(_items(plan, rows)))
-        times = rows[TIME].to_numpy()
-        ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
-        yield beam.pvalue.TaggedOutput(TIMES, ranges)
+        plan = self._plan
+        for name, tail in self._tails(partition):
+            for number, part in tails.deal(tail, plan.schema.user_key.name, plan.num_tails):
+                yield (
+                    number,
+                    [
+                        None
+                        if table is None
+                        else tables.write_parts(
+                            plan.work / kind_of / f"{name}.{number:05d}.arrow", [table]
+                        )[0]
+                        for kind_of, table in zip(("cut_events", "cut_older"), part, strict=True)
+                    ],
+                )
+        for rows in every_row(plan, partition):
+            rows = rows.combine_chunks()
+            rows = rows.filter(pa.array(in_log(rows)))
+            yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(_items(plan, rows)))
+            times = rows[TIME].to_numpy()
+            ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
+            yield beam.pvalue.TaggedOutput(TIMES, ranges)
         mark_done(plan.work / "kept", str(partition))
+
+    def _tails(self, partition: int) -> Iterator[tuple[str, Tail]]:
+        """Yields the tail of a partition, and counts of what was set aside of it, with names."""
+        yield f"{partition:05d}", self._kind.tail(self._plan, partition)
+        schema = self._plan.schema
+        keys = [schema.user_key.name, schema.item_key.name]
+        for number, rows in enumerate(tables.read_pieces(self._plan.excess(partition))):
+            yield f"{partition:05d}-{number}", Tail(None, tails.count_older(rows, keys))
 
 
 class WriteTail(beam.DoFn):

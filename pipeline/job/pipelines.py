@@ -31,7 +31,7 @@ from pipeline.log.readers import InputRange
 from pipeline.log.row_checks import FILE
 from pipeline.requests import counting, last_seen
 from pipeline.requests.encoding import load_encoders
-from pipeline.requests.events import Plan
+from pipeline.requests.events import Plan, every_row
 from pipeline.requests.kept_values import keep_values
 from pipeline.requests.log_kind import AnyLog, Encoder
 from pipeline.requests.partition_counts import merge_periods, merge_values
@@ -189,15 +189,18 @@ class CountTraining(beam.DoFn):
 
     def _count(self, partition: int) -> Iterator[Any]:
         values, items, counters = self._kind.count_training(self._plan, partition)
-        rows = tables.read(self._plan.partition(partition))
-        counters |= file_accounts.by_file("dealt", rows[FILE].to_numpy())
-        if self._plan.arguments.expire_days:
-            for name, seen in last_seen.of_rows(rows, self._plan.schema):
-                yield beam.pvalue.TaggedOutput(SEEN, (name, tables.to_bytes(seen)))
+        totals = collections.Counter(counters)
+        for piece in tables.read_pieces(self._plan.excess(partition)):
+            totals["filtered/max_user_events"] += piece.num_rows
+        for rows in every_row(self._plan, partition):
+            totals.update(file_accounts.by_file("dealt", rows[FILE].to_numpy()))
+            if self._plan.arguments.expire_days:
+                for name, seen in last_seen.of_rows(rows, self._plan.schema):
+                    yield beam.pvalue.TaggedOutput(SEEN, (name, tables.to_bytes(seen)))
         for name, value_counts in values.items():
             yield name, tables.to_bytes(value_counts)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
-        yield beam.pvalue.TaggedOutput(COUNTERS, counters)
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(totals))
         mark_done(self._plan.work / "fit", str(partition))
 
 

@@ -50,6 +50,18 @@ class ClickLog(LogKind[Events]):
             )
         return arguments
 
+    def most_events(self, plan: Plan) -> int | None:
+        """As many as a user keeps, is counted to, and leaves to a later build.
+
+        Rare items and repetitions are filtered before users are cut, so with these filters it takes
+        all events to tell which ones are the most recent.
+        """
+        arguments = plan.arguments
+        if arguments.deduplicate or arguments.min_item_events > 1:
+            return None
+        max_length = plan.schema.history.max_length
+        return max(arguments.max_user_events, arguments.min_user_events, max_length)
+
     def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The events by user, time and row; the same user, item and time are one event."""
         user, item = self._schema.user_key.name, self._schema.item_key.name

@@ -7,6 +7,7 @@ same sorted file: no stage can see other events than another.
 import collections
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -75,6 +76,10 @@ class Plan:
         """File with the sorted events of a partition."""
         return self.work / "events" / f"{index:05d}.arrow"
 
+    def excess(self, index: int) -> AnyPath:
+        """File with the events of a partition that `long_histories` set aside, if there are any."""
+        return self.work / "excess" / f"{index:05d}.arrow"
+
     def values(self, feature: str) -> AnyPath:
         """Table of the values of a feature in the training data, and how often each occurs."""
         return self.work / "values" / f"{feature}.arrow"
@@ -138,6 +143,12 @@ def sort_events(rows: pa.Table, user_key: str) -> pa.Table:
 def in_log(table: pa.Table) -> np.ndarray:
     """Whether each row is one of the log, rather than an event that the base keeps: bool."""
     return table[FILE].to_numpy() != EARLIER
+
+
+def every_row(plan: Plan, partition: int) -> Iterator[pa.Table]:
+    """Yields the sorted rows of a partition, then those that were set aside, piece by piece."""
+    yield tables.read(plan.partition(partition))
+    yield from tables.read_pieces(plan.excess(partition))
 
 
 def appeared(catalogue: pa.Table) -> Places:

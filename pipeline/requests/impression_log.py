@@ -45,6 +45,10 @@ class ImpressionLog(LogKind[Impressions]):
             )
         return dataclasses.replace(arguments, negatives=0)
 
+    def most_events(self, plan: Plan) -> int | None:
+        """None: users are cut by their requests, which rows make up together."""
+        return None
+
     def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows by user and request; the same request, item, time and label are one row."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
