@@ -1,14 +1,14 @@
 """The Beam pipelines of `build_examples`, one function each.
 
     ingest   files -> validated events -> one sorted file per partition of users, rejected rows
-    time     events -> counts of timestamps (time_split)
     fit      events -> counts of values and items over the training data
     write    events -> requests -> shards
 
-They exchange files in a work directory that all workers share, as they share the output directory.
-Between them the driver reads the counts, from which it derives cut-offs and vocabularies, and stops
-at a log with too many bad rows. The elements of the pipelines are few and large: tables of counts,
-or references to files of events and requests. Workers load what they need from files, once each.
+The passes over events of `core_filter` and `time_cutoffs` stand there. All exchange files in a work
+directory that all workers share, as they share the output directory. Between them the driver reads
+the counts, from which it derives cut-offs and vocabularies, and stops at a log with too many bad
+rows. The elements of the pipelines are few and large: tables of counts, or references to files of
+events and requests. Workers load what they need from files, once each.
 """
 
 import collections
@@ -17,7 +17,6 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
 from apache_beam.utils import shared
 
 from pipeline.job.beam import beam
@@ -75,16 +74,6 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
         _ = sorted_rows[ITEMS] | "WriteItems" >> write_items
 
 
-def count_times(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
-    """Events to counts of timestamps: `times.arrow` in the work directory."""
-    _ = (
-        pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
-        | "CountTimes" >> CountTimes(plan, kind)
-        | "WriteTimes" >> WriteMerged(plan.work / "times.arrow", counting.merge_counts)
-    )
-
-
 def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
     """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`.
 
@@ -133,36 +122,6 @@ def write(
     _ = encoded[VALUES] | "WriteValues" >> WriteMergedByName(plan.key_counts, merge_values)
     write_periods = WriteMerged(plan.work / "periods.arrow", merge_periods)
     _ = encoded[PERIODS] | "WritePeriods" >> write_periods
-
-
-class CountTimes(beam.PTransform):
-    """Partitions to counts of their rows' times, a table (as bytes) each.
-
-    Args:
-        plan: Arguments and schema.
-        kind: Kind of the log, which says what the time of a row is.
-    """
-
-    def __init__(self, plan: Plan, kind: AnyLog) -> None:
-        super().__init__()
-        self._plan = plan
-        self._kind = kind
-
-    def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
-        """Counts the times of each partition."""
-        count = functools.partial(_count_times, self._plan, self._kind)
-        return partitions | "Count" >> beam.FlatMap(count)
-
-
-def _count_times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
-    return piece_of_work("count_times", plan.work, lambda: _times(plan, kind, partition))
-
-
-def _times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
-    rows = kind.load(plan, partition)
-    time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
-    mark_done(plan.work / "time", str(partition))
-    yield tables.to_bytes(time_counts)
 
 
 @beam.typehints.with_output_types(
