@@ -239,7 +239,7 @@ def _filter_items(
     if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
         return core_filter.keep_core(plan, stage, partitions)
     if arguments.min_item_events > 1:
-        items = tables.read(plan.work / "items.arrow")
+        items = counting.read(plan.every_item)
         is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
         tables.write(plan.kept_items, items.filter(is_frequent))
     return {}
@@ -269,6 +269,8 @@ def _count(
     arguments = plan.arguments
     catalogues: list[pa.Table] = []
     while True:
+        for stale in ("values", "seen", "items"):  # of a count that is repeated, or was cut off
+            remove_tree(plan.work / stale)
         fit = functools.partial(pipelines.fit, plan, kind, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = manifest.counters(plan, "fit")
@@ -298,7 +300,7 @@ def _write_catalogues(plan: Plan) -> list[pa.Table]:
     if plan.arguments.draws_available:
         names = [counting.FIRST_TIME, counting.FIRST_ROW]
     catalogues = []
-    items = tables.read(plan.work / "items.arrow")
+    items = tables.read_buckets(plan.items, plan.schema.item_key.name)
     if plan.base is not None:
         items = tails.with_items_of_base(plan.base.items(), items, plan.schema.item_key.name)
     expired = last_seen.expired(plan, plan.schema.item_key)

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from pipeline.job import vocabularies
 from pipeline.job.beam import beam
-from pipeline.job.merging import WriteMerged, WriteTimeRanges
+from pipeline.job.buckets import WriteItems
+from pipeline.job.merging import WriteTimeRanges
 from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
@@ -31,6 +32,7 @@ TIMES = "times"
 """Tag of an output, beside that of `reading`."""
 
 _LOG = "log"
+_TAIL_ITEMS = "tail_items"
 
 _Piece = list[tables.Reference | None]
 """References to the two tables of a tail."""
@@ -54,7 +56,7 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
     construct = functools.partial(_keep, plan, kind, partitions)
     stage("Keeping tails", construct, watch=plan.work / "kept", total=len(partitions))
     key = plan.schema.item_key.name
-    items = tables.read(plan.work / "tail_items.arrow")
+    items = tables.read_buckets(plan.work / _TAIL_ITEMS, key)
     if plan.base is not None:
         items = tails.with_items_of_base(plan.base.items(), items, key)
     _write_file(plan, tails.ITEMS, tails.items_of_file(items))
@@ -90,8 +92,9 @@ def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeli
     no_pieces = pipeline | "EveryTail" >> beam.Create([(n, None) for n in range(plan.num_tails)])
     pieces = (cut["pieces"], no_pieces) | "WithEmptyTails" >> beam.Flatten()
     _ = pieces | "Group" >> beam.GroupByKey() | "WriteTails" >> beam.ParDo(WriteTail(plan))
-    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
-    write_items = WriteMerged(plan.work / "tail_items.arrow", merge_items)
+    key = plan.schema.item_key.name
+    merge_items = functools.partial(counting.merge_items, key=key)
+    write_items = WriteItems(plan.work / _TAIL_ITEMS, merge_items, key, plan.num_buckets)
     _ = cut[ITEMS] | "WriteItems" >> write_items
     write_times = WriteTimeRanges(plan.work / "counters" / "tail_times.json")
     _ = cut[TIMES] | "WriteTimes" >> write_times

@@ -20,7 +20,8 @@ from typing import Any
 from apache_beam.utils import shared
 
 from pipeline.job.beam import beam
-from pipeline.job.merging import WriteCounters, WriteMerged, WriteMergedByName, WriteTimeRanges
+from pipeline.job.buckets import WriteBuckets, WriteItems
+from pipeline.job.merging import WriteCounters, WriteMerged, WriteTimeRanges
 from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done
@@ -48,7 +49,7 @@ SEEN = "seen"
 
 
 def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pipeline) -> None:
-    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `items.arrow`."""
+    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `every_item/*`."""
     read = (
         pipeline
         | "Ranges" >> beam.Create(parts, reshuffle=True)
@@ -70,14 +71,16 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     write_counters = WriteCounters(plan.work / "counters" / "ingest.json")
     _ = counters | "AllCounters" >> beam.Flatten() | "WriteCounters" >> write_counters
     if plan.arguments.min_item_events > 1:
-        write_items = WriteMerged(plan.work / "items.arrow", counting.merge_counts)
+        write_items = WriteItems(
+            plan.every_item, counting.merge_counts, counting.VALUE, plan.num_buckets
+        )
         _ = sorted_rows[ITEMS] | "WriteItems" >> write_items
 
 
 def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
-    """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`.
+    """Events to counts: `values/<feature>/*.arrow`, `items/*.arrow`, `counters/fit.json`.
 
-    If values expire, also to times: `seen/<feature>.arrow`.
+    If values expire, also to times: `seen/<feature>/*.arrow`.
     """
     counted = (
         pipeline
@@ -85,11 +88,15 @@ def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline
         | "CountTraining"
         >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, SEEN, main=VALUES)
     )
-    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
-    _ = counted[VALUES] | "WriteValues" >> WriteMergedByName(plan.values, counting.merge_counts)
-    _ = counted[ITEMS] | "WriteItems" >> WriteMerged(plan.work / "items.arrow", merge_items)
+    item_key, num_buckets = plan.schema.item_key.name, plan.num_buckets
+    merge_items = functools.partial(counting.merge_items, key=item_key)
+    write_values = WriteBuckets(plan.values, counting.merge_counts, counting.VALUE, num_buckets)
+    _ = counted[VALUES] | "WriteValues" >> write_values
+    write_items = WriteItems(plan.items, merge_items, item_key, num_buckets)
+    _ = counted[ITEMS] | "WriteItems" >> write_items
     if plan.arguments.expire_days:
-        _ = counted[SEEN] | "WriteSeen" >> WriteMergedByName(plan.seen, last_seen.merge)
+        write_seen = WriteBuckets(plan.seen, last_seen.merge, counting.VALUE, num_buckets)
+        _ = counted[SEEN] | "WriteSeen" >> write_seen
     _ = counted[COUNTERS] | "WriteCounters" >> WriteCounters(plan.work / "counters" / "fit.json")
 
 
@@ -119,7 +126,8 @@ def write(
     _ = records | "WriteShards" >> write_shards
     _ = encoded[COUNTERS] | "WriteCounters" >> WriteCounters(counters / "write.json")
     _ = encoded[TIMES] | "WriteTimeRanges" >> WriteTimeRanges(counters / "times.json")
-    _ = encoded[VALUES] | "WriteValues" >> WriteMergedByName(plan.key_counts, merge_values)
+    write_values = WriteBuckets(plan.key_counts, merge_values, counting.VALUE, plan.num_buckets)
+    _ = encoded[VALUES] | "WriteValues" >> write_values
     write_periods = WriteMerged(plan.work / "periods.arrow", merge_periods)
     _ = encoded[PERIODS] | "WritePeriods" >> write_periods
 

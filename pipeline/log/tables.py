@@ -95,6 +95,17 @@ def read(path: AnyPath) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
+def read_buckets(directory: AnyPath, key: str) -> pa.Table:
+    """Reads the tables of a directory as one.
+
+    Args:
+        directory: Directory of files that hold different keys, at least one.
+        key: Column by which the rows are sorted, if there are several files.
+    """
+    parts = [read(path) for path in files.children(directory, "*.arrow")]
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by(key)
+
+
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """A column of a table as one contiguous array, not copied if it is one already."""
     if column.num_chunks == 1:
