@@ -26,6 +26,7 @@ from serving.tfserving.models import model_config
 from serving.tfserving.models.servable import Servable
 from serving.tfserving.models.store import ModelStore
 from serving.tfserving.rest.app import RestApi
+from serving.tfserving.rest.http_protocol import PlainHttpProtocol
 from serving.tfserving.server_options import ServerOptions
 from serving.tfserving.status import Code, ServingError
 
@@ -114,7 +115,7 @@ def serve(
         server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=PlainHttpProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

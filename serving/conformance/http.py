@@ -17,6 +17,7 @@ _CORS = {
     "access-control-allow-headers": "Content-Type",
 }
 _NO_CORS = dict.fromkeys(_CORS)
+_UPGRADE = {"Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAEAAEAAAAIAAAAA"}
 
 
 def _post(
@@ -38,9 +39,10 @@ def _options(name: str, origin: dict[str, str], status: int, with_flags: bool) -
     return Case(name, request_bytes, (expected,), ("OPTIONS",), with_flags=with_flags)
 
 
-def _chunked(*chunks: bytes) -> bytes:
+def _chunked(*chunks: bytes, headers: dict[str, str] | None = None) -> bytes:
     parts = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b"")]
-    head = request("POST", _PREDICT, "", {"Content-Length": "", "Transfer-Encoding": "chunked"})
+    framing = {"Content-Length": "", "Transfer-Encoding": "chunked"}
+    head = request("POST", _PREDICT, "", framing | (headers or {}))
     return head + b"".join(parts)
 
 
@@ -67,6 +69,16 @@ CASES = [
             Expected(400, error="Malformed request: GET /v1/none"),
         ),
         ("POST", "POST", "POST", "GET"),
+    ),
+    *(
+        _post(f"H1-offer-of-{name}-is-ignored", _GOOD, headers={**_UPGRADE, "Upgrade": name})
+        for name in ("h2c", "websocket")
+    ),
+    Case(
+        "H1-offer-with-a-chunked-body",
+        _chunked(b'{"inst', b'ances": ', b"[1.0]}", headers={**_UPGRADE, "Upgrade": "h2c"}) * 2,
+        (_GOOD,) * 2,
+        ("POST", "POST"),
     ),
     _post(
         "H2-headers",

@@ -5,76 +5,27 @@ commands print, numbers aside.
 """
 
 import itertools
-import os
-import pathlib
 import re
-import socket
-import subprocess
-import sys
 
 import markdown_blocks
 import pandas as pd
 import pytest
 from markdown_blocks import ROOT, Block
+from page_shell import SMALLER, masked, run_blocks, write_files
 
 pytestmark = pytest.mark.slow
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-SECONDS = 3600  # of a busy machine
-SMALLER = {
-    "--users=800": "--users=120",
-    "models.train ": "models.train --max_steps=40 ",
-    "pipeline.daily ": "pipeline.daily --max_steps=40 ",
-}
-_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*(e-\d+)?")
-_BLANK = re.compile(r"[ █]+")
-
-
-def _run(directory: pathlib.Path, blocks: list[Block]) -> list[str]:
-    """Runs blocks of shell in one shell; returns what each printed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    lines = ["set -e", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
-    for block in blocks:
-        text = block.text.replace("8501/", f"{port}/")
-        text = text.replace("serving.server ", f"serving.server --rest_api_port={port} ")
-        for theirs, ours in SMALLER.items():
-            text = text.replace(theirs, ours)
-        lines += [f"echo; echo '=== {block.line}'", text]
-    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
-        cwd=directory,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return re.split(r"^=== \d+\n", done.stdout, flags=re.MULTILINE)[1:]
-
-
-def _masked(text: str) -> list[str]:
-    """Lines without numbers, bars and the width of blanks."""
-    lines = re.split(r"[\r\n]+", text)
-    return [_BLANK.sub(" ", _NUMBER.sub("#", line)).strip() for line in lines if line.strip()]
-
-
-def _write_files(page: pathlib.Path, directory: pathlib.Path) -> None:
-    for name, text in markdown_blocks.files(page).items():
-        (directory / name).write_text(text)
 
 
 @pytest.fixture(scope="module")
 def toured(tmp_path_factory):
     """Where the tutorial was done, and what its blocks of shell printed."""
     shop = tmp_path_factory.mktemp("shop")
-    _write_files(TUTORIAL, shop)
+    write_files(TUTORIAL, shop)
     blocks = markdown_blocks.blocks(TUTORIAL)
-    return shop, _run(shop, [block for block in blocks if block.language == "sh"])
+    return shop, run_blocks(shop, [block for block in blocks if block.language == "sh"])
 
 
 def test_tutorial(toured):
@@ -84,8 +35,8 @@ def test_tutorial(toured):
         if block.language == "sh":
             output = next(printed)
         elif block.language == "text":
-            found = iter(_masked(output))
-            for line in _masked(block.text):  # each in its order, others between them
+            found = iter(masked(output))
+            for line in masked(block.text):  # each in its order, others between them
                 assert line in found, f"line {block.line}: {line!r} is not in\n{output}"
             compared += 1
     assert compared >= 10
@@ -96,7 +47,7 @@ def test_tutorial(toured):
 def test_daily_job(toured):
     """The first day, two days after it, and back to the version before."""
     shop, _ = toured
-    _write_files(OPERATIONS, shop)
+    write_files(OPERATIONS, shop)
     log = pd.read_csv(shop / "clicks.csv").sort_values("clicked_at", kind="stable")
     (shop / "logs").mkdir()
     parts = [0, int(0.9 * len(log)), int(0.95 * len(log)), len(log)]
@@ -109,7 +60,7 @@ def test_daily_job(toured):
     ]
     modules = [re.findall(r"-m (\S+)", block.text)[0] for block in blocks]
     assert modules == [*3 * ["pipeline.daily"], "serving.rollback", "pipeline.build_examples"]
-    *days, rolled_back, _ = _run(shop, blocks)
+    *days, rolled_back, _ = run_blocks(shop, blocks)
     for number, printed in enumerate(days, 1):
         assert f"day{number} is done: version {number} is published, version {number} live" in (
             printed
@@ -130,11 +81,11 @@ def test_the_same_stage_by_stage(toured):
         (by_hand / name).mkdir(parents=True)
         (by_hand / name / "day1").symlink_to(shop / "work" / name / "day1")
     (by_hand / "logs").symlink_to(shop / "logs")
-    _write_files(OPERATIONS, by_hand)
+    write_files(OPERATIONS, by_hand)
     script = by_hand / "retrain.sh"
     for theirs, ours in SMALLER.items():
         script.write_text(script.read_text().replace(theirs, ours))
-    _run(by_hand, [Block("sh", "sh retrain.sh day2 day1", 1, "")])
+    run_blocks(by_hand, [Block("sh", "sh retrain.sh day2 day1", 1, "")])
     assert (by_hand / "runs" / "day2" / "report.html").exists()
     sets = [path / "sets" / "day2" for path in (by_hand, shop / "work")]
     shards = sorted(path.name for path in sets[0].glob("*.tfrecord.gz"))
