@@ -14,12 +14,9 @@ day before it learns from it (progressive validation).
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
 
 import numpy as np
 
-from preprocessing.errors import UserError
 from preprocessing.sequences import positions
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -53,65 +50,6 @@ class Cutoffs:
 
     train_end: int
     validation_end: int
-
-
-def time_cutoff(timestamps: np.ndarray, counts: np.ndarray, fraction: float) -> int:
-    """The earliest timestamp t such that at least `fraction` of the rows have a time <= t.
-
-    Rows that share a timestamp stay together, so the part up to t can hold a little more.
-
-    Args:
-        timestamps: Distinct timestamps in increasing order.
-        counts: Number of rows of each timestamp.
-        fraction: Share of the rows, in (0, 1).
-    """
-    cumulative = np.cumsum(counts)
-    num_rows = math.ceil(fraction * int(cumulative[-1]))
-    return int(timestamps[np.searchsorted(cumulative, num_rows)])
-
-
-def fit_cutoffs(
-    timestamps: np.ndarray,
-    counts: np.ndarray,
-    split_fraction: float,
-    validation_fraction: float,
-    shown: Callable[[int], str] = str,
-) -> Cutoffs:
-    """Cuts the log at `split_fraction`, and the part before it again for validation.
-
-    Args:
-        timestamps: Distinct timestamps in increasing order.
-        counts: Number of rows of each timestamp.
-        split_fraction: Share of the rows in train and validation together.
-        validation_fraction: Share of those rows in validation.
-        shown: Function that writes a time for people.
-
-    Raises:
-        UserError: A part would be empty because too many rows share a timestamp.
-    """
-    validation_end = time_cutoff(timestamps, counts, split_fraction)
-    is_before = timestamps <= validation_end
-    train_end = time_cutoff(timestamps[is_before], counts[is_before], 1 - validation_fraction)
-    if not train_end < validation_end < int(timestamps[-1]):
-        raise UserError(
-            f"time_split: expected distinct times for train, validation and test, found "
-            f"{len(timestamps)} distinct timestamps with the cuts at {shown(train_end)} "
-            f"and {shown(validation_end)} of {shown(int(timestamps[-1]))}.",
-            "change --split_fraction or --validation_fraction, or use --protocol=leave_last_out.",
-        )
-    return Cutoffs(train_end, validation_end)
-
-
-def fit_day(timestamps: np.ndarray, counts: np.ndarray, validation_fraction: float) -> Cutoffs:
-    """Cuts a log into train and the last part of it by time, validation; nothing is later.
-
-    Args:
-        timestamps: Distinct timestamps in increasing order.
-        counts: Number of rows of each timestamp.
-        validation_fraction: Share of the rows in validation; 0 for none.
-    """
-    train_end = time_cutoff(timestamps, counts, 1 - validation_fraction)
-    return Cutoffs(train_end, int(timestamps[-1]))
 
 
 def leave_last_out(starts: np.ndarray, train_prefixes: str, min_history: int) -> np.ndarray:

@@ -11,7 +11,14 @@ from tqdm import tqdm
 
 from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.datasets import item_history
-from pipeline.job import core_filter, keep_tails, manifest, pipelines, vocabularies
+from pipeline.job import (
+    core_filter,
+    keep_tails,
+    manifest,
+    pipelines,
+    time_cutoffs,
+    vocabularies,
+)
 from pipeline.job.finished_steps import FinishedSteps, is_complete
 from pipeline.job.log_schema import CheckedLog, check_columns, requests_from
 from pipeline.job.output import REJECTED, prepare_output, remove_cut_files
@@ -26,7 +33,7 @@ from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.log_kind import AnyLog
-from preprocessing import data_dir, splits, time_units
+from preprocessing import data_dir, splits
 from preprocessing.encoders import encoder_files
 from preprocessing.errors import UserError, explained_write_errors
 from preprocessing.storage.files import remove_tree
@@ -127,8 +134,8 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
         )
     rounds = steps.once("filter", lambda: _filter_items(plan, stage, partitions))
     if arguments.protocol in splits.BY_TIME:
-        steps.once("time", lambda: _count_times(plan, kind, stage, partitions))
-        plan = dataclasses.replace(plan, cutoffs=_cutoffs(plan))
+        found = steps.once("time", lambda: _find_cutoffs(plan, kind, stage, partitions))
+        plan = dataclasses.replace(plan, cutoffs=splits.Cutoffs(**found))
     counted = steps.once("fit", lambda: _count(plan, kind, stage, partitions))
     plan = dataclasses.replace(plan, is_scarce=counted["is_scarce"])
     counters |= manifest.counters(plan, "fit") | item_counters
@@ -232,35 +239,17 @@ def _filter_items(
     if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
         return core_filter.keep_core(plan, stage, partitions)
     if arguments.min_item_events > 1:
-        items = tables.read(plan.work / "items.arrow")
+        items = counting.read(plan.every_item)
         is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
         tables.write(plan.kept_items, items.filter(is_frequent))
     return {}
 
 
-def _count_times(
+def _find_cutoffs(
     plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
 ) -> dict[str, int]:
-    """Counts timestamps, from which `_cutoffs` follow."""
-    count = functools.partial(pipelines.count_times, plan, kind, partitions)
-    stage("Counting times", count, watch=plan.work / "time", total=len(partitions))
-    return {}
-
-
-def _cutoffs(plan: Plan) -> splits.Cutoffs:
-    times = tables.read(plan.work / "times.arrow")
-    if not times.num_rows:
-        raise UserError("Expected events after filtering, found none.", "filter less.")
-    values, counts = times[counting.VALUE].to_numpy(), times[counting.COUNT].to_numpy()
-    if plan.arguments.protocol == "day":
-        return splits.fit_day(values, counts, plan.arguments.validation_fraction)
-    return splits.fit_cutoffs(
-        values,
-        counts,
-        plan.arguments.split_fraction,
-        plan.arguments.validation_fraction,
-        functools.partial(time_units.text, plan.schema),
-    )
+    """Counts times; returns the cut-offs that follow, by name."""
+    return dataclasses.asdict(time_cutoffs.find(plan, kind, stage, partitions))
 
 
 def _count(
@@ -280,6 +269,8 @@ def _count(
     arguments = plan.arguments
     catalogues: list[pa.Table] = []
     while True:
+        for stale in ("values", "seen", "items"):  # of a count that is repeated, or was cut off
+            remove_tree(plan.work / stale)
         fit = functools.partial(pipelines.fit, plan, kind, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
         counters = manifest.counters(plan, "fit")
@@ -309,7 +300,7 @@ def _write_catalogues(plan: Plan) -> list[pa.Table]:
     if plan.arguments.draws_available:
         names = [counting.FIRST_TIME, counting.FIRST_ROW]
     catalogues = []
-    items = tables.read(plan.work / "items.arrow")
+    items = tables.read_buckets(plan.items, plan.schema.item_key.name)
     if plan.base is not None:
         items = tails.with_items_of_base(plan.base.items(), items, plan.schema.item_key.name)
     expired = last_seen.expired(plan, plan.schema.item_key)

@@ -15,27 +15,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
-from pipeline.job.merging import WriteMerged
+from pipeline.job.buckets import WriteItems
 from pipeline.job.pieces import piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import counting
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
+from preprocessing.storage.files import AnyPath
 
 
 def keep_core(plan: Plan, stage: Callable[..., object], partitions: list[int]) -> dict[str, int]:
     """Filters items and users in turns, and writes the table of kept items.
 
     Args:
-        plan: Plan of the build; `items.arrow` holds the counts of items over the whole log.
+        plan: Plan of the build; `every_item` holds the counts of items over the whole log.
         stage: Function that runs a pipeline, see `pipeline.job.runner.run_stage`.
         partitions: Indices of the partitions that have events.
 
     Returns:
         Numbers of rows that each round takes out: counters `filtered/<rule>/round_<number>`.
     """
-    item_counts = tables.read(plan.work / "items.arrow")
+    item_counts = counting.read(plan.every_item)
     filtered: dict[str, int] = {}
     for round_number in itertools.count(1):
         is_frequent = pc.greater_equal(item_counts[COUNT], plan.arguments.min_item_events)
@@ -47,7 +48,7 @@ def keep_core(plan: Plan, stage: Callable[..., object], partitions: list[int]) -
         watch = plan.work / f"core_{round_number:02d}"
         count = functools.partial(_count_items, plan, partitions, round_number)
         stage(f"Filtering, round {round_number}", count, watch=watch, total=len(partitions))
-        item_counts = tables.read(plan.work / "core.arrow")
+        item_counts = counting.read(_items_of_round(plan, round_number))
         filtered[f"filtered/min_item_events/round_{round_number:02d}"] = num_rare_events
         filtered[f"filtered/min_user_events/round_{round_number:02d}"] = _total(
             kept_counts
@@ -59,15 +60,22 @@ def _total(item_counts: pa.Table) -> int:
     return int(item_counts[COUNT].to_numpy().sum())
 
 
+def _items_of_round(plan: Plan, round_number: int) -> AnyPath:
+    """Buckets of the items that are left after a round, with their counts."""
+    return plan.work / "core_items" / f"{round_number:02d}"
+
+
 def _count_items(
     plan: Plan, partitions: list[int], round_number: int, pipeline: beam.Pipeline
 ) -> None:
-    """Counts the items of the users who have enough events of kept items: `core.arrow`."""
+    """Counts the items of the users who have enough events of kept items."""
+    directory = _items_of_round(plan, round_number)
+    write_items = WriteItems(directory, counting.merge_counts, VALUE, plan.num_buckets)
     _ = (
         pipeline
         | "Partitions" >> beam.Create(partitions, reshuffle=True)
         | "CountKeptItems" >> CountKeptItems(plan, round_number)
-        | "WriteItems" >> WriteMerged(plan.work / "core.arrow", counting.merge_counts)
+        | "WriteItems" >> write_items
     )
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from pipeline.job import vocabularies
 from pipeline.job.beam import beam
-from pipeline.job.merging import WriteMerged, WriteTimeRanges
+from pipeline.job.buckets import WriteItems
+from pipeline.job.merging import WriteTimeRanges
 from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
@@ -18,7 +19,7 @@ from pipeline.log import tables
 from pipeline.log.row_checks import TIME
 from pipeline.requests import counting, last_seen, tails
 from pipeline.requests.event_order import Places
-from pipeline.requests.events import Plan, in_log
+from pipeline.requests.events import Plan, every_row, in_log
 from pipeline.requests.log_kind import AnyLog
 from pipeline.requests.tails import Tail
 from preprocessing import data_dir, splits
@@ -31,6 +32,7 @@ TIMES = "times"
 """Tag of an output, beside that of `reading`."""
 
 _LOG = "log"
+_TAIL_ITEMS = "tail_items"
 
 _Piece = list[tables.Reference | None]
 """References to the two tables of a tail."""
@@ -54,7 +56,7 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
     construct = functools.partial(_keep, plan, kind, partitions)
     stage("Keeping tails", construct, watch=plan.work / "kept", total=len(partitions))
     key = plan.schema.item_key.name
-    items = tables.read(plan.work / "tail_items.arrow")
+    items = tables.read_buckets(plan.work / _TAIL_ITEMS, key)
     if plan.base is not None:
         items = tails.with_items_of_base(plan.base.items(), items, key)
     _write_file(plan, tails.ITEMS, tails.items_of_file(items))
@@ -90,8 +92,9 @@ def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeli
     no_pieces = pipeline | "EveryTail" >> beam.Create([(n, None) for n in range(plan.num_tails)])
     pieces = (cut["pieces"], no_pieces) | "WithEmptyTails" >> beam.Flatten()
     _ = pieces | "Group" >> beam.GroupByKey() | "WriteTails" >> beam.ParDo(WriteTail(plan))
-    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
-    write_items = WriteMerged(plan.work / "tail_items.arrow", merge_items)
+    key = plan.schema.item_key.name
+    merge_items = functools.partial(counting.merge_items, key=key)
+    write_items = WriteItems(plan.work / _TAIL_ITEMS, merge_items, key, plan.num_buckets)
     _ = cut[ITEMS] | "WriteItems" >> write_items
     write_times = WriteTimeRanges(plan.work / "counters" / "tail_times.json")
     _ = cut[TIMES] | "WriteTimes" >> write_times
@@ -118,26 +121,36 @@ class CutTail(beam.DoFn):
         return piece_of_work("cut_tail", self._plan.work, lambda: self._cut(partition))
 
     def _cut(self, partition: int) -> Iterator[Any]:
-        plan, kind = self._plan, self._kind
-        user_key = plan.schema.user_key.name
-        for number, part in tails.deal(kind.tail(plan, partition), user_key, plan.num_tails):
-            name = f"{partition:05d}.{number:05d}.arrow"
-            yield (
-                number,
-                [
-                    None
-                    if table is None
-                    else tables.write_parts(plan.work / kind_of / name, [table])[0]
-                    for kind_of, table in zip(("cut_events", "cut_older"), part, strict=True)
-                ],
-            )
-        rows = tables.read(plan.partition(partition)).combine_chunks()
-        rows = rows.filter(pa.array(in_log(rows)))
-        yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(_items(plan, rows)))
-        times = rows[TIME].to_numpy()
-        ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
-        yield beam.pvalue.TaggedOutput(TIMES, ranges)
+        plan = self._plan
+        for name, tail in self._tails(partition):
+            for number, part in tails.deal(tail, plan.schema.user_key.name, plan.num_tails):
+                yield (
+                    number,
+                    [
+                        None
+                        if table is None
+                        else tables.write_parts(
+                            plan.work / kind_of / f"{name}.{number:05d}.arrow", [table]
+                        )[0]
+                        for kind_of, table in zip(("cut_events", "cut_older"), part, strict=True)
+                    ],
+                )
+        for rows in every_row(plan, partition):
+            rows = rows.combine_chunks()
+            rows = rows.filter(pa.array(in_log(rows)))
+            yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(_items(plan, rows)))
+            times = rows[TIME].to_numpy()
+            ranges = {_LOG: [int(times.min()), int(times.max())]} if len(times) else {}
+            yield beam.pvalue.TaggedOutput(TIMES, ranges)
         mark_done(plan.work / "kept", str(partition))
+
+    def _tails(self, partition: int) -> Iterator[tuple[str, Tail]]:
+        """Yields the tail of a partition, and counts of what was set aside of it, with names."""
+        yield f"{partition:05d}", self._kind.tail(self._plan, partition)
+        schema = self._plan.schema
+        keys = [schema.user_key.name, schema.item_key.name]
+        for number, rows in enumerate(tables.read_pieces(self._plan.excess(partition))):
+            yield f"{partition:05d}-{number}", Tail(None, tails.count_older(rows, keys))
 
 
 class WriteTail(beam.DoFn):

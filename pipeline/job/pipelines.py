@@ -1,14 +1,14 @@
 """The Beam pipelines of `build_examples`, one function each.
 
     ingest   files -> validated events -> one sorted file per partition of users, rejected rows
-    time     events -> counts of timestamps (time_split)
     fit      events -> counts of values and items over the training data
     write    events -> requests -> shards
 
-They exchange files in a work directory that all workers share, as they share the output directory.
-Between them the driver reads the counts, from which it derives cut-offs and vocabularies, and stops
-at a log with too many bad rows. The elements of the pipelines are few and large: tables of counts,
-or references to files of events and requests. Workers load what they need from files, once each.
+The passes over events of `core_filter` and `time_cutoffs` stand there. All exchange files in a work
+directory that all workers share, as they share the output directory. Between them the driver reads
+the counts, from which it derives cut-offs and vocabularies, and stops at a log with too many bad
+rows. The elements of the pipelines are few and large: tables of counts, or references to files of
+events and requests. Workers load what they need from files, once each.
 """
 
 import collections
@@ -17,11 +17,11 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
 from apache_beam.utils import shared
 
 from pipeline.job.beam import beam
-from pipeline.job.merging import WriteCounters, WriteMerged, WriteMergedByName, WriteTimeRanges
+from pipeline.job.buckets import WriteBuckets, WriteItems
+from pipeline.job.merging import WriteCounters, WriteMerged, WriteTimeRanges
 from pipeline.job.pieces import piece_of_work
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done
@@ -31,7 +31,7 @@ from pipeline.log.readers import InputRange
 from pipeline.log.row_checks import FILE
 from pipeline.requests import counting, last_seen
 from pipeline.requests.encoding import load_encoders
-from pipeline.requests.events import Plan
+from pipeline.requests.events import Plan, every_row
 from pipeline.requests.kept_values import keep_values
 from pipeline.requests.log_kind import AnyLog, Encoder
 from pipeline.requests.partition_counts import merge_periods, merge_values
@@ -49,7 +49,7 @@ SEEN = "seen"
 
 
 def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pipeline) -> None:
-    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `items.arrow`."""
+    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `every_item/*`."""
     read = (
         pipeline
         | "Ranges" >> beam.Create(parts, reshuffle=True)
@@ -71,24 +71,16 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     write_counters = WriteCounters(plan.work / "counters" / "ingest.json")
     _ = counters | "AllCounters" >> beam.Flatten() | "WriteCounters" >> write_counters
     if plan.arguments.min_item_events > 1:
-        write_items = WriteMerged(plan.work / "items.arrow", counting.merge_counts)
+        write_items = WriteItems(
+            plan.every_item, counting.merge_counts, counting.VALUE, plan.num_buckets
+        )
         _ = sorted_rows[ITEMS] | "WriteItems" >> write_items
 
 
-def count_times(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
-    """Events to counts of timestamps: `times.arrow` in the work directory."""
-    _ = (
-        pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
-        | "CountTimes" >> CountTimes(plan, kind)
-        | "WriteTimes" >> WriteMerged(plan.work / "times.arrow", counting.merge_counts)
-    )
-
-
 def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
-    """Events to counts: `values/<feature>.arrow`, `items.arrow`, `counters/fit.json`.
+    """Events to counts: `values/<feature>/*.arrow`, `items/*.arrow`, `counters/fit.json`.
 
-    If values expire, also to times: `seen/<feature>.arrow`.
+    If values expire, also to times: `seen/<feature>/*.arrow`.
     """
     counted = (
         pipeline
@@ -96,11 +88,15 @@ def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline
         | "CountTraining"
         >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, SEEN, main=VALUES)
     )
-    merge_items = functools.partial(counting.merge_items, key=plan.schema.item_key.name)
-    _ = counted[VALUES] | "WriteValues" >> WriteMergedByName(plan.values, counting.merge_counts)
-    _ = counted[ITEMS] | "WriteItems" >> WriteMerged(plan.work / "items.arrow", merge_items)
+    item_key, num_buckets = plan.schema.item_key.name, plan.num_buckets
+    merge_items = functools.partial(counting.merge_items, key=item_key)
+    write_values = WriteBuckets(plan.values, counting.merge_counts, counting.VALUE, num_buckets)
+    _ = counted[VALUES] | "WriteValues" >> write_values
+    write_items = WriteItems(plan.items, merge_items, item_key, num_buckets)
+    _ = counted[ITEMS] | "WriteItems" >> write_items
     if plan.arguments.expire_days:
-        _ = counted[SEEN] | "WriteSeen" >> WriteMergedByName(plan.seen, last_seen.merge)
+        write_seen = WriteBuckets(plan.seen, last_seen.merge, counting.VALUE, num_buckets)
+        _ = counted[SEEN] | "WriteSeen" >> write_seen
     _ = counted[COUNTERS] | "WriteCounters" >> WriteCounters(plan.work / "counters" / "fit.json")
 
 
@@ -130,39 +126,10 @@ def write(
     _ = records | "WriteShards" >> write_shards
     _ = encoded[COUNTERS] | "WriteCounters" >> WriteCounters(counters / "write.json")
     _ = encoded[TIMES] | "WriteTimeRanges" >> WriteTimeRanges(counters / "times.json")
-    _ = encoded[VALUES] | "WriteValues" >> WriteMergedByName(plan.key_counts, merge_values)
+    write_values = WriteBuckets(plan.key_counts, merge_values, counting.VALUE, plan.num_buckets)
+    _ = encoded[VALUES] | "WriteValues" >> write_values
     write_periods = WriteMerged(plan.work / "periods.arrow", merge_periods)
     _ = encoded[PERIODS] | "WritePeriods" >> write_periods
-
-
-class CountTimes(beam.PTransform):
-    """Partitions to counts of their rows' times, a table (as bytes) each.
-
-    Args:
-        plan: Arguments and schema.
-        kind: Kind of the log, which says what the time of a row is.
-    """
-
-    def __init__(self, plan: Plan, kind: AnyLog) -> None:
-        super().__init__()
-        self._plan = plan
-        self._kind = kind
-
-    def expand(self, partitions: beam.PCollection[int]) -> beam.PCollection[bytes]:
-        """Counts the times of each partition."""
-        count = functools.partial(_count_times, self._plan, self._kind)
-        return partitions | "Count" >> beam.FlatMap(count)
-
-
-def _count_times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
-    return piece_of_work("count_times", plan.work, lambda: _times(plan, kind, partition))
-
-
-def _times(plan: Plan, kind: AnyLog, partition: int) -> Iterator[bytes]:
-    rows = kind.load(plan, partition)
-    time_counts = counting.count_values(rows.column(kind.time_column).filter(pa.array(rows.is_new)))
-    mark_done(plan.work / "time", str(partition))
-    yield tables.to_bytes(time_counts)
 
 
 @beam.typehints.with_output_types(
@@ -189,15 +156,18 @@ class CountTraining(beam.DoFn):
 
     def _count(self, partition: int) -> Iterator[Any]:
         values, items, counters = self._kind.count_training(self._plan, partition)
-        rows = tables.read(self._plan.partition(partition))
-        counters |= file_accounts.by_file("dealt", rows[FILE].to_numpy())
-        if self._plan.arguments.expire_days:
-            for name, seen in last_seen.of_rows(rows, self._plan.schema):
-                yield beam.pvalue.TaggedOutput(SEEN, (name, tables.to_bytes(seen)))
+        totals = collections.Counter(counters)
+        for piece in tables.read_pieces(self._plan.excess(partition)):
+            totals["filtered/max_user_events"] += piece.num_rows
+        for rows in every_row(self._plan, partition):
+            totals.update(file_accounts.by_file("dealt", rows[FILE].to_numpy()))
+            if self._plan.arguments.expire_days:
+                for name, seen in last_seen.of_rows(rows, self._plan.schema):
+                    yield beam.pvalue.TaggedOutput(SEEN, (name, tables.to_bytes(seen)))
         for name, value_counts in values.items():
             yield name, tables.to_bytes(value_counts)
         yield beam.pvalue.TaggedOutput(ITEMS, tables.to_bytes(items))
-        yield beam.pvalue.TaggedOutput(COUNTERS, counters)
+        yield beam.pvalue.TaggedOutput(COUNTERS, dict(totals))
         mark_done(self._plan.work / "fit", str(partition))
 
 

@@ -23,6 +23,7 @@ from pipeline.log.row_checks import FILE, LINE, TIME, Validated, validate
 from pipeline.requests import counting, impressions, tails
 from pipeline.requests.events import Plan
 from pipeline.requests.log_kind import AnyLog
+from pipeline.requests.long_histories import Gathered
 from preprocessing import time_units
 from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
@@ -187,9 +188,8 @@ class SortPartition(beam.DoFn):
     def _sort(self, element: tuple[int, Iterable[tables.Reference]]) -> Iterator[Any]:
         partition, parts = element
         arguments = self._plan.arguments
-        rows, older = _with_base(
-            self._plan, partition, pa.concat_tables(map(tables.read_part, parts))
-        )
+        rows = _gathered(self._plan, self._kind, partition, map(tables.read_part, parts))
+        rows, older = _with_base(self._plan, partition, rows)
         if older is not None:
             tables.write(self._plan.older(partition), older.combine_chunks())
         rows, repeats = self._kind.sort(rows, arguments.deduplicate, older)
@@ -201,6 +201,16 @@ class SortPartition(beam.DoFn):
             counters = {"filtered/duplicate": len(repeats)}
             counters |= file_accounts.by_file("filtered", repeats)
             yield beam.pvalue.TaggedOutput(COUNTERS, counters)
+
+
+def _gathered(plan: Plan, kind: AnyLog, partition: int, parts: Iterable[pa.Table]) -> pa.Table:
+    """The rows of a partition without old ones of users with too many, which get their own file."""
+    most = kind.most_events(plan)
+    if most is None:
+        return pa.concat_tables(parts)
+    gathered = Gathered(plan.schema.user_key.name, most)
+    tables.write_pieces(plan.excess(partition), gathered.excess(parts))
+    return gathered.rows
 
 
 def _with_base(plan: Plan, partition: int, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:

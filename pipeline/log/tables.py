@@ -6,6 +6,7 @@ like the embedded one, then keeps only references.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -53,6 +54,28 @@ def read_part(reference: Reference) -> pa.Table:
         return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
 
 
+def write_pieces(path: AnyPath, pieces: Iterable[pa.Table]) -> None:
+    """Writes tables of one schema to a file as they come; there is no file without any."""
+    rest = iter(pieces)
+    first = next(rest, None)
+    if first is not None:
+        with _new_file(path, first.schema) as writer:
+            for piece in itertools.chain([first], rest):
+                writer.write_table(piece)
+
+
+def read_pieces(path: AnyPath) -> Iterator[pa.Table]:
+    """Yields what `write_pieces` wrote, one batch of rows after the other; nothing without a file.
+
+    Only one of them has to be in memory, and none if the file is on this machine: it is mapped.
+    """
+    if path.exists():
+        with files.random_access(path) as source:
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                yield pa.Table.from_batches([reader.get_batch(number)])
+
+
 def write(path: AnyPath, table: pa.Table) -> None:
     """Writes a table as a file of its own."""
     with _new_file(path, table.schema) as writer:
@@ -70,6 +93,17 @@ def read(path: AnyPath) -> pa.Table:
     """Reads a table, memory-mapped if it is on this machine."""
     with files.random_access(path) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def read_buckets(directory: AnyPath, key: str) -> pa.Table:
+    """Reads the tables of a directory as one.
+
+    Args:
+        directory: Directory of files that hold different keys, at least one.
+        key: Column by which the rows are sorted, if there are several files.
+    """
+    parts = [read(path) for path in files.children(directory, "*.arrow")]
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by(key)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

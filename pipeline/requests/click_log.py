@@ -50,6 +50,18 @@ class ClickLog(LogKind[Events]):
             )
         return arguments
 
+    def most_events(self, plan: Plan) -> int | None:
+        """As many as a user keeps, is counted to, and leaves to a later build.
+
+        Rare items and repetitions are filtered before users are cut, so with these filters it takes
+        all events to tell which ones are the most recent.
+        """
+        arguments = plan.arguments
+        if arguments.deduplicate or arguments.min_item_events > 1:
+            return None
+        max_length = plan.schema.history.max_length
+        return max(arguments.max_user_events, arguments.min_user_events, max_length)
+
     def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The events by user, time and row; the same user, item and time are one event."""
         user, item = self._schema.user_key.name, self._schema.item_key.name
@@ -125,11 +137,11 @@ class ClickLog(LogKind[Events]):
 
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted, and those that the training catalogue gives to positives."""
-        return self._with_candidates(plan, feature, tables.read(plan.values(feature.name)))
+        return self._with_candidates(plan, feature, counting.read(plan.values(feature.name)))
 
     def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """Those of them that the base has not counted; candidates are events of the log."""
-        return self._with_candidates(plan, feature, tables.read(plan.new_values(feature.name)))
+        return self._with_candidates(plan, feature, counting.read(plan.new_values(feature.name)))
 
     def _with_candidates(self, plan: Plan, feature: Feature, value_counts: pa.Table) -> pa.Table:
         if feature not in plan.schema.item_features or isinstance(feature.encoder, Hash):
@@ -166,7 +178,7 @@ class ClickLog(LogKind[Events]):
         """The merged counts; those of candidates follow from their items and the catalogues."""
         schema = plan.schema
         item_key = candidate_key(schema.item_key.name)
-        items = tables.read(plan.key_counts(item_key))
+        items = counting.read(plan.key_counts(item_key))
         catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
         counts = {}
         for key, name, column in counted_columns(schema):
@@ -174,7 +186,7 @@ class ClickLog(LogKind[Events]):
                 values = [_counted(schema, catalogue, column) for catalogue in catalogues]
                 counts[name] = _candidate_counts(items, catalogues, schema.item_key.name, values)
             else:
-                counts[name] = tables.read(plan.key_counts(name))
+                counts[name] = counting.read(plan.key_counts(name))
         return counts
 
 

@@ -16,11 +16,17 @@ from pipeline.requests.event_order import Places
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import NONE
+from preprocessing.storage.files import AnyPath
 from preprocessing.values import value_sets, vectors
 
 VALUE, COUNT, FIRST_USE, CANDIDATES = "#value", "#count", "#first_use", "#candidates"
 FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
 """Place of the first event of an item (see `places`), if a build draws by appearance."""
+
+
+def read(directory: AnyPath) -> pa.Table:
+    """Reads counts that the job merged in buckets; rows are sorted by value if counts merge so."""
+    return tables.read_buckets(directory, VALUE)
 
 
 def count_values(values: pa.Array) -> pa.Table:

@@ -7,6 +7,7 @@ same sorted file: no stage can see other events than another.
 import collections
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,9 @@ from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, event_order, history_windows, positions
 from preprocessing.storage.files import AnyPath
+
+PARTITIONS_PER_BUCKET = 16
+"""Partitions whose counts of values are merged in one bucket: half a GiB of raw log."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,21 @@ class Plan:
         return self.arguments.work_path
 
     @property
+    def num_buckets(self) -> int:
+        """Number of buckets in which counts of values are merged."""
+        return 1 + (self.num_partitions - 1) // PARTITIONS_PER_BUCKET
+
+    @property
+    def items(self) -> AnyPath:
+        """Buckets of the items of the training data and of later splits, with their counts."""
+        return self.work / "items"
+
+    @property
+    def every_item(self) -> AnyPath:
+        """Buckets of all items of the log with their counts, if rare ones are filtered."""
+        return self.work / "every_item"
+
+    @property
     def kept_items(self) -> AnyPath:
         """Table of the items with at least `min_item_events` events, if that is more than one."""
         return self.work / "kept_items.arrow"
@@ -75,25 +94,29 @@ class Plan:
         """File with the sorted events of a partition."""
         return self.work / "events" / f"{index:05d}.arrow"
 
+    def excess(self, index: int) -> AnyPath:
+        """File with the events of a partition that `long_histories` set aside, if there are any."""
+        return self.work / "excess" / f"{index:05d}.arrow"
+
     def values(self, feature: str) -> AnyPath:
-        """Table of the values of a feature in the training data, and how often each occurs."""
-        return self.work / "values" / f"{feature}.arrow"
+        """Buckets of the values of a feature in the training data, and how often each occurs."""
+        return self.work / "values" / feature
 
     def new_values(self, feature: str) -> AnyPath:
         """Those of the values that the base has not counted yet."""
         return self.values(f"new/{feature}")
 
     def seen(self, feature: str) -> AnyPath:
-        """Table of the values of a feature in the log, and when each was last seen."""
-        return self.work / "seen" / f"{feature}.arrow"
+        """Buckets of the values of a feature in the log, and when each was last seen."""
+        return self.work / "seen" / feature
 
     def key_counts(self, name: str) -> AnyPath:
-        """Table of the values in the requests, and how often each split holds each.
+        """Buckets of the values in the requests, and how often each split holds each.
 
         Args:
             name: Key of an example, or `partition_counts.defaulted_key` of it.
         """
-        return self.work / "statistics" / f"{name}.arrow"
+        return self.work / "statistics" / name
 
     def older(self, index: int) -> AnyPath:
         """File with the counts of the rows of a partition's users that the base keeps no more."""
@@ -138,6 +161,12 @@ def sort_events(rows: pa.Table, user_key: str) -> pa.Table:
 def in_log(table: pa.Table) -> np.ndarray:
     """Whether each row is one of the log, rather than an event that the base keeps: bool."""
     return table[FILE].to_numpy() != EARLIER
+
+
+def every_row(plan: Plan, partition: int) -> Iterator[pa.Table]:
+    """Yields the sorted rows of a partition, then those that were set aside, piece by piece."""
+    yield tables.read(plan.partition(partition))
+    yield from tables.read_pieces(plan.excess(partition))
 
 
 def appeared(catalogue: pa.Table) -> Places:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.arguments import BuildArguments
-from pipeline.log import file_accounts, tables
+from pipeline.log import file_accounts
 from pipeline.log.row_checks import FILE, LABEL, REQUEST, TIME
 from pipeline.requests import counting, impressions, tails
 from pipeline.requests.event_order import Sorted, as_is, without_repeats
@@ -44,6 +44,10 @@ class ImpressionLog(LogKind[Impressions]):
                 "lower it.",
             )
         return dataclasses.replace(arguments, negatives=0)
+
+    def most_events(self, plan: Plan) -> int | None:
+        """None: users are cut by their requests, which rows make up together."""
+        return None
 
     def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows by user and request; the same request, item, time and label are one row."""
@@ -100,11 +104,11 @@ class ImpressionLog(LogKind[Impressions]):
 
     def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted: candidates are rows too."""
-        return tables.read(plan.values(feature.name))
+        return counting.read(plan.values(feature.name))
 
     def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted that the base has not counted."""
-        return tables.read(plan.new_values(feature.name))
+        return counting.read(plan.new_values(feature.name))
 
     def tail(self, plan: Plan, partition: int) -> Tail:
         """The last clicks of each user; of logs without request ids, how many other rows it has."""
@@ -146,5 +150,6 @@ class ImpressionLog(LogKind[Impressions]):
     def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
         """The merged counts."""
         return {
-            name: tables.read(plan.key_counts(name)) for _, name, _ in counted_columns(plan.schema)
+            name: counting.read(plan.key_counts(name))
+            for _, name, _ in counted_columns(plan.schema)
         }

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.log import tables
 from pipeline.log.row_checks import TIME
+from pipeline.requests import counting
 from pipeline.requests.base import Base
 from pipeline.requests.counting import VALUE
 from pipeline.requests.events import Plan, in_log
@@ -64,7 +65,7 @@ def merge(seen: pa.Table) -> pa.Table:
 
 def so_far(plan: Plan, feature: Feature) -> pa.Table:
     """When each value was last seen, here and in all data sets below: VALUE, TIME, by value."""
-    seen = tables.read(plan.seen(feature.name))
+    seen = counting.read(plan.seen(feature.name))
     if plan.base is None:
         return seen
     earlier = plan.base.seen(feature.name)

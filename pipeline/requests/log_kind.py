@@ -112,6 +112,13 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """
 
     @abc.abstractmethod
+    def most_events(self, plan: Plan) -> int | None:
+        """Number of most recent rows of a user beyond which no request can depend on older ones.
+
+        None if all are needed to tell: older rows are then part of what is sorted.
+        """
+
+    @abc.abstractmethod
     def sort(self, rows: pa.Table, deduplicate: bool, older: pa.Table | None = None) -> Sorted:
         """The rows of one partition of users in order.
 

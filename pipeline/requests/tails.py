@@ -126,10 +126,20 @@ def cut(
     if counted_by is not None:
         is_other = np.ones(rows.num_rows, bool)
         is_other[kept_rows] = False
-        others = _decoded(rows.select([user, *counted_by]).filter(pa.array(is_other)))
-        ones = pa.array(np.ones(others.num_rows, np.int64))
-        older = _merged_older([others.append_column(COUNT, ones)])
+        keys = [user, *counted_by]
+        older = count_older(rows.select(keys).filter(pa.array(is_other)), keys)
     return Tail(_decoded(kept) if kept.num_rows else None, older)
+
+
+def count_older(rows: pa.Table, columns: Sequence[str]) -> pa.Table | None:
+    """Counts of rows that are not among the last events of their users, see `Tail`.
+
+    Args:
+        rows: The rows, in any order.
+        columns: Columns by which they are counted, the user first.
+    """
+    keys = _decoded(rows.select(columns))
+    return _merged_older([keys.append_column(COUNT, pa.array(np.ones(rows.num_rows, np.int64)))])
 
 
 def _merged_older(parts: Sequence[pa.Table | None]) -> pa.Table | None:

@@ -7,6 +7,7 @@ order, and combiners get random groupings, which is all that a runner is free to
 
 import contextlib
 import pathlib
+import pickle
 import random
 
 import apache_beam as beam
@@ -40,9 +41,14 @@ class _Outputs(dict):
         return self[tag]
 
 
+class LargeElementError(Exception):
+    """An element is larger than a runner may take."""
+
+
 class _Pipeline(beam.pvalue.PValue):
-    def __init__(self, seed):
+    def __init__(self, seed, most_bytes=None):
         self._random = random.Random(seed)
+        self._most_bytes = most_bytes
         self.pipeline = self
         self.runner = None
 
@@ -80,6 +86,8 @@ class _Pipeline(beam.pvalue.PValue):
         return [(key, self._combined(transform.fn, values)) for key, values in groups]
 
     def _collection(self, elements):
+        for element in elements:
+            self._check_size(element)
         self._random.shuffle(elements)
         return _Collection(self, elements)
 
@@ -102,16 +110,27 @@ class _Pipeline(beam.pvalue.PValue):
         for value in values:
             place = self._random.randrange(len(accumulators))
             accumulators[place] = fn.add_input(accumulators[place], value)
+        accumulators = [fn.compact(accumulator) for accumulator in accumulators]
+        for accumulator in accumulators:
+            self._check_size(accumulator)
         return fn.extract_output(fn.merge_accumulators(accumulators))
+
+    def _check_size(self, element):
+        """Raises `LargeElementError` on an element too large to be sent to another worker."""
+        if self._most_bytes is not None and (size := len(pickle.dumps(element))) > self._most_bytes:
+            raise LargeElementError(f"{size} bytes: {str(element)[:200]}")
 
 
 @contextlib.contextmanager
-def inline(seed=0):
-    """Within it `build_examples` runs its stages here, in the order that the seed chooses."""
+def inline(seed=0, most_bytes=None):
+    """Within it `build_examples` runs its stages here, in the order that the seed chooses.
+
+    No element, group or accumulator may then have more than `most_bytes` bytes, if that is given.
+    """
 
     def run_stage(title, construct, watch: pathlib.Path, **_):
         watch.mkdir(parents=True, exist_ok=True)
-        construct(_Pipeline(f"{seed} {title}"))
+        construct(_Pipeline(f"{seed} {title}", most_bytes))
         mistakes.check(watch.parent)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,10 +1,8 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing import splits
-from preprocessing.errors import UserError
 from preprocessing.sequences import positions
 from tests.reference import windows
 
@@ -61,29 +59,7 @@ def _assert_same(split, events, starts, expected, max_length):
         assert use == min(containing, default=splits.NONE)
 
 
-@given(st.lists(st.integers(0, 20), min_size=1), st.floats(0.01, 0.99))
-def test_cutoff_equals_brute_force(times, fraction):
-    values, counts = np.unique(times, return_counts=True)
-    assert splits.time_cutoff(values, counts, fraction) == windows.cutoff(times, fraction)
-
-
-def test_cutoffs_keep_rows_of_one_time_together():
-    times, counts = np.array([10, 20, 30, 40]), np.array([6, 1, 2, 1])
-    # 8 of 10 rows are wanted: 30 is cut off after all its rows, 9 rows. 90% of those 9: up to 30,
-    # which leaves nothing; 70% of them: 7 rows up to 20.
-    assert splits.fit_cutoffs(times, counts, 0.8, 0.3) == splits.Cutoffs(20, 30)
-    with pytest.raises(UserError, match="expected distinct times for train, validation and test"):
-        splits.fit_cutoffs(times, counts, 0.8, 0.1)
-
-
 def test_a_day_has_no_test_split_and_validation_if_wanted():
-    times, counts = np.array([10, 20, 30, 40]), np.array([6, 1, 2, 1])
-    assert splits.fit_day(times, counts, 0.3) == splits.Cutoffs(20, 40)
-    assert splits.fit_day(times, counts, 0.0) == splits.Cutoffs(40, 40)
+    times = np.array([10, 20, 30, 40])
     assert splits.split_of(times, splits.Cutoffs(20, 40)).tolist() == [0, 0, 1, 1]
     assert splits.split_of(times, splits.Cutoffs(40, 40)).tolist() == [0, 0, 0, 0]
-
-
-def test_cutoffs_need_rows_after_them():
-    with pytest.raises(UserError, match="--split_fraction"):
-        splits.fit_cutoffs(np.array([1, 2]), np.array([1, 9]), 0.8, 0.5)

@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.arguments import BuildArguments
 from pipeline.datasets import read_canonical
-from pipeline.job import core_filter, merging, pipelines, reading
+from pipeline.job import core_filter, merging, pipelines, reading, time_cutoffs
 from pipeline.job.pipelines import COUNTERS, ITEMS, PERIODS, RECORDS, ROWS, TIMES, VALUES
 from pipeline.job.sink import WriteShards
 from pipeline.log import readers, tables
@@ -187,7 +187,8 @@ def test_repeated_rows_are_left_out_and_counted_and_items_are_those_that_are_lef
     assert tables.read(plan.partition(2)).num_rows == len(CLICKS["item_id"])
 
 
-def test_times_are_those_of_rows_or_of_their_requests(tmp_path):
+@pytest.mark.parametrize("ranges", [[time_cutoffs.ALL_TIMES], [(0, 2), (15, 30)]])
+def test_times_are_those_of_rows_or_of_their_requests(tmp_path, ranges):
     with _pipeline() as pipeline:
         for name, kind, schema, log, expected in (
             ("clicks", CLICK_LOG, CLICK_SCHEMA, CLICKS, {10: 1, 15: 1, 20: 1, 30: 1, 40: 1}),
@@ -200,10 +201,14 @@ def test_times_are_those_of_rows_or_of_their_requests(tmp_path):
             counted = (
                 pipeline
                 | f"{name} partitions" >> beam.Create([0])
-                | f"{name} times" >> pipelines.CountTimes(plan, kind)
-                | f"{name} counts" >> beam.Map(_counts)
+                | f"{name} times" >> time_cutoffs.CountTimes(plan, kind, ranges, plan.work / "time")
+                | f"{name} counts" >> beam.MapTuple(lambda place, counts: (place, _counts(counts)))
             )
-            assert_that(counted, equal_to([expected]), name)
+            in_ranges = [
+                (str(place), {time: n for time, n in expected.items() if first <= time <= last})
+                for place, (first, last) in enumerate(ranges)
+            ]
+            assert_that(counted, equal_to(in_ranges), name)
 
 
 def test_training_data_of_clicks_are_histories_and_what_they_lead_to(tmp_path):
@@ -370,7 +375,7 @@ def test_transforms_say_what_they_take_and_give(tmp_path):
         beam.typehints.Dict[str, int],
     ]
     for transform, element in (
-        (pipelines.CountTimes(plan, kind), "0"),
+        (time_cutoffs.CountTimes(plan, kind, [(0, 1)], plan.work / "time"), "0"),
         (core_filter.CountKeptItems(plan, 1), "0"),
         (merging.WriteMerged(tmp_path / "all", counting.merge_counts), "table"),
         (merging.WriteMergedByName(plan.values, counting.merge_counts), b"table"),
