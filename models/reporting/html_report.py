@@ -5,6 +5,7 @@ template sets for both themes.
 """
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -171,7 +172,8 @@ def _breakable(text: object) -> markupsafe.Markup:
 def _is_wide(table: Grid | Mapping[str, Any]) -> bool:
     """Whether a table of many columns needs smaller letters to fit a desk."""
     rows = table["rows"] if isinstance(table, Mapping) else table.rows
-    lengths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    lengths = [max(len(str(cell)) for cell in column) for column in columns]
     return len(lengths) > _FEW_COLUMNS and sum(lengths) > _WIDTH_IN_LETTERS
 
 

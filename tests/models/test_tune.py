@@ -1,5 +1,6 @@
 """The search: its space, its trials, and that it goes on where it stopped."""
 
+import contextlib
 import json
 import math
 import os
@@ -71,6 +72,7 @@ class _Told:
 
     def __init__(self, auc, on_evaluation):
         self.progress = Progress(best_score=auc)
+        self.journal = contextlib.nullcontext()
         self._on_evaluation = on_evaluation
 
     def fit(self):
