@@ -41,6 +41,7 @@ def test_a_program_finds_our_packages(elsewhere, program):
     assert "Of every command:" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no safe path")
 def test_so_do_the_processes_of_a_build(elsewhere):
     write_log(elsewhere / "log.csv", columns(random_events()))

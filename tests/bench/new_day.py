@@ -2,12 +2,13 @@
 
 The log is synthesised, 100 events per user; the last 5% of it by time are the day, in which nearly
 every user comes again. Each build is a process of its own, whose peak memory is what the system
-says of it.
+says of it. Both are built in turns; writes to disk make single ones differ by a sixth.
 """
 
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from .figures import Comparison, Figure, Spread, Target
 _EVENTS_PER_USER = 100
 _ITEMS = 20_000
 _DAY = 0.05
+_TURNS = 3
 _PROGRAM = """
 import json, sys, time
 from pipeline.arguments import BuildArguments
@@ -45,12 +47,18 @@ def measure(quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
         whole_log, base_log, day_log = _write_logs(root, rows)
-        whole = _build(root / "whole", whole_log, protocol="time_split")
         _build(root / "base", base_log, protocol="time_split")
-        day = _build(root / "day", day_log, protocol="day", base=str(root / "base"))
+        wholes, days = [], []
+        for turn in range(1 if quick else _TURNS):
+            whole, day = root / f"whole{turn}", root / f"day{turn}"
+            wholes.append(_build(whole, whole_log, protocol="time_split"))
+            days.append(_build(day, day_log, protocol="day", base=str(root / "base")))
+            shutil.rmtree(whole)
+            shutil.rmtree(day)
     baseline = f"one build over {rows:,} rows; ours of their last {_DAY:.0%}, time_split"
-    times = Comparison(Spread.of([day.seconds], 1), Spread.of([whole.seconds], 1))
-    peak = day.peak_bytes / whole.peak_bytes
+    times = Comparison(*(Spread.of([one.seconds for one in side], 1) for side in (days, wholes)))
+    day_peak, whole_peak = (max(one.peak_bytes for one in side) for side in (days, wholes))
+    peak = day_peak / whole_peak
     return [
         times.speedup("new_day", baseline, at_least=8),
         Figure(
@@ -60,7 +68,7 @@ def measure(quick: bool) -> list[Figure]:
             unit="times the peak memory of the baseline",
             target=Target("<=", 1),
             baseline=baseline,
-            detail=f"{day.peak_bytes >> 20:,} MiB : {whole.peak_bytes >> 20:,} MiB",
+            detail=f"{day_peak >> 20:,} MiB : {whole_peak >> 20:,} MiB",
         ),
     ]
 

@@ -306,7 +306,8 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize("ssl", [pytest.param("none", marks=pytest.mark.slow), "miss"])
+@pytest.mark.slow
+@pytest.mark.parametrize("ssl", ["none", "miss"])
 def test_two_replicas_fit_and_evaluate_as_one(ssl):
     printed = python("-c", _REPLICAS, ssl)
     (first, scores), (second, others) = json.loads(printed.splitlines()[-1])

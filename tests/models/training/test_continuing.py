@@ -214,6 +214,7 @@ def test_the_run_itself(days, monday, tmp_path, monkeypatch, capsys):
     assert third.model.optimizer.iterations > begun.config.train.max_steps
 
 
+@pytest.mark.slow
 def test_resuming_it_is_exact(days, monday, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 4)
     config = _config(days[1], continues=str(monday))
@@ -277,6 +278,7 @@ def test_replayed_requests_have_the_ids_of_now(days, monday):
     assert seen == expected
 
 
+@pytest.mark.slow
 def test_replay_takes_a_step_ahead_of_every_second(days, monday, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 4)
     train_settings = {"replay": 0.5, "max_steps": 12, "patience": 100.0}
@@ -300,6 +302,7 @@ def test_replay_needs_earlier_days(days):
         _config(days[1], train={"replay": 0.1})
 
 
+@pytest.mark.slow
 def test_a_run_that_took_passes_ahead_goes_on_without_them(days, tmp_path, monkeypatch):
     """It has optimisers of self-supervision, which the next day does not need."""
     monkeypatch.setattr(trainer, "EVALUATION_INTERVAL", 4)

@@ -78,6 +78,7 @@ def test_projected_rows_are_as_large_as_plain_ones(data, vectors):
     assert 0.7 < sizes[0] / sizes[1] < 1.4
 
 
+@pytest.mark.slow
 def test_fixed_rows_stay_through_training_and_resume_bit_for_bit(data, vectors, tmp_path):
     run = _config(data, vectors, "train.deterministic=true")
     expected = trainer.build_model(run, data)

@@ -267,6 +267,7 @@ def test_a_day_that_was_cut_off_goes_on(base, tmp_path, monkeypatch):
     assert _all_bytes(cut) == _all_bytes(whole.path)
 
 
+@pytest.mark.slow
 def test_threads_and_processes_give_the_same_bytes(base, tmp_path):
     one = _day(tmp_path, base, SECOND)
     arguments = json.loads((one.path / "manifest.json").read_text())["arguments"]

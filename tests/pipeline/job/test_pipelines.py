@@ -187,6 +187,7 @@ def test_repeated_rows_are_left_out_and_counted_and_items_are_those_that_are_lef
     assert tables.read(plan.partition(2)).num_rows == len(CLICKS["item_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [[time_cutoffs.ALL_TIMES], [(0, 2), (15, 30)]])
 def test_times_are_those_of_rows_or_of_their_requests(tmp_path, ranges):
     with _pipeline() as pipeline:
