@@ -49,14 +49,13 @@ def require_neighbours(*packages: str) -> None:
     home = pathlib.Path(__file__).resolve().parents[1]
     for name in packages:
         spec = importlib.util.find_spec(name)
-        found = [
-            pathlib.Path(p).resolve() for p in (spec and spec.submodule_search_locations) or ()
-        ]
-        if not found or home / name in found:
+        places = (spec and spec.submodule_search_locations) or ()
+        directories = [pathlib.Path(place).resolve() for place in places]
+        if not directories or home / name in directories:
             continue
         message = (
-            f"Expected the package {name!r} in {home}, found another one in {found[0]}, which "
-            "`python -m` finds first. Fix: start the program instead (ctr-run for python -m "
+            f"Expected the package {name!r} in {home}, found another one in {directories[0]}, "
+            "which `python -m` finds first. Fix: start the program instead (ctr-run for python -m "
             "pipeline.run), or work in another directory."
         )
         if sys.argv[:1] == ["-m"]:

@@ -10,7 +10,8 @@ UNIT = "microseconds since 1970-01-01T00:00:00Z"
 
 _TICKS_PER_SECOND = 1_000_000
 _NUMPY_UNITS = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
-_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
+EARLIEST, LATEST = 631_152_000, 4_102_444_800
+"""1990 and 2100 in seconds since 1970: between them a time of an unknown unit may be in seconds."""
 
 
 def is_datetime(schema: Schema) -> bool:
@@ -42,6 +43,6 @@ def readable(schema: Schema, time: int) -> str:
     if unit is not None:
         moment = np.datetime64(time, _NUMPY_UNITS[unit])
         return str(np.datetime_as_string(moment, unit="auto", timezone="UTC"))
-    if is_datetime(schema) or not _EARLIEST <= time < _LATEST:
+    if is_datetime(schema) or not EARLIEST <= time < LATEST:
         return text(schema, time)
     return f"{time} ({np.datetime64(time, 's').astype('datetime64[D]')} if in seconds)"

@@ -16,6 +16,7 @@ from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
 from preprocessing.splits import SPLITS
+from preprocessing.time_units import EARLIEST, LATEST
 
 COLOURS = dict(zip(SPLITS, (html_report.BLUE, html_report.ORANGE, html_report.GREEN), strict=True))
 SPLIT_COLUMNS = (
@@ -30,7 +31,6 @@ SPLIT_COLUMNS = (
     "to",
 )
 DAY = 86_400  # in seconds
-_EARLIEST, _LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
 def account(conservation: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -61,7 +61,7 @@ def split_cells(schema: Schema, stats: Mapping[str, Any]) -> list[str]:
 def as_time(schema: Schema, time: int) -> str:
     """A time in full if its unit is known, else as a date if it is plausible in seconds."""
     has_unit = schema.timestamp is not None and schema.timestamp.unit is not None
-    if has_unit or time_units.is_datetime(schema) or not _EARLIEST <= time < _LATEST:
+    if has_unit or time_units.is_datetime(schema) or not EARLIEST <= time < LATEST:
         return time_units.readable(schema, time)
     return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
 
@@ -112,7 +112,7 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
     if len(period_starts) < 2:
         return None
     starts = np.arange(min(period_starts), max(period_starts) + 1, period)
-    are_dates = min(period_starts) >= _EARLIEST * ticks and max(period_starts) < _LATEST * ticks
+    are_dates = min(period_starts) >= EARLIEST * ticks and max(period_starts) < LATEST * ticks
     edges = np.append(starts, starts[-1] + period) / (day if are_dates else 1)
     base = np.zeros(len(starts))
     parts = []

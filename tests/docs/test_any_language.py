@@ -16,7 +16,7 @@ from serving.client import Client
 pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs" / "any_language.md"
-TOOLS = {"java": "Java", "go": "Go"}
+TOOLS = ("java", "go")
 PREDICTED = re.compile(r'\{"(?:outputs|predictions)":(.*?)\}', re.DOTALL)
 
 

@@ -12,11 +12,8 @@ from models import train
 from models.config import run_config
 from models.core import run_directory
 from models.keras import tf
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
-from pipeline.synthesize import synthesize, write
-from pipeline.synthetic.truth import SynthesizeArguments
 from serving import export as exporting
+from tests.helpers import built_logs
 from tests.helpers.clusters import SECONDS, addresses, end, start
 
 pytestmark = pytest.mark.slow
@@ -55,16 +52,8 @@ SCHEMA = {
 def data(tmp_path_factory):
     """One shard: the number of shards does not matter to the number of workers."""
     path = tmp_path_factory.mktemp("data")
-    write(synthesize(SynthesizeArguments(users=300, items=200, interests=5)), path / "log.csv")
     (path / "schema.json").write_text(json.dumps(SCHEMA))
-    return build_examples(
-        BuildArguments(
-            input=str(path / "log.csv"),
-            output=str(path / "data"),
-            schema=str(path / "schema.json"),
-            num_shards=1,
-        )
-    )
+    return built_logs.of_300_users(path, schema=str(path / "schema.json"), num_shards=1)
 
 
 def _flags(data, workdir, strategy, *settings):

@@ -13,11 +13,8 @@ from models.config import run_config
 from models.keras import tf
 from models.training import batches, pretraining, trainer
 from models.training.updates import Updates
-from pipeline.arguments import BuildArguments
-from pipeline.build_examples import build_examples
-from pipeline.synthesize import synthesize, write
-from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing.reading import parts
+from tests.helpers import built_logs
 from tests.helpers.clusters import SECONDS, addresses, end, start
 
 pytestmark = pytest.mark.slow
@@ -39,11 +36,7 @@ WORKER = "tests.helpers.counting_worker"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """300 training requests in 16 shards of different sizes."""
-    path = tmp_path_factory.mktemp("data")
-    write(synthesize(SynthesizeArguments(users=300, items=200, interests=5)), path / "log.csv")
-    return build_examples(
-        BuildArguments(input=str(path / "log.csv"), output=str(path / "data"), num_shards=16)
-    )
+    return built_logs.of_300_users(tmp_path_factory.mktemp("data"), num_shards=16)
 
 
 def _train(data, tmp_path, workers, *flags, name="run"):

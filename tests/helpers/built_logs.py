@@ -7,6 +7,8 @@ import numpy as np
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
+from pipeline.synthesize import synthesize, write
+from pipeline.synthetic.truth import SynthesizeArguments
 from preprocessing import dataset
 from preprocessing.reading import cores, decoded
 from tests.helpers.inline_runner import inline
@@ -34,6 +36,18 @@ def build(path, log, schema, order=0, **arguments):
     paths = {"input": log, "schema": str(path / "schema.json"), "output": str(path / "data")}
     with inline(order):
         return build_examples(BuildArguments(**(_SETTINGS | paths | arguments)))
+
+
+def of_300_users(path, **arguments):
+    """Generates PATH/log.csv and builds PATH/data, as a user of the command would.
+
+    Args:
+        path: Directory.
+        arguments: Arguments of the build.
+    """
+    log = path / "log.csv"
+    write(synthesize(SynthesizeArguments(users=300, items=200, interests=5)), log)
+    return build_examples(BuildArguments(input=str(log), output=str(path / "data"), **arguments))
 
 
 def require_any_order(write_data, path):
