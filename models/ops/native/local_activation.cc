@@ -1,0 +1,307 @@
+// The local activation unit of DIN with two layers and Dice, in training, as one operation.
+//
+// TensorFlow's own operations pass some forty times over tensors with a row per pair of a candidate
+// and an event, which are too large for a processor's cache. Here a block of pairs goes through all
+// of a layer at once: three passes forward and three backward, because the statistics of Dice cover
+// the whole batch. Only pairs that exist are rows.
+//
+// The equations stand in models/layers/attention/local_activation.py, which is the reference.
+// Shapes: B requests, N candidates, L history length, D item width, A and C widths of the layers,
+// P pairs.
+
+#include <vector>
+
+#include "dice.h"
+#include "inputs.h"
+#include "pairs.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace sequence_ctr {
+namespace {
+
+class LocalActivationOp : public OpKernel {
+ public:
+  explicit LocalActivationOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    Sizes sizes;
+    OP_REQUIRES_OK(context, ReadSizes(context, &sizes));
+    const auto [B, N, L, D, A, C] = sizes;
+    constexpr int kOfQueries = kOthers, kOfEvents = kOthers + 1, kBias2 = kOthers + 2;
+    OP_REQUIRES_OK(context, Check(context, kOfQueries, "of_queries", {B, N, A}));
+    OP_REQUIRES_OK(context, Check(context, kOfEvents, "of_events", {B, L, A}));
+    OP_REQUIRES_OK(context, Check(context, kBias2, "bias2", {C}));
+    const Tensor &queries = context->input(kQueries), &events = context->input(kEvents);
+    const float* of_queries = Values(context->input(kOfQueries));
+    const float* of_events = Values(context->input(kOfEvents));
+    const float* bias2 = Values(context->input(kBias2));
+    const ConstMatrixView product_kernel = AsMatrix(context->input(kProductKernel));
+    const ConstMatrixView kernel2 = AsMatrix(context->input(kKernel2));
+    const Eigen::Map<const Eigen::VectorXf> scorer(Values(context->input(kScorer)), C);
+    const Pairs pairs(context->input(kMask));
+    const int64_t P = pairs.count();
+
+    Tensor* outputs[7];
+    const TensorShape shapes[] = {{B, N, L}, {P, A}, {P, C}, {A}, {A}, {C}, {C}};
+    for (int i = 0; i < 7; ++i) {
+      OP_REQUIRES_OK(context, context->allocate_output(i, shapes[i], &outputs[i]));
+    }
+    auto [scores, x1, x2, mean1, variance1, mean2, variance2] = outputs;
+    scores->flat<float>().setZero();
+
+    // The first layer, up to its activation.
+    std::vector<Moments> moments1(kParts, Moments(A)), moments2(kParts, Moments(C));
+    ForParts(context, [&, A = A, D = D](int part) {
+      Matrix products(kPairsOfBlock, D);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        Multiply(pairs, first, count, queries, events, products.data());
+        float* rows = Values(x1) + first * A;
+        for (int i = 0; i < count; ++i) {
+          const Pair& pair = pairs[first + i];
+          const float* of_query = of_queries + pair.candidate * A;
+          const float* of_event = of_events + pair.event * A;
+          float* row = rows + i * A;
+#pragma GCC ivdep
+          for (int c = 0; c < A; ++c) row[c] = of_query[c] + of_event[c];
+        }
+        MatrixView(rows, count, A).noalias() += products.topRows(count) * product_kernel;
+        moments1[part].Add(rows, count);
+      });
+    });
+    WriteMoments(moments1, mean1, variance1);
+    const Dice dice1(Values(context->input(kAlpha1)), Values(mean1), Values(variance1), A, epsilon_);
+
+    // Its activation, and the second layer up to its own.
+    ForParts(context, [&, A = A, C = C](int part) {
+      Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        dice1.Activate(Values(x1) + first * A, count, gates.data(), activated.data());
+        float* rows = Values(x2) + first * C;
+        for (int i = 0; i < count; ++i) std::copy(bias2, bias2 + C, rows + i * C);
+        MatrixView(rows, count, C).noalias() += activated.topRows(count) * kernel2;
+        moments2[part].Add(rows, count);
+      });
+    });
+    WriteMoments(moments2, mean2, variance2);
+    const Dice dice2(Values(context->input(kAlpha2)), Values(mean2), Values(variance2), C, epsilon_);
+
+    // The scores.
+    ForParts(context, [&, C = C](int part) {
+      Matrix gates(kPairsOfBlock, C), activated(kPairsOfBlock, C);
+      Eigen::VectorXf scores_of_block(kPairsOfBlock);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        dice2.Activate(Values(x2) + first * C, count, gates.data(), activated.data());
+        scores_of_block.head(count).noalias() = activated.topRows(count) * scorer;
+        for (int i = 0; i < count; ++i) {
+          Values(scores)[pairs[first + i].place] = scores_of_block[i];
+        }
+      });
+    });
+  }
+
+ private:
+  float epsilon_;
+};
+
+class LocalActivationGradOp : public OpKernel {
+ public:
+  explicit LocalActivationGradOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    Sizes sizes;
+    OP_REQUIRES_OK(context, ReadSizes(context, &sizes));
+    const auto [B, N, L, D, A, C] = sizes;
+    const Tensor &queries = context->input(kQueries), &events = context->input(kEvents);
+    const Pairs pairs(context->input(kMask));
+    const int64_t P = pairs.count();
+    constexpr const char* kNames[] = {"x1", "x2", "mean1", "variance1", "mean2", "variance2",
+                                      "of_scores"};
+    const TensorShape expected[] = {{P, A}, {P, C}, {A}, {A}, {C}, {C}, {B, N, L}};
+    for (int i = 0; i < 7; ++i) {
+      OP_REQUIRES_OK(context, Check(context, kOthers + i, kNames[i], expected[i]));
+    }
+    const auto other = [&](int i) { return Values(context->input(kOthers + i)); };
+    const float *x1 = other(0), *x2 = other(1), *of_scores = other(6);
+    const Dice dice1(Values(context->input(kAlpha1)), other(2), other(3), A, epsilon_);
+    const Dice dice2(Values(context->input(kAlpha2)), other(4), other(5), C, epsilon_);
+    const ConstMatrixView product_kernel = AsMatrix(context->input(kProductKernel));
+    const ConstMatrixView kernel2 = AsMatrix(context->input(kKernel2));
+    const Eigen::Map<const Eigen::RowVectorXf> scorer(Values(context->input(kScorer)), C);
+
+    Tensor* outputs[10];
+    const TensorShape shapes[] = {{B, N, D}, {B, L, D}, {B, N, A}, {B, L, A}, {D, A},
+                                  {A},       {A, C},    {C},       {C},       {C}};
+    for (int i = 0; i < 10; ++i) {
+      OP_REQUIRES_OK(context, context->allocate_output(i, shapes[i], &outputs[i]));
+      outputs[i]->flat<float>().setZero();
+    }
+    Tensor of_x1, of_x2;
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, A}, &of_x1));
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, C}, &of_x2));
+    if (P == 0) return;
+
+    // The scorer, and the second activation under fixed statistics.
+    std::vector<DiceSums> sums1(kParts, DiceSums(A)), sums2(kParts, DiceSums(C));
+    std::vector<Matrix> of_scorer = ZerosOfParts(C, 1);
+    ForParts(context, [&, C = C](int part) {
+      Matrix gates(kPairsOfBlock, C), activated(kPairsOfBlock, C), upstream(kPairsOfBlock, C);
+      Eigen::VectorXf of_score(kPairsOfBlock);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        for (int i = 0; i < count; ++i) of_score[i] = of_scores[pairs[first + i].place];
+        const float* rows = x2 + first * C;
+        dice2.Activate(rows, count, gates.data(), activated.data());
+        of_scorer[part].noalias() += activated.topRows(count).transpose() * of_score.head(count);
+        upstream.topRows(count).noalias() = of_score.head(count) * scorer;
+        dice2.Backward(rows, gates.data(), upstream.data(), count, &sums2[part],
+                       Values(&of_x2) + first * C);
+      });
+    });
+    const DiceSums all2 = Sum(sums2);
+    const Dice::ThroughStatistics through2 = dice2.Through(all2, P);
+
+    // The second layer, and the first activation under fixed statistics.
+    std::vector<Matrix> of_kernel2 = ZerosOfParts(A, C), of_bias2 = ZerosOfParts(1, C);
+    ForParts(context, [&, A = A, C = C](int part) {
+      Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A), upstream(kPairsOfBlock, A);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        const float* rows = x1 + first * A;
+        const MatrixView of_rows2(Values(&of_x2) + first * C, count, C);
+        dice2.Complete(through2, x2 + first * C, count, Values(&of_x2) + first * C);
+        for (int i = 0; i < count; ++i) of_bias2[part] += of_rows2.row(i);
+        dice1.Activate(rows, count, gates.data(), activated.data());
+        of_kernel2[part].noalias() += activated.topRows(count).transpose() * of_rows2;
+        upstream.topRows(count).noalias() = of_rows2 * kernel2.transpose();
+        dice1.Backward(rows, gates.data(), upstream.data(), count, &sums1[part],
+                       Values(&of_x1) + first * A);
+      });
+    });
+    const DiceSums all1 = Sum(sums1);
+    const Dice::ThroughStatistics through1 = dice1.Through(all1, P);
+
+    // The first layer.
+    std::vector<Matrix> of_product_kernel = ZerosOfParts(D, A);
+    ForParts(context, [&, A = A, D = D](int part) {
+      Matrix products(kPairsOfBlock, D), of_products(kPairsOfBlock, D);
+      pairs.ForBlocks(part, [&](int64_t first, int count) {
+        float* of_rows = Values(&of_x1) + first * A;
+        const MatrixView of_rows1(of_rows, count, A);
+        dice1.Complete(through1, x1 + first * A, count, of_rows);
+        Multiply(pairs, first, count, queries, events, products.data());
+        of_product_kernel[part].noalias() += products.topRows(count).transpose() * of_rows1;
+        of_products.topRows(count).noalias() = of_rows1 * product_kernel.transpose();
+        for (int i = 0; i < count; ++i) {
+          AddPair(pairs[first + i], D, A, Values(queries), Values(events),
+                  of_products.data() + i * D, of_rows + i * A, outputs);
+        }
+      });
+    });
+    WriteSum(of_product_kernel, outputs[4]);
+    std::copy(all1.of_alpha.begin(), all1.of_alpha.end(), Values(outputs[5]));
+    WriteSum(of_kernel2, outputs[6]);
+    std::copy(all2.of_alpha.begin(), all2.of_alpha.end(), Values(outputs[7]));
+    WriteSum(of_scorer, outputs[8]);
+    WriteSum(of_bias2, outputs[9]);
+  }
+
+ private:
+  // Adds the gradient of a pair to that of its candidate and of its event.
+  static void AddPair(const Pair& pair, int D, int A, const float* queries, const float* events,
+                      const float* of_product, const float* of_row, Tensor* const* outputs) {
+    const int64_t candidate = pair.candidate, event = pair.event;
+    const float *query = queries + candidate * D, *key = events + event * D;
+    float* of_query = Values(outputs[0]) + candidate * D;
+    float* of_event = Values(outputs[1]) + event * D;
+    float* of_term_of_query = Values(outputs[2]) + candidate * A;
+    float* of_term_of_event = Values(outputs[3]) + event * A;
+#pragma GCC ivdep
+    for (int d = 0; d < D; ++d) {
+      of_query[d] += of_product[d] * key[d];
+      of_event[d] += of_product[d] * query[d];
+    }
+#pragma GCC ivdep
+    for (int c = 0; c < A; ++c) {
+      of_term_of_query[c] += of_row[c];
+      of_term_of_event[c] += of_row[c];
+    }
+  }
+
+  float epsilon_;
+};
+
+REGISTER_OP("SequenceCtrLocalActivation")
+    .Attr("epsilon: float")
+    .Input("queries: float")
+    .Input("events: float")
+    .Input("mask: bool")
+    .Input("product_kernel: float")
+    .Input("alpha1: float")
+    .Input("kernel2: float")
+    .Input("alpha2: float")
+    .Input("scorer: float")
+    .Input("of_queries: float")
+    .Input("of_events: float")
+    .Input("bias2: float")
+    .Output("scores: float")
+    .Output("x1: float")
+    .Output("x2: float")
+    .Output("mean1: float")
+    .Output("variance1: float")
+    .Output("mean2: float")
+    .Output("variance2: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
+      const auto layer1 = context->input(kAlpha1), layer2 = context->input(kAlpha2);
+      tensorflow::shape_inference::ShapeHandle x1, x2;
+      const auto pairs = context->MakeShape({context->UnknownDim()});
+      TF_RETURN_IF_ERROR(context->Concatenate(pairs, layer1, &x1));
+      TF_RETURN_IF_ERROR(context->Concatenate(pairs, layer2, &x2));
+      context->set_output(0, context->input(kMask));
+      context->set_output(1, x1);
+      context->set_output(2, x2);
+      for (int i : {3, 4}) context->set_output(i, layer1);
+      for (int i : {5, 6}) context->set_output(i, layer2);
+      return tensorflow::Status();
+    });
+
+REGISTER_OP("SequenceCtrLocalActivationGrad")
+    .Attr("epsilon: float")
+    .Input("queries: float")
+    .Input("events: float")
+    .Input("mask: bool")
+    .Input("product_kernel: float")
+    .Input("alpha1: float")
+    .Input("kernel2: float")
+    .Input("alpha2: float")
+    .Input("scorer: float")
+    .Input("x1: float")
+    .Input("x2: float")
+    .Input("mean1: float")
+    .Input("variance1: float")
+    .Input("mean2: float")
+    .Input("variance2: float")
+    .Input("of_scores: float")
+    .Output("of_queries: float")
+    .Output("of_events: float")
+    .Output("of_terms_of_queries: float")
+    .Output("of_terms_of_events: float")
+    .Output("of_product_kernel: float")
+    .Output("of_alpha1: float")
+    .Output("of_kernel2: float")
+    .Output("of_alpha2: float")
+    .Output("of_scorer: float")
+    .Output("of_bias2: float")
+    .SetShapeFn(tensorflow::shape_inference::UnknownShape);
+
+REGISTER_KERNEL_BUILDER(Name("SequenceCtrLocalActivation").Device(tensorflow::DEVICE_CPU),
+                        LocalActivationOp);
+REGISTER_KERNEL_BUILDER(Name("SequenceCtrLocalActivationGrad").Device(tensorflow::DEVICE_CPU),
+                        LocalActivationGradOp);
+
+}  // namespace
+}  // namespace sequence_ctr
