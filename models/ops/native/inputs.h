@@ -52,13 +52,12 @@ inline void WriteMoments(const std::vector<Moments>& parts, Tensor* mean, Tensor
 }
 
 // Writes q * k of the pairs of a block.
-inline void Multiply(const Pairs& pairs, int64_t first, int count, const Tensor& queries,
-              const Tensor& events, float* products) {
-  const int width = queries.dim_size(2);
+inline void Multiply(const Pairs& pairs, int64_t first, int count, const float* queries,
+                     const float* events, int width, float* products) {
   for (int i = 0; i < count; ++i, products += width) {
     const Pair& pair = pairs[first + i];
-    const float* query = Values(queries) + int64_t{pair.candidate} * width;
-    const float* event = Values(events) + int64_t{pair.event} * width;
+    const float* query = queries + int64_t{pair.candidate} * width;
+    const float* event = events + int64_t{pair.event} * width;
 #pragma GCC ivdep
     for (int d = 0; d < width; ++d) products[d] = query[d] * event[d];
   }

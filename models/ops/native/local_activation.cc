@@ -36,7 +36,7 @@ class LocalActivationOp : public OpKernel {
     OP_REQUIRES_OK(context, Check(context, kOfQueries, "of_queries", {B, N, A}));
     OP_REQUIRES_OK(context, Check(context, kOfEvents, "of_events", {B, L, A}));
     OP_REQUIRES_OK(context, Check(context, kBias2, "bias2", {C}));
-    const Tensor &queries = context->input(kQueries), &events = context->input(kEvents);
+    const float *queries = Values(context->input(kQueries)), *events = Values(context->input(kEvents));
     const float* of_queries = Values(context->input(kOfQueries));
     const float* of_events = Values(context->input(kOfEvents));
     const float* bias2 = Values(context->input(kBias2));
@@ -51,16 +51,17 @@ class LocalActivationOp : public OpKernel {
     for (int i = 0; i < 7; ++i) {
       OP_REQUIRES_OK(context, context->allocate_output(i, shapes[i], &outputs[i]));
     }
-    auto [scores, x1, x2, mean1, variance1, mean2, variance2] = outputs;
-    scores->flat<float>().setZero();
+    auto [scores_tensor, x1_tensor, x2_tensor, mean1, variance1, mean2, variance2] = outputs;
+    scores_tensor->flat<float>().setZero();
+    float *scores = Values(scores_tensor), *x1 = Values(x1_tensor), *x2 = Values(x2_tensor);
 
     // The first layer, up to its activation.
     std::vector<Moments> moments1(kParts, Moments(A)), moments2(kParts, Moments(C));
     ForParts(context, [&, A = A, D = D](int part) {
       Matrix products(kPairsOfBlock, D);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        Multiply(pairs, first, count, queries, events, products.data());
-        float* rows = Values(x1) + first * A;
+        Multiply(pairs, first, count, queries, events, D, products.data());
+        float* rows = x1 + first * A;
         for (int i = 0; i < count; ++i) {
           const Pair& pair = pairs[first + i];
           const float* of_query = of_queries + pair.candidate * A;
@@ -80,8 +81,8 @@ class LocalActivationOp : public OpKernel {
     ForParts(context, [&, A = A, C = C](int part) {
       Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        dice1.Activate(Values(x1) + first * A, count, gates.data(), activated.data());
-        float* rows = Values(x2) + first * C;
+        dice1.Activate(x1 + first * A, count, gates.data(), activated.data());
+        float* rows = x2 + first * C;
         for (int i = 0; i < count; ++i) std::copy(bias2, bias2 + C, rows + i * C);
         MatrixView(rows, count, C).noalias() += activated.topRows(count) * kernel2;
         moments2[part].Add(rows, count);
@@ -95,11 +96,9 @@ class LocalActivationOp : public OpKernel {
       Matrix gates(kPairsOfBlock, C), activated(kPairsOfBlock, C);
       Eigen::VectorXf scores_of_block(kPairsOfBlock);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        dice2.Activate(Values(x2) + first * C, count, gates.data(), activated.data());
+        dice2.Activate(x2 + first * C, count, gates.data(), activated.data());
         scores_of_block.head(count).noalias() = activated.topRows(count) * scorer;
-        for (int i = 0; i < count; ++i) {
-          Values(scores)[pairs[first + i].place] = scores_of_block[i];
-        }
+        for (int i = 0; i < count; ++i) scores[pairs[first + i].place] = scores_of_block[i];
       });
     });
   }
@@ -118,7 +117,7 @@ class LocalActivationGradOp : public OpKernel {
     Sizes sizes;
     OP_REQUIRES_OK(context, ReadSizes(context, &sizes));
     const auto [B, N, L, D, A, C] = sizes;
-    const Tensor &queries = context->input(kQueries), &events = context->input(kEvents);
+    const float *queries = Values(context->input(kQueries)), *events = Values(context->input(kEvents));
     const Pairs pairs(context->input(kMask));
     const int64_t P = pairs.count();
     constexpr const char* kNames[] = {"x1", "x2", "mean1", "variance1", "mean2", "variance2",
@@ -142,10 +141,11 @@ class LocalActivationGradOp : public OpKernel {
       OP_REQUIRES_OK(context, context->allocate_output(i, shapes[i], &outputs[i]));
       outputs[i]->flat<float>().setZero();
     }
-    Tensor of_x1, of_x2;
-    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, A}, &of_x1));
-    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, C}, &of_x2));
     if (P == 0) return;
+    Tensor of_x1_tensor, of_x2_tensor;
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, A}, &of_x1_tensor));
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, C}, &of_x2_tensor));
+    float *of_x1 = Values(&of_x1_tensor), *of_x2 = Values(&of_x2_tensor);
 
     // The scorer, and the second activation under fixed statistics.
     std::vector<DiceSums> sums1(kParts, DiceSums(A)), sums2(kParts, DiceSums(C));
@@ -160,7 +160,7 @@ class LocalActivationGradOp : public OpKernel {
         of_scorer[part].noalias() += activated.topRows(count).transpose() * of_score.head(count);
         upstream.topRows(count).noalias() = of_score.head(count) * scorer;
         dice2.Backward(rows, gates.data(), upstream.data(), count, &sums2[part],
-                       Values(&of_x2) + first * C);
+                       of_x2 + first * C);
       });
     });
     const DiceSums all2 = Sum(sums2);
@@ -172,33 +172,39 @@ class LocalActivationGradOp : public OpKernel {
       Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A), upstream(kPairsOfBlock, A);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
         const float* rows = x1 + first * A;
-        const MatrixView of_rows2(Values(&of_x2) + first * C, count, C);
-        dice2.Complete(through2, x2 + first * C, count, Values(&of_x2) + first * C);
+        const MatrixView of_rows2(of_x2 + first * C, count, C);
+        dice2.Complete(through2, x2 + first * C, count, of_x2 + first * C);
         for (int i = 0; i < count; ++i) of_bias2[part] += of_rows2.row(i);
         dice1.Activate(rows, count, gates.data(), activated.data());
         of_kernel2[part].noalias() += activated.topRows(count).transpose() * of_rows2;
         upstream.topRows(count).noalias() = of_rows2 * kernel2.transpose();
         dice1.Backward(rows, gates.data(), upstream.data(), count, &sums1[part],
-                       Values(&of_x1) + first * A);
+                       of_x1 + first * A);
       });
     });
     const DiceSums all1 = Sum(sums1);
     const Dice::ThroughStatistics through1 = dice1.Through(all1, P);
 
-    // The first layer.
+    // The first layer. A pair adds to the gradients of its candidate and of its event.
+    float *of_queries = Values(outputs[0]), *of_events = Values(outputs[1]);
+    float *of_terms_of_queries = Values(outputs[2]), *of_terms_of_events = Values(outputs[3]);
     std::vector<Matrix> of_product_kernel = ZerosOfParts(D, A);
     ForParts(context, [&, A = A, D = D](int part) {
       Matrix products(kPairsOfBlock, D), of_products(kPairsOfBlock, D);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        float* of_rows = Values(&of_x1) + first * A;
+        float* of_rows = of_x1 + first * A;
         const MatrixView of_rows1(of_rows, count, A);
         dice1.Complete(through1, x1 + first * A, count, of_rows);
-        Multiply(pairs, first, count, queries, events, products.data());
+        Multiply(pairs, first, count, queries, events, D, products.data());
         of_product_kernel[part].noalias() += products.topRows(count).transpose() * of_rows1;
         of_products.topRows(count).noalias() = of_rows1 * product_kernel.transpose();
         for (int i = 0; i < count; ++i) {
-          AddPair(pairs[first + i], D, A, Values(queries), Values(events),
-                  of_products.data() + i * D, of_rows + i * A, outputs);
+          const int64_t candidate = pairs[first + i].candidate, event = pairs[first + i].event;
+          const float* of_product = of_products.data() + i * D;
+          MultiplyAdd(of_product, events + event * D, D, of_queries + candidate * D);
+          MultiplyAdd(of_product, queries + candidate * D, D, of_events + event * D);
+          Add(of_rows + i * A, A, of_terms_of_queries + candidate * A);
+          Add(of_rows + i * A, A, of_terms_of_events + event * A);
         }
       });
     });
@@ -211,25 +217,14 @@ class LocalActivationGradOp : public OpKernel {
   }
 
  private:
-  // Adds the gradient of a pair to that of its candidate and of its event.
-  static void AddPair(const Pair& pair, int D, int A, const float* queries, const float* events,
-                      const float* of_product, const float* of_row, Tensor* const* outputs) {
-    const int64_t candidate = pair.candidate, event = pair.event;
-    const float *query = queries + candidate * D, *key = events + event * D;
-    float* of_query = Values(outputs[0]) + candidate * D;
-    float* of_event = Values(outputs[1]) + event * D;
-    float* of_term_of_query = Values(outputs[2]) + candidate * A;
-    float* of_term_of_event = Values(outputs[3]) + event * A;
+  static void Add(const float* values, int count, float* sums) {
 #pragma GCC ivdep
-    for (int d = 0; d < D; ++d) {
-      of_query[d] += of_product[d] * key[d];
-      of_event[d] += of_product[d] * query[d];
-    }
+    for (int c = 0; c < count; ++c) sums[c] += values[c];
+  }
+
+  static void MultiplyAdd(const float* values, const float* factors, int count, float* sums) {
 #pragma GCC ivdep
-    for (int c = 0; c < A; ++c) {
-      of_term_of_query[c] += of_row[c];
-      of_term_of_event[c] += of_row[c];
-    }
+    for (int c = 0; c < count; ++c) sums[c] += values[c] * factors[c];
   }
 
   float epsilon_;

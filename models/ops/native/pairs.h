@@ -29,6 +29,7 @@ class Pairs {
   explicit Pairs(const tensorflow::Tensor& mask_BNL) {
     const int requests = mask_BNL.dim_size(0);
     const int candidates = mask_BNL.dim_size(1), events = mask_BNL.dim_size(2);
+    pairs_.reserve(mask_BNL.NumElements());
     const bool* exists = mask_BNL.flat<bool>().data();
     std::vector<int64_t> first_of_request = {0};
     int32_t place = 0;
