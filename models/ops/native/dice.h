@@ -128,39 +128,42 @@ class Dice {
     }
   }
 
-  // Writes the gates p and f(x) of a block.
-  void Activate(const float* x, int rows, float* gates, float* activated) const {
+  // Writes f(x) of a block.
+  void Activate(const float* x, int rows, float* activated) const {
     const float *alpha = alpha_.data(), *open = open_.data();
     const float *scale = scale_.data(), *shift = shift_.data();
     for (int i = 0; i < rows; ++i) {
 #pragma GCC ivdep
       for (int c = 0; c < channels_; ++c) {
         const float gate = Sigmoid(x[c] * scale[c] - shift[c]);
-        gates[c] = gate;
         activated[c] = x[c] * (gate * open[c] + alpha[c]);
       }
-      x += channels_, gates += channels_, activated += channels_;
+      x += channels_, activated += channels_;
     }
   }
 
-  // Adds a block to the sums, and writes the gradient of x under fixed statistics.
-  void Backward(const float* x, const float* gates, const float* upstream, int rows,
-                DiceSums* sums, float* direct) const {
+  // Adds a block to the sums; writes f(x) and the gradient of x under fixed statistics.
+  void Backward(const float* x, const float* upstream, int rows, DiceSums* sums, float* activated,
+                float* direct) const {
     const float *alpha = alpha_.data(), *open = open_.data(), *factor = factor_.data();
+    const float *scale = scale_.data(), *shift = shift_.data();
     float* of_alpha = sums->of_alpha.data();
     float* bends = sums->bends.data();
     float* moments = sums->moments.data();
     for (int i = 0; i < rows; ++i) {
 #pragma GCC ivdep
       for (int c = 0; c < channels_; ++c) {
-        const float opened = upstream[c] * x[c], gated = opened * gates[c];
-        const float bend = gated - gated * gates[c];
+        const float gate = Sigmoid(x[c] * scale[c] - shift[c]);
+        const float slope = gate * open[c] + alpha[c];
+        const float opened = upstream[c] * x[c], gated = opened * gate;
+        const float bend = gated - gated * gate;
         of_alpha[c] += opened - gated;
         bends[c] += bend;
         moments[c] += bend * x[c];
-        direct[c] = upstream[c] * (gates[c] * open[c] + alpha[c]) + bend * factor[c];
+        activated[c] = x[c] * slope;
+        direct[c] = upstream[c] * slope + bend * factor[c];
       }
-      x += channels_, gates += channels_, upstream += channels_, direct += channels_;
+      x += channels_, upstream += channels_, activated += channels_, direct += channels_;
     }
   }
 
@@ -180,14 +183,17 @@ class Dice {
     return through;
   }
 
-  // Completes the gradient of a block in place.
-  void Complete(const ThroughStatistics& through, const float* x, int rows, float* of_x) const {
+  // Writes the whole gradient of a block: into a buffer, as writing to memory takes longer.
+  void Complete(const ThroughStatistics& through, const float* x, const float* direct, int rows,
+                float* of_x) const {
     const float* of_variance = through.of_variance.data();
     const float* offset = through.offset.data();
     for (int i = 0; i < rows; ++i) {
 #pragma GCC ivdep
-      for (int c = 0; c < channels_; ++c) of_x[c] -= x[c] * of_variance[c] + offset[c];
-      x += channels_, of_x += channels_;
+      for (int c = 0; c < channels_; ++c) {
+        of_x[c] = direct[c] - (x[c] * of_variance[c] + offset[c]);
+      }
+      x += channels_, direct += channels_, of_x += channels_;
     }
   }
 

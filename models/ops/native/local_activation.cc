@@ -79,9 +79,9 @@ class LocalActivationOp : public OpKernel {
 
     // Its activation, and the second layer up to its own.
     ForParts(context, [&, A = A, C = C](int part) {
-      Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A);
+      Matrix activated(kPairsOfBlock, A);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        dice1.Activate(x1 + first * A, count, gates.data(), activated.data());
+        dice1.Activate(x1 + first * A, count, activated.data());
         float* rows = x2 + first * C;
         for (int i = 0; i < count; ++i) std::copy(bias2, bias2 + C, rows + i * C);
         MatrixView(rows, count, C).noalias() += activated.topRows(count) * kernel2;
@@ -93,10 +93,10 @@ class LocalActivationOp : public OpKernel {
 
     // The scores.
     ForParts(context, [&, C = C](int part) {
-      Matrix gates(kPairsOfBlock, C), activated(kPairsOfBlock, C);
+      Matrix activated(kPairsOfBlock, C);
       Eigen::VectorXf scores_of_block(kPairsOfBlock);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        dice2.Activate(x2 + first * C, count, gates.data(), activated.data());
+        dice2.Activate(x2 + first * C, count, activated.data());
         scores_of_block.head(count).noalias() = activated.topRows(count) * scorer;
         for (int i = 0; i < count; ++i) scores[pairs[first + i].place] = scores_of_block[i];
       });
@@ -142,25 +142,22 @@ class LocalActivationGradOp : public OpKernel {
       outputs[i]->flat<float>().setZero();
     }
     if (P == 0) return;
-    Tensor of_x1_tensor, of_x2_tensor;
-    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, A}, &of_x1_tensor));
-    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, C}, &of_x2_tensor));
-    float *of_x1 = Values(&of_x1_tensor), *of_x2 = Values(&of_x2_tensor);
-
     // The scorer, and the second activation under fixed statistics.
+    Tensor direct1_tensor, direct2_tensor;
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, A}, &direct1_tensor));
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT, {P, C}, &direct2_tensor));
+    float *direct1 = Values(&direct1_tensor), *direct2 = Values(&direct2_tensor);
     std::vector<DiceSums> sums1(kParts, DiceSums(A)), sums2(kParts, DiceSums(C));
     std::vector<Matrix> of_scorer = ZerosOfParts(C, 1);
     ForParts(context, [&, C = C](int part) {
-      Matrix gates(kPairsOfBlock, C), activated(kPairsOfBlock, C), upstream(kPairsOfBlock, C);
+      Matrix activated(kPairsOfBlock, C), upstream(kPairsOfBlock, C);
       Eigen::VectorXf of_score(kPairsOfBlock);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
         for (int i = 0; i < count; ++i) of_score[i] = of_scores[pairs[first + i].place];
-        const float* rows = x2 + first * C;
-        dice2.Activate(rows, count, gates.data(), activated.data());
-        of_scorer[part].noalias() += activated.topRows(count).transpose() * of_score.head(count);
         upstream.topRows(count).noalias() = of_score.head(count) * scorer;
-        dice2.Backward(rows, gates.data(), upstream.data(), count, &sums2[part],
-                       of_x2 + first * C);
+        dice2.Backward(x2 + first * C, upstream.data(), count, &sums2[part], activated.data(),
+                       direct2 + first * C);
+        of_scorer[part].noalias() += activated.topRows(count).transpose() * of_score.head(count);
       });
     });
     const DiceSums all2 = Sum(sums2);
@@ -169,17 +166,14 @@ class LocalActivationGradOp : public OpKernel {
     // The second layer, and the first activation under fixed statistics.
     std::vector<Matrix> of_kernel2 = ZerosOfParts(A, C), of_bias2 = ZerosOfParts(1, C);
     ForParts(context, [&, A = A, C = C](int part) {
-      Matrix gates(kPairsOfBlock, A), activated(kPairsOfBlock, A), upstream(kPairsOfBlock, A);
+      Matrix activated(kPairsOfBlock, A), upstream(kPairsOfBlock, A), of_x2(kPairsOfBlock, C);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        const float* rows = x1 + first * A;
-        const MatrixView of_rows2(of_x2 + first * C, count, C);
-        dice2.Complete(through2, x2 + first * C, count, of_x2 + first * C);
-        for (int i = 0; i < count; ++i) of_bias2[part] += of_rows2.row(i);
-        dice1.Activate(rows, count, gates.data(), activated.data());
-        of_kernel2[part].noalias() += activated.topRows(count).transpose() * of_rows2;
-        upstream.topRows(count).noalias() = of_rows2 * kernel2.transpose();
-        dice1.Backward(rows, gates.data(), upstream.data(), count, &sums1[part],
-                       of_x1 + first * A);
+        dice2.Complete(through2, x2 + first * C, direct2 + first * C, count, of_x2.data());
+        for (int i = 0; i < count; ++i) of_bias2[part] += of_x2.row(i);
+        upstream.topRows(count).noalias() = of_x2.topRows(count) * kernel2.transpose();
+        dice1.Backward(x1 + first * A, upstream.data(), count, &sums1[part], activated.data(),
+                       direct1 + first * A);
+        of_kernel2[part].noalias() += activated.topRows(count).transpose() * of_x2.topRows(count);
       });
     });
     const DiceSums all1 = Sum(sums1);
@@ -190,21 +184,20 @@ class LocalActivationGradOp : public OpKernel {
     float *of_terms_of_queries = Values(outputs[2]), *of_terms_of_events = Values(outputs[3]);
     std::vector<Matrix> of_product_kernel = ZerosOfParts(D, A);
     ForParts(context, [&, A = A, D = D](int part) {
-      Matrix products(kPairsOfBlock, D), of_products(kPairsOfBlock, D);
+      Matrix products(kPairsOfBlock, D), of_products(kPairsOfBlock, D), of_x1(kPairsOfBlock, A);
       pairs.ForBlocks(part, [&](int64_t first, int count) {
-        float* of_rows = of_x1 + first * A;
-        const MatrixView of_rows1(of_rows, count, A);
-        dice1.Complete(through1, x1 + first * A, count, of_rows);
+        dice1.Complete(through1, x1 + first * A, direct1 + first * A, count, of_x1.data());
         Multiply(pairs, first, count, queries, events, D, products.data());
-        of_product_kernel[part].noalias() += products.topRows(count).transpose() * of_rows1;
-        of_products.topRows(count).noalias() = of_rows1 * product_kernel.transpose();
+        const auto of_rows = of_x1.topRows(count);
+        of_product_kernel[part].noalias() += products.topRows(count).transpose() * of_rows;
+        of_products.topRows(count).noalias() = of_rows * product_kernel.transpose();
         for (int i = 0; i < count; ++i) {
           const int64_t candidate = pairs[first + i].candidate, event = pairs[first + i].event;
-          const float* of_product = of_products.data() + i * D;
+          const float *of_product = of_products.data() + i * D, *of_row = of_x1.data() + i * A;
           MultiplyAdd(of_product, events + event * D, D, of_queries + candidate * D);
           MultiplyAdd(of_product, queries + candidate * D, D, of_events + event * D);
-          Add(of_rows + i * A, A, of_terms_of_queries + candidate * A);
-          Add(of_rows + i * A, A, of_terms_of_events + event * A);
+          Add(of_row, A, of_terms_of_queries + candidate * A);
+          Add(of_row, A, of_terms_of_events + event * A);
         }
       });
     });

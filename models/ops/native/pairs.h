@@ -15,7 +15,7 @@ namespace sequence_ctr {
 // Work is dealt out in parts that do not depend on the number of threads, and sums over parts are
 // formed in their order: so any number of threads gives the same bits.
 constexpr int kParts = 16;
-constexpr int kPairsOfBlock = 256;
+constexpr int kPairsOfBlock = 128;
 constexpr int64_t kCyclesOfPart = 1 << 21;
 
 struct Pair {
