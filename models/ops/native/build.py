@@ -45,12 +45,9 @@ def _command(target: pathlib.Path) -> list[str]:
     """The command line of the compiler."""
     from models.keras import tf
 
-    # GCC reads what follows -isystem last, and so finds our headers first.
-    needed = [flag.replace("-I", "-isystem", 1) for flag in tf.sysconfig.get_compile_flags()]
-    return [
-        *(library.COMPILER, *needed, *library.options(), str(library.SOURCE)),
-        *(*tf.sysconfig.get_link_flags(), "-o", str(target)),
-    ]
+    flags, libraries = tf.sysconfig.get_compile_flags(), tf.sysconfig.get_link_flags()
+    options = (*flags, *library.options())
+    return [library.COMPILER, *options, str(library.SOURCE), *libraries, "-o", str(target)]
 
 
 def _run(expected: str, command: list[str]) -> None:

@@ -36,7 +36,8 @@ class LocalActivationOp : public OpKernel {
     OP_REQUIRES_OK(context, Check(context, kOfQueries, "of_queries", {B, N, A}));
     OP_REQUIRES_OK(context, Check(context, kOfEvents, "of_events", {B, L, A}));
     OP_REQUIRES_OK(context, Check(context, kBias2, "bias2", {C}));
-    const float *queries = Values(context->input(kQueries)), *events = Values(context->input(kEvents));
+    const float* queries = Values(context->input(kQueries));
+    const float* events = Values(context->input(kEvents));
     const float* of_queries = Values(context->input(kOfQueries));
     const float* of_events = Values(context->input(kOfEvents));
     const float* bias2 = Values(context->input(kBias2));
@@ -117,7 +118,8 @@ class LocalActivationGradOp : public OpKernel {
     Sizes sizes;
     OP_REQUIRES_OK(context, ReadSizes(context, &sizes));
     const auto [B, N, L, D, A, C] = sizes;
-    const float *queries = Values(context->input(kQueries)), *events = Values(context->input(kEvents));
+    const float* queries = Values(context->input(kQueries));
+    const float* events = Values(context->input(kEvents));
     const Pairs pairs(context->input(kMask));
     const int64_t P = pairs.count();
     constexpr const char* kNames[] = {"x1", "x2", "mean1", "variance1", "mean2", "variance2",
