@@ -108,7 +108,8 @@ def main() -> None:
         section, _, key = name.partition(".")
         sys.stdout.write(f"{name} = {json.dumps(values[section][key])}\n")
     recipe = shlex.quote(str(pathlib.Path(flag_values.workdir) / search.BEST))
-    sys.stdout.write(f"train: python -m models.train --config={recipe} --workdir=RUN\n")
+    command = cli.as_started("python -m models.train")
+    sys.stdout.write(f"train: {command} --config={recipe} --workdir=RUN\n")
 
 
 def console_main() -> None:

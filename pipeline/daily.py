@@ -207,8 +207,9 @@ def _summary(days: Days, day: Day) -> Sequence[str]:
     previous = None if publication is None else publication.previous
     lines.append(f"{day.name} is done: version {day.version} is published, version {stable} live")
     if previous is not None:
+        command = cli.as_started("python -m serving.rollback")
         output = shlex.quote(str(days.model))
-        lines.append(f"back to version {previous}: python -m serving.rollback --output={output}")
+        lines.append(f"back to version {previous}: {command} --output={output}")
     lines.append(f"report: {(run_dir / 'report.html').resolve()}")
     return lines
 
