@@ -1,6 +1,10 @@
 """Checks packages and machine, and suggests a fix for each problem.
 
-python -m models.doctor
+    python -m models.doctor
+    python -m models.doctor --build_native
+
+--build_native compiles DIN's attention unit for this machine instead, which needs g++ and half a
+minute; training on a CPU then uses it.
 """
 
 import importlib.metadata
@@ -12,8 +16,10 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from absl import flags
 from packaging.requirements import Requirement
 
+from models.ops.native import library
 from preprocessing import cli
 
 _PROJECT = "sequence-ctr"
@@ -178,6 +184,21 @@ def check_disk() -> Finding:
     )
 
 
+def check_native() -> Finding:
+    """Checks that the compiled operation loads, if there is one; training does without."""
+    found = library.find()
+    if found is None:
+        needed = "" if library.compiler() else f"; it needs {library.COMPILER}, which is not there"
+        return Finding(
+            True, f"no compiled operation, so DIN trains slower; {library.BUILD} makes it{needed}"
+        )
+    try:
+        library.load(found)
+    except Exception as error:  # Whatever TensorFlow has against the file.
+        return Finding(False, f"{found} does not load ({error})", f"rm {found}; {library.BUILD}")
+    return Finding(True, f"{found}")
+
+
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
     "versions": check_versions,
@@ -186,12 +207,30 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "checksums": check_crc,
     "protobuf": check_protobuf,
     "devices": check_devices,
+    "native": check_native,
     "memory": check_memory,
     "disk": check_disk,
 }
 
 
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_bool(
+        "build_native", False, "Compile DIN's attention unit for this machine, and check nothing."
+    )
+
+
 def main() -> int:
+    """Checks, or compiles; returns the exit status."""
+    if not flags.FLAGS.build_native:
+        return check_all()
+    from models.ops.native.build import build
+
+    sys.stdout.write(f"native operation: {build()}\n")
+    return 0
+
+
+def check_all() -> int:
     """Prints versions and findings; returns 1 if a check failed, else 0."""
     for package in _PACKAGES:
         sys.stdout.write(f"{package:24s} {_version(package)}\n")
@@ -208,6 +247,7 @@ def main() -> int:
 
 def console_main() -> None:
     """Entry point."""
+    define_flags()
     cli.run(main, __doc__)
 
 

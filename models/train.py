@@ -53,6 +53,7 @@ _RESUMABLE_SETTINGS = (
     "steps_per_execution",
     "checkpoint_minutes",
     "histograms",
+    "native_ops",
 )
 
 
@@ -148,6 +149,7 @@ def begin(
             *data_checks.remarks(trainer.data),
             data_checks.schedule_remark(config, trainer.data),
             sharing.remark(trainer.data, config.train, trainer.part),
+            trainer.operations,
         ]
         sys.stdout.write("".join(f"{line}\n" for line in lines if line))
         sys.stdout.flush()

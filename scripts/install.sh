@@ -3,7 +3,8 @@
 set -euo pipefail
 lock=${1:-requirements.lock}
 venv=${VENV:-.venv}
-stamp="$venv/.installed-$(cat "$lock" pyproject.toml | sha256sum | cut -c1-16)"
+native=(models/ops/native/*.cc models/ops/native/*.h)
+stamp="$venv/.installed-$(cat "$lock" pyproject.toml "${native[@]}" | sha256sum | cut -c1-16)"
 [ -e "$stamp" ] && exit 0
 
 # A `python3.x` on PATH may be a shim that does not run, so each candidate is asked for its version.
@@ -43,5 +44,7 @@ else
   "$venv/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"
   "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
 fi
+# DIN's attention unit, which training on a CPU uses if it is there. What is missing is said.
+"$venv/bin/python" -m models.doctor --build_native || true
 rm -f "$venv"/.installed-*
 touch "$stamp"

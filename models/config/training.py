@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from models.ops.choices import EMBEDDING_OPTIMIZERS, PRECISIONS, SHARDINGS
+from models.ops.choices import EMBEDDING_OPTIMIZERS, NATIVE_OPS, PRECISIONS, SHARDINGS
 from preprocessing.errors import UserError
 from preprocessing.json_checks import did_you_mean
 from preprocessing.values.limits import limited
@@ -84,6 +84,8 @@ class TrainConfig:
             GPU computes.
         precision: Precision of training: float32, mixed_bfloat16 or mixed_float16. Metrics of the
             best weights and exported models use float32.
+        native_ops: Whether steps use operations that were compiled for this machine: auto, where
+            there are any and they do the same; or off. See `models.training.native_operations`.
     """
 
     batch_size: int = limited(128, at_least=1)
@@ -125,23 +127,23 @@ class TrainConfig:
     embedding_clip_norm: float = limited(0.0, at_least=0)
     tables_on_cpu: bool = False
     precision: str = "float32"
+    native_ops: str = "auto"
 
     def __post_init__(self) -> None:
         """Raises `UserError` on unknown names and on a schedule that makes no sense."""
         self._check_schedule()
         self._check_sharding()
-        if self.embedding_optimizer not in EMBEDDING_OPTIMIZERS:
-            raise UserError(
-                "Expected train.embedding_optimizer to be one of "
-                f"{', '.join(EMBEDDING_OPTIMIZERS)}, found {self.embedding_optimizer!r}.",
-                did_you_mean(self.embedding_optimizer, EMBEDDING_OPTIMIZERS),
-            )
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"Expected train.precision to be one of {', '.join(PRECISIONS)}, "
-                f"found {self.precision!r}.",
-                did_you_mean(self.precision, PRECISIONS),
-            )
+        for name, choices in (
+            ("embedding_optimizer", EMBEDDING_OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("native_ops", NATIVE_OPS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UserError(
+                    f"Expected train.{name} to be one of {', '.join(choices)}, found {value!r}.",
+                    did_you_mean(value, choices),
+                )
 
     def _check_sharding(self) -> None:
         """Raises `UserError` for an unknown sharding, or one that the strategy does not have."""

@@ -1,1 +1,1 @@
-"""Operations for layers and training: replicas, randomness, precision, optimisers."""
+"""Operations for layers and training: replicas, randomness, precision, optimisers, C++."""

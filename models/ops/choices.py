@@ -9,6 +9,7 @@ from typing import Any
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
 SHARDINGS = ("batches", "files")
+NATIVE_OPS = ("auto", "off")
 EMBEDDING_OPTIMIZERS = ("lazy_adam", "adagrad", "adam")
 """The keys of `models.ops.optimizers.TABLE_OPTIMIZERS`."""
 CALIBRATIONS = ("platt", "isotonic", "prior")

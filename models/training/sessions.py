@@ -48,6 +48,11 @@ class Session:
         """Records the estimate of the memory that training needs beside `memory_before`."""
         self._entry["memory_estimate"] = needed._asdict() | {"total": needed.total}
 
+    def computes_with(self, operations: str) -> None:
+        """Records the line on compiled operations; "" for none."""
+        if operations:
+            self._entry["operations"] = operations
+
     def filled_with(self, lines: Sequence[str]) -> None:
         """Records the lines on tables that began with vectors from a file."""
         self._entry["pretrained"] = list(lines)

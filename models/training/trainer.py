@@ -17,7 +17,15 @@ from models.distributed.distribution import Distribution
 from models.evaluation.metrics import ranking_metrics
 from models.evaluation.scoring import Scorer, record
 from models.keras import tf
-from models.training import data_checks, days, memory, model_checks, selection, sharing
+from models.training import (
+    data_checks,
+    days,
+    memory,
+    model_checks,
+    native_operations,
+    selection,
+    sharing,
+)
 from models.training.batches import steps_per_epoch, training_batches
 from models.training.extra_steps import ExtraSteps
 from models.training.interruption import Interrupted, StopRequest, interrupted
@@ -96,6 +104,8 @@ class Trainer:
             self.model = build_model(config, self.data, config.train.precision)
             compile_model(self.model, config)
             self.model.build_optimizers()
+        self.operations = native_operations.use(self.model, config.train, self.distribution)
+        self.session.computes_with(self.operations)
         data_memory = config.train.data_memory << 20
         self.scorer = Scorer(self.model, self.data, self._stop_if_asked, data_memory)
         # The weights that a run continues with are the first to be evaluated.

@@ -43,7 +43,7 @@ def wheel(tmp_path_factory):
 def test_files_of_packages_are_in_the_wheel(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     kinds = ("models/reporting/templates", "pipeline/templates", "serving/explore_page")
-    for folder in (*kinds, "serving/deploy"):
+    for folder in (*kinds, "serving/deploy", "models/ops/native"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
         wanted = {str(f.relative_to(ROOT)) for f in files if "__pycache__" not in f.parts}
         assert wanted

@@ -14,7 +14,7 @@ from models.training import memory
 
 @pytest.mark.slow
 def test_finds_this_environment_well(capsys):
-    assert doctor.main() == 0
+    assert doctor.check_all() == 0
     out = capsys.readouterr().out
     for name in doctor.CHECKS:
         assert f"ok     {name}" in out
@@ -26,7 +26,7 @@ def test_names_what_is_missing_and_the_fix(capsys, monkeypatch):
     monkeypatch.setattr(
         doctor, "CHECKS", {"keras": lambda: doctor.Finding(False, "Keras 3", "reinstall")}
     )
-    assert doctor.main() == 1
+    assert doctor.check_all() == 1
     out = capsys.readouterr().out
     assert "no-such-package          0 (not installed)" in out
     assert "NOT OK keras             Keras 3 Fix: reinstall." in out

@@ -4,10 +4,12 @@ Shapes: B requests, N candidates, L history length, D width of an item, A width 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from models.keras import keras, tf
 from models.layers.dice import Dice
 from models.layers.masking import masked_softmax
+from models.ops.native import local_activation as native
 from models.ops.weight_layouts import Layout, Layouts, featureless
 
 
@@ -60,6 +62,23 @@ class LocalActivation(keras.layers.Layer):
         )
         # A softmax would cancel the bias.
         self.scorer = keras.layers.Dense(1, use_bias=not normalize, name="scorer")
+        self._operations: Any = None
+
+    @property
+    def has_native_form(self) -> bool:
+        """Whether a compiled operation does the same: for two hidden layers with Dice."""
+        return len(self.dice) == 2
+
+    def use_native(self, operations: Any) -> None:
+        """Lets training steps use a compiled operation; the layer is then for one CPU, in float32.
+
+        Nothing else does: evaluation and exported models have plain operations.
+
+        Args:
+            operations: What `models.ops.native.library.load` returns.
+        """
+        assert self.has_native_form
+        self._operations = operations
 
     def layouts(self, item: Layout) -> Layouts:
         """Layouts of the weights, for candidates and events laid out as `item`."""
@@ -116,6 +135,8 @@ class LocalActivation(keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """The scores of the weights, [B, N, L], meaningless at padding; see `call`."""
+        if training and self._operations is not None and queries.shape.rank == 3:
+            return self._native_scores(queries, events_BLD, encoded_BLA, mask_BNL)
         queries, events_BLD, encoded_BLA = (
             tf.cast(values, self.compute_dtype) for values in (queries, events_BLD, encoded_BLA)
         )
@@ -128,6 +149,38 @@ class LocalActivation(keras.layers.Layer):
         for i, layer in enumerate(self.hidden, 1):
             values = self._activate(i, layer(values), mask_BNL, training)
         return tf.cast(self.scorer(values)[..., 0], tf.float32)
+
+    def _native_scores(
+        self,
+        queries_BND: tf.Tensor,
+        events_BLD: tf.Tensor,
+        encoded_BLA: tf.Tensor,
+        mask_BNL: tf.Tensor,
+    ) -> tf.Tensor:
+        """The scores in training, of the compiled operation."""
+        of_target, _, of_difference, of_product = self._quarters(events_BLD.dtype)
+        first, second = self.dice
+        activated = native.activate(
+            self._operations,
+            queries_BND,
+            events_BLD,
+            tf.tensordot(queries_BND, of_target + of_difference, 1),
+            encoded_BLA,
+            mask_BNL,
+            native.Weights(
+                product_kernel=of_product,
+                alpha1=first.alpha,
+                kernel2=self.hidden[0].kernel,
+                alpha2=second.alpha,
+                scorer=self.scorer.kernel[:, 0],
+                bias2=self.hidden[0].bias,
+            ),
+            first.normalization.epsilon,
+        )
+        first.normalization.remember(activated.mean1, activated.variance1)
+        second.normalization.remember(activated.mean2, activated.variance2)
+        bias = self.scorer.bias
+        return activated.scores_BNL if bias is None else activated.scores_BNL + bias
 
     def _quarters(self, dtype: tf.DType) -> list[tf.Tensor]:
         """The quarters W1..W4 of the kernel, [D, A] each."""
