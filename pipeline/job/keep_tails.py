@@ -12,7 +12,7 @@ from pipeline.job import vocabularies
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteItems
 from pipeline.job.merging import WriteTimeRanges
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.reading import ITEMS
 from pipeline.job.runner import mark_done
 from pipeline.log import sorted_runs, tables
@@ -93,7 +93,7 @@ def record(plan: Plan) -> dict[str, Any]:
 def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
     cut = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "Cut" >> beam.ParDo(CutTail(plan, kind)).with_outputs(ITEMS, TIMES, main="pieces")
     )
     no_pieces = pipeline | "EveryTail" >> beam.Create([(n, None) for n in range(plan.num_tails)])

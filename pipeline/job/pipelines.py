@@ -22,7 +22,7 @@ from apache_beam.utils import shared
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteBuckets, WriteItems
 from pipeline.job.merging import WriteCounters, WriteMerged, WriteTimeRanges
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
 from pipeline.job.runner import mark_done
 from pipeline.job.sink import WriteShards
@@ -52,7 +52,7 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
     """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `every_item/*`."""
     read = (
         pipeline
-        | "Ranges" >> beam.Create(parts, reshuffle=True)
+        | "Ranges" >> Pieces(parts)
         | "Read" >> beam.ParDo(ReadEvents(plan, kind)).with_outputs(COUNTERS, main=ROWS)
     )
     rows, counters = read[ROWS], [read[COUNTERS]]
@@ -84,7 +84,7 @@ def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline
     """
     counted = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "CountTraining"
         >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, SEEN, main=VALUES)
     )
@@ -111,7 +111,7 @@ def write(
     """Events to shards: the shards, `shards/*.json` and `counters/write.json`."""
     encoded = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "Encode"
         >> beam.ParDo(EncodeRequests(plan, kind, vocab_dir, numbers)).with_outputs(
             COUNTERS, TIMES, VALUES, PERIODS, main=RECORDS

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMergedByName
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import time_bins
@@ -89,7 +89,7 @@ def _count(
     path_of = functools.partial(_file, plan, number)
     _ = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "CountTimes" >> CountTimes(plan, kind, ranges, plan.work / f"time_{number}")
         | "WriteTimes" >> WriteMergedByName(path_of, time_bins.merge)
     )
