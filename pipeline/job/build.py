@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -29,7 +29,7 @@ from pipeline.job.runner import require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
-from pipeline.requests import appearances, counting
+from pipeline.requests import appearances, counting, shard_sizes
 from pipeline.requests.base import Base
 from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
@@ -147,13 +147,14 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
         counters |= rounds
     ranked = steps.once("rank", lambda: ranking.rank(plan, kind, stage))
     fitted = vocabularies.fit(plan, kind, ranked)
+    plan = _with_shards(plan, counters, fitted)
     vocab_dir = output / data_dir.VOCABULARIES
     counters |= vocabularies.num_expired(fitted)
     numbers = {name: one.numbers for name, one in fitted.items()}
 
     def write() -> dict[str, int]:
         construct = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
-        num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
+        num_shards = sum(plan.arguments.shards(split) for split in splits.SPLITS)
         stage("Writing", construct, watch=plan.work / "shards", total=num_shards)
         return {}
 
@@ -176,6 +177,18 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
     data_dir.write_json(
         output / data_dir.MANIFEST, manifest.manifest(plan, log.files, counters, kept)
     )
+
+
+def _with_shards(
+    plan: Plan, counters: dict[str, int], fitted: Mapping[str, vocabularies.Fitted]
+) -> Plan:
+    """The plan with a number of shards: the one that was asked for, or one by size."""
+    if plan.arguments.num_shards is not None:
+        return plan
+    cardinality = {name: one.cardinality for name, one in fitted.items()}
+    size = shard_sizes.estimate(plan.schema, counters, cardinality)
+    arguments = dataclasses.replace(plan.arguments, num_shards=shard_sizes.num_shards(size))
+    return dataclasses.replace(plan, arguments=arguments)
 
 
 def _read(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.log import file_accounts, tables
 from pipeline.log.row_checks import FILE, TIME
-from pipeline.requests import appearances, by_bucket, counting, tails
+from pipeline.requests import appearances, by_bucket, counting, shard_sizes, tails
 from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.counting import VALUE
 from pipeline.requests.encoding import RequestEncoder
@@ -109,6 +109,9 @@ class ClickLog(LogKind[Events]):
         counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
         counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
         counters["train/requests"] = len(positives)
+        steps_E = np.minimum(events.positions, schema.history.max_length)
+        candidates_E = np.full(len(steps_E), 1 + plan.arguments.negatives)
+        counters |= shard_sizes.count(events.split, steps_E, candidates_E)
         counters[f"longest/{events.index.max(initial=-1) + 1}"] = 1
         is_used = (events.first_use != splits.NONE) & events.in_log
         counters["used"] = int(is_used.sum())

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.arguments import BuildArguments
 from pipeline.log import file_accounts
 from pipeline.log.row_checks import FILE, LABEL, REQUEST, TIME
-from pipeline.requests import counting, impressions, tails
+from pipeline.requests import counting, impressions, shard_sizes, tails
 from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.event_order import Sorted, as_is, without_repeats
 from pipeline.requests.events import Plan, sort_events
@@ -95,6 +95,8 @@ class ImpressionLog(LogKind[Impressions]):
         used_E = rows.in_log & (rows.first_use != splits.NONE)
         counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
         counters["train/requests"] = int(is_train_R.sum())
+        steps_R = np.minimum(rows.history_sizes, schema.history.max_length)
+        counters |= shard_sizes.count(rows.split, steps_R, np.diff(rows.starts))
         counters["clicks"] = int(rows.is_click[rows.in_log].sum())
         counters["used"] = int(used_E.sum())
         counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
