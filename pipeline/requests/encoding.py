@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.arguments import AVAILABLE_POPULARITY
 from pipeline.log import tables
@@ -47,6 +46,7 @@ from preprocessing.example_keys import (
 from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from preprocessing.values.farmhash import fingerprint64
+from preprocessing.values.value_places import ValuePlaces
 
 KEY, RECORD = "key", "record"
 """Columns of encoded requests: fingerprint of the request id, serialised example."""
@@ -78,12 +78,12 @@ class ItemCatalogue:
         plan: Plan,
         split: str,
         items: pa.Table,
-        universe: pa.Array,
+        universe: ValuePlaces,
         encoders: Mapping[str, FittedEncoder],
     ) -> None:
         schema, arguments = plan.schema, plan.arguments
         keys = tables.one_array(items[schema.item_key.name])
-        numbers_K = pc.index_in(keys, value_set=universe).to_numpy().astype(np.int64)
+        numbers_K = universe.find(keys)
         self.draws = negatives.Catalogue(numbers_K)
         self._places = appeared(items) if arguments.draws_available else None
         if arguments.negative_sampling == "popularity":
@@ -137,7 +137,7 @@ class RequestEncoder:
     ) -> None:
         self._plan = plan
         self._encoders = encoders
-        self._universe = tables.one_array(catalogues[-1][plan.schema.item_key.name])
+        self._universe = ValuePlaces(tables.one_array(catalogues[-1][plan.schema.item_key.name]))
         self._catalogues = [
             ItemCatalogue(plan, split, items, self._universe, encoders)
             for split, items in zip(splits.SPLITS, catalogues, strict=True)
@@ -245,7 +245,7 @@ class _Partition:
         self,
         plan: Plan,
         encoders: Mapping[str, FittedEncoder],
-        universe: pa.Array,
+        universe: ValuePlaces,
         events: Events,
     ) -> None:
         self._arguments = plan.arguments

@@ -6,6 +6,7 @@ from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 from pipeline.log import sorted_runs, tables
 from pipeline.requests import events
+from preprocessing.values import value_places
 from tests.helpers import all_kinds_logs, many_logs
 from tests.helpers.inline_runner import inline
 from tests.helpers.small_logs import columns, random_events, write_log
@@ -58,9 +59,11 @@ def _of_clicks(path, **arguments):
 
 @pytest.fixture
 def few_at_once(monkeypatch):
-    """A bucket for each partition, of which three rows are read at once."""
+    """A bucket for each partition, of which three rows are read at once; values are searched."""
     monkeypatch.setattr(events, "PARTITIONS_PER_BUCKET", 1)
     monkeypatch.setattr(sorted_runs, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(value_places, "_FEW", 0)
+    monkeypatch.setattr(value_places, "_MANY", 0)
 
 
 @pytest.mark.parametrize(
