@@ -13,7 +13,7 @@ from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteItems
 from pipeline.job.merging import WriteTimeRanges
 from pipeline.job.pieces import Pieces, piece_of_work
-from pipeline.job.reading import ITEMS
+from pipeline.job.reading import ITEMS, TIMES
 from pipeline.job.runner import mark_done
 from pipeline.log import sorted_runs, tables
 from pipeline.log.row_checks import TIME
@@ -27,9 +27,6 @@ from preprocessing.features.encoder_specs import Hash
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import remove_tree
-
-TIMES = "times"
-"""Tag of an output, beside that of `reading`."""
 
 _LOG = "log"
 _TAIL_ITEMS = "tail_items"

@@ -43,8 +43,7 @@ def write_parts(path: AnyPath, parts: Sequence[pa.Table]) -> list[Reference]:
     """Writes tables of one schema, at least one and none without rows, as parts of a file."""
     with _new_file(path, parts[0].schema) as writer:
         for part in parts:
-            columns = [one_array(column) for column in part.columns]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=part.schema))
+            writer.write_batch(part.combine_chunks().to_batches()[0])
     return [(str(path), number) for number in range(len(parts))]
 
 

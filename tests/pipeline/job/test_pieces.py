@@ -83,10 +83,9 @@ def test_counters_are_the_numbers_of_the_manifest(tmp_path):
         assert pieces["read_milliseconds"] == 1
         assert pieces["sort_milliseconds"] == pieces["encode_milliseconds"] == 4
         names |= pieces.keys()
+    filters = {"min_item_events": 2, "core_filter": "fixed_point"}
     (tmp_path / "core").mkdir()
-    names |= _checked(
-        _clicks(tmp_path / "core", min_item_events=2, core_filter="fixed_point")
-    ).keys()
+    names |= _checked(_clicks(tmp_path / "core", protocol="time_split", **filters)).keys()
     (tmp_path / "impressions").mkdir()
     names |= _checked(_impressions(tmp_path / "impressions")).keys()
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
