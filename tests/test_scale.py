@@ -41,10 +41,11 @@ def calibration(tmp_path_factory):
     measured = {
         "small": runs.run(workdir, 2000, "leave_last_out"),
         "large": runs.run(workdir, 20_000, "leave_last_out"),
+        "few": runs.run(workdir, 20_000, "leave_last_out", 2),
         "buckets": runs.run(workdir, 20_000, "leave_last_out", 32),
         "every": runs.run(workdir, 20_000, "time_split"),
     }
-    return workdir, model.Calibration(**measured, lookup_seconds=1e-7)
+    return workdir, model.Calibration(**measured, value_seconds=1e-6, value_bytes=100)
 
 
 def test_a_run_is_measured_once(calibration, monkeypatch):

@@ -20,6 +20,7 @@ from preprocessing.errors import UserError
 from preprocessing.features.encoder_specs import Bucketised, Hash, Numeric, Vector
 from preprocessing.features.feature import Feature
 from preprocessing.storage import files
+from preprocessing.storage.arrow_buffers import from_buffers
 from preprocessing.storage.files import AnyPath
 
 _LINES = 1 << 16
@@ -118,15 +119,18 @@ def _write_lines(path: AnyPath, words: Iterable[pa.Array]) -> int:
 def _read_lines(feature: Feature, path: AnyPath) -> pa.Array:
     """The values of a vocabulary file, or of some of it."""
     try:
-        # `splitlines` would also split at other characters, which values may hold.
-        words = path.read_bytes().decode().split("\n")[:-1]
-        return pa.array(words, pa.large_string()).cast(ARROW_TYPES[feature.dtype])
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        is_end = data == ord("\n")
+        ends = np.flatnonzero(is_end)
+        offsets = np.append(0, ends - np.arange(len(ends)))
+        words = from_buffers(data[~is_end], offsets).cast(pa.large_string())
+        return words.cast(ARROW_TYPES[feature.dtype])
     except FileNotFoundError:
         raise UserError(
             f"Expected the vocabulary of {feature.name!r}, found no file {path}.",
             "build the data anew.",
         ) from None
-    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+    except pa.ArrowInvalid as error:  # no UTF-8, or no integer
         raise UserError(
             f"Expected {feature.dtype.value} values in {path}, found: {error}.",
             "build the data anew.",

@@ -2,7 +2,7 @@
 
     python -m tests.scale --workdir=/tmp/scale --checks=5000000,20000000
 
-Constants are measured first: four builds of generated logs of --events events and of a tenth of
+Constants are measured first: five builds of generated logs of --events events and of a tenth of
 them. Then come the builds of --checks, each beside its prediction, which knows none of them, and
 the table of docs/scale.md. All results are kept in --workdir: a second call builds only what is
 missing, and goes on with what was cut off. Logs stay there too; data sets are removed.
@@ -20,7 +20,8 @@ from . import model, runs
 
 _FORESEEN = [10**exponent for exponent in range(6, 12)]
 _LAST, _EVERY = "leave_last_out", "time_split"
-_MANY_PARTITIONS = 32
+_FEW_PARTITIONS, _MANY_PARTITIONS = 2, 32
+_FILE_BYTES = 256 << 20  # of the logs that are not run
 
 
 def define_flags() -> None:
@@ -37,20 +38,27 @@ def main() -> None:
     workdir = pathlib.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     every = runs.run(workdir, values.events, _EVERY)
+    value_seconds, value_bytes = model.measure_loading()
     calibration = model.Calibration(
         small=runs.run(workdir, values.events // 10, _LAST),
         large=runs.run(workdir, values.events, _LAST),
+        few=runs.run(workdir, values.events, _LAST, _FEW_PARTITIONS),
         buckets=runs.run(workdir, values.events, _LAST, _MANY_PARTITIONS),
         every=every,
-        lookup_seconds=model.lookup_seconds(),
+        value_seconds=value_seconds,
+        value_bytes=value_bytes,
     )
     foresee = model.Model(calibration)
-    _say(f"A value is put into a table in {1e9 * calibration.lookup_seconds:.0f} ns.\n")
+    _say(f"A worker loads a value in {1e6 * value_seconds:.2f} us, into {value_bytes:.0f} bytes.\n")
     for events in map(int, values.checks):
         found = runs.run(workdir, events, values.protocol)
         predicted = foresee.predict(events, found.requests)
         _table(f"{events:,} events, {values.protocol}", _compared(predicted, found))
-    predictions = [foresee.predict(n, round(n * every.requests / every.events)) for n in _FORESEEN]
+    event_bytes, requests = every.log_bytes / every.events, every.requests / every.events
+    predictions = [
+        foresee.predict(n, round(n * requests), num_files=1 + int(n * event_bytes / _FILE_BYTES))
+        for n in _FORESEEN
+    ]
     _table("events", _foreseen(predictions), [_short(n) for n in _FORESEEN])
 
 
@@ -83,6 +91,7 @@ def _foreseen(predictions: Sequence[model.Prediction]) -> Iterable[tuple[str, li
     yield row("bytes written by the driver", (one.driver_bytes for one in predictions))
     yield row("requests to the store", (one.store_requests for one in predictions))
     yield row("memory of a worker, bytes", (one.worker_bytes for one in predictions))
+    yield row("... for users and items", (one.value_bytes for one in predictions))
     yield row("core hours", (one.cpu_seconds / 3600 for one in predictions))
     yield row(
         "... of these, tables to look up in", (one.lookup_seconds / 3600 for one in predictions)

@@ -15,7 +15,7 @@ EVENTS_PER_USER = 100
 EVENTS_PER_ITEM = 25
 CATEGORIES = 10_000
 
-_FILE_EVENTS = 1_000_000
+_FILE_EVENTS = 200_000
 _FIRST_TIME, _LAST_TIME = 1_600_000_000, 1_700_000_000
 
 
@@ -44,14 +44,15 @@ def _part(events: int, number: int) -> pa.Table:
     items = (max(2, events // EVENTS_PER_ITEM) ** rng.random(size)).astype(np.int64)
     return pa.table(
         {
-            "user_id": _named("u", rng.integers(0, max(2, events // EVENTS_PER_USER), size)),
-            "item_id": _named("i", items),
-            "category_id": _named("c", items * 2_654_435_761 % CATEGORIES),
+            "user_id": named("u", rng.integers(0, max(2, events // EVENTS_PER_USER), size)),
+            "item_id": named("i", items),
+            "category_id": named("c", items * 2_654_435_761 % CATEGORIES),
             "timestamp": np.sort(rng.integers(*bounds, size)),
         }
     )
 
 
-def _named(letter: str, numbers: np.ndarray) -> pa.Array:
+def named(letter: str, numbers: np.ndarray) -> pa.Array:
+    """Keys of users, items or categories given by number."""
     texts = pa.array(numbers).cast(pa.string())
     return pa.compute.binary_join_element_wise(letter, texts, "")

@@ -1,19 +1,19 @@
-"""What a build of any size costs: constants from a few small builds, and how each quantity grows.
+"""What a build of any size costs: constants from a few small builds, and how each number grows.
 
-N events, R requests, P partitions, B buckets, M values (items and users), F files of the log,
-S shards. Processor time of a stage is a + b N + c R, but that workers look values up in all items
-and users once for each partition: Arrow builds a table of them every time, P M in all. References
-in the first shuffle are F P, as a file has users of every partition, and in the last one P S, as a
-partition has requests for every shard. Memory is what a process needs at all, what it needs for the
-bytes of the partitions in it, and what it needs for each value.
+N events, R requests, P partitions, B buckets, F files of the log, S shards, M values (users and
+items). Processor time of a stage, bytes of counts and what the driver writes are a + b N + c R;
+with more than one bucket they grow as in a build that has two. References are F P in the first
+shuffle, as a file has users of every partition, and P S in the last one, as a partition has
+requests for every shard. Memory of a worker is what it needs at all, for the bytes of its
+partitions, and for each value. Each worker spends the time to load the values once.
 """
 
-import time
+import json
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.job import build
 from pipeline.log.raw_batch import InputFile
@@ -24,10 +24,7 @@ from . import generated
 from .measured_build import DRIVER
 from .runs import Run
 
-LOOKUPS_OF_ITEMS = 3  # items of events, items of users, ids of items
-LOOKUPS_OF_USERS = 1
-
-_VALUES = 1_000_000
+_ITEMS = 2_000_000  # of the worker whose memory is measured
 
 
 class Calibration(NamedTuple):
@@ -36,16 +33,20 @@ class Calibration(NamedTuple):
     Attributes:
         small: Of few events, one request of each split per user.
         large: Of ten times as many.
-        buckets: The same, in so many partitions that values are in buckets.
+        few: The same, in few partitions.
+        buckets: The same, in so many partitions that values are in two buckets.
         every: The same log, with a request for every event.
-        lookup_seconds: Processor time to build a table, per value.
+        value_seconds: Processor time in which a worker loads a value.
+        value_bytes: Memory of a worker for each value.
     """
 
     small: Run
     large: Run
+    few: Run
     buckets: Run
     every: Run
-    lookup_seconds: float
+    value_seconds: float
+    value_bytes: float
 
 
 class Prediction(NamedTuple):
@@ -60,8 +61,9 @@ class Prediction(NamedTuple):
         driver_bytes: Bytes that the driver writes.
         store_requests: Files that are opened or written.
         worker_bytes: Highest memory of a process with two threads.
-        cpu_seconds: Processor time of all workers.
-        lookup_seconds: The part of it that looks values up.
+        value_bytes: The part of it for users and items.
+        cpu_seconds: Processor time of one worker that does everything.
+        loading_seconds: The part of it that every worker spends.
         driver_seconds: Processor time of the driver, in which workers wait.
     """
 
@@ -73,23 +75,23 @@ class Prediction(NamedTuple):
     driver_bytes: float
     store_requests: float
     worker_bytes: float
+    value_bytes: float
     cpu_seconds: float
-    lookup_seconds: float
+    loading_seconds: float
     driver_seconds: float
 
     def hours(self, workers: int) -> float:
         """Time on so many workers of one core, all of which have something to do."""
         busy = min(workers, self.partitions)
-        return (self.cpu_seconds / busy + self.driver_seconds) / 3600
+        shared_seconds = (self.cpu_seconds - self.loading_seconds) / busy
+        return (shared_seconds + self.loading_seconds + self.driver_seconds) / 3600
 
 
-def lookup_seconds() -> float:
-    """Processor time in which Arrow builds the table to look values up in, per value."""
-    values = pa.array(np.arange(_VALUES)).cast(pa.large_string())
-    few = values.slice(0, 1000)
-    start = time.process_time()
-    pc.index_in(few, value_set=values)
-    return (time.process_time() - start) / _VALUES
+def measure_loading() -> tuple[float, float]:
+    """Processor time and memory that a worker needs for each value, see `worker_setup`."""
+    program = [sys.executable, "-m", "tests.scale.worker_setup", str(_ITEMS)]
+    seconds, size = json.loads(subprocess.check_output(program))
+    return seconds, size
 
 
 class Model:
@@ -102,78 +104,71 @@ class Model:
         self._shard_bytes = calibration.every.shard_bytes / calibration.every.requests
         self._memory = self._solved_memory()
 
-    def predict(self, events: int, requests: int, num_partitions: int | None = None) -> Prediction:
+    def predict(
+        self,
+        events: int,
+        requests: int,
+        num_partitions: int | None = None,
+        num_files: int | None = None,
+    ) -> Prediction:
         """What a build costs.
 
         Args:
             events: Events of its log.
             requests: Requests of all splits.
             num_partitions: Partitions of users, None for as many as a build chooses.
+            num_files: Files of the log, None for as many as are generated.
         """
         log_bytes = self._log_bytes * events
         partitions = num_partitions or _num_partitions(round(log_bytes))
         buckets = 1 + (partitions - 1) // PARTITIONS_PER_BUCKET
         shards = max(16, round(self._shard_bytes * requests / SHARD_BYTES))
-        references = self._read_references(events, partitions)
-        references += min(requests, 1.5 * shards * partitions)
-        cpu = self._linear("cpu_seconds", events, requests, buckets)
-        driver_seconds = cpu.pop(DRIVER)
-        looked_up = self._lookups(events, partitions)
-        table_bytes = self._linear("table_bytes", events, requests, buckets)
-        driver_bytes = self._linear("written_bytes", events, requests, buckets)[DRIVER]
+        references = (num_files or generated.num_files(events)) * partitions
+        references += min(requests, round(1.5 * shards) * partitions)
         many = self._base.buckets
         files = many.total("files_opened") + many.total("files_written")
         per_partition = (files - many.total("references")) / many.num_partitions
-        partition_bytes = log_bytes / partitions
+        cpu = self._grown("cpu_seconds", events, requests, buckets)
+        driver_seconds = cpu.pop(DRIVER)
+        value_bytes = self._base.value_bytes * _num_values(events)
         return Prediction(
             partitions=partitions,
             buckets=buckets,
             shards=shards,
             references=references,
-            table_bytes=sum(table_bytes.values()),
-            driver_bytes=driver_bytes,
+            table_bytes=sum(self._grown("table_bytes", events, requests, buckets).values()),
+            driver_bytes=self._grown("written_bytes", events, requests, buckets)[DRIVER],
             store_requests=references + per_partition * partitions,
-            worker_bytes=float(self._memory @ [1, partition_bytes, _num_values(events)]),
-            cpu_seconds=sum(cpu.values()) + looked_up,
-            lookup_seconds=looked_up,
+            worker_bytes=value_bytes + float(self._memory @ [1, log_bytes / partitions]),
+            value_bytes=value_bytes,
+            cpu_seconds=sum(cpu.values()),
+            loading_seconds=self._base.value_seconds * _num_values(events),
             driver_seconds=driver_seconds,
         )
 
-    def _linear(self, name: str, events: int, requests: int, buckets: int) -> dict[str, float]:
-        """What stages noted as a + b N + c R by stage; those of buckets grow with N alone."""
+    def _grown(self, name: str, events: int, requests: int, buckets: int) -> dict[str, float]:
+        """What stages noted, by stage."""
         runs = [self._base.small, self._base.large, self._base.every]
         known = np.array([[1, run.events, run.requests] for run in runs], float)
         numbers = {}
         for stage in {stage for run in runs for stage in run.stages}:
             noted = [run.stages.get(stage, {}).get(name, 0.0) for run in runs]
-            if name == "cpu_seconds" and stage == "Writing":
-                noted = [
-                    one - self._lookups(run.events, run.num_partitions)
-                    for one, run in zip(noted, runs, strict=True)
-                ]
             solved = np.linalg.solve(known, noted)
             numbers[stage] = max(0.0, float(solved @ [1, events, requests]))
         if buckets > 1:
-            many = self._base.buckets
-            for stage in many.stages.keys() - numbers.keys():
-                numbers[stage] = many.stages[stage].get(name, 0.0) * events / many.events
+            large, many = self._base.large, self._base.buckets
+            for stage, noted in many.stages.items():
+                more = noted.get(name, 0.0) - large.stages.get(stage, {}).get(name, 0.0)
+                grown = numbers.get(stage, 0.0) + more * events / many.events
+                numbers[stage] = max(0.0, grown)
         return numbers
 
-    def _lookups(self, events: int, partitions: int) -> float:
-        items, users = events / generated.EVENTS_PER_ITEM, events / generated.EVENTS_PER_USER
-        looked_up = LOOKUPS_OF_ITEMS * items + LOOKUPS_OF_USERS * users
-        return self._base.lookup_seconds * partitions * looked_up
-
-    def _read_references(self, events: int, partitions: int) -> float:
-        many = self._base.buckets
-        in_file = many.stages["Reading"]["references"] / generated.num_files(many.events)
-        return generated.num_files(events) * partitions * in_file / many.num_partitions
-
     def _solved_memory(self) -> np.ndarray:
-        """Bytes of a process, per byte of a partition, and per value: [3]."""
-        runs = [self._base.small, self._base.large, self._base.buckets]
-        known = [[1, run.log_bytes / run.num_partitions, _num_values(run.events)] for run in runs]
-        return np.linalg.solve(np.array(known, float), [run.peak_bytes for run in runs])
+        """Bytes of a process without users and items, and per byte of a partition: [2]."""
+        runs = [self._base.large, self._base.few]
+        known = [[1, run.log_bytes / run.num_partitions] for run in runs]
+        value_bytes = self._base.value_bytes * _num_values(self._base.large.events)
+        return np.linalg.solve(np.array(known), [run.peak_bytes - value_bytes for run in runs])
 
 
 def _num_values(events: int) -> float:
