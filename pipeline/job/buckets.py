@@ -45,7 +45,7 @@ class WriteBuckets(beam.PTransform):
         order: sorted_runs.Order | None = None,
     ) -> None:
         super().__init__()
-        self._write = functools.partial(_write, path_of, order)
+        self._write = functools.partial(_write, path_of, order, num_buckets)
         self._merge = merge
         self._split = functools.partial(_split, key, num_buckets)
 
@@ -134,11 +134,15 @@ def bucket_of(values: pa.Array, num_buckets: int) -> np.ndarray:
 
 
 def _write(
-    path_of: Callable[[str], AnyPath], order: sorted_runs.Order | None, key: _Key, data: bytes
+    path_of: Callable[[str], AnyPath],
+    order: sorted_runs.Order | None,
+    num_buckets: int,
+    key: _Key,
+    data: bytes,
 ) -> None:
     name, bucket = key
     path, table = tables.bucket_path(path_of(name), bucket), tables.from_bytes(data)
     if order is None:
         tables.write(path, table)
     else:
-        sorted_runs.write(path, table.sort_by(list(order)))
+        sorted_runs.write(path, table.sort_by(list(order)), num_buckets)

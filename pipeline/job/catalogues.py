@@ -126,7 +126,7 @@ class _CatalogueBucket(beam.DoFn):
     def _write(self, bucket: int) -> Iterator[tuple[str, bytes]]:
         plan = self._plan
         for split, rows in _catalogues(plan, bucket):
-            sorted_runs.write(by_bucket.catalogue(plan, split, bucket), rows)
+            sorted_runs.write(by_bucket.catalogue(plan, split, bucket), rows, plan.num_buckets)
             if split != splits.SPLITS[splits.TRAIN]:
                 continue
             for feature in plan.schema.item_features:

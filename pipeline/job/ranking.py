@@ -91,10 +91,10 @@ class _RankBucket(beam.DoFn):
         plan = self._plan
         (feature,) = [one for one in plan.schema.encoded_features if one.name == name]
         counts = self._kind.training_values(plan, feature, bucket)
-        sorted_runs.write(by_bucket.training_values(plan, name, bucket), counts)
+        sorted_runs.write(by_bucket.training_values(plan, name, bucket), counts, plan.num_buckets)
         values = tables.one_array(counts[VALUE])
         rows = pa.array(fitting.ranked_rows(feature, values, counts[COUNT].to_numpy()))
         words = {VALUE: texts(values.take(rows)), COUNT: counts[COUNT].take(rows)}
-        sorted_runs.write(by_bucket.words(plan, name, bucket), pa.table(words))
+        sorted_runs.write(by_bucket.words(plan, name, bucket), pa.table(words), plan.num_buckets)
         mark_done(plan.work / "ranked", f"{name}.{bucket}")
         return ()

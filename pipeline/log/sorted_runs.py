@@ -1,7 +1,7 @@
 """Sorted tables as files, merged into one order without any of them in memory.
 
-A run is a file of sorted rows in blocks. `merged` reads a block of each run at a time, so that its
-memory grows with the number of runs and not with their rows.
+A run is a file of sorted rows in blocks. `merged` reads a block of each run at a time, and many
+runs have short blocks, so that its memory does not grow with the rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +14,26 @@ from pipeline.log import tables
 from preprocessing.storage.files import AnyPath
 
 BLOCK_ROWS = 1 << 16
-"""Rows of a run that are read at once."""
+"""Most rows of a run that are read at once."""
+
+_HELD_ROWS = 1 << 22  # of all runs together
 
 Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 """Columns without nulls by which rows are sorted, the first of which is primary; no two rows of all
 runs are equal in all of them."""
 
 
-def write(path: AnyPath, rows: pa.Table) -> None:
-    """Writes sorted rows as a run."""
-    starts = range(0, max(1, rows.num_rows), BLOCK_ROWS)  # a file without rows has their columns
-    tables.write_pieces(path, (rows.slice(start, BLOCK_ROWS) for start in starts))
+def write(path: AnyPath, rows: pa.Table, num_runs: int) -> None:
+    """Writes sorted rows as a run.
+
+    Args:
+        path: The file.
+        rows: The rows.
+        num_runs: Number of runs that will be merged; the more there are, the shorter are blocks.
+    """
+    block = max(1, min(BLOCK_ROWS, _HELD_ROWS // num_runs))
+    starts = range(0, max(1, rows.num_rows), block)  # a file without rows has their columns
+    tables.write_pieces(path, (rows.slice(start, block) for start in starts))
 
 
 def merged(paths: Iterable[AnyPath], order: Order) -> Iterator[pa.Table]:

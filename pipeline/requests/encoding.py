@@ -51,7 +51,8 @@ from preprocessing.values.value_places import ValuePlaces
 KEY, RECORD = "key", "record"
 """Columns of encoded requests: fingerprint of the request id, serialised example."""
 
-_BLOCK_REQUESTS = 8192
+BLOCK_REQUESTS = 8192
+"""Requests of a partition that are encoded at once."""
 
 
 class ShardPiece(NamedTuple):
@@ -187,8 +188,8 @@ def shard_pieces(
     keys = fingerprint64(ids)
     order = np.lexsort((keys, keys % np.uint64(num_shards)))
     requests, ids, keys = requests[order], ids.take(pa.array(order)), keys[order]
-    for start in range(0, len(requests), _BLOCK_REQUESTS):
-        block = slice(start, start + _BLOCK_REQUESTS)
+    for start in range(0, len(requests), BLOCK_REQUESTS):
+        block = slice(start, start + BLOCK_REQUESTS)
         encoded = records(requests[block], ids[block], keys[block])
         table = pa.table({KEY: keys[block], RECORD: encoded})
         shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)

@@ -69,7 +69,7 @@ def _compared(predicted: model.Prediction, found: runs.Run) -> Iterable[tuple[st
         ("processor time of workers, s", predicted.cpu_seconds,
          found.cpu_seconds - driver["cpu_seconds"]),
         ("processor time of the driver, s", predicted.driver_seconds, driver["cpu_seconds"]),
-        ("highest memory, MB", predicted.worker_bytes / 1e6, found.peak_bytes / 1e6),
+        ("highest memory, MB", predicted.process_bytes / 1e6, found.peak_bytes / 1e6),
         ("references", predicted.references, found.total("references")),
         ("tables of counts, MB", predicted.table_bytes / 1e6, found.total("table_bytes") / 1e6),
         ("written by the driver, MB", predicted.driver_bytes / 1e6, driver["written_bytes"] / 1e6),
@@ -93,9 +93,8 @@ def _foreseen(predictions: Sequence[model.Prediction]) -> Iterable[tuple[str, li
     yield row("memory of a worker, bytes", (one.worker_bytes for one in predictions))
     yield row("... for users and items", (one.value_bytes for one in predictions))
     yield row("core hours", (one.cpu_seconds / 3600 for one in predictions))
-    yield row(
-        "... of these, tables to look up in", (one.lookup_seconds / 3600 for one in predictions)
-    )
+    loading = (one.loading_seconds / 3600 for one in predictions)
+    yield row("... that every worker spends again", loading)
     yield row("hours of the driver alone", (one.driver_seconds / 3600 for one in predictions))
     for workers in (1, 16, 256, 4096):
         yield row(f"hours on {workers:,} cores", (one.hours(workers) for one in predictions))

@@ -4,8 +4,9 @@ N events, R requests, P partitions, B buckets, F files of the log, S shards, M v
 items). Processor time of a stage, bytes of counts and what the driver writes are a + b N + c R;
 with more than one bucket they grow as in a build that has two. References are F P in the first
 shuffle, as a file has users of every partition, and P S in the last one, as a partition has
-requests for every shard. Memory of a worker is what it needs at all, for the bytes of its
-partitions, and for each value. Each worker spends the time to load the values once.
+requests for every shard, which are written in blocks. Memory of a worker is what it needs at all,
+for the bytes and the requests of its partitions, and for each value. Each worker spends the time to
+load the values once.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 
 from pipeline.job import build
 from pipeline.log.raw_batch import InputFile
+from pipeline.requests.encoding import BLOCK_REQUESTS
 from pipeline.requests.events import PARTITIONS_PER_BUCKET
 from pipeline.requests.shard_sizes import SHARD_BYTES
 
@@ -60,7 +62,8 @@ class Prediction(NamedTuple):
         table_bytes: Bytes of the tables of counts in shuffles.
         driver_bytes: Bytes that the driver writes.
         store_requests: Files that are opened or written.
-        worker_bytes: Highest memory of a process with two threads.
+        worker_bytes: Highest memory of a worker with two threads.
+        process_bytes: That of a process that is the runner, too, and holds the counts of a shuffle.
         value_bytes: The part of it for users and items.
         cpu_seconds: Processor time of one worker that does everything.
         loading_seconds: The part of it that every worker spends.
@@ -75,6 +78,7 @@ class Prediction(NamedTuple):
     driver_bytes: float
     store_requests: float
     worker_bytes: float
+    process_bytes: float
     value_bytes: float
     cpu_seconds: float
     loading_seconds: float
@@ -124,22 +128,27 @@ class Model:
         buckets = 1 + (partitions - 1) // PARTITIONS_PER_BUCKET
         shards = max(16, round(self._shard_bytes * requests / SHARD_BYTES))
         references = (num_files or generated.num_files(events)) * partitions
-        references += min(requests, round(1.5 * shards) * partitions)
+        blocks = requests / BLOCK_REQUESTS
+        references += min(requests, round(1.5 * shards) * partitions + blocks)
         many = self._base.buckets
         files = many.total("files_opened") + many.total("files_written")
         per_partition = (files - many.total("references")) / many.num_partitions
         cpu = self._grown("cpu_seconds", events, requests, buckets)
         driver_seconds = cpu.pop(DRIVER)
         value_bytes = self._base.value_bytes * _num_values(events)
+        of_partition = [1, log_bytes / partitions, requests / partitions]
+        worker_bytes = value_bytes + float(self._memory @ of_partition)
+        table_bytes = self._grown("table_bytes", events, requests, buckets)
         return Prediction(
             partitions=partitions,
             buckets=buckets,
             shards=shards,
             references=references,
-            table_bytes=sum(self._grown("table_bytes", events, requests, buckets).values()),
+            table_bytes=sum(table_bytes.values()),
             driver_bytes=self._grown("written_bytes", events, requests, buckets)[DRIVER],
-            store_requests=references + per_partition * partitions,
-            worker_bytes=value_bytes + float(self._memory @ [1, log_bytes / partitions]),
+            store_requests=references + blocks + per_partition * partitions,
+            worker_bytes=worker_bytes,
+            process_bytes=worker_bytes + max(table_bytes.values()),
             value_bytes=value_bytes,
             cpu_seconds=sum(cpu.values()),
             loading_seconds=self._base.value_seconds * _num_values(events),
@@ -164,11 +173,18 @@ class Model:
         return numbers
 
     def _solved_memory(self) -> np.ndarray:
-        """Bytes of a process without users and items, and per byte of a partition: [2]."""
-        runs = [self._base.large, self._base.few]
-        known = [[1, run.log_bytes / run.num_partitions] for run in runs]
+        """Bytes of a process without values, per byte of a partition, per request of it: [3]."""
+        runs = [self._base.large, self._base.few, self._base.every]
+        known = [
+            [1, run.log_bytes / run.num_partitions, run.requests / run.num_partitions]
+            for run in runs
+        ]
         value_bytes = self._base.value_bytes * _num_values(self._base.large.events)
-        return np.linalg.solve(np.array(known), [run.peak_bytes - value_bytes for run in runs])
+        shuffled = [
+            max(stage.get("table_bytes", 0) for stage in run.stages.values()) for run in runs
+        ]
+        peaks = [run.peak_bytes - value_bytes for run in runs]
+        return np.linalg.solve(np.array(known), np.subtract(peaks, shuffled))
 
 
 def _num_values(events: int) -> float:

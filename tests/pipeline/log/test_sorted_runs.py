@@ -31,9 +31,10 @@ def test_merged_runs_are_sorted_rows(tmp_path_factory, rows, num_runs, block, or
     directory = tmp_path_factory.mktemp("runs")
     paths = [directory / f"{number}.arrow" for number in range(num_runs)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sorted_runs, "BLOCK_ROWS", block)
+        patch.setattr(sorted_runs, "BLOCK_ROWS", 5)
+        patch.setattr(sorted_runs, "_HELD_ROWS", num_runs * block)
         for number, path in enumerate(paths):
-            sorted_runs.write(path, _table_of(rows[number::num_runs]).sort_by(order))
+            sorted_runs.write(path, _table_of(rows[number::num_runs]).sort_by(order), num_runs)
         pieces = list(sorted_runs.merged(paths, order))
     assert all(piece.num_rows <= 2 * num_runs * block for piece in pieces)
     assert pa.concat_tables(pieces).equals(_table_of(rows).sort_by(order))
