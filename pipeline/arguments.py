@@ -30,6 +30,9 @@ _LATER_ARGUMENTS = (
 """Arguments that a manifest names only where they are used."""
 
 
+DEFAULT_SHARDS = 16
+"""Files of train of a data set that is not large."""
+
 _NOT_KEPT = (
     *("output", "work_dir", "overwrite", "resume", "num_partitions", "beam_options"),
     "kafka_config",
@@ -81,6 +84,7 @@ class BuildArguments:
             time of the request, by the number of events until then.
         seed: Seed of negatives and candidate order.
         num_shards: Number of files of train; validation and test get a quarter of it, at least one.
+            None for `DEFAULT_SHARDS`, or more if files would be large.
         deduplicate: Whether rows that say the same of the same moment are one event: those with the
             same user, item and time, in logs of impressions also request and label.
         max_user_events: Number of events per user; of more the most recent ones are kept.
@@ -120,7 +124,7 @@ class BuildArguments:
     negatives: int = limited(1, at_least=0)
     negative_sampling: str = "uniform"
     seed: int = 1
-    num_shards: int = limited(16, at_least=1)
+    num_shards: int | None = limited(None, at_least=1)
     deduplicate: bool = False
     max_user_events: int = limited(10_000, at_least=1)
     max_bad_fraction: float = limited(0.01, at_least=0, at_most=1)
@@ -166,6 +170,7 @@ class BuildArguments:
 
     def shards(self, split: str) -> int:
         """Number of files of a split."""
+        assert self.num_shards is not None  # a build replaces it once it has counted requests
         return self.num_shards if split == "train" else max(1, self.num_shards // 4)
 
     def to_json(self) -> dict[str, Any]:

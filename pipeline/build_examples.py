@@ -189,7 +189,11 @@ def define_log_flags() -> None:
         )
         integer("seed", "Seed of negatives and candidate order.")
     with cli.flag_group("The data set"):
-        integer("num_shards", "Files of train; validation and test get a quarter of it.")
+        integer(
+            "num_shards",
+            "Files of train; validation and test get a quarter of it. Default: 16, or as many as "
+            "keep every file below about 256 MB.",
+        )
         flags.DEFINE_bool("overwrite", False, "Replace a complete data set in --output.")
         text(
             "work_dir",

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.merging import MergeTables
-from pipeline.log import tables
+from pipeline.log import sorted_runs, tables
 from preprocessing.storage.files import AnyPath
 from preprocessing.values.farmhash import fingerprint64
 
@@ -33,6 +33,7 @@ class WriteBuckets(beam.PTransform):
         merge: Function that shrinks rows, see `MergeTables`; rows of different keys stay apart.
         key: Column by which rows are dealt out, of texts or numbers.
         num_buckets: Number of buckets.
+        order: Order of the rows of each file, which is a run then; None to leave them as merged.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class WriteBuckets(beam.PTransform):
         merge: Callable[[pa.Table], pa.Table],
         key: str,
         num_buckets: int,
+        order: sorted_runs.Order | None = None,
     ) -> None:
         super().__init__()
-        self._path_of = path_of
+        self._write = functools.partial(_write, path_of, order, num_buckets)
         self._merge = merge
         self._split = functools.partial(_split, key, num_buckets)
 
@@ -53,7 +55,7 @@ class WriteBuckets(beam.PTransform):
             counted
             | "Split" >> beam.FlatMap(self._split).with_output_types(tuple[_Key, bytes])
             | "Merge" >> beam.CombinePerKey(MergeTables(self._merge))
-            | "Write" >> beam.MapTuple(functools.partial(_write, self._path_of))
+            | "Write" >> beam.MapTuple(self._write)
         )
 
 
@@ -65,6 +67,7 @@ class WriteItems(beam.PTransform):
         merge: Function that shrinks rows, see `MergeTables`.
         key: Column of the item.
         num_buckets: Number of buckets.
+        order: Order of the rows of each file, see `WriteBuckets`.
     """
 
     def __init__(
@@ -73,11 +76,12 @@ class WriteItems(beam.PTransform):
         merge: Callable[[pa.Table], pa.Table],
         key: str,
         num_buckets: int,
+        order: sorted_runs.Order | None = None,
     ) -> None:
         super().__init__()
         path_of = functools.partial(_below, directory.parent)
         self._name = directory.name
-        self._write = WriteBuckets(path_of, merge, key, num_buckets)
+        self._write = WriteBuckets(path_of, merge, key, num_buckets, order)
 
     def expand(self, counted: beam.PCollection[bytes]) -> beam.PCollection[None]:
         """Merges and writes tables, as bytes."""
@@ -129,6 +133,16 @@ def bucket_of(values: pa.Array, num_buckets: int) -> np.ndarray:
     return (hashes % np.uint64(num_buckets)).astype(np.int64)
 
 
-def _write(path_of: Callable[[str], AnyPath], key: _Key, data: bytes) -> None:
+def _write(
+    path_of: Callable[[str], AnyPath],
+    order: sorted_runs.Order | None,
+    num_buckets: int,
+    key: _Key,
+    data: bytes,
+) -> None:
     name, bucket = key
-    tables.write(path_of(name) / f"{bucket:05d}.arrow", tables.from_bytes(data))
+    path, table = tables.bucket_path(path_of(name), bucket), tables.from_bytes(data)
+    if order is None:
+        tables.write(path, table)
+    else:
+        sorted_runs.write(path, table.sort_by(list(order)), num_buckets)

@@ -2,21 +2,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
 from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.datasets import item_history
 from pipeline.job import (
+    catalogues,
     core_filter,
     keep_tails,
     manifest,
     pipelines,
+    ranking,
     time_cutoffs,
+    value_statistics,
     vocabularies,
 )
 from pipeline.job.finished_steps import FinishedSteps, is_complete
@@ -27,15 +29,15 @@ from pipeline.job.runner import require_reachable, run_stage
 from pipeline.job.worker_errors import explained_stage_errors, left
 from pipeline.log import readers, tables
 from pipeline.log.input_files import list_inputs
-from pipeline.requests import appearances, counting, last_seen, tails
+from pipeline.requests import appearances, counting, shard_sizes
 from pipeline.requests.base import Base
 from pipeline.requests.click_log import ClickLog
 from pipeline.requests.events import Plan
 from pipeline.requests.impression_log import ImpressionLog
 from pipeline.requests.log_kind import AnyLog
 from preprocessing import data_dir, splits
-from preprocessing.encoders import encoder_files
 from preprocessing.errors import UserError, explained_write_errors
+from preprocessing.storage import files
 from preprocessing.storage.files import remove_tree
 
 _SHOWN_REASONS = 5
@@ -143,17 +145,16 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
         for rule in ("min_item_events", "min_user_events"):
             counters.pop(f"filtered/{rule}", None)
         counters |= rounds
-    fitted = vocabularies.fit(plan, kind)
+    ranked = steps.once("rank", lambda: ranking.rank(plan, kind, stage))
+    fitted = vocabularies.fit(plan, kind, ranked)
+    plan = _with_shards(plan, counters, fitted)
     vocab_dir = output / data_dir.VOCABULARIES
-    vocab_dir.mkdir(exist_ok=True)
-    for encoder, _ in fitted.values():
-        encoder_files.save_vocabulary(encoder, vocab_dir)
     counters |= vocabularies.num_expired(fitted)
-    numbers = {name: encoder.numbers() for name, (encoder, _) in fitted.items()}
+    numbers = {name: one.numbers for name, one in fitted.items()}
 
     def write() -> dict[str, int]:
         construct = functools.partial(pipelines.write, plan, kind, vocab_dir, numbers, partitions)
-        num_shards = sum(arguments.shards(split) for split in splits.SPLITS)
+        num_shards = sum(plan.arguments.shards(split) for split in splits.SPLITS)
         stage("Writing", construct, watch=plan.work / "shards", total=num_shards)
         return {}
 
@@ -169,10 +170,25 @@ def _build(plan: Plan, kind: AnyLog, log: CheckedLog, steps: FinishedSteps) -> N
     kept = steps.once("tails", keep)
 
     schema.save(output / data_dir.SCHEMA)
-    data_dir.write_json(output / data_dir.STATS, manifest.stats(plan, kind, counters, fitted))
+    value_statistics.derive(plan, kind, stage)
+    described = value_statistics.describe(plan, kind, fitted)
+    stats = manifest.stats(plan, counters, fitted, described)
+    data_dir.write_json(output / data_dir.STATS, stats)
     data_dir.write_json(
         output / data_dir.MANIFEST, manifest.manifest(plan, log.files, counters, kept)
     )
+
+
+def _with_shards(
+    plan: Plan, counters: dict[str, int], fitted: Mapping[str, vocabularies.Fitted]
+) -> Plan:
+    """The plan with a number of shards: the one that was asked for, or one by size."""
+    if plan.arguments.num_shards is not None:
+        return plan
+    cardinality = {name: one.cardinality for name, one in fitted.items()}
+    size = shard_sizes.estimate(plan.schema, counters, cardinality)
+    arguments = dataclasses.replace(plan.arguments, num_shards=shard_sizes.num_shards(size))
+    return dataclasses.replace(plan, arguments=arguments)
 
 
 def _read(
@@ -239,9 +255,9 @@ def _filter_items(
     if arguments.min_item_events > 1 and arguments.core_filter == "fixed_point":
         return core_filter.keep_core(plan, stage, partitions)
     if arguments.min_item_events > 1:
-        items = counting.read(plan.every_item)
-        is_frequent = pc.greater_equal(items[counting.COUNT], arguments.min_item_events)
-        tables.write(plan.kept_items, items.filter(is_frequent))
+        buckets = map(tables.read, files.children(plan.every_item, "*.arrow"))
+        is_frequent = pc.greater_equal(pc.field(counting.COUNT), arguments.min_item_events)
+        tables.write_pieces(plan.kept_items, (items.filter(is_frequent) for items in buckets))
     return {}
 
 
@@ -267,9 +283,10 @@ def _count(
         UserError: Nothing is left to train on.
     """
     arguments = plan.arguments
-    catalogues: list[pa.Table] = []
+    found: list[catalogues.Catalogue] = []
     while True:
-        for stale in ("values", "seen", "items"):  # of a count that is repeated, or was cut off
+        # Of a count that is repeated, or was cut off; catalogues are what the next one draws from.
+        for stale in ("values", "seen", "items", "candidates"):
             remove_tree(plan.work / stale)
         fit = functools.partial(pipelines.fit, plan, kind, partitions)
         stage("Counting values", fit, watch=plan.work / "fit", total=len(partitions))
@@ -277,38 +294,12 @@ def _count(
         if not counters["train/requests"]:
             filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
             raise kind.nothing_to_train_on(arguments, counters, filtered)
-        previous_catalogues, catalogues = catalogues, _write_catalogues(plan)
+        previous, found = found, catalogues.write(plan, stage)
         longest = max(map(int, manifest.by_prefix(counters, "longest/")))
-        fewest = 0 if arguments.draws_available else min(items.num_rows for items in catalogues)
-        if catalogues == previous_catalogues or (
-            not previous_catalogues and longest + arguments.negatives <= fewest
-        ):
+        fewest = 0 if arguments.draws_available else min(items.num_items for items in found)
+        if found == previous or (not previous and longest + arguments.negatives <= fewest):
             break
         plan = dataclasses.replace(plan, is_scarce=True)
     if arguments.negative_sampling == AVAILABLE_POPULARITY:
         appearances.merge_runs(plan, partitions)
     return {"is_scarce": plan.is_scarce}
-
-
-def _write_catalogues(plan: Plan) -> list[pa.Table]:
-    """Writes the catalogue of each split; returns its items, or the places of their appearance.
-
-    Expired items are in none: out of vocabulary and never clicked, they would be the only negatives
-    of an id that new items have, too.
-    """
-    names = [plan.schema.item_key.name]
-    if plan.arguments.draws_available:
-        names = [counting.FIRST_TIME, counting.FIRST_ROW]
-    catalogues = []
-    items = tables.read_buckets(plan.items, plan.schema.item_key.name)
-    if plan.base is not None:
-        items = tails.with_items_of_base(plan.base.items(), items, plan.schema.item_key.name)
-    expired = last_seen.expired(plan, plan.schema.item_key)
-    if expired is not None:
-        is_expired = pc.is_in(items[plan.schema.item_key.name], value_set=expired)
-        items = items.filter(pc.invert(is_expired))
-    for split, name in enumerate(splits.SPLITS):
-        rows = counting.catalogue(items, plan.schema.item_key.name, split)
-        tables.write(plan.catalogue(name), rows)
-        catalogues.append(rows.select(names))
-    return catalogues

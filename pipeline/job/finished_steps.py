@@ -14,6 +14,7 @@ from typing import Any
 
 import pipeline
 import preprocessing
+from pipeline.arguments import DEFAULT_SHARDS, BuildArguments
 from pipeline.job.output import OtherBuildError
 from pipeline.log.input_files import list_inputs
 from pipeline.log.raw_batch import InputFile
@@ -85,7 +86,7 @@ def is_complete(plan: Plan, log: list[InputFile]) -> bool:
     manifest = DataDir.open(output, verify=False).manifest
     completed = (output / data_dir.COMPLETED).stat().st_mtime_ns
     return (
-        manifest["arguments"] == _as_stored(plan.arguments.to_json())
+        manifest["arguments"] == _as_built(plan.arguments, manifest["arguments"])
         and manifest.get("base", {}).get("sha256") == _fingerprint(plan)
         and manifest["schema_hash"] == plan.schema.hash()
         and _same_inputs(manifest["inputs"], log)
@@ -93,6 +94,14 @@ def is_complete(plan: Plan, log: list[InputFile]) -> bool:
             _modified(file) <= completed for file in _inputs(plan, log) if file.messages is None
         )
     )
+
+
+def _as_built(arguments: BuildArguments, built: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the manifest of a complete data set has them."""
+    stored = _as_stored(arguments.to_json())
+    if arguments.num_shards is None and built["num_shards"] >= DEFAULT_SHARDS:
+        stored["num_shards"] = built["num_shards"]  # which a build chooses by size
+    return stored
 
 
 def _same_inputs(accounts: Sequence[Mapping[str, Any]], log: list[InputFile]) -> bool:

@@ -15,7 +15,7 @@ from pipeline.job.merging import WriteTimeRanges
 from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.reading import ITEMS, TIMES
 from pipeline.job.runner import mark_done
-from pipeline.log import tables
+from pipeline.log import sorted_runs, tables
 from pipeline.log.row_checks import TIME
 from pipeline.requests import counting, last_seen, tails
 from pipeline.requests.event_order import Places
@@ -52,18 +52,25 @@ def write(plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: li
     remove_tree(plan.work / "tails")
     construct = functools.partial(_keep, plan, kind, partitions)
     stage("Keeping tails", construct, watch=plan.work / "kept", total=len(partitions))
-    key = plan.schema.item_key.name
-    items = tables.read_buckets(plan.work / _TAIL_ITEMS, key)
-    if plan.base is not None:
-        items = tails.with_items_of_base(plan.base.items(), items, key)
-    _write_file(plan, tails.ITEMS, tails.items_of_file(items))
+    _write_pieces(plan, tails.ITEMS, map(tails.items_of_file, _every_item(plan)))
     for feature in plan.schema.encoded_features:
         if not isinstance(feature.encoder, Hash) and not feature.is_gap:
-            counts = vocabularies.counts_so_far(plan, kind, feature)
-            _write_file(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
+            counts = vocabularies.counts_in_order(plan, kind, feature)
+            _write_pieces(plan, f"{tails.COUNTS}/{feature.name}.arrow", counts)
     for feature in last_seen.features(plan.schema) if plan.arguments.expire_days else ():
         seen = last_seen.so_far(plan, feature)
-        _write_file(plan, f"{tails.SEEN}/{feature.name}.arrow", seen)
+        _write_pieces(plan, f"{tails.SEEN}/{feature.name}.arrow", [seen])
+
+
+def _every_item(plan: Plan) -> Iterable[pa.Table]:
+    """All items of the log and of the base, in the order of the file."""
+    directory = plan.work / _TAIL_ITEMS
+    if plan.base is None:
+        return sorted_runs.merged(files.children(directory, "*.arrow"), tails.ITEMS_ORDER)
+    key = plan.schema.item_key.name
+    items = tables.read_buckets(directory, key)
+    items = tails.with_items_of_base(plan.base.items(), items, key)
+    return [items.sort_by(list(tails.ITEMS_ORDER))]
 
 
 def record(plan: Plan) -> dict[str, Any]:
@@ -91,7 +98,9 @@ def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeli
     _ = pieces | "Group" >> beam.GroupByKey() | "WriteTails" >> beam.ParDo(WriteTail(plan))
     key = plan.schema.item_key.name
     merge_items = functools.partial(counting.merge_items, key=key)
-    write_items = WriteItems(plan.work / _TAIL_ITEMS, merge_items, key, plan.num_buckets)
+    write_items = WriteItems(
+        plan.work / _TAIL_ITEMS, merge_items, key, plan.num_buckets, tails.ITEMS_ORDER
+    )
     _ = cut[ITEMS] | "WriteItems" >> write_items
     write_times = WriteTimeRanges(plan.work / "counters" / "tail_times.json")
     _ = cut[TIMES] | "WriteTimes" >> write_times
@@ -203,8 +212,18 @@ def _write_file(plan: Plan, name: str, table: pa.Table) -> None:
     _write_bytes(plan, name, tails.to_bytes(table))
 
 
+def _write_pieces(plan: Plan, name: str, pieces: Iterable[pa.Table]) -> None:
+    path = plan.arguments.output_path / data_dir.TAILS / name
+    tails.write(path, pieces)
+    _report(plan, name, data_dir.sha256_file(path))
+
+
 def _write_bytes(plan: Plan, name: str, content: bytes) -> None:
-    """Writes a file of the tails, and a report with its hash."""
     files.write_bytes(plan.arguments.output_path / data_dir.TAILS / name, content)
-    report = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    _report(plan, name, hashlib.sha256(content).hexdigest())
+
+
+def _report(plan: Plan, name: str, sha256: str) -> None:
+    """Writes the hash of a file of the tails, for `record`."""
+    report = {"file": name, "sha256": sha256}
     data_dir.write_json(plan.work / "tails" / f"{name.replace('/', '.')}.json", report)

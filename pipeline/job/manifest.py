@@ -5,25 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pipeline.job.log_files import TOPICS, topics_read
 from pipeline.job.vocabularies import Fitted
 from pipeline.log import file_accounts, tables
 from pipeline.log.raw_batch import InputFile
-from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
-from pipeline.requests.kept_values import held_values
-from pipeline.requests.log_kind import AnyLog
-from pipeline.requests.partition_counts import SCALE, defaulted_key
-from pipeline.stats import findings, statistics
+from pipeline.stats import findings
 from preprocessing import data_dir, known_items, splits, time_units
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
 from preprocessing.example_keys import candidate_key
-from preprocessing.features.encoder_specs import Vocabulary
-from preprocessing.schema import encoded_keys
 from preprocessing.storage import files
 
 
@@ -132,99 +122,35 @@ def _of_base(plan: Plan, counters: Mapping[str, int]) -> dict[str, Any]:
 
 def stats(
     plan: Plan,
-    kind: AnyLog,
     counters: Mapping[str, int],
     fitted: Mapping[str, Fitted],
+    values: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of stats.json; docs/data_directory.md explains it."""
-    encoders = {name: encoder for name, (encoder, _) in fitted.items()}
-    value_statistics = _describe_values(plan, kind, fitted)
-    by_split = value_statistics.pop("splits")
+    """The content of stats.json; docs/data_directory.md explains it.
+
+    Args:
+        plan: Plan of the build.
+        counters: Counters of all steps.
+        fitted: What is known of the encoders.
+        values: What `value_statistics.describe` says of values and times.
+    """
+    by_split = values["splits"]
     content = {
         "users": counters["users"],
         "defaulted": by_prefix(counters, "defaulted/"),
-        "encoders": {name: encoder.numbers() for name, encoder in encoders.items()},
-        "cardinality": {name: encoder.cardinality for name, encoder in encoders.items()},
+        "encoders": {name: one.numbers for name, one in fitted.items()},
+        "cardinality": {name: one.cardinality for name, one in fitted.items()},
         "splits": {
             split: _split_stats(plan, counters, split, by_split[split]) for split in splits.SPLITS
         },
-        **value_statistics,
+        "period": values["period"],
+        "vocabularies": values["vocabularies"],
     }
     many = [feature.name for feature in plan.schema.encoded_features if feature.many is not None]
     if many:
         content["cut"] = {name: counters.get(f"cut/{name}", 0) for name in many}
     measured = splits.measured(plan.arguments.protocol, plan.arguments.validation_fraction)
     return content | {"findings": findings.of_data(plan.schema, content, measured)}
-
-
-def _describe_values(plan: Plan, kind: AnyLog, fitted: Mapping[str, Fitted]) -> dict[str, Any]:
-    """Statistics of values and times for stats.json.
-
-    Returns:
-        `vocabularies` by feature, `period` (length in units of the log's time), and for each split
-        `features` by key of an example and `events_by_period` by start of the period.
-    """
-    train = splits.SPLITS[splits.TRAIN]
-    encoded = {feature.name: feature for feature in plan.schema.encoded_features}
-    counts = kind.key_counts(plan)
-    for key, feature in encoded_keys(plan.schema):
-        if feature.many is not None:
-            counts[key] = held_values(fitted[feature.name].encoder, counts[key])
-    times = tables.read(plan.work / "periods.arrow")
-    period = statistics.shortest_period(plan.schema) << (
-        int(times[SCALE][0].as_py()) if times.num_rows else 0
-    )
-    starts = [str(number * period) for number in times[VALUE].to_pylist()]
-    by_split = {}
-    for name in splits.SPLITS:
-        by_period = zip(starts, times[name].to_pylist(), strict=True)
-        by_split[name] = {
-            "features": {
-                key: statistics.describe_key(
-                    feature,
-                    fitted[feature.name].encoder,
-                    tables.one_array(counts[key][VALUE]),
-                    counts[key][name].to_numpy(),
-                    None if name == train else counts[key][train].to_numpy(),
-                    _num_defaulted(counts.get(defaulted_key(key)), name),
-                )
-                for key, feature in encoded_keys(plan.schema)
-            },
-            "events_by_period": {start: count for start, count in by_period if count},
-        }
-    return {
-        "period": period,
-        "vocabularies": {
-            feature.name: _describe_vocabulary(kind.training_values(plan, feature), *fitted[name])
-            for name, feature in encoded.items()
-            if isinstance(feature.encoder, Vocabulary)
-        },
-        "splits": by_split,
-    }
-
-
-def _describe_vocabulary(
-    values: pa.Table, encoder: FittedEncoder, given: int | None
-) -> dict[str, Any]:
-    """Counts of the words of a vocabulary in the training requests.
-
-    Args:
-        values: The training values and their counts.
-        encoder: Encoder with the vocabulary.
-        given: Number of words that come from elsewhere, see `vocabularies.Fitted`.
-    """
-    assert isinstance(encoder, VocabularyEncoder)
-    counts = values[COUNT].to_numpy()
-    if given is None:
-        assert isinstance(encoder.feature.encoder, Vocabulary)
-        return statistics.describe_vocabulary(encoder.feature.encoder, counts)
-    words = tables.one_array(values[VALUE])
-    return statistics.describe_given_vocabulary(encoder, words, counts, given)
-
-
-def _num_defaulted(counts: pa.Table | None, split: str) -> int:
-    """Number of values of a split that are defaults: 0 without counts of a `defaulted_key`."""
-    return 0 if counts is None else pc.sum(counts[split].filter(counts[VALUE])).as_py() or 0
 
 
 def _split_stats(

@@ -1,40 +1,66 @@
-"""The encoders of a build: learnt from its log, continued from its base, or taken over."""
+"""The encoders of a build: learnt from its log, continued from its base, or taken over.
 
-from collections.abc import Mapping
-from typing import NamedTuple
+What a large log has of values is in buckets, and its vocabularies are ranked in them, see
+`ranking`; the driver holds neither the values nor the words. All else it holds.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.log import tables
-from pipeline.requests import counting, last_seen
+from pipeline.job import ranking
+from pipeline.log import sorted_runs, tables
+from pipeline.requests import by_bucket, counting, last_seen
+from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.counting import COUNT, VALUE
 from pipeline.requests.events import Plan
 from pipeline.requests.log_kind import AnyLog
+from preprocessing import data_dir
 from preprocessing.data_dir import DataDir
-from preprocessing.encoders import fitting
+from preprocessing.encoders import encoder_files, fitting
 from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
 from preprocessing.errors import UserError
-from preprocessing.features.encoder_specs import Hash
+from preprocessing.features.encoder_specs import Hash, Vocabulary
 from preprocessing.features.feature import Feature
 
 
 class Fitted(NamedTuple):
-    """The encoder of a feature.
+    """What is known of the encoder of a feature.
 
     Attributes:
-        encoder: The encoder.
+        cardinality: Number of its ids including padding.
+        numbers: Learnt numbers, other than a vocabulary.
+        num_expired: Number of its expired words; None without a vocabulary.
         given: Number of its first words that need not be among the values of the training requests,
             since they were counted elsewhere; None if the requests are all that it learnt from.
+        encoder: Function that gives the encoder: for the values of a bucket, or for all values.
     """
 
-    encoder: FittedEncoder
+    cardinality: int
+    numbers: dict[str, Any]
+    num_expired: int | None
     given: int | None
+    encoder: Callable[[Bucket], FittedEncoder]
+
+    @classmethod
+    def of(cls, encoder: FittedEncoder, given: int | None) -> "Fitted":
+        """What is known of an encoder that is in memory."""
+        is_expired = encoder.is_expired if isinstance(encoder, VocabularyEncoder) else None
+        return cls(
+            encoder.cardinality,
+            encoder.numbers(),
+            None if is_expired is None else int(is_expired.sum()),
+            given,
+            lambda bucket: encoder,
+        )
 
 
-def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
-    """The encoder of each feature.
+def fit(plan: Plan, kind: AnyLog, ranked: Mapping[str, int]) -> dict[str, Fitted]:
+    """Learns the encoder of each feature and writes the vocabularies.
 
     With a base the ids of its vocabularies keep their meaning, values that have become frequent
     enough are appended, by count and then by bytes, and numbers stay as they were fitted. With
@@ -44,26 +70,45 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
     Args:
         plan: Plan of a build that has counted its training values.
         kind: Kind of its log.
+        ranked: Number of words of the vocabularies that `ranking.rank` has written.
     """
+    vocab_dir = plan.arguments.output_path / data_dir.VOCABULARIES
+    vocab_dir.mkdir(exist_ok=True)
+    fitted = {}
+    for feature, encoder, given in _encoders(plan, kind, ranked):
+        encoder_files.save_vocabulary(encoder, vocab_dir)
+        fitted[feature.name] = Fitted.of(encoder, given)
+    for feature in plan.schema.encoded_features:
+        if feature.name in ranked:
+            assert isinstance(feature.encoder, Vocabulary)
+            cardinality = 1 + feature.encoder.oov_buckets + ranked[feature.name]
+            encoder_of = functools.partial(ranking.encoder, plan, feature)
+            fitted[feature.name] = Fitted(cardinality, {}, 0, None, encoder_of)
+    return {feature.name: fitted[feature.name] for feature in plan.schema.encoded_features}
+
+
+def _encoders(
+    plan: Plan, kind: AnyLog, ranked: Mapping[str, int]
+) -> Iterator[tuple[Feature, FittedEncoder, int | None]]:
+    """Yields features that are not ranked, the encoder of each, how many words of it are given."""
     arguments = plan.arguments
+    features = [feature for feature in plan.schema.encoded_features if feature.name not in ranked]
+    if arguments.vocabularies is None and (plan.base is None or arguments.rerank):
+        is_given = plan.base is not None or bool(arguments.expire_days)
+        for feature in features:
+            encoder = (
+                _without_values(feature)
+                if feature.is_gap
+                else _learnt(feature, _unexpired(plan, feature, counts_so_far(plan, kind, feature)))
+            )
+            yield feature, encoder, _num_words(encoder) if is_given else None
+        return
     if arguments.vocabularies is not None:
         encoders = _taken_over(arguments.vocabularies, plan)
-    elif plan.base is not None and not arguments.rerank:
-        encoders = plan.base.encoders(plan.schema)
     else:
-        encoders = {
-            feature.name: _without_values(feature)
-            if feature.is_gap
-            else _learnt(feature, _unexpired(plan, feature, counts_so_far(plan, kind, feature)))
-            for feature in plan.schema.encoded_features
-        }
-        is_given = plan.base is not None or bool(arguments.expire_days)
-        return {
-            name: Fitted(encoder, _num_words(encoder) if is_given else None)
-            for name, encoder in encoders.items()
-        }
-    fitted = {}
-    for feature in plan.schema.encoded_features:
+        assert plan.base is not None
+        encoders = plan.base.encoders(plan.schema)
+    for feature in features:
         encoder = encoders[feature.name]
         given = _num_words(encoder)
         if plan.base is not None and isinstance(encoder, VocabularyEncoder):
@@ -71,16 +116,15 @@ def fit(plan: Plan, kind: AnyLog) -> dict[str, Fitted]:
         if isinstance(encoder, VocabularyEncoder):
             expired = last_seen.expired(plan, feature)
             encoder = VocabularyEncoder(feature, encoder.vocabulary, expired)
-        fitted[feature.name] = Fitted(encoder, given)
-    return fitted
+        yield feature, encoder, given
 
 
 def num_expired(fitted: Mapping[str, Fitted]) -> dict[str, int]:
     """Counters of the expired values of each vocabulary: `expired/<feature>`."""
     return {
-        f"expired/{name}": int(encoder.is_expired.sum())
-        for name, (encoder, _) in fitted.items()
-        if isinstance(encoder, VocabularyEncoder)
+        f"expired/{name}": one.num_expired
+        for name, one in fitted.items()
+        if one.num_expired is not None
     }
 
 
@@ -91,6 +135,15 @@ def counts_so_far(plan: Plan, kind: AnyLog, feature: Feature) -> pa.Table:
     counts = kind.new_values(plan, feature)
     earlier = plan.base.counts(feature.name).cast(counts.schema)
     return counting.merge_counts(pa.concat_tables([earlier, counts]))
+
+
+def counts_in_order(plan: Plan, kind: AnyLog, feature: Feature) -> Iterable[pa.Table]:
+    """The rows of `counts_so_far`, in pieces if values are in buckets."""
+    buckets = by_bucket.buckets(plan)
+    if not buckets or not isinstance(feature.encoder, Vocabulary):
+        return [counts_so_far(plan, kind, feature)]
+    paths = [by_bucket.training_values(plan, feature.name, bucket) for bucket in buckets]
+    return sorted_runs.merged(paths, [(VALUE, "ascending")])
 
 
 def _learnt(feature: Feature, counts: pa.Table) -> FittedEncoder:

@@ -95,6 +95,12 @@ def read(path: AnyPath) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
+def schema(path: AnyPath) -> pa.Schema:
+    """The columns of a table in a file."""
+    with files.random_access(path) as source:
+        return pa.ipc.open_file(source).schema
+
+
 def read_buckets(directory: AnyPath, key: str) -> pa.Table:
     """Reads the tables of a directory as one.
 
@@ -104,6 +110,19 @@ def read_buckets(directory: AnyPath, key: str) -> pa.Table:
     """
     parts = [read(path) for path in files.children(directory, "*.arrow")]
     return parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by(key)
+
+
+def bucket_path(directory: AnyPath, bucket: int) -> AnyPath:
+    """The file of a bucket in a directory that `read_buckets` reads."""
+    return directory / f"{bucket:05d}.arrow"
+
+
+def read_bucket(directory: AnyPath, bucket: int) -> pa.Table:
+    """Reads one table of a directory; there is no file for a bucket without rows."""
+    path = bucket_path(directory, bucket)
+    if path.exists():
+        return read(path)
+    return schema(files.children(directory, "*.arrow")[0]).empty_table()
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.log import tables
 from pipeline.requests.counting import FIRST_USE
@@ -26,6 +25,7 @@ from pipeline.requests.event_order import Places
 from pipeline.requests.events import Events, Plan
 from preprocessing import splits
 from preprocessing.storage import files
+from preprocessing.values.value_places import ValuePlaces
 
 _TIMES, _ROWS, _ITEMS = "times", "rows", "items"
 _FILES = {_TIMES: np.int64, _ROWS: np.int64, _ITEMS: np.int32}
@@ -68,7 +68,7 @@ def write_run(plan: Plan, partition: int, events: Events) -> None:
 def merge_runs(plan: Plan, partitions: Sequence[int]) -> None:
     """Merges what the partitions wrote; items become places in the catalogue of the test split."""
     items = tables.read(plan.catalogue(splits.SPLITS[-1]))
-    universe = tables.one_array(items[plan.schema.item_key.name])
+    universe = ValuePlaces(tables.one_array(items[plan.schema.item_key.name]))
     runs = [_read_run(plan, partition, universe) for partition in partitions]
     starts = [0] * len(runs)
     with contextlib.ExitStack() as stack:
@@ -96,10 +96,10 @@ def merge_runs(plan: Plan, partitions: Sequence[int]) -> None:
             starts = ends
 
 
-def _read_run(plan: Plan, partition: int, universe: pa.Array) -> _Run:
+def _read_run(plan: Plan, partition: int, universe: ValuePlaces) -> _Run:
     table = tables.read(plan.run(partition))
     values, code_D = tables.distinct(tables.one_array(table[_ITEMS]))
-    number_V = pc.index_in(values, value_set=universe).fill_null(-1).to_numpy()
+    number_V = universe.find(values)
     times, rows, first_use_D = (
         tables.one_array(table[name]).to_numpy() for name in (_TIMES, _ROWS, FIRST_USE)
     )

@@ -4,7 +4,7 @@ A request is an event with the events of its user before it. Item features of ca
 catalogues, so the counts of these are derived from the counts of items.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from pipeline.arguments import AVAILABLE_POPULARITY, BuildArguments
 from pipeline.log import file_accounts, tables
 from pipeline.log.row_checks import FILE, TIME
-from pipeline.requests import appearances, counting, tails
+from pipeline.requests import appearances, by_bucket, counting, shard_sizes, tails
+from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.counting import VALUE
 from pipeline.requests.encoding import RequestEncoder
 from pipeline.requests.event_order import Sorted, as_is, without_repeats
@@ -108,6 +109,9 @@ class ClickLog(LogKind[Events]):
         counters |= {f"filtered/{rule}": n for rule, n in events.unused().items()}
         counters |= {f"{name}/left_out": n for name, n in events.left_out().items()}
         counters["train/requests"] = len(positives)
+        steps_E = np.minimum(events.positions, schema.history.max_length)
+        candidates_E = np.full(len(steps_E), 1 + plan.arguments.negatives)
+        counters |= shard_sizes.count(events.split, steps_E, candidates_E)
         counters[f"longest/{events.index.max(initial=-1) + 1}"] = 1
         is_used = (events.first_use != splits.NONE) & events.in_log
         counters["used"] = int(is_used.sum())
@@ -135,21 +139,26 @@ class ClickLog(LogKind[Events]):
         every_row = np.arange(rows.num_rows)
         return tails.cut(rows, every_row, counted, plan.schema, (), [item_key])
 
-    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+    def training_values(self, plan: Plan, feature: Feature, bucket: Bucket = None) -> pa.Table:
         """The values counted, and those that the training catalogue gives to positives."""
-        return self._with_candidates(plan, feature, counting.read(plan.values(feature.name)))
+        counts = counting.read(plan.values(feature.name), bucket)
+        return self._with_candidates(plan, feature, counts, bucket)
 
     def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """Those of them that the base has not counted; candidates are events of the log."""
-        return self._with_candidates(plan, feature, counting.read(plan.new_values(feature.name)))
+        counts = counting.read(plan.new_values(feature.name))
+        return self._with_candidates(plan, feature, counts, None)
 
-    def _with_candidates(self, plan: Plan, feature: Feature, value_counts: pa.Table) -> pa.Table:
+    def _with_candidates(
+        self, plan: Plan, feature: Feature, value_counts: pa.Table, bucket: Bucket
+    ) -> pa.Table:
         if feature not in plan.schema.item_features or isinstance(feature.encoder, Hash):
             return value_counts
-        training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
-        candidates = counting.candidate_values(training_items, feature)
-        if feature.many is not None:
-            candidates = counting.values_of_sets(candidates)
+        if bucket is None:
+            training_items = tables.read(plan.catalogue(splits.SPLITS[splits.TRAIN]))
+            candidates = counting.candidate_values(training_items, feature)
+        else:
+            candidates = counting.read(by_bucket.candidates(plan, feature.name), bucket)
         return counting.merge_counts(pa.concat_tables([value_counts, candidates]))
 
     def nothing_to_train_on(
@@ -174,20 +183,18 @@ class ClickLog(LogKind[Events]):
         """Counts of histories, of the user's side and of the items of positives."""
         return PartitionCounts(rows)
 
-    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
-        """The merged counts; those of candidates follow from their items and the catalogues."""
+    def derived_counts(self, plan: Plan, bucket: Bucket) -> Iterator[tuple[str, pa.Table]]:
+        """Yields the counts of candidates' features: these follow from items and catalogues."""
         schema = plan.schema
         item_key = candidate_key(schema.item_key.name)
-        items = counting.read(plan.key_counts(item_key))
-        catalogues = [tables.read(plan.catalogue(name)) for name in splits.SPLITS]
-        counts = {}
+        items = counting.read(plan.key_counts(item_key), bucket)
+        catalogues = [
+            tables.read(by_bucket.catalogue(plan, name, bucket)) for name in splits.SPLITS
+        ]
         for key, name, column in counted_columns(schema):
             if key.startswith(candidate_key("")) and key != item_key:
                 values = [_counted(schema, catalogue, column) for catalogue in catalogues]
-                counts[name] = _candidate_counts(items, catalogues, schema.item_key.name, values)
-            else:
-                counts[name] = counting.read(plan.key_counts(name))
-        return counts
+                yield name, _candidate_counts(items, catalogues, schema.item_key.name, values)
 
 
 def _counted(schema: Schema, catalogue: pa.Table, column: str) -> pa.Array:

@@ -6,6 +6,8 @@ not depend on how the log was partitioned. Means and quantiles are computed at t
 merged counts, for the same reason.
 """
 
+from typing import Literal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,9 +26,16 @@ FIRST_TIME, FIRST_ROW = "#first_time", "#first_row"
 """Place of the first event of an item (see `places`), if a build draws by appearance."""
 
 
-def read(directory: AnyPath) -> pa.Table:
-    """Reads counts that the job merged in buckets; rows are sorted by value if counts merge so."""
-    return tables.read_buckets(directory, VALUE)
+def read(directory: AnyPath, bucket: int | None = None) -> pa.Table:
+    """Reads counts that the job merged in buckets; rows are sorted by value if counts merge so.
+
+    Args:
+        directory: Directory of the buckets.
+        bucket: Number of the bucket to read; None for all of them.
+    """
+    if bucket is None:
+        return tables.read_buckets(directory, VALUE)
+    return tables.read_bucket(directory, bucket)
 
 
 def count_values(values: pa.Array) -> pa.Table:
@@ -89,7 +98,8 @@ def candidate_values(catalogue: pa.Table, feature: Feature) -> pa.Table:
     """
     column = countable(feature, tables.one_array(catalogue[feature.name]))
     values = pa.table({VALUE: column, COUNT: catalogue[CANDIDATES]})
-    return values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
+    values = values.filter(pc.and_(pc.is_valid(values[VALUE]), pc.greater(values[COUNT], 0)))
+    return values if feature.many is None else values_of_sets(values)
 
 
 def count_items(
@@ -177,6 +187,14 @@ def catalogue(items: pa.Table, key: str, last_split: int) -> pa.Table:
     usable = items.filter(pc.less_equal(items[FIRST_USE], last_split))
     one_use = pa.array(np.zeros(usable.num_rows, np.int8))
     merged = merge_items(_with_column(usable, FIRST_USE, one_use), key)
-    if FIRST_TIME in merged.column_names:
-        return merged.sort_by([(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")])
-    return merged.sort_by(key)
+    return merged.sort_by(catalogue_order(key, FIRST_TIME in merged.column_names))
+
+
+def catalogue_order(key: str, by_place: bool) -> list[tuple[str, Literal["ascending"]]]:
+    """The order of a catalogue, which no two of its rows share.
+
+    Args:
+        key: Name of the item key.
+        by_place: Whether first places were counted.
+    """
+    return [(name, "ascending") for name in ([FIRST_TIME, FIRST_ROW] if by_place else [key])]

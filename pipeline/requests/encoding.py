@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.arguments import AVAILABLE_POPULARITY
 from pipeline.log import tables
@@ -47,11 +46,13 @@ from preprocessing.example_keys import (
 from preprocessing.schema import Schema
 from preprocessing.storage.arrow_buffers import from_buffers
 from preprocessing.values.farmhash import fingerprint64
+from preprocessing.values.value_places import ValuePlaces
 
 KEY, RECORD = "key", "record"
 """Columns of encoded requests: fingerprint of the request id, serialised example."""
 
-_BLOCK_REQUESTS = 8192
+BLOCK_REQUESTS = 8192
+"""Requests of a partition that are encoded at once."""
 
 
 class ShardPiece(NamedTuple):
@@ -78,12 +79,12 @@ class ItemCatalogue:
         plan: Plan,
         split: str,
         items: pa.Table,
-        universe: pa.Array,
+        universe: ValuePlaces,
         encoders: Mapping[str, FittedEncoder],
     ) -> None:
         schema, arguments = plan.schema, plan.arguments
         keys = tables.one_array(items[schema.item_key.name])
-        numbers_K = pc.index_in(keys, value_set=universe).to_numpy().astype(np.int64)
+        numbers_K = universe.find(keys)
         self.draws = negatives.Catalogue(numbers_K)
         self._places = appeared(items) if arguments.draws_available else None
         if arguments.negative_sampling == "popularity":
@@ -137,7 +138,7 @@ class RequestEncoder:
     ) -> None:
         self._plan = plan
         self._encoders = encoders
-        self._universe = tables.one_array(catalogues[-1][plan.schema.item_key.name])
+        self._universe = ValuePlaces(tables.one_array(catalogues[-1][plan.schema.item_key.name]))
         self._catalogues = [
             ItemCatalogue(plan, split, items, self._universe, encoders)
             for split, items in zip(splits.SPLITS, catalogues, strict=True)
@@ -187,8 +188,8 @@ def shard_pieces(
     keys = fingerprint64(ids)
     order = np.lexsort((keys, keys % np.uint64(num_shards)))
     requests, ids, keys = requests[order], ids.take(pa.array(order)), keys[order]
-    for start in range(0, len(requests), _BLOCK_REQUESTS):
-        block = slice(start, start + _BLOCK_REQUESTS)
+    for start in range(0, len(requests), BLOCK_REQUESTS):
+        block = slice(start, start + BLOCK_REQUESTS)
         encoded = records(requests[block], ids[block], keys[block])
         table = pa.table({KEY: keys[block], RECORD: encoded})
         shards = (keys[block] % np.uint64(num_shards)).astype(np.int64)
@@ -245,7 +246,7 @@ class _Partition:
         self,
         plan: Plan,
         encoders: Mapping[str, FittedEncoder],
-        universe: pa.Array,
+        universe: ValuePlaces,
         events: Events,
     ) -> None:
         self._arguments = plan.arguments

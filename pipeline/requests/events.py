@@ -26,6 +26,7 @@ from preprocessing.negatives import OwnItems
 from preprocessing.schema import Schema
 from preprocessing.sequences import Windows, event_order, history_windows, positions
 from preprocessing.storage.files import AnyPath
+from preprocessing.values.value_places import ValuePlaces
 
 PARTITIONS_PER_BUCKET = 16
 """Partitions whose counts of values are merged in one bucket: half a GiB of raw log."""
@@ -287,14 +288,13 @@ class Events:
         keys = self.column(self.plan.schema.user_key.name)
         return tables.decoded(keys.take(pa.array(self.starts[:-1])))
 
-    def own_items(self, universe: pa.Array) -> OwnItems:
+    def own_items(self, universe: ValuePlaces) -> OwnItems:
         """The items that each user has ever touched, by their places in an array of keys."""
         users, items = self.users, self.items(universe)
         if self.older is not None:
             keys = self.older[self.plan.schema.item_key.name]
-            places = pc.fill_null(pc.index_in(keys, value_set=universe), -1)
             users = np.concatenate([users, self._users_of_older])
-            items = np.concatenate([items, places.to_numpy().astype(np.int64)])
+            items = np.concatenate([items, universe.find(keys)])
         return OwnItems(users, items, len(universe))
 
     @functools.cached_property
@@ -319,7 +319,7 @@ class Events:
                 if self.plan.arguments.draws_available:
                     drawable_R = appeared(catalogue).up_to(self.places.take(rows))
                 universe = tables.one_array(catalogue[self.plan.schema.item_key.name])
-                own_items = self.own_items(universe)
+                own_items = self.own_items(ValuePlaces(universe))
                 free_R = drawable_R - own_items.count_below(self.users[rows], drawable_R)
                 split_E[rows[free_R < self.plan.arguments.negatives]] = splits.NONE
         return split_E
@@ -329,11 +329,10 @@ class Events:
         """Places of the events in the order of the log."""
         return Places.of(self.table)
 
-    def items(self, universe: pa.Array) -> np.ndarray:
+    def items(self, universe: ValuePlaces) -> np.ndarray:
         """Place of each event's item key in an array of keys, int64 [E], -1 if it is not there."""
         values, codes = tables.distinct(self.column(self.plan.schema.item_key.name))
-        place_of_value = pc.fill_null(pc.index_in(values, value_set=universe), -1)
-        return place_of_value.to_numpy().astype(np.int64)[codes]
+        return universe.find(values)[codes]
 
     @functools.cached_property
     def _protocol_split(self) -> np.ndarray:

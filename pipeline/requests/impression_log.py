@@ -1,7 +1,7 @@
 """Impression logs as one kind of log: every row is a labelled candidate, see `impressions`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +9,13 @@ import pyarrow as pa
 from pipeline.arguments import BuildArguments
 from pipeline.log import file_accounts
 from pipeline.log.row_checks import FILE, LABEL, REQUEST, TIME
-from pipeline.requests import counting, impressions, tails
+from pipeline.requests import counting, impressions, shard_sizes, tails
+from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.event_order import Sorted, as_is, without_repeats
 from pipeline.requests.events import Plan, sort_events
 from pipeline.requests.impression_encoding import ImpressionCounts, ImpressionEncoder
 from pipeline.requests.impressions import REQUEST_TIME, Impressions
 from pipeline.requests.log_kind import LogKind, TrainingCounts
-from pipeline.requests.partition_counts import counted_columns
 from pipeline.requests.tails import Tail
 from preprocessing import splits
 from preprocessing.encoders.fitted import FittedEncoder
@@ -95,6 +95,8 @@ class ImpressionLog(LogKind[Impressions]):
         used_E = rows.in_log & (rows.first_use != splits.NONE)
         counters = {f"filtered/{rule}": n for rule, n in (rows.filtered + rows.unused()).items()}
         counters["train/requests"] = int(is_train_R.sum())
+        steps_R = np.minimum(rows.history_sizes, schema.history.max_length)
+        counters |= shard_sizes.count(rows.split, steps_R, np.diff(rows.starts))
         counters["clicks"] = int(rows.is_click[rows.in_log].sum())
         counters["used"] = int(used_E.sum())
         counters |= file_accounts.by_file("used", rows.table[FILE].to_numpy()[used_E])
@@ -102,9 +104,9 @@ class ImpressionLog(LogKind[Impressions]):
         counters["longest/0"] = 1  # no request needs negatives
         return TrainingCounts(values, items, counters)
 
-    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+    def training_values(self, plan: Plan, feature: Feature, bucket: Bucket = None) -> pa.Table:
         """The values counted: candidates are rows too."""
-        return counting.read(plan.values(feature.name))
+        return counting.read(plan.values(feature.name), bucket)
 
     def new_values(self, plan: Plan, feature: Feature) -> pa.Table:
         """The values counted that the base has not counted."""
@@ -147,9 +149,6 @@ class ImpressionLog(LogKind[Impressions]):
         """Counts of histories, of the user's side and of all candidates."""
         return ImpressionCounts(rows)
 
-    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
-        """The merged counts."""
-        return {
-            name: counting.read(plan.key_counts(name))
-            for _, name, _ in counted_columns(plan.schema)
-        }
+    def derived_counts(self, plan: Plan, bucket: Bucket) -> Iterator[tuple[str, pa.Table]]:
+        """Yields nothing: all that requests hold is counted."""
+        return iter(())

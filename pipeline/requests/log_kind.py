@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.arguments import BuildArguments
+from pipeline.requests.by_bucket import Bucket
 from pipeline.requests.encoding import ShardPiece
 from pipeline.requests.event_order import Sorted
 from pipeline.requests.events import Plan
@@ -137,12 +138,13 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """Counts values and items of the training data of a partition."""
 
     @abc.abstractmethod
-    def training_values(self, plan: Plan, feature: Feature) -> pa.Table:
+    def training_values(self, plan: Plan, feature: Feature, bucket: Bucket = None) -> pa.Table:
         """Values that training requests hold and how often, counting each row of the log once.
 
         Args:
             plan: Plan of a build that has merged what `count_training` counts.
             feature: A feature with an encoder. The values of a hash encoder are not counted.
+            bucket: Number of the bucket whose values are wanted; None for all values.
         """
 
     @abc.abstractmethod
@@ -179,11 +181,12 @@ class LogKind(abc.ABC, Generic[RowsT]):
         """The counts for statistics of the requests among some rows."""
 
     @abc.abstractmethod
-    def key_counts(self, plan: Plan) -> dict[str, pa.Table]:
-        """The counts of every key of an example and, by `defaulted_key`, of its defaults.
+    def derived_counts(self, plan: Plan, bucket: Bucket) -> Iterator[tuple[str, pa.Table]]:
+        """Yields names and counts of what follows from other counts, see `counted_columns`.
 
         Args:
             plan: Plan of a build that has merged the values of `counts`.
+            bucket: Number of a bucket of items from which they follow; None for all items.
         """
 
 

@@ -14,14 +14,15 @@ follow from the times.
 Shape suffixes: E events, K items.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.log import tables
+from pipeline.log import sorted_runs, tables
 from pipeline.log.row_checks import FILE, LINE, TIME, defaulted_column
 from pipeline.requests.counting import (
     CANDIDATES,
@@ -47,7 +48,12 @@ EVENTS, OLDER = "events", "older"
 """The two files of a number."""
 
 ITEMS = "items.arrow"
+ITEMS_ORDER: sorted_runs.Order = [(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")]
 COUNTS, SEEN = "counts", "seen"
+
+
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+_BLOCK_ROWS = 1 << 20  # at once in memory
 
 
 class Tail(NamedTuple):
@@ -229,9 +235,8 @@ def without(tail: Tail, users: pa.Array, user_key: str) -> Tail:
 
 
 def items_of_file(items: pa.Table) -> pa.Table:
-    """Items as `counting.merge_items` gives them, as the file keeps them: by first appearance."""
-    in_order = items.sort_by([(FIRST_TIME, "ascending"), (FIRST_ROW, "ascending")])
-    return in_order.drop_columns([FILE, LINE, FIRST_USE, CANDIDATES, FIRST_ROW])
+    """Items as `counting.merge_items` gives them, as the file keeps them: in `ITEMS_ORDER`."""
+    return items.drop_columns([FILE, LINE, FIRST_USE, CANDIDATES, FIRST_ROW])
 
 
 def items_of_base(kept: pa.Table, like: pa.Table) -> pa.Table:
@@ -259,10 +264,24 @@ def with_items_of_base(kept: pa.Table, items: pa.Table, key: str) -> pa.Table:
 def to_bytes(table: pa.Table) -> bytes:
     """A table as the content of a file, compressed."""
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+    with pa.ipc.new_file(sink, table.schema, options=_OPTIONS) as writer:
         writer.write_table(table.combine_chunks())
     return sink.getvalue().to_pybytes()
+
+
+def write(path: AnyPath, pieces: Iterable[pa.Table]) -> None:
+    """Writes the rows of tables of one schema, at least one, as they come, compressed.
+
+    The bytes do not depend on how the rows were cut.
+    """
+    blocks = sorted_runs.in_blocks(pieces, _BLOCK_ROWS)
+    first = next(blocks)
+    with (
+        files.create(path) as file,
+        pa.ipc.new_file(file, first.schema, options=_OPTIONS) as writer,
+    ):
+        for block in itertools.chain([first], blocks):
+            writer.write_table(block)
 
 
 def read(path: AnyPath) -> pa.Table:

@@ -19,15 +19,51 @@ def jensen_shannon(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:
         counts_V: Number of times that each value occurs.
         others_V: Numbers for the other side, in the same order of values.
     """
-    if not (counts_V.sum() and others_V.sum()):
-        return None
-    p_V, q_V = counts_V / counts_V.sum(), others_V / others_V.sum()
-    middle_V = (p_V + q_V) / 2
-    terms = [
-        share[share > 0] * np.log2(share[share > 0] / middle_V[share > 0]) for share in (p_V, q_V)
-    ]
-    # An exact sum does not depend on the order of the values.
-    return round(max(0.0, math.fsum(np.concatenate(terms).tolist()) / 2), _DIGITS)
+    divergence = JensenShannon(int(counts_V.sum()), int(others_V.sum()))
+    divergence.add(counts_V, others_V)
+    return divergence.distance
+
+
+class JensenShannon:
+    """Jensen-Shannon divergence of values that come in parts; it does not depend on the parts.
+
+    Args:
+        total: Number of values on one side, each time that one occurs.
+        other_total: Number on the other side.
+    """
+
+    def __init__(self, total: int, other_total: int) -> None:
+        self._totals = total, other_total
+        self._terms: list[float] = []
+
+    def add(self, counts_V: np.ndarray, others_V: np.ndarray) -> None:
+        """Adds values that were in no part before, see `jensen_shannon`."""
+        if not all(self._totals):
+            return
+        p_V, q_V = counts_V / self._totals[0], others_V / self._totals[1]
+        middle_V = (p_V + q_V) / 2
+        for share in (p_V, q_V):
+            is_there = share > 0
+            self._terms += _exact_sum(
+                share[is_there] * np.log2(share[is_there] / middle_V[is_there])
+            )
+
+    @property
+    def distance(self) -> float | None:
+        """The divergence with logarithms to base 2; None if a side has no values."""
+        if not all(self._totals):
+            return None
+        # An exact sum does not depend on the order of the values.
+        return round(max(0.0, math.fsum(self._terms) / 2), _DIGITS)
+
+
+def _exact_sum(terms: np.ndarray) -> list[float]:
+    """A few numbers whose sum is exactly that of many."""
+    numbers = terms.tolist()
+    parts: list[float] = []
+    while rest := math.fsum([*numbers, *(-part for part in parts)]):
+        parts.append(rest)
+    return parts
 
 
 def kolmogorov_smirnov(counts_V: np.ndarray, others_V: np.ndarray) -> float | None:

@@ -4,8 +4,10 @@ Every figure follows from counts of distinct values and not from their order, so
 gives the same bytes however it was counted. V distinct values.
 """
 
+import collections
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,53 +23,154 @@ from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.encoder_specs import Hash, Vocabulary
 from preprocessing.features.feature import Feature
 from preprocessing.schema import Schema
+from preprocessing.splits import SPLITS, TRAIN
 
 BUCKETS = 64
 """Classes into which the ids of a hash encoder are folded, for drift between data sets."""
 
 _TOP_VALUES = 20
+_TRAIN = SPLITS[TRAIN]
+
+
+class Described(NamedTuple):
+    """Some of the values of a key of the examples; no value is in two of these.
+
+    Attributes:
+        encoder: Encoder that tells which of the values are known, or the bucket of a hash.
+        values: Distinct values in any order; null stands for missing ones.
+        counts: Number of times that the requests of each split hold each value, [V] by split.
+    """
+
+    encoder: FittedEncoder
+    values: pa.Array
+    counts: Mapping[str, np.ndarray]
 
 
 def describe_key(
     feature: Feature,
-    encoder: FittedEncoder,
-    values: pa.Array,
-    counts_V: np.ndarray,
-    trained_V: np.ndarray | None,
-    num_defaulted: int = 0,
-) -> dict[str, Any]:
-    """Counts, distinct and drift from train; top values or numbers; rate of unknown ids.
+    parts: Callable[[], Iterable[Described]],
+    num_defaulted: Mapping[str, int],
+) -> dict[str, dict[str, Any]]:
+    """By split: counts, distinct, drift from train; top values or numbers; rate of unknown ids.
 
     Args:
         feature: Feature of the values.
-        encoder: Encoder of the feature.
-        values: Distinct values in any order; null stands for missing ones.
-        counts_V: Number of times that requests of the split hold each value.
-        trained_V: Number of times that requests of train hold each value; None if train is the
-            split.
-        num_defaulted: Number of values that are the default because the log has none.
+        parts: Function that gives all values in parts, of which one is held at a time; of numbers
+            there is a single one.
+        num_defaulted: Number of values that are the default because the log has none, by split.
     """
-    measure = drift.jensen_shannon
     if is_number(feature):
+        (part,) = parts()
         # A missing number counts as smaller than every other.
-        order = pc.array_sort_indices(values, null_placement="at_start").to_numpy()
-        values, counts_V = values.take(pa.array(order)), counts_V[order]
-        trained_V = None if trained_V is None else trained_V[order]
-        measure = drift.kolmogorov_smirnov
-    missing_V = pc.is_null(values).to_numpy(zero_copy_only=False)
-    present_V = ~missing_V & (counts_V > 0)
+        order = pc.array_sort_indices(part.values, null_placement="at_start")
+        counts = {split: counts_V[order.to_numpy()] for split, counts_V in part.counts.items()}
+        part = Described(part.encoder, part.values.take(order), counts)
+        return {split: _describe_split(part, split, num_defaulted[split]) for split in SPLITS}
+    totals = collections.Counter({split: 0 for split in SPLITS})
+    for part in parts():
+        totals.update({split: int(counts_V.sum()) for split, counts_V in part.counts.items()})
+    described = {split: _Categories(split, totals) for split in SPLITS}
+    for part in parts():
+        texts_V, ids_V = texts(part.values), part.encoder.encode(part.values)
+        is_missing_V = pc.is_null(part.values).to_numpy(zero_copy_only=False)
+        for categories in described.values():
+            categories.add(part, texts_V, ids_V, is_missing_V)
+    return {split: one.record(num_defaulted[split]) for split, one in described.items()}
+
+
+def _describe_split(part: Described, split: str, num_defaulted: int) -> dict[str, Any]:
+    """The record of a split from all numbers in increasing order."""
+    counts_V = part.counts[split]
+    is_missing_V = pc.is_null(part.values).to_numpy(zero_copy_only=False)
+    is_present_V = ~is_missing_V & (counts_V > 0)
     record: dict[str, Any] = {
         "count": int(counts_V.sum()),
-        "missing": int(counts_V[missing_V].sum()),
+        "missing": int(counts_V[is_missing_V].sum()),
         "defaulted": num_defaulted,
-        "distinct": int(present_V.sum()),
+        "distinct": int(is_present_V.sum()),
     }
-    if trained_V is not None:
-        record["drift"] = measure(trained_V, counts_V)
-    values, counts_V = values.filter(pa.array(present_V)), counts_V[present_V]
-    if is_number(feature):
-        return record | _describe_numbers(values, counts_V)
-    return record | _describe_categories(values, counts_V, encoder)
+    if split != _TRAIN:
+        record["drift"] = drift.kolmogorov_smirnov(part.counts[_TRAIN], counts_V)
+    values = part.values.filter(pa.array(is_present_V))
+    return record | _describe_numbers(values, counts_V[is_present_V])
+
+
+class _Categories:
+    """The record of a split from the values of a category, which come in parts.
+
+    Args:
+        split: Name of the split.
+        totals: Number of values of each split.
+    """
+
+    def __init__(self, split: str, totals: Mapping[str, int]) -> None:
+        self._split = split
+        self._total = totals[split]
+        self._drift = (
+            None if split == _TRAIN else drift.JensenShannon(totals[_TRAIN], totals[split])
+        )
+        self._missing = self._distinct = 0
+        self._top: list[pa.Table] = []
+        self._ids: dict[str, Any] = {}
+
+    def add(
+        self, part: Described, texts_V: pa.Array, ids_V: np.ndarray, is_missing_V: np.ndarray
+    ) -> None:
+        """Adds values.
+
+        Args:
+            part: The values.
+            texts_V: Their texts.
+            ids_V: Their ids.
+            is_missing_V: Whether each stands for missing ones.
+        """
+        counts_V = part.counts[self._split]
+        is_present_V = ~is_missing_V & (counts_V > 0)
+        self._missing += int(counts_V[is_missing_V].sum())
+        self._distinct += int(is_present_V.sum())
+        if self._drift is not None:
+            self._drift.add(part.counts[_TRAIN], counts_V)
+        counts_V, ids_V = counts_V[is_present_V], ids_V[is_present_V]
+        texts_V = texts_V.filter(pa.array(is_present_V))
+        self._top = [_most_frequent([*self._top, pa.table({"text": texts_V, "count": counts_V})])]
+        if num_oov := part.encoder.num_oov:
+            self._add_ids("unknown", int(counts_V[ids_V <= num_oov].sum()))
+        else:
+            folded = np.bincount(ids_V % BUCKETS, counts_V, BUCKETS).astype(np.int64)
+            self._add_ids("hash_buckets", folded)
+
+    def _add_ids(self, name: str, count: Any) -> None:
+        self._ids[name] = self._ids.get(name, 0) + count
+
+    def record(self, num_defaulted: int) -> dict[str, Any]:
+        """The record, of which `num_defaulted` values are defaults."""
+        record: dict[str, Any] = {
+            "count": self._total,
+            "missing": self._missing,
+            "defaulted": num_defaulted,
+            "distinct": self._distinct,
+        }
+        if self._drift is not None:
+            record["drift"] = self._drift.distance
+        (top,) = self._top
+        record["top_values"] = dict(
+            zip(top["text"].to_pylist(), top["count"].to_pylist(), strict=True)
+        )
+        if "hash_buckets" in self._ids:
+            return record | {"hash_buckets": self._ids["hash_buckets"].tolist()}
+        num_present = self._total - self._missing
+        return record | {"oov_rate": self._ids["unknown"] / num_present if num_present else 0.0}
+
+
+def _most_frequent(counted: Sequence[pa.Table]) -> pa.Table:
+    """The most frequent of counted texts, by count and then by bytes."""
+    top = pa.concat_tables(counted)
+    order = [("count", "descending"), ("text", "ascending")]
+    return (
+        top.take(pc.select_k_unstable(top, min(_TOP_VALUES, top.num_rows), order))
+        if (top.num_rows)
+        else top
+    )
 
 
 def _describe_numbers(values: pa.Array, counts_V: np.ndarray) -> dict[str, Any]:
@@ -93,47 +196,25 @@ def _describe_numbers(values: pa.Array, counts_V: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _describe_categories(
-    values: pa.Array, counts_V: np.ndarray, encoder: FittedEncoder
-) -> dict[str, Any]:
-    """The most frequent values, by count and then by bytes; share of unknown ids or hash buckets.
-
-    Args:
-        values: Distinct values in any order.
-        counts_V: Number of times that each value occurs.
-        encoder: Encoder of the feature.
-    """
-    top = pa.table({"text": texts(values), "count": pa.array(counts_V)})
-    if top.num_rows:
-        order = [("count", "descending"), ("text", "ascending")]
-        top = top.take(pc.select_k_unstable(top, min(_TOP_VALUES, top.num_rows), order))
-    record: dict[str, Any] = {
-        "top_values": dict(zip(top["text"].to_pylist(), top["count"].to_pylist(), strict=True))
-    }
-    ids_V = encoder.encode(values)
-    if encoder.num_oov:
-        unknown, total = int(counts_V[ids_V <= encoder.num_oov].sum()), int(counts_V.sum())
-        return record | {"oov_rate": unknown / total if total else 0.0}
-    folded = np.bincount(ids_V % BUCKETS, counts_V, BUCKETS).astype(np.int64)
-    return record | {"hash_buckets": folded.tolist()}
-
-
-def describe_vocabulary(encoder: Vocabulary, counts_V: np.ndarray) -> dict[str, Any]:
+def describe_vocabulary(encoder: Vocabulary, counts: Iterable[np.ndarray]) -> dict[str, Any]:
     """Number of words by count, from which `data_dir.word_counts` restores the count of each word.
 
     `rare` counts the values in training requests that are too rare for the vocabulary.
 
     Args:
         encoder: Specification of the encoder, which defines what is too rare.
-        counts_V: Number of times that training requests hold each value.
+        counts: Number of times that training requests hold each value, in parts: [V] each.
     """
-    distinct_counts, words = np.unique(counts_V[counts_V >= encoder.min_count], return_counts=True)
-    return {
-        "words_by_count": dict(
-            zip(map(str, distinct_counts.tolist()), words.tolist(), strict=True)
-        ),
-        "rare": int(counts_V[counts_V < encoder.min_count].sum()),
-    }
+    words_by_count: collections.Counter[int] = collections.Counter()
+    rare = 0
+    for counts_V in counts:
+        distinct_counts, words = np.unique(
+            counts_V[counts_V >= encoder.min_count], return_counts=True
+        )
+        words_by_count.update(dict(zip(distinct_counts.tolist(), words.tolist(), strict=True)))
+        rare += int(counts_V[counts_V < encoder.min_count].sum())
+    in_order = {str(count): words_by_count[count] for count in sorted(words_by_count)}
+    return {"words_by_count": in_order, "rare": rare}
 
 
 def describe_given_vocabulary(

@@ -34,6 +34,7 @@ from preprocessing.encoders.columns import (
 from preprocessing.features.encoder_specs import Hash, Numeric, Vocabulary
 from preprocessing.features.feature import PAD_ID, DType, Feature
 from preprocessing.values.farmhash import fingerprint64
+from preprocessing.values.value_places import ValuePlaces
 
 MISSING_ID = 1
 """Encoded id of a missing number of a bucketised feature."""
@@ -166,6 +167,7 @@ class VocabularyEncoder(_TextEncoder):
         super().__init__(feature)
         assert isinstance(feature.encoder, Vocabulary)
         self.vocabulary = vocabulary.cast(ARROW_TYPES[feature.dtype])
+        self._places = ValuePlaces(self.vocabulary)
         self.is_expired = np.zeros(len(vocabulary), bool)
         if expired is not None:
             values = expired.cast(self.vocabulary.type)
@@ -174,7 +176,7 @@ class VocabularyEncoder(_TextEncoder):
         self.cardinality = 1 + self.num_oov + len(vocabulary)
 
     def _encode(self, column: pa.Array) -> np.ndarray:
-        ranks = pc.fill_null(pc.index_in(column, self.vocabulary), -1).to_numpy().astype(np.int64)
+        ranks = self._places.find(column)
         if self.is_expired.any():
             ranks[np.append(self.is_expired, False)[ranks]] = -1
         ids = ranks + (1 + self.num_oov)

@@ -34,7 +34,8 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
         return HashEncoder(feature)
     values = values.cast(ARROW_TYPES[feature.dtype], safe=False)
     if isinstance(encoder, Vocabulary):
-        return VocabularyEncoder(feature, _rank(feature, values, counts, encoder.min_count))
+        rows = ranked_rows(feature, values, counts)
+        return VocabularyEncoder(feature, values.take(pa.array(rows)))
     numbers = floats(values)
     is_present = ~np.isnan(numbers)
     order = np.argsort(numbers[is_present], kind="stable")
@@ -57,13 +58,21 @@ def fit(feature: Feature, values: pa.Array, counts: np.ndarray) -> FittedEncoder
     return NumericEncoder(feature, mean, std if std > 0 else 1.0)
 
 
-def _rank(feature: Feature, values: pa.Array, counts: np.ndarray, min_count: int) -> pa.Array:
-    """The vocabulary: frequent values by count, then by the bytes of their text."""
-    kept_rows = np.flatnonzero((counts >= min_count) & ~is_pad(feature, values))
-    values, counts = values.take(pa.array(kept_rows)), counts[kept_rows]
-    table = pa.table({"count": counts, "text": as_large_binary(texts(values))})
+def ranked_rows(feature: Feature, values: pa.Array, counts: np.ndarray) -> np.ndarray:
+    """The rows of a vocabulary in order: frequent values by count, then by the bytes of their text.
+
+    Args:
+        feature: The feature; its encoder is `encoder_specs.Vocabulary`.
+        values: [n] distinct values of the feature's dtype; nulls and padding are left out.
+        counts: [n] int64, number of times that each value occurs.
+    """
+    assert isinstance(feature.encoder, Vocabulary)
+    values = values.cast(ARROW_TYPES[feature.dtype], safe=False)
+    kept_rows = np.flatnonzero((counts >= feature.encoder.min_count) & ~is_pad(feature, values))
+    text = as_large_binary(texts(values.take(pa.array(kept_rows))))
+    table = pa.table({"count": counts[kept_rows], "text": text})
     order = pc.sort_indices(table, [("count", "descending"), ("text", "ascending")])
-    return values.take(order)
+    return kept_rows[order.to_numpy()]
 
 
 def _quantiles(numbers: np.ndarray, counts: np.ndarray, intervals: int) -> np.ndarray:

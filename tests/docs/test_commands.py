@@ -19,7 +19,7 @@ from tests import command_page
 BEAM_TOO = ("pipeline.build_examples", "pipeline.run")
 OTHERS = {
     *("help", "debug"),  # which every command has
-    *("only",),  # tests.bench
+    *("only", "checks"),  # tests.bench, tests.scale
     *("profile", "rm", "file", "detach", "wait"),  # Docker
     *("enable_batching", "allow_version_labels_for_unavailable_models"),  # the official server
     "worker_pool",  # Beam's image
