@@ -2,7 +2,7 @@
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
       sessions.json  data.sha256  checkpoints/  best/  events.*  overview/  diverged.txt
-      calibration.json  days.csv  tracking.json
+      calibration.json  days.csv  tracking.json  scoring/ (while several workers train)
 """
 
 import json
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 DAYS = "days.csv"
+SCORING = "scoring"
+"""Directory of the scores of several processes on their way to the first of them."""
 TRACKING = "tracking.json"
 """File with the id of the run in MLflow."""
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
