@@ -20,7 +20,7 @@ from models.training.batches import steps_per_epoch, training_batches
 from models.training.extra_steps import ExtraSteps
 from models.training.interruption import Interrupted, StopRequest, interrupted
 from models.training.journal import Journal
-from models.training.measuring import Measuring
+from models.training.measuring import Measuring, Metrics
 from models.training.pretraining import mean_losses
 from models.training.profiling import Profile
 from models.training.progress import Progress
@@ -95,6 +95,7 @@ class Trainer:
         self.session.expect(needed)
         with self.distribution.strategy.scope():
             self.model = build_model(config, self.data, config.train.precision)
+            self.model.embedder.spreads = self.distribution.asynchronous
             compile_model(self.model, config)
             self.model.build_optimizers()
         self.measuring = Measuring(
@@ -111,8 +112,8 @@ class Trainer:
         self.progress = Progress(
             pretrained=not config.train.pretrain_epochs, evaluated_step=evaluated_step
         )
-        turn = Part(*self.distribution.place)
-        self.extra = ExtraSteps(config, self.data, self.model, self.progress, self.part, turn)
+        place = Part(*self.distribution.place)
+        self.extra = ExtraSteps(config, self.data, self.model, self.progress, self.part, place)
         self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
         self.best = run_directory.best_checkpoint(self.model, workdir)
         self.journal = Journal(
@@ -389,8 +390,7 @@ class Trainer:
     # Measure.
 
     @phase("final evaluation")
-    def _measure(self) -> dict[str, dict[str, float | None]]:
-        """Metrics of the best weights on the splits that have requests."""
+    def _measure(self) -> dict[str, Metrics]:
         return self.measuring.best()
 
 
