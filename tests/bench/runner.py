@@ -30,6 +30,7 @@ from . import (
     topic,
     training_peers,
     value_bags,
+    workers_scaling,
 )
 from .figures import Figure
 
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "dha_pair_tensor": pair_tensor.measure,
     "training_peers": training_peers.measure,
     "input_pipeline": input_pipeline.measure,
+    "workers_scaling": workers_scaling.measure,
     "startup": startup.measure,
     "help": help.measure,
     "build_examples": build_examples.measure,
