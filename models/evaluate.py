@@ -89,7 +89,7 @@ def main() -> None:
             "Expected --run, perhaps with --importance, or --compare with two runs, found "
             f"--run={flag_values.run} --compare={flag_values.compare} "
             f"--against={flag_values.against} --importance={flag_values.importance}.",
-            "as in models.evaluate --compare RUN_A RUN_B.",
+            "as in python -m models.evaluate --compare RUN_A RUN_B.",
         )
 
 

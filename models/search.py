@@ -24,8 +24,9 @@ from models.config.run_config import RunConfig
 from models.core import run_directory
 from models.core.checkpoints import last_update
 from models.keras import keras
-from models.training import data_checks, selection
+from models.training import data_checks, selection, tracking
 from models.training.interruption import on_stop_signals
+from models.training.progress import Progress
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, explained_write_errors, one_line
 from preprocessing.storage import files
@@ -51,6 +52,7 @@ def search(
     trials: int,
     workdir: str | pathlib.Path,
     progress: bool = True,
+    tracked_at: str | None = None,
 ) -> RunConfig:
     """Runs trials up to a total number.
 
@@ -60,6 +62,7 @@ def search(
         trials: Total number of trials, those of earlier calls included.
         workdir: Directory of the search, created if needed.
         progress: Whether to show progress on standard error.
+        tracked_at: Value of --tracking; every trial is a run there.
 
     Returns:
         The best configuration, which best.json also holds.
@@ -79,7 +82,7 @@ def search(
         sys.stdout.write("".join(f"{line}\n" for line in data_checks.remarks(data)))
     with _explained_storage_errors(workdir):
         study = _open_study(workdir, base, space, first.train.seed)
-        finished = _run_trials(study, base, space, trials, workdir, progress)
+        finished = _run_trials(study, base, space, trials, workdir, progress, tracked_at)
     complete = [t for t in finished if t.state is optuna.trial.TrialState.COMPLETE]
     if not complete:
         causes = [t.user_attrs[_ERROR] for t in finished if _ERROR in t.user_attrs]
@@ -102,6 +105,7 @@ def _run_trials(
     trials: int,
     workdir: pathlib.Path,
     progress: bool,
+    tracked_at: str | None,
 ) -> list[optuna.trial.FrozenTrial]:
     """Runs trials up to a total number; returns the finished ones."""
     bar = tqdm(total=trials, desc="trials", disable=None if progress else True)
@@ -114,7 +118,7 @@ def _run_trials(
             running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
             # An interrupted trial resumes: its settings are in the study, its weights on disk.
             trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
-            _run_trial(study, trial, base, space, workdir, stop)
+            _run_trial(study, trial, base, space, workdir, stop, tracked_at)
             _write_table(study, workdir)
             if progress and bar.disable:  # There is no terminal to show a bar on.
                 sys.stderr.write(f"trial {trial.number} of {trials} is over, see {TABLE}\n")
@@ -127,6 +131,7 @@ def _run_trial(
     space: Space,
     workdir: pathlib.Path,
     stop: Any,
+    tracked_at: str | None,
 ) -> None:
     """Trains with the settings of a trial and reports the result to the study.
 
@@ -145,16 +150,27 @@ def _run_trial(
             raise optuna.TrialPruned
 
     has_run = (path / run_directory.CONFIG).exists()
+    tracker = tracking.open_tracker(tracked_at, path, required=False)
     try:
         _count_start(trial, path)
         values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
         config = config_module.resolve(base, _overrides(space, values))
         trainer = training.begin(
-            config, path, has_run, progress=False, stop=stop, on_evaluation=report
+            config,
+            path,
+            has_run,
+            progress=False,
+            stop=stop,
+            on_evaluation=report,
+            tracker=tracker,
         )
         with trainer.journal:
             trainer.fit()
+            if tracker:
+                trainer.journal.record_result({"validation": _best(trainer.progress)})
     except optuna.TrialPruned:
+        if tracker:
+            tracker.end("KILLED")  # which is no failure
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError):
         raise
@@ -171,6 +187,13 @@ def _run_trial(
         study.tell(trial, trainer.progress.best_score)
     keras.backend.clear_session()
     shutil.rmtree(path / run_directory.CHECKPOINTS, ignore_errors=True)
+
+
+def _best(progress: Progress) -> dict[str, float | None]:
+    """Metrics of the best weights on the validation split."""
+    row = next(row for row in progress.history if row["step"] == progress.best_step)
+    prefix = "validation/"
+    return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
 
 
 def _count_start(trial: optuna.Trial, path: pathlib.Path) -> None:

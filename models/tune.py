@@ -13,7 +13,7 @@ A range of integers is searched in integers. Takes the other flags of models.tra
 early once its validation AUC (log loss, if validation has candidates of one class only) is worse
 than the median of the trials before it. A trial that fails is recorded with its cause, and the
 search goes on. The same command goes on where a search was stopped, in the middle of a trial if
-need be; a higher --trials adds some.
+need be; a higher --trials adds some. With --tracking every trial is a run in MLflow.
 
 Leaves in SEARCH: study.db (Optuna's), trials/ (run directories without checkpoints), trials.csv and
 best.json. Trials are compared on the validation split; the test split is never used.
@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from models.training import run_flags
+from models.training import run_flags, tracking
 from models.training.interruption import Interrupted
 from preprocessing import cli
 from preprocessing.errors import UserError
@@ -87,6 +87,8 @@ def define_flags() -> None:
         run_flags.define_integer("seed", "Seed of the trainings and of the search (default 1).")
         flags.DEFINE_string("workdir", None, "Directory of the search.", required=True)
     run_flags.define_config_flags()
+    with cli.flag_group("The training"):
+        tracking.define_flag()
 
 
 def main() -> None:
@@ -94,11 +96,18 @@ def main() -> None:
     flag_values = flags.FLAGS
     space = load_space(flag_values.space)
     run_flags.check_paths(flag_values.data)
+    tracking.check(flag_values.tracking)
     base = run_flags.resolve_flags(flag_values.data, flag_values.seed).config.to_json()
     from models import search  # loads TensorFlow, pandas and Optuna
 
     try:
-        best = search.search(base, space, flag_values.trials, flag_values.workdir)
+        best = search.search(
+            base,
+            space,
+            flag_values.trials,
+            flag_values.workdir,
+            tracked_at=flag_values.tracking,
+        )
     except Interrupted as interruption:
         where = interruption.message.partition(";")[0]
         sys.stdout.write(f"{where} of a trial; go on with the same command\n")
@@ -108,7 +117,8 @@ def main() -> None:
         section, _, key = name.partition(".")
         sys.stdout.write(f"{name} = {json.dumps(values[section][key])}\n")
     recipe = shlex.quote(str(pathlib.Path(flag_values.workdir) / search.BEST))
-    sys.stdout.write(f"train: python -m models.train --config={recipe} --workdir=RUN\n")
+    command = cli.as_started("python -m models.train")
+    sys.stdout.write(f"train: {command} --config={recipe} --workdir=RUN\n")
 
 
 def console_main() -> None:

@@ -29,7 +29,7 @@ from absl import flags
 
 from models.core import run_directory
 from models.ops.choices import CALIBRATIONS
-from models.training import run_flags
+from models.training import run_flags, tracking
 from pipeline import build_examples as building
 from pipeline.arguments import BuildArguments
 from pipeline.job import log_schema
@@ -63,7 +63,11 @@ class DayArguments:
 
 
 def run_day(
-    days: Days, day: Day, arguments: DayArguments, log: log_schema.CheckedLog | None = None
+    days: Days,
+    day: Day,
+    arguments: DayArguments,
+    log: log_schema.CheckedLog | None = None,
+    tracker: tracking.Tracker | None = None,
 ) -> None:
     """Runs the stages of a day that are not yet complete.
 
@@ -73,6 +77,7 @@ def run_day(
         arguments: Arguments of the day.
         log: The log as `log_schema.check` found it with the arguments of `build_arguments`, if that
             was done already.
+        tracker: The run of the day in MLflow, if it is tracked there.
 
     Raises:
         UserError: A stage refuses. Its reason is in the state; the live version is as it was.
@@ -81,8 +86,8 @@ def run_day(
         "build": lambda: _build(days, day, arguments.build, log),
         "audit": lambda: _audit(days.set_of(day)),
         "drift": lambda: _drift(days, day, arguments.max_drift),
-        "train": lambda: _train(days, day, arguments.resolve),
-        "report": lambda: _report(days.run_of(day)),
+        "train": lambda: _train(days, day, arguments.resolve, tracker),
+        "report": lambda: _report(days.run_of(day), tracker),
         "export": lambda: _export(days, day, arguments.export),
     }
     for number, stage in enumerate(STAGES, 1):
@@ -154,7 +159,12 @@ def _drift(days: Days, day: Day, max_drift: str | None) -> str:
     return f"against {before.name}"
 
 
-def _train(days: Days, day: Day, resolve: Callable[[str, str | None], run_flags.Resolved]) -> str:
+def _train(
+    days: Days,
+    day: Day,
+    resolve: Callable[[str, str | None], run_flags.Resolved],
+    tracker: tracking.Tracker | None,
+) -> str:
     """Trains from scratch, or goes on with the run of the last day that was published."""
     from models import train as training
 
@@ -163,14 +173,20 @@ def _train(days: Days, day: Day, resolve: Callable[[str, str | None], run_flags.
     continued = None if before is None else str(days.run_of(before))
     resolved = resolve(str(days.set_of(day)), continued)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
-    training.train(resolved.config, run_dir, resume=is_begun, origins=resolved.origins)
+    training.train(
+        resolved.config, run_dir, resume=is_begun, origins=resolved.origins, tracker=tracker
+    )
     return "from scratch" if before is None else f"going on with {before.name}"
 
 
-def _report(run_dir: pathlib.Path) -> str:
+def _report(run_dir: pathlib.Path, tracker: tracking.Tracker | None) -> str:
     from models.reporting.run_report import write_report
 
-    return str(write_report(run_dir, run_dir / "report.html"))
+    report = run_dir / "report.html"
+    write_report(run_dir, report)
+    if tracker:
+        tracker.attach(report)
+    return str(report)
 
 
 def _export(days: Days, day: Day, options: exporting.ExportOptions) -> str:
@@ -207,8 +223,9 @@ def _summary(days: Days, day: Day) -> Sequence[str]:
     previous = None if publication is None else publication.previous
     lines.append(f"{day.name} is done: version {day.version} is published, version {stable} live")
     if previous is not None:
+        command = cli.as_started("python -m serving.rollback")
         output = shlex.quote(str(days.model))
-        lines.append(f"back to version {previous}: python -m serving.rollback --output={output}")
+        lines.append(f"back to version {previous}: {command} --output={output}")
     lines.append(f"report: {(run_dir / 'report.html').resolve()}")
     return lines
 
@@ -241,6 +258,8 @@ def define_flags() -> None:
         flags.DEFINE_string("max_drift", None, "Largest drift, as a number or by feature.")
     building.define_log_flags()
     run_flags.define_config_flags()
+    with cli.flag_group("The training"):
+        tracking.define_flag()
     with cli.flag_group("The export"):
         defaults: dict[str, Any] = {
             field.name: field.default for field in dataclasses.fields(exporting.ExportOptions)
@@ -289,11 +308,12 @@ def main() -> int | None:
         if not day.stage:
             _say("\n".join(_summary(days, day)))
             return None
+        tracker = tracking.open_tracker(flag_values.tracking, days.run_of(day))
         log = None
         if "build" not in day.done:
             log = log_schema.check(build_arguments(days, day, build))
         days.save()
-        run_day(days, day, arguments, log)
+        run_day(days, day, arguments, log, tracker)
         _say("\n".join(_summary(days, day)))
     return None
 

@@ -175,7 +175,7 @@ def define_flags() -> None:
 def main() -> int | None:
     """Makes the table and prints where it is."""
     flag_values = flags.FLAGS
-    command = shlex.join(["python", "-m", "pipeline.experiment", *sys.argv[1:]])
+    command = f"{cli.as_started('python -m pipeline.experiment')} {shlex.join(sys.argv[1:])}"
     try:
         if flag_values.quick:
             seeds = min(flag_values.seeds, _QUICK_SEEDS)

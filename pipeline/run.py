@@ -104,9 +104,9 @@ def run(
     for split, values in metrics.items():
         _say(f"{split}: AUC {shown(values['auc'])}  log loss {shown(values['log_loss'])}")
     served = shlex.quote(str(serving_facts["model"]))
+    server = cli.as_started("python -m serving.server")
     _say(
-        f"serve: python -m serving.server --model_name={MODEL_NAME} --model_base_path={served} "
-        "--rest_api_port=8501"
+        f"serve: {server} --model_name={MODEL_NAME} --model_base_path={served} --rest_api_port=8501"
     )
     _say(f"report: {report.resolve()}")
     _say(summary(run_directory.open_run(run_dir)).rstrip())

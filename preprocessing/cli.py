@@ -11,6 +11,8 @@ import logging
 import os
 import re
 import select
+import shlex
+import shutil
 import sys
 import textwrap
 import weakref
@@ -31,6 +33,8 @@ STOPPED = 130
 _UNREAD = 141
 """Exit status of a process whose reader has gone, as shells have it."""
 
+_MODULE = re.compile(r"\bpython -m (?:models|pipeline|serving)\.(\w+)")
+_PROGRAM = "ctr-"
 _MISSING = "must have a value other than None"
 _ABSL_SAYS = re.compile("^<[^>]*>: |; *repeat this option to specify a list of values$")
 _HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
@@ -78,6 +82,31 @@ def default(flag: Any) -> str:
     return flag.default_as_str[1:-1]  # which absl puts into quotation marks
 
 
+def with_programs(text: str, directory: str = "") -> str:
+    """A text with programs for modules: `ctr-train` for `python -m models.train`.
+
+    Args:
+        text: The text.
+        directory: Where programs are; "" where the shell finds them by their name.
+    """
+
+    def program(match: re.Match[str]) -> str:
+        return shlex.quote(os.path.join(directory, _PROGRAM + match[1].replace("_", "-")))
+
+    return _MODULE.sub(program, text)
+
+
+def as_started(text: str) -> str:
+    """A text with programs for modules if this process was started as a program."""
+    started = sys.argv[0]
+    directory, name = os.path.split(started)
+    if not name.startswith(_PROGRAM):
+        return text
+    found = shutil.which(name)
+    typed = found is not None and os.path.realpath(found) == os.path.realpath(started)
+    return with_programs(text, "" if typed else directory)
+
+
 def help_text(usage: str) -> str:
     """The answer to `--help`: usage with an example, then all flags of the command in groups."""
     groups: dict[str, list[str]] = {}
@@ -92,7 +121,7 @@ def help_text(usage: str) -> str:
     ]
     groups[_COMMON] = [" " * 2 + line for line in common]
     sections = ("\n".join([f"{title}:", *lines]) for title, lines in groups.items())
-    return "\n\n".join([usage.strip(), *sections]) + "\n"
+    return "\n\n".join([as_started(usage.strip()), *sections]) + "\n"
 
 
 def _entry(flag: Any) -> Iterator[str]:
@@ -151,7 +180,7 @@ def _guarded(main: Callable[[], int | None], argv: list[str]) -> int | None:
     except UserError as error:
         if debug:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(as_started(f"error: {error}\n"))
         return 1
     except KeyboardInterrupt:
         if debug:

@@ -176,7 +176,8 @@ def latest_version(output: str | pathlib.Path) -> pathlib.Path:
     versions = publishing.versions(pathlib.Path(output))
     if not versions:
         raise UserError(
-            f"Expected an exported version in {output}, found none.", "run serving.export first."
+            f"Expected an exported version in {output}, found none.",
+            "run python -m serving.export first.",
         )
     return versions[max(versions)]
 

@@ -25,8 +25,8 @@ BY_MACHINE = ("rest_api_num_threads", "grpc_max_threads")  # their defaults coun
 _INTRODUCTION = """\
 # Commands
 
-Every command is a program, in the `bin` of the environment that it is installed in, and a module of
-Python: `ctr-train` and `python -m models.train` are the same. `--help` prints what stands here,
+Every command is a program, in the `bin` of the environment that it is installed in. In a checkout
+its module does the same: `python -m models.train` is `ctr-train`. `--help` prints what stands here,
 `--debug` shows the stack trace of an error. A flag without a default in its line may be left out
 unless it is marked as required. This page is written from the commands, by
 `python -m tests.command_page`.
@@ -81,7 +81,7 @@ def _section(name: str, module: str) -> Iterator[str]:
     """A command: its docstring with the names of programs, its flags in groups."""
     yield f"## {name}\n"
     yield f"As a module: `python -m {module}`.\n"
-    yield f"```text\n{_with_programs(inspect.cleandoc(command(module).__doc__ or ''))}\n```\n"
+    yield f"```text\n{cli.with_programs(inspect.cleandoc(command(module).__doc__ or ''))}\n```\n"
     groups: dict[str, list[Any]] = {}
     for flag in flags_of(module).values():
         groups.setdefault(cli.title_of(flag), []).append(flag)
@@ -89,13 +89,6 @@ def _section(name: str, module: str) -> Iterator[str]:
         yield f"{title}:\n\n| flag | default | meaning |\n| --- | --- | --- |"
         yield from map(_row, found)
         yield ""
-
-
-def _with_programs(text: str) -> str:
-    """A text in which commands are programs."""
-    for name, module in scripts().items():
-        text = re.sub(rf"\bpython -m {re.escape(module)}\b", name, text)
-    return text
 
 
 def _row(flag: Any) -> str:

@@ -23,7 +23,7 @@ _INTRODUCTION = """\
 
 A model is chosen by name, and its settings by key:
 
-    python -m models.train --data=DATA --workdir=RUN --model=deminet --set model.interests=8
+    ctr-train --data=DATA --workdir=RUN --model=deminet --set model.interests=8
 
 A model of your own needs no entry here: `--model=package.module:Class` names a subclass of
 `models.backbone_api.Backbone`. `--model=miss` is short for `--model=din --ssl=miss`.

@@ -8,9 +8,12 @@ import sys
 import pytest
 
 from pipeline.job import search_path
+from preprocessing import cli
+from tests import command_page
 from tests.helpers.small_logs import columns, random_events, write_log
 
 ROOT = pathlib.Path(__file__).parents[1]
+BIN = pathlib.Path(sys.executable).parent
 ROOMS = ("models", "pipeline", "serving", "preprocessing")
 
 
@@ -25,7 +28,7 @@ def elsewhere(tmp_path):
 
 def _run(program, *flags, cwd):
     return subprocess.run(
-        [pathlib.Path(sys.executable).with_name(program), *flags],
+        [BIN / program, *flags],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -39,6 +42,34 @@ def test_a_program_finds_our_packages(elsewhere, program):
     done = _run(program, "--help", cwd=elsewhere)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Of every command:" in done.stdout
+    assert f"    {program} --" in done.stdout.replace(f"{BIN}/", "")
+    assert "python -m" not in done.stdout
+
+
+def test_a_program_names_programs_in_its_errors(tmp_path):
+    done = _run("ctr-audit", cwd=tmp_path)
+    assert done.stderr == (
+        f"error: Expected a data directory, found none. Fix: {BIN}/ctr-audit DATA\n"
+    )
+
+
+def test_programs_are_called_after_their_modules():
+    for name, module in command_page.scripts().items():
+        assert cli.with_programs(f"python -m {module} --x") == f"{name} --x"
+
+
+def test_commands_are_printed_as_one_can_type_them(tmp_path, monkeypatch):
+    text = "run python -m pipeline.build_examples again; see python -m tests.bench"
+    monkeypatch.setattr(sys, "argv", ["/x/models/train.py"])
+    assert cli.as_started(text) == text
+    program = tmp_path / "bin" / "ctr-train"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert cli.as_started(text) == "run ctr-build-examples again; see python -m tests.bench"
+    monkeypatch.setenv("PATH", "/bin")
+    assert cli.as_started(text).startswith(f"run {program.parent}/ctr-build-examples again")
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def restore_best(model: "CTRModel", path: pathlib.Path) -> None:
     if manager.latest_checkpoint is None:
         raise UserError(
             f"Expected trained weights in {path / BEST}, found none.",
-            "train first, or resume with models.train --resume.",
+            "train first, or resume with python -m models.train --resume.",
         )
     # Only the best weights of parameter servers say in which order their rows are.
     checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
@@ -224,7 +224,7 @@ def data_fingerprint(path: pathlib.Path) -> str:
 def read_metrics(path: pathlib.Path) -> dict[str, dict[str, float | None]]:
     """Metrics by split, for the splits measured so far; None where undefined."""
     file = path / METRICS
-    fix = "remove it, and measure anew with models.evaluate."
+    fix = "remove it, and measure anew with python -m models.evaluate."
     return read_json(file, "the metrics of a run", fix) if file.exists() else {}
 
 

@@ -97,7 +97,7 @@ def gather(run: run_directory.Run, with_intervals: bool = True) -> Evidence:
     if not metrics:
         raise UserError(
             f"Expected a finished run in {run.path}, found no metrics.",
-            "train it first (models.train --resume).",
+            "train it first (python -m models.train --resume).",
         )
     split = scored[-1] if scored else ""
     return Evidence(

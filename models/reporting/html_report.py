@@ -152,6 +152,7 @@ def write(
         "breakable": _breakable,
         "is_wide": _is_wide,
         "with_flags": _with_flags,
+        "with_spread": _with_spread,
     }
     environment.globals["themes"] = list(_THEMES.values())
     output = files.path(output)
@@ -182,6 +183,11 @@ def _with_flags(text: object) -> markupsafe.Markup:
     escaped = str(markupsafe.escape(text))
     flags = re.sub(r"(?<!\S)(?:&#39;)?--\w\S*", r'<span class="flag">\g<0></span>', escaped)
     return markupsafe.Markup(flags)
+
+
+def _with_spread(number: object) -> str:
+    """A number that may be broken before its spread, and not behind the sign."""
+    return str(number).replace("± ", "±\N{NO-BREAK SPACE}")
 
 
 class _PlainNumbers(ticker.LogFormatter):

@@ -11,6 +11,7 @@ from models.config import run_config as config_module
 from models.core import run_directory
 from models.reporting.evidence import Evidence
 from models.reporting.html_report import Grid, Section
+from preprocessing import cli
 
 _GIB, _MIB, _KIB = 1 << 30, 1 << 20, 1 << 10
 _PARTS = {
@@ -181,7 +182,7 @@ def _machine(machine: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _command(module: str, flags: Mapping[str, Any]) -> str:
     """A command line with one flag per line."""
-    parts = [f"python -m {module}"]
+    parts = [cli.as_started(f"python -m {module}")]
     for name, value in flags.items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         parts.append(f"--{name}={shlex.quote(text)}")

@@ -28,6 +28,7 @@ from models.reporting import (
 )
 from models.reporting.evidence import Evidence, gather
 from models.reporting.html_report import Figure, Grid, Section
+from preprocessing import cli
 from preprocessing.errors import UserError
 from preprocessing.splits import SPLITS
 from preprocessing.storage.files import AnyPath
@@ -328,6 +329,7 @@ def _serving(serving: Mapping[str, Any] | None) -> Section | None:
         return None
     gaps = ", ".join(f"{pair} {value:.1e}" for pair, value in serving["parity"].items())
     model, requests = (shlex.quote(str(serving[name])) for name in ("model", "requests"))
+    server, score = map(cli.as_started, ("python -m serving.server", "python -m serving.score"))
     return Section(
         "Serving",
         paragraphs=[
@@ -336,8 +338,7 @@ def _serving(serving: Mapping[str, Any] | None) -> Section | None:
             "candidates from best to worst.",
         ],
         commands=[
-            f"python -m serving.server --model_name=ctr --model_base_path={model} "
-            "--rest_api_port=8501\npython -m serving.score "
+            f"{server} --model_name=ctr --model_base_path={model} --rest_api_port=8501\n{score} "
             f"--url=http://127.0.0.1:8501/v1/models/ctr --requests={requests}",
             serving["scores"],
         ],

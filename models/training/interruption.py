@@ -57,8 +57,10 @@ def interrupted(number: int, workdir: pathlib.Path, step: int | None = None) -> 
     """
     where = "" if step is None else f" at step {step}"
     return Interrupted(
-        f"stopped by {_NAMES[signal.Signals(number)]}{where}; resume with "
-        f"python -m models.train --workdir={shlex.quote(str(workdir))} --resume",
+        cli.as_started(
+            f"stopped by {_NAMES[signal.Signals(number)]}{where}; resume with "
+            f"python -m models.train --workdir={shlex.quote(str(workdir))} --resume"
+        ),
         number,
     )
 

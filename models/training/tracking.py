@@ -185,16 +185,26 @@ class Tracker:
         files.write_bytes(self._workdir / run_directory.TRACKING, f"{content}\n".encode())
 
 
-def open_tracker(text: str | None, workdir: pathlib.Path) -> Tracker | None:
+def check(text: str | None) -> None:
+    """Raises `UserError` if MLflow cannot be reached by a value of --tracking; None is right."""
+    if text is not None:
+        _client(_parse(text), None)
+
+
+def open_tracker(
+    text: str | None, workdir: pathlib.Path, *, required: bool = True
+) -> Tracker | None:
     """The tracker of a run; needs no TensorFlow.
 
     Args:
         text: Value of --tracking; without it a tracked run goes on where it is tracked, or, if
             MLflow cannot be reached, untracked.
         workdir: Run directory.
+        required: Whether a run with a value must be tracked. Otherwise it goes on untracked, too.
 
     Returns:
-        A tracker that has reached MLflow; None for a run that is not tracked.
+        A tracker that has reached MLflow, or that sends nothing; None for a run that is not
+        tracked.
 
     Raises:
         UserError: The value has another form, MLflow is not installed, does not answer, or lacks
@@ -209,7 +219,7 @@ def open_tracker(text: str | None, workdir: pathlib.Path) -> Tracker | None:
     try:
         return Tracker(uri, workdir, _client(uri, stored), stored)
     except UserError as error:
-        if text is not None:
+        if text is not None and required:
             raise
         _note(uri, error)
         return Tracker(uri, workdir, None, stored)

@@ -107,7 +107,7 @@ def open_data(paths: Sequence[str], table: Table) -> list[NamedData]:
             raise UserError(
                 f"Expected data of --protocol={table.protocol} for --table={table.id}, found "
                 f"{protocol} in {data.path}.",
-                f"run pipeline.build_examples --protocol={table.protocol} on its log.",
+                f"run python -m pipeline.build_examples --protocol={table.protocol} on its log.",
             )
         name = pathlib.Path(str(data.path)).resolve().name
         words = f"{name} {data.manifest['arguments'].get('dataset') or ''}".lower()

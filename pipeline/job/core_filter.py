@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteItems
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import counting
@@ -73,7 +73,7 @@ def _count_items(
     write_items = WriteItems(directory, counting.merge_counts, VALUE, plan.num_buckets)
     _ = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "CountKeptItems" >> CountKeptItems(plan, round_number)
         | "WriteItems" >> write_items
     )

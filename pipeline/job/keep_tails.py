@@ -12,8 +12,8 @@ from pipeline.job import vocabularies
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteItems
 from pipeline.job.merging import WriteTimeRanges
-from pipeline.job.pieces import piece_of_work
-from pipeline.job.reading import ITEMS
+from pipeline.job.pieces import Pieces, piece_of_work
+from pipeline.job.reading import ITEMS, TIMES
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.log.row_checks import TIME
@@ -27,9 +27,6 @@ from preprocessing.features.encoder_specs import Hash
 from preprocessing.json_checks import read_json
 from preprocessing.storage import files
 from preprocessing.storage.files import remove_tree
-
-TIMES = "times"
-"""Tag of an output, beside that of `reading`."""
 
 _LOG = "log"
 _TAIL_ITEMS = "tail_items"
@@ -86,7 +83,7 @@ def record(plan: Plan) -> dict[str, Any]:
 def _keep(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
     cut = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "Cut" >> beam.ParDo(CutTail(plan, kind)).with_outputs(ITEMS, TIMES, main="pieces")
     )
     no_pieces = pipeline | "EveryTail" >> beam.Create([(n, None) for n in range(plan.num_tails)])

@@ -19,7 +19,7 @@ from pipeline.log import column_types, readers
 from pipeline.log.row_checks import columns_of
 from pipeline.log.topic_files import explained_broker_errors
 from pipeline.log.values import as_number, as_time
-from preprocessing import time_units
+from preprocessing import cli, time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError, shown
 from preprocessing.example_keys import TIMESTAMP
@@ -248,7 +248,7 @@ def _draft_command(arguments: BuildArguments) -> str:
         command += f" --csv_delimiter={shlex.quote(arguments.csv_delimiter)}"
     if arguments.kafka_config is not None:
         command += f" --kafka_config={shlex.quote(arguments.kafka_config)}"
-    return f"{command} --output=schema.json"
+    return cli.as_started(f"{command} --output=schema.json")
 
 
 def _drafted(arguments: BuildArguments, columns: Mapping[readers.InputFile, list[str]]) -> Schema:

@@ -6,12 +6,13 @@ docs/operations.md lists them.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from apache_beam.metrics import Metrics
 
 from pipeline.job import mistakes
+from pipeline.job.beam import beam
 from preprocessing.errors import UserError
 from preprocessing.storage.files import AnyPath
 
@@ -20,6 +21,30 @@ ROWS_READ, ROWS_REJECTED = "rows_read", "rows_rejected"
 REQUESTS_WRITTEN, BYTES_WRITTEN = "requests_written", "bytes_written"
 _LOOK_SECONDS = 1.0
 _Output = TypeVar("_Output")
+_Piece = TypeVar("_Piece")
+
+
+class Pieces(beam.PTransform, Generic[_Piece]):
+    """Pieces of work, each for whichever worker has time: what `beam.Create` and a reshuffle give.
+
+    That takes eight steps and this five. Each costs about ten milliseconds, however small the log.
+
+    Args:
+        pieces: The pieces.
+    """
+
+    def __init__(self, pieces: Sequence[_Piece]) -> None:
+        super().__init__()
+        self._numbered = list(enumerate(pieces))
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[_Piece]:
+        """Groups the pieces by their numbers, after which each may go to another worker."""
+        return (
+            pipeline
+            | "Create" >> beam.Create(self._numbered, reshuffle=False)
+            | "Deal" >> beam.GroupByKey()
+            | "Pieces" >> beam.FlatMap(_pieces)
+        )
 
 
 def piece_of_work(
@@ -70,3 +95,7 @@ def count_rows(counters: Mapping[str, int]) -> None:
     """
     rejected = sum(n for name, n in counters.items() if name.startswith("rejected/"))
     count({ROWS_READ: counters.get("read", 0), ROWS_REJECTED: rejected})
+
+
+def _pieces(numbered: tuple[int, Iterable[_Piece]]) -> Iterable[_Piece]:
+    return numbered[1]

@@ -19,17 +19,25 @@ from typing import Any
 
 from apache_beam.utils import shared
 
+from pipeline.job import time_cutoffs
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteBuckets, WriteItems
 from pipeline.job.merging import WriteCounters, WriteMerged, WriteTimeRanges
-from pipeline.job.pieces import piece_of_work
-from pipeline.job.reading import COUNTERS, ITEMS, CheckRequests, ReadEvents, SortPartitions
+from pipeline.job.pieces import Pieces, piece_of_work
+from pipeline.job.reading import (
+    COUNTERS,
+    ITEMS,
+    TIMES,
+    CheckRequests,
+    ReadEvents,
+    SortPartitions,
+)
 from pipeline.job.runner import mark_done
 from pipeline.job.sink import WriteShards
 from pipeline.log import file_accounts, tables
 from pipeline.log.readers import InputRange
 from pipeline.log.row_checks import FILE
-from pipeline.requests import counting, last_seen
+from pipeline.requests import counting, last_seen, time_bins
 from pipeline.requests.encoding import load_encoders
 from pipeline.requests.events import Plan, every_row
 from pipeline.requests.kept_values import keep_values
@@ -41,7 +49,6 @@ from preprocessing.storage.files import AnyPath
 
 ROWS = "rows"
 RECORDS = "records"
-TIMES = "times"
 VALUES = "values"
 PERIODS = "periods"
 SEEN = "seen"
@@ -49,10 +56,13 @@ SEEN = "seen"
 
 
 def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pipeline) -> None:
-    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`, perhaps `every_item/*`."""
+    """Files to sorted events: `events/*.arrow`, `counters/ingest.json`.
+
+    If rare items are filtered, also to `every_item/*`, else for protocols by time `times/*`.
+    """
     read = (
         pipeline
-        | "Ranges" >> beam.Create(parts, reshuffle=True)
+        | "Ranges" >> Pieces(parts)
         | "Read" >> beam.ParDo(ReadEvents(plan, kind)).with_outputs(COUNTERS, main=ROWS)
     )
     rows, counters = read[ROWS], [read[COUNTERS]]
@@ -75,6 +85,9 @@ def ingest(plan: Plan, kind: AnyLog, parts: list[InputRange], pipeline: beam.Pip
             plan.every_item, counting.merge_counts, counting.VALUE, plan.num_buckets
         )
         _ = sorted_rows[ITEMS] | "WriteItems" >> write_items
+    if time_cutoffs.are_counted_in_reading(plan):
+        write_times = WriteMerged(time_cutoffs.file_of_reading(plan), time_bins.merge)
+        _ = sorted_rows[TIMES] | "WriteTimes" >> write_times
 
 
 def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline) -> None:
@@ -84,7 +97,7 @@ def fit(plan: Plan, kind: AnyLog, partitions: list[int], pipeline: beam.Pipeline
     """
     counted = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "CountTraining"
         >> beam.ParDo(CountTraining(plan, kind)).with_outputs(COUNTERS, ITEMS, SEEN, main=VALUES)
     )
@@ -111,7 +124,7 @@ def write(
     """Events to shards: the shards, `shards/*.json` and `counters/write.json`."""
     encoded = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "Encode"
         >> beam.ParDo(EncodeRequests(plan, kind, vocab_dir, numbers)).with_outputs(
             COUNTERS, TIMES, VALUES, PERIODS, main=RECORDS

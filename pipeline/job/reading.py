@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets import open_adapter, read_canonical
+from pipeline.job import time_cutoffs
 from pipeline.job.beam import beam
 from pipeline.job.output import REJECTED
 from pipeline.job.pieces import count_rows, piece_of_work
@@ -29,7 +30,7 @@ from preprocessing.storage import files
 from preprocessing.storage.files import AnyPath
 from preprocessing.values.farmhash import fingerprint64
 
-COUNTERS, ITEMS = "counters", "items"
+COUNTERS, ITEMS, TIMES = "counters", "items", "times"
 """Tags of further outputs."""
 
 
@@ -147,7 +148,8 @@ class SortPartitions(beam.PTransform):
     """Rows by partition of users to one sorted file per partition.
 
     Emits, tagged ITEMS, a table of counts of the items of each partition if rare ones are to be
-    filtered; tagged COUNTERS: counters of repeated rows.
+    filtered; tagged TIMES: a count of its times, see `time_cutoffs.are_counted_in_reading`; tagged
+    COUNTERS: counters of repeated rows.
 
     Args:
         plan: Arguments, schema and paths.
@@ -162,11 +164,11 @@ class SortPartitions(beam.PTransform):
         self, rows: beam.PCollection[tuple[int, tables.Reference]]
     ) -> beam.pvalue.DoOutputsTuple:
         """Groups references to rows and writes a file for each group."""
-        write = beam.ParDo(self._write).with_outputs(COUNTERS, main=ITEMS)
+        write = beam.ParDo(self._write).with_outputs(COUNTERS, TIMES, main=ITEMS)
         return rows | "Group" >> beam.GroupByKey() | "Write" >> write
 
 
-@beam.typehints.with_output_types(bytes, **{COUNTERS: dict[str, int]})
+@beam.typehints.with_output_types(bytes, **{COUNTERS: dict[str, int], TIMES: bytes})
 class SortPartition(beam.DoFn):
     """Writes the rows of one partition as one sorted file; emits what `SortPartitions` does.
 
@@ -197,6 +199,9 @@ class SortPartition(beam.DoFn):
         if arguments.min_item_events > 1:
             items = tables.one_array(rows[self._plan.schema.item_key.name])
             yield tables.to_bytes(counting.count_values(items))
+        if time_cutoffs.are_counted_in_reading(self._plan):
+            times = time_cutoffs.counted(self._plan, self._kind, partition)
+            yield beam.pvalue.TaggedOutput(TIMES, times)
         if len(repeats):
             counters = {"filtered/duplicate": len(repeats)}
             counters |= file_accounts.by_file("filtered", repeats)

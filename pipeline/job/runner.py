@@ -15,7 +15,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 # First, as it keeps away a warning of the modules below.
-from pipeline.job.beam import beam
+from pipeline.job.beam import FnApiRunner, beam
 
 # isort: split
 from apache_beam.options.pipeline_options import (
@@ -26,7 +26,6 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     _BeamArgumentParser,
 )
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.job import mistakes, search_path, worker_errors
 from preprocessing.cli import Hint

@@ -1,17 +1,20 @@
 """The cut-offs of protocols by time, from counts of times that stay small for any log.
 
-A first pass counts times in bins (`pipeline.requests.time_bins`). If these are single times, as
-they are for up to a million distinct ones, the cut-offs follow from it; else the one or two bins
-that the cut-offs lie in are counted again, until they are found exactly.
+Times are counted in bins (`pipeline.requests.time_bins`) while the log is read, or in a pass of
+their own if it takes the whole log to tell which rows are kept. If bins are single times, as they
+are for up to a million distinct ones, the cut-offs follow; else the one or two bins that the
+cut-offs lie in are counted again, until they are found exactly.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from pipeline.job.beam import beam
 from pipeline.job.merging import WriteMergedByName
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import tables
 from pipeline.requests import time_bins
@@ -28,10 +31,15 @@ Range = tuple[int, int]
 ALL_TIMES: Range = (-(1 << 63), (1 << 63) - 1)
 
 
+def are_counted_in_reading(plan: Plan) -> bool:
+    """Whether reading counts the times: they are wanted, and a partition alone tells its rows."""
+    return plan.arguments.protocol in splits.BY_TIME and plan.arguments.min_item_events <= 1
+
+
 def find(
     plan: Plan, kind: AnyLog, stage: Callable[..., object], partitions: list[int]
 ) -> splits.Cutoffs:
-    """Counts the times of a log and finds its cut-offs.
+    """Finds the cut-offs of a log, counting its times as far as reading has not done it.
 
     Args:
         plan: Plan of a build that has read and filtered its log.
@@ -51,7 +59,9 @@ def find(
         stage(title, construct, watch=plan.work / f"time_{number}", total=len(partitions))
         return [Bins.of(tables.read(_file(plan, number, str(n)))) for n in range(len(ranges))]
 
-    (bins,) = count([ALL_TIMES])
+    bins = Bins.of(tables.read(file_of_reading(plan))) if are_counted_in_reading(plan) else None
+    if bins is None:
+        (bins,) = count([ALL_TIMES])
     if not bins.num_rows:
         raise UserError("Expected events after filtering, found none.", "filter less.")
     arguments = plan.arguments
@@ -72,6 +82,11 @@ def find(
     return splits.Cutoffs(cuts.train_end, cuts.validation_end)
 
 
+def file_of_reading(plan: Plan) -> AnyPath:
+    """File with the merged count of all times that reading has counted."""
+    return plan.work / "times" / "read.arrow"
+
+
 def _file(plan: Plan, number: int, name: str) -> AnyPath:
     """File with the merged count of a range in a pass."""
     return plan.work / "times" / f"{number}.{name}.arrow"
@@ -89,7 +104,7 @@ def _count(
     path_of = functools.partial(_file, plan, number)
     _ = (
         pipeline
-        | "Partitions" >> beam.Create(partitions, reshuffle=True)
+        | "Partitions" >> Pieces(partitions)
         | "CountTimes" >> CountTimes(plan, kind, ranges, plan.work / f"time_{number}")
         | "WriteTimes" >> WriteMergedByName(path_of, time_bins.merge)
     )
@@ -118,8 +133,7 @@ def _count_times(
     plan: Plan, kind: AnyLog, ranges: Sequence[Range], watch: AnyPath, partition: int
 ) -> Iterator[tuple[str, bytes]]:
     def count() -> Iterator[tuple[str, bytes]]:
-        rows = kind.load(plan, partition)
-        times_E = rows.column(kind.time_column).to_numpy()[rows.is_new]
+        times_E = _times(plan, kind, partition)
         for place, (first, last) in enumerate(ranges):
             in_range_E = times_E
             if (first, last) != ALL_TIMES:
@@ -128,3 +142,14 @@ def _count_times(
         mark_done(watch, str(partition))
 
     return piece_of_work("count_times", plan.work, count)
+
+
+def counted(plan: Plan, kind: AnyLog, partition: int) -> bytes:
+    """The count of all times of a partition that is sorted, as an element of a pipeline."""
+    return tables.to_bytes(time_bins.count(_times(plan, kind, partition)))
+
+
+def _times(plan: Plan, kind: AnyLog, partition: int) -> np.ndarray:
+    """Times of the rows of a partition that can be requests."""
+    rows = kind.load(plan, partition)
+    return rows.column(kind.time_column).to_numpy()[rows.is_new]

@@ -12,9 +12,8 @@ from markdown_blocks import ROOT, Block
 
 SMALLER = {
     "--users=800": "--users=120",
-    "models.train ": "models.train --max_steps=40 ",
     "ctr-train ": "ctr-train --max_steps=40 ",
-    "pipeline.daily ": "pipeline.daily --max_steps=40 ",
+    "ctr-daily ": "ctr-daily --max_steps=40 ",
 }
 """What the pages' commands are replaced by, so that they end soon."""
 
@@ -30,8 +29,7 @@ def run_blocks(directory: pathlib.Path, blocks: list[Block]) -> list[str]:
     lines = ["set -e", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for block in blocks:
         text = block.text.replace("8501/", f"{port}/")
-        for server in ("serving.server ", "ctr-server "):
-            text = text.replace(server, f"{server}--rest_api_port={port} ")
+        text = text.replace("ctr-server ", f"ctr-server --rest_api_port={port} ")
         for theirs, ours in SMALLER.items():
             text = text.replace(theirs, ours)
         lines += [f"echo; echo '=== {block.line}'", text]

@@ -6,7 +6,7 @@ import sys
 
 import markdown_blocks
 import pytest
-from markdown_blocks import ROOT
+from markdown_blocks import ROOT, Block
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,10 @@ _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*\n)", re.MULTILINE)
 def test_curl_lines(tmp_path):
     page = next(one.text for one in markdown_blocks.blocks(PAGE) if "$ curl" in one.text)
     preparing, *parts = _COMMAND.split(page)
+    preparing = preparing.replace("build/", f"{tmp_path}/")
     build, serve = (
-        [sys.executable, *line.replace("build/", f"{tmp_path}/").split()[1:]]
-        for line in preparing.replace("\\\n", " ").strip().splitlines()
+        [sys.executable, "-m", command.module, *command.arguments]
+        for command in markdown_blocks.commands(Block("", preparing, 0, ""))
     )
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     asked = list(zip(parts[::2], parts[1::2], strict=True))

@@ -24,6 +24,7 @@ OTHERS = {
     *("enable_batching", "allow_version_labels_for_unavailable_models"),  # the official server
     "worker_pool",  # Beam's image
 }
+_OURS = re.compile(r"\bpython3? -m (models|pipeline|serving)\b")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -104,10 +105,25 @@ def test_flags_and_commands_in_the_text_exist(page):
         for name in re.findall(r"^--(\w+)", span):
             if name not in known | OTHERS:
                 check_options([f"--{name}=value"], known)
+        for name in re.findall(r"^ctr-[a-z-]+", span):
+            assert name in SCRIPTS, name
+            _check_flags(SCRIPTS[name], tuple(re.findall(r"(?<=\s)--\w+", span)))
         for name in re.findall(r"^(?:python -m )?((?:pipeline|models|serving)\.\w+)$", span):
             package, _, offered = name.partition(".")
             is_name = " " not in span and offered in dir(importlib.import_module(package))
             assert importlib.util.find_spec(name) or is_name or name == "models.config", name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_pages_show_programs(page):
+    """Pages of results are records of what was run; where modules are introduced they are named."""
+    if page.parent.name == "results":
+        return
+    texts = [block.text for block in markdown_blocks.blocks(page)]
+    if page != command_page.PAGE:
+        texts += markdown_blocks.prose(page)
+    shown = [text for text in texts if _OURS.search(text)]
+    assert not shown, "write the program instead, as `ctr-train`"
 
 
 def test_examples_of_schemas_are_json():

@@ -58,7 +58,7 @@ def test_daily_job(toured):
         for block in markdown_blocks.blocks(OPERATIONS)
         if block.language == "sh" and not block.file and not re.search("server|8501", block.text)
     ]
-    modules = [re.findall(r"-m (\S+)", block.text)[0] for block in blocks]
+    modules = [next(markdown_blocks.commands(block)).module for block in blocks]
     assert modules == [*3 * ["pipeline.daily"], "serving.rollback", "pipeline.build_examples"]
     *days, rolled_back, _ = run_blocks(shop, blocks)
     for number, printed in enumerate(days, 1):

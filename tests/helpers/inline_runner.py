@@ -80,8 +80,8 @@ class _Pipeline(beam.pvalue.PValue):
         if isinstance(transform, beam.GroupByKey):
             return self._grouped(source.elements)
         if isinstance(transform, beam.CombineGlobally):
-            combined = self._combined(transform.fn, source.elements)
-            return [combined] if source.elements else []
+            elements = source.elements
+            return [self._combined(transform.fn, elements)] if elements else []
         groups = self._grouped(source.elements)
         return [(key, self._combined(transform.fn, values)) for key, values in groups]
 

@@ -119,6 +119,7 @@ def test_sections_stand_in_the_order_of_a_reader(written):
     assert re.findall(r"<h2[^>]*>(.+?)</h2>", html) == titles
     links = re.findall(r'<a href="#([^"]+)">', html)
     assert links == re.findall(r'<h2 id="([^"]+)">', html)
+    assert '<a class="skip" href="#model-card">' in html
 
 
 def test_metrics_are_those_of_evaluation(run, written):

@@ -2,11 +2,13 @@
 
 import json
 
+import mlflow
 import pandas as pd
 import pytest
 
 from models.config import run_config
 from models.core import run_directory
+from models.training import tracking
 from models.training.run_flags import Resolved
 from pipeline import daily
 from pipeline.arguments import BuildArguments
@@ -80,6 +82,21 @@ def test_a_day_that_is_done_repeats_nothing(two_days, monkeypatch, capsys):
     after = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     assert before == after
     assert capsys.readouterr().out.count(": complete") == len(daily.STAGES)
+
+
+def test_a_day_is_a_run_in_mlflow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MLflow puts files of a database's runs
+    days = daily.Days.load(tmp_path / "work")
+    day = days.begin("day1")
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = tracking.open_tracker(f"mlflow:{store}", days.run_of(day))
+    daily.run_day(days, day, _arguments(write_day(tmp_path, 1)), tracker=tracker)
+    client = mlflow.MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs(["0"])
+    assert (run.info.run_name, run.info.status) == ("runs/day1", "FINISHED")
+    assert "final/validation/auc" in run.data.metrics
+    sent = [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert sent == ["config.json", "report.html"]
 
 
 @pytest.mark.slow

@@ -77,6 +77,15 @@ def test_the_page_is_well_formed_and_needs_no_network(card):
         assert f"<b>{title}.</b>" in page
 
 
+def test_contents_name_every_section(card):
+    navigation = re.search(r"<nav .*?</nav>", card["html"], re.DOTALL)[0]
+    named = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', navigation)
+    sections = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', card["html"])
+    assert named == sections
+    assert {"figures", "splits", "files", "arguments"} < {anchor for anchor, _ in sections}
+    assert "base" not in {anchor for anchor, _ in sections}
+
+
 def test_both_files_say_what_the_statistics_say(data, card):
     for name in ("train", "validation", "test"):
         stats = data.stats["splits"][name]

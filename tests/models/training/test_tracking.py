@@ -1,20 +1,24 @@
 """Runs in MLflow: what stands there, that they go on, and that MLflow never ends a training."""
 
 import math
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 
 import mlflow
+import optuna
 import pandas as pd
 import pytest
 
-from models import train
+from models import search, train
 from models.config import run_config
 from models.core import run_directory
 from models.training import tracking, trainer
 from models.training.interruption import Interrupted, StopRequest
+from models.training.journal import Journal
 from models.training.tracking import open_tracker
 from preprocessing.errors import UserError
 from tests.helpers.quick_commands import ROOT
@@ -214,6 +218,73 @@ def test_another_place_gets_all_rows(data, tmp_path, store, empty):
     assert len(_points(*_only_run(store), "validation/auc")) == 2
 
 
+def _search(data, path, store, trials):
+    base = _config(data).to_json()
+    space = {"train.learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    search.search(base, space, trials, path, progress=False, tracked_at=store)
+    return pd.read_csv(path / "trials.csv")
+
+
+def test_every_trial_of_a_search_is_a_run(data, tmp_path, store, monkeypatch):
+    """Trials that are ended early are no failures."""
+    report = optuna.Trial.report
+
+    def prune_the_second(trial, value, step):
+        report(trial, value, step)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+
+    monkeypatch.setattr(optuna.Trial, "report", prune_the_second)
+    path = tmp_path / "search"
+    table = _search(data, path, store, 3)
+    client = _client(store)
+    experiment = client.get_experiment_by_name("clicks")
+    found = client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "trials/0000": "FINISHED",
+        "trials/0001": "KILLED",
+        "trials/0002": "FINISHED",
+    }
+    for number in (0, 2):
+        name = f"trials/{number:04d}"
+        run = runs[name]
+        _require_whole(client, run, path / name)
+        measured = run.data.metrics["final/validation/auc"]
+        assert measured == pytest.approx(table["validation/auc"][number])
+        assert "final/test/auc" not in run.data.metrics
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["config.json"]
+        rate = float(run.data.params["train.learning_rate"])
+        assert rate == pytest.approx(table["train.learning_rate"][number])
+
+
+def test_an_interrupted_trial_goes_on_in_its_run(data, tmp_path, store, monkeypatch):
+    record, stopped = Journal.record_evaluation, []
+
+    def stop_once(journal, *arguments):
+        record(journal, *arguments)
+        if not stopped:
+            stopped.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Journal, "record_evaluation", stop_once)
+    path = tmp_path / "search"
+    with pytest.raises(Interrupted):
+        _search(data, path, store, 1)
+    assert _only_run(store)[1].info.status == "KILLED"
+    _search(data, path, store, 1)
+    client, run = _only_run(store)
+    assert run.info.status == "FINISHED"
+    _require_whole(client, run, path / "trials" / "0000")
+
+
+def test_a_search_goes_on_without_its_server(data, tmp_path, store, capfd):
+    (tmp_path / "mlflow.db").write_bytes(bytes(range(200)))  # no database any more
+    table = _search(data, tmp_path / "search", store, 1)
+    assert table["state"].tolist() == ["complete"]
+    assert "note: MLflow at sqlite:///" in capfd.readouterr().err
+
+
 def test_a_run_without_tracking_has_none(tmp_path):
     assert open_tracker(None, tmp_path) is None
 
@@ -242,17 +313,18 @@ def test_a_wrong_place_is_refused(tmp_path, flag, message):
 _PROGRAM = """
 import sys
 {before}
-from models import train
-sys.argv = ["ctr-train", "--data={data}", "--workdir={run}", "--tracking={flag}"]
+from {room} import {command}
+sys.argv = {argv}
 try:
-    train.console_main()
+    {command}.console_main()
 finally:
     assert "tensorflow" not in sys.modules
 """
 
 
-def _refused(**values):
-    program = _PROGRAM.format(**values)
+def _refused(room, command, *flags, before=""):
+    argv = [f"ctr-{command}", *flags]
+    program = _PROGRAM.format(room=room, command=command, argv=argv, before=before)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -265,12 +337,19 @@ def _refused(**values):
 def test_mistakes_are_one_line_before_tensorflow_loads(data, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    common = {"data": data.path, "run": tmp_path / "run"}
-    flag = f"mlflow:http://127.0.0.1:{port}"
-    line = _refused(before="", flag=flag, **common)
-    assert line.startswith("error: Expected a server or database of MLflow at http://127.0.0.1:")
-    assert "Connection refused" in line
-    line = _refused(before="sys.modules['mlflow'] = None", flag=flag, **common)
+    tracked, workdir = f"--tracking=mlflow:http://127.0.0.1:{port}", f"--workdir={tmp_path}/run"
+    (tmp_path / "space.json").write_text('{"train.learning_rate": {"low": 0.1, "high": 1}}')
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i,1\n")
+    trained = ("models", "train", f"--data={data.path}", workdir, tracked)
+    for command in (
+        trained,
+        ("models", "tune", f"--data={data.path}", f"--space={tmp_path}/space.json", *trained[3:]),
+        ("pipeline", "daily", "--day=d1", f"--input={tmp_path}/log.csv", *trained[3:]),
+    ):
+        line = _refused(*command)
+        assert line.startswith("error: Expected a server or database of MLflow at http://127.0.0.")
+        assert "Connection refused" in line
+    line = _refused(*trained, before="sys.modules['mlflow'] = None")
     assert "Expected the package mlflow" in line
     assert "pip install 'sequence-ctr[mlflow]'" in line
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").rglob("*.json"))

@@ -20,12 +20,14 @@ KINDS = {
     "filters": {"min_item_events": 2, "min_user_events": 2},
     "core": {"min_item_events": 2, "min_user_events": 2, "core_filter": "fixed_point"},
     "time split": {"protocol": "time_split"},
+    "time split of frequent items": {"protocol": "time_split", "min_item_events": 2},
     "available": {"negative_sampling": "available_popularity", "negatives": 3},
 }
 STAGES = {
     "filters": ["Reading", "Counting values", "Writing"],
     "core": ["Reading", "Filtering, round 1", "Counting values", "Writing"],
-    "time split": ["Reading", "Counting times", "Counting values", "Writing"],
+    "time split": ["Reading", "Counting values", "Writing"],
+    "time split of frequent items": ["Reading", "Counting times", "Counting values", "Writing"],
     "available": ["Reading", "Counting values", "Counting values", "Writing"],
 }
 

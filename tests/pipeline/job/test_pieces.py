@@ -1,11 +1,18 @@
-"""Beam's metrics: the numbers of the manifest, under the names that docs/operations.md lists."""
+"""Pieces of work: how they are dealt out, and their metrics, as docs/operations.md lists them."""
 
 import json
 import pathlib
 import re
+import subprocess
+import sys
+
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing import test_pipeline
+from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
+from pipeline.job.pieces import Pieces
 from tests.helpers.beam_metrics import of_manifest, recorded
 from tests.helpers.impression_logs import VOCABULARY
 from tests.helpers.small_logs import columns, random_events, write_log
@@ -76,12 +83,27 @@ def test_counters_are_the_numbers_of_the_manifest(tmp_path):
         assert pieces["read_milliseconds"] == 1
         assert pieces["sort_milliseconds"] == pieces["encode_milliseconds"] == 4
         names |= pieces.keys()
+    filters = {"min_item_events": 2, "core_filter": "fixed_point"}
     (tmp_path / "core").mkdir()
-    names |= _checked(
-        _clicks(tmp_path / "core", min_item_events=2, core_filter="fixed_point")
-    ).keys()
+    names |= _checked(_clicks(tmp_path / "core", protocol="time_split", **filters)).keys()
     (tmp_path / "impressions").mkdir()
     names |= _checked(_impressions(tmp_path / "impressions")).keys()
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `(\w+_milliseconds)` \|", text, re.MULTILINE)
     assert sorted(documented) == sorted(names)
+
+
+def test_pieces_of_work_are_all_there_once_also_equal_ones():
+    with test_pipeline.TestPipeline(runner=FnApiRunner()) as pipeline:
+        dealt = pipeline | Pieces(["a", "b", "b"])
+        assert dealt.element_type is str
+        assert_that(dealt, equal_to(["a", "b", "b"]))
+
+
+def test_beam_is_no_concern_of_the_garbage_collector_which_goes_on():
+    program = (
+        "import gc; import pipeline.job.runner; "
+        "print(gc.isenabled(), gc.get_freeze_count() > 10 * len(gc.get_objects()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode().split() == ["True", "True"]
