@@ -133,6 +133,7 @@ def begin(
     workdir = pathlib.Path(workdir)
     has_run = _has_run(workdir, resume)
     # They load TensorFlow, for which a wrong flag need not wait.
+    from models.core import spread_tables
     from models.training import pretrained_tables, sharing
     from models.training.continuing import continue_run
     from models.training.trainer import Trainer
@@ -168,6 +169,8 @@ def begin(
             lines = take_over(trainer.model, trainer.data, config)
         trainer.session.began_with(lines)
         sys.stdout.write("".join(f"{title}: {line}\n" for line in lines))
+    if (config.pretrained or earlier) and not restored:
+        spread_tables.state_read(trainer.model, is_spread=False)  # They were filled by id.
     if trainer.distribution.is_chief:
         run_directory.begin(workdir, config, trainer.data, origins)
     if config.continues and not restored:

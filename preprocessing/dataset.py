@@ -26,7 +26,7 @@ import tensorflow as tf
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
 from preprocessing.example_keys import LABEL, LABEL_WEIGHT, candidate_key, history_key
-from preprocessing.reading import cores, parts
+from preprocessing.reading import cores, parts, turns
 from preprocessing.reading.decoded import DecodedSplit, bytes_needed, padded, with_numbers
 from preprocessing.reading.parsing import parse_in_pieces, parse_stored
 from preprocessing.schema import Schema
@@ -36,8 +36,6 @@ SHUFFLE_BUFFER = 1 << 17
 """Number of requests from which the next one is drawn. Splits up to this size are shuffled
 perfectly; for larger ones the order of shards is drawn as well, and several are read in turns."""
 
-_BATCHES_PER_BLOCK = 32
-_REQUESTS_PER_BLOCK = 1 << 15
 _SHARDS_IN_TURNS = 16
 _DECODED_AT_ONCE = 1 << 12
 _BLOCKS_AT_ONCE = 2
@@ -126,6 +124,7 @@ def read(
     memory_budget: int = 0,
     with_users: bool = False,
     part: parts.Part = parts.WHOLE,
+    turn: parts.Part = parts.WHOLE,
 ) -> tf.data.Dataset:
     """Epochs of a split in batches of requests, each epoch in an order of its own.
 
@@ -150,6 +149,8 @@ def read(
         part: One of several readers that share every epoch, see `preprocessing.reading.parts`. It
             reads its shards alone and gives its part of each batch. The order depends on the number
             of readers.
+        turn: One of several readers that deal out the batches of an epoch without a seed, see
+            `preprocessing.reading.turns`. It gives some of the batches of one reader, in order.
 
     Returns:
         Batches as `parse` describes them; L is the smallest bucket that holds every history.
@@ -169,13 +170,15 @@ def read(
     schema = data.schema
     max_length = schema.history.max_length
     buckets = (*sorted(b for b in history_buckets if b < max_length), max_length)
-    own = parts.share(data, split, batch_size, part)
+    taken = None if turn.count == 1 else turns.turn(data, split, batch_size, turn)
+    assert taken is None or (shuffle_seed is None and part == parts.WHOLE)
+    own = taken or parts.share(data, split, batch_size, part)
     needed = bytes_needed(data, split, with_users, own.requests)
     in_memory = own.requests > 0 and needed <= memory_budget
     threads = cores.available()
     source = (_memory if in_memory else _disk)(data, split, with_users, threads, own.shards)
     # As many batches for every part, so that parts of one batch have histories of one length.
-    in_block = max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
+    in_block = parts.batches_per_block(batch_size)
 
     @_as_it_is
     def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -196,6 +199,9 @@ def read(
             batches = tf.range(tf.size(cuts.rows))
             order = tf.random.experimental.stateless_shuffle(batches, block_seed)
             cuts = _Cuts(*(tf.gather(column, order) for column in cuts))
+        elif taken is not None:
+            places = taken.places(index, in_block)
+            cuts = _Cuts(*(tf.gather(column, places) for column in cuts))
         return arranged, cuts
 
     @_as_it_is

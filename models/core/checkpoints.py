@@ -16,12 +16,15 @@ import shutil
 import sys
 from typing import Any
 
+from models.core import spread_tables
 from models.core.base import CTRModel
 from models.keras import tf
 from preprocessing.errors import UserError
 
 _NAME = re.compile(r"ckpt-(\d+)")
 _BEST = "best_updates"
+_SPREAD = "spread_tables"
+"""Key of the state that is there and true if rows are in the order of `core.spread_tables`."""
 _STATE = "state/.ATTRIBUTES/VARIABLE_VALUE"
 DAMAGES = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
 """Exceptions that TensorFlow raises when it reads a damaged file."""
@@ -37,7 +40,7 @@ class Checkpoints:
     """
 
     def __init__(self, model: CTRModel, directory: pathlib.Path, keep: int = 2) -> None:
-        self._directory, self._keep = directory, keep
+        self._model, self._directory, self._keep = model, directory, keep
         self._state = tf.Variable("", dtype=tf.string, trainable=False)
         self._checkpoint = tf.train.Checkpoint(model=model, state=self._state)
         directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,8 @@ class Checkpoints:
         Raises:
             UserError: The checkpoint cannot be written; earlier ones are unchanged.
         """
-        self._state.assign(json.dumps(state))
+        order = {_SPREAD: True} if self._model.embedder.spreads else {}
+        self._state.assign(json.dumps(state | order))
         try:
             self._checkpoint.write(str(self._directory / f"ckpt-{updates}"))
         except (tf.errors.OpError, OSError) as error:
@@ -93,7 +97,9 @@ class Checkpoints:
                 sys.stderr.write(f"{'; '.join(reasons)}. Resuming from {path}.\n")
                 for damaged in numbers[: len(reasons)]:
                     self._remove(damaged)
-            return json.loads(self._state.numpy())
+            state = json.loads(self._state.numpy())
+            spread_tables.state_read(self._model, state.pop(_SPREAD, False))
+            return state
         if reasons:
             raise UserError(
                 f"Expected a checkpoint that can be read; {'; '.join(reasons)}.",
@@ -134,6 +140,8 @@ def restore_best_state(model: CTRModel, directory: pathlib.Path) -> None:
         tf.train.Checkpoint(model=model).read(
             str(best)
         ).assert_existing_objects_matched().expect_partial()
+        state = json.loads(tf.train.load_checkpoint(str(best)).get_tensor(_STATE))
+        spread_tables.state_read(model, state.get(_SPREAD, False))
     except (*DAMAGES, AssertionError) as error:
         raise UserError(
             f"Expected the checkpoint of the best evaluation in {directory}, found: "

@@ -17,7 +17,7 @@ from models.core.table_shapes import projected_widths, table_shapes
 from models.core.value_bags import combine
 from models.keras import keras, tf
 from models.layers.masking import masked_mean
-from models.ops import randomness
+from models.ops import randomness, spread_rows
 from preprocessing.example_keys import candidate_key, history_key
 from preprocessing.features.encoder_specs import Vocabulary
 from preprocessing.features.feature import PAD_ID, Feature
@@ -69,6 +69,7 @@ class FeatureEmbedder(keras.layers.Layer):
         pretrained: Names of the features whose tables begin with vectors from a file.
         fixed: Names of those whose tables training does not change.
         vectors: Vector of each numeric feature, [1, d].
+        spreads: Whether rows of tables stand as on parameter servers, see `core.spread_tables`.
         event_projections: Projection of each event feature to the item features of an event,
             [d, J d]; none if d is 0.
     """
@@ -93,6 +94,7 @@ class FeatureEmbedder(keras.layers.Layer):
         self._oov_rate = oov_rate
         self._device = device
         self._seed = seed
+        self.spreads = False
         self.width = embedding_size + linear_weights
         self.tables: dict[str, tf.Variable] = {}
         self.quotients: dict[str, tf.Variable] = {}
@@ -381,13 +383,18 @@ class FeatureEmbedder(keras.layers.Layer):
     def _rows(self, name: str, ids: tf.Tensor) -> tf.Tensor:
         """The vectors [..., width] of ids [...] of a categorical feature."""
         if name in self.projections:
-            rows = tf.nn.embedding_lookup(self.tables[name], ids)
+            rows = self._looked_up(self.tables[name], ids)
             return tf.tensordot(rows * self.scales[name], self.projections[name], 1)
         if name not in self.quotients:
-            return tf.nn.embedding_lookup(self.tables[name], ids)
+            return self._looked_up(self.tables[name], ids)
         rows = self.tables[name].shape[0]
-        remainder = tf.nn.embedding_lookup(self.tables[name], ids % rows)
-        return remainder * tf.nn.embedding_lookup(self.quotients[name], ids // rows)
+        remainder = self._looked_up(self.tables[name], ids % rows)
+        return remainder * self._looked_up(self.quotients[name], ids // rows)
+
+    def _looked_up(self, table: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
+        """The rows [..., width] of a table for ids [...]."""
+        look_up = spread_rows.looked_up if self.spreads else tf.nn.embedding_lookup
+        return look_up(table, ids)
 
 
 def single_variables(variables: Iterable[tf.Variable]) -> list[tf.Variable]:

@@ -59,6 +59,15 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     return type(optimizer).from_config(optimizer.get_config())
 
 
+def slots_by_weight(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[tf.Variable]
+) -> list[list[tf.Variable]]:
+    """The slots of an optimiser by weight; Keras keeps them in this order behind its counter."""
+    slots = optimizer.variables[1:]
+    count = len(slots) // max(1, len(weights))
+    return [slots[place * count : (place + 1) * count] for place in range(len(weights))]
+
+
 class SharedRate:
     """Lets learning rates follow one of them in the ratio that they have at first.
 

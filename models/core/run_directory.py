@@ -2,7 +2,7 @@
 
 RUN/  config.json  origins.json  schema.json  metrics.json  metrics.csv  pretraining.csv
       sessions.json  data.sha256  checkpoints/  best/  events.*  overview/  diverged.txt
-      calibration.json  days.csv  tracking.json
+      calibration.json  days.csv  tracking.json  scoring/ (while several workers train)
 """
 
 import json
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 CONFIG, SCHEMA, METRICS, HISTORY = "config.json", "schema.json", "metrics.json", "metrics.csv"
 PRETRAINING, ORIGINS, SESSIONS = "pretraining.csv", "origins.json", "sessions.json"
 DAYS = "days.csv"
+SCORING = "scoring"
+"""Directory of the scores of several processes on their way to the first of them."""
 TRACKING = "tracking.json"
 """File with the id of the run in MLflow."""
 CHECKPOINTS, BEST, FINGERPRINT = "checkpoints", "best", "data.sha256"
+_SPREAD = "spread_tables/.ATTRIBUTES/VARIABLE_VALUE"
+"""Tensor of the best weights that is there if rows are in the order of `core.spread_tables`."""
 DIVERGED = "diverged.txt"
 """File with the reason why a run ended whose numbers are no longer finite."""
 
@@ -137,6 +141,8 @@ def best_checkpoint(model: "CTRModel", path: pathlib.Path) -> "tf.train.Checkpoi
     from models.keras import tf
 
     checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
+    if model.embedder.spreads:
+        checkpoint.spread_tables = tf.Variable(1, trainable=False)
     try:
         return tf.train.CheckpointManager(checkpoint, str(path / BEST), max_to_keep=1)
     except ValueError:
@@ -173,7 +179,9 @@ def restore_best(model: "CTRModel", path: pathlib.Path) -> None:
     Raises:
         UserError: The run has no weights yet, or they are damaged or belong to another model.
     """
+    from models.core import spread_tables
     from models.core.checkpoints import DAMAGES
+    from models.keras import tf
 
     manager = best_checkpoint(model, path)
     if manager.latest_checkpoint is None:
@@ -181,9 +189,13 @@ def restore_best(model: "CTRModel", path: pathlib.Path) -> None:
             f"Expected trained weights in {path / BEST}, found none.",
             "train first, or resume with python -m models.train --resume.",
         )
+    # Only the best weights of parameter servers say in which order their rows are.
+    checkpoint = tf.train.Checkpoint(embedder=model.embedder, backbone=model.backbone)
     try:
-        status = manager.checkpoint.restore(manager.latest_checkpoint)
+        status = checkpoint.restore(manager.latest_checkpoint)
         status.assert_existing_objects_matched().expect_partial()
+        reader = tf.train.load_checkpoint(manager.latest_checkpoint)
+        spread_tables.weights_read(model, reader.has_tensor(_SPREAD))
     except (*DAMAGES, AssertionError) as error:
         raise UserError(
             f"Expected the weights of the model of {path / CONFIG} in {path / BEST}, found them "

@@ -184,10 +184,34 @@ class Distribution:
 
         return gather
 
+    def everywhere(self, compute: Callable[[], Any]) -> list[Any]:
+        """The results of `compute`, JSON content, of all synchronous processes, in order.
+
+        Args:
+            compute: Function that every process calls.
+
+        Raises:
+            UserError: On all processes, if `compute` of one raises it.
+        """
+        outcome: dict[str, Any] = {}
+        try:
+            outcome["result"] = compute()
+        except UserError as error:
+            if not self.has_peers:
+                raise
+            outcome["error"] = str(error)
+        outcomes = self.exchange(outcome)
+        if errors := [one["error"] for one in outcomes if "error" in one]:
+            raise UserError(errors[0])
+        return [one["result"] for one in outcomes]
+
     def of_chief(self, compute: Callable[[], Any]) -> Any:
-        """The result of `compute` on the chief, JSON content, returned on every process."""
-        result = compute() if self.is_chief else None
-        return self.exchange(result)[0]
+        """The result of `compute` on the chief, JSON content, returned on every process.
+
+        Raises:
+            UserError: On all processes, if `compute` raises it.
+        """
+        return self.everywhere(lambda: compute() if self.is_chief else None)[0]
 
     def require_equal(self, settings: Mapping[str, Any]) -> None:
         """Raises `UserError` on all processes unless they have equal settings.

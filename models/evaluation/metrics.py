@@ -67,6 +67,14 @@ def concatenated(parts: Sequence[Scores]) -> Scores:
     return Scores(**columns, ids=ids, weight=np.concatenate(weights) if weights else None)
 
 
+def reordered(scores: Scores, order_C: np.ndarray) -> Scores:
+    """The entries of scores at some places, in the order of the places."""
+    columns = {name: getattr(scores, name)[order_C] for name in _PLAIN_FIELDS}
+    ids = {key: values[order_C] for key, values in scores.ids.items()}
+    weight = None if scores.weight is None else scores.weight[order_C]
+    return Scores(**columns, ids=ids, weight=weight)
+
+
 def ranking_metrics(scores: Scores, known_C: np.ndarray | None = None) -> dict[str, float | None]:
     """All metrics of a split; None where undefined.
 

@@ -1,7 +1,7 @@
 """Scores a split with a trained run and measures the scores (command: `models.evaluate`)."""
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ from preprocessing.example_keys import (
     history_key,
 )
 from preprocessing.features.feature import PAD_ID, Feature
+from preprocessing.reading import turns
+from preprocessing.reading.parts import WHOLE, Part
 from preprocessing.splits import SPLITS
 
 BATCH_SIZE = 512
@@ -44,6 +46,7 @@ class Scorer:
         data: Data set to score.
         between: Callback between batches; an exception in it ends the scoring.
         memory_budget: Maximum bytes of a split that is held in memory, if it is scored repeatedly.
+        turn: This process among those that score a split together, see `score_turn`.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Scorer:
         data: DataDir,
         between: Callable[[], None] = lambda: None,
         memory_budget: int = 0,
+        turn: Part = WHOLE,
     ) -> None:
         self._data = data
+        self._turn = turn
         self._between = between
         self._memory_budget = memory_budget
         self._candidate = candidate_key(data.schema.item_key.name)
@@ -66,28 +71,52 @@ class Scorer:
         self._batches: dict[str, tf.data.Dataset] = {}
         self._first: dict[str, tf.Tensor] | None = None
 
-    def score(self, split: str, progress: bool = False) -> Scores:
+    def score(self, split: str, progress: bool = False, held: bool = True) -> Scores:
         """Scores every candidate of a split.
 
         Args:
             split: train, validation or test.
             progress: Whether to show a progress bar on standard error.
+            held: Whether the split may be held in memory, if it is within the budget.
 
         Raises:
             UserError: The split has no requests, or a score is not finite, which would distort all
                 metrics.
         """
-        if split not in self._batches:
-            self._batches[split] = dataset.read(
-                self._data,
-                split,
-                batch_size=BATCH_SIZE,
-                shuffle_seed=None,
-                memory_budget=self._memory_budget,
-                with_users=True,
-            )
         with dataset.reading(self._data):
-            return self.score_batches(self._batches[split], split, progress)
+            return self.score_batches(self._read(split, WHOLE, held), split, progress)
+
+    def score_turn(
+        self, split: str, progress: bool = False, held: bool = True
+    ) -> tuple[Sequence[int], list[Scores]]:
+        """Scores the batches of a split that are this process's turn; takes what `score` takes.
+
+        Returns:
+            The number of each batch in the split, and its scores.
+
+        Raises:
+            UserError: A shard of the split is damaged.
+        """
+        taken = turns.turn(self._data, split, BATCH_SIZE, self._turn)
+        with dataset.reading(self._data):
+            batches = self._read(split, self._turn, held)
+            return taken.batches.tolist(), self._scored(batches, split, taken.scored, progress)
+
+    def _read(self, split: str, turn: Part, held: bool) -> tf.data.Dataset:
+        if held and split in self._batches:
+            return self._batches[split]
+        batches = dataset.read(
+            self._data,
+            split,
+            batch_size=BATCH_SIZE,
+            shuffle_seed=None,
+            memory_budget=self._memory_budget if held else 0,
+            with_users=True,
+            turn=turn,
+        )
+        if held:
+            self._batches[split] = batches
+        return batches
 
     def graph(self) -> tf.Graph | None:
         """The graph of the function that scores, as it was traced for the first batch, if any."""
@@ -108,9 +137,23 @@ class Scorer:
         Raises:
             UserError: The conditions of `score`.
         """
+        parts = self._scored(batches, split, self._data.num_requests(split), progress)
+        if not parts:
+            raise UserError(
+                f"Expected requests in split {split!r} of {self._data.path}, found none.",
+                "evaluate another split or build the data with more events per user.",
+            )
+        scores = concatenated(parts)
+        require_finite(scores, split)
+        return scores
+
+    def _scored(
+        self, batches: Iterable[dict[str, tf.Tensor]], split: str, requests: int, progress: bool
+    ) -> list[Scores]:
+        """The scores of each batch."""
         parts: list[Scores] = []
         with tqdm(
-            total=self._data.num_requests(split),
+            total=requests,
             desc=f"score {split}",
             unit="request",
             disable=None if progress else True,
@@ -120,14 +163,7 @@ class Scorer:
                 parts.append(self._collect(features, self._logits(features)))
                 self._between()
                 bar.update(int(features[REQUEST_ID].shape[0]))
-        if not parts:
-            raise UserError(
-                f"Expected requests in split {split!r} of {self._data.path}, found none.",
-                "evaluate another split or build the data with more events per user.",
-            )
-        scores = concatenated(parts)
-        _check_finite(scores, split)
-        return scores
+        return parts
 
     def _collect(self, features: dict[str, tf.Tensor], logits_BN: tf.Tensor) -> Scores:
         """One entry per valid candidate of a batch."""
@@ -164,7 +200,8 @@ def _texts(strings_B: tf.Tensor) -> np.ndarray:
     return np.array([text.decode() for text in strings_B.numpy()], object)
 
 
-def _check_finite(scores: Scores, split: str) -> None:
+def require_finite(scores: Scores, split: str) -> None:
+    """Raises `UserError` if a score is not finite, which would distort all metrics."""
     wrong_C = ~np.isfinite(scores.logit)
     if wrong_C.any():
         first = scores.request_id[wrong_C.argmax()]

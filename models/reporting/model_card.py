@@ -26,7 +26,7 @@ def weights(run: run_directory.Run) -> Weights | None:
     counts = {
         name: tf.TensorShape(shape).num_elements()
         for name, shape in tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map().items()
-        if name.endswith(_WEIGHT) and not name.startswith("save_counter")
+        if name.endswith(_WEIGHT) and not name.startswith(("save_counter", "spread_tables"))
     }
     tables = sum(count for name, count in counts.items() if name.startswith("embedder/"))
     return Weights(tables, sum(counts.values()) - tables)

@@ -17,7 +17,8 @@ from models.core import run_directory
 from models.core.base import CTRModel
 from models.core.checkpoints import restore_best_state
 from models.core.factory import build_model, compile_model
-from models.keras import keras, tf
+from models.core.optimizer_pairs import slots_by_weight
+from models.keras import tf
 from models.training.row_growth import Growth
 from models.training.warm_start import require_same_settings, rescale_projections
 from preprocessing.data_dir import DataDir
@@ -126,7 +127,12 @@ def take_over_state(source: CTRModel, model: CTRModel, growth: dict[str, Growth]
     pairs = zip(source.optimizers(), model.optimizers(), strict=False)
     for (theirs, _), (ours, weights) in pairs:
         ours.iterations.assign(theirs.iterations)
-        slots = zip(_slots(theirs, weights), _slots(ours, weights), weights, strict=True)
+        slots = zip(
+            slots_by_weight(theirs, weights),
+            slots_by_weight(ours, weights),
+            weights,
+            strict=True,
+        )
         for their_slots, our_slots, weight in slots:
             name = feature_by_table.get(weight.ref())
             for before, after in zip(their_slots, our_slots, strict=True):
@@ -146,15 +152,6 @@ def _tables(model: CTRModel) -> Iterator[tuple[tf.Variable, str]]:
         yield table, name
     for table in model.backbone.tables:
         yield table, model.schema.item_key.name
-
-
-def _slots(
-    optimizer: keras.optimizers.Optimizer, weights: list[tf.Variable]
-) -> list[list[tf.Variable]]:
-    """The slots of an optimiser by weight; Keras keeps them in this order behind its counter."""
-    slots = optimizer.variables[1:]
-    count = len(slots) // max(1, len(weights))
-    return [slots[place * count : (place + 1) * count] for place in range(len(weights))]
 
 
 def _changed_numbers(before: DataDir, after: DataDir) -> Iterator[str]:

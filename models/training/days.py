@@ -4,14 +4,14 @@ RUN/days.csv has a row per day of a chain of runs that continue each other.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from models.core import run_directory
 from models.core.embeddings import Features
-from models.evaluation.metrics import concatenated, ranking_metrics, shown
+from models.evaluation.metrics import Scores, concatenated, ranking_metrics, shown
 from models.evaluation.scoring import BATCH_SIZE, Scorer
 from models.keras import tf
 from preprocessing import dataset
@@ -26,7 +26,6 @@ _METRICS = ("auc", "gauc", "log_loss", "calibration_error", "bias_ratio")
 def measure(
     scorer: Scorer,
     data: DataDir,
-    progress: bool = False,
     translate: Callable[[Features], dict[str, tf.Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Scores all requests of a data set.
@@ -34,7 +33,6 @@ def measure(
     Args:
         scorer: Scorer of the model as it is before it learns from them.
         data: Data set of the day.
-        progress: Whether to show progress bars on standard error.
         translate: Function that gives batches the ids of the model, see `row_growth.translation`;
             None if they have them.
 
@@ -52,9 +50,19 @@ def measure(
         with dataset.reading(data):
             scores.append(
                 scorer.score_batches(
-                    batches if translate is None else batches.map(translate), split, progress
+                    batches if translate is None else batches.map(translate), split
                 )
             )
+    return row(data, scores)
+
+
+def row(data: DataDir, scores: Sequence[Scores]) -> dict[str, Any]:
+    """A row of days.csv; metrics are None where undefined.
+
+    Args:
+        data: Data set of the day.
+        scores: Scores of its splits.
+    """
     metrics = ranking_metrics(concatenated(scores))
     return {
         "data": data.path.name,
@@ -64,27 +72,27 @@ def measure(
     }
 
 
-def append(workdir: pathlib.Path, continued: str, row: Mapping[str, Any]) -> None:
+def append(workdir: pathlib.Path, continued: str, day: Mapping[str, Any]) -> None:
     """Writes days.csv: the days of the continued run, and one more.
 
     Args:
         workdir: Run directory.
         continued: Directory of the run that is continued.
-        row: Row of the new day.
+        day: Row of the new day.
 
     Raises:
         UserError: The disk is full or write-protected.
     """
     earlier = pathlib.Path(continued, run_directory.DAYS)
     rows = pd.read_csv(earlier).to_dict("records") if earlier.exists() else []
-    content = pd.DataFrame([*rows, dict(row)]).to_csv(index=False)
+    content = pd.DataFrame([*rows, dict(day)]).to_csv(index=False)
     with explained_write_errors("--workdir", workdir):
         files.write_bytes(workdir / run_directory.DAYS, content.encode())
 
 
-def line(row: Mapping[str, Any]) -> str:
+def line(day: Mapping[str, Any]) -> str:
     """A row as a line for people."""
     return (
-        f"{row['data']} before training on it: {row['requests']:,.0f} requests, "
-        f"AUC {shown(row['auc'])}  GAUC {shown(row['gauc'])}  log loss {shown(row['log_loss'])}"
+        f"{day['data']} before training on it: {day['requests']:,.0f} requests, "
+        f"AUC {shown(day['auc'])}  GAUC {shown(day['gauc'])}  log loss {shown(day['log_loss'])}"
     )

@@ -25,6 +25,7 @@ class ExtraSteps:
         model: Compiled model.
         progress: Progress of the run, in which the steps are counted.
         part: The reader, if several share the streams.
+        turn: This process among those that measure the self-supervised loss together.
 
     Attributes:
         ssl_steps: Batches and validation of the self-supervised loss; only if there are such steps.
@@ -37,10 +38,11 @@ class ExtraSteps:
         model: CTRModel,
         progress: Progress,
         part: Part = WHOLE,
+        turn: Part = WHOLE,
     ) -> None:
         self._train, self._progress = config.train, progress
         if config.train.has_ssl_steps:
-            self.ssl_steps = SelfSupervisedSteps(config, data, model, part)
+            self.ssl_steps = SelfSupervisedSteps(config, data, model, part, turn)
         if config.train.replay:
             self._replay = Replay(config, data, part)
 

@@ -14,8 +14,6 @@ from models.core import run_directory, schedules
 from models.core.checkpoints import Checkpoints
 from models.core.factory import build_model, compile_model
 from models.distributed.distribution import Distribution
-from models.evaluation.metrics import ranking_metrics
-from models.evaluation.scoring import Scorer, record
 from models.keras import tf
 from models.training import (
     data_checks,
@@ -30,12 +28,15 @@ from models.training.batches import steps_per_epoch, training_batches
 from models.training.extra_steps import ExtraSteps
 from models.training.interruption import Interrupted, StopRequest, interrupted
 from models.training.journal import Journal
+from models.training.measuring import Measuring, Metrics
+from models.training.pretraining import mean_losses
 from models.training.profiling import Profile
 from models.training.progress import Progress
 from models.training.sessions import Session, phase
 from models.training.tracking import Tracker
 from models.training.updates import Updates
 from preprocessing.data_dir import DataDir
+from preprocessing.reading.parts import Part
 
 LOG_EVERY = 20
 EVALUATION_INTERVAL = 40
@@ -102,18 +103,27 @@ class Trainer:
         self.session.expect(needed)
         with self.distribution.strategy.scope():
             self.model = build_model(config, self.data, config.train.precision)
+            self.model.embedder.spreads = self.distribution.asynchronous
             compile_model(self.model, config)
             self.model.build_optimizers()
         self.operations = native_operations.use(self.model, config.train, self.distribution)
         self.session.computes_with(self.operations)
-        data_memory = config.train.data_memory << 20
-        self.scorer = Scorer(self.model, self.data, self._stop_if_asked, data_memory)
+        self.measuring = Measuring(
+            self.model,
+            self.data,
+            config,
+            workdir,
+            self.distribution,
+            between=self._stop_if_asked,
+            progress=self.shows_progress,
+        )
         # The weights that a run continues with are the first to be evaluated.
         evaluated_step = -1 if config.continues else 0
         self.progress = Progress(
             pretrained=not config.train.pretrain_epochs, evaluated_step=evaluated_step
         )
-        self.extra = ExtraSteps(config, self.data, self.model, self.progress, self.part)
+        place = Part(*self.distribution.place)
+        self.extra = ExtraSteps(config, self.data, self.model, self.progress, self.part, place)
         self.checkpoints = Checkpoints(self.model, workdir / run_directory.CHECKPOINTS)
         self.best = run_directory.best_checkpoint(self.model, workdir)
         self.journal = Journal(
@@ -163,9 +173,7 @@ class Trainer:
         Raises:
             UserError: The disk is full or write-protected.
         """
-        row = self.distribution.of_chief(
-            lambda: days.measure(self.scorer, self.data, progress=self.shows_progress)
-        )
+        row = self.measuring.day()
         if self.distribution.is_chief:
             days.append(self.workdir, self.config.continues, row)
         if self.shows_progress:
@@ -185,7 +193,7 @@ class Trainer:
         """
         with self.journal:
             self.fit()
-            measured = self.distribution.of_chief(self._measure)
+            measured = self._measure()
             self.journal.record_result(measured)
         self.session.save(self.progress.step)
         return measured
@@ -323,7 +331,7 @@ class Trainer:
     def _evaluate_pretraining(self) -> None:
         """Evaluates the self-supervised loss on validation histories, writes a checkpoint."""
         self.distribution.join()
-        measured = self.distribution.of_chief(self.extra.ssl_steps.validation_loss)
+        measured = mean_losses(self.distribution.everywhere(self.extra.ssl_steps.validation_losses))
         losses = [row["validation/loss"] for row in self.progress.pretraining] + [measured["loss"]]
         passes_without_gain = len(losses) - 1 - int(np.argmin(losses))
         train = self.config.train
@@ -339,13 +347,11 @@ class Trainer:
         if self.progress.step == self.progress.evaluated_step:
             return
         self.distribution.join()
-        metrics = self.distribution.of_chief(
-            lambda: ranking_metrics(self.scorer.score("validation"))
-        )
+        metrics = self.measuring.validation()
         if self.progress.evaluated(selection.score(metrics)) and self.distribution.is_chief:
             run_directory.save_best(self.best)
         self.journal.record_evaluation(metrics, self._last_step())
-        if len(self.progress.history) == 1 and (graph := self.scorer.graph()):
+        if len(self.progress.history) == 1 and (graph := self.measuring.graph()):
             self.journal.show_graph(graph)
         self.save()
         self._set_learning_rate()
@@ -394,20 +400,8 @@ class Trainer:
     # Measure.
 
     @phase("final evaluation")
-    def _measure(self) -> dict[str, dict[str, float | None]]:
-        """Metrics of the best weights on the splits that have requests."""
-        if self.config.train.precision == "float32":
-            run_directory.restore_best(self.model, self.workdir)
-            scorer = self.scorer
-        else:  # Measured in float32, in which the model is evaluated and served.
-            scorer = Scorer(run_directory.load_model(self.workdir), self.data, self._stop_if_asked)
-        return {
-            split: record(
-                self.workdir, split, scorer.score(split, progress=self.shows_progress), self.data
-            )
-            for split in ("validation", "test")
-            if self.data.num_requests(split)
-        }
+    def _measure(self) -> dict[str, Metrics]:
+        return self.measuring.best()
 
 
 def _is_due(before: int, count: int) -> bool:

@@ -33,6 +33,8 @@ WHOLE = Part()
 """The reader of all shards."""
 
 _ELEMENTS_AT_ONCE = 1 << 10
+_BATCHES_PER_BLOCK = 32
+_REQUESTS_PER_BLOCK = 1 << 15
 
 
 class Share(NamedTuple):
@@ -81,6 +83,11 @@ class Share(NamedTuple):
     def _start(self, batch: Any) -> Any:
         """The number of requests before a batch."""
         return self.requests * batch // self.batches
+
+
+def batches_per_block(batch_size: int) -> int:
+    """Number of batches that are parsed and sorted by length together, the same for all parts."""
+    return max(1, min(_BATCHES_PER_BLOCK, _REQUESTS_PER_BLOCK // batch_size))
 
 
 def share(data: DataDir, split: str, batch_size: int, part: Part = WHOLE) -> Share:

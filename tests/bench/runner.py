@@ -31,6 +31,7 @@ from . import (
     topic,
     training_peers,
     value_bags,
+    workers_scaling,
 )
 from .figures import Figure
 
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Figure]]] = {
     "dha_pair_tensor": pair_tensor.measure,
     "training_peers": training_peers.measure,
     "input_pipeline": input_pipeline.measure,
+    "workers_scaling": workers_scaling.measure,
     "startup": startup.measure,
     "help": help.measure,
     "build_examples": build_examples.measure,

@@ -11,6 +11,7 @@ import pytest
 from models import train
 from models.config import run_config
 from models.core import run_directory
+from models.evaluation import scoring
 from models.keras import tf
 from serving import export as exporting
 from tests.helpers import built_logs
@@ -182,6 +183,11 @@ def test_parameter_servers_train_a_model_that_can_be_exported(data, tmp_path):
     reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "ckpt-120"))
     shapes = reader.get_variable_to_shape_map()
     assert [20_001, 16] in [shape for name, shape in shapes.items() if "user_id" in name]
+    # Rows are spread there, and stand in the order of ids for everyone else.
+    measured = run_directory.read_metrics(workdir)["test"]
+    alone = scoring.evaluate(workdir, "test", progress=False)
+    for name in ("auc", "gauc", "log_loss"):
+        assert alone[name] == pytest.approx(measured[name], abs=1e-6)
     assert exporting.export(workdir, tmp_path / "model").path.is_dir()
 
     cluster = addresses(chief=1, worker=1, ps=1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from preprocessing import dataset
 from preprocessing.data_dir import DataDir
 from preprocessing.errors import UserError
-from preprocessing.reading import cores, decoded
+from preprocessing.reading import cores, decoded, parts
 from preprocessing.storage.tfrecord import read_records
 
 MAX_LENGTH = 20  # of the data set in conftest.py
@@ -106,7 +106,7 @@ def test_global_seed_of_0(data):
 @pytest.mark.parametrize("seed", [None, 3])
 def test_memory_holds_the_same_batches_in_the_same_order(data, monkeypatch, seed):
     # Several blocks, fewer shards in turns than there are, a shuffle that must read ahead.
-    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(parts, "_BATCHES_PER_BLOCK", 2)
     monkeypatch.setattr(dataset, "_SHARDS_IN_TURNS", 2)
     monkeypatch.setattr(dataset, "SHUFFLE_BUFFER", 50)
     monkeypatch.setattr(dataset, "_DECODED_AT_ONCE", 64)
@@ -121,7 +121,7 @@ def test_memory_holds_the_same_batches_in_the_same_order(data, monkeypatch, seed
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_do_not_depend_on_the_number_of_cores(data, monkeypatch, seed, budget):
     """Several blocks, the last one with fewer requests than eight cores have pieces."""
-    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(parts, "_BATCHES_PER_BLOCK", 2)
     monkeypatch.setattr(dataset, "_DECODED_AT_ONCE", 64)
     kwargs = {"batch_size": 19, "shuffle_seed": seed, "epochs": 2, "memory_budget": budget}
     read = {}
@@ -181,7 +181,7 @@ def test_without_seed_requests_keep_their_order_inside_a_bucket(data):
 
 
 def test_many_blocks(data, monkeypatch):
-    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(parts, "_BATCHES_PER_BLOCK", 2)
     batches = _read(data)
     seen = np.concatenate([_numbers(batch) for batch in batches])
     np.testing.assert_array_equal(np.sort(seen), np.arange(REQUESTS))

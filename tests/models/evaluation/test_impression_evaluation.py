@@ -19,7 +19,7 @@ from models.core import run_directory
 from models.evaluation import confidence_intervals, dumped_scores, scoring, slices
 from models.evaluation.metrics import Scores, ranking_metrics
 from models.reporting import run_report
-from models.training import trainer
+from models.training import measuring, trainer
 from pipeline.arguments import BuildArguments
 from pipeline.build_examples import build_examples
 
@@ -392,7 +392,7 @@ def test_a_validation_auc_of_0_does_not_lose_the_run(run, tmp_path, monkeypatch)
     def worst(scores):
         return ranking_metrics(scores) | {"auc": 0.0}
 
-    monkeypatch.setattr(trainer, "ranking_metrics", worst)
+    monkeypatch.setattr(measuring, "ranking_metrics", worst)
     settings = _config(run_directory.open_run(run).data, steps=1)
     found = train.train(settings, tmp_path / "run", progress=False)
     assert found["test"]["auc"] > 0

@@ -10,11 +10,13 @@ import pytest
 from models import train
 from models.config import run_config
 from models.core.base import MAIN_LOSS
+from models.core.factory import build_model, compile_model
 from models.keras import tf
 from models.reporting import run_report
 from models.training import trainer
-from models.training.pretraining import SelfSupervisedSteps
+from models.training.pretraining import SelfSupervisedSteps, mean_losses
 from preprocessing.errors import UserError
+from preprocessing.reading.parts import Part
 from tests.helpers import small_models
 
 PLAIN = {"batch_size": 50, "max_steps": 6, "learning_rate": 0.01, "ssl_steps": 0}
@@ -184,9 +186,25 @@ def test_every_pass_has_an_order_of_its_own(data):
     assert ids(iter(steps.dataset(PASS + 1)), 2) == second[1:3]
 
 
+def test_processes_measure_together_what_one_measures(data):
+    run = _config(data, pretrain_epochs=1, batch_size=40)
+    model = build_model(run, data)
+    compile_model(model, run)
+    alone = SelfSupervisedSteps(run, data, model).validation_losses()
+    assert len(alone) == 8
+    shared = [
+        SelfSupervisedSteps(run, data, model, turn=Part(index, 3)).validation_losses()
+        for index in range(3)
+    ]
+    assert [len(losses) for losses in shared] == [3, 3, 2]
+    assert mean_losses(shared) == mean_losses([alone])
+
+
 def test_pretraining_stops_without_gain(data, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 2.1, 1.0, 1.0])
-    monkeypatch.setattr(SelfSupervisedSteps, "validation_loss", lambda _: {"loss": next(losses)})
+    monkeypatch.setattr(
+        SelfSupervisedSteps, "validation_losses", lambda _: [[0, 300, {"loss": next(losses)}]]
+    )
     run = _config(data, pretrain_epochs=9, patience=3, batch_size=300, max_steps=1)
     it = trainer.Trainer(run, tmp_path, progress=False)
     monkeypatch.setattr(it.extra, "_ssl_updates", lambda done, count: {}, raising=False)

@@ -18,6 +18,7 @@ from models import train
 from models.config import run_config
 from models.core.checkpoints import Checkpoints
 from models.core.factory import build_model, compile_model
+from models.evaluation.scoring import Scorer
 from models.keras import tf
 from models.training import trainer
 from models.training.interruption import Interrupted, on_stop_signals
@@ -105,7 +106,7 @@ def test_a_signal_writes_a_checkpoint_and_ends_well(
     path = tmp_path / "a run"
     owner, method = {
         "step": (Updates, "__call__"),
-        "evaluation": (trainer.Scorer, "_collect"),
+        "evaluation": (Scorer, "_collect"),
     }[place]
     original = getattr(owner, method)
     calls = iter(range(1, 1000))

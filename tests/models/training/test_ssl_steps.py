@@ -10,6 +10,7 @@ from models.config.training import TrainConfig
 from models.keras import tf
 from models.training import trainer
 from models.training.journal import Journal
+from models.training.measuring import Measuring
 from models.training.updates import Updates
 from tests.helpers import small_models
 
@@ -96,8 +97,7 @@ def steps_only(monkeypatch):
 
     monkeypatch.setattr(Updates, "__call__", update)
     monkeypatch.setattr(Journal, "_diagnose", lambda self: {})
-    monkeypatch.setattr(trainer.Scorer, "score", lambda self, split: None)
-    monkeypatch.setattr(trainer, "ranking_metrics", lambda scores: {"auc": float(next(aucs))})
+    monkeypatch.setattr(Measuring, "validation", lambda self: {"auc": float(next(aucs))})
     return kinds
 
 

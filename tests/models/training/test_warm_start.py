@@ -147,7 +147,7 @@ def test_incremental_training_goes_on_from_what_was_learnt(days, tmp_path, capsy
     aucs = []
     for name, run in (("cold", cold), ("warm", warm)):
         it = train.begin(run, tmp_path / name, progress=False)
-        aucs.append(trainer.ranking_metrics(it.scorer.score("validation"))["auc"])
+        aucs.append(it.measuring.validation()["auc"])
     assert aucs[0] < 0.6 < aucs[1]
     assert "warm start: item_id: " in capsys.readouterr().out
     # Killed before its first checkpoint, the run begins with the same weights again.

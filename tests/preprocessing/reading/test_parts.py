@@ -68,7 +68,7 @@ def test_one_reader_of_one_reads_what_there_is_without_parts(data):
 
 
 def test_memory_holds_the_same_batches(data, monkeypatch):
-    monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", 2)
+    monkeypatch.setattr(parts, "_BATCHES_PER_BLOCK", 2)
     kwargs = {"epochs": 2}
     for index in range(2):
         from_disk = _read(data, Part(index, 2), **kwargs)
@@ -97,7 +97,7 @@ def test_all_readers_have_parts_of_equal_size_in_every_batch(data, monkeypatch):
     """153 requests in 15 batches are 10 or 11 in each, however they are cut into blocks."""
     assert parts.share(data, "train", 16, Part(0, 2)) == parts.Share((0, 1), 153, 15, 11, True)
     for in_block in (1, 4, 32):
-        monkeypatch.setattr(dataset, "_BATCHES_PER_BLOCK", in_block)
+        monkeypatch.setattr(parts, "_BATCHES_PER_BLOCK", in_block)
         sizes = [len(numbers) for numbers in _numbers(_read(data, Part(0, 2)))]
         assert (sizes.count(10), sizes.count(11)) == (12, 3)
 
