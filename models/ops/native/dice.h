@@ -1,7 +1,7 @@
 // Dice, the activation of DIN, over blocks of rows: forward, its statistics, and its gradient.
 //
-// The equations stand in models/layers/dice.py, whose names are used here. A row has C channels, and
-// a block has few enough rows to stay in a processor's cache.
+// The equations stand in models/layers/dice.py, whose names are used here. A row has C channels,
+// and a block has few enough rows to stay in a processor's cache.
 
 #ifndef SEQUENCE_CTR_DICE_H_
 #define SEQUENCE_CTR_DICE_H_

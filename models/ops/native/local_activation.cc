@@ -76,7 +76,8 @@ class LocalActivationOp : public OpKernel {
       });
     });
     WriteMoments(moments1, mean1, variance1);
-    const Dice dice1(Values(context->input(kAlpha1)), Values(mean1), Values(variance1), A, epsilon_);
+    const Dice dice1(Values(context->input(kAlpha1)), Values(mean1), Values(variance1), A,
+                     epsilon_);
 
     // Its activation, and the second layer up to its own.
     ForParts(context, [&, A = A, C = C](int part) {
@@ -90,7 +91,8 @@ class LocalActivationOp : public OpKernel {
       });
     });
     WriteMoments(moments2, mean2, variance2);
-    const Dice dice2(Values(context->input(kAlpha2)), Values(mean2), Values(variance2), C, epsilon_);
+    const Dice dice2(Values(context->input(kAlpha2)), Values(mean2), Values(variance2), C,
+                     epsilon_);
 
     // The scores.
     ForParts(context, [&, C = C](int part) {
