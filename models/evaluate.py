@@ -46,7 +46,7 @@ other, for which the test split must stay unseen."""
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("run", None, "Run directory of models.train.")
+    flags.DEFINE_string("run", None, "Run directory of ctr-train.")
     flags.DEFINE_string(
         "compare", None, "Run to compare with the one of --against, instead of --run."
     )

@@ -16,7 +16,7 @@ from preprocessing import cli
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("run", None, "Run directory of models.train.", required=True)
+    flags.DEFINE_string("run", None, "Run directory of ctr-train.", required=True)
     flags.DEFINE_string("output", None, "HTML file (default: RUN/report.html).")
 
 

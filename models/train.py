@@ -251,7 +251,7 @@ def _check_resumable(stored: RunConfig, config: RunConfig) -> None:
 def define_flags() -> None:
     """Defines the flags of this command."""
     with cli.flag_group("The run"):
-        flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+        flags.DEFINE_string("data", None, "Data set directory of ctr-build-examples.")
         flags.DEFINE_string("workdir", None, "Run directory.", required=True)
         flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
         flags.DEFINE_string(

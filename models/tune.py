@@ -79,7 +79,7 @@ def _is_number(value: Any) -> bool:
 def define_flags() -> None:
     """Defines the flags of this command."""
     with cli.flag_group("The search"):
-        flags.DEFINE_string("data", None, "Data set directory of pipeline.build_examples.")
+        flags.DEFINE_string("data", None, "Data set directory of ctr-build-examples.")
         flags.DEFINE_string("space", None, "JSON file of the settings to search.", required=True)
         flags.DEFINE_integer(
             "trials", 30, "Total number of trials, earlier ones included.", lower_bound=1

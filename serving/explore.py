@@ -356,7 +356,7 @@ def _require_schema(servable: Servable, data: DataDir) -> None:
     path = servable.path / "assets" / "schema.json"
     if not path.exists():
         raise UserError(
-            f"--explore: expected a model that serving.export wrote, found no {path}.",
+            f"--explore: expected a model that ctr-export wrote, found no {path}.",
             "leave out --explore for other models.",
         )
     Schema.load(path).require_equal(data.schema, str(path), f"that of {data.path}")

@@ -279,7 +279,7 @@ def _replay(version: pathlib.Path) -> "Servable":
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("run", None, "Run directory that models.train filled.")
+    flags.DEFINE_string("run", None, "Run directory that ctr-train filled.")
     flags.DEFINE_string("output", None, "Directory that gets a new version.")
     flags.DEFINE_integer("version", None, "Number of the version (default: the next).", 1)
     flags.DEFINE_bool(

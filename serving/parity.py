@@ -167,7 +167,7 @@ def _serving(version: pathlib.Path) -> Iterator[str]:
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("run", None, "Run directory that models.train filled.")
+    flags.DEFINE_string("run", None, "Run directory that ctr-train filled.")
     flags.DEFINE_string("model", None, "Directory of the exported version.")
     flags.DEFINE_string("url", "", "Address of the served model (default: serve it here).")
     flags.DEFINE_string("split", "test", "Split whose requests are scored.")

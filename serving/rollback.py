@@ -18,7 +18,7 @@ from serving.exporting import publishing
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("output", None, "Directory of versions that serving.export filled.")
+    flags.DEFINE_string("output", None, "Directory of versions that ctr-export filled.")
     flags.DEFINE_integer("version", None, "Version to serve (default: the one before).", 1)
     flags.DEFINE_bool("withdraw", False, "Rename all higher versions, so that none is served.")
     flags.mark_flag_as_required("output")

@@ -316,7 +316,7 @@ class KerasModel(tfrs.Model, abc.ABC):
         if not str(filepath).endswith(".keras"):
             raise UserError(
                 f"Expected a path that ends in .keras, found {filepath}.",
-                f"save to {filepath}.keras; serving.export writes a SavedModel of raw values.",
+                f"save to {filepath}.keras; ctr-export writes a SavedModel of raw values.",
             )
         super().save(filepath, *args, **kwargs)
 

@@ -81,7 +81,7 @@ def require_run(path: str | pathlib.Path) -> pathlib.Path:
     if not (path / CONFIG).exists():
         raise UserError(
             f"Expected a run directory with {CONFIG}, found none at {path}.",
-            "give the --workdir of models.train, or WORKDIR/run of pipeline.run.",
+            "give the --workdir of ctr-train, or WORKDIR/run of ctr-run.",
         )
     return path
 

@@ -58,7 +58,7 @@ def _truth(named: NamedData) -> Truth:
     path = pathlib.Path(named.data.manifest["arguments"]["input"] + _TRUTH)
     if not path.exists():
         raise UserError(
-            f"Expected {path}, which pipeline.synthesize leaves beside a log, found none.",
+            f"Expected {path}, which ctr-synthesize leaves beside a log, found none.",
             f"build {named.name} from a generated log, and keep the log where it was.",
         )
     return Truth.load(path)

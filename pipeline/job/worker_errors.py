@@ -117,7 +117,7 @@ def left(output: AnyPath) -> str:
     """Sentence on what a failed build leaves behind."""
     return (
         f"{output} holds no data set now, only parts of one, with which --resume goes on "
-        "(pipeline.run does so by itself)."
+        "(ctr-run does so by itself)."
     )
 
 

@@ -153,7 +153,7 @@ class Conversation:
             raise UserError(
                 f"Expected the signature {name!r} at {self.url}, found "
                 f"{', '.join(sorted(signatures))}.",
-                "serve a model that serving.export wrote; `explain` is there for models that can "
+                "serve a model that ctr-export wrote; `explain` is there for models that can "
                 "say why.",
             )
         return signatures[name]

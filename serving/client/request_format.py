@@ -125,7 +125,7 @@ class RequestFormat:
             raise UserError(
                 "Expected a model with user, history_ and candidate_ inputs, found "
                 f"{', '.join(sorted(signature['inputs']))}.",
-                "serve a model that serving.export wrote.",
+                "serve a model that ctr-export wrote.",
             )
         return cls(user, history, candidate)
 

@@ -165,7 +165,7 @@ def rollback(
     publication = read(output)
     if publication is None:
         raise UserError(
-            f"Expected {CONFIG} in {output}, found none.", "name the --output of serving.export."
+            f"Expected {CONFIG} in {output}, found none.", "name the --output of ctr-export."
         )
     directories = versions(output)
     target = publication.previous if version is None else version

@@ -218,7 +218,7 @@ def test_page_is_off_by_default(toy_url):
 
 def test_other_models_and_data_are_refused(exported, toy_servable, toy_data, tmp_path):
     with (
-        pytest.raises(UserError, match="expected a model that serving.export wrote"),
+        pytest.raises(UserError, match="expected a model that ctr-export wrote"),
         embedded_server.running(exported, "toy", explore=str(toy_data.path)),
     ):
         pass

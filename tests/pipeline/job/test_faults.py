@@ -74,7 +74,7 @@ def test_a_full_disk_is_one_clear_error_wherever_it_strikes(directory):
     assert lines == [
         f"UserError: --output: expected to write {directory / 'data'}, found: File too large. "
         f"{directory / 'data'} holds no data set now, only parts of one, with which --resume goes "
-        "on (pipeline.run does so by itself). Fix: free space or rights there, or choose another "
+        "on (ctr-run does so by itself). Fix: free space or rights there, or choose another "
         "place."
     ] * 5  # fmt: skip
 

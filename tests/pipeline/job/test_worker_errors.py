@@ -79,7 +79,7 @@ def test_a_build_says_what_a_dead_worker_left_behind(tmp_path, monkeypatch):
     assert str(failed.value) == (
         f"Expected the workers of the stage 'Reading' to finish, found: ArithmeticError: overflow. "
         f"{data} holds no data set now, only parts of one, with which --resume goes on "
-        "(pipeline.run does so by itself). "
+        "(ctr-run does so by itself). "
         "Fix: mend the cause (--debug shows where it arose), then run the same command again."
     )
     assert not (data / "_COMPLETED").exists()

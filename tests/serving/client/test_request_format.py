@@ -159,5 +159,5 @@ def test_other_schema_is_refused():
 def test_model_of_another_kind_is_refused(http, served):
     with Client(served.url) as client:
         signature = client.signature("serving_default")
-    with pytest.raises(UserError, match="serve a model that serving.export wrote"):
+    with pytest.raises(UserError, match="serve a model that ctr-export wrote"):
         RequestFormat.from_signature(signature)
