@@ -113,6 +113,11 @@ class DataDir:
         return list(self.stats.get("findings", ()))
 
     @property
+    def describes_values(self) -> bool:
+        """Whether there are statistics of values; data sets of earlier versions have none."""
+        return "vocabularies" in self.stats
+
+    @property
     def vocab_dir(self) -> AnyPath:
         """Directory of the vocabulary files."""
         return self.path / VOCABULARIES

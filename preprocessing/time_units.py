@@ -46,3 +46,11 @@ def readable(schema: Schema, time: int) -> str:
     if is_datetime(schema) or not EARLIEST <= time < LATEST:
         return text(schema, time)
     return f"{time} ({np.datetime64(time, 's').astype('datetime64[D]')} if in seconds)"
+
+
+def brief(schema: Schema, time: int) -> str:
+    """A time in a few characters: as `readable`, but without digits if it is a day in seconds."""
+    has_unit = schema.timestamp is not None and schema.timestamp.unit is not None
+    if has_unit or is_datetime(schema) or not EARLIEST <= time < LATEST:
+        return readable(schema, time)
+    return str(np.datetime64(time, "s").astype("datetime64[D]"))

@@ -54,16 +54,8 @@ def split_cells(schema: Schema, stats: Mapping[str, Any]) -> list[str]:
     return [
         *(f"{stats[name]:,}" for name in counts),
         f"{total / max(1, stats['requests']):.1f}",
-        *(as_time(schema, time) for time in stats["time_range"] or ()),
+        *(time_units.brief(schema, time) for time in stats["time_range"] or ()),
     ]
-
-
-def as_time(schema: Schema, time: int) -> str:
-    """A time in full if its unit is known, else as a date if it is plausible in seconds."""
-    has_unit = schema.timestamp is not None and schema.timestamp.unit is not None
-    if has_unit or time_units.is_datetime(schema) or not EARLIEST <= time < LATEST:
-        return time_units.readable(schema, time)
-    return f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d}"
 
 
 def history_lengths(by_split: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -123,7 +115,9 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
             axes.stairs(top, edges, baseline=base, fill=True, color=COLOURS[name], label=name)
             base = top
             if counts:
-                first, last = (as_time(schema, end(map(int, counts))) for end in (min, max))
+                first, last = (
+                    time_units.brief(schema, end(map(int, counts))) for end in (min, max)
+                )
                 parts.append(f"{name}: {sum(counts.values()):,} events from {first} to {last}")
         if are_dates:
             axes.xaxis_date(datetime.timezone.utc)
@@ -139,15 +133,10 @@ def events(schema: Schema, by_split: Mapping[str, Mapping[str, Any]], period: in
         return Figure("Time", caption, html_report.svg(figure), f"{'; '.join(parts)}.")
 
 
-def described(data: DataDir) -> bool:
-    """Whether a data set has statistics of values; data sets of earlier versions have none."""
-    return "vocabularies" in data.stats
-
-
 def grids(data: DataDir) -> list[Grid]:
     """Tables of the splits, features and rows of a data set."""
     tables = []
-    if described(data):
+    if data.describes_values:
         rows = [[name, *split_cells(data.schema, data.stats["splits"][name])] for name in SPLITS]
         tables.append(Grid("Splits", 1, ("split", *SPLIT_COLUMNS), rows))
         tables.append(_values(data))
@@ -159,7 +148,7 @@ def grids(data: DataDir) -> list[Grid]:
 
 def figures(data: DataDir) -> list[Figure]:
     """Figures of history lengths and of events over time."""
-    if not described(data):
+    if not data.describes_values:
         return []
     by_split = data.stats["splits"]
     drawn = [history_lengths(by_split), events(data.schema, by_split, data.stats["period"])]

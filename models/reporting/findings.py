@@ -14,9 +14,9 @@ from models.evaluation.confidence_intervals import Estimate
 from models.evaluation.metrics import UNDEFINED, shown, shown_interval
 from models.evaluation.slices import ITEMS, KNOWN, NEW, USERS
 from models.evaluation.yardsticks import UNKNOWN_ITEM
-from models.reporting.data_sets import as_time, described
 from models.reporting.evidence import Evidence
 from models.training import selection
+from preprocessing import time_units
 from preprocessing.data_dir import DataDir
 from preprocessing.known_items import TELLING
 
@@ -254,10 +254,10 @@ def _of_protocol(data: DataDir) -> Iterator[str]:
             f"{when}that the user never clicked: a score is the probability of a click among such "
             "candidates, not a click rate, and a real list of candidates is harder to rank."
         )
-    if arguments.get("protocol") == "leave_last_out" and described(data):
+    if arguments.get("protocol") == "leave_last_out" and data.describes_values:
         train, test = (data.stats["splits"][name]["time_range"] for name in ("train", "test"))
         if train and test and test[0] < train[1]:
-            begin, end = (as_time(data.schema, time) for time in (test[0], train[1]))
+            begin, end = (time_units.brief(data.schema, time) for time in (test[0], train[1]))
             yield (
                 f"Each user's last event is a test, whenever it was: tests begin {begin}, training "
                 f"events reach to {end}. So the model has seen other users' later events, which no "

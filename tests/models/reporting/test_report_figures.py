@@ -177,9 +177,9 @@ def _log(dtype):
 
 def test_times_of_another_unit_are_shown_as_they_are():
     log = _log(DType.INT64)
-    assert data_sets.as_time(log, 1_700_000_000) == "2023-11-14"
-    assert data_sets.as_time(log, 1_700_000_000_000) == "1700000000000"
-    assert data_sets.as_time(log, 17) == "17"
+    assert time_units.brief(log, 1_700_000_000) == "2023-11-14"
+    assert time_units.brief(log, 1_700_000_000_000) == "1700000000000"
+    assert time_units.brief(log, 17) == "17"
     periods = {"train": {"0": 4, "172800": 2}, "validation": {}, "test": {"259200": 1}}
     by_split = {name: {"events_by_period": counts} for name, counts in periods.items()}
     figure = data_sets.events(log, by_split, data_sets.DAY)
@@ -192,8 +192,8 @@ def test_times_of_another_unit_are_shown_as_they_are():
 
 def test_times_of_a_known_unit_are_dates_in_full():
     log = _log(DType.DATETIME)
-    assert data_sets.as_time(log, 1_700_000_000_123_000) == "2023-11-14T22:13:20.123Z"
-    assert data_sets.as_time(log, 17) == "1970-01-01T00:00:00.000017Z"
+    assert time_units.brief(log, 1_700_000_000_123_000) == "2023-11-14T22:13:20.123Z"
+    assert time_units.brief(log, 17) == "1970-01-01T00:00:00.000017Z"
     day = 86_400 * 10**6
     periods = {"train": {str(19_675 * day): 4}, "validation": {}, "test": {str(19_677 * day): 1}}
     by_split = {name: {"events_by_period": counts} for name, counts in periods.items()}
@@ -212,7 +212,7 @@ def test_times_whose_unit_the_schema_says_are_dates():
         for role in ("user", "item")
     ]
     schema = Schema.from_json({"features": [*keys, record]})
-    assert data_sets.as_time(schema, 1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
+    assert time_units.brief(schema, 1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
     assert time_units.readable(schema, 1_700_000_000_000) == "2023-11-14T22:13:20Z"
     seconds = Schema.from_json({"features": [*keys, {**record, "unit": "seconds"}]})
     assert time_units.readable(seconds, 1_700_000_000) == "2023-11-14T22:13:20Z"
