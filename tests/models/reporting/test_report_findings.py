@@ -71,6 +71,7 @@ def _evidence(
             history=types.SimpleNamespace(max_length=50),
         ),
         stats=stats or {},
+        describes_values=bool(stats),
     )
     scores = Scores(*([None] * 4), history_length=np.array(lengths), ids={})
     run = types.SimpleNamespace(
