@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteBuckets
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import sorted_runs, tables
 from pipeline.requests import by_bucket, counting, last_seen, tails
@@ -95,9 +95,7 @@ def _in_buckets(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Items to catalogues by bucket, and their features to `candidates/<feature>/*.arrow`."""
     buckets = by_bucket.buckets(plan)
     candidates = (
-        pipeline
-        | "Buckets" >> beam.Create(buckets, reshuffle=True)
-        | "Catalogue" >> beam.ParDo(_CatalogueBucket(plan))
+        pipeline | "Buckets" >> Pieces(buckets) | "Catalogue" >> beam.ParDo(_CatalogueBucket(plan))
     )
     path_of = functools.partial(by_bucket.candidates, plan)
     write_candidates = WriteBuckets(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import pyarrow as pa
 
 from pipeline.job.beam import beam
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.log import sorted_runs, tables
 from pipeline.requests import by_bucket
@@ -67,7 +67,7 @@ def encoder(plan: Plan, feature: Feature, bucket: Bucket) -> FittedEncoder:
 def _in_buckets(
     plan: Plan, kind: AnyLog, parts: list[tuple[str, int]], pipeline: beam.Pipeline
 ) -> None:
-    ranked = pipeline | "Buckets" >> beam.Create(parts, reshuffle=True)
+    ranked = pipeline | "Buckets" >> Pieces(parts)
     _ = ranked | "Rank" >> beam.ParDo(_RankBucket(plan, kind))
 
 

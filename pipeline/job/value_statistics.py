@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.job.beam import beam
 from pipeline.job.buckets import WriteBuckets
-from pipeline.job.pieces import piece_of_work
+from pipeline.job.pieces import Pieces, piece_of_work
 from pipeline.job.runner import mark_done
 from pipeline.job.vocabularies import Fitted
 from pipeline.log import tables
@@ -52,7 +52,7 @@ def derive(plan: Plan, kind: AnyLog, stage: Callable[..., object]) -> None:
 def _in_buckets(plan: Plan, kind: AnyLog, pipeline: beam.Pipeline) -> None:
     derived = (
         pipeline
-        | "Buckets" >> beam.Create(by_bucket.buckets(plan), reshuffle=True)
+        | "Buckets" >> Pieces(by_bucket.buckets(plan))
         | "Derive" >> beam.ParDo(_DeriveCounts(plan, kind))
     )
     write = WriteBuckets(plan.key_counts, merge_values, VALUE, plan.num_buckets)
