@@ -62,9 +62,13 @@ class Case:
     def check(self):
         expected, found = map(self.results, self.units)
         assert expected.keys() == found.keys()
+        # Of one or two pairs, Dice divides by what rounding leaves of a deviation from their mean.
+        slack = 1 if np.sum(self.mask_BNL) > 2 else 20
         for name, value in expected.items():
-            bound = 1e-5 * max(1.0, np.max(np.abs(value), initial=0.0))
-            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=bound, err_msg=name)
+            bound = 1e-5 * slack * max(1.0, np.max(np.abs(value), initial=0.0))
+            np.testing.assert_allclose(
+                found[name], value, rtol=1e-4 * slack, atol=bound, err_msg=name
+            )
 
 
 def digest(operations):

@@ -254,7 +254,8 @@ def test_evaluation_has_weights_only_where_they_are_given():
 
 def test_fit_steps_are_those_of_the_command(data, tmp_path):
     content = {"data": str(data.path), "model": {"name": "din"}}
-    config = small_models.resolve(content, ["train.max_steps=5", "train.batch_size=100"])
+    steps = ["train.max_steps=5", "train.batch_size=100", "train.native_ops=off"]
+    config = small_models.resolve(content, steps)
     trainer = begin(config, tmp_path / "run", progress=False)
     trainer.fit()
     built = build_model(config, data)
