@@ -58,6 +58,9 @@ def manifest(
         log: Files of the log.
         counters: Counters of all steps.
         kept: What `keep_tails.record` says of the tails, or why there are `none`.
+
+    Raises:
+        AssertionError: Rows or requests got lost, which is a bug, perhaps the runner's.
     """
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
@@ -71,6 +74,9 @@ def manifest(
             if report["split"] == split
         ]
         requests = sum(shard["requests"] for shard in shards)
+        encoded = counters.get(f"{split}/requests", 0)
+        if requests != encoded:
+            raise AssertionError(f"requests are not conserved: {encoded=} written={requests}")
         by_split[split] = {
             "requests": requests,
             "candidates": counters.get(f"{split}/candidates", 0),

@@ -26,11 +26,17 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     _BeamArgumentParser,
 )
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from pipeline.job import mistakes, search_path, worker_errors
 from preprocessing.cli import Hint
 from preprocessing.errors import UserError, one_line
 from preprocessing.storage.files import AnyPath
+
+# Every second Beam would send what a thread has written so far, from another thread and whatever
+# that one is doing: elements get lost in between, or are cut in two and read as something else
+# (`TimeBasedBufferingClosableOutputStream`, Beam 2.77). Without a limit, sizes alone decide.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
