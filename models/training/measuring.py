@@ -86,6 +86,7 @@ class Measuring:
 
         Scores and metrics are written to the run directory.
         """
+        self._distribution.exchange("best weights")  # which the first process may still write
         weights = run_directory.weights_digest(self._workdir)
         self._distribution.require_equal({"best weights (--workdir must be shared)": weights})
         if self._train.precision == "float32":

@@ -57,7 +57,7 @@ def test_a_small_run_away_from_the_checkout(wheel, tmp_path):
     pip = ("-m", "pip", "install", "-q", "--no-deps", "--no-index")
     python(*pip, "--target", home, wheel, cwd=away, PYTHONPATH="")
     assert int(python("-c", _ENTRIES, home, cwd=away, PYTHONPATH=str(home))) >= 20
-    assert "models.train" in python(
+    assert "ctr-train --data=DATA" in python(
         home / "bin" / "ctr-train", "--help", cwd=away, PYTHONPATH=str(home)
     )
     write_log(away / "log.csv", columns(random_events()))
