@@ -18,7 +18,9 @@ async function ask(path, parameters) {
   return answer;
 }
 
-// Only the latest call of its kind is shown, whatever order the answers come in.
+// Only the latest call of its kind is shown, whatever order the answers come in. A problem stays
+// until the same kind of work succeeds: a list that arrives later says nothing about it.
+let failed = null;
 function latest(work) {
   let calls = 0;
   return async (...given) => {
@@ -26,10 +28,11 @@ function latest(work) {
     try {
       const show = await work(...given);
       if (mine !== calls) return;
-      byId("problem").hidden = true;
+      if (failed === work) byId("problem").hidden = true;
       show();
     } catch (error) {
       if (mine !== calls) return;
+      failed = work;
       byId("problem").textContent = error.message;
       byId("problem").hidden = false;
     }

@@ -201,6 +201,10 @@ def test_unknown_user_is_reported(page, address):
         page.goto(f"{address}#user=nobody")
     expect(page.get_by_role("alert")).to_contain_text("No user 'nobody'")
     page.problems.remove(refused.value.text)
+    with page.expect_response(lambda answer: "/users?" in answer.url):  # which says nothing of it
+        page.get_by_role("searchbox").fill("1")
+    expect(page.locator("#users button")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_contain_text("No user 'nobody'")
 
 
 @pytest.mark.parametrize(
