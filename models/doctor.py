@@ -186,17 +186,19 @@ def check_disk() -> Finding:
 
 def check_native() -> Finding:
     """Checks that the compiled operation loads, if there is one; training does without."""
-    found = library.find()
-    if found is None:
+    compiled = library.find()
+    if compiled is None:
         needed = "" if library.compiler() else f"; it needs {library.COMPILER}, which is not there"
         return Finding(
             True, f"no compiled operation, so DIN trains slower; {library.BUILD} makes it{needed}"
         )
     try:
-        library.load(found)
+        library.load(compiled)
     except Exception as error:  # Whatever TensorFlow has against the file.
-        return Finding(False, f"{found} does not load ({error})", f"rm {found}; {library.BUILD}")
-    return Finding(True, f"{found}")
+        return Finding(
+            False, f"{compiled} does not load ({error})", f"rm {compiled}; {library.BUILD}"
+        )
+    return Finding(True, f"{compiled}")
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {

@@ -102,8 +102,8 @@ def as_started(text: str) -> str:
     directory, name = os.path.split(started)
     if not name.startswith(_PROGRAM):
         return text
-    found = shutil.which(name)
-    typed = found is not None and os.path.realpath(found) == os.path.realpath(started)
+    on_path = shutil.which(name)
+    typed = on_path is not None and os.path.realpath(on_path) == os.path.realpath(started)
     return with_programs(text, "" if typed else directory)
 
 

@@ -1,8 +1,8 @@
 """Scores on disk, RUN/scores-SPLIT.parquet, with the digests of their weights and data set.
 
-The file has a column per field of `Scores`, `weight` only if there are weights; those of
-`Scores.ids` begin with "ids/", so that no feature of a user's schema can have the name of another
-column. For people "values/" has the raw values of ids in a vocabulary, null for unknown ones.
+The file has the columns of `metrics.to_columns`; those of `Scores.ids` begin with "ids/", so that
+no feature of a user's schema can have the name of another column. For people "values/" has the raw
+values of ids in a vocabulary, null for unknown ones.
 """
 
 import pathlib
@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core import run_directory
-from models.evaluation.metrics import Scores
+from models.evaluation.metrics import Scores, of_columns, to_columns
 from preprocessing.encoders.fitted import FittedEncoder, VocabularyEncoder
 from preprocessing.example_keys import candidate_key
 from preprocessing.storage import files
 
-_WEIGHT = "weight"
-_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", _WEIGHT))
-_IDS, _VALUES = "ids/", "values/"
+_VALUES = "values/"
 
 
 class Origin(NamedTuple):
@@ -63,14 +61,11 @@ def write(
         of: Origin of the scores, determined before the weights were read.
         encoders: Encoders of the data set; without that of a feature its raw values are left out.
     """
-    columns = {name: getattr(scores, name) for name in _FIELDS}
-    columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
+    columns: dict[str, np.ndarray | pa.Array] = {**to_columns(scores)}
     for key, ids in scores.ids.items():
         encoder = encoders.get(key.removeprefix(candidate_key("")))
         if isinstance(encoder, VocabularyEncoder):
             columns[f"{_VALUES}{key}"] = _values(encoder, ids)
-    if scores.weight is not None:
-        columns[_WEIGHT] = scores.weight
     table = pa.table(columns).replace_schema_metadata(of._asdict())
     with files.create(path(run_dir, split)) as file:
         pq.write_table(table, file)
@@ -115,9 +110,4 @@ def read(run_dir: pathlib.Path, split: str) -> Scores:
     """Reads the scores that `write` has written."""
     table = pq.read_table(path(run_dir, split))
     names = [name for name in table.column_names if not name.startswith(_VALUES)]
-    columns = {name: table[name].to_numpy() for name in names}
-    ids = {
-        key.removeprefix(_IDS): values for key, values in columns.items() if key.startswith(_IDS)
-    }
-    plain = {name: columns[name] for name in _FIELDS}
-    return Scores(**plain, ids=ids, weight=columns.get(_WEIGHT))
+    return of_columns({name: table[name].to_numpy() for name in names})

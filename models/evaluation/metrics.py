@@ -55,6 +55,24 @@ class Scores(NamedTuple):
 
 
 _PLAIN_FIELDS = tuple(name for name in Scores._fields if name not in ("ids", "weight"))
+_IDS = "ids/"
+"""What the names of columns of `Scores.ids` begin with, which no other column's name does."""
+
+
+def to_columns(scores: Scores) -> dict[str, np.ndarray]:
+    """The columns of a table of scores, a row per candidate; `weight` only if there are weights."""
+    columns = {name: getattr(scores, name) for name in _PLAIN_FIELDS}
+    columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
+    return columns if scores.weight is None else {**columns, "weight": scores.weight}
+
+
+def of_columns(columns: Mapping[str, np.ndarray]) -> Scores:
+    """The scores of the columns that `to_columns` gave; others are left out."""
+    plain = {name: columns[name] for name in _PLAIN_FIELDS}
+    ids = {
+        key.removeprefix(_IDS): values for key, values in columns.items() if key.startswith(_IDS)
+    }
+    return Scores(**plain, ids=ids, weight=columns.get("weight"))
 
 
 def concatenated(parts: Sequence[Scores]) -> Scores:

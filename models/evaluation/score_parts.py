@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from models.evaluation.metrics import Scores, concatenated, reordered
+from models.evaluation.metrics import Scores, concatenated, of_columns, reordered, to_columns
 from preprocessing.storage import files
 
-_IDS, _WEIGHT = "ids/", "weight"
 _BATCHES = "batches"
 
 
@@ -26,10 +25,8 @@ def write(path: pathlib.Path, batches: Sequence[int], parts: Sequence[Scores]) -
         batches: Number of each batch.
         parts: Scores of each batch; at least one.
     """
-    scores = concatenated(parts)
-    columns = {name: value for name, value in scores._asdict().items() if name != "ids"}
-    columns |= {f"{_IDS}{key}": ids for key, ids in scores.ids.items()}
-    arrays = {name: _array(value) for name, value in columns.items() if value is not None}
+    columns = to_columns(concatenated(parts))
+    arrays = {name: _array(values) for name, values in columns.items()}
     numbers = [[int(batch), len(part.label)] for batch, part in zip(batches, parts, strict=True)]
     table = pa.table(arrays).replace_schema_metadata({_BATCHES: json.dumps(numbers)})
     with files.create(path) as file, pa.ipc.new_file(file, table.schema) as writer:
@@ -45,12 +42,7 @@ def joined(paths: Sequence[pathlib.Path]) -> Scores:
         numbers, lengths = zip(*json.loads(table.schema.metadata[_BATCHES.encode()]), strict=True)
         batch_C.append(np.repeat(numbers, lengths))
         columns = {name: _values(table[name].combine_chunks()) for name in table.column_names}
-        ids = {
-            name.removeprefix(_IDS): columns.pop(name)
-            for name in table.column_names
-            if name.startswith(_IDS)
-        }
-        parts.append(Scores(**columns, ids=ids))
+        parts.append(of_columns(columns))
     return reordered(concatenated(parts), np.argsort(np.concatenate(batch_C), kind="stable"))
 
 

@@ -78,8 +78,8 @@ class Measuring:
             )
             for split in filter(self._data.num_requests, SPLITS)
         ]
-        found = [one for one in scores if one is not None]
-        return self._distribution.of_chief(lambda: days.row(self._data, found))
+        of_splits = [one for one in scores if one is not None]
+        return self._distribution.of_chief(lambda: days.row(self._data, of_splits))
 
     def best(self) -> dict[str, Metrics]:
         """Metrics of the best weights by split, for validation and test if they have requests.

@@ -28,16 +28,16 @@ def use(model: CTRModel, train: TrainConfig, distribution: Distribution) -> str:
         return ""
     if reason := _reason_against(train, distribution):
         return f"{_TITLE}: TensorFlow's operations, because {reason}"
-    found = library.find()
-    if found is None:
+    compiled = library.find()
+    if compiled is None:
         return (
             f"{_TITLE}: TensorFlow's operations; `{library.BUILD}` compiles a faster one for this "
             "machine"
         )
-    operations = library.load(found)
+    operations = library.load(compiled)
     for unit in units:
         unit.use_native(operations)
-    return f"{_TITLE}: compiled operation ({found.name})"
+    return f"{_TITLE}: compiled operation ({compiled.name})"
 
 
 def _reason_against(train: TrainConfig, distribution: Distribution) -> str:

@@ -85,12 +85,14 @@ class SelfSupervisedSteps:
         Returns:
             The losses of each batch that is this process's turn, JSON content.
         """
-        found = []
+        of_batches = []
         for number, features in zip(self._numbers.tolist(), self._validation, strict=True):
             losses = self._validation_loss(features, tf.constant([0, number]))
             size = int(next(iter(features.values())).shape[0])
-            found.append([number, size, {name: float(value) for name, value in losses.items()}])
-        return found
+            of_batches.append(
+                [number, size, {name: float(value) for name, value in losses.items()}]
+            )
+        return of_batches
 
 
 def mean_losses(of_processes: Iterable[Iterable[BatchLosses]]) -> dict[str, float]:

@@ -79,18 +79,18 @@ class SharedScorer:
                     score_parts.write(paths[self._distribution.place[0]], batches, parts)
             return len(parts)
 
-        found: list[Scores] = []
+        joined: list[Scores] = []
 
         def join(written: Sequence[int]) -> None:
             of_batches = [path for path, batches in zip(paths, written, strict=True) if batches]
-            found.append(_joined(of_batches))
+            joined.append(_joined(of_batches))
             for path in of_batches:
                 path.unlink(missing_ok=True)
-            require_finite(found[0], split)
+            require_finite(joined[0], split)
 
         written = self._distribution.everywhere(write)
         self._distribution.of_chief(functools.partial(join, written))
-        return found[0] if found else None
+        return joined[0] if joined else None
 
     def close(self) -> None:
         """Removes the directory of the scores."""

@@ -283,7 +283,7 @@ def _count(
         UserError: Nothing is left to train on.
     """
     arguments = plan.arguments
-    found: list[catalogues.Catalogue] = []
+    drawn_from: list[catalogues.Catalogue] = []
     while True:
         # Of a count that is repeated, or was cut off; catalogues are what the next one draws from.
         for stale in ("values", "seen", "items", "candidates"):
@@ -294,10 +294,11 @@ def _count(
         if not counters["train/requests"]:
             filtered = f"rows filtered: {manifest.by_prefix(counters, 'filtered/')}"
             raise kind.nothing_to_train_on(arguments, counters, filtered)
-        previous, found = found, catalogues.write(plan, stage)
+        previous, drawn_from = drawn_from, catalogues.write(plan, stage)
         longest = max(map(int, manifest.by_prefix(counters, "longest/")))
-        fewest = 0 if arguments.draws_available else min(items.num_items for items in found)
-        if found == previous or (not previous and longest + arguments.negatives <= fewest):
+        fewest = 0 if arguments.draws_available else min(items.num_items for items in drawn_from)
+        has_enough = longest + arguments.negatives <= fewest
+        if drawn_from == previous or (not previous and has_enough):
             break
         plan = dataclasses.replace(plan, is_scarce=True)
     if arguments.negative_sampling == AVAILABLE_POPULARITY:

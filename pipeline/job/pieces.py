@@ -27,7 +27,7 @@ _Piece = TypeVar("_Piece")
 class Pieces(beam.PTransform, Generic[_Piece]):
     """Pieces of work, each for whichever worker has time: what `beam.Create` and a reshuffle give.
 
-    That takes eight steps and this five. Each costs about ten milliseconds, however small the log.
+    That takes eight steps and this five, and each takes its time however small the log is.
 
     Args:
         pieces: The pieces.

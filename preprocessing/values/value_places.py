@@ -47,9 +47,9 @@ class ValuePlaces:
         keys_M, place_M = index
         if column.type != self.values.type:
             column = column.cast(self.values.type)
-        found_n = np.searchsorted(keys_M, _keys(column))
-        found_n[found_n == len(keys_M)] = 0
-        places_n = place_M[found_n].astype(np.int64)
+        rank_n = np.searchsorted(keys_M, _keys(column))
+        rank_n[rank_n == len(keys_M)] = 0
+        places_n = place_M[rank_n].astype(np.int64)
         is_equal_n = pc.equal(self.values.take(pa.array(places_n)), column).fill_null(False)
         return np.where(is_equal_n.to_numpy(zero_copy_only=False), places_n, -1)
 

@@ -104,11 +104,14 @@ def _build(output: pathlib.Path, log: str, **arguments: Any) -> _Build:
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, given],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     assert process.stdout is not None
-    seconds = float(process.stdout.read().split()[-1])
+    said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:  # such as for a full disk
+        raise RuntimeError(f"a build ended with status {process.returncode}:\n{said}")
+    seconds = float(said.split()[-1])
     return _Build(seconds, usage.ru_maxrss * 1024)

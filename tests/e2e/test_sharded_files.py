@@ -14,8 +14,7 @@ from models.keras import tf
 from models.training import batches, pretraining, trainer
 from models.training.updates import Updates
 from preprocessing.reading import parts
-from tests.helpers import built_logs
-from tests.helpers.clusters import SECONDS, addresses, end, start
+from tests.helpers import built_logs, clusters
 
 pytestmark = pytest.mark.slow
 
@@ -39,27 +38,9 @@ def data(tmp_path_factory):
     return built_logs.of_300_users(tmp_path_factory.mktemp("data"), num_shards=16)
 
 
-def _train(data, tmp_path, workers, *flags, name="run"):
-    """Runs workers on a run directory; returns exit codes, outputs and records."""
-    cluster = addresses(worker=workers)
-    records = [tmp_path / f"{name}-{workers}-{index}.json" for index in range(workers)]
-    started = [
-        start(
-            tmp_path,
-            cluster,
-            "worker",
-            index,
-            records[index],
-            f"--workdir={tmp_path / name}",
-            "--distribute=multi_worker",
-            f"--set=train.peer_timeout={SECONDS}",
-            *flags,
-            module=WORKER,
-        )
-        for index in range(workers)
-    ]
-    codes, outputs = end(*started)
-    return codes, outputs, [json.loads(path.read_text()) for path in records if path.exists()]
+def _train(tmp_path, workers, *flags, name="run"):
+    """Trains on workers that record what they read, see `clusters.train`."""
+    return clusters.train(tmp_path, workers, *flags, module=WORKER, name=name)
 
 
 def _flags(data, *settings):
@@ -150,7 +131,7 @@ def test_each_worker_reads_its_part_and_losses_are_those_of_one_process(
 ):
     steps = 2 * STEPS
     flags = _flags(data, f"train.max_steps={steps}")
-    codes, outputs, records = _train(data, tmp_path, workers, *flags)
+    codes, outputs, records = _train(tmp_path, workers, *flags)
     assert codes == [0] * workers, [output[-3000:] for output in outputs]
     assert f"train.sharding=files: {workers} processes with" in outputs[0]
     _require_shared(data, records, steps)
@@ -166,31 +147,34 @@ def test_each_worker_reads_its_part_and_losses_are_those_of_one_process(
 
 def test_a_run_goes_on_with_as_many_workers_or_after_a_pass(data, tmp_path):
     """A pass at once, and after an interruption; three workers go on behind it, not within it."""
-    assert _train(data, tmp_path, 2, *_flags(data, "train.max_steps=19"), name="whole")[0] == [0, 0]
+    assert _train(tmp_path, 2, *_flags(data, "train.max_steps=19"), name="whole")[0] == [
+        0,
+        0,
+    ]
     whole = json.loads((tmp_path / "whole-2-0.json").read_text())
 
-    assert _train(data, tmp_path, 2, *_flags(data, "train.max_steps=7"))[0] == [0, 0]
-    codes, outputs, _ = _train(data, tmp_path, 3, "--resume", "--max_steps=19")
+    assert _train(tmp_path, 2, *_flags(data, "train.max_steps=7"))[0] == [0, 0]
+    codes, outputs, _ = _train(tmp_path, 3, "--resume", "--max_steps=19")
     assert codes == [1, 1, 1]
     for output in outputs:
         assert "Expected train.sharding=files with 2 processes, as for the first 7 of 19" in output
         assert "found train.sharding=files with 3 processes" in output
         assert "--max_steps=19" in output
         assert "Traceback" not in output
-    codes, _, records = _train(data, tmp_path, 2, "--resume", "--max_steps=19")
+    codes, _, records = _train(tmp_path, 2, "--resume", "--max_steps=19")
     assert codes == [0, 0]
     assert records[0]["requests"] == whole["requests"][7:]
     for name, value in whole["main"][7].items():
         np.testing.assert_allclose(records[0]["main"][0][name], value, rtol=1e-5, err_msg=name)
 
-    codes, outputs, records = _train(data, tmp_path, 3, "--resume", "--max_steps=38")
+    codes, outputs, records = _train(tmp_path, 3, "--resume", "--max_steps=38")
     assert codes == [0, 0, 0], outputs[0][-3000:]
     seen = [name for record in records for step in record["requests"] for name in step]
     assert len(seen) == len(set(seen)) == data.num_requests("train")
 
 
 def test_too_few_requests_for_a_worker_are_refused_before_anything_is_written(data, tmp_path):
-    codes, outputs, _ = _train(data, tmp_path, 2, *_flags(data, "train.batch_size=1"))
+    codes, outputs, _ = _train(tmp_path, 2, *_flags(data, "train.batch_size=1"))
     assert codes == [1, 1]
     for output in outputs:
         assert "Expected a request for each of 300 batches of 'train'" in output
@@ -199,10 +183,9 @@ def test_too_few_requests_for_a_worker_are_refused_before_anything_is_written(da
 
 
 def test_a_continued_run_replays_from_the_shards_of_each_worker(data, tmp_path):
-    codes, outputs, _ = _train(data, tmp_path, 2, *_flags(data, "train.max_steps=3"))
+    codes, outputs, _ = _train(tmp_path, 2, *_flags(data, "train.max_steps=3"))
     assert codes == [0, 0], outputs[0][-3000:]
     codes, outputs, records = _train(
-        data,
         tmp_path,
         2,
         f"--data={data.path}",

@@ -1,7 +1,5 @@
 """Synchronous workers that evaluate together: each scores its share, metrics are those of one."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from models.core import run_directory
 from models.evaluation import dumped_scores, scoring
 from tests.helpers import built_logs
-from tests.helpers.clusters import SECONDS, addresses, end, start
+from tests.helpers.clusters import train
 
 pytestmark = pytest.mark.slow
 
@@ -29,27 +27,8 @@ def data(tmp_path_factory):
 
 
 def _train(tmp_path, workers, batch_size, *flags, name="run"):
-    """Runs workers on a run directory; returns exit codes, outputs and the batches they scored."""
-    cluster = addresses(worker=workers)
-    records = [tmp_path / f"{name}-{index}.json" for index in range(workers)]
-    started = [
-        start(
-            tmp_path,
-            cluster,
-            "worker",
-            index,
-            record,
-            batch_size,
-            f"--workdir={tmp_path / name}",
-            "--distribute=multi_worker",
-            f"--set=train.peer_timeout={SECONDS}",
-            *flags,
-            module=WORKER,
-        )
-        for index, record in enumerate(records)
-    ]
-    codes, outputs = end(*started)
-    return codes, outputs, [json.loads(path.read_text()) for path in records]
+    """Trains on workers that score batches of so many requests, see `clusters.train`."""
+    return train(tmp_path, workers, batch_size, *flags, module=WORKER, name=name)
 
 
 def _flags(data, *settings):

@@ -37,6 +37,32 @@ def start(logs, cluster, kind, index, *flags, module="models.train"):
     return process, path
 
 
+def train(tmp_path, workers, *flags, module, name="run"):
+    """Trains on synchronous workers; returns exit codes, outputs and their records.
+
+    Args:
+        tmp_path: Where the run directory is made, and a JSON file by each worker.
+        workers: Number of workers.
+        flags: Flags of `models.train`, after arguments of the module's own.
+        module: Module that takes the path of its record first, and then those.
+        name: Name of the run directory.
+    """
+    cluster = addresses(worker=workers)
+    records = [tmp_path / f"{name}-{workers}-{index}.json" for index in range(workers)]
+    common = (
+        f"--workdir={tmp_path / name}",
+        "--distribute=multi_worker",
+        f"--set=train.peer_timeout={SECONDS}",
+    )
+    codes, outputs = end(
+        *(
+            start(tmp_path, cluster, "worker", index, record, *flags, *common, module=module)
+            for index, record in enumerate(records)
+        )
+    )
+    return codes, outputs, [json.loads(path.read_text()) for path in records if path.exists()]
+
+
 def end(*started):
     """Waits for processes; returns their exit codes and what they wrote."""
     try:

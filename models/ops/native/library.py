@@ -50,8 +50,8 @@ def compiler() -> str:
     """The compiler's version; "" if there is none."""
     if shutil.which(COMPILER) is None:
         return ""
-    found = subprocess.run([COMPILER, "--version"], capture_output=True, text=True, check=False)
-    return found.stdout.partition("\n")[0]
+    answer = subprocess.run([COMPILER, "--version"], capture_output=True, text=True, check=False)
+    return answer.stdout.partition("\n")[0]
 
 
 def path(compiler_version: str) -> pathlib.Path:
@@ -80,7 +80,7 @@ def find() -> pathlib.Path | None:
 
 
 def load(library: pathlib.Path) -> Any:
-    """The operations of a library that `find` has found."""
+    """The operations of a library that `find` returned."""
     # An operation can be registered once in a process, and equal names are equal libraries.
     if library.name not in _loaded:
         from models.keras import tf
